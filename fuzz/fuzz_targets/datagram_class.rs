@@ -1,0 +1,8 @@
+//! A UDP payload.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _answer = rpxy_l4_common::properties::datagram_class(data);
+});

@@ -1,0 +1,8 @@
+//! A stream that may be HTTP, asked for with and without its host.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _answer = rpxy_l4_proto::properties::http(data);
+});

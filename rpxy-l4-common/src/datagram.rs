@@ -1,0 +1,195 @@
+//! Classifies a UDP payload by what is visible in it, without keys or state: which protocol it can be, and whether it
+//! belongs to a handshake.
+//!
+//! It decides what a *first* datagram is offered to and which datagrams of a known flow may bypass the daemon. It errs
+//! towards [`DatagramClass::Unknown`]: that class costs a detour through the daemon or the default target, while a
+//! wrong guess would cost the datagram.
+
+/// The form bit of the first byte: set in long headers (RFC 8999 section 5.1).
+const QUIC_LONG: u8 = 0x80;
+/// The fixed bit of the first byte (RFC 9000 section 17), which negotiated peers may clear (RFC 9287).
+const QUIC_FIXED: u8 = 0x40;
+/// First byte, version and two empty connection IDs, in bytes (RFC 8999 section 5.1).
+pub const QUIC_LONG_MIN_LEN: usize = 7;
+/// The shortest datagram with a short header that can be valid, in bytes: a stateless reset, and with an empty
+/// connection ID the sample that header protection needs (RFC 9000 section 10.3, RFC 9001 section 5.4.2).
+pub const QUIC_SHORT_MIN_LEN: usize = 21;
+/// The longest connection ID of versions 1 and 2, in bytes (RFC 9000 section 17.2).
+pub const QUIC_MAX_CID_LEN: u8 = 20;
+/// QUIC version 1 (RFC 9000 section 15).
+pub const QUIC_V1: u32 = 0x0000_0001;
+/// QUIC version 2 (RFC 9369 section 3.1).
+pub const QUIC_V2: u32 = 0x6b33_43cf;
+/// The version field of a Version Negotiation packet (RFC 8999 section 6), which only servers send.
+pub const QUIC_VERSION_NEGOTIATION: u32 = 0;
+
+/// A handshake initiation, in bytes (WireGuard whitepaper section 5.4.2).
+pub const WIREGUARD_INITIATION_LEN: usize = 148;
+/// A handshake response, in bytes (section 5.4.3).
+pub const WIREGUARD_RESPONSE_LEN: usize = 92;
+/// A cookie reply, in bytes (section 5.4.7).
+pub const WIREGUARD_COOKIE_LEN: usize = 64;
+/// The shortest transport message, a keepalive, in bytes (section 5.4.6). Longer ones need not be padded to 16 bytes,
+/// whatever the whitepaper says: not all implementations do it.
+pub const WIREGUARD_TRANSPORT_MIN_LEN: usize = 32;
+
+/// What a UDP payload looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatagramClass {
+    /// A QUIC long header of this version, with connection IDs that fit (RFC 8999 section 5.1; for versions 1 and 2
+    /// also their limit of [`QUIC_MAX_CID_LEN`]). [`QUIC_VERSION_NEGOTIATION`] is a version here, too.
+    QuicLong {
+        /// The version field.
+        version: u32,
+    },
+    /// Possibly a QUIC short header: the form bit is clear, the fixed bit is set, the length suffices. Nothing more can
+    /// be seen, so that this means something for known flows only, where a cleared fixed bit is legal as well.
+    QuicShort,
+    /// WireGuard type 1.
+    WireGuardInitiation,
+    /// WireGuard type 2.
+    WireGuardResponse,
+    /// WireGuard type 3.
+    WireGuardCookie,
+    /// WireGuard type 4.
+    WireGuardTransport,
+    /// None of these.
+    Unknown,
+}
+
+impl DatagramClass {
+    /// Classifies a whole UDP payload.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Self {
+        match payload {
+            [first, ..] if first & QUIC_LONG != 0 => quic_long(payload),
+            // The types of WireGuard, 32 bits in little-endian order or one byte and three reserved ones, have neither
+            // bit of QUIC set, so that the two protocols cannot be confused.
+            [1, 0, 0, 0, ..] if payload.len() == WIREGUARD_INITIATION_LEN => Self::WireGuardInitiation,
+            [2, 0, 0, 0, ..] if payload.len() == WIREGUARD_RESPONSE_LEN => Self::WireGuardResponse,
+            [3, 0, 0, 0, ..] if payload.len() == WIREGUARD_COOKIE_LEN => Self::WireGuardCookie,
+            [4, 0, 0, 0, ..] if payload.len() >= WIREGUARD_TRANSPORT_MIN_LEN => Self::WireGuardTransport,
+            [first, ..] if first & QUIC_FIXED != 0 && payload.len() >= QUIC_SHORT_MIN_LEN => Self::QuicShort,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+fn quic_long(payload: &[u8]) -> DatagramClass {
+    match quic_long_version(payload) {
+        Some(version) => DatagramClass::QuicLong { version },
+        None => DatagramClass::Unknown,
+    }
+}
+
+/// The version of a long header whose two connection IDs fit into the payload and the version's limit.
+fn quic_long_version(payload: &[u8]) -> Option<u32> {
+    let (_first, rest) = payload.split_first()?;
+    let (version, rest) = rest.split_first_chunk()?;
+    let version = u32::from_be_bytes(*version);
+    let (&dcid_len, rest) = rest.split_first()?;
+    let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
+    let fits = rest.len() >= usize::from(scid_len);
+    let limited = matches!(version, QUIC_V1 | QUIC_V2);
+    let within = !limited || (dcid_len <= QUIC_MAX_CID_LEN && scid_len <= QUIC_MAX_CID_LEN);
+    (fits && within).then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{vec, vec::Vec};
+
+    use super::*;
+    use DatagramClass::{
+        QuicLong, QuicShort, Unknown, WireGuardCookie, WireGuardInitiation, WireGuardResponse, WireGuardTransport,
+    };
+
+    /// The first four bytes, then zeros up to a length.
+    fn padded(start: [u8; 4], len: usize) -> Vec<u8> {
+        let mut payload = start.to_vec();
+        payload.resize(len, 0);
+        payload
+    }
+
+    fn long(version: u32, dcid_len: u8, scid_len: u8, tail: usize) -> Vec<u8> {
+        let mut payload = vec![0xc0];
+        payload.extend(version.to_be_bytes());
+        payload.push(dcid_len);
+        payload.resize(payload.len() + usize::from(dcid_len), 0xdd);
+        payload.push(scid_len);
+        payload.resize(payload.len() + usize::from(scid_len) + tail, 0x55);
+        payload
+    }
+
+    #[test]
+    fn wireguard_is_told_by_type_length_and_reserved_bytes() {
+        let rows = [
+            ("initiation", padded([1, 0, 0, 0], 148), WireGuardInitiation),
+            ("initiation, a byte short", padded([1, 0, 0, 0], 147), Unknown),
+            ("initiation, a byte long", padded([1, 0, 0, 0], 149), Unknown),
+            ("response", padded([2, 0, 0, 0], 92), WireGuardResponse),
+            ("response, a byte short", padded([2, 0, 0, 0], 91), Unknown),
+            ("response, a byte long", padded([2, 0, 0, 0], 93), Unknown),
+            ("cookie reply", padded([3, 0, 0, 0], 64), WireGuardCookie),
+            ("cookie reply, a byte short", padded([3, 0, 0, 0], 63), Unknown),
+            ("cookie reply, a byte long", padded([3, 0, 0, 0], 65), Unknown),
+            ("keepalive", padded([4, 0, 0, 0], 32), WireGuardTransport),
+            ("keepalive, a byte short", padded([4, 0, 0, 0], 31), Unknown),
+            ("transport without padding", padded([4, 0, 0, 0], 116), WireGuardTransport),
+            ("a large transport", padded([4, 0, 0, 0], 65_507), WireGuardTransport),
+            ("type 0", padded([0, 0, 0, 0], 148), Unknown),
+            ("type 5", padded([5, 0, 0, 0], 148), Unknown),
+            ("reserved byte 1", padded([1, 1, 0, 0], 148), Unknown),
+            ("reserved byte 2", padded([4, 0, 1, 0], 148), Unknown),
+            ("reserved byte 3", padded([4, 0, 0, 1], 148), Unknown),
+        ];
+        for (row, payload, class) in rows {
+            assert_eq!(DatagramClass::of(&payload), class, "{row}");
+        }
+    }
+
+    #[test]
+    fn quic_long_headers_hold_their_connection_ids() {
+        let cut = |mut payload: Vec<u8>| {
+            payload.pop();
+            payload
+        };
+        let rows = [
+            ("the shortest", long(QUIC_V1, 0, 0, 0), QuicLong { version: QUIC_V1 }),
+            ("six bytes", cut(long(QUIC_V1, 0, 0, 0)), Unknown),
+            ("Initial", long(QUIC_V1, 8, 0, 1185), QuicLong { version: QUIC_V1 }),
+            ("version 2", long(QUIC_V2, 20, 20, 0), QuicLong { version: QUIC_V2 }),
+            ("version 1, DCID of 21 bytes", long(QUIC_V1, 21, 0, 100), Unknown),
+            ("version 1, SCID of 21 bytes", long(QUIC_V1, 0, 21, 100), Unknown),
+            ("version 2, DCID of 21 bytes", long(QUIC_V2, 21, 0, 100), Unknown),
+            ("unknown version, IDs of 255 bytes", long(0x1a2a_3a4a, 255, 255, 0), QuicLong { version: 0x1a2a_3a4a }),
+            ("version negotiation", long(0, 8, 8, 8), QuicLong { version: QUIC_VERSION_NEGOTIATION }),
+            ("SCID cut", cut(long(QUIC_V1, 8, 8, 0)), Unknown),
+            ("SCID length missing", cut(long(QUIC_V1, 8, 0, 0)), Unknown),
+            ("DCID cut", vec![0xc0, 0, 0, 0, 1, 8, 1, 2, 3], Unknown),
+            ("no version", vec![0xc0, 0, 0, 0], Unknown),
+        ];
+        for (row, payload, class) in rows {
+            assert_eq!(DatagramClass::of(&payload), class, "{row}");
+            // The invariants leave all other bits of the first byte to the version.
+            let mut other = payload;
+            other[0] = 0x80;
+            assert_eq!(DatagramClass::of(&other), class, "{row}, fixed bit clear");
+        }
+    }
+
+    #[test]
+    fn quic_short_headers_have_the_fixed_bit_and_a_length() {
+        let rows = [
+            ("21 bytes", padded([0x40, 0, 0, 0], 21), QuicShort),
+            ("20 bytes", padded([0x40, 0, 0, 0], 20), Unknown),
+            ("all bits but the form", padded([0x7f, 0xff, 0, 0], 1200), QuicShort),
+            ("fixed bit clear", padded([0x3f, 0, 0, 0], 1200), Unknown),
+            ("DNS query", padded([0x12, 0x34, 1, 0], 40), Unknown),
+            ("nothing", vec![], Unknown),
+        ];
+        for (row, payload, class) in rows {
+            assert_eq!(DatagramClass::of(&payload), class, "{row}");
+        }
+    }
+}

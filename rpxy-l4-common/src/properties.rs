@@ -1,0 +1,114 @@
+//! What holds for every datagram, as a function that panics where it does not. The fuzz target calls it with new
+//! inputs, the tests with the committed corpus.
+
+use crate::datagram::{DatagramClass, QUIC_LONG_MIN_LEN, QUIC_SHORT_MIN_LEN};
+
+/// A class is backed by the bytes it is told by, and bytes it is not told by do not change it.
+pub fn datagram_class(data: &[u8]) -> DatagramClass {
+    let class = DatagramClass::of(data);
+    let first = data.first().copied().unwrap_or_default();
+    let message_type = data.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    match class {
+        DatagramClass::QuicLong { version } => {
+            assert!(first & 0x80 != 0 && data.len() >= QUIC_LONG_MIN_LEN);
+            assert_eq!(data.get(1..5), Some(&version.to_be_bytes()[..]));
+        }
+        DatagramClass::QuicShort => assert!(first & 0xc0 == 0x40 && data.len() >= QUIC_SHORT_MIN_LEN),
+        DatagramClass::WireGuardInitiation => assert_eq!((message_type, data.len()), (Some(1), 148)),
+        DatagramClass::WireGuardResponse => assert_eq!((message_type, data.len()), (Some(2), 92)),
+        DatagramClass::WireGuardCookie => assert_eq!((message_type, data.len()), (Some(3), 64)),
+        DatagramClass::WireGuardTransport => assert!(message_type == Some(4) && data.len() >= 32),
+        DatagramClass::Unknown => {
+            let wireguard = matches!((message_type, data.len()), (Some(1), 148) | (Some(2), 92) | (Some(3), 64))
+                || (message_type == Some(4) && data.len() >= 32);
+            let quic_short = first & 0xc0 == 0x40 && data.len() >= QUIC_SHORT_MIN_LEN;
+            assert!(!wireguard && !quic_short);
+        }
+    }
+    // Once a class without an exact length is told, a longer datagram has it too.
+    if let (
+        DatagramClass::QuicLong { .. } | DatagramClass::QuicShort | DatagramClass::WireGuardTransport,
+        Some((_last, shorter)),
+    ) = (class, data.split_last())
+    {
+        let shorter = DatagramClass::of(shorter);
+        assert!(shorter == class || shorter == DatagramClass::Unknown);
+    }
+    class
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        format, fs,
+        path::{Path, PathBuf},
+        string::String,
+        vec,
+        vec::Vec,
+    };
+
+    use super::*;
+
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/datagram_class")
+    }
+
+    #[test]
+    fn the_corpus_holds_and_reaches_every_class() {
+        let mut classes = BTreeSet::new();
+        for entry in fs::read_dir(corpus()).unwrap() {
+            let class = datagram_class(&fs::read(entry.unwrap().path()).unwrap());
+            let name = format!("{class:?}");
+            classes.extend(name.split(' ').next().map(String::from));
+        }
+        let all = [
+            "QuicLong",
+            "QuicShort",
+            "Unknown",
+            "WireGuardCookie",
+            "WireGuardInitiation",
+            "WireGuardResponse",
+            "WireGuardTransport",
+        ];
+        assert_eq!(classes, all.map(String::from).into());
+    }
+
+    #[test]
+    fn the_seeds_are_committed() {
+        for (name, bytes) in seeds() {
+            assert_eq!(fs::read(corpus().join(name)).ok(), Some(bytes), "{name}");
+        }
+    }
+
+    #[test]
+    #[ignore = "writes into the source tree; run when a seed is added"]
+    fn write_seeds() {
+        fs::create_dir_all(corpus()).unwrap();
+        for (name, bytes) in seeds() {
+            fs::write(corpus().join(name), bytes).unwrap();
+        }
+    }
+
+    fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+        let padded = |start: &[u8], len: usize| {
+            let mut bytes = start.to_vec();
+            bytes.resize(len, 0);
+            bytes
+        };
+        vec![
+            ("quic_v1_initial", padded(&[0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x44, 0x9e], 1200)),
+            ("quic_v2", padded(&[0xd3, 0x6b, 0x33, 0x43, 0xcf, 8, 1, 2, 3, 4, 5, 6, 7, 8, 3, 9, 9, 9], 1200)),
+            ("quic_version_negotiation", vec![0x80, 0, 0, 0, 0, 1, 7, 1, 8, 0, 0, 0, 1]),
+            ("quic_long_id_in_v1", padded(&[0xc0, 0, 0, 0, 1, 21], 60)),
+            ("quic_cut", vec![0xc0, 0, 0, 0, 1, 8, 1]),
+            ("quic_short", padded(&[0x47, 1, 2, 3, 4], 40)),
+            ("wireguard_initiation", padded(&[1, 0, 0, 0, 9, 9, 9, 9], 148)),
+            ("wireguard_response", padded(&[2, 0, 0, 0, 9, 9, 9, 9], 92)),
+            ("wireguard_cookie", padded(&[3, 0, 0, 0, 9, 9, 9, 9], 64)),
+            ("wireguard_transport", padded(&[4, 0, 0, 0, 9, 9, 9, 9], 116)),
+            ("wireguard_reserved", padded(&[1, 0, 0, 1], 148)),
+            ("dns_query", vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1]),
+        ]
+    }
+}

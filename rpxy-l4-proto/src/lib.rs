@@ -1,0 +1,49 @@
+//! Sans-IO recognition of what a stream carries: bytes in, values out.
+//!
+//! No socket, clock, randomness or logging enters this crate. Every parser is total: no input makes it panic, read
+//! past its bounds or allocate for bytes that have not arrived. A probe answers with an [`Outcome`] and, once it has
+//! said [`Outcome::Match`] or [`Outcome::NotThis`], more bytes of the same stream never change the answer.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+pub mod ech;
+pub mod http;
+#[cfg(any(test, feature = "properties"))]
+#[doc(hidden)]
+pub mod properties;
+pub mod proxy_protocol;
+mod reader;
+pub mod socks5;
+pub mod ssh;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+
+/// What the bytes seen so far say about a protocol.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// The stream carries this protocol; further bytes do not change that.
+    Match(T),
+    /// The stream does not carry this protocol, whatever follows. No error: it belongs to somebody else.
+    NotThis,
+    /// Both are still possible.
+    NeedMore,
+}
+
+impl<T> Outcome<T> {
+    /// The same answer about another value.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Match(value) => Outcome::Match(f(value)),
+            Self::NotThis => Outcome::NotThis,
+            Self::NeedMore => Outcome::NeedMore,
+        }
+    }
+
+    /// Whether the answer is [`Outcome::Match`].
+    #[must_use]
+    pub const fn is_match(&self) -> bool {
+        matches!(self, Self::Match(_))
+    }
+}

@@ -1,0 +1,23 @@
+//! TLS as far as a router needs it: the ClientHello, from a record stream ([`HelloProbe`]) or from QUIC CRYPTO bytes
+//! ([`ClientHello::parse`]).
+//!
+//! The hello is kept as raw bytes with ranges into it, because ECH authenticates those bytes (RFC 9849 section 5.2).
+//! It errs towards "not TLS": a hello with one wrong nested length is refused rather than read differently from the
+//! server behind. What it does not know (GREASE, extensions, versions) it lets pass.
+
+mod extension;
+mod hello;
+mod record;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use hello::{Alpn, ClientHello, Extension};
+pub use record::HelloProbe;
+
+/// The longest ClientHello accepted, in bytes, its four-byte handshake header included.
+///
+/// The protocol allows 16 MiB (RFC 8446 section 4); hellos with post-quantum key shares take 2 KiB. A record stream
+/// holds at most six times as much, when every record carries a single byte of it.
+pub const MAX_HELLO: usize = 64 * 1024;

@@ -1,0 +1,106 @@
+//! Takes a ClientHello out of the TLS record layer (RFC 8446 section 5.1), however it is cut into records and
+//! segments. It errs towards "not TLS": a record that no client sends before its hello is complete settles it.
+
+use super::{ClientHello, walk::Walk};
+use crate::Outcome;
+
+/// Content type of handshake records (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 22;
+/// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
+const MAJOR_VERSION: u8 = 3;
+/// The largest fragment of a plaintext record, in bytes (RFC 8446 section 5.1).
+const MAX_FRAGMENT: u16 = 1 << 14;
+
+/// Looks for a ClientHello at the start of a stream.
+///
+/// The probe keeps its place, so that all calls together cost time linear in the stream, also when it arrives byte by
+/// byte. Memory grows with the bytes that have arrived, never with a length that was merely announced.
+#[derive(Debug, Default)]
+pub struct HelloProbe {
+    /// How much of the stream has been read.
+    cursor: usize,
+    /// How much of the current record's fragment is still to be read, in bytes.
+    fragment_left: usize,
+    message: Vec<u8>,
+    walk: Walk,
+    rejected: bool,
+}
+
+impl HelloProbe {
+    /// Looks at `stream`: everything received since its start, so each call passes at least what the last one did.
+    ///
+    /// The answer is a match as soon as the last byte of the hello is there, whatever follows it. [`Outcome::NotThis`]
+    /// comes with the first byte that proves it. A call after a match begins anew and gives the same hello.
+    pub fn advance(&mut self, stream: &[u8]) -> Outcome<ClientHello> {
+        if self.rejected {
+            return Outcome::NotThis;
+        }
+        match self.read(stream) {
+            Outcome::Match(()) => {
+                let done = std::mem::take(self);
+                Outcome::Match(done.walk.into_hello(done.message))
+            }
+            Outcome::NotThis => {
+                // What was gathered is of no use to anybody any more.
+                *self = Self { rejected: true, ..Self::default() };
+                Outcome::NotThis
+            }
+            Outcome::NeedMore => Outcome::NeedMore,
+        }
+    }
+
+    /// The memory held for the message, in bytes.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.message.capacity()
+    }
+
+    fn read(&mut self, stream: &[u8]) -> Outcome<()> {
+        loop {
+            let arrived = stream.get(self.cursor..).unwrap_or_default();
+            if self.fragment_left == 0 {
+                match record_length(arrived) {
+                    Outcome::Match(length) => {
+                        self.fragment_left = usize::from(length);
+                        self.cursor = self.cursor.saturating_add(5);
+                        continue;
+                    }
+                    Outcome::NotThis => return Outcome::NotThis,
+                    Outcome::NeedMore => return Outcome::NeedMore,
+                }
+            }
+            let len = arrived.len().min(self.fragment_left);
+            let Some(fragment @ [_, ..]) = arrived.get(..len) else { return Outcome::NeedMore };
+            self.message.extend_from_slice(fragment);
+            self.cursor = self.cursor.saturating_add(len);
+            self.fragment_left = self.fragment_left.saturating_sub(len);
+            match self.walk.advance(&self.message) {
+                Outcome::NeedMore => {}
+                decided @ (Outcome::Match(()) | Outcome::NotThis) => return decided,
+            }
+        }
+    }
+}
+
+/// The length of the fragment behind a record header that may still be arriving.
+fn record_length(header: &[u8]) -> Outcome<u16> {
+    let wrong = match header {
+        [] => false,
+        [content_type] => *content_type != HANDSHAKE,
+        [content_type, major, rest @ ..] => {
+            *content_type != HANDSHAKE
+                || *major != MAJOR_VERSION
+                || match rest {
+                    [] | [_] => false,
+                    [_, high] => u16::from_be_bytes([*high, 0]) > MAX_FRAGMENT,
+                    // RFC 8446 section 5.1: no zero-length fragments of handshake messages.
+                    [_, high, low, ..] => !(1..=MAX_FRAGMENT).contains(&u16::from_be_bytes([*high, *low])),
+                }
+        }
+    };
+    match header {
+        _ if wrong => Outcome::NotThis,
+        [_, _, _, high, low, ..] => Outcome::Match(u16::from_be_bytes([*high, *low])),
+        _ => Outcome::NeedMore,
+    }
+}

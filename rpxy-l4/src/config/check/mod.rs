@@ -1,0 +1,111 @@
+//! From the text of a file to the model: the only place that builds the model's types.
+//!
+//! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
+//! on and all mistakes are found in one go; the model is thrown away when anything was an error.
+
+mod dns;
+mod duration;
+mod ech;
+mod listen;
+mod matcher;
+mod names;
+#[cfg(feature = "proxy-protocol")]
+mod proxy;
+mod rules;
+mod shadow;
+mod targets;
+mod tcp;
+mod udp;
+
+use std::num::{NonZeroU16, NonZeroUsize};
+
+use toml::de::DeTable;
+
+use super::{
+    file::Table,
+    model::{AccessLogFormat, Config, Unmatched},
+    problem::{Problem, Severity},
+    report::{Place, Report},
+};
+
+/// What rules take over from the global keys.
+struct Inherited {
+    /// The port that ECH private names are dialled on unless they name one.
+    listen_port: u16,
+    /// The PROXY header sent to targets of rules that do not say.
+    #[cfg(feature = "proxy-protocol")]
+    send_proxy: Option<super::model::ProxyVersion>,
+}
+
+/// Checks `text`. There is a configuration exactly when none of the problems is an error.
+pub(super) fn check(text: &str) -> (Option<Config>, Vec<Problem>) {
+    let mut report = Report::new(text);
+    let config = match DeTable::parse(text) {
+        Ok(document) => Some(configuration(&mut report, document.get_ref())),
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            report.error(&Place { path: String::new(), offset }, format!("not TOML: {}", error.message()));
+            None
+        }
+    };
+    let problems = report.finish();
+    let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
+    (config.filter(|_| usable), problems)
+}
+
+fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
+    let root = Table::root(report, document);
+    let listen = listen::listen(report, &root);
+    let inherited = Inherited {
+        listen_port: listen.ports.first().map_or(0, |port| port.get()),
+        #[cfg(feature = "proxy-protocol")]
+        send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
+    };
+    let tcp = tcp::tcp(report, &root, &inherited);
+    let udp = udp::udp(report, &root);
+    let rules = rules::rules(report, &root, &inherited);
+    shadow::warn_of_unreachable(report, &rules);
+
+    let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
+    if !destination_keys && !rules::any(&root) {
+        report.error_with(
+            &root.place,
+            "nothing to forward to",
+            "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]",
+        );
+    }
+
+    Config {
+        listen,
+        workers: root.field("workers").and_then(|field| workers(report, &field)),
+        drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
+        unmatched: root
+            .field("unmatched")
+            .and_then(|field| field.word(report, &[("drop", Unmatched::Drop), ("default", Unmatched::Default)]))
+            .unwrap_or_default(),
+        access_log_format: root
+            .field("access_log_format")
+            .and_then(|field| {
+                field.word(
+                    report,
+                    &[("text", AccessLogFormat::Text), ("json", AccessLogFormat::Json), ("off", AccessLogFormat::Off)],
+                )
+            })
+            .unwrap_or_default(),
+        metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
+        dns: dns::dns(report, &root),
+        tcp,
+        udp,
+        rules: rules.into_iter().map(|(_, rule)| rule).collect(),
+    }
+}
+
+/// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.
+const MOST_WORKERS: usize = 1024;
+
+fn workers(report: &mut Report<'_>, field: &super::file::Field<'_>) -> Option<NonZeroUsize> {
+    field.integer(report, 1..=MOST_WORKERS).and_then(NonZeroUsize::new)
+}
+
+/// The weight of a target that does not name one, and of anything that could not be read.
+const ONE: NonZeroU16 = NonZeroU16::MIN;

@@ -1,0 +1,122 @@
+//! Host names to dial and server names to match.
+//!
+//! Both are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses them; server
+//! names only when blank, since any other text is harmless: it matches nothing.
+
+use std::sync::Arc;
+
+use crate::config::{
+    model::NamePattern,
+    report::{Place, Report, quote},
+};
+
+/// The longest name, in bytes (RFC 1035 section 2.3.4, without the root's length byte and the first label's).
+const LONGEST: usize = 253;
+
+/// A name to resolve: letters, digits, hyphens and underscores between single dots.
+pub(super) fn host(text: &str) -> Result<Arc<str>, &'static str> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if !name.is_ascii() {
+        return Err("letters beyond ASCII must be written in their xn-- form");
+    }
+    if name.len() > LONGEST {
+        return Err("it is longer than 253 bytes");
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err("it has an empty label");
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')) {
+        return Err("only letters, digits, hyphens, underscores and dots are allowed");
+    }
+    Ok(name.to_ascii_lowercase().into())
+}
+
+/// A server name to match, `*.` in front for any name below.
+pub(super) fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePattern> {
+    if text.trim().is_empty() {
+        report.error_with(place, "a server name must not be blank", "leave server_names out to match any name");
+        return None;
+    }
+    let (wildcard, name) = match text.strip_prefix("*.") {
+        Some(suffix) => (true, suffix),
+        None => (false, text),
+    };
+    match host(name) {
+        Ok(name) if wildcard => Some(NamePattern::Wildcard(name)),
+        Ok(name) => Some(NamePattern::Exact(name)),
+        Err(reason) => {
+            let message = format!("{} can never match: {reason}", quote(text));
+            if text.contains('*') {
+                report.warn_with(place, message, "a wildcard is \"*.\" in front of a name");
+            } else {
+                report.warn(place, message);
+            }
+            // As written, so that the rule keeps a condition: without one it would match every name.
+            Some(NamePattern::Exact(text.to_ascii_lowercase().into()))
+        }
+    }
+}
+
+/// Whether `pattern` covers `name`, a lower-case name without a trailing dot.
+pub(super) fn covers(pattern: &NamePattern, name: &str) -> bool {
+    match pattern {
+        NamePattern::Exact(exact) => **exact == *name,
+        NamePattern::Wildcard(suffix) => name
+            .strip_suffix(&**suffix)
+            .and_then(|front| front.strip_suffix('.'))
+            .is_some_and(|front| !front.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let rows = [
+            ("plain", "example.com", Some("example.com")),
+            ("one label", "localhost", Some("localhost")),
+            ("upper case", "ExAmple.COM", Some("example.com")),
+            ("trailing dot", "example.com.", Some("example.com")),
+            ("underscore", "my_service.internal", Some("my_service.internal")),
+            ("hyphen at an edge", "-a-.b", Some("-a-.b")),
+            ("digits", "300.1.1.1", Some("300.1.1.1")),
+            ("empty", "", None),
+            ("dot", ".", None),
+            ("two trailing dots", "a..", None),
+            ("leading dot", ".a", None),
+            ("empty label", "a..b", None),
+            ("space", "a b", None),
+            ("scheme", "http//a", None),
+            ("beyond ASCII", "bücher.example", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(host(text).ok().as_deref(), expected, "{name}");
+        }
+        assert!(host(&"a".repeat(253)).is_ok(), "253 bytes");
+        assert!(host(&format!("{}.", "a".repeat(253))).is_ok(), "253 bytes and a dot");
+        assert!(host(&"a".repeat(254)).is_err(), "254 bytes");
+    }
+
+    #[test]
+    fn coverage() {
+        let wildcard = NamePattern::Wildcard("example.com".into());
+        let exact = NamePattern::Exact("example.com".into());
+        let rows = [
+            ("equal", &exact, "example.com", true),
+            ("below an exact name", &exact, "a.example.com", false),
+            ("one label more", &wildcard, "a.example.com", true),
+            ("two labels more", &wildcard, "a.b.example.com", true),
+            ("the suffix itself", &wildcard, "example.com", false),
+            ("a dot and nothing", &wildcard, ".example.com", false),
+            ("another name with that ending", &wildcard, "notexample.com", false),
+        ];
+        for (name, pattern, text, expected) in rows {
+            assert_eq!(covers(pattern, text), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! PROXY protocol: versions to send, peers to receive from.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::{
+    file::{Field, Table},
+    model::{ProxyVersion, ReceiveProxy},
+    report::{Report, quote},
+};
+
+const VERSIONS: &[(&str, Option<ProxyVersion>)] = &[
+    ("none", None),
+    ("v1", Some(ProxyVersion::V1)),
+    ("v2", Some(ProxyVersion::V2)),
+    ("1", Some(ProxyVersion::V1)),
+    ("2", Some(ProxyVersion::V2)),
+];
+
+/// The version at `field`: `None` when absent or wrong, `Some(None)` for `none`.
+pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<Option<ProxyVersion>> {
+    field?.word(report, VERSIONS)
+}
+
+/// Whether inbound connections start with a header, and whose.
+pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<ReceiveProxy> {
+    let receive_field = root.field("tcp_recv_proxy_protocol");
+    let receive = receive_field.as_ref().and_then(|field| field.boolean(report)).unwrap_or(false);
+    let trusted_field = root.field("tcp_trusted_proxies");
+    match (receive, trusted_field) {
+        (false, None) => None,
+        (false, Some(field)) => {
+            // 0.2.x does not look at the list either, but refuses other types.
+            field.strings(report);
+            report.warn(&field.place, "without effect, because tcp_recv_proxy_protocol is off");
+            None
+        }
+        (true, None) => {
+            if let Some(field) = receive_field {
+                report.error_with(
+                    &field.place,
+                    "tcp_trusted_proxies is missing: nobody could connect",
+                    "list the addresses of your load balancers, as in [\"10.0.0.0/8\"]",
+                );
+            }
+            None
+        }
+        (true, Some(field)) => {
+            let elements = field.strings(report)?;
+            if field.is_empty_array() {
+                report.error(&field.place, "must not be empty when tcp_recv_proxy_protocol is on");
+            }
+            let trusted = elements.into_iter().filter_map(|(place, text)| {
+                let network = network(text);
+                if network.is_none() {
+                    report.error(&place, format!("{} is no network such as \"10.0.0.0/8\"", quote(text)));
+                }
+                network
+            });
+            Some(ReceiveProxy { trusted: trusted.collect() })
+        }
+    }
+}
+
+/// A network in CIDR notation; a bare address is that host alone. Bits beyond the prefix are cleared.
+fn network(text: &str) -> Option<IpNet> {
+    let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().map(|network| network.trunc()).or_else(host)
+}

@@ -1,0 +1,54 @@
+//! Rules that can never be chosen, because an earlier one takes all that they match.
+
+use std::sync::Arc;
+
+use crate::config::{
+    model::{Matcher, NamePattern, Rule, TlsMatcher},
+    report::{Place, Report, quote},
+};
+
+/// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
+pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Place, Arc<Rule>)]) {
+    for (index, (place, rule)) in rules.iter().enumerate() {
+        let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
+        if let Some((_, earlier)) = earlier {
+            let name = quote(&earlier.name);
+            report.warn(
+                place,
+                format!("never chosen: protocols.{name} matches the same, and the first in the file wins"),
+            );
+        }
+    }
+}
+
+/// Whether `first` takes everything that `second`, further down in the file, would match.
+fn shadows(first: &Matcher, second: &Matcher) -> bool {
+    match (first, second) {
+        (Matcher::Http { server_names: first }, Matcher::Http { server_names: second }) => names_cover(first, second),
+        (Matcher::Tls(first), Matcher::Tls(second)) | (Matcher::Quic(first), Matcher::Quic(second)) => {
+            hello_covers(first, second)
+        }
+        (Matcher::WireGuard { public_key: first }, Matcher::WireGuard { public_key: second }) => first == second,
+        (Matcher::Ssh, Matcher::Ssh) | (Matcher::Socks5, Matcher::Socks5) => true,
+        (
+            Matcher::Http { .. }
+            | Matcher::Tls(_)
+            | Matcher::Ssh
+            | Matcher::Socks5
+            | Matcher::WireGuard { .. }
+            | Matcher::Quic(_),
+            _,
+        ) => false,
+    }
+}
+
+fn hello_covers(first: &TlsMatcher, second: &TlsMatcher) -> bool {
+    // Rules that differ in which conditions they have differ in precedence, and the file's order does not decide.
+    let alpns =
+        first.alpns.is_empty() == second.alpns.is_empty() && second.alpns.iter().all(|alpn| first.alpns.contains(alpn));
+    names_cover(&first.server_names, &second.server_names) && alpns
+}
+
+fn names_cover(first: &[NamePattern], second: &[NamePattern]) -> bool {
+    first.is_empty() == second.is_empty() && second.iter().all(|name| first.contains(name))
+}

@@ -1,0 +1,150 @@
+//! Groups of targets: where traffic goes and how one of several is chosen.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+};
+
+use super::{ONE, names};
+use crate::config::{
+    file::{Field, Table},
+    keys::Scope,
+    model::{Balance, Host, Target, Upstream},
+    report::{Place, Report, quote},
+};
+
+const BALANCES: &[(&str, Balance)] = &[
+    ("none", Balance::None),
+    ("source_ip", Balance::SourceIp),
+    ("source_socket", Balance::SourceSocket),
+    ("random", Balance::Random),
+    ("round_robin", Balance::RoundRobin),
+    ("least_conn", Balance::LeastConn),
+];
+
+/// A target's largest weight.
+const MAX_WEIGHT: u16 = 256;
+
+/// The group of a rule. PROXY headers are the caller's business.
+pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>) -> Upstream {
+    let field = rule.required(report, "target");
+    upstream(report, rule, field.as_ref(), "load_balance")
+}
+
+/// The default destination at `target_key`, if there is one.
+pub(super) fn default(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    target_key: &'static str,
+    balance_key: &'static str,
+) -> Option<Upstream> {
+    let field = root.field(target_key);
+    let upstream = upstream(report, root, field.as_ref(), balance_key);
+    if field.is_none()
+        && let Some(field) = root.field(balance_key)
+    {
+        let remedy = "rules have their own load_balance";
+        report.warn_with(&field.place, format!("without effect, because {target_key} is missing"), remedy);
+    }
+    field.map(|_| upstream)
+}
+
+/// The group that `field` lists, chosen from by `balance_key`.
+fn upstream(
+    report: &mut Report<'_>,
+    table: &Table<'_>,
+    field: Option<&Field<'_>>,
+    balance_key: &'static str,
+) -> Upstream {
+    let balance = table.field(balance_key).and_then(|field| field.word(report, BALANCES)).unwrap_or_default();
+    let targets = field.map(|field| targets(report, field)).unwrap_or_default();
+    if let Some(field) = field
+        && balance == Balance::None
+        && targets.iter().any(|target| target.weight != ONE)
+    {
+        let remedy = format!("set {balance_key}, for instance to \"round_robin\"");
+        report.warn_with(&field.place, "weights are without effect, because the first target is always taken", remedy);
+    }
+    Upstream {
+        targets,
+        balance,
+        #[cfg(feature = "proxy-protocol")]
+        send_proxy: None,
+    }
+}
+
+fn targets(report: &mut Report<'_>, field: &Field<'_>) -> Vec<Target> {
+    let elements = field.array(report).unwrap_or_default();
+    let targets: Vec<Target> = elements.iter().filter_map(|element| target(report, element)).collect();
+    if field.is_empty_array() {
+        report.error(&field.place, "must not be empty");
+    } else if !targets.is_empty() && targets.iter().all(|target| target.backup) {
+        report.error(&field.place, "at least one target must not be a backup");
+    }
+    targets
+}
+
+/// `host:port`, or a table with that as `address`.
+fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
+    if !element.is_table() {
+        let Some(text) = element.as_string() else {
+            element.wrong_type(report, "\"host:port\" or a table");
+            return None;
+        };
+        return address(report, &element.place, text);
+    }
+    let table = element.table(report, Scope::Target)?;
+    let weight =
+        table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
+    let backup = table.field("backup").and_then(|field| field.boolean(report));
+    let field = table.required(report, "address")?;
+    let text = field.string(report)?;
+    let target = address(report, &field.place, text)?;
+    Some(Target { weight: weight.unwrap_or(ONE), backup: backup.unwrap_or(false), ..target })
+}
+
+/// Parses `host:port`, with an IPv6 address in brackets.
+pub(super) fn address(report: &mut Report<'_>, place: &Place, text: &str) -> Option<Target> {
+    let (host, port) = match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => {
+            report.warn(place, "zones of targets are not supported: the target is dialled without its zone");
+            (Host::Ip(IpAddr::V6(*address.ip())), address.port())
+        }
+        Ok(address) => (Host::Ip(address.ip()), address.port()),
+        Err(_) => named(report, place, text)?,
+    };
+    if port == 0 {
+        report.warn(place, format!("{} can never be reached, because its port is 0", quote(text)));
+    }
+    Some(Target { host, port, weight: ONE, backup: false })
+}
+
+fn named(report: &mut Report<'_>, place: &Place, text: &str) -> Option<(Host, u16)> {
+    let Some((name, port)) = text.rsplit_once(':') else {
+        report.error_with(place, format!("{} has no port", quote(text)), "write \"host:port\"");
+        return None;
+    };
+    if text.parse::<Ipv6Addr>().is_ok() || name.parse::<Ipv6Addr>().is_ok() {
+        report.error_with(place, format!("{} needs brackets", quote(text)), "write IPv6 addresses as \"[::1]:443\"");
+        return None;
+    }
+    if name.starts_with('[') {
+        report.error(place, format!("{} is no IPv6 address with port", quote(text)));
+        return None;
+    }
+    let host = match names::host(name) {
+        Ok(host) => host,
+        Err(reason) => {
+            report.error(place, format!("{} is no host name: {reason}", quote(name)));
+            return None;
+        }
+    };
+    let Ok(port) = port.parse::<u16>() else {
+        report.error(place, format!("{} is no port, from 0 to 65535", quote(port)));
+        return None;
+    };
+    if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
+        report.warn(place, format!("{} is no IPv4 address and is looked up as a name", quote(name)));
+    }
+    Some((Host::Name(host), port))
+}

@@ -1,0 +1,47 @@
+//! Global TCP settings.
+
+use std::num::NonZeroU32;
+
+use super::{Inherited, duration, targets};
+use crate::config::{file::Table, model::Tcp, report::Report};
+
+const BACKLOG: u32 = 1024;
+const MAX_CONNECTIONS: u32 = 1024;
+
+pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited) -> Tcp {
+    Tcp {
+        backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
+        max_connections: max_connections(report, root, "tcp_max_connections", MAX_CONNECTIONS),
+        probe_timeout: duration::positive(report, root, "tcp_probe_timeout", duration::PROBE),
+        connect_timeout: duration::positive(report, root, "tcp_connect_timeout", duration::CONNECT),
+        idle_timeout: duration::limit(report, root, "tcp_idle_timeout", None),
+        target_retry: duration::or_default(report, root, "tcp_target_retry", duration::TARGET_RETRY),
+        default: default_target(report, root, inherited),
+        #[cfg(feature = "proxy-protocol")]
+        receive_proxy: super::proxy::receive(report, root),
+    }
+}
+
+/// A cap on connections, for all listeners together.
+pub(super) fn max_connections(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    key: &'static str,
+    default: u32,
+) -> NonZeroU32 {
+    let number = root.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).unwrap_or(default);
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]
+fn default_target(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    inherited: &Inherited,
+) -> Option<crate::config::model::Upstream> {
+    let upstream = targets::default(report, root, "tcp_target", "tcp_load_balance");
+    #[cfg(feature = "proxy-protocol")]
+    let upstream =
+        upstream.map(|upstream| crate::config::model::Upstream { send_proxy: inherited.send_proxy, ..upstream });
+    upstream
+}

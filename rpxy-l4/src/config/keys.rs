@@ -1,0 +1,187 @@
+//! The keys of a configuration file: the one table that the unknown-key warning, the checker and the test of the
+//! example file share.
+//!
+//! An unknown key is most often a slip of the pen, a key of another table or a name from older documentation, so each
+//! gets a hint. The hint errs towards silence: a far-fetched guess would send the operator the wrong way.
+
+/// The tables of a configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The top level.
+    Global,
+    /// `[protocols."<name>"]`.
+    Rule,
+    /// `[protocols."<name>".ech]`.
+    Ech,
+    /// A target written as a table.
+    Target,
+}
+
+impl Scope {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Global => "the top of the file, above the first [table]",
+            Self::Rule => "[protocols.\"<name>\"]",
+            Self::Ech => "[protocols.\"<name>\".ech]",
+            Self::Target => "a target's table",
+        }
+    }
+}
+
+const KEYS: &[(Scope, &str)] = &[
+    (Scope::Global, "listen_port"),
+    (Scope::Global, "listen_address_v4"),
+    (Scope::Global, "listen_address_v6"),
+    (Scope::Global, "listen_ipv6"),
+    (Scope::Global, "reuse_port"),
+    (Scope::Global, "workers"),
+    (Scope::Global, "drain_timeout"),
+    (Scope::Global, "unmatched"),
+    (Scope::Global, "access_log_format"),
+    (Scope::Global, "metrics_listen"),
+    (Scope::Global, "dns_cache_min_ttl"),
+    (Scope::Global, "dns_cache_max_ttl"),
+    (Scope::Global, "tcp_backlog"),
+    (Scope::Global, "tcp_max_connections"),
+    (Scope::Global, "tcp_target"),
+    (Scope::Global, "tcp_load_balance"),
+    (Scope::Global, "tcp_probe_timeout"),
+    (Scope::Global, "tcp_connect_timeout"),
+    (Scope::Global, "tcp_idle_timeout"),
+    (Scope::Global, "tcp_target_retry"),
+    (Scope::Global, "udp_max_connections"),
+    (Scope::Global, "udp_target"),
+    (Scope::Global, "udp_load_balance"),
+    (Scope::Global, "udp_idle_lifetime"),
+    (Scope::Global, "protocols"),
+    (Scope::Rule, "protocol"),
+    (Scope::Rule, "target"),
+    (Scope::Rule, "load_balance"),
+    (Scope::Rule, "idle_lifetime"),
+    (Scope::Rule, "public_key"),
+    (Scope::Rule, "server_names"),
+    (Scope::Rule, "alpns"),
+    (Scope::Rule, "alpn"),
+    (Scope::Rule, "ech"),
+    (Scope::Ech, "ech_config_list"),
+    (Scope::Ech, "private_keys"),
+    (Scope::Ech, "private_server_names"),
+    (Scope::Target, "address"),
+    (Scope::Target, "weight"),
+    (Scope::Target, "backup"),
+];
+
+/// Keys of the cargo feature `proxy-protocol`; unknown without it.
+const PROXY_KEYS: &[(Scope, &str)] = &[
+    (Scope::Global, "tcp_send_proxy_protocol"),
+    (Scope::Global, "tcp_recv_proxy_protocol"),
+    (Scope::Global, "tcp_trusted_proxies"),
+    (Scope::Rule, "send_proxy_protocol"),
+];
+
+/// Names that the documentation of 0.2.x uses in passing.
+const OTHER_NAMES: &[(&str, &str)] = &[("tls_alpn", "alpns"), ("tls_sni", "server_names")];
+
+/// All known keys with their tables.
+pub(super) fn known() -> impl Iterator<Item = (Scope, &'static str)> {
+    let proxy = if cfg!(feature = "proxy-protocol") { PROXY_KEYS } else { &[] };
+    KEYS.iter().chain(proxy).copied()
+}
+
+/// Whether `key` has a meaning in `scope`.
+pub(super) fn is_known(scope: Scope, key: &str) -> bool {
+    known().any(|known| known == (scope, key))
+}
+
+/// What the writer of an unknown `key` may have meant.
+pub(super) fn hint(scope: Scope, key: &str) -> Option<String> {
+    if !cfg!(feature = "proxy-protocol") && PROXY_KEYS.contains(&(scope, key)) {
+        return Some("this program was built without the feature proxy-protocol".to_owned());
+    }
+    if let Some((_, name)) = OTHER_NAMES.iter().find(|(other, name)| *other == key && is_known(scope, name)) {
+        return Some(format!("the key is {name}"));
+    }
+    if let Some((home, _)) = known().find(|(_, name)| *name == key) {
+        return Some(format!("it belongs to {}", home.describe()));
+    }
+    let here = known().filter(|(known_scope, _)| *known_scope == scope).map(|(_, name)| name);
+    nearest(key, here).map(|name| format!("did you mean {name}?"))
+}
+
+/// The candidate that differs least from `word`, if it is close enough to be meant: one slip for every three letters.
+pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    let tolerance = (word.chars().count() / 3).min(3);
+    let best = candidates.map(|name| (edit_distance(&word, name), name)).min()?;
+    (best.0 <= tolerance).then_some(best.1)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut previous = None;
+    for (i, from) in a.chars().enumerate() {
+        let mut row = vec![i + 1; b.len() + 1];
+        for (j, &to) in b.iter().enumerate() {
+            let replaced = last[j] + usize::from(from != to);
+            row[j + 1] = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            if j > 0 && previous == Some(to) && from == b[j - 1] {
+                row[j + 1] = row[j + 1].min(before[j - 1] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+        previous = Some(from);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        let rows = [
+            ("equal", "target", "target", 0),
+            ("missing letter", "taget", "target", 1),
+            ("swapped letters", "tagret", "target", 1),
+            ("plural", "targets", "target", 1),
+            ("nothing", "", "abc", 3),
+            ("other word", "abc", "xyz", 3),
+        ];
+        for (name, a, b, expected) in rows {
+            assert_eq!(edit_distance(a, b), expected, "{name}");
+            assert_eq!(edit_distance(b, a), expected, "{name}, reversed");
+        }
+    }
+
+    #[test]
+    fn hints() {
+        let rows = [
+            ("slip", Scope::Global, "listen_prot", Some("did you mean listen_port?")),
+            ("plural", Scope::Rule, "targets", Some("did you mean target?")),
+            ("upper case", Scope::Global, "TCP_TARGET", Some("did you mean tcp_target?")),
+            ("global key in a rule", Scope::Rule, "udp_target", Some("it belongs to the top of the file")),
+            ("rule's key at the top", Scope::Global, "load_balance", Some("it belongs to [protocols.")),
+            ("name from old documentation", Scope::Rule, "tls_alpn", Some("the key is alpns")),
+            ("nothing like it", Scope::Global, "experimental", None),
+            ("too short to guess", Scope::Rule, "x", None),
+        ];
+        for (name, scope, key, expected) in rows {
+            match (hint(scope, key), expected) {
+                (Some(hint), Some(expected)) => assert!(hint.starts_with(expected), "{name}: {hint}"),
+                (hint, expected) => assert_eq!(hint.as_deref(), expected, "{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_a_missing_feature_say_so() {
+        let hint = hint(Scope::Global, "tcp_recv_proxy_protocol");
+        let expected =
+            if cfg!(feature = "proxy-protocol") { "it belongs to" } else { "this program was built without" };
+        assert!(hint.is_some_and(|hint| hint.starts_with(expected)));
+    }
+}

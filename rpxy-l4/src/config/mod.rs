@@ -1,0 +1,97 @@
+//! Configuration: from a TOML file to a [`model::Config`] that cannot be wrong, and the watch on that file.
+//!
+//! [`load`] reads a file, [`parse`] a text. Both look at every key and report all mistakes at once; a file with one
+//! error is not used at all. They err towards what 0.2.x accepts: a value that worked there is never refused, and what
+//! has no effect is a warning.
+
+mod check;
+pub mod ech;
+mod file;
+mod keys;
+pub mod model;
+mod problem;
+mod report;
+#[cfg(test)]
+mod tests;
+pub mod watch;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+pub use self::problem::{Problem, Problems, Severity};
+use self::{
+    model::Config,
+    report::{Place, Report},
+};
+
+/// A usable configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What somebody should look at, in the order of the file's lines.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why a configuration file cannot be used. Displays every problem on its own line, with file and line number.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file is missing or may not be read.
+    #[error("cannot read the configuration file {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file was read and is wrong.
+    #[error("{}", problems.in_file(path))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problems: Problems,
+    },
+}
+
+/// Reads and checks the configuration file at `path`.
+///
+/// Blocks for as long as reading the file takes.
+///
+/// # Errors
+///
+/// The file cannot be read, or it has at least one error.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    // The text may hold private keys.
+    let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
+    let checked = match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text),
+        Err(error) => Err(not_utf8(&bytes, error.valid_up_to())),
+    };
+    checked.map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })
+}
+
+/// Checks the text of a configuration file.
+///
+/// # Errors
+///
+/// The text is not TOML (one problem), or at least one key is wrong (all problems).
+pub fn parse(text: &str) -> Result<Loaded, Problems> {
+    let (config, problems) = check::check(text);
+    match config {
+        Some(config) => Ok(Loaded { config, warnings: problems }),
+        None => Err(Problems::new(problems)),
+    }
+}
+
+fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Problems {
+    let valid = bytes.get(..valid_up_to).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default();
+    let mut report = Report::new(valid);
+    report.error(&Place { path: String::new(), offset: valid_up_to }, "the file is not UTF-8 text");
+    Problems::new(report.finish())
+}

@@ -1,0 +1,294 @@
+//! The configuration as the daemon uses it: every value here is valid by construction.
+//!
+//! `config::check` is the only place that builds these types from a file. Nothing in this module knows TOML;
+//! nothing outside `config` knows the file's shape. File order is kept wherever it decides (rules, targets).
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::ech::EchKeys;
+#[cfg(feature = "proxy-protocol")]
+use ipnet::IpNet;
+
+/// One whole configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Ports and addresses to listen on, for TCP and UDP alike.
+    pub listen: Listen,
+    /// Worker threads; `None` means one per available core. Read at start only.
+    pub workers: Option<NonZeroUsize>,
+    /// How long established connections may go on after SIGTERM before they are closed.
+    pub drain_timeout: Duration,
+    /// What happens to TLS, QUIC and HTTP that fits no rule of its protocol.
+    pub unmatched: Unmatched,
+    /// How connections are written to the access log.
+    pub access_log_format: AccessLogFormat,
+    /// Where `GET /metrics` is answered (Prometheus text format); `None` is off.
+    pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Name resolution.
+    pub dns: Dns,
+    /// TCP settings.
+    pub tcp: Tcp,
+    /// UDP settings.
+    pub udp: Udp,
+    /// The `[protocols.*]` tables, in file order.
+    pub rules: Vec<Arc<Rule>>,
+}
+
+/// Where to listen: every address with every port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// At least one, without duplicates, in file order.
+    pub ports: Vec<NonZeroU16>,
+    /// At least one, without duplicates, v4 before v6.
+    pub addresses: Vec<ListenAddress>,
+    /// Share the ports with other processes (SO_REUSEPORT without the exclusive probe).
+    pub reuse_port: bool,
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// An IPv4 address; `0.0.0.0` means all.
+    V4(Ipv4Addr),
+    /// An IPv6 address; sockets are v6-only. `::` means all.
+    V6 {
+        /// The address.
+        address: Ipv6Addr,
+        /// Interface name or index of a link-local address (`fe80::1%eth0`), looked up when the socket is bound.
+        zone: Option<String>,
+    },
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => address.fmt(f),
+            Self::V6 { address, zone: None } => write!(f, "[{address}]"),
+            Self::V6 { address, zone: Some(zone) } => write!(f, "[{address}%{zone}]"),
+        }
+    }
+}
+
+/// What happens to traffic of a protocol that has rules, none of which fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// Closed (TCP) or dropped (UDP), as 0.2.x does.
+    #[default]
+    Drop,
+    /// Sent to the default target where there is one.
+    Default,
+}
+
+/// Form of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLogFormat {
+    /// `[start] tcp: src -> dst` and `[finish] …`.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// No access log.
+    Off,
+}
+
+/// Bounds on how long a DNS answer is used. `min_ttl <= max_ttl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dns {
+    /// A shorter TTL is raised to this.
+    pub min_ttl: Duration,
+    /// A longer TTL is cut to this.
+    pub max_ttl: Duration,
+}
+
+/// TCP settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tcp {
+    /// Length of the kernel's accept queue, in connections.
+    pub backlog: u32,
+    /// Connections at once, over all TCP listeners.
+    pub max_connections: NonZeroU32,
+    /// Time from accept until the protocol must be known.
+    pub probe_timeout: Duration,
+    /// Time for one attempt to connect to one address of a target.
+    pub connect_timeout: Duration,
+    /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// How long a target that could not be reached is tried last.
+    pub target_retry: Duration,
+    /// Destination of connections that no rule claims; `None` means that they are closed.
+    pub default: Option<Upstream>,
+    /// Inbound PROXY protocol; `None` means that clients speak first-hand.
+    #[cfg(feature = "proxy-protocol")]
+    pub receive_proxy: Option<ReceiveProxy>,
+}
+
+/// UDP settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Udp {
+    /// Sessions at once, over all UDP listeners.
+    pub max_connections: NonZeroU32,
+    /// Destination of datagrams that no rule claims; `None` means that they are dropped.
+    pub default: Option<Upstream>,
+    /// Idle lifetime of sessions of the default destination; `None` means no limit.
+    pub idle_lifetime: Option<Duration>,
+}
+
+/// Every inbound TCP connection starts with a PROXY header.
+#[cfg(feature = "proxy-protocol")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiveProxy {
+    /// Peers that may connect at all; not empty.
+    pub trusted: Vec<IpNet>,
+}
+
+/// A PROXY protocol version to send.
+#[cfg(feature = "proxy-protocol")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+/// A group of targets and how one is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Not empty, in file order, at least one of them no backup.
+    pub targets: Vec<Target>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// PROXY header to send to these targets (TCP only), inheritance already resolved.
+    #[cfg(feature = "proxy-protocol")]
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Address or name.
+    pub host: Host,
+    /// Port. 0 is accepted as 0.2.x does (with a warning): such a target can never be reached.
+    pub port: u16,
+    /// Share of the connections relative to the other targets of the group; 1 unless told. 1 to 256.
+    pub weight: NonZeroU16,
+    /// Used only when no target without this mark can be reached.
+    pub backup: bool,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            Host::Ip(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// Where a target lives.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A literal address.
+    Ip(IpAddr),
+    /// A name to resolve; lower case, without a trailing dot.
+    Name(Arc<str>),
+}
+
+/// How one of several targets is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Balance {
+    /// The first that can be reached.
+    #[default]
+    None,
+    /// Rendezvous hash of the client's address.
+    SourceIp,
+    /// Rendezvous hash of the client's address and port.
+    SourceSocket,
+    /// At random, by weight.
+    Random,
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConn,
+}
+
+/// One `[protocols."<name>"]` table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// The table's name.
+    pub name: Arc<str>,
+    /// What it matches.
+    pub matcher: Matcher,
+    /// Where matching traffic goes.
+    pub upstream: Upstream,
+    /// UDP protocols: idle lifetime of a session, `None` means no limit. Without effect on TCP protocols.
+    pub idle_lifetime: Option<Duration>,
+}
+
+/// What a rule matches. An empty list of names or ALPNs matches any.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matcher {
+    /// Cleartext HTTP/1 or HTTP/2 with prior knowledge.
+    Http {
+        /// Host names; empty matches any.
+        server_names: Vec<NamePattern>,
+    },
+    /// TLS.
+    Tls(TlsMatcher),
+    /// SSH.
+    Ssh,
+    /// SOCKS5.
+    Socks5,
+    /// WireGuard.
+    WireGuard {
+        /// Static public key of the server behind the rule; `None` takes initiations that fit no other rule's key.
+        public_key: Option<[u8; 32]>,
+    },
+    /// QUIC.
+    Quic(TlsMatcher),
+}
+
+/// Conditions on a ClientHello.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsMatcher {
+    /// Server names; empty matches any, also a hello without one.
+    pub server_names: Vec<NamePattern>,
+    /// ALPN protocol names, any of which must be offered; empty matches any.
+    pub alpns: Vec<Arc<[u8]>>,
+    /// Encrypted Client Hello keys.
+    pub ech: Option<Arc<Ech>>,
+}
+
+/// A server name to match, lower case and without a trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NamePattern {
+    /// Exactly this name.
+    Exact(Arc<str>),
+    /// `*.` and this suffix: any name with at least one more label in front.
+    Wildcard(Arc<str>),
+}
+
+/// The `[protocols."<name>".ech]` table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ech {
+    /// Configurations with their private keys.
+    pub keys: EchKeys,
+    /// Inner server names served, each with the address to dial.
+    pub private: Vec<EchPrivate>,
+}
+
+/// One entry of `private_server_names`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EchPrivate {
+    /// Inner server name.
+    pub name: Arc<str>,
+    /// What to dial.
+    pub target: Target,
+}

@@ -1,0 +1,203 @@
+//! The `ech` table and its keys.
+
+use base64::Engine as _;
+use hpke::{Kem as _, Serializable as _, kem::DhP256HkdfSha256};
+
+use super::{accepted, errors, warnings};
+use crate::config::{
+    ech::{BASE64, EchKeys, EchKeysError, Kem},
+    model::{Config, Ech, Matcher},
+};
+
+/// A throw-away pair: X25519, configuration 0x41, public name `public.example`.
+const LIST: &str = "AEH+DQA9QQAgACBA33gCXp5kB6qZDDobZiUWmF3pM58j/PDRen/3YLbEWwAEAAEAAQAOcHVibGljLmV4YW1wbGUAAA==";
+const KEY: &str = "iCqDaWFEAeGlFe0ajA6KD/5SKj9w7lT9bmx2tu1Od0c=";
+
+/// Another pair, for P-256: its `ECHConfig` and private key.
+fn p256() -> (Vec<u8>, String) {
+    let (private_key, public_key) = DhP256HkdfSha256::derive_keypair(&[7; 32]);
+    (ech_config(0x42, 0x0010, &public_key.to_bytes()), BASE64.encode(private_key.to_bytes()))
+}
+
+/// An `ECHConfig` of RFC 9849 section 4, written out.
+fn ech_config(config_id: u8, kem_id: u16, public_key: &[u8]) -> Vec<u8> {
+    let mut contents = vec![config_id];
+    contents.extend(kem_id.to_be_bytes());
+    contents.extend(u16::try_from(public_key.len()).unwrap().to_be_bytes());
+    contents.extend(public_key);
+    contents.extend([0, 4, 0, 1, 0, 1, 0]);
+    contents.extend([5, b'p', b'.', b'o', b'r', b'g', 0, 0]);
+    with_version(0xfe0d, &contents)
+}
+
+fn with_version(version: u16, contents: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(contents.len()).unwrap().to_be_bytes();
+    [&version.to_be_bytes()[..], &length, contents].concat()
+}
+
+/// An `ECHConfigList` in base64.
+fn list(configs: &[&[u8]]) -> String {
+    let body = configs.concat();
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    BASE64.encode([&length[..], &body].concat())
+}
+
+/// The one `ECHConfig` of [`LIST`].
+fn x25519() -> Vec<u8> {
+    BASE64.decode(LIST).unwrap()[2..].to_vec()
+}
+
+fn file(protocol: &str, list: &str, keys: &str, names: &str) -> String {
+    format!(
+        "listen_port = [8448, 443]\n[protocols.a]\nprotocol = '{protocol}'\ntarget = ['a:1']\n[protocols.a.ech]\n\
+         ech_config_list = '{list}'\nprivate_keys = {keys}\nprivate_server_names = {names}"
+    )
+}
+
+fn ech(config: &Config) -> &Ech {
+    let (Matcher::Tls(matcher) | Matcher::Quic(matcher)) = &config.rules[0].matcher else { panic!("{config:?}") };
+    matcher.ech.as_ref().unwrap()
+}
+
+#[test]
+fn keys_of_a_list() {
+    let (p256_config, p256_key) = p256();
+    let both = list(&[&x25519(), &p256_config]);
+    let with_unknown = list(&[&with_version(0xfe0c, &[1, 2, 3]), &x25519()]);
+    type Row<'a> = (&'a str, &'a str, &'a [&'a str], &'a [(u8, Kem)]);
+    let rows: &[Row<'_>] = &[
+        ("one", LIST, &[KEY], &[(0x41, Kem::X25519)]),
+        ("without padding", LIST.trim_end_matches('='), &[KEY.trim_end_matches('=')], &[(0x41, Kem::X25519)]),
+        ("the same key twice", LIST, &[KEY, KEY], &[(0x41, Kem::X25519)]),
+        ("two KEMs, in the order of the list", &both, &[&p256_key, KEY], &[(0x41, Kem::X25519), (0x42, Kem::P256)]),
+        ("one key for two configurations", &both, &[&p256_key], &[(0x42, Kem::P256)]),
+        ("unknown version skipped", &with_unknown, &[KEY], &[(0x41, Kem::X25519)]),
+    ];
+    for (name, list, keys, expected) in rows {
+        let keys = EchKeys::from_base64(list, keys).expect(name);
+        let found: Vec<(u8, Kem)> = keys.iter().map(|key| (key.config().config_id, key.kem())).collect();
+        assert_eq!(found, *expected, "{name}");
+        for key in &keys {
+            assert_eq!(keys.with_config_id(key.config().config_id).count(), 1, "{name}");
+            assert_eq!(key.config().kem_id, key.kem().id(), "{name}");
+        }
+    }
+    let keys = EchKeys::from_base64(LIST, &[KEY]).unwrap();
+    let key = keys.iter().next().unwrap();
+    assert_eq!(key.config().raw, x25519());
+    assert_eq!(key.private_key(), BASE64.decode(KEY).unwrap());
+}
+
+#[test]
+fn keys_that_do_not_fit() {
+    let (p256_config, p256_key) = p256();
+    let p256_list = list(&[&p256_config]);
+    let unusable = list(&[&with_version(0xfe0c, &[1]), &ech_config(1, 0x0011, &[4; 97])]);
+    let rows: &[(&str, &str, &[&str], EchKeysError)] = &[
+        ("key of another list", LIST, &[&p256_key], EchKeysError::KeyWithoutConfig),
+        ("X25519 key for P-256", &p256_list, &[KEY], EchKeysError::KeyWithoutConfig),
+        ("zero is no P-256 key", &p256_list, &[&BASE64.encode([0; 32])], EchKeysError::KeyWithoutConfig),
+        ("short key", LIST, &["iCqDaWFEAeGl"], EchKeysError::KeyWithoutConfig),
+        ("one of two", LIST, &[KEY, &p256_key], EchKeysError::KeyWithoutConfig),
+        ("key not base64", LIST, &["?"], EchKeysError::KeyEncoding),
+        ("list not base64", "?", &[KEY], EchKeysError::ListEncoding),
+        ("nothing usable", &unusable, &[KEY], EchKeysError::NothingUsable { skipped: 1, other_kems: 1 }),
+    ];
+    for (name, list, keys, expected) in rows {
+        assert_eq!(EchKeys::from_base64(list, keys).unwrap_err(), *expected, "{name}");
+    }
+    let truncated = EchKeys::from_base64("AAA=", &[KEY]).unwrap_err();
+    assert!(matches!(truncated, EchKeysError::List(_)), "{truncated}");
+}
+
+#[test]
+fn keys_are_equal_by_what_is_public() {
+    let keys = || EchKeys::from_base64(LIST, &[KEY]).unwrap();
+    let (config, key) = p256();
+    assert_eq!(keys(), keys());
+    assert_ne!(keys(), EchKeys::from_base64(&list(&[&config]), &[&key]).unwrap());
+}
+
+#[test]
+fn private_keys_show_nowhere() {
+    let config = accepted(&file("tls", LIST, &format!("['{KEY}']"), "['private.example']"));
+    let bytes = format!("{:?}", BASE64.decode(KEY).unwrap());
+    let debug = format!("{config:?}");
+    assert!(debug.contains("public.example"), "the keys are shown: {debug}");
+    assert!(!debug.contains(KEY) && !debug.contains(bytes.trim_matches(['[', ']'])), "{debug}");
+    let (_, other) = p256();
+    for wrong in [&other[..], "not/a?key"] {
+        let problems = crate::config::parse(&file("tls", LIST, &format!("['{wrong}']"), "['a']")).unwrap_err();
+        assert!(!format!("{problems} {problems:?}").contains(wrong), "{problems}");
+    }
+}
+
+#[test]
+fn private_server_names() {
+    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+    let rows: &[Row] = &[
+        ("first listen port", "['private.example']", &[("private.example", "private.example:8448")]),
+        ("own port", "['private.example:443']", &[("private.example", "private.example:443")]),
+        ("normal form", "['Private.Example.']", &[("private.example", "private.example:8448")]),
+        ("order", "['b', 'a']", &[("b", "b:8448"), ("a", "a:8448")]),
+        ("address", "['192.0.2.1']", &[("192.0.2.1", "192.0.2.1:8448")]),
+        ("IPv6", "['[::1]:443']", &[("::1", "[::1]:443")]),
+    ];
+    for (name, names, expected) in rows {
+        let config = accepted(&file("tls", LIST, &format!("['{KEY}']"), names));
+        let found: Vec<(String, String)> =
+            ech(&config).private.iter().map(|private| (private.name.to_string(), private.target.to_string())).collect();
+        let expected: Vec<(String, String)> =
+            expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn tables() {
+    let key = format!("['{KEY}']");
+    for protocol in ["tls", "quic"] {
+        let text = file(protocol, LIST, &key, "['a']");
+        assert_eq!(warnings(&text), [""; 0], "{protocol}");
+        assert_eq!(ech(&accepted(&text)).keys.iter().count(), 1, "{protocol}");
+    }
+    let (config, other) = p256();
+    let both = list(&[&x25519(), &config]);
+    let rows: &[(&str, String, &str)] = &[
+        ("wrong list", file("tls", "?", &key, "['a']"), "6: protocols.\"a\".ech.ech_config_list"),
+        ("no key", file("tls", LIST, "[]", "['a']"), "7: protocols.\"a\".ech.private_keys"),
+        (
+            "wrong key",
+            file("tls", LIST, &format!("['{KEY}', '{other}']"), "['a']"),
+            "7: protocols.\"a\".ech.private_keys[1]",
+        ),
+        ("no name", file("tls", LIST, &key, "[]"), "8: protocols.\"a\".ech.private_server_names"),
+        ("wrong name", file("tls", LIST, &key, "['a', 'b:c']"), "8: protocols.\"a\".ech.private_server_names[1]"),
+        ("blank name", file("tls", LIST, &key, "['']"), "8: protocols.\"a\".ech.private_server_names[0]"),
+    ];
+    for (name, text, expected) in rows {
+        assert_eq!(errors(text), [*expected], "{name}");
+    }
+    let rows: &[(&str, String, &str)] = &[
+        ("another protocol", file("ssh", LIST, &key, "['a']"), "5: protocols.\"a\".ech"),
+        ("a name twice", file("tls", LIST, &key, "['a', 'A:443']"), "8: protocols.\"a\".ech.private_server_names[1]"),
+        ("configuration without key", file("tls", &both, &key, "['a']"), "6: protocols.\"a\".ech.ech_config_list"),
+        (
+            "public name that is not served",
+            file("tls", LIST, &key, "['a']").replace("[protocols.a.ech]", "server_names = ['b']\n[protocols.a.ech]"),
+            "6: protocols.\"a\".ech",
+        ),
+    ];
+    for (name, text, expected) in rows {
+        assert_eq!(warnings(text), [*expected], "{name}");
+    }
+    let empty = "listen_port = 1\n[protocols.a]\nprotocol = 'tls'\ntarget = ['a:1']\n[protocols.a.ech]";
+    assert_eq!(
+        errors(empty),
+        [
+            "5: protocols.\"a\".ech.ech_config_list",
+            "5: protocols.\"a\".ech.private_keys",
+            "5: protocols.\"a\".ech.private_server_names"
+        ]
+    );
+}

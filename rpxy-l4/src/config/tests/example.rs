@@ -1,0 +1,78 @@
+//! The example file: loads as it stands and with every key switched on, and leaves none out.
+
+use super::{accepted, warnings};
+use crate::config::keys;
+
+const EXAMPLE: &str = include_str!("../../../../config.example.toml");
+
+/// The example with every `# key = value` and `# [table]` switched on.
+fn all_switched_on() -> String {
+    let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if rest.starts_with("[protocols.") || assigned_key(rest).is_some() => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The key of a line `key = value`.
+fn assigned_key(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(" = ")?;
+    let is_key =
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    is_key.then_some(key)
+}
+
+/// The text without comments, roughly: no string of the example holds a number sign.
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn loads_as_it_stands() {
+    assert_eq!(warnings(EXAMPLE), [""; 0]);
+    let config = accepted(EXAMPLE);
+    assert_eq!(config.tcp.default.unwrap().targets[0].to_string(), "192.168.0.2:8000");
+    assert!(config.rules.is_empty());
+}
+
+#[cfg(feature = "proxy-protocol")]
+#[test]
+fn loads_with_every_key_switched_on() {
+    let text = all_switched_on();
+    let loaded = crate::config::parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.rules.len(), 7);
+}
+
+#[test]
+fn shows_every_known_key() {
+    let text = without_comments(&all_switched_on());
+    for (scope, key) in keys::known() {
+        // The tables themselves are shown by their headers; keys of inline tables stand inside a line.
+        let shown = text.lines().any(|line| assigned_key(line) == Some(key))
+            || text.contains(&format!("{{ {key} = "))
+            || text.contains(&format!(", {key} = "))
+            || text.contains(&format!("[{key}."))
+            || text.contains(&format!(".{key}]"));
+        assert!(shown, "{key} ({scope:?}) is missing in config.example.toml");
+    }
+}
+
+/// A value shown without a remark of its own is the default: switching it on changes nothing.
+#[test]
+fn values_shown_are_the_defaults() {
+    let expected = accepted(EXAMPLE);
+    let mut checked = 0;
+    for line in EXAMPLE.lines().take_while(|line| !line.starts_with("# [protocols.")) {
+        let Some(rest) = line.strip_prefix("# ").filter(|rest| assigned_key(rest).is_some()) else { continue };
+        let key = assigned_key(rest).unwrap();
+        // Balances need their target; workers has no value of its own as default.
+        if rest.contains("# default:") || key == "udp_load_balance" || key == "workers" {
+            continue;
+        }
+        let text = EXAMPLE.replace(line, rest);
+        assert_eq!(accepted(&text), expected, "{line}");
+        checked += 1;
+    }
+    assert!(checked > 15, "{checked}");
+}

@@ -1,0 +1,268 @@
+//! Section 1 of the contract: the global keys.
+
+use std::{num::NonZeroU16, time::Duration};
+
+use super::{BASE, accepted, errors, refuses, warnings, warns};
+use crate::config::model::{AccessLogFormat, Balance, Config, Unmatched};
+
+fn with(text: &str) -> Config {
+    accepted(&format!("{BASE}{text}"))
+}
+
+#[test]
+fn defaults() {
+    let config = accepted("listen_port = 8448\ntcp_target = [\"192.0.2.1:80\"]\nudp_target = [\"192.0.2.1:53\"]");
+    assert_eq!(config.listen.ports, [NonZeroU16::new(8448).unwrap()]);
+    assert_eq!(addresses(&config), ["0.0.0.0"]);
+    assert!(!config.listen.reuse_port);
+    assert_eq!(config.workers, None);
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.unmatched, Unmatched::Drop);
+    assert_eq!(config.access_log_format, AccessLogFormat::Text);
+    assert_eq!(config.metrics_listen, None);
+    assert_eq!(config.dns.min_ttl, Duration::from_secs(30));
+    assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
+    assert_eq!(config.tcp.backlog, 1024);
+    assert_eq!(config.tcp.max_connections.get(), 1024);
+    assert_eq!(config.tcp.probe_timeout, Duration::from_secs(3));
+    assert_eq!(config.tcp.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.tcp.idle_timeout, None);
+    assert_eq!(config.tcp.target_retry, Duration::from_secs(10));
+    assert_eq!(config.udp.max_connections.get(), 2048);
+    assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
+    assert_eq!(config.tcp.default.unwrap().balance, Balance::None);
+    assert_eq!(config.udp.default.unwrap().balance, Balance::None);
+    assert!(config.rules.is_empty());
+    #[cfg(feature = "proxy-protocol")]
+    assert_eq!(config.tcp.receive_proxy, None);
+}
+
+fn addresses(config: &Config) -> Vec<String> {
+    config.listen.addresses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn listen_port() {
+    let rows: &[(&str, &str, &[u16])] = &[
+        ("lowest", "1", &[1]),
+        ("highest", "65535", &[65535]),
+        ("hexadecimal, as TOML allows", "0x1F90", &[8080]),
+        ("several", "[8448, 443]", &[8448, 443]),
+        ("duplicates are dropped", "[443, 8448, 443]", &[443, 8448]),
+    ];
+    for (name, value, expected) in rows {
+        let config = accepted(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]"));
+        let ports: Vec<u16> = config.listen.ports.iter().map(|port| port.get()).collect();
+        assert_eq!(ports, *expected, "{name}");
+    }
+    let rows = [
+        ("zero", "0", "1: listen_port"),
+        ("too large", "65536", "1: listen_port"),
+        ("far too large", "99999999999999999999999999999999999999999999", "1: listen_port"),
+        ("negative", "-1", "1: listen_port"),
+        ("string", "\"8448\"", "1: listen_port"),
+        ("float", "84.48", "1: listen_port"),
+        ("empty array", "[]", "1: listen_port"),
+        ("zero in an array", "[1, 0]", "1: listen_port[1]"),
+    ];
+    for (name, value, expected) in rows {
+        assert_eq!(errors(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]")), [expected], "{name}");
+    }
+    assert_eq!(errors("tcp_target = [\"a:1\"]"), ["1: listen_port"], "missing");
+}
+
+#[test]
+fn listen_addresses() {
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("one v4", "listen_address_v4 = '127.0.0.1'", &["127.0.0.1"]),
+        ("everywhere", "listen_address_v4 = ['0.0.0.0']", &["0.0.0.0"]),
+        ("several v4", "listen_address_v4 = ['10.0.0.5', '127.0.0.1']", &["10.0.0.5", "127.0.0.1"]),
+        ("duplicates are dropped", "listen_address_v4 = ['127.0.0.1', '127.0.0.1']", &["127.0.0.1"]),
+        ("everywhere twice", "listen_address_v4 = ['0.0.0.0', '0.0.0.0']", &["0.0.0.0"]),
+        ("IPv6 switched on", "listen_ipv6 = true", &["0.0.0.0", "[::]"]),
+        ("IPv6 switched off", "listen_ipv6 = false", &["0.0.0.0"]),
+        ("v6 address implies IPv6", "listen_address_v6 = '::1'", &["0.0.0.0", "[::1]"]),
+        ("in brackets", "listen_address_v6 = '[::1]'", &["0.0.0.0", "[::1]"]),
+        ("one v6 in two spellings", "listen_address_v6 = ['::1', '[0::1]']", &["0.0.0.0", "[::1]"]),
+        ("several v6", "listen_address_v6 = ['::1', 'fd00::1']", &["0.0.0.0", "[::1]", "[fd00::1]"]),
+        ("v6 narrows listen_ipv6", "listen_address_v6 = '::1'\nlisten_ipv6 = true", &["0.0.0.0", "[::1]"]),
+        ("zone", "listen_address_v6 = 'fe80::1%eth0'", &["0.0.0.0", "[fe80::1%eth0]"]),
+        ("zone in brackets", "listen_address_v6 = '[fe80::1%2]'", &["0.0.0.0", "[fe80::1%2]"]),
+        (
+            "zones tell addresses apart",
+            "listen_address_v6 = ['fe80::1%a', 'fe80::1%b']",
+            &["0.0.0.0", "[fe80::1%a]", "[fe80::1%b]"],
+        ),
+        ("v4 and v6", "listen_address_v4 = '10.0.0.1'\nlisten_address_v6 = '::1'", &["10.0.0.1", "[::1]"]),
+    ];
+    for (name, text, expected) in rows {
+        assert_eq!(addresses(&with(text)), *expected, "{name}");
+    }
+    refuses(&[
+        ("empty v4", "listen_address_v4 = []", "3: listen_address_v4"),
+        ("v6 as v4", "listen_address_v4 = '::1'", "3: listen_address_v4"),
+        ("name", "listen_address_v4 = ['localhost']", "3: listen_address_v4[0]"),
+        ("with port", "listen_address_v4 = '127.0.0.1:80'", "3: listen_address_v4"),
+        ("everywhere beside another", "listen_address_v4 = ['0.0.0.0', '127.0.0.1']", "3: listen_address_v4"),
+        ("number", "listen_address_v4 = 1", "3: listen_address_v4"),
+        ("number in array", "listen_address_v4 = ['10.0.0.1', 1]", "3: listen_address_v4[1]"),
+        ("empty v6", "listen_address_v6 = []", "3: listen_address_v6"),
+        ("v4 as v6", "listen_address_v6 = '127.0.0.1'", "3: listen_address_v6"),
+        ("half a bracket", "listen_address_v6 = '[::1'", "3: listen_address_v6"),
+        ("v6 everywhere beside another", "listen_address_v6 = ['::', '::1']", "3: listen_address_v6"),
+        ("empty zone", "listen_address_v6 = 'fe80::1%'", "3: listen_address_v6"),
+        ("zone too long", "listen_address_v6 = 'fe80::1%abcdefghijklmnop'", "3: listen_address_v6"),
+        ("zone on a global address", "listen_address_v6 = '2001:db8::1%eth0'", "3: listen_address_v6"),
+        ("listen_ipv6 as a string", "listen_ipv6 = 'yes'", "3: listen_ipv6"),
+        ("reuse_port as a number", "reuse_port = 1", "3: reuse_port"),
+    ]);
+    warns(&[
+        ("switched off, yet given", "listen_ipv6 = false\nlisten_address_v6 = '::1'", Some("3: listen_ipv6")),
+        ("link-local without zone", "listen_address_v6 = ['fe80::1']", Some("3: listen_address_v6[0]")),
+    ]);
+    assert!(with("reuse_port = true").listen.reuse_port);
+}
+
+#[test]
+fn limits() {
+    assert_eq!(with("tcp_backlog = 0").tcp.backlog, 0, "as 0.2.x");
+    assert_eq!(with("tcp_backlog = 4_294_967_295").tcp.backlog, u32::MAX);
+    assert_eq!(with("tcp_max_connections = 1").tcp.max_connections.get(), 1);
+    assert_eq!(with("udp_max_connections = 4294967295").udp.max_connections.get(), u32::MAX);
+    assert_eq!(with("workers = 1").workers.unwrap().get(), 1);
+    refuses(&[
+        ("backlog", "tcp_backlog = -1", "3: tcp_backlog"),
+        ("no TCP connections", "tcp_max_connections = 0", "3: tcp_max_connections"),
+        ("no UDP sessions", "udp_max_connections = 0", "3: udp_max_connections"),
+        ("beyond 32 bits", "udp_max_connections = 4294967296", "3: udp_max_connections"),
+        ("no workers", "workers = 0", "3: workers"),
+        ("absurdly many workers", "workers = 100000", "3: workers"),
+    ]);
+}
+
+#[test]
+fn lengths_of_time() {
+    let seconds = Duration::from_secs;
+    assert_eq!(with("drain_timeout = '1m'").drain_timeout, seconds(60));
+    assert_eq!(with("drain_timeout = 0").drain_timeout, Duration::ZERO);
+    assert_eq!(with("tcp_probe_timeout = '100ms'").tcp.probe_timeout, Duration::from_millis(100));
+    assert_eq!(with("tcp_connect_timeout = 7").tcp.connect_timeout, seconds(7), "bare integers are seconds");
+    assert_eq!(with("tcp_target_retry = '0s'").tcp.target_retry, Duration::ZERO);
+    assert_eq!(with("tcp_idle_timeout = '2h'").tcp.idle_timeout, Some(seconds(7200)));
+    assert_eq!(with("tcp_idle_timeout = 0").tcp.idle_timeout, None);
+    assert_eq!(with("tcp_idle_timeout = '0s'").tcp.idle_timeout, None);
+    assert_eq!(with("udp_idle_lifetime = 5").udp.idle_lifetime, Some(seconds(5)));
+    assert_eq!(with("udp_idle_lifetime = '5m'").udp.idle_lifetime, Some(seconds(300)));
+    assert_eq!(with("udp_idle_lifetime = 0").udp.idle_lifetime, None);
+    assert_eq!(with("dns_cache_min_ttl = '0s'").dns.min_ttl, Duration::ZERO);
+    assert_eq!(with("dns_cache_max_ttl = '30SEC'").dns.max_ttl, seconds(30), "equal to the minimum");
+    refuses(&[
+        ("no probe", "tcp_probe_timeout = 0", "3: tcp_probe_timeout"),
+        ("no time to connect", "tcp_connect_timeout = '0ms'", "3: tcp_connect_timeout"),
+        ("no unit", "dns_cache_min_ttl = '30'", "3: dns_cache_min_ttl"),
+        ("space", "dns_cache_min_ttl = '30 s'", "3: dns_cache_min_ttl"),
+        ("negative", "udp_idle_lifetime = -1", "3: udp_idle_lifetime"),
+        ("float", "drain_timeout = 1.5", "3: drain_timeout"),
+        ("min over max", "dns_cache_max_ttl = '2m'\ndns_cache_min_ttl = '3m'", "4: dns_cache_min_ttl"),
+        ("min over the default max", "dns_cache_min_ttl = '2h'", "3: dns_cache_min_ttl"),
+        ("default min over max", "dns_cache_max_ttl = '29s'", "3: dns_cache_max_ttl"),
+    ]);
+}
+
+#[test]
+fn words() {
+    assert_eq!(with("unmatched = 'default'").unmatched, Unmatched::Default);
+    assert_eq!(with("unmatched = 'Drop'").unmatched, Unmatched::Drop);
+    assert_eq!(with("access_log_format = 'json'").access_log_format, AccessLogFormat::Json);
+    assert_eq!(with("access_log_format = 'OFF'").access_log_format, AccessLogFormat::Off);
+    assert_eq!(with("metrics_listen = '[::1]:9100'").metrics_listen, Some("[::1]:9100".parse().unwrap()));
+    refuses(&[
+        ("unmatched", "unmatched = 'reject'", "3: unmatched"),
+        ("access log", "access_log_format = true", "3: access_log_format"),
+        ("metrics without address", "metrics_listen = ':9100'", "3: metrics_listen"),
+        ("metrics without port", "metrics_listen = '127.0.0.1'", "3: metrics_listen"),
+    ]);
+}
+
+#[cfg(feature = "proxy-protocol")]
+#[test]
+fn proxy_protocol() {
+    use crate::config::model::ProxyVersion;
+    let rows = [
+        ("'v1'", Some(ProxyVersion::V1)),
+        ("'V1'", Some(ProxyVersion::V1)),
+        ("'1'", Some(ProxyVersion::V1)),
+        ("'v2'", Some(ProxyVersion::V2)),
+        ("'2'", Some(ProxyVersion::V2)),
+        ("'none'", None),
+        ("'NONE'", None),
+    ];
+    for (value, expected) in rows {
+        let config = with(&format!("udp_target = ['a:1']\ntcp_send_proxy_protocol = {value}"));
+        assert_eq!(config.tcp.default.unwrap().send_proxy, expected, "{value}");
+        assert_eq!(config.udp.default.unwrap().send_proxy, None, "{value} does not reach UDP");
+    }
+    let trusted = with("tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['10.1.2.3/8', '::1', '192.0.2.1']");
+    let trusted: Vec<String> = trusted.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    refuses(&[
+        ("unknown version", "tcp_send_proxy_protocol = 'v3'", "3: tcp_send_proxy_protocol"),
+        ("number", "tcp_send_proxy_protocol = 2", "3: tcp_send_proxy_protocol"),
+        ("nobody trusted", "tcp_recv_proxy_protocol = true", "3: tcp_recv_proxy_protocol"),
+        ("empty list", "tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = []", "4: tcp_trusted_proxies"),
+        ("no network", "tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['a']", "4: tcp_trusted_proxies[0]"),
+        (
+            "long prefix",
+            "tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['::/129']",
+            "4: tcp_trusted_proxies[0]",
+        ),
+    ]);
+    warns(&[
+        ("list without receiving", "tcp_trusted_proxies = ['10.0.0.0/8']", Some("3: tcp_trusted_proxies")),
+        ("not even looked at, as in 0.2.x", "tcp_trusted_proxies = ['a']", Some("3: tcp_trusted_proxies")),
+        ("receiving off", "tcp_recv_proxy_protocol = false", None),
+    ]);
+}
+
+#[cfg(not(feature = "proxy-protocol"))]
+#[test]
+fn proxy_protocol_left_out_at_build_time() {
+    let text = format!(
+        "{BASE}tcp_send_proxy_protocol = 3\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\nsend_proxy_protocol = 3"
+    );
+    let loaded = crate::config::parse(&text).unwrap();
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert_eq!(warning.message.matches("built without the feature proxy-protocol").count(), 2, "{warning}");
+}
+
+#[test]
+fn something_to_forward_to() {
+    let rule = "[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']";
+    for (name, text) in [("tcp", "tcp_target = ['a:1']"), ("udp", "udp_target = ['a:1']"), ("rule", rule)] {
+        accepted(&format!("listen_port = 1\n{text}"));
+        assert_eq!(errors(text).len(), 1, "{name}: only the port is missing");
+    }
+    assert_eq!(errors("listen_port = 1"), ["1: "]);
+    assert_eq!(errors("listen_port = 1\n[protocols]"), ["1: "]);
+    assert_eq!(errors("listen_port = 1\nprotocols = 1"), ["2: protocols"]);
+}
+
+#[test]
+fn defaults_of_what_is_missing_are_without_effect() {
+    warns(&[("balance without target", "udp_load_balance = 'random'", Some("3: udp_load_balance"))]);
+    refuses(&[("and still checked", "udp_load_balance = 'rand'", "3: udp_load_balance")]);
+}
+
+#[test]
+fn unknown_keys_are_one_warning() {
+    let text = format!(
+        "{BASE}listen_prot = 1\n[experimental]\nx = 1\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\nudp_target = 1"
+    );
+    let loaded = crate::config::parse(&text).unwrap();
+    assert_eq!(warnings(&text), ["3: "]);
+    assert_eq!(
+        loaded.warnings[0].message,
+        "unknown keys, without effect: listen_prot (line 3: did you mean listen_port?), experimental (line 4), \
+         protocols.\"a\".udp_target (line 9: it belongs to the top of the file, above the first [table])"
+    );
+}

@@ -1,0 +1,117 @@
+//! Targets and load balancing, at the top and in rules alike.
+
+use super::{accepted, errors, warnings};
+use crate::config::model::{Balance, Host, Target, Upstream};
+
+fn group(value: &str) -> String {
+    format!("listen_port = 1\nudp_target = {value}")
+}
+
+fn upstream(value: &str) -> Upstream {
+    accepted(&group(value)).udp.default.unwrap()
+}
+
+#[test]
+fn addresses() {
+    let rows = [
+        ("IPv4", "192.0.2.1:80", "192.0.2.1:80"),
+        ("IPv6", "[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ("name", "backend.example:80", "backend.example:80"),
+        ("one label", "localhost:80", "localhost:80"),
+        ("upper case", "Backend.EXAMPLE:80", "backend.example:80"),
+        ("trailing dot", "backend.example.:80", "backend.example:80"),
+        ("underscore", "_my.svc_1:80", "_my.svc_1:80"),
+        ("highest port", "a:65535", "a:65535"),
+        ("plus sign, as 0.2.x", "a:+80", "a:80"),
+        ("leading zero", "a:080", "a:80"),
+    ];
+    for (name, text, expected) in rows {
+        let upstream = upstream(&format!("[\"{text}\"]"));
+        assert_eq!(upstream.targets[0].to_string(), expected, "{name}");
+        assert_eq!(warnings(&group(&format!("[\"{text}\"]"))), [""; 0], "{name}");
+    }
+    assert!(matches!(upstream("['192.0.2.1:1']").targets[0].host, Host::Ip(_)));
+    assert!(matches!(upstream("['localhost:1']").targets[0].host, Host::Name(_)));
+}
+
+#[test]
+fn order_is_kept() {
+    let targets: Vec<String> = upstream("['b:1', 'a:1', 'c:1']").targets.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["b:1", "a:1", "c:1"]);
+}
+
+#[test]
+fn accepted_with_a_warning() {
+    let rows = [
+        ("port 0", "['a:1', 'b:0']", "2: udp_target[1]"),
+        ("no IPv4 address", "['300.1.1.1:80']", "2: udp_target[0]"),
+        ("zone", "['[fe80::1%3]:80']", "2: udp_target[0]"),
+        ("weights for nothing", "[{ address = 'a:1', weight = 2 }]", "2: udp_target"),
+    ];
+    for (name, value, expected) in rows {
+        assert_eq!(warnings(&group(value)), [expected], "{name}");
+    }
+}
+
+#[test]
+fn refused() {
+    let rows = [
+        ("empty", "[]", "2: udp_target"),
+        ("a bare string", "'a:1'", "2: udp_target"),
+        ("number", "[1]", "2: udp_target[0]"),
+        ("no port", "['a']", "2: udp_target[0]"),
+        ("no host", "[':80']", "2: udp_target[0]"),
+        ("port too large", "['a:65536']", "2: udp_target[0]"),
+        ("port is a name", "['a:http']", "2: udp_target[0]"),
+        ("URL", "['http://a:80']", "2: udp_target[0]"),
+        ("space", "['a b:80']", "2: udp_target[0]"),
+        ("empty label", "['a..b:80']", "2: udp_target[0]"),
+        ("beyond ASCII", "['bücher.example:80']", "2: udp_target[0]"),
+        ("IPv6 without brackets", "['::1:80']", "2: udp_target[0]"),
+        ("IPv6 without port", "['::1']", "2: udp_target[0]"),
+        ("brackets around a name", "['[a]:80']", "2: udp_target[0]"),
+        ("second element", "['a:1', 'b']", "2: udp_target[1]"),
+        ("element on its own line", "['a:1',\n 'b',\n]", "3: udp_target[1]"),
+        ("table without address", "[{ weight = 2 }]", "2: udp_target[0].address"),
+        ("table with a wrong address", "[{ address = 'a' }]", "2: udp_target[0].address"),
+        ("weight 0", "[{ address = 'a:1', weight = 0 }]", "2: udp_target[0].weight"),
+        ("weight 257", "[{ address = 'a:1', weight = 257 }]", "2: udp_target[0].weight"),
+        ("backup is no boolean", "[{ address = 'a:1', backup = 1 }]", "2: udp_target[0].backup"),
+        ("backups only", "[{ address = 'a:1', backup = true }]", "2: udp_target"),
+    ];
+    for (name, value, expected) in rows {
+        assert_eq!(errors(&group(value)), [expected], "{name}");
+    }
+}
+
+#[test]
+fn every_wrong_element_is_reported() {
+    assert_eq!(errors(&group("['a', 'b:1', 2]")), ["2: udp_target[0]", "2: udp_target[2]"]);
+}
+
+#[test]
+fn tables() {
+    let upstream = upstream(
+        "['a:1', { address = 'b:1', weight = 256 }, { address = 'c:1', backup = true }]\nudp_load_balance = 'random'",
+    );
+    let summary = |target: &Target| (target.to_string(), target.weight.get(), target.backup);
+    let expected = [("a:1".to_owned(), 1, false), ("b:1".to_owned(), 256, false), ("c:1".to_owned(), 1, true)];
+    assert_eq!(upstream.targets.iter().map(summary).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn balances() {
+    let rows = [
+        ("none", Balance::None),
+        ("source_ip", Balance::SourceIp),
+        ("source_socket", Balance::SourceSocket),
+        ("random", Balance::Random),
+        ("round_robin", Balance::RoundRobin),
+        ("least_conn", Balance::LeastConn),
+        ("Source_IP", Balance::SourceIp),
+    ];
+    for (word, expected) in rows {
+        assert_eq!(upstream(&format!("['a:1']\nudp_load_balance = '{word}'")).balance, expected, "{word}");
+    }
+    assert_eq!(errors(&group("['a:1']\nudp_load_balance = 'roundrobin'")), ["3: udp_load_balance"]);
+}

@@ -1,0 +1,225 @@
+//! Tells when the configuration file has changed.
+//!
+//! The directories on the way to the file are watched, not the file: editors replace it, Kubernetes swaps a symbolic
+//! link above it. An event there is only a reason to look; whether the file changed is told by its fingerprint, so that
+//! a log file in the same directory causes nothing. Some file systems (NFS, 9p, some container mounts) send no events,
+//! so there is a look every 5 s as well, and when the system has no watches left, looking is all there is.
+//!
+//! It errs towards reading once too often: a file written anew with the same content counts as changed.
+
+mod debounce;
+mod place;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use thiserror::Error;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use self::{
+    debounce::Debounce,
+    place::{DirectoryId, Fingerprint, directories},
+};
+
+/// How often the file is looked at without an event.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The least time between two looks, however many events there are.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Why a file cannot be watched at all.
+#[derive(Debug, Error)]
+pub enum WatchError {
+    /// The path is relative and the current directory is gone.
+    #[error("cannot watch {}: no current directory: {error}", path.display())]
+    CurrentDirectory {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// A watch on one file, which need not exist yet.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    debounce: Debounce<Fingerprint>,
+    events: Events,
+    last_look: Instant,
+    next_look: Instant,
+    interval: Duration,
+}
+
+impl Watch {
+    /// Watches the file at `path` from now on. Create the watch before reading the file, so that no change is missed.
+    ///
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// A relative path cannot be made absolute. Lack of watches is no error: see [`Watch::degraded`].
+    pub fn new(path: &Path) -> Result<Self, WatchError> {
+        Self::with_interval(path, LOOK)
+    }
+
+    fn with_interval(path: &Path, interval: Duration) -> Result<Self, WatchError> {
+        let absolute =
+            std::path::absolute(path).map_err(|error| WatchError::CurrentDirectory { path: path.to_owned(), error })?;
+        let mut events = Events::new();
+        events.follow(&absolute);
+        let now = Instant::now();
+        Ok(Self {
+            debounce: Debounce::new(Fingerprint::of(&absolute)),
+            path: absolute,
+            events,
+            last_look: now,
+            next_look: now + interval,
+            interval,
+        })
+    }
+
+    /// Resolves when the file has changed and has been quiet for 100 ms, or has kept changing for 1 s. Changes in
+    /// between are one. A file that is removed counts as changed once it is back.
+    ///
+    /// Cancel-safe: a change seen by a call that was dropped is reported by the next.
+    pub async fn changed(&mut self) {
+        loop {
+            let wake = self.debounce.deadline().map_or(self.next_look, |due| due.min(self.next_look));
+            tokio::select! {
+                () = self.events.occurred(self.last_look + BREATH) => {}
+                () = sleep_until(wake) => {}
+            }
+            if self.look(Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    /// Why the file is only looked at every 5 s instead of on events, if that is so. Changes are still found.
+    pub fn degraded(&self) -> Option<&str> {
+        self.events.degraded.as_deref()
+    }
+
+    /// One look at the file and the way to it. These are a few calls on a local file system: too short to be worth a
+    /// thread of their own.
+    fn look(&mut self, now: Instant) -> bool {
+        self.last_look = now;
+        if now >= self.next_look {
+            self.next_look = now + self.interval;
+            self.events.retry();
+        }
+        self.events.follow(&self.path);
+        self.debounce.look(Fingerprint::of(&self.path), now)
+    }
+}
+
+/// Events of the directories on the way to the file.
+struct Events {
+    /// Holds one permit at most, and giving it never blocks the watcher's thread.
+    happened: Arc<Notify>,
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeMap<PathBuf, DirectoryId>,
+    degraded: Option<String>,
+}
+
+impl Events {
+    fn new() -> Self {
+        let mut events =
+            Self { happened: Arc::new(Notify::new()), watcher: None, watched: BTreeMap::new(), degraded: None };
+        events.start();
+        events
+    }
+
+    /// Completes when something happened in one of the directories, not before `earliest`.
+    async fn occurred(&self, earliest: Instant) {
+        sleep_until(earliest).await;
+        self.happened.notified().await;
+    }
+
+    /// Watches the directories that matter for `path` now, and no others.
+    fn follow(&mut self, path: &Path) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted = directories(path);
+        // A directory made anew under its old name is another directory.
+        let stale: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, id)| wanted.get(*path) != Some(id))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for directory in stale {
+            // Fails when the directory is gone, and its watch with it.
+            watcher.unwatch(&directory).ok();
+            self.watched.remove(&directory);
+        }
+        let mut failure = None;
+        for (directory, id) in wanted {
+            if self.watched.contains_key(&directory) {
+                continue;
+            }
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(directory, id);
+                }
+                Err(error) => failure = Some(format!("cannot watch {}: {error}", directory.display())),
+            }
+        }
+        self.degraded = failure;
+    }
+
+    /// Tries again to get a watcher, if there is none.
+    fn retry(&mut self) {
+        if self.watcher.is_none() {
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        let happened = Arc::clone(&self.happened);
+        let started = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.map_or(true, |event| is_change(event.kind)) {
+                happened.notify_one();
+            }
+        });
+        match started {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                self.degraded = None;
+            }
+            Err(error) => self.degraded = Some(format!("cannot watch directories: {error}")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events")
+            .field("watched", &self.watched)
+            .field("degraded", &self.degraded)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether an event may mean another content. Reading a file, as the daemon itself does, is none.
+fn is_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Caps on what strangers can fill, and the rate at which the daemon speaks of it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A count of things that exist now, bounded by a limit that may change on reload.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    now: AtomicU32,
+}
+
+/// One counted thing; dropping it makes room.
+#[derive(Debug)]
+pub struct Permit {
+    gauge: Arc<Gauge>,
+}
+
+impl Gauge {
+    /// Counts one more unless there are `max` already.
+    #[must_use]
+    pub fn acquire(self: &Arc<Self>, max: u32) -> Option<Permit> {
+        // Workers race here; adding first keeps the bound exact without a loop.
+        if self.now.fetch_add(1, Ordering::Relaxed) >= max {
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Permit { gauge: Arc::clone(self) })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gauge.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets one message through per interval and counts the rest.
+#[derive(Debug)]
+pub struct Seldom {
+    started: Instant,
+    interval: Duration,
+    /// Milliseconds since `started` before which nothing is said.
+    quiet_until: AtomicU64,
+    withheld: AtomicU64,
+}
+
+impl Seldom {
+    /// At most one message per `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { started: Instant::now(), interval, quiet_until: AtomicU64::new(0), withheld: AtomicU64::new(0) }
+    }
+
+    /// Whether to speak now; then with how many messages were withheld since the last.
+    #[must_use]
+    pub fn speak(&self, now: Instant) -> Option<u64> {
+        let now = millis(now.saturating_duration_since(self.started));
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+        let next = now.saturating_add(millis(self.interval));
+        let won = now >= quiet_until
+            && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if won {
+            Some(self.withheld.swap(0, Ordering::Relaxed))
+        } else {
+            self.withheld.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_never_exceeds_its_limit_and_gives_room_back() {
+        let gauge = Arc::new(Gauge::default());
+        let first = gauge.acquire(2).unwrap();
+        let second = gauge.acquire(2).unwrap();
+        assert!(gauge.acquire(2).is_none());
+        assert_eq!(gauge.count(), 2);
+        drop(first);
+        let third = gauge.acquire(2);
+        assert!(third.is_some());
+        assert!(gauge.acquire(1).is_none(), "a lowered limit holds for the next one");
+        drop((second, third));
+        assert_eq!(gauge.count(), 0);
+    }
+
+    #[test]
+    fn seldom_speaks_once_per_interval_and_tells_what_it_withheld() {
+        let seldom = Seldom::new(Duration::from_secs(10));
+        let start = seldom.started;
+        assert_eq!(seldom.speak(start), Some(0));
+        assert_eq!(seldom.speak(start + Duration::from_secs(1)), None);
+        assert_eq!(seldom.speak(start + Duration::from_secs(9)), None);
+        assert_eq!(seldom.speak(start + Duration::from_secs(10)), Some(2));
+        assert_eq!(seldom.speak(start + Duration::from_secs(11)), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! The access log: two lines a connection.
+//!
+//! The text form is a contract kept to the letter (`[start] tcp:tls: src -> dst`); the JSON form adds what the daemon
+//! knows. Lines are formatted straight into the sink's buffer format, without a pass through `tracing`: at tens of
+//! thousands of connections a second that pass would cost more than the rest of the line.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{ACCESS_TARGET, Sink, timestamp};
+use crate::config::model::AccessLogFormat;
+
+/// The access log's output.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    sink: Sink,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Among the system lines, in their form.
+    SystemLines { ansi: bool },
+    /// In a file of its own, without a level.
+    OwnFile,
+}
+
+/// What is known of a connection or session once it has a destination.
+#[derive(Debug)]
+pub struct Access {
+    /// `tcp`, `tcp:tls`, `udp:quic`, …
+    pub proto: &'static str,
+    /// The client, as told by an inbound PROXY header where there is one.
+    pub source: SocketAddr,
+    /// The resolved backend address.
+    pub destination: SocketAddr,
+    /// When the connection was accepted.
+    pub since: Instant,
+    /// What only the JSON form shows; absent when it is not asked for.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// Fields of the JSON form beyond the text form's.
+#[derive(Debug, Default)]
+pub struct Detail {
+    /// Name of the `[protocols]` table; `None` for the default target.
+    pub rule: Option<Arc<str>>,
+    /// Server name the client asked for.
+    pub server_name: Option<String>,
+    /// ALPN protocol names offered.
+    pub alpn: Vec<String>,
+    /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
+    pub ech: Option<&'static str>,
+}
+
+/// How a connection or session ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Payload bytes from the client to the backend.
+    pub bytes_up: u64,
+    /// Payload bytes from the backend to the client.
+    pub bytes_down: u64,
+    /// Why, as the counters name it.
+    pub reason: &'static str,
+    /// Length of the connection.
+    pub duration: Duration,
+}
+
+impl AccessLog {
+    pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
+        Self { sink, place: Place::SystemLines { ansi } }
+    }
+
+    pub(super) fn own_file(sink: Sink) -> Self {
+        Self { sink, place: Place::OwnFile }
+    }
+
+    /// Logs that `access` now has a backend.
+    pub fn start(&self, format: AccessLogFormat, access: &Access) {
+        self.write(format, "start", access, None);
+    }
+
+    /// Logs the end of `access`.
+    pub fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
+        self.write(format, "finish", access, Some(ended));
+    }
+
+    fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
+        match self.place {
+            Place::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
+            Place::SystemLines { .. } | Place::OwnFile => {}
+        }
+        let mut line = String::with_capacity(128);
+        let written = match format {
+            AccessLogFormat::Off => return,
+            AccessLogFormat::Text => self.text(&mut line, event, access),
+            AccessLogFormat::Json => writeln!(line, "{}", as_json(event, access, ended)),
+        };
+        if written.is_ok() {
+            self.sink.push(line.as_bytes(), false);
+        }
+    }
+
+    fn text(&self, line: &mut String, event: &str, access: &Access) -> std::fmt::Result {
+        let now = timestamp();
+        match self.place {
+            Place::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
+            Place::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
+            Place::OwnFile => write!(line, "{now} ")?,
+        }
+        writeln!(line, "[{event}] {}: {} -> {}", access.proto, access.source, access.destination)
+    }
+}
+
+fn as_json(event: &str, access: &Access, ended: Option<&Ended>) -> serde_json::Value {
+    let mut object = json!({
+        "time": timestamp().to_string(),
+        "event": event,
+        "proto": access.proto,
+        "src": access.source.to_string(),
+        "dst": access.destination.to_string(),
+        "plane": "userspace",
+    });
+    if let (Some(detail), Some(fields)) = (&access.detail, object.as_object_mut()) {
+        fields.insert("rule".to_owned(), json!(detail.rule.as_deref()));
+        fields.insert("server_name".to_owned(), json!(detail.server_name));
+        fields.insert("alpn".to_owned(), json!(detail.alpn));
+        fields.insert("ech".to_owned(), json!(detail.ech));
+    }
+    if let (Some(ended), Some(fields)) = (ended, object.as_object_mut()) {
+        fields.insert("bytes_up".to_owned(), json!(ended.bytes_up));
+        fields.insert("bytes_down".to_owned(), json!(ended.bytes_down));
+        fields.insert("duration_ms".to_owned(), json!(u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX)));
+        fields.insert("reason".to_owned(), json!(ended.reason));
+    }
+    object
+}

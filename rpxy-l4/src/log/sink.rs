@@ -1,0 +1,256 @@
+//! A bounded line buffer and the thread that writes it out.
+//!
+//! Pushing a line takes a short lock and, once per batch, a wake-up. When the output cannot keep up, lines are dropped
+//! and counted rather than held back: a stalled pipe must not stall the proxy. Files are reopened after a rotation.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    mem,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// Lines collect for this long before they are written, unless one of them is urgent.
+const BATCH: Duration = Duration::from_millis(20);
+/// What may wait to be written, in bytes.
+const CAPACITY: usize = 4 << 20;
+/// How often a file is checked for having been rotated away.
+const ROTATION_CHECK: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for a stalled output.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// The pushing end. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    shared: Arc<Shared>,
+}
+
+/// Owns the writing thread; dropping it writes what is left.
+#[derive(Debug)]
+pub struct SinkGuard {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    finished: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    lines: Vec<u8>,
+    lost: u64,
+    urgent: bool,
+    reopen: bool,
+    closed: bool,
+    done: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        // A panic while holding the lock leaves a usable buffer.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    /// Writes to the standard output.
+    #[must_use]
+    pub fn stdout() -> (Self, SinkGuard) {
+        Self::start(Output::Stdout)
+    }
+
+    /// Appends to the file at `path`, which is created when missing and reopened when it was renamed or removed.
+    pub fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
+        Ok(Self::start(Output::File(LogFile::open(path)?)))
+    }
+
+    /// Adds one line, which ends in a newline. An urgent line is written at once.
+    pub fn push(&self, line: &[u8], urgent: bool) {
+        let mut pending = self.shared.lock();
+        if pending.lines.len() + line.len() > CAPACITY {
+            pending.lost += 1;
+            return;
+        }
+        let wake = pending.lines.is_empty() || (urgent && !pending.urgent);
+        pending.lines.extend_from_slice(line);
+        pending.urgent |= urgent;
+        drop(pending);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    fn start(output: Output) -> (Self, SinkGuard) {
+        let shared = Arc::new(Shared::default());
+        let for_writer = Arc::clone(&shared);
+        let writer =
+            std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&for_writer, output)).ok();
+        (Self { shared: Arc::clone(&shared) }, SinkGuard { shared, writer })
+    }
+}
+
+impl SinkGuard {
+    /// Reopens the file before the next line.
+    pub fn reopen(&self) {
+        self.shared.lock().reopen = true;
+    }
+}
+
+impl Drop for SinkGuard {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        let mut pending = self.shared.lock();
+        pending.closed = true;
+        self.shared.wake.notify_one();
+        let deadline = Instant::now() + LAST_FLUSH;
+        while !pending.done {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+            pending = self.shared.finished.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(pending);
+        drop(writer.join());
+    }
+}
+
+fn write_out(shared: &Shared, mut output: Output) {
+    let mut batch = Vec::new();
+    loop {
+        let mut pending = shared.lock();
+        while pending.lines.is_empty() && !pending.closed {
+            pending = shared.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !pending.urgent && !pending.closed {
+            let quiet = |pending: &mut Pending| !pending.urgent && !pending.closed;
+            pending = shared.wake.wait_timeout_while(pending, BATCH, quiet).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        mem::swap(&mut batch, &mut pending.lines);
+        let lost = mem::take(&mut pending.lost);
+        let reopen = mem::take(&mut pending.reopen);
+        pending.urgent = false;
+        let last = pending.closed && batch.is_empty();
+        drop(pending);
+
+        if lost > 0 {
+            let note = format!("{}  WARN {lost} log lines lost: the output was too slow\n", super::timestamp());
+            batch.extend_from_slice(note.as_bytes());
+        }
+        output.write(&batch, reopen);
+        batch.clear();
+        batch.shrink_to(64 << 10);
+        if last {
+            shared.lock().done = true;
+            shared.finished.notify_all();
+            return;
+        }
+    }
+}
+
+enum Output {
+    Stdout,
+    File(LogFile),
+}
+
+impl Output {
+    /// Nobody is left to tell when writing a log fails: the lines are gone, the proxy goes on.
+    fn write(&mut self, batch: &[u8], reopen: bool) {
+        let result = match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(batch).and_then(|()| stdout.flush())
+            }
+            Self::File(file) => file.write(batch, reopen),
+        };
+        drop(result);
+    }
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    checked: Instant,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file, checked: Instant::now() })
+    }
+
+    fn write(&mut self, batch: &[u8], reopen: bool) -> io::Result<()> {
+        if reopen || self.checked.elapsed() >= ROTATION_CHECK {
+            self.checked = Instant::now();
+            if reopen || self.rotated_away() {
+                // Where the new file cannot be opened, the old one is better than nothing.
+                if let Ok(fresh) = Self::open(&self.path) {
+                    *self = fresh;
+                }
+            }
+        }
+        self.file.write_all(batch)
+    }
+
+    fn rotated_away(&self) -> bool {
+        match (self.file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_written_in_order_and_before_the_guard_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        std::fs::write(&path, "kept\n").unwrap();
+        let (sink, guard) = Sink::file(&path).unwrap();
+        for n in 0..1000 {
+            sink.push(format!("{n}\n").as_bytes(), n % 100 == 0);
+        }
+        drop(guard);
+        let expected: String =
+            std::iter::once("kept\n".to_owned()).chain((0..1000).map(|n| format!("{n}\n"))).collect();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_renamed_file_is_opened_anew_when_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, old) = (directory.path().join("a.log"), directory.path().join("a.log.1"));
+        let (sink, guard) = Sink::file(&path).unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        guard.reopen();
+        sink.push(b"new\n", true);
+        drop(guard);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        let (sink, guard) = Sink::file(&path).unwrap();
+        // Holding the lock stands in for a stalled output.
+        let mut pending = sink.shared.lock();
+        pending.lines = vec![b'\n'; CAPACITY];
+        drop(pending);
+        let full = sink.shared.lock().lines.len() == CAPACITY;
+        sink.push(b"lost?\n", true);
+        drop(guard);
+        let text = std::fs::read_to_string(&path).unwrap();
+        // The writer may have emptied the buffer in between; either way the line is there or accounted for.
+        assert!(!full || text.contains("lost?") || text.contains("1 log lines lost"));
+    }
+}

@@ -1,0 +1,266 @@
+//! Counters: every connection ends in exactly one [`Outcome`], and each outcome has a counter.
+//!
+//! The registry is a value made by the supervisor and handed down; nothing here is global. Names and labels are listed
+//! in docs/metrics.md, and a test holds the two together.
+
+mod endpoint;
+
+use std::sync::Arc;
+
+pub use endpoint::serve;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+/// How a TCP connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Both sides finished in good order.
+    Closed,
+    /// The client broke off (reset, or an error on its socket).
+    ClientReset,
+    /// The backend broke off.
+    BackendReset,
+    /// No byte either way for `tcp_idle_timeout`.
+    Idle,
+    /// Over `tcp_max_connections`.
+    TooMany,
+    /// Inbound PROXY header: the peer is not in `tcp_trusted_proxies`.
+    ProxyUntrusted,
+    /// Inbound PROXY header: missing or malformed.
+    ProxyInvalid,
+    /// Inbound PROXY header: not complete in time, or the peer stopped writing before it was.
+    ProxyIncomplete,
+    /// Not recognised in time (or at all), and there is no default target.
+    NotRecognised,
+    /// Recognised, but no rule of its protocol fits.
+    Unmatched,
+    /// No target could be reached.
+    Unreachable,
+    /// The client went away before it had a backend.
+    ClientGone,
+    /// The daemon stopped first.
+    Drained,
+}
+
+impl Outcome {
+    const ALL: [Self; 13] = [
+        Self::Closed,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::Idle,
+        Self::TooMany,
+        Self::ProxyUntrusted,
+        Self::ProxyInvalid,
+        Self::ProxyIncomplete,
+        Self::NotRecognised,
+        Self::Unmatched,
+        Self::Unreachable,
+        Self::ClientGone,
+        Self::Drained,
+    ];
+
+    /// The outcome as logs write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::Idle => "idle",
+            Self::TooMany => "too_many",
+            Self::ProxyUntrusted => "proxy_untrusted",
+            Self::ProxyInvalid => "proxy_invalid",
+            Self::ProxyIncomplete => "proxy_incomplete",
+            Self::NotRecognised => "not_recognised",
+            Self::Unmatched => "unmatched",
+            Self::Unreachable => "unreachable",
+            Self::ClientGone => "client_gone",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// What a reload came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// The new configuration is in effect.
+    Applied,
+    /// The file means what it meant before.
+    Unchanged,
+    /// The file is invalid or a port cannot be had; the old configuration stays.
+    Refused,
+}
+
+impl Reload {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+/// The daemon's metrics. Counters are made once, so that counting is one atomic addition.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tcp_accepted: Counter,
+    /// In the order of [`Outcome::ALL`], which is that of the discriminants.
+    tcp_ended: [Counter; Outcome::ALL.len()],
+    tcp_active: Gauge,
+    tcp_bytes_up: Counter,
+    tcp_bytes_down: Counter,
+    tcp_connect_failed: Counter,
+    accept_paused: Counter,
+    reloads: Family<ByResult, Counter>,
+    dns_failed: Counter,
+}
+
+impl Metrics {
+    /// All counters at zero, registered.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("rpxy_l4");
+        let ended = Family::<ByOutcome, Counter>::default();
+        let bytes = Family::<ByDirection, Counter>::default();
+        let metrics = Self {
+            tcp_accepted: Counter::default(),
+            tcp_ended: Outcome::ALL.map(|outcome| member(&ended, &ByOutcome { outcome: outcome.name() })),
+            tcp_active: Gauge::default(),
+            tcp_bytes_up: member(&bytes, &ByDirection { direction: "up" }),
+            tcp_bytes_down: member(&bytes, &ByDirection { direction: "down" }),
+            tcp_connect_failed: Counter::default(),
+            accept_paused: Counter::default(),
+            reloads: Family::default(),
+            dns_failed: Counter::default(),
+            registry: Registry::default(),
+        };
+        for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
+            drop(metrics.reloads.get_or_create(&ByResult { result: result.name() }));
+        }
+        let r = &mut registry;
+        r.register("tcp_accepted", "TCP connections accepted", metrics.tcp_accepted.clone());
+        r.register("tcp_ended", "TCP connections ended, by outcome", ended);
+        r.register("tcp_active", "TCP connections open now", metrics.tcp_active.clone());
+        let help = "Payload relayed over TCP, counted when a connection ends";
+        r.register_with_unit("tcp_relayed", help, Unit::Bytes, bytes);
+        r.register("tcp_connect_failed", "Failed attempts to reach a target", metrics.tcp_connect_failed.clone());
+        let help = "Times that accepting paused because file descriptors or memory ran out";
+        r.register("accept_paused", help, metrics.accept_paused.clone());
+        r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
+        r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
+        Arc::new(Self { registry, ..metrics })
+    }
+
+    /// A TCP connection was accepted.
+    pub fn tcp_accepted(&self) {
+        self.tcp_accepted.inc();
+        self.tcp_active.inc();
+    }
+
+    /// An accepted TCP connection is gone.
+    pub fn tcp_ended(&self, outcome: Outcome, bytes_up: u64, bytes_down: u64) {
+        self.tcp_active.dec();
+        if let Some(counter) = self.tcp_ended.get(outcome as usize) {
+            counter.inc();
+        }
+        self.tcp_bytes_up.inc_by(bytes_up);
+        self.tcp_bytes_down.inc_by(bytes_down);
+    }
+
+    /// One attempt to reach a target failed.
+    pub fn tcp_connect_failed(&self) {
+        self.tcp_connect_failed.inc();
+    }
+
+    /// Accepting had to pause.
+    pub fn accept_paused(&self) {
+        self.accept_paused.inc();
+    }
+
+    /// A reload ended.
+    pub fn reloaded(&self, result: Reload) {
+        self.reloads.get_or_create(&ByResult { result: result.name() }).inc();
+    }
+
+    /// A name did not resolve.
+    pub fn dns_failed(&self) {
+        self.dns_failed.inc();
+    }
+
+    /// The registry in the Prometheus text format (OpenMetrics 1.0).
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// The counter of one set of labels. The family's lock is let go on return: two such guards in one statement deadlock.
+fn member<S>(family: &Family<S, Counter>, labels: &S) -> Counter
+where
+    S: Clone + std::hash::Hash + Eq,
+{
+    family.get_or_create(labels).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_listed_in_the_order_of_their_discriminants() {
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index, "{}", outcome.name());
+        }
+    }
+
+    #[test]
+    fn counters_show_in_the_text_under_their_documented_names() {
+        let metrics = Metrics::new();
+        metrics.tcp_accepted();
+        metrics.tcp_accepted();
+        metrics.tcp_ended(Outcome::Unreachable, 3, 0);
+        metrics.tcp_connect_failed();
+        metrics.accept_paused();
+        metrics.reloaded(Reload::Refused);
+        metrics.dns_failed();
+        let text = metrics.encode().unwrap();
+        for line in [
+            "rpxy_l4_tcp_accepted_total 2",
+            "rpxy_l4_tcp_active 1",
+            "rpxy_l4_tcp_ended_total{outcome=\"unreachable\"} 1",
+            "rpxy_l4_tcp_relayed_bytes_total{direction=\"up\"} 3",
+            "rpxy_l4_tcp_connect_failed_total 1",
+            "rpxy_l4_accept_paused_total 1",
+            "rpxy_l4_reloads_total{result=\"refused\"} 1",
+            "rpxy_l4_dns_failed_total 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        let documentation = include_str!("../../../docs/metrics.md");
+        for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap();
+            assert!(documentation.contains(name), "docs/metrics.md does not name {name}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Sockets and descriptors: the options that the data path relies on, set in one place.
+
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::config::model::ListenAddress;
+
+/// First probe of a silent connection. NAT gateways commonly forget one after some minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Between further probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Unanswered probes until the connection counts as dead: two minutes of silence in all.
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// A TCP listening socket that shares its port with the daemon's other workers.
+///
+/// Options set here are inherited by the connections it accepts (`inet_csk_clone_lock`), which saves the system calls
+/// for each of them.
+pub fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Changes the length of the accept queue of a socket that listens already.
+pub fn set_backlog(listener: &impl std::os::fd::AsFd, backlog: u32) -> io::Result<()> {
+    SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// Fails when another process listens on `address`, although listeners share ports: SO_REUSEPORT would let a second
+/// daemon of the same user take half of the connections.
+pub fn tcp_port_is_free(address: SocketAddr) -> io::Result<()> {
+    let socket = tcp_socket(address)?;
+    // Connections of a daemon that has just ended may still be in TIME_WAIT; a listening socket refuses all the same.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// A socket towards a backend whose connection is being established.
+pub fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+/// Closing this socket sends a reset instead of an orderly end.
+pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
+    // Failing to pass on a reset as a reset still closes the connection.
+    drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES)
+}
+
+/// The socket address of a configured address and port; looks up the zone of a link-local address.
+pub fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::Result<SocketAddr> {
+    Ok(match address {
+        ListenAddress::V4(address) => SocketAddrV4::new(*address, port.get()).into(),
+        ListenAddress::V6 { address, zone } => {
+            let zone = zone.as_deref().map(|zone| zone_index(*address, zone)).transpose()?;
+            SocketAddrV6::new(*address, port.get(), 0, zone.unwrap_or(0)).into()
+        }
+    })
+}
+
+fn zone_index(address: Ipv6Addr, zone: &str) -> io::Result<u32> {
+    if let Ok(index) = zone.parse() {
+        return Ok(index);
+    }
+    let any = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    rustix::net::netdevice::name_to_index(&any, zone).map_err(|error| {
+        io::Error::new(io::Error::from(error).kind(), format!("no interface {zone} for {address}%{zone}"))
+    })
+}
+
+/// Raises the limit on open files to the hard limit and returns it; `None` means unlimited.
+#[must_use]
+pub fn raise_open_files_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    // Raising the soft limit up to the hard one is always allowed; were it not, the old value holds and is returned.
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => limit.maximum,
+        Err(_refused) => limit.current,
+    }
+}
+
+/// Whether `error` means that this process or machine ran out of something that comes back.
+#[must_use]
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_not_free_although_it_could_be_shared() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let first = tcp_listener(any, 16).unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(tcp_port_is_free(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = tcp_listener(address, 16).unwrap();
+        drop((first, second));
+        tcp_port_is_free(address).unwrap();
+    }
+
+    #[test]
+    fn accepted_connections_inherit_what_the_listener_was_given() {
+        let listener = tcp_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 16).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let client = tcp_connecting(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        for socket in [SockRef::from(&accepted), SockRef::from(&client)] {
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        }
+    }
+
+    #[test]
+    fn an_unknown_zone_is_named_in_the_error() {
+        let address = ListenAddress::V6 { address: "fe80::1".parse().unwrap(), zone: Some("nosuch0".into()) };
+        let error = socket_address(&address, NonZeroU16::new(1).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("nosuch0"), "{error}");
+    }
+}

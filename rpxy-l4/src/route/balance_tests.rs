@@ -1,0 +1,187 @@
+//! Balancing as its users rely on it: shares by weight, stability of hashing, order of fallbacks.
+
+use std::num::NonZeroU16;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(100);
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Targets as `port*weight`, backups with a `b` in front.
+fn group(balance: Balance, targets: &[&str]) -> Group {
+    let endpoint = |text: &&str| {
+        let backup = text.starts_with('b');
+        let (port, weight) =
+            text.trim_start_matches('b').split_once('*').unwrap_or((text.trim_start_matches('b'), "1"));
+        let target = Target {
+            host: Host::Ip([192, 0, 2, 1].into()),
+            port: port.parse().unwrap(),
+            weight: NonZeroU16::new(weight.parse().unwrap()).unwrap(),
+            backup,
+        };
+        Endpoint { hash: hash(&[target.to_string().as_bytes()]), target, health: Arc::default(), name: None }
+    };
+    Group::of(targets.iter().map(endpoint).collect(), balance)
+}
+
+fn client(n: u16) -> SocketAddr {
+    let [high, low] = n.to_be_bytes();
+    SocketAddr::from(([198, 51, high, low], 1000))
+}
+
+/// How often each port is picked for `count` clients.
+fn shares(group: &Group, count: u16) -> Vec<(u16, u32)> {
+    let mut shares: Vec<(u16, u32)> = group.endpoints().iter().map(|e| (e.target.port, 0)).collect();
+    for n in 0..count {
+        // A stand-in for randomness that is uniform over `count`.
+        let random = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        shares[group.pick(client(n), random, NOW, &Tried::default()).unwrap()].1 += 1;
+    }
+    shares
+}
+
+#[test]
+fn shares_follow_weights() {
+    for (case, balance, targets, expected, tolerance) in [
+        ("none is the first", Balance::None, &["1", "2*9"] as &[&str], [1000, 0], 0),
+        ("round robin", Balance::RoundRobin, &["1", "2"], [500, 500], 0),
+        ("weighted round robin", Balance::RoundRobin, &["1*1", "2*4"], [200, 800], 0),
+        ("random", Balance::Random, &["1", "2"], [500, 500], 60),
+        ("weighted random", Balance::Random, &["1*3", "2*1"], [750, 250], 60),
+        ("source ip", Balance::SourceIp, &["1", "2"], [500, 500], 60),
+        ("weighted source ip", Balance::SourceIp, &["1*3", "2*1"], [750, 250], 60),
+        ("a backup gets nothing", Balance::RoundRobin, &["1", "b2*5"], [1000, 0], 0),
+    ] {
+        for ((port, share), expected) in shares(&group(balance, targets), 1000).into_iter().zip(expected) {
+            assert!(share.abs_diff(expected) <= tolerance, "{case}: port {port} got {share}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_weighted_round_spreads_the_heavy_one() {
+    assert_eq!(round(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+    assert_eq!(round(&[2, 4]), round(&[1, 2]));
+    assert_eq!(round(&[1; 3]), [0, 1, 2]);
+    let long = round(&[256; 40].map(|weight| weight - 1));
+    assert!(long.len() <= MAX_ROUND as usize, "{}", long.len());
+}
+
+#[test]
+fn fallback_order() {
+    for balance in [
+        Balance::None,
+        Balance::SourceIp,
+        Balance::SourceSocket,
+        Balance::Random,
+        Balance::RoundRobin,
+        Balance::LeastConn,
+    ] {
+        let group = group(balance, &["b1", "2", "3", "b4"]);
+        group.endpoints()[2].health.failed(NOW, RETRY);
+        group.endpoints()[0].health.failed(NOW, RETRY);
+        let mut tried = Tried::default();
+        let mut order = Vec::new();
+        while let Some(index) = group.pick(client(1), 7, NOW, &tried) {
+            order.push(group.endpoints()[index].target.port);
+            tried.add(index);
+        }
+        assert_eq!(order, [2, 4, 3, 1], "{balance:?}: up, backup up, down, backup down");
+        let later = NOW + RETRY;
+        assert!(group.endpoints()[2].health.is_up(later), "{balance:?}: in turn again after the retry interval");
+    }
+}
+
+#[test]
+fn least_conn_goes_by_connections_per_weight() {
+    let group = group(Balance::LeastConn, &["1*1", "2*3"]);
+    let mut held = Vec::new();
+    for n in 0..8 {
+        let index = group.pick(client(n), u64::from(n), NOW, &Tried::default()).unwrap();
+        held.push(super::super::Busy::new(&group.endpoints()[index].health));
+    }
+    assert_eq!(group.endpoints().iter().map(|e| e.health.active()).collect::<Vec<_>>(), [2, 6]);
+}
+
+#[test]
+fn hashing_is_the_same_on_every_machine() {
+    let group = group(Balance::SourceIp, &["1", "2", "3", "4"]);
+    let picks: Vec<u16> = (0..12)
+        .map(|n| group.endpoints()[group.pick(client(n), 0, NOW, &Tried::default()).unwrap()].target.port)
+        .collect();
+    assert_eq!(
+        picks,
+        [3, 4, 4, 2, 1, 3, 2, 1, 1, 4, 2, 1],
+        "a change here moves every user's clients to other targets"
+    );
+}
+
+#[test]
+fn source_ip_ignores_the_port_and_source_socket_does_not() {
+    let ports = 0..200_u16;
+    let distinct = |balance| {
+        let group = group(balance, &["1", "2", "3"]);
+        let picks =
+            ports.clone().map(|port| group.pick(SocketAddr::from(([192, 0, 2, 7], port)), 0, NOW, &Tried::default()));
+        picks.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!(distinct(Balance::SourceIp), 1);
+    assert_eq!(distinct(Balance::SourceSocket), 3);
+    let group = group(Balance::SourceIp, &["1", "2", "3"]);
+    let mapped = SocketAddr::new("::ffff:192.0.2.7".parse().unwrap(), 9);
+    let plain = SocketAddr::from(([192, 0, 2, 7], 9));
+    assert_eq!(group.pick(mapped, 0, NOW, &Tried::default()), group.pick(plain, 0, NOW, &Tried::default()));
+}
+
+#[test]
+fn families_alternate() {
+    let [a, b, c, x, y] =
+        ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"].map(|ip| ip.parse().unwrap());
+    let group = group(Balance::None, &["1"]);
+    for (case, given, expected) in [
+        ("one family stays as it is", vec![b, a], vec![b, a]),
+        ("v6 first", vec![x, y, a, b, c], vec![x, a, y, b, c]),
+        ("v4 first", vec![a, b, x], vec![a, x, b]),
+        ("empty", vec![], vec![]),
+    ] {
+        assert_eq!(group.order(&given, client(1), 0), expected, "{case}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn removing_a_target_moves_only_its_own_clients(n: u16, gone in 0_usize..5) {
+        let all = ["1", "2*3", "3", "4*2", "5"];
+        let rest: Vec<&str> = all.iter().enumerate().filter(|(i, _)| *i != gone).map(|(_, t)| *t).collect();
+        let (before, after) = (group(Balance::SourceIp, &all), group(Balance::SourceIp, &rest));
+        let port = |group: &Group| {
+            let index = group.pick(client(n), 0, NOW, &Tried::default()).unwrap();
+            group.endpoints()[index].target.port
+        };
+        let was = port(&before);
+        if was != before.endpoints()[gone].target.port {
+            prop_assert_eq!(was, port(&after));
+        }
+    }
+
+    #[test]
+    fn every_target_is_tried_once(random: u64, n: u16, balance in 0_usize..6, down in proptest::collection::vec(any::<bool>(), 4)) {
+        let balance = [Balance::None, Balance::SourceIp, Balance::SourceSocket, Balance::Random, Balance::RoundRobin,
+            Balance::LeastConn][balance];
+        let group = group(balance, &["1*9", "2", "b3*2", "b4"]);
+        for (endpoint, down) in group.endpoints().iter().zip(down) {
+            if down {
+                endpoint.health.failed(NOW, RETRY);
+            }
+        }
+        let mut tried = Tried::default();
+        let mut seen = std::collections::HashSet::new();
+        while let Some(index) = group.pick(client(n), random, NOW, &tried) {
+            prop_assert!(seen.insert(index));
+            tried.add(index);
+        }
+        prop_assert_eq!(seen.len(), 4);
+    }
+}

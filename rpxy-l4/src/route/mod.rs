@@ -1,0 +1,11 @@
+//! From what was recognised to where it goes: rule tables, balancing, health of targets.
+
+mod balance;
+mod health;
+mod names;
+mod table;
+
+pub use balance::{Endpoint, Group, Tried};
+pub use health::{Busy, Health, Targets};
+pub use names::{Conditions, NameTable};
+pub use table::{Protocol, Route, TcpRoutes};

@@ -1,0 +1,179 @@
+//! The rules of a configuration, compiled for look-up.
+
+use std::sync::Arc;
+
+use rpxy_l4_proto::{http::HttpRequest, tls::ClientHello};
+
+use super::{Conditions, Endpoint, Group, NameTable, Targets};
+use crate::{
+    config::model::{Config, Matcher, Unmatched, Upstream},
+    resolve::Resolver,
+};
+
+/// What a TCP connection turned out to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Not recognised, or not looked at.
+    Any,
+    /// Cleartext HTTP.
+    Http,
+    /// TLS.
+    Tls,
+    /// SSH.
+    Ssh,
+    /// SOCKS5.
+    Socks5,
+}
+
+impl Protocol {
+    /// As the access log writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "tcp",
+            Self::Http => "tcp:http",
+            Self::Tls => "tcp:tls",
+            Self::Ssh => "tcp:ssh",
+            Self::Socks5 => "tcp:socks5",
+        }
+    }
+}
+
+/// Where a rule, or the default, sends its connections.
+#[derive(Debug)]
+pub struct Route {
+    /// Name of the rule; `None` for the default targets.
+    pub rule: Option<Arc<str>>,
+    /// The targets.
+    pub group: Group,
+    /// PROXY header to send.
+    #[cfg(feature = "proxy-protocol")]
+    pub send_proxy: Option<crate::config::model::ProxyVersion>,
+}
+
+/// The TCP rules of one configuration.
+#[derive(Debug)]
+pub struct TcpRoutes {
+    http: NameTable<Route>,
+    tls: NameTable<Route>,
+    ssh: Option<Arc<Route>>,
+    socks5: Option<Arc<Route>>,
+    default: Option<Arc<Route>>,
+    unmatched: Unmatched,
+}
+
+impl TcpRoutes {
+    /// Compiles the TCP rules of `config`.
+    #[must_use]
+    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+        let route = |rule: Option<&Arc<str>>, upstream: &Upstream| {
+            Arc::new(Route {
+                rule: rule.cloned(),
+                group: Group::new(upstream, targets, resolver),
+                #[cfg(feature = "proxy-protocol")]
+                send_proxy: upstream.send_proxy,
+            })
+        };
+        let mut routes = Self {
+            http: NameTable::default(),
+            tls: NameTable::default(),
+            ssh: None,
+            socks5: None,
+            default: config.tcp.default.as_ref().map(|upstream| route(None, upstream)),
+            unmatched: config.unmatched,
+        };
+        for rule in &config.rules {
+            let to = || route(Some(&rule.name), &rule.upstream);
+            match &rule.matcher {
+                Matcher::Http { server_names } => {
+                    routes.http.add(Conditions { names: server_names, alpns: &[] }, &to());
+                }
+                Matcher::Tls(tls) => {
+                    routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to());
+                }
+                // The first in the file wins; `config` has warned of the others.
+                Matcher::Ssh => routes.ssh = routes.ssh.take().or_else(|| Some(to())),
+                Matcher::Socks5 => routes.socks5 = routes.socks5.take().or_else(|| Some(to())),
+                Matcher::WireGuard { .. } | Matcher::Quic(_) => {}
+            }
+        }
+        routes
+    }
+
+    /// Whether there is nowhere to send a TCP connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.default.is_none() && !self.must_probe()
+    }
+
+    /// Whether the first bytes decide anything.
+    #[must_use]
+    pub fn must_probe(&self) -> bool {
+        self.looks_for(Protocol::Http)
+            || self.looks_for(Protocol::Tls)
+            || self.looks_for(Protocol::Ssh)
+            || self.looks_for(Protocol::Socks5)
+    }
+
+    /// Whether some rule is about `protocol`.
+    #[must_use]
+    pub fn looks_for(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Any => self.default.is_some(),
+            Protocol::Http => !self.http.is_empty(),
+            Protocol::Tls => !self.tls.is_empty(),
+            Protocol::Ssh => self.ssh.is_some(),
+            Protocol::Socks5 => self.socks5.is_some(),
+        }
+    }
+
+    /// Whether HTTP rules look at the host, so that the head has to be read up to it.
+    #[must_use]
+    pub fn needs_http_host(&self) -> bool {
+        self.http.has_names()
+    }
+
+    /// All endpoints of all rules and of the default.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
+        self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.group.endpoints())
+    }
+
+    /// The default targets.
+    #[must_use]
+    pub fn default(&self) -> Option<&Arc<Route>> {
+        self.default.as_ref()
+    }
+
+    /// The rule for an HTTP request; `None` when none fits.
+    #[must_use]
+    pub fn http(&self, request: &HttpRequest) -> Option<&Arc<Route>> {
+        self.http.find(request.host.as_deref(), &[]).or_else(|| self.unmatched())
+    }
+
+    /// The rule for a ClientHello; `None` when none fits.
+    #[must_use]
+    pub fn tls(&self, hello: &ClientHello) -> Option<&Arc<Route>> {
+        let alpns: Vec<&[u8]> = hello.alpn().collect();
+        self.tls.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
+    }
+
+    /// The rule for SSH.
+    #[must_use]
+    pub fn ssh(&self) -> Option<&Arc<Route>> {
+        self.ssh.as_ref()
+    }
+
+    /// The rule for SOCKS5.
+    #[must_use]
+    pub fn socks5(&self) -> Option<&Arc<Route>> {
+        self.socks5.as_ref()
+    }
+
+    fn unmatched(&self) -> Option<&Arc<Route>> {
+        match self.unmatched {
+            Unmatched::Drop => None,
+            Unmatched::Default => self.default.as_ref(),
+        }
+    }
+}

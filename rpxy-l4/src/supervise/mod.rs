@@ -1,0 +1,168 @@
+//! Start, reload, drain, stop.
+//!
+//! The main thread runs a small runtime of its own for everything that is not a connection: configuration, DNS, signals
+//! and metrics. Connections live on the workers.
+
+mod listeners;
+mod reload;
+mod signals;
+mod worker;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cli::Cli,
+    config::{self, model::Config, watch::Watch},
+    log::{self, Logs},
+    metrics::Metrics,
+    net,
+    resolve::Resolver,
+    route::Targets,
+    tcp,
+};
+use listeners::Listeners;
+use reload::Daemon;
+use signals::{Signal, Signals};
+
+/// How often a drain looks whether the last connection is gone.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Runs the daemon until a signal ends it.
+pub fn run(cli: &Cli) -> Result<()> {
+    let started = Instant::now();
+    let logs = log::start(cli.log_dir.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(control(cli, &logs, started));
+    // Lookups still running in the background must not hold up the end.
+    runtime.shutdown_background();
+    if let (Err(error), Some(_)) = (&result, &cli.log_dir) {
+        tracing::error!("{error:#}");
+    }
+    result
+}
+
+async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
+    let mut signals = Signals::new().context("cannot handle signals")?;
+    let mut watch = Watch::new(&cli.config).with_context(|| format!("cannot watch {}", cli.config.display()))?;
+    if let Some(reason) = watch.degraded() {
+        tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
+    }
+    let Some(config) = first_config(cli, &mut watch, &mut signals).await? else { return Ok(()) };
+    let files = net::raise_open_files_limit();
+    warn_of_few_descriptors(&config, files);
+    warn_of_what_is_not_served(&config);
+
+    let metrics = Metrics::new();
+    let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
+    let targets = Targets::default();
+    let plane = tcp::Plane::new(&config, &targets, &resolver);
+    let tcp_has_destination = plane.has_destination();
+    let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
+    let workers = worker::start(worker_count(&config), &shared).context("cannot start the worker threads")?;
+    let mut listeners = Listeners::new(workers);
+    let wanted = listeners::wanted(&config, tcp_has_destination)?;
+    listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
+    let mut daemon =
+        Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, listeners, scrape: None };
+    daemon.serve_metrics().await?;
+    tracing::info!("ready: {}", daemon.summary());
+
+    loop {
+        tokio::select! {
+            () = watch.changed() => daemon.reload().await,
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    logs.reopen();
+                    daemon.reload().await;
+                }
+                Signal::Stop => break,
+            },
+        }
+    }
+    drain(&mut daemon, &mut signals).await;
+    daemon.listeners.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The configuration to start with; `None` when a signal came first.
+async fn first_config(cli: &Cli, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+    loop {
+        match config::load(&cli.config) {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{}", warning.in_file(&cli.config));
+                }
+                return Ok(Some(loaded.config));
+            }
+            Err(error) if !cli.wait_for_config => return Err(error.into()),
+            Err(error) => tracing::warn!("waiting for a valid configuration: {error}"),
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            signal = signals.next() => match signal {
+                Signal::Reload => {}
+                Signal::Stop => return Ok(None),
+            },
+        }
+    }
+}
+
+/// Lets connections finish for `drain_timeout`; a second signal ends the wait.
+async fn drain(daemon: &mut Daemon, signals: &mut Signals) {
+    let patience = daemon.config.drain_timeout;
+    daemon.listeners.close_all();
+    tracing::info!("draining: {} connections, for {patience:?} at most", daemon.shared.active.count());
+    let deadline = tokio::time::Instant::now() + patience;
+    while daemon.shared.active.count() > 0 {
+        tokio::select! {
+            () = tokio::time::sleep(DRAIN_POLL) => {}
+            () = tokio::time::sleep_until(deadline) => break,
+            signal = signals.next() => if matches!(signal, Signal::Stop) { break },
+        }
+    }
+    match daemon.shared.active.count() {
+        0 => {}
+        left => tracing::info!("closing the {left} connections that are left"),
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    config.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// A relayed connection takes two descriptors, a bulk transfer four to six.
+fn warn_of_few_descriptors(config: &Config, limit: Option<u64>) {
+    let needed = u64::from(config.tcp.max_connections.get()) * 2 + 64;
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        tracing::warn!(
+            "tcp_max_connections = {} needs {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, ulimit -n) \
+             or accepting will pause when they run out",
+            config.tcp.max_connections
+        );
+    }
+}
+
+/// Says once what the file asks for and this version does not do.
+fn warn_of_what_is_not_served(config: &Config) {
+    use config::model::Matcher;
+    let udp = |rule: &&Arc<config::model::Rule>| matches!(rule.matcher, Matcher::Quic(_) | Matcher::WireGuard { .. });
+    let rules: Vec<&str> = config.rules.iter().filter(udp).map(|rule| &*rule.name).collect();
+    if config.udp.default.is_some() || !rules.is_empty() {
+        tracing::warn!(
+            "UDP is not served by this version: udp_target and QUIC and WireGuard rules are without effect {rules:?}"
+        );
+    }
+    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Tls(tls) if tls.ech.is_some());
+    for rule in config.rules.iter().filter(ech) {
+        tracing::warn!(
+            "protocols.\"{}\".ech: Encrypted Client Hello is not decrypted by this version; its hellos go by their outer name",
+            rule.name
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Following the configuration file: whole or not at all.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+
+use super::{listeners, listeners::Listeners};
+use crate::{
+    config::{self, model::Config},
+    metrics::{self, Metrics, Reload},
+    resolve::Resolver,
+    route::Targets,
+    tcp,
+};
+
+/// How long a reload waits for the addresses of names that are new.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The running daemon as the supervisor holds it.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) path: std::path::PathBuf,
+    pub(super) config: Config,
+    pub(super) resolver: Resolver,
+    pub(super) targets: Targets,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shared: Arc<tcp::Shared>,
+    pub(super) listeners: Listeners,
+    pub(super) scrape: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Reads the file again and takes it over if it is valid and its ports can be had.
+    pub(super) async fn reload(&mut self) {
+        let result = self.try_reload().await;
+        let path = self.path.display();
+        match result {
+            Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
+            Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
+            Err(ref error) => tracing::error!("configuration not reloaded, the old one stays: {error:#}"),
+        }
+        self.metrics.reloaded(result.unwrap_or(Reload::Refused));
+    }
+
+    async fn try_reload(&mut self) -> Result<Reload> {
+        let loaded = config::load(&self.path)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{}", warning.in_file(&self.path));
+        }
+        let config = loaded.config;
+        if config == self.config {
+            return Ok(Reload::Unchanged);
+        }
+        let plane = tcp::Plane::new(&config, &self.targets, &self.resolver);
+        let wanted = listeners::wanted(&config, plane.has_destination())?;
+        let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
+        let scrape =
+            if config.metrics_listen == self.config.metrics_listen { None } else { Some(bind_metrics(&config).await?) };
+        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
+
+        // Nothing below can fail.
+        if config.workers != self.config.workers {
+            tracing::warn!("workers: the change takes effect when the daemon is started again");
+        }
+        super::warn_of_what_is_not_served(&config);
+        self.resolver.set_bounds(config.dns);
+        self.shared.plane.store(Arc::new(plane));
+        self.listeners.apply(plan);
+        self.config = config;
+        if let Some(listener) = scrape {
+            self.scrape(listener);
+        }
+        Ok(Reload::Applied)
+    }
+
+    /// Starts the metrics endpoint, if the configuration has one.
+    pub(super) async fn serve_metrics(&mut self) -> Result<()> {
+        let listener = bind_metrics(&self.config).await?;
+        self.scrape(listener);
+        Ok(())
+    }
+
+    fn scrape(&mut self, listener: Option<TcpListener>) {
+        if let Some(old) = self.scrape.take() {
+            old.abort();
+        }
+        self.scrape = listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&self.metrics))));
+    }
+
+    /// Where the daemon listens, for the log.
+    pub(super) fn summary(&self) -> String {
+        let addresses: Vec<String> = self.listeners.addresses().map(ToString::to_string).collect();
+        let tcp = if addresses.is_empty() { "no TCP".to_owned() } else { format!("TCP on {}", addresses.join(", ")) };
+        format!("{tcp}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
+    }
+}
+
+async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>> {
+    match config.metrics_listen {
+        None => Ok(None),
+        Some(address) => {
+            let bound = TcpListener::bind(address).await;
+            bound.map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Worker threads: one current-thread runtime each, with its own listening sockets.
+
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{net, tcp};
+
+/// What the supervisor tells a worker.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Accept on this socket, which listens on this address.
+    Listen(SocketAddr, std::net::TcpListener),
+    /// Change the accept queue of that address.
+    Backlog(SocketAddr, u32),
+    /// Take what waits on that address, then close the socket.
+    Close(SocketAddr),
+}
+
+/// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
+#[derive(Debug)]
+pub(super) struct Worker {
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Sends a command; a worker that is gone has nothing left to do.
+    pub(super) fn tell(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            drop(commands.send(command));
+        }
+    }
+
+    /// Lets go of the worker, so that several end at the same time; dropping it then waits.
+    pub(super) fn stop(&mut self) {
+        self.commands = None;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Starts `count` workers.
+pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<Worker>> {
+    (0..count)
+        .map(|index| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            // Unbounded: only the supervisor sends, a few messages per reload.
+            let (commands, inbox) = mpsc::unbounded_channel();
+            let shared = Arc::clone(shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || runtime.block_on(work(inbox, shared)))?;
+            Ok(Worker { commands: Some(commands), thread: Some(thread) })
+        })
+        .collect()
+}
+
+/// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
+async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
+    let mut open: HashMap<SocketAddr, (Arc<std::net::TcpListener>, oneshot::Sender<()>)> = HashMap::new();
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Listen(address, socket) => match listen(socket, &shared) {
+                Ok(entry) => {
+                    open.insert(address, entry);
+                }
+                Err(error) => tracing::error!("cannot accept on {address}: {error}"),
+            },
+            Command::Backlog(address, backlog) => {
+                if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(socket, backlog)) {
+                    tracing::error!("cannot change the backlog of {address}: {error}");
+                }
+            }
+            Command::Close(address) => drop(open.remove(&address)),
+        }
+    }
+}
+
+fn listen(
+    socket: std::net::TcpListener,
+    shared: &Arc<tcp::Shared>,
+) -> io::Result<(Arc<std::net::TcpListener>, oneshot::Sender<()>)> {
+    let listener = TcpListener::from_std(socket.try_clone()?)?;
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(tcp::accept(listener, Arc::clone(shared), async move { drop(stopped.await) }));
+    Ok((Arc::new(socket), stop))
+}

@@ -1,0 +1,63 @@
+//! The PROXY header that a trusted load balancer puts in front of each connection.
+//!
+//! There is no "maybe": with `tcp_recv_proxy_protocol` every peer must be trusted and every connection must start with
+//! a valid header, otherwise anybody could claim any address.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rpxy_l4_proto::proxy_protocol::{Addresses, Decoded, Tlvs, decode};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{Origin, scratch};
+use crate::{config::model::ReceiveProxy, metrics::Outcome};
+
+/// Time for the whole header, from accept.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// More than the longest header that `decode` takes; it decides long before.
+const MAX_HEADER: usize = 8 << 10;
+
+/// Reads the header off `client`. What was read behind it stays in `received`.
+pub(super) async fn read_header(
+    settings: &ReceiveProxy,
+    client: &mut TcpStream,
+    peer: SocketAddr,
+    received: &mut Vec<u8>,
+) -> Result<(Origin, Tlvs), Outcome> {
+    let address = peer.ip().to_canonical();
+    if !settings.trusted.iter().any(|network| network.contains(&address)) {
+        tracing::debug!("{peer}: not in tcp_trusted_proxies");
+        return Err(Outcome::ProxyUntrusted);
+    }
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match decode(received) {
+            Decoded::Complete { header, len } => {
+                received.drain(..len);
+                return Ok((origin(header.addresses, peer), header.tlvs));
+            }
+            Decoded::Invalid(error) => {
+                tracing::debug!("{peer}: PROXY header: {error}");
+                return Err(Outcome::ProxyInvalid);
+            }
+            Decoded::NeedMore => {}
+        }
+        match timeout_at(deadline, scratch::read_into(client, received, MAX_HEADER)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) | Err(_) => return Err(Outcome::ProxyIncomplete),
+            Ok(Err(_reset)) => return Err(Outcome::ClientGone),
+        }
+    }
+}
+
+/// LOCAL and UNKNOWN say nothing of a client (health checks): the socket's own addresses hold.
+fn origin(addresses: Addresses, peer: SocketAddr) -> Origin {
+    match addresses {
+        Addresses::Stream { source, destination } | Addresses::Datagram { source, destination } => {
+            Origin { source, destination: Some(destination) }
+        }
+        Addresses::Local | Addresses::Unknown => Origin { source: peer, destination: None },
+    }
+}

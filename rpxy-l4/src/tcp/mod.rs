@@ -1,0 +1,128 @@
+//! The TCP plane: accept, recognise, route, connect, relay.
+//!
+//! A connection is one task on one worker from accept to end. [`Plane`] is one configuration's immutable view, replaced
+//! as a whole on reload; [`Shared`] is what outlives reloads.
+
+mod connect;
+mod connection;
+#[cfg(feature = "proxy-protocol")]
+mod inbound;
+mod listener;
+#[cfg(feature = "proxy-protocol")]
+mod outbound;
+mod probe;
+mod record;
+mod relay;
+mod scratch;
+mod timer;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+pub use listener::accept;
+
+use crate::{
+    config::model::{AccessLogFormat, Config, Tcp},
+    limit::{Gauge, Seldom},
+    log::AccessLog,
+    metrics::Metrics,
+    resolve::Resolver,
+    route::{Endpoint, Targets, TcpRoutes},
+};
+
+/// How often the same shortage is spoken of.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// One configuration as the TCP plane uses it.
+#[derive(Debug)]
+pub struct Plane {
+    settings: Tcp,
+    routes: TcpRoutes,
+    access_log_format: AccessLogFormat,
+}
+
+impl Plane {
+    /// Compiles `config`; names begin to resolve.
+    #[must_use]
+    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+        Self {
+            settings: config.tcp.clone(),
+            routes: TcpRoutes::new(config, targets, resolver),
+            access_log_format: config.access_log_format,
+        }
+    }
+
+    /// Whether a TCP connection has anywhere to go, so that listening makes sense.
+    #[must_use]
+    pub fn has_destination(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// Waits until every name has had its first answer, good or bad.
+    pub async fn resolved(&self) {
+        for name in self.routes.endpoints().filter_map(Endpoint::name) {
+            drop(name.addresses().await);
+        }
+    }
+}
+
+/// What all workers and all configurations share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration in effect; a connection keeps the one that it began with.
+    pub plane: ArcSwap<Plane>,
+    /// Connections open now.
+    pub active: Arc<Gauge>,
+    metrics: Arc<Metrics>,
+    access: AccessLog,
+    started: Instant,
+    entropy: AtomicU64,
+    said_too_many: Seldom,
+    said_exhausted: Seldom,
+}
+
+impl Shared {
+    /// The state of a daemon that starts at `started` with `plane`.
+    #[must_use]
+    pub fn new(plane: Plane, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+        Self {
+            plane: ArcSwap::from_pointee(plane),
+            active: Arc::default(),
+            metrics,
+            access,
+            started,
+            entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+            said_too_many: Seldom::new(SAY_AGAIN),
+            said_exhausted: Seldom::new(SAY_AGAIN),
+        }
+    }
+
+    /// A uniform number for balancing; not for secrets. Splitmix64 over a randomly seeded counter.
+    fn random(&self) -> u64 {
+        let mut z = self.entropy.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Time since the daemon's start, the clock of target health.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// The addresses that a connection is known by: the sockets' own, or what an inbound PROXY header says.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    source: SocketAddr,
+    /// The address that the client connected to; looked up only where it is needed.
+    destination: Option<SocketAddr>,
+}

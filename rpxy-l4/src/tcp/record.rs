@@ -1,0 +1,100 @@
+//! What is written down of a connection: exactly one outcome, counted and logged when the connection's task ends, in
+//! whatever way it ends.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use rpxy_l4_proto::tls::ClientHello;
+
+use super::{Shared, probe::Recognised};
+use crate::{
+    config::model::AccessLogFormat,
+    limit::Permit,
+    log::{Access, Detail, Ended},
+    metrics::Outcome,
+    route::Protocol,
+};
+
+/// Extension type of Encrypted Client Hello (RFC 9849 section 5).
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+
+/// Payload bytes relayed.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+/// The account of one accepted connection.
+#[derive(Debug)]
+pub(super) struct Record {
+    shared: Arc<Shared>,
+    /// Makes room for another connection only when this one is wholly gone.
+    _permit: Permit,
+    since: Instant,
+    format: AccessLogFormat,
+    access: Option<Access>,
+    pub(super) traffic: Traffic,
+    /// A task that is dropped half-way was ended by the daemon's stop.
+    pub(super) outcome: Outcome,
+}
+
+impl Record {
+    pub(super) fn new(shared: Arc<Shared>, permit: Permit, format: AccessLogFormat) -> Self {
+        shared.metrics.tcp_accepted();
+        let since = Instant::now();
+        Self {
+            shared,
+            _permit: permit,
+            since,
+            format,
+            access: None,
+            traffic: Traffic::default(),
+            outcome: Outcome::Drained,
+        }
+    }
+
+    /// Logs that the connection has a backend.
+    pub(super) fn started(
+        &mut self,
+        proto: Protocol,
+        source: SocketAddr,
+        destination: SocketAddr,
+        detail: Option<Box<Detail>>,
+    ) {
+        let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
+        self.shared.access.start(self.format, &access);
+        self.access = Some(access);
+    }
+
+    /// What the JSON form adds, collected only when it is asked for.
+    pub(super) fn detail(&self, rule: Option<&Arc<str>>, recognised: Option<&Recognised>) -> Option<Box<Detail>> {
+        if self.format != AccessLogFormat::Json {
+            return None;
+        }
+        let mut detail = Detail { rule: rule.cloned(), ..Detail::default() };
+        match recognised {
+            Some(Recognised::Tls(hello)) => describe(hello, &mut detail),
+            Some(Recognised::Http(request)) => detail.server_name.clone_from(&request.host),
+            Some(Recognised::Ssh | Recognised::Socks5) | None => {}
+        }
+        Some(Box::new(detail))
+    }
+}
+
+fn describe(hello: &ClientHello, detail: &mut Detail) {
+    detail.server_name = hello.server_name().map(str::to_owned);
+    detail.alpn = hello.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect();
+    detail.ech = hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered");
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Traffic { up, down } = self.traffic;
+        self.shared.metrics.tcp_ended(self.outcome, up, down);
+        if let Some(access) = &self.access {
+            let duration = self.since.elapsed();
+            let ended = Ended { bytes_up: up, bytes_down: down, reason: self.outcome.name(), duration };
+            self.shared.access.finish(self.format, access, &ended);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One direction of a relayed connection.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    pipe::{Moved, Piped},
+    scratch,
+};
+
+/// Buffers filled in a row after which a stream counts as bulk.
+const BULK_AFTER: u8 = 2;
+/// Rounds of one poll; then other connections of the worker have their turn.
+const ROUNDS: u32 = 16;
+
+/// One direction: bytes from a source socket to a sink socket.
+#[derive(Debug, Default)]
+pub(super) struct Half {
+    state: State,
+    /// Full buffers in a row.
+    full: u8,
+    /// Bytes at the front of the stream that are not payload and not counted.
+    uncounted: usize,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nothing held. The next bytes go through the worker's buffer.
+    #[default]
+    Copy,
+    /// The sink took only a part; the rest waits here.
+    Stalled { rest: Vec<u8>, at: usize },
+    /// Bulk. The pipe is held only while bytes are on their way.
+    Splice(Piped),
+    /// The sink is gone: the source's bytes are read and thrown away.
+    Discard,
+    /// The source has ended and the sink knows.
+    Done,
+}
+
+/// Which socket failed. The error itself adds nothing: a peer that went away, in one way or another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    Source,
+    Sink,
+}
+
+impl Half {
+    /// A half whose sink first gets `bytes`, of which `uncounted` are not payload.
+    pub(super) fn starting_with(bytes: Vec<u8>, uncounted: usize) -> Self {
+        let state = if bytes.is_empty() { State::Copy } else { State::Stalled { rest: bytes, at: 0 } };
+        Self { state, full: 0, uncounted }
+    }
+
+    /// From now on reads and throws away.
+    pub(super) fn discard(&mut self) {
+        self.state = State::Discard;
+    }
+
+    pub(super) fn is_discarding(&self) -> bool {
+        matches!(self.state, State::Discard)
+    }
+
+    /// Moves what can be moved now and adds it to `moved`. Ready once the source has ended and everything, including
+    /// its end, was passed on.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut TcpStream,
+        sink: &mut TcpStream,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..ROUNDS {
+            let ended = match &mut self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Copy => ready!(self.copy(cx, source, sink, moved))?,
+                State::Stalled { rest, at } => {
+                    let left = rest.get(*at..).unwrap_or_default();
+                    let n = ready!(Pin::new(&mut *sink).poll_write(cx, left)).map_err(|_gone| Broken::Sink)?;
+                    *at += n;
+                    if *at >= rest.len() {
+                        self.state = State::Copy;
+                    }
+                    self.count(n, moved);
+                    false
+                }
+                State::Splice(piped) => match ready!(piped.poll(cx, source, sink, moved))? {
+                    Moved::Bulk => false,
+                    Moved::Trickle => {
+                        self.full = 0;
+                        self.state = State::Copy;
+                        false
+                    }
+                    Moved::End => true,
+                },
+                State::Discard => ready!(discard(cx, source))?,
+            };
+            if ended {
+                self.state = State::Done;
+                // A sink that is gone already has nothing to be told.
+                drop(ready!(Pin::new(&mut *sink).poll_shutdown(cx)));
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read and one write. True at the end of the source.
+    fn copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut TcpStream,
+        sink: &mut TcpStream,
+        moved: &mut u64,
+    ) -> Poll<Result<bool, Broken>> {
+        scratch::with(|buffer| {
+            let size = buffer.len();
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(source).poll_read(cx, &mut read)).map_err(|_gone| Broken::Source)?;
+            let data = read.filled();
+            if data.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+            let n = match Pin::new(sink).poll_write(cx, data) {
+                Poll::Ready(written) => written.map_err(|_gone| Broken::Sink)?,
+                Poll::Pending => 0,
+            };
+            self.count(n, moved);
+            self.full = if data.len() == size { self.full.saturating_add(1) } else { 0 };
+            let rest = data.get(n..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.state = State::Stalled { rest: rest.to_vec(), at: 0 };
+            } else if self.full >= BULK_AFTER {
+                self.state = Piped::new().map_or(State::Copy, State::Splice);
+            }
+            Poll::Ready(Ok(false))
+        })
+    }
+
+    fn count(&mut self, n: usize, moved: &mut u64) {
+        let free = n.min(self.uncounted);
+        self.uncounted -= free;
+        *moved += (n - free) as u64;
+    }
+}
+
+fn discard(cx: &mut Context<'_>, source: &mut TcpStream) -> Poll<Result<bool, Broken>> {
+    scratch::with(|buffer| {
+        let mut read = ReadBuf::new(buffer);
+        let result: io::Result<()> = ready!(Pin::new(source).poll_read(cx, &mut read));
+        result.map_err(|_gone| Broken::Source)?;
+        Poll::Ready(Ok(read.filled().is_empty()))
+    })
+}

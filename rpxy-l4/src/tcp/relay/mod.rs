@@ -1,0 +1,126 @@
+//! Moving bytes both ways until both sides are done.
+//!
+//! Two [`Half`]s share a task. A small exchange is one read and one write through the worker's buffer; a half that
+//! keeps filling that buffer changes to `splice(2)`, which moves pages without copying them. Half-close is passed on,
+//! and so is a reset: a stream that was cut off must not look complete to the other side.
+
+mod half;
+mod pipe;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use half::{Broken, Half};
+use tokio::net::TcpStream;
+
+use super::{record::Traffic, scratch, timer::IdleTimer};
+use crate::metrics::Outcome;
+
+/// How long a client's late bytes are taken and thrown away after a backend answered and left without reading all of
+/// them. Closing at once would reset the connection and could destroy the answer on its way.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    /// The side to tell by a reset that the other one broke off.
+    pub(super) reset: Option<Reset>,
+}
+
+/// One side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    Client,
+    Backend,
+}
+
+/// A connection being relayed.
+#[derive(Debug)]
+pub(super) struct Relay<'a> {
+    client: &'a mut TcpStream,
+    backend: &'a mut TcpStream,
+    traffic: &'a mut Traffic,
+    up: Half,
+    down: Half,
+    idle: Option<IdleTimer>,
+    lingering: bool,
+}
+
+impl<'a> Relay<'a> {
+    /// Relays between `client` and `backend`. `first` goes to the backend before anything else; `header` bytes of it
+    /// are not the client's payload. A connection that is `idle` for that long is ended.
+    pub(super) fn new(
+        client: &'a mut TcpStream,
+        backend: &'a mut TcpStream,
+        traffic: &'a mut Traffic,
+        first: Vec<u8>,
+        header: usize,
+        idle: Option<Duration>,
+    ) -> Self {
+        let up = Half::starting_with(first, header);
+        Self { client, backend, traffic, up, down: Half::default(), idle: idle.map(IdleTimer::new), lingering: false }
+    }
+
+    fn poll_halves(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let up = self.up.poll(cx, self.client, self.backend, &mut self.traffic.up);
+        match up {
+            Poll::Ready(Err(Broken::Source)) => return broken(Outcome::ClientReset, Reset::Backend),
+            // The backend takes no more, but may have answered: what it said still has to reach the client.
+            Poll::Ready(Err(Broken::Sink)) => self.up.discard(),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down) {
+            Poll::Ready(Err(Broken::Source)) => return broken(Outcome::BackendReset, Reset::Client),
+            Poll::Ready(Err(Broken::Sink)) => return broken(Outcome::ClientReset, Reset::Backend),
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => return Poll::Pending,
+        }
+        if self.up.is_discarding() {
+            // The backend is through; the client may still be sending what nobody wants.
+            if !self.lingering {
+                self.lingering = true;
+                self.idle = Some(IdleTimer::new(LINGER));
+            }
+            return match self.up.poll(cx, self.client, self.backend, &mut self.traffic.up) {
+                Poll::Ready(_) => closed(),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        if up.is_ready() { closed() } else { Poll::Pending }
+    }
+}
+
+impl Future for Relay<'_> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = &mut *self;
+        let before = (this.traffic.up, this.traffic.down);
+        if let Poll::Ready(end) = this.poll_halves(cx) {
+            return Poll::Ready(end);
+        }
+        if let Some(idle) = &mut this.idle {
+            if before != (this.traffic.up, this.traffic.down) {
+                idle.note();
+            }
+            if idle.poll_idle(cx).is_ready() {
+                let outcome = if this.lingering { Outcome::Closed } else { Outcome::Idle };
+                return Poll::Ready(End { outcome, reset: None });
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn broken(outcome: Outcome, reset: Reset) -> Poll<End> {
+    Poll::Ready(End { outcome, reset: Some(reset) })
+}
+
+fn closed() -> Poll<End> {
+    Poll::Ready(End { outcome: Outcome::Closed, reset: None })
+}

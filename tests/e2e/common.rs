@@ -1,0 +1,50 @@
+//! Addresses and small moves that most tests share.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rpxy_l4_tests::{
+    socket,
+    topology::{BACKENDS_V4, BACKENDS_V6, GATEWAY_V4, GATEWAY_V6, Topology},
+};
+
+/// Port of the daemon in most tests.
+pub(crate) const PORT: u16 = 443;
+
+/// The daemon as the client sees it.
+pub(crate) fn front() -> SocketAddr {
+    SocketAddr::from((GATEWAY_V4, PORT))
+}
+
+/// The daemon as the client sees it, in IPv6.
+pub(crate) fn front_v6() -> SocketAddr {
+    SocketAddr::from((GATEWAY_V6, PORT))
+}
+
+/// A port of the first backend address.
+pub(crate) fn at(port: u16) -> SocketAddr {
+    SocketAddr::from((BACKENDS_V4[0], port))
+}
+
+/// A port of the first backend address in IPv6.
+pub(crate) fn at_v6(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::from(BACKENDS_V6[0]), port)
+}
+
+/// Sends `first` through the daemon and returns the tag of the server that it reaches, or nothing when the daemon
+/// closes the connection.
+#[track_caller]
+pub(crate) fn reached_by(net: &Topology, first: &[u8]) -> Option<String> {
+    let stream = socket::dial(&net.client, front());
+    socket::send(&stream, first);
+    socket::read_line(&stream)
+}
+
+/// An HTTP/1.1 request for `host`.
+pub(crate) fn http_request(host: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: test\r\n\r\n").into_bytes()
+}
+
+/// A TOML table of a rule, with `keys` after protocol and target.
+pub(crate) fn rule(name: &str, protocol: &str, target: SocketAddr, keys: &str) -> String {
+    format!("\n[protocols.\"{name}\"]\nprotocol = \"{protocol}\"\ntarget = [\"{target}\"]\n{keys}\n")
+}

@@ -1,0 +1,36 @@
+//! End-to-end tests of the TCP plane: the real daemon between real clients and real servers.
+//!
+//! One binary, one module per topic, one network of three hosts per test.
+
+#[cfg(test)]
+mod balance;
+#[cfg(test)]
+mod client_hello;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod dns;
+#[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod listen;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod precedence;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
+mod proxy_header;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod reload;

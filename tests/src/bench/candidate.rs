@@ -1,0 +1,184 @@
+//! What is measured: direct routing, kernel NAT, a reference relay, the peers from Debian and rpxy-l4 itself.
+//!
+//! How each is set up and started is in [`super::start`].
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+/// Descriptors kept back for a candidate's own files, of those that it may have.
+const SPARE_DESCRIPTORS: u64 = 500;
+
+/// A way from client to backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Candidate {
+    /// rpxy-l4 with a default target: no probing.
+    Rpxy,
+    /// rpxy-l4 with one rule for HTTP: every connection is probed.
+    RpxyRouted,
+    /// Another build of rpxy-l4, set up as [`Candidate::Rpxy`].
+    Baseline,
+    /// HAProxy in TCP mode.
+    Haproxy,
+    /// nginx with its stream module.
+    Nginx,
+    /// sslh-select with one rule for HTTP: every connection is probed.
+    Sslh,
+    /// The reference relay of [`crate::load::splice`].
+    Splice,
+    /// Destination NAT by nftables.
+    Nat,
+    /// Routing through the gateway's kernel, no proxy.
+    Direct,
+}
+
+/// Programs under test that are not taken from Debian.
+#[derive(Debug, Clone, Default)]
+pub struct Daemons {
+    /// The daemon.
+    pub daemon: Option<PathBuf>,
+    /// Another build of it to compare with.
+    pub baseline: Option<PathBuf>,
+}
+
+impl Candidate {
+    /// All, in the order of the report.
+    pub const ALL: [Self; 9] = [
+        Self::Rpxy,
+        Self::RpxyRouted,
+        Self::Baseline,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Sslh,
+        Self::Splice,
+        Self::Nat,
+        Self::Direct,
+    ];
+
+    /// How many there are.
+    pub const COUNT: u16 = 9;
+
+    /// Name in the report and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rpxy => "rpxy-l4",
+            Self::RpxyRouted => "rpxy-l4-routed",
+            Self::Baseline => "rpxy-l4-baseline",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Sslh => "sslh",
+            Self::Splice => "splice",
+            Self::Nat => "nat",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Whether it is a program whose memory per connection means something.
+    pub fn is_proxy(self) -> bool {
+        match self {
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::Haproxy | Self::Nginx | Self::Sslh => true,
+            Self::Splice | Self::Nat | Self::Direct => false,
+        }
+    }
+
+    /// Connections that it can hold when it may have so many descriptors, two for each connection.
+    pub fn capacity(self, descriptors: u64) -> usize {
+        // FD_SETSIZE bounds select(2), whatever the limit of the process.
+        let descriptors = if self == Self::Sslh { 1024 - 24 } else { descriptors.saturating_sub(SPARE_DESCRIPTORS) };
+        usize::try_from(descriptors / 2).unwrap_or(usize::MAX)
+    }
+
+    /// What it is and how it was started, for the report. `None` when it is not there to be measured.
+    ///
+    /// # Errors
+    ///
+    /// When a program of Debian's is missing; the error says what to do.
+    pub fn describe(self, daemons: &Daemons) -> anyhow::Result<Option<String>> {
+        let kernel = || -> anyhow::Result<String> {
+            Ok(format!("Linux {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()))
+        };
+        let what = match self {
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline => match self.daemon(daemons) {
+                None => return Ok(None),
+                Some(path) => version(Command::new(path).arg("--version"))?,
+            },
+            Self::Haproxy => version(Command::new("haproxy").arg("-v"))?,
+            Self::Nginx => version(Command::new("nginx").arg("-v"))?,
+            Self::Sslh => version(Command::new("sslh-select").arg("-V"))?,
+            Self::Splice => "threads and splice(2), part of this benchmark".to_owned(),
+            Self::Nat => format!("{}, {}", version(Command::new("nft").arg("--version"))?, kernel()?),
+            Self::Direct => kernel()?,
+        };
+        Ok(Some(what))
+    }
+
+    /// Its place in [`Candidate::ALL`], which its ports are counted by.
+    pub fn index(self) -> u16 {
+        let place = Self::ALL.iter().position(|other| *other == self);
+        place.and_then(|place| u16::try_from(place).ok()).unwrap_or(Self::COUNT - 1)
+    }
+
+    /// The program to start, of those that are not taken from Debian.
+    pub fn daemon(self, daemons: &Daemons) -> Option<&Path> {
+        if self == Self::Baseline { daemons.baseline.as_deref() } else { daemons.daemon.as_deref() }
+    }
+}
+
+/// First line that a program writes when asked for its version, on whichever stream.
+fn version(command: &mut Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.output().with_context(|| format!("{program} cannot be run; `cargo xtask setup` installs it"))?;
+    let text = [output.stdout, output.stderr].concat();
+    let line = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned();
+    if line.is_empty() {
+        bail!("{program} does not tell its version");
+    }
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::bench::rig::{Rig, Service};
+
+    #[test]
+    fn every_candidate_has_a_name_and_ports_of_its_own() {
+        assert_eq!(Candidate::ALL.len(), usize::from(Candidate::COUNT));
+        let names: BTreeSet<_> = Candidate::ALL.iter().map(|candidate| candidate.name()).collect();
+        assert_eq!(names.len(), Candidate::ALL.len());
+        let ports: BTreeSet<_> = Candidate::ALL
+            .iter()
+            .flat_map(|candidate| {
+                [Service::Echo, Service::Source].map(|service| Rig::front(candidate.index(), service))
+            })
+            .collect();
+        assert_eq!(ports.len(), 2 * Candidate::ALL.len());
+    }
+
+    #[test]
+    fn capacity_follows_the_descriptors_except_where_select_bounds_it() {
+        // (candidate, descriptors, connections)
+        let rows = [
+            (Candidate::Rpxy, 20_000, 9_750),
+            (Candidate::Haproxy, 100, 0),
+            (Candidate::Sslh, 20_000, 500),
+            (Candidate::Nginx, 1 << 20, 524_038),
+        ];
+        for (candidate, descriptors, connections) in rows {
+            assert_eq!(candidate.capacity(descriptors), connections, "{candidate:?} of {descriptors}");
+        }
+    }
+
+    #[test]
+    fn a_missing_program_says_what_to_do() {
+        let error = version(&mut Command::new("no-such-program-anywhere")).unwrap_err();
+        assert!(format!("{error:#}").contains("cargo xtask setup"), "{error:#}");
+    }
+}

@@ -1,0 +1,379 @@
+//! Three hosts in a row, as network namespaces joined by veth pairs: client, gateway, backend.
+//!
+//! ```text
+//! client  192.0.2.10, .11, .12      eth0 --- eth0  gateway  192.0.2.1
+//!         192.0.2.128/25 (any)                              2001:db8:1::1
+//!         2001:db8:1::10
+//!
+//! backend 198.51.100.10, .11, .12   eth0 --- eth1  gateway  198.51.100.1
+//!         2001:db8:2::10, ::11, ::12                        2001:db8:2::1
+//! ```
+//!
+//! Everything is made by `ip` commands, so that a failure can be repeated by hand. The gateway does not forward unless
+//! told; client and backend have routes to each other for the case that it does. Every namespace belongs to one
+//! process and one instance by its name, so tests run side by side; what a killed run has left is removed by the next.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The client's first address; `.11` and `.12` follow.
+pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The client's address in IPv6.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
+/// The gateway as the client sees it.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The gateway as the client sees it, in IPv6.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+/// The gateway as the backend sees it.
+pub const GATEWAY_INSIDE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The gateway as the backend sees it, in IPv6.
+pub const GATEWAY_INSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+/// The backend's addresses.
+pub const BACKENDS_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(198, 51, 100, 11), Ipv4Addr::new(198, 51, 100, 12)];
+/// The backend's addresses in IPv6.
+pub const BACKENDS_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10),
+    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11),
+    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x12),
+];
+/// An address on the backend's network where nobody lives. Nothing answers, not even ARP; see
+/// [`Topology::blackhole`] for a silent drop.
+pub const NOBODY_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
+
+/// Further addresses of the client, `n` from 0 to 125: the client answers for all of 192.0.2.128/25.
+pub fn client_pool(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 128 + n % 126)
+}
+
+/// Set by CI: a test that cannot run is then a failure.
+pub const REQUIRED_VARIABLE: &str = "RPXY_L4_TESTS_REQUIRED";
+
+const NAME_PREFIX: &str = "rx";
+const RUN_DIRECTORY: &str = "/run/netns";
+const ETC_DIRECTORY: &str = "/etc/netns";
+
+/// One host: a network namespace.
+#[derive(Debug, Clone)]
+pub struct Host {
+    name: String,
+}
+
+impl Host {
+    /// Name of the namespace, as `ip netns list` shows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that runs on this host. The child's process id is that of the program itself.
+    ///
+    /// The program sees the files of [`Host::etc`] in place of those in `/etc`.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program.as_ref());
+        command
+    }
+
+    /// Runs `work` on a thread of its own that has entered this host, and returns what it returns.
+    ///
+    /// Sockets belong for ever to the host where they were made, so it is enough to make them here.
+    ///
+    /// # Panics
+    ///
+    /// When `work` panics, or the host cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let entered = thread::scope(|scope| scope.spawn(|| self.enter().map(|()| work())).join());
+        match entered {
+            Ok(Ok(value)) => value,
+            Ok(Err(error)) => panic!("cannot enter {}: {error:#}", self.name),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Starts `work` on a thread of its own that has entered this host.
+    pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+        let host = self.clone();
+        thread::spawn(move || match host.enter() {
+            Ok(()) => work(),
+            Err(error) => panic!("cannot enter {}: {error:#}", host.name),
+        })
+    }
+
+    /// Sets a key under `/proc/sys/net` of this host, such as `ipv4/ip_forward`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the value or has no such key.
+    pub fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
+        let path = Path::new("/proc/sys/net").join(key);
+        self.run(|| fs::write(&path, value)).with_context(|| format!("{}: {}", self.name, path.display()))
+    }
+
+    /// Runs one `ip` command on this host, its words separated by spaces.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails; its own words are in the error.
+    pub fn ip(&self, words: &str) -> anyhow::Result<()> {
+        run(Command::new("ip").args(["-n", &self.name]).args(words.split_ascii_whitespace()))
+    }
+
+    /// Directory of files that programs on this host see in place of those in `/etc`, such as `resolv.conf` and
+    /// `hosts`. A file that is there when the program starts must be changed in place, not replaced.
+    pub fn etc(&self) -> PathBuf {
+        Path::new(ETC_DIRECTORY).join(&self.name)
+    }
+
+    fn enter(&self) -> anyhow::Result<()> {
+        let path = Path::new(RUN_DIRECTORY).join(&self.name);
+        let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
+    }
+}
+
+/// The three hosts. Dropping it removes them.
+#[derive(Debug)]
+pub struct Topology {
+    /// Where clients run.
+    pub client: Host,
+    /// Where the proxy runs.
+    pub gateway: Host,
+    /// Where servers run.
+    pub backend: Host,
+}
+
+impl Topology {
+    /// Builds the three hosts, or says on standard error that the calling test is skipped and why.
+    ///
+    /// # Panics
+    ///
+    /// When the machine should be able to and is not, and when [`REQUIRED_VARIABLE`] is set and it cannot.
+    pub fn or_skip() -> Option<Self> {
+        if let Some(missing) = missing_privilege() {
+            let current = thread::current();
+            let test = current.name().unwrap_or("test");
+            assert!(!required(), "{test}: {missing}, and {REQUIRED_VARIABLE} is set");
+            let mut stderr = std::io::stderr().lock();
+            // Written past libtest's capture: a skipped test must be seen in a green run. A closed stderr is no
+            // reason to fail.
+            let _ignored = writeln!(stderr, "SKIPPED {test}: {missing}; run as root for network namespaces");
+            return None;
+        }
+        match Self::new() {
+            Ok(topology) => Some(topology),
+            Err(error) => panic!("cannot build the network: {error:#}"),
+        }
+    }
+
+    /// Builds the three hosts.
+    ///
+    /// # Errors
+    ///
+    /// When an `ip` command fails, by lack of privilege above all.
+    pub fn new() -> anyhow::Result<Self> {
+        static STALE: Once = Once::new();
+        static INSTANCE: AtomicU32 = AtomicU32::new(0);
+        STALE.call_once(remove_stale);
+
+        let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
+        let host = |letter: char| Host { name: format!("{NAME_PREFIX}{}-{instance}-{letter}", std::process::id()) };
+        // From here on a failure cleans up through Drop.
+        let topology = Self { client: host('c'), gateway: host('g'), backend: host('b') };
+        topology.build()?;
+        Ok(topology)
+    }
+
+    /// Lets the gateway forward packets between client and backend, as a router does.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forward(&self) -> anyhow::Result<()> {
+        self.gateway.sysctl("ipv4/ip_forward", "1")?;
+        self.gateway.sysctl("ipv6/conf/all/forwarding", "1")
+    }
+
+    /// Makes the backend swallow whatever is sent to `address`, one of its own, without a word.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn blackhole(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.backend.ip(&format!("addr del {address}/24 dev eth0"))?;
+        // The neighbour stays resolvable, so that a connection attempt hangs instead of failing for want of ARP.
+        let mac = self.backend.run(|| mac_of("eth0"))?;
+        self.gateway.ip(&format!("neigh replace {address} lladdr {mac} dev eth1 nud permanent"))
+    }
+
+    fn build(&self) -> anyhow::Result<()> {
+        let Self { client, gateway, backend } = self;
+        let (c, g, b) = (client.name(), gateway.name(), backend.name());
+        ip_batch(
+            None,
+            &format!(
+                "netns add {c}\n\
+                 netns add {g}\n\
+                 netns add {b}\n\
+                 link add eth0 netns {c} type veth peer name eth0 netns {g}\n\
+                 link add eth0 netns {b} type veth peer name eth1 netns {g}\n"
+            ),
+        )?;
+        ip_batch(
+            Some(client),
+            &format!(
+                "link set lo up\n\
+                 addr add {CLIENT_V4}/24 dev eth0\n\
+                 addr add 192.0.2.11/24 dev eth0\n\
+                 addr add 192.0.2.12/24 dev eth0\n\
+                 addr add {CLIENT_V6}/64 dev eth0 nodad\n\
+                 link set eth0 up\n\
+                 route add local 192.0.2.128/25 dev lo\n\
+                 route add default via {GATEWAY_V4}\n\
+                 route add default via {GATEWAY_V6}\n"
+            ),
+        )?;
+        ip_batch(
+            Some(gateway),
+            &format!(
+                "link set lo up\n\
+                 addr add {GATEWAY_V4}/24 dev eth0\n\
+                 addr add {GATEWAY_V6}/64 dev eth0 nodad\n\
+                 addr add {GATEWAY_INSIDE_V4}/24 dev eth1\n\
+                 addr add {GATEWAY_INSIDE_V6}/64 dev eth1 nodad\n\
+                 link set eth0 up\n\
+                 link set eth1 up\n"
+            ),
+        )?;
+        let mut lines = String::from("link set lo up\n");
+        for address in BACKENDS_V4 {
+            lines += &format!("addr add {address}/24 dev eth0\n");
+        }
+        for address in BACKENDS_V6 {
+            lines += &format!("addr add {address}/64 dev eth0 nodad\n");
+        }
+        lines += &format!(
+            "link set eth0 up\n\
+             route add default via {GATEWAY_INSIDE_V4}\n\
+             route add default via {GATEWAY_INSIDE_V6}\n"
+        );
+        ip_batch(Some(backend), &lines)?;
+
+        // Without these, programs on the gateway would ask the machine's own name servers.
+        let etc = gateway.etc();
+        fs::create_dir_all(&etc).with_context(|| etc.display().to_string())?;
+        fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")?;
+        fs::write(etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+        Ok(())
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        for host in [&self.client, &self.gateway, &self.backend] {
+            remove(host.name());
+        }
+    }
+}
+
+/// Whether a test that cannot run must fail.
+pub fn required() -> bool {
+    std::env::var_os(REQUIRED_VARIABLE).is_some_and(|value| value == "1")
+}
+
+/// What this process lacks to make network namespaces; `None` when nothing.
+pub fn missing_privilege() -> Option<&'static str> {
+    // Bits of capabilities(7) in the effective set.
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective & CAP_NET_ADMIN == 0 {
+        Some("CAP_NET_ADMIN is missing")
+    } else if effective & CAP_SYS_ADMIN == 0 {
+        Some("CAP_SYS_ADMIN is missing")
+    } else {
+        None
+    }
+}
+
+/// Removes namespaces of processes that are no more, and ends what still runs in them.
+fn remove_stale() {
+    let Ok(entries) = fs::read_dir(RUN_DIRECTORY) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(NAME_PREFIX)
+            .and_then(|rest| rest.split_once('-'))
+            .and_then(|(pid, _)| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+fn remove(name: &str) {
+    // Best effort throughout: this runs in Drop, perhaps while a panic unwinds, and the next run tries again.
+    if let Ok(output) = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output() {
+        for pid in String::from_utf8_lossy(&output.stdout).split_ascii_whitespace() {
+            if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+    let _ignored = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _ignored = fs::remove_dir_all(Path::new(ETC_DIRECTORY).join(name));
+}
+
+fn mac_of(interface: &str) -> std::io::Result<String> {
+    // /sys shows the devices of the namespace that mounted it, so the address is asked from `ip` instead.
+    let output = Command::new("ip").args(["-o", "link", "show", interface]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
+    words.nth(1).map(str::to_owned).ok_or_else(|| std::io::Error::other(format!("no address of {interface}: {text}")))
+}
+
+fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(host) = host {
+        command.args(["-n", host.name()]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("ip (package iproute2)")?;
+    child.stdin.take().context("stdin of ip")?.write_all(lines.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

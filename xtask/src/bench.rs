@@ -1,0 +1,77 @@
+//! `cargo xtask bench`: builds the daemon as it is shipped and hands it to the measuring program of the test package.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::setup::{self, Purpose};
+use crate::workspace::{Profile, Workspace};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The suite to run, `tcp` when absent, then arguments of its program (`tcp --help` lists them).
+    #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+/// Builds and runs one benchmark suite.
+pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let (suite, rest) = split(&arguments.words)?;
+    setup::require(&[Purpose::Build, Purpose::Bench])?;
+    if !process::is_root() {
+        bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
+    }
+    // Two builds, not one: the daemon must not get features that only the test package asks of a shared dependency.
+    let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;
+    let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+    process::run(Command::new(bench).current_dir(&workspace.root).arg("--daemon").arg(daemon).args(rest))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suite {
+    Tcp,
+}
+
+impl Suite {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Tcp => "bench-tcp",
+        }
+    }
+}
+
+/// The suite may be left out, and options may come first.
+fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
+    match words.split_first() {
+        Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
+        Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
+            bail!("there is no suite `{}`; there is `tcp`", first.display())
+        }
+        Some(_) | None => Ok((Suite::Tcp, words)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_comes_first_or_not_at_all() {
+        let rows: [(&str, &[&str], Option<usize>); 5] = [
+            ("nothing", &[], Some(0)),
+            ("suite alone", &["tcp"], Some(0)),
+            ("suite and options", &["tcp", "--rounds", "3"], Some(2)),
+            ("options alone", &["--rounds", "3"], Some(2)),
+            ("unknown suite", &["sctp"], None),
+        ];
+        for (name, words, passed_on) in rows {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let rest = split(&words).ok().map(|(suite, rest)| (suite, rest.to_vec()));
+            let expected = passed_on.map(|count| (Suite::Tcp, words[words.len() - count..].to_vec()));
+            assert_eq!(rest, expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The table of everything that the tasks need besides cargo: how to see that it is there, where to get it, and why.
+
+use std::fmt;
+use std::path::Path;
+
+use super::apt;
+use crate::process;
+
+/// What a need is for; a task asks only for its own purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Compiling the workspace.
+    Build,
+    /// `cargo xtask test` beyond compiling: lints and the peers of the end-to-end tests.
+    Test,
+    /// `cargo xtask bench`.
+    Bench,
+    /// `cargo xtask fuzz`.
+    Fuzz,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub(crate) const ALL: [Self; 4] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz];
+}
+
+/// One thing that may be missing.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// How to see that it is there.
+    pub(crate) probe: Probe,
+    /// Where it comes from.
+    pub(crate) source: Source,
+    /// The first purpose that wants it.
+    pub(crate) purpose: Purpose,
+    /// What it does for that purpose.
+    pub(crate) why: &'static str,
+}
+
+/// How to see that something is installed. Never by package name: a program built by hand is as good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Probe {
+    /// A program by its file name.
+    Program(&'static str),
+    /// A file by its path on Debian, for what is loaded rather than run. Elsewhere it is taken to be there: the path
+    /// would be another.
+    DebianFile(&'static str),
+    /// A cargo subcommand. It must run: rustup leaves a proxy in place of a component that is not installed.
+    Cargo(&'static str),
+}
+
+/// Where something comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// A Debian package.
+    Apt(&'static str),
+    /// A component of the Rust toolchain.
+    Component(&'static str),
+    /// A crate with a program, built by `cargo install`.
+    Crate(&'static str),
+}
+
+/// Everything, in the order in which it is reported.
+#[rustfmt::skip]
+pub(crate) const NEEDS: &[Need] = &[
+    need(Probe::Program("cc"), Source::Apt("gcc"), Purpose::Build, "links every program"),
+    need(Probe::DebianFile("/usr/include/stdio.h"), Source::Apt("libc6-dev"), Purpose::Build, "headers for C in dependencies"),
+    need(Probe::Cargo("fmt"), Source::Component("rustfmt"), Purpose::Test, "checks the format"),
+    need(Probe::Cargo("clippy"), Source::Component("clippy"), Purpose::Test, "lints"),
+    need(Probe::Program("git"), Source::Apt("git"), Purpose::Test, "tells tidy which files are ours"),
+    need(Probe::Program("ip"), Source::Apt("iproute2"), Purpose::Test, "makes the network namespaces"),
+    need(Probe::Program("curl"), Source::Apt("curl"), Purpose::Test, "HTTP, TLS and SOCKS5 client"),
+    need(Probe::Program("openssl"), Source::Apt("openssl"), Purpose::Test, "certificates, TLS client and server"),
+    need(Probe::Program("ssh"), Source::Apt("openssh-client"), Purpose::Test, "SSH client"),
+    need(Probe::Program("sshd"), Source::Apt("openssh-server"), Purpose::Test, "SSH server"),
+    need(Probe::Program("haproxy"), Source::Apt("haproxy"), Purpose::Test, "PROXY protocol peer, bench candidate"),
+    need(Probe::Program("nginx"), Source::Apt("nginx"), Purpose::Test, "HTTP and TLS server, bench candidate"),
+    need(Probe::Program("prlimit"), Source::Apt("util-linux"), Purpose::Test, "lowers descriptor limits"),
+    need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
+         "nginx as a layer-4 proxy"),
+    need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Bench, "bench candidate"),
+    need(Probe::Program("nft"), Source::Apt("nftables"), Purpose::Bench, "kernel NAT as bench candidate"),
+    need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Fuzz, "compiles libFuzzer"),
+    need(Probe::Cargo("fuzz"), Source::Crate("cargo-fuzz"), Purpose::Fuzz, "drives libFuzzer"),
+];
+
+/// What this machine lacks for `purposes`.
+pub(crate) fn missing(purposes: &[Purpose]) -> Vec<&'static Need> {
+    missing_by(purposes, Probe::is_present)
+}
+
+fn missing_by(purposes: &[Purpose], is_present: impl Fn(&Probe) -> bool) -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| need.is_for(purposes) && !is_present(&need.probe)).collect()
+}
+
+const fn need(probe: Probe, source: Source, purpose: Purpose, why: &'static str) -> Need {
+    Need { probe, source, purpose, why }
+}
+
+impl Need {
+    /// The benchmarks run in the namespaces and against the peers of the tests.
+    fn is_for(&self, purposes: &[Purpose]) -> bool {
+        purposes.contains(&self.purpose) || (self.purpose == Purpose::Test && purposes.contains(&Purpose::Bench))
+    }
+}
+
+impl Probe {
+    fn is_present(&self) -> bool {
+        match self {
+            Self::Program(name) => process::find(name).is_some(),
+            Self::DebianFile(path) => !apt::is_available() || Path::new(path).exists(),
+            Self::Cargo(name) => process::read(process::cargo().args([name, "--version"])).is_ok(),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(name) => f.write_str(name),
+            Self::DebianFile(path) => f.write_str(path),
+            Self::Cargo(name) => write!(f, "cargo {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_asks_only_for_its_own_purposes() {
+        let rows: [(&[Purpose], &[&str], &[&str]); 4] = [
+            (&[Purpose::Build], &["cc"], &["haproxy", "nft", "cargo fuzz"]),
+            (&[Purpose::Test], &["haproxy", "cargo clippy"], &["cc", "nft", "cargo fuzz"]),
+            (&[Purpose::Bench], &["haproxy", "nft"], &["cc", "cargo fuzz"]),
+            (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy"]),
+        ];
+        for (purposes, wanted, unwanted) in rows {
+            let names: Vec<String> = missing_by(purposes, |_| false).iter().map(|n| n.probe.to_string()).collect();
+            for name in wanted {
+                assert!(names.iter().any(|n| n == name), "{purposes:?} wants {name}: {names:?}");
+            }
+            for name in unwanted {
+                assert!(!names.iter().any(|n| n == name), "{purposes:?} does not want {name}: {names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        assert!(missing_by(&Purpose::ALL, |_| true).is_empty());
+        assert!(Probe::Program("sh").is_present() && !Probe::Program("no-such-program-anywhere").is_present());
+        assert!(Probe::DebianFile("/proc/self").is_present());
+        assert_eq!(Probe::DebianFile("/nonexistent").is_present(), !apt::is_available());
+        assert!(!Probe::Cargo("no-such-subcommand-anywhere").is_present());
+    }
+}
