@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     sync::Arc,
     time::Duration,
@@ -29,7 +29,7 @@ pub struct Config {
     /// How connections are written to the access log.
     pub access_log_format: AccessLogFormat,
     /// Where `GET /metrics` is answered (Prometheus text format); `None` is off.
-    pub metrics_listen: Option<std::net::SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
     /// Name resolution.
     pub dns: Dns,
     /// TCP settings.
@@ -185,10 +185,27 @@ pub struct Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            Host::Ip(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            Host::Ip(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
+            Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
+    }
+}
+
+impl Target {
+    /// The socket address, when no name has to be resolved.
+    #[must_use]
+    pub fn literal(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
+    match address {
+        IpAddr::V4(address) => SocketAddrV4::new(address, port).into(),
+        IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),
     }
 }
 
@@ -196,7 +213,12 @@ impl fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A literal address.
-    Ip(IpAddr),
+    Ip {
+        /// The address.
+        address: IpAddr,
+        /// IPv6 scope id (`sin6_scope_id`) of a link-local address; 0 otherwise.
+        scope: u32,
+    },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),
 }

@@ -69,7 +69,7 @@ impl Group {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
             name: match &target.host {
-                Host::Ip(_) => None,
+                Host::Ip { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),
             },
             hash: hash(&[target.to_string().as_bytes()]),
@@ -191,15 +191,6 @@ impl Group {
 }
 
 impl Endpoint {
-    /// The literal address, if the target is one.
-    #[must_use]
-    pub fn literal(&self) -> Option<IpAddr> {
-        match self.target.host {
-            Host::Ip(address) => Some(address),
-            Host::Name(_) => None,
-        }
-    }
-
     /// The name, if the target is one.
     #[must_use]
     pub fn name(&self) -> Option<&Arc<Name>> {

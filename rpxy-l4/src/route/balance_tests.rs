@@ -16,7 +16,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
         let (port, weight) =
             text.trim_start_matches('b').split_once('*').unwrap_or((text.trim_start_matches('b'), "1"));
         let target = Target {
-            host: Host::Ip([192, 0, 2, 1].into()),
+            host: Host::Ip { address: [192, 0, 2, 1].into(), scope: 0 },
             port: port.parse().unwrap(),
             weight: NonZeroU16::new(weight.parse().unwrap()).unwrap(),
             backup,

@@ -56,11 +56,8 @@ pub(super) async fn reach(
     let mut random = shared.random();
     while let Some(index) = group.pick(client, random, shared.uptime(), &tried) {
         let endpoint = group.endpoint(index)?;
-        let result = match endpoint.literal() {
-            Some(address) => {
-                let address = SocketAddr::new(address, endpoint.target.port);
-                limited(connect(address), patience.connect).await.map(|stream| (stream, address))
-            }
+        let result = match endpoint.target.literal() {
+            Some(address) => limited(connect(address), patience.connect).await.map(|stream| (stream, address)),
             None => by_name(route, endpoint, client, random, patience.connect).await,
         };
         match result {

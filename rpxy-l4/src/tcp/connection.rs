@@ -151,3 +151,19 @@ fn choose<'a>(
         outcome
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Size of what an async function of these four arguments returns.
+    fn size_of_future<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_relayed_connection_takes_little_memory() {
+        let task = size_of_future(serve);
+        assert!(task <= 1024, "{task} bytes for every connection's task; box what only the beginning needs");
+    }
+}

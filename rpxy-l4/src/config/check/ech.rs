@@ -97,7 +97,7 @@ fn private(report: &mut Report<'_>, table: &Table<'_>, listen_port: u16) -> Opti
 /// The name to match in the inner hello is the host that is dialled.
 fn inner_name(target: &Target) -> std::sync::Arc<str> {
     match &target.host {
-        Host::Ip(address) => address.to_string().into(),
+        Host::Ip { address, .. } => address.to_string().into(),
         Host::Name(name) => name.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! Groups of targets: where traffic goes and how one of several is chosen.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     num::NonZeroU16,
 };
 
@@ -106,11 +106,8 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
 /// Parses `host:port`, with an IPv6 address in brackets.
 pub(super) fn address(report: &mut Report<'_>, place: &Place, text: &str) -> Option<Target> {
     let (host, port) = match text.parse::<SocketAddr>() {
-        Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => {
-            report.warn(place, "zones of targets are not supported: the target is dialled without its zone");
-            (Host::Ip(IpAddr::V6(*address.ip())), address.port())
-        }
-        Ok(address) => (Host::Ip(address.ip()), address.port()),
+        Ok(SocketAddr::V6(v6)) => (Host::Ip { address: (*v6.ip()).into(), scope: v6.scope_id() }, v6.port()),
+        Ok(SocketAddr::V4(v4)) => (Host::Ip { address: (*v4.ip()).into(), scope: 0 }, v4.port()),
         Err(_) => named(report, place, text)?,
     };
     if port == 0 {

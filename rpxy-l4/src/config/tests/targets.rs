@@ -30,7 +30,7 @@ fn addresses() {
         assert_eq!(upstream.targets[0].to_string(), expected, "{name}");
         assert_eq!(warnings(&group(&format!("[\"{text}\"]"))), [""; 0], "{name}");
     }
-    assert!(matches!(upstream("['192.0.2.1:1']").targets[0].host, Host::Ip(_)));
+    assert!(matches!(upstream("['192.0.2.1:1']").targets[0].host, Host::Ip { .. }));
     assert!(matches!(upstream("['localhost:1']").targets[0].host, Host::Name(_)));
 }
 
@@ -41,11 +41,17 @@ fn order_is_kept() {
 }
 
 #[test]
+fn a_zone_is_kept() {
+    let target = &upstream("['[fe80::1%3]:80']").targets[0];
+    assert_eq!(target.literal().map(|address| address.to_string()).as_deref(), Some("[fe80::1%3]:80"));
+    assert_eq!(target.to_string(), "[fe80::1%3]:80");
+}
+
+#[test]
 fn accepted_with_a_warning() {
     let rows = [
         ("port 0", "['a:1', 'b:0']", "2: udp_target[1]"),
         ("no IPv4 address", "['300.1.1.1:80']", "2: udp_target[0]"),
-        ("zone", "['[fe80::1%3]:80']", "2: udp_target[0]"),
         ("weights for nothing", "[{ address = 'a:1', weight = 2 }]", "2: udp_target"),
     ];
     for (name, value, expected) in rows {

@@ -124,3 +124,6 @@ fn broken(outcome: Outcome, reset: Reset) -> Poll<End> {
 fn closed() -> Poll<End> {
     Poll::Ready(End { outcome: Outcome::Closed, reset: None })
 }
+
+#[cfg(test)]
+mod tests;

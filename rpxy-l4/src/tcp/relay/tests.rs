@@ -1,0 +1,190 @@
+//! The relay between real sockets on loopback: what each side sees, byte for byte and end by end.
+
+use std::net::Ipv4Addr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::net;
+
+/// The far ends of a relayed connection, and the relay's task.
+struct Rig {
+    client: TcpStream,
+    backend: TcpStream,
+    relay: JoinHandle<(Outcome, Traffic)>,
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (far, listener.accept().await.unwrap().0)
+}
+
+async fn rig(first: &[u8], header: usize, idle: Option<Duration>) -> Rig {
+    let (client, mut near_client) = pair().await;
+    let (backend, mut near_backend) = pair().await;
+    let first = first.to_vec();
+    let relay = tokio::spawn(async move {
+        let mut traffic = Traffic::default();
+        let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, first, header, idle).await;
+        match end.reset {
+            Some(Reset::Client) => net::reset_on_close(&near_client),
+            Some(Reset::Backend) => net::reset_on_close(&near_backend),
+            None => {}
+        }
+        (end.outcome, traffic)
+    });
+    Rig { client, backend, relay }
+}
+
+/// Bytes that differ at every offset a mistake would likely confuse.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n ^ (n >> 8) ^ (n >> 16)).to_le_bytes()[0]).collect()
+}
+
+async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn the_first_bytes_come_first_and_the_header_is_not_payload() {
+    let mut rig = rig(b"PROXY header\r\nhello", 14, None).await;
+    rig.client.write_all(b" world").await.unwrap();
+    rig.client.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut rig.backend).await, b"PROXY header\r\nhello world");
+    rig.backend.write_all(b"bye").await.unwrap();
+    rig.backend.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut rig.client).await, b"bye");
+    let (outcome, traffic) = rig.relay.await.unwrap();
+    assert_eq!((outcome, traffic.up, traffic.down), (Outcome::Closed, 11, 3));
+}
+
+#[tokio::test]
+async fn half_close_is_passed_on_and_the_other_way_stays_open() {
+    let mut rig = rig(b"", 0, None).await;
+    rig.backend.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut rig.client).await, b"");
+    for n in 0..100_u8 {
+        rig.client.write_all(&[n]).await.unwrap();
+        assert_eq!(rig.backend.read_u8().await.unwrap(), n);
+    }
+    drop(rig.client);
+    assert_eq!(read_all(&mut rig.backend).await, b"");
+    assert_eq!(rig.relay.await.unwrap().0, Outcome::Closed);
+}
+
+#[tokio::test]
+async fn bulk_both_ways_at_once_arrives_whole() {
+    let rig = rig(b"", 0, None).await;
+    let sent = pattern(8 << 20);
+    let run = |stream: TcpStream| {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            let (mut read, mut write) = stream.into_split();
+            let writer = tokio::spawn(async move {
+                write.write_all(&sent).await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+            let mut got = Vec::new();
+            read.read_to_end(&mut got).await.unwrap();
+            writer.await.unwrap();
+            got
+        })
+    };
+    let (client, backend) = (run(rig.client), run(rig.backend));
+    assert!(client.await.unwrap() == sent, "client");
+    assert!(backend.await.unwrap() == sent, "backend");
+    let (outcome, traffic) = rig.relay.await.unwrap();
+    assert_eq!((outcome, traffic.up, traffic.down), (Outcome::Closed, sent.len() as u64, sent.len() as u64));
+}
+
+#[tokio::test]
+async fn a_stream_that_turns_from_bulk_to_small_and_back_stays_whole() {
+    let mut rig = rig(b"", 0, None).await;
+    for round in 0..3 {
+        let bulk = pattern(2 << 20);
+        let (mut got, sent) = (vec![0; bulk.len()], bulk.clone());
+        let (write, read) = tokio::join!(rig.client.write_all(&sent), rig.backend.read_exact(&mut got));
+        write.unwrap();
+        read.unwrap();
+        assert!(got == bulk, "round {round}");
+        for n in 0..50_u8 {
+            rig.client.write_all(&[n]).await.unwrap();
+            assert_eq!(rig.backend.read_u8().await.unwrap(), n, "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_a_reset() {
+    for (case, client_breaks, expected) in
+        [("client", true, Outcome::ClientReset), ("backend", false, Outcome::BackendReset)]
+    {
+        let rig = rig(b"", 0, None).await;
+        let (breaks, mut sees) = if client_breaks { (rig.client, rig.backend) } else { (rig.backend, rig.client) };
+        net::reset_on_close(&breaks);
+        drop(breaks);
+        let error = sees.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{case}");
+        assert_eq!(rig.relay.await.unwrap().0, expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_reaches_the_client_although_the_backend_left_without_reading_all() {
+    let Rig { mut client, mut backend, relay } = rig(b"", 0, None).await;
+    client.write_all(b"start").await.unwrap();
+    let mut start = [0; 5];
+    backend.read_exact(&mut start).await.unwrap();
+    backend.write_all(b"too large").await.unwrap();
+    // An orderly end; what still comes is answered by resets.
+    drop(backend);
+    let uploading = tokio::spawn(async move {
+        let (mut read, mut write) = client.split();
+        let mut answer = vec![0; 9];
+        let (_, read) = tokio::join!(async { while write.write_all(&[0; 4096]).await.is_ok() {} }, async {
+            let result = read.read_exact(&mut answer).await.map(|_| ());
+            result.map(|()| answer)
+        });
+        read
+    });
+    assert_eq!(uploading.await.unwrap().unwrap(), b"too large");
+    assert!(matches!(relay.await.unwrap().0, Outcome::Closed | Outcome::ClientReset | Outcome::BackendReset));
+}
+
+#[tokio::test]
+async fn a_silent_connection_ends_after_the_idle_limit_and_only_then() {
+    let limit = Duration::from_millis(50);
+    let mut rig = rig(b"", 0, Some(limit)).await;
+    assert_eq!(read_all(&mut rig.client).await, b"");
+    assert_eq!(rig.relay.await.unwrap().0, Outcome::Idle);
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_no_more_than_a_buffer_and_gets_all() {
+    let mut rig = rig(b"", 0, None).await;
+    let sent = pattern(4 << 20);
+    let to_send = sent.clone();
+    let writer = tokio::spawn(async move {
+        rig.client.write_all(&to_send).await.unwrap();
+        rig.client.shutdown().await.unwrap();
+        rig.client
+    });
+    let mut got = Vec::new();
+    let mut chunk = [0; 777];
+    loop {
+        match rig.backend.read(&mut chunk).await.unwrap() {
+            0 => break,
+            n => got.extend_from_slice(&chunk[..n]),
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(got == sent);
+    drop((writer.await.unwrap(), rig.backend));
+}
