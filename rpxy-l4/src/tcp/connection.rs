@@ -22,9 +22,6 @@ use crate::{
     route::{Protocol, Route},
 };
 
-#[cfg(feature = "proxy-protocol")]
-type Tlvs = rpxy_l4_proto::proxy_protocol::Tlvs;
-
 /// Serves one accepted connection.
 pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut client: TcpStream, mut record: Record) {
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
@@ -70,7 +67,9 @@ async fn prepare(
 
     #[cfg(feature = "proxy-protocol")]
     let (origin, tlvs, probe_deadline) = match &plane.settings.receive_proxy {
-        None => (Origin { source: peer, destination: None }, Tlvs::default(), probe_deadline),
+        None => {
+            (Origin { source: peer, destination: None }, rpxy_l4_proto::proxy_protocol::Tlvs::default(), probe_deadline)
+        }
         Some(settings) => {
             let (origin, tlvs) = super::inbound::read_header(settings, client, peer, &mut received).await?;
             // The client's own time begins when the load balancer has introduced it.
@@ -78,7 +77,7 @@ async fn prepare(
         }
     };
     #[cfg(not(feature = "proxy-protocol"))]
-    let origin = Origin { source: peer, destination: None };
+    let origin = Origin { source: peer };
 
     let recognised =
         if plane.routes.must_probe() { recognise(&plane, client, &mut received, probe_deadline).await? } else { None };
@@ -126,7 +125,7 @@ async fn recognise(
         let room = MAX_RECEIVED.saturating_sub(received.len());
         match timeout_at(deadline, scratch::read_into(client, received, room)).await {
             Ok(Ok(1..)) => {}
-            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(Ok(0)) | Err(_) => return Ok(prober.settle()),
             Ok(Err(_reset)) => return Err(Outcome::ClientGone),
         }
     }

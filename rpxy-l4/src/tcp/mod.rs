@@ -123,6 +123,7 @@ impl Shared {
 #[derive(Debug, Clone, Copy)]
 struct Origin {
     source: SocketAddr,
-    /// The address that the client connected to; looked up only where it is needed.
+    /// The address that the client connected to, where a header told it.
+    #[cfg(feature = "proxy-protocol")]
     destination: Option<SocketAddr>,
 }

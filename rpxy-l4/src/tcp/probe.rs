@@ -79,4 +79,92 @@ impl Prober {
         let nothing_left = self.tls.is_none() && self.http.is_none() && !self.ssh && !self.socks5;
         if nothing_left || stream.len() >= MAX_RECEIVED { Outcome::NotThis } else { Outcome::NeedMore }
     }
+
+    /// The answer when no more bytes come in time. A client that certainly speaks HTTP does so also when its host is not
+    /// known yet (an HTTP/2 client may wait for the server's SETTINGS first).
+    pub(super) fn settle(self) -> Option<Recognised> {
+        let version = self.http?.version()?;
+        Some(Recognised::Http(HttpRequest { version, host: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Prober {
+        Prober { tls: Some(HelloProbe::default()), http: Some(HttpProbe::new(true)), ssh: true, socks5: true }
+    }
+
+    /// What a stream came to, after it was given in one piece and again byte by byte.
+    fn answer(make: impl Fn() -> Prober, stream: &[u8]) -> String {
+        let name = |outcome: Outcome<Recognised>| match outcome {
+            Outcome::Match(Recognised::Http(request)) => format!("http {:?}", request.host),
+            Outcome::Match(Recognised::Tls(_)) => "tls".to_owned(),
+            Outcome::Match(Recognised::Ssh) => "ssh".to_owned(),
+            Outcome::Match(Recognised::Socks5) => "socks5".to_owned(),
+            Outcome::NotThis => "none of them".to_owned(),
+            Outcome::NeedMore => "more".to_owned(),
+        };
+        let whole = name(make().advance(stream));
+        let mut slow = make();
+        let mut last = "more".to_owned();
+        for end in 1..=stream.len() {
+            last = name(slow.advance(&stream[..end]));
+            if last != "more" {
+                break;
+            }
+        }
+        assert_eq!(whole, last, "segmentation changed the answer");
+        whole
+    }
+
+    #[test]
+    fn each_protocol_is_told_apart_in_any_segmentation() {
+        for (case, stream, expected) in [
+            ("nothing yet", b"" as &[u8], "more"),
+            ("http", b"GET / HTTP/1.1\r\nHost: A.example:80\r\n\r\n", "http Some(\"a.example\")"),
+            ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n", "ssh"),
+            ("socks5", &[5, 2, 0, 2], "socks5"),
+            ("socks5 incomplete", &[5, 2, 0], "more"),
+            ("start of a TLS record", &[22, 3, 1, 2, 0, 1, 0], "more"),
+            ("neither", b"\x00\x01\x02\x03", "none of them"),
+            ("http with no end", b"POST /a/long/path", "more"),
+        ] {
+            assert_eq!(answer(all, stream), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn protocols_without_a_rule_are_not_looked_for() {
+        for (case, stream) in
+            [("ssh", b"SSH-2.0-x\r\n" as &[u8]), ("socks5", &[5, 1, 0]), ("http", b"GET / HTTP/1.0\r\n\r\n")]
+        {
+            let only_tls = || Prober { tls: Some(HelloProbe::default()), http: None, ssh: false, socks5: false };
+            assert_eq!(answer(only_tls, stream), "none of them", "{case}");
+        }
+    }
+
+    #[test]
+    fn http_is_http_at_the_deadline_although_its_host_never_came() {
+        for (case, stream, expected) in [
+            ("request line", b"GET / HTTP/1.1\r\nAccept: */*\r\n" as &[u8], true),
+            ("preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true),
+            ("half a request line", b"GET /", false),
+            ("something else", b"SSH-", false),
+        ] {
+            let mut prober = all();
+            assert!(!matches!(prober.advance(stream), Outcome::Match(Recognised::Http(_))), "{case}");
+            assert_eq!(prober.settle().is_some(), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn an_endless_head_is_given_up() {
+        let mut stream = b"GET / HTTP/1.1\r\n".to_vec();
+        while stream.len() < MAX_RECEIVED {
+            stream.extend_from_slice(b"x-filler: 0123456789\r\n");
+        }
+        assert!(matches!(all().advance(&stream), Outcome::NotThis));
+    }
 }
