@@ -60,13 +60,19 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 pub fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error),
     }
     Ok(socket.into())
+}
+
+/// Has the kernel notice when the peer of a long-lived connection is gone. Four system calls, so not for every
+/// connection to a backend; accepted ones inherit it from the listening socket.
+pub fn keep_alive(socket: &impl std::os::fd::AsFd) {
+    // Without it the connection still works, only a dead peer goes unnoticed.
+    drop(SockRef::from(socket).set_tcp_keepalive(&keepalive()));
 }
 
 /// Closing this socket sends a reset instead of an orderly end.
@@ -144,6 +150,7 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let client = tcp_connecting(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
+        keep_alive(&client);
         for socket in [SockRef::from(&accepted), SockRef::from(&client)] {
             assert!(socket.tcp_nodelay().unwrap());
             assert!(socket.keepalive().unwrap());

@@ -9,7 +9,7 @@ use rpxy_l4_tests::{
         server::Server,
     },
     socket,
-    topology::{BACKENDS_V4, BACKENDS_V6, Topology},
+    topology::{BACKENDS_V4, BACKENDS_V6, Topology, client_pool},
     wait,
 };
 
@@ -133,4 +133,28 @@ fn hosts_file_names_need_no_server() {
     let _daemon = Daemon::start(&net.gateway, &config(""));
     let stream = socket::dial(&net.client, front());
     assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
+}
+
+#[test]
+fn clients_keep_their_address_of_a_name_whatever_the_order_of_the_answer() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers: Vec<_> =
+        BACKENDS_V4.iter().map(|ip| Server::tagged(&net.backend, (*ip, 7000), &ip.to_string())).collect();
+    let mut addresses = BACKENDS_V4.map(IpAddr::from);
+    dns.set(NAME, 1, &addresses);
+    let bounds = "dns_cache_min_ttl = \"1s\"\ntcp_load_balance = \"source_ip\"";
+    let _daemon = Daemon::start(&net.gateway, &config(bounds));
+    let map = || -> Vec<_> {
+        (0..30).map(|n| socket::read_line(&socket::dial_from(&net.client, client_pool(n), front()))).collect()
+    };
+    let before = map();
+    assert!(BACKENDS_V4.iter().all(|ip| before.contains(&Some(ip.to_string()))), "{before:?}");
+    for _ in 0..2 {
+        addresses.rotate_left(1);
+        dns.set(NAME, 1, &addresses);
+        // Two families to ask for, and the answers must be in force: so the second refresh from now.
+        dns.wait_for_questions(4);
+        assert_eq!(map(), before);
+    }
 }

@@ -31,7 +31,7 @@ fn exit_codes_tell_success_from_bad_configuration_from_bad_usage() {
     let broken = file("broken.toml", "listen_port = [\n");
     let missing = directory.path().join("missing.toml").display().to_string();
     // Arguments, exit code, and what the output must name.
-    let rows: [(&[&str], i32, &[&str]); 13] = [
+    let rows: [(&[&str], i32, &[&str]); 14] = [
         (&["--config", &good, "--check"], 0, &[]),
         (&["--check", "-c", &good], 0, &[]),
         (&["--config", &typo, "--check"], 1, &["typo.toml", "tcp_backlog", "2"]),
@@ -40,6 +40,7 @@ fn exit_codes_tell_success_from_bad_configuration_from_bad_usage() {
         (&["--config", &typo], 1, &["typo.toml", "tcp_backlog"]),
         (&["--config", &broken], 1, &["broken.toml"]),
         (&["--config", &missing], 1, &["missing.toml"]),
+        (&["--config", &good, "--log-dir", &missing], 1, &["missing.toml"]),
         (&["--no-such-option"], 2, &["--no-such-option"]),
         (&[], 2, &["--config"]),
         (&["--config"], 2, &["--config"]),
@@ -172,4 +173,19 @@ fn nothing_to_drain_stops_at_once() {
     assert!(!socket::is_listening(&net.gateway, PORT));
     assert!(socket::try_dial(&net.client, None, (GATEWAY_V4, PORT).into()).is_err());
     daemon.stop();
+}
+
+#[test]
+fn draining_ends_undecided_connections_when_their_probe_does() {
+    let Some(net) = Topology::or_skip() else { return };
+    let config = format!(
+        "listen_port = {PORT}\ndrain_timeout = \"1h\"\ntcp_probe_timeout = \"500ms\"\n{}",
+        crate::common::rule("shell", "ssh", at(7000), "")
+    );
+    let mut daemon = Daemon::start(&net.gateway, &config);
+    let undecided = socket::dial(&net.client, front());
+    socket::send(&undecided, b"SSH");
+    daemon.process().signal(Signal::TERM).unwrap();
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert_eq!(socket::read_to_end(&undecided).0, b"");
 }

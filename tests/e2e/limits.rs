@@ -3,7 +3,7 @@
 use std::{fs, io::Write as _, net::TcpStream, thread, time::Duration};
 
 use rpxy_l4_tests::{
-    daemon::Daemon,
+    daemon::{Daemon, Edit},
     hello::Hello,
     peers::server::Server,
     socket,
@@ -30,7 +30,7 @@ fn over_tcp_max_connections_clients_are_closed_at_once_and_it_is_said_once() {
     let Some(net) = Topology::or_skip() else { return };
     let server = Server::tagged(&net.backend, at(7000), "served");
     let config = default_only("tcp_max_connections = 5");
-    let daemon = Daemon::builder(&config).allow("tcp_max_connections (5) reached").start(&net.gateway);
+    let mut daemon = Daemon::builder(&config).allow("tcp_max_connections (5) reached").start(&net.gateway);
     let mut held: Vec<_> = (0..5).map(|_| hold(&net)).collect();
     assert!(held.iter().all(|(_, tag)| tag.is_some()));
     for _ in 0..20 {
@@ -43,6 +43,15 @@ fn over_tcp_max_connections_clients_are_closed_at_once_and_it_is_said_once() {
     held.truncate(4);
     wait::until("there is room for one", || hold(&net).1);
     server.wait_for_open(4);
+
+    // A reload changes the limit for those to come, and closes nobody.
+    daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 6"));
+    held.extend([hold(&net), hold(&net)]);
+    assert!(held.iter().all(|(_, tag)| tag.is_some()));
+    daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 2"));
+    daemon.allow("tcp_max_connections (2) reached");
+    assert_eq!(hold(&net).1, None);
+    assert_eq!(server.open(), 6);
 }
 
 #[test]

@@ -170,15 +170,68 @@ fn log_files_are_appended_to_and_follow_rotation() {
 }
 
 #[test]
-fn metrics_count_what_happened() {
+fn every_connection_is_counted_under_the_outcome_it_had() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let _daemon = Daemon::start(&net.gateway, &config("metrics_listen = \"127.0.0.1:9100\""));
+    let _resetting = Server::start(&net.backend, at(7003), |stream, _| {
+        // Read first, so that the reset comes from here and not from unread bytes.
+        let _greeting = socket::read_line(stream);
+        socket::reset(stream.try_clone().unwrap());
+    });
+    let mut config =
+        config("metrics_listen = \"127.0.0.1:9100\"\ntcp_probe_timeout = \"300ms\"\ntcp_idle_timeout = \"1s\"");
+    config = config.replace(&format!("tcp_target = [\"{}\"]\n", at(7000)), "");
+    config += &rule("resetting", "ssh", at(7003), "");
+    config += &rule("nobody", "socks5", at(7004), "");
+    let daemon = Daemon::builder(&config).allow(&format!("{} cannot be reached", at(7004))).start(&net.gateway);
+
     let scrape = || programs::text(curl(&net.gateway).arg("http://127.0.0.1:9100/metrics"));
-    assert!(reached_by(&net, &Hello::to("one.test").bytes()).is_some());
-    assert_eq!(reached_by(&net, &Hello::to("two.test").bytes()), None);
+    let value = |text: &str, name: &str| -> u64 {
+        text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+    };
+    let hello = Hello::to("one.test").bytes();
+    // What a client does to bring an outcome about.
+    type Cause<'a> = &'a dyn Fn();
+    let rows: [(&str, Cause<'_>); 8] = [
+        ("closed", &|| drop(reached_by(&net, &hello))),
+        ("unmatched", &|| drop(reached_by(&net, &Hello::to("two.test").bytes()))),
+        ("not_recognised", &|| drop(reached_by(&net, b"\0\0\0\0"))),
+        ("not_recognised", &|| drop(reached_by(&net, b"GET "))),
+        ("unreachable", &|| drop(reached_by(&net, b"\x05\x01\x00"))),
+        ("backend_reset", &|| drop(reached_by(&net, b"SSH-2.0-x\r\n"))),
+        ("client_reset", &|| {
+            let stream = socket::dial(&net.client, front());
+            socket::send(&stream, &hello);
+            assert_eq!(socket::read_line(&stream).as_deref(), Some("served"));
+            socket::reset(stream);
+        }),
+        ("idle", &|| {
+            let stream = socket::dial(&net.client, front());
+            socket::send(&stream, &hello);
+            assert_eq!(socket::read_to_end(&stream).0, b"served\n");
+        }),
+    ];
+    for (number, (outcome, cause)) in rows.iter().enumerate() {
+        let name = format!("rpxy_l4_tcp_ended_total{{outcome=\"{outcome}\"}}");
+        let before = value(&scrape(), &name);
+        cause();
+        let text =
+            wait::until(&format!("{outcome} is counted"), || Some(scrape()).filter(|text| value(text, &name) > before));
+        let ended: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("rpxy_l4_tcp_ended_total{"))
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(ended, number as u64 + 1, "{outcome}: more or fewer outcomes than connections:\n{text}");
+        assert_eq!(value(&text, "rpxy_l4_tcp_accepted_total"), number as u64 + 1, "{outcome}:\n{text}");
+        assert_eq!(value(&text, "rpxy_l4_tcp_active"), 0, "{outcome}:\n{text}");
+    }
     let text = scrape();
-    assert!(text.lines().any(|line| line.starts_with("# TYPE rpxy_l4_")), "{text}");
-    assert!(text.contains("unmatched"), "no count of the connection that fitted no rule: {text}");
+    assert_eq!(
+        value(&text, "rpxy_l4_tcp_relayed_bytes_total{direction=\"down\"}"),
+        3 * "served\n".len() as u64,
+        "{text}"
+    );
     assert!(text.trim_end().ends_with("# EOF"), "not an OpenMetrics text: {text}");
+    daemon.stop();
 }

@@ -133,3 +133,30 @@ fn clients_that_reset_leave_nothing_behind() {
     daemon.wait_for_open_files(before);
     assert_eq!(reached_by(&net, b"SSH-2.0-last\r\n").as_deref(), Some("shell"));
 }
+
+#[test]
+fn a_trickle_does_not_extend_the_probe() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _daemon = Daemon::start(&net.gateway, &rules("tcp_probe_timeout = \"300ms\""));
+    let stream = socket::dial(&net.client, front());
+    // At this pace the whole hello would take many times the timeout.
+    let hello = Hello::to("one.test").padding(1000).bytes();
+    let sent = hello.iter().take_while(|byte| {
+        wait::pause(Duration::from_millis(20));
+        std::io::Write::write_all(&mut &stream, &[**byte]).is_ok()
+    });
+    assert!(sent.count() < hello.len(), "the daemon has waited for all of a trickle");
+}
+
+#[test]
+fn silent_clients_do_not_keep_the_others_out_for_ever() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::tagged(&net.backend, at(7002), "shell");
+    let config = rules("tcp_probe_timeout = \"500ms\"\ntcp_max_connections = 20");
+    let _daemon = Daemon::builder(&config).allow("tcp_max_connections (20) reached").start(&net.gateway);
+    let silent: Vec<_> = (0..40).map(|_| socket::dial(&net.client, front())).collect();
+    wait::until("there is room again", || reached_by(&net, b"SSH-2.0-x\r\n"));
+    for stream in &silent {
+        assert_eq!(socket::read_to_end(stream).0, b"");
+    }
+}

@@ -143,3 +143,25 @@ fn through(mut command: Command, input: &[u8]) -> Vec<u8> {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
+
+#[test]
+fn http2_with_prior_knowledge_is_routed_by_authority() {
+    let Some(net) = Topology::or_skip() else { return };
+    let [first, second, _] = BACKENDS_V4;
+    let frontend = |name: &str, ip| {
+        format!(
+            "frontend {name}\n  bind {ip}:80\n  mode http\n  timeout http-request 10s\n  \
+             http-request return status 200 content-type text/plain lf-string \"{name} %[req.ver]\"\n"
+        )
+    };
+    let _web = programs::haproxy(&net.backend, &(frontend("one", first) + &frontend("any", second)), &[80]);
+    let mut config = format!("listen_port = {PORT}\n");
+    config += &rule("any", "http", (second, 80).into(), "");
+    config += &rule("one", "http", (first, 80).into(), "server_names = [\"one.test\"]");
+    let _daemon = Daemon::start(&net.gateway, &config);
+    for (host, expected) in [("one.test", "one 2.0"), ("two.test", "any 2.0")] {
+        let mut command = curl(&net.client);
+        command.args(["--http2-prior-knowledge", "--resolve", &format!("{host}:{PORT}:{GATEWAY_V4}")]);
+        assert_eq!(programs::text(command.arg(format!("http://{host}:{PORT}/"))), expected);
+    }
+}

@@ -119,6 +119,21 @@ fn without_a_good_header_from_a_trusted_peer_nothing_passes() {
 }
 
 #[test]
+fn a_peer_that_never_sends_its_header_is_closed() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = Server::tagged(&net.backend, at(7000), "reached");
+    // The header has a deadline of its own, which no probe timeout lengthens.
+    let _daemon = Daemon::start(&net.gateway, &receiving("\"192.0.2.0/24\"", "tcp_probe_timeout = \"1h\""));
+    let silent = socket::dial(&net.client, front());
+    let incomplete = socket::dial(&net.client, front());
+    socket::send(&incomplete, b"PROXY TCP4 203");
+    for stream in [&silent, &incomplete] {
+        assert_eq!(socket::read_to_end(stream).0, b"");
+    }
+    assert_eq!(server.accepted(), 0);
+}
+
+#[test]
 fn a_header_is_sent_as_the_global_key_or_the_rule_says() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));

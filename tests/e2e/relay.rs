@@ -137,31 +137,74 @@ fn a_reset_ends_the_other_side() {
         socket::reset(stream);
         let record = recorder.next();
         assert!(b"begun".starts_with(&record.bytes), "{record:?}");
+        assert_eq!(record.end, End::Reset, "the backend must not take a broken request for a whole one");
         recorder.server().wait_for_open(0);
     }
     daemon.wait_for_open_files(before);
 }
 
 #[test]
-fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+fn a_reset_by_the_backend_reaches_the_client() {
     let Some(net) = Topology::or_skip() else { return };
-    let server = Server::echo(&net.backend, at(7000));
-    let _daemon = Daemon::start(&net.gateway, &config("tcp_idle_timeout = \"1s\""));
-    let idle = socket::dial(&net.client, front());
-    let busy = socket::dial(&net.client, front());
-    let half = socket::dial(&net.client, front());
-    server.wait_for_open(3);
+    let _server = Server::start(&net.backend, at(7000), |stream, _| {
+        socket::read_exactly(stream, 5);
+        socket::reset(stream.try_clone().unwrap());
+    });
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    for _ in 0..20 {
+        let stream = socket::dial(&net.client, front());
+        socket::send(&stream, b"begun");
+        assert_eq!(socket::read_to_end(&stream), (vec![], End::Reset));
+    }
+}
+
+#[test]
+fn an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone() {
+    let Some(net) = Topology::or_skip() else { return };
+    let flow = Flow { seed: 4, length: 24 << 20 };
+    let server = Server::start(&net.backend, at(7000), move |stream, _| flow.write(stream).unwrap());
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    let stream = socket::dial(&net.client, front());
     thread::scope(|scope| {
-        let idle = scope.spawn(|| socket::read_to_end(&idle));
-        for _ in 0..20 {
-            for stream in [&busy, &half] {
-                socket::send(stream, b"x");
-                assert_eq!(socket::read_exactly(stream, 1), b"x");
-            }
-            wait::pause(Duration::from_millis(100));
-        }
-        assert!(idle.is_finished(), "the idle connection has outlived twice its timeout");
-        assert_eq!(idle.join().unwrap().0, b"");
+        let reader = scope.spawn(|| flow.verify(&stream));
+        reader.join().unwrap().unwrap();
     });
     server.wait_for_open(0);
+    assert_eq!(socket::read_to_end(&stream), (vec![], End::Closed));
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let Some(net) = Topology::or_skip() else { return };
+    // Sends nothing, and keeps its side open after the client has finished.
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let hold = std::sync::Mutex::new(hold);
+    let _silent = Server::start(&net.backend, at(7001), move |_, _| {
+        let _released = hold.lock().unwrap().recv();
+    });
+    let server = Server::echo(&net.backend, at(7000));
+    let with_silent = crate::common::rule("silent", "ssh", at(7001), "");
+    let _daemon = Daemon::start(&net.gateway, &config(&format!("tcp_idle_timeout = \"1s\"{with_silent}")));
+
+    let idle = socket::dial(&net.client, front());
+    socket::send(&idle, b"\0");
+    assert_eq!(socket::read_exactly(&idle, 1), b"\0");
+    let half_closed = socket::dial(&net.client, front());
+    socket::send(&half_closed, b"SSH-2.0-x\r\n");
+    socket::finish(&half_closed);
+    let busy = socket::dial(&net.client, front());
+    thread::scope(|scope| {
+        let waiting = [&idle, &half_closed].map(|stream| scope.spawn(|| socket::read_to_end(stream)));
+        for _ in 0..20 {
+            socket::send(&busy, b"\0");
+            assert_eq!(socket::read_exactly(&busy, 1), b"\0");
+            wait::pause(Duration::from_millis(100));
+        }
+        for reader in waiting {
+            assert!(reader.is_finished(), "an idle connection has outlived twice its timeout");
+            assert_eq!(reader.join().unwrap().0, b"");
+        }
+    });
+    assert_eq!(server.open(), 1);
+    drop(release);
 }

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use crate::common::{PORT, at, front, reached_by, rule};
 
-const EDITS: [Edit; 3] = [Edit::InPlace, Edit::Rename, Edit::Symlink];
+const EDITS: [Edit; 4] = [Edit::InPlace, Edit::Rename, Edit::Backup, Edit::Symlink];
 
 fn to_port(port: u16) -> String {
     format!("listen_port = {PORT}\ntcp_target = [\"{}\"]\n", at(port))
@@ -46,7 +46,7 @@ fn an_invalid_file_changes_nothing_and_is_reported() {
     let _one = Server::tagged(&net.backend, at(7001), "one");
     let mut daemon = Daemon::start(&net.gateway, &to_port(7001));
     let rows: [(&str, &str, &str); 4] = [
-        ("not TOML", "listen_port = = 443", "listen_port"),
+        ("not TOML", "listen_port = = 443", "config.toml:2"),
         (
             "a value out of range",
             "listen_port = 443\ntcp_max_connections = 0\ntcp_target = ['a:1']",
@@ -220,4 +220,19 @@ fn nothing_is_lost_while_the_configuration_changes_all_the_time() {
         }
     });
     daemon.allow("listen_port");
+}
+
+#[test]
+fn a_connection_that_is_still_probed_survives_a_reload() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _one = Server::tagged(&net.backend, at(7001), "one");
+    let base = format!("listen_port = {PORT}\n{}", rule("name", "tls", at(7001), "server_names = [\"one.test\"]"));
+    let mut daemon = Daemon::start(&net.gateway, &base);
+    let hello = Hello::to("one.test").bytes();
+    let (head, tail) = hello.split_at(40);
+    let stream = socket::dial(&net.client, front());
+    socket::send(&stream, head);
+    daemon.reload(Edit::Rename, &format!("{base}{}", rule("shell", "ssh", at(7002), "")));
+    socket::send(&stream, tail);
+    assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
 }

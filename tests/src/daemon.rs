@@ -1,7 +1,7 @@
 //! The daemon under test: started with a configuration on the gateway, watched, and ended in good order.
 //!
 //! A test that ends well asserts more than it says: the daemon is still alive, has logged no WARN or ERROR that the
-//! test did not name, and stops with success when told to.
+//! test did not name, stops with success when told to, and its access log has an end for every beginning.
 
 use std::{
     env, fs,
@@ -44,6 +44,8 @@ pub enum Edit {
     InPlace,
     /// Written under another name, then renamed.
     Rename,
+    /// Moved away, and a new file written in its place, as many editors do.
+    Backup,
     /// Written to a new directory that a symbolic link in the path then points to, as Kubernetes does.
     Symlink,
 }
@@ -204,6 +206,10 @@ impl Daemon {
                 fs::write(&new, config).or_fail("write");
                 fs::rename(&new, &self.config).or_fail("rename");
             }
+            Edit::Backup => {
+                fs::rename(&self.config, self.config.with_extension("toml~")).or_fail("rename");
+                fs::write(&self.config, config).or_fail("write");
+            }
             Edit::Symlink => {
                 self.generation += 1;
                 let name = self.generation.to_string();
@@ -304,8 +310,12 @@ impl Daemon {
             self.process.signal(Signal::TERM).or_fail("SIGTERM");
             let status = self.wait();
             assert!(status.success(), "the daemon ended with {status}:\n{}", self.process.transcript());
-            let lines = self.lines_with("stopped");
-            assert!(!lines.is_empty(), "no `stopped` in the log:\n{}", self.process.transcript());
+            let count = |text: &str| self.lines_with(text).len();
+            assert_eq!(count(" stopped"), 1, "no `stopped` in the log:\n{}", self.process.transcript());
+            for (start, finish) in [("[start] ", "[finish] "), ("\"start\"", "\"finish\"")] {
+                let unequal = "beginnings and ends in the access log differ";
+                assert_eq!(count(start), count(finish), "{unequal}:\n{}", self.process.transcript());
+            }
         }
         let alarming = |line: &String| matches!(level(line), Some("WARN" | "ERROR")) || line.contains("panicked at");
         let unexpected = |line: &String| !self.allowed.iter().any(|text| line.contains(text));

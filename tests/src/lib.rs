@@ -9,6 +9,7 @@ pub mod flow;
 pub mod hello;
 pub mod load;
 pub mod peers;
+pub mod privilege;
 pub mod process;
 pub mod socket;
 pub mod topology;

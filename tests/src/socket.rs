@@ -121,6 +121,8 @@ pub fn read_line(mut stream: &TcpStream) -> Option<String> {
             Ok(_) if byte == *b"\n" => return Some(String::from_utf8_lossy(&line).into_owned()),
             Ok(_) => line.push(byte[0]),
             Err(error) if is_reset(&error) => return None,
+            // A socket with a time limit is not resumed after the process was stopped (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => panic!("no line, only {:?}: {error}", String::from_utf8_lossy(&line)),
         }
     }

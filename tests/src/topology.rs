@@ -30,6 +30,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::privilege::{self, REQUIRED_VARIABLE};
+
 /// The client's first address; `.11` and `.12` follow.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The client's address in IPv6.
@@ -59,9 +61,6 @@ pub const NOBODY_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
 pub fn client_pool(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 128 + n % 126)
 }
-
-/// Set by CI: a test that cannot run is then a failure.
-pub const REQUIRED_VARIABLE: &str = "RPXY_L4_TESTS_REQUIRED";
 
 const NAME_PREFIX: &str = "rx";
 const RUN_DIRECTORY: &str = "/run/netns";
@@ -163,10 +162,10 @@ impl Topology {
     ///
     /// When the machine should be able to and is not, and when [`REQUIRED_VARIABLE`] is set and it cannot.
     pub fn or_skip() -> Option<Self> {
-        if let Some(missing) = missing_privilege() {
+        if let Some(missing) = privilege::missing() {
             let current = thread::current();
             let test = current.name().unwrap_or("test");
-            assert!(!required(), "{test}: {missing}, and {REQUIRED_VARIABLE} is set");
+            assert!(!privilege::required(), "{test}: {missing}, and {REQUIRED_VARIABLE} is set");
             let mut stderr = std::io::stderr().lock();
             // Written past libtest's capture: a skipped test must be seen in a green run. A closed stderr is no
             // reason to fail.
@@ -289,31 +288,6 @@ impl Drop for Topology {
     }
 }
 
-/// Whether a test that cannot run must fail.
-pub fn required() -> bool {
-    std::env::var_os(REQUIRED_VARIABLE).is_some_and(|value| value == "1")
-}
-
-/// What this process lacks to make network namespaces; `None` when nothing.
-pub fn missing_privilege() -> Option<&'static str> {
-    // Bits of capabilities(7) in the effective set.
-    const CAP_NET_ADMIN: u64 = 1 << 12;
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    if effective & CAP_NET_ADMIN == 0 {
-        Some("CAP_NET_ADMIN is missing")
-    } else if effective & CAP_SYS_ADMIN == 0 {
-        Some("CAP_SYS_ADMIN is missing")
-    } else {
-        None
-    }
-}
-
 /// Removes namespaces of processes that are no more, and ends what still runs in them.
 fn remove_stale() {
     let Ok(entries) = fs::read_dir(RUN_DIRECTORY) else { return };
@@ -376,4 +350,29 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_process_has_left_is_removed() {
+        if privilege::missing().is_some() {
+            return assert!(!privilege::required());
+        }
+        // No process has this id: it is above the kernel's limit of 2^22 (proc(5), pid_max).
+        let stale = Host { name: format!("{NAME_PREFIX}4194305-0-c") };
+        run(Command::new("ip").args(["netns", "add", stale.name()])).unwrap();
+        let mut left = stale.command("sleep").arg("3600").spawn().unwrap();
+        crate::wait::until("the process is in its namespace", || {
+            let pids = Command::new("ip").args(["netns", "pids", stale.name()]).output().unwrap().stdout;
+            (!pids.is_empty()).then_some(())
+        });
+        let live = Topology::new().unwrap();
+        remove_stale();
+        assert!(!Path::new(RUN_DIRECTORY).join(stale.name()).exists());
+        assert!(Path::new(RUN_DIRECTORY).join(live.client.name()).exists());
+        assert!(!left.wait().unwrap().success(), "the process in it was ended");
+    }
 }

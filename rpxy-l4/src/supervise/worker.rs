@@ -1,6 +1,6 @@
 //! Worker threads: one current-thread runtime each, with its own listening sockets.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -8,6 +8,10 @@ use tokio::{
 };
 
 use crate::{net, tcp};
+
+/// Keeps an early timer in every worker's wheel. A connection's timer that were the earliest would make tokio wake the
+/// event loop that is running already: a write to an eventfd and an extra `epoll_wait` for each such connection.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What the supervisor tells a worker.
 #[derive(Debug)]
@@ -66,24 +70,36 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<W
         .collect()
 }
 
+/// The listening sockets of a worker, each with what stops accepting on it when dropped.
+type Open = HashMap<SocketAddr, (Arc<std::net::TcpListener>, oneshot::Sender<()>)>;
+
 /// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
 async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
-    let mut open: HashMap<SocketAddr, (Arc<std::net::TcpListener>, oneshot::Sender<()>)> = HashMap::new();
-    while let Some(command) = inbox.recv().await {
-        match command {
-            Command::Listen(address, socket) => match listen(socket, &shared) {
-                Ok(entry) => {
-                    open.insert(address, entry);
-                }
-                Err(error) => tracing::error!("cannot accept on {address}: {error}"),
+    let mut open = Open::new();
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            command = inbox.recv() => match command {
+                Some(command) => obey(command, &mut open, &shared),
+                None => return,
             },
-            Command::Backlog(address, backlog) => {
-                if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(socket, backlog)) {
-                    tracing::error!("cannot change the backlog of {address}: {error}");
-                }
-            }
-            Command::Close(address) => drop(open.remove(&address)),
+            _ = heartbeat.tick() => {}
         }
+    }
+}
+
+fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
+    match command {
+        Command::Listen(address, socket) => match listen(socket, shared) {
+            Ok(entry) => drop(open.insert(address, entry)),
+            Err(error) => tracing::error!("cannot accept on {address}: {error}"),
+        },
+        Command::Backlog(address, backlog) => {
+            if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(socket, backlog)) {
+                tracing::error!("cannot change the backlog of {address}: {error}");
+            }
+        }
+        Command::Close(address) => drop(open.remove(&address)),
     }
 }
 

@@ -3,19 +3,18 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::Shared;
+use super::{Shared, relay::First, timer::Timer};
 use crate::{
     net,
     route::{Busy, Endpoint, Route, Tried},
@@ -44,12 +43,14 @@ pub(super) struct Patience {
     pub(super) retry: Duration,
 }
 
-/// Connects to the first target of `route` that can be reached; `None` when none can.
+/// Connects to the first target of `route` that can be reached and begins to send `first`; `None` when none can.
 pub(super) async fn reach(
     shared: &Shared,
-    route: &Arc<Route>,
+    route: &Route,
     client: SocketAddr,
     patience: Patience,
+    timer: &mut Timer,
+    first: &mut First,
 ) -> Option<Reached> {
     let group = &route.group;
     let mut tried = Tried::default();
@@ -57,8 +58,14 @@ pub(super) async fn reach(
     while let Some(index) = group.pick(client, random, shared.uptime(), &tried) {
         let endpoint = group.endpoint(index)?;
         let result = match endpoint.target.literal() {
-            Some(address) => limited(connect(address), patience.connect).await.map(|stream| (stream, address)),
-            None => by_name(route, endpoint, client, random, patience.connect).await,
+            Some(address) => start(address, patience.connect, timer, first).await.map(|stream| (stream, address)),
+            None => match candidates(route, endpoint, client, random, patience.connect).await {
+                Ok(addresses) => match addresses.as_slice() {
+                    [only] => start(*only, patience.connect, timer, first).await.map(|stream| (stream, *only)),
+                    several => race(several, patience.connect).await,
+                },
+                Err(error) => Err(error),
+            },
         };
         match result {
             Ok((stream, address)) => {
@@ -93,28 +100,47 @@ pub(super) async fn reach(
     None
 }
 
-async fn by_name(
+/// The addresses of a name, in the order in which they are to be tried.
+async fn candidates(
     route: &Route,
     endpoint: &Endpoint,
     client: SocketAddr,
     random: u64,
     patience: Duration,
-) -> io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<Vec<SocketAddr>> {
     let unresolved = || io::Error::new(io::ErrorKind::NotFound, "the name does not resolve");
     let name = endpoint.name().ok_or_else(unresolved)?;
-    let addresses = timeout(patience, name.addresses()).await.map_err(|_elapsed| timed_out("no DNS answer in time"))?;
-    let addresses = addresses.ok_or_else(unresolved)?;
+    let addresses = match name.known() {
+        Some(known) => known,
+        None => limited(async { name.addresses().await.ok_or_else(unresolved) }, patience).await?,
+    };
     let ordered = route.group.order(&addresses, client, random);
-    race(&ordered, endpoint.target.port, patience).await
+    Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
+}
+
+/// Connects to `address` and sends as much of `first` as the socket takes at once. The send tells as well as SO_ERROR
+/// would whether the connection came to be, so that it costs nothing.
+async fn start(address: SocketAddr, patience: Duration, timer: &mut Timer, first: &mut First) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        timer.limit(deadline, stream.writable()).await.unwrap_or_else(|| Err(silent()))?;
+        let sent = if first.bytes.is_empty() { established(&stream) } else { stream.try_write(&first.bytes) };
+        match sent {
+            Ok(n) => {
+                first.sent = n;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Connects to the first address that answers; each later one starts when the one before failed or was silent for
 /// [`ATTEMPT_DELAY`]. Each has `patience` of its own. The last error is returned when all fail.
-async fn race(addresses: &[IpAddr], port: u16, patience: Duration) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut waiting = addresses.iter().map(|address| SocketAddr::new(*address, port));
-    if let (Some(only), true) = (waiting.clone().next(), addresses.len() == 1) {
-        return limited(connect(only), patience).await.map(|stream| (stream, only));
-    }
+async fn race(addresses: &[SocketAddr], patience: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut waiting = addresses.iter().copied();
     let mut running: Vec<Attempt> = Vec::new();
     let mut last_error = timed_out("no address to connect to");
     loop {
@@ -155,10 +181,13 @@ fn poll_any(running: &mut Vec<Attempt>, cx: &mut Context<'_>) -> Poll<io::Result
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
     stream.writable().await?;
-    match stream.take_error()? {
-        None => Ok(stream),
-        Some(error) => Err(error),
-    }
+    established(&stream)?;
+    Ok(stream)
+}
+
+/// Nothing sent, and no error either.
+fn established(stream: &TcpStream) -> io::Result<usize> {
+    stream.take_error()?.map_or(Ok(0), Err)
 }
 
 async fn limited<T>(attempt: impl Future<Output = io::Result<T>>, patience: Duration) -> io::Result<T> {
@@ -187,8 +216,8 @@ mod tests {
     async fn the_next_address_is_tried_when_one_refuses() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|ip| ip.parse().unwrap());
-        let (_stream, address) = race(&addresses, port, Duration::from_secs(5)).await.unwrap();
+        let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        let (_stream, address) = race(&addresses, Duration::from_secs(5)).await.unwrap();
         assert_eq!(address, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
 
@@ -196,10 +225,29 @@ mod tests {
     async fn the_last_error_is_told_when_all_refuse() {
         let port = port_nobody_listens_on();
         for addresses in [vec!["127.0.0.1"], vec!["127.0.0.1", "127.0.0.2"]] {
-            let addresses: Vec<IpAddr> = addresses.into_iter().map(|ip| ip.parse().unwrap()).collect();
-            let error = race(&addresses, port, Duration::from_secs(5)).await.unwrap_err();
+            let addresses: Vec<_> =
+                addresses.into_iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect();
+            let error = race(&addresses, Duration::from_secs(5)).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
-        assert_eq!(race(&[], port, Duration::from_secs(5)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(race(&[], Duration::from_secs(5)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_leave_with_the_connection_and_only_when_there_is_one() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut timer, patience) = (Timer::default(), Duration::from_secs(5));
+        for bytes in [b"hello".to_vec(), Vec::new()] {
+            let mut first = First { bytes, ..First::default() };
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
+            let error = start(address, patience, &mut timer, &mut first).await.unwrap_err();
+            assert_eq!((error.kind(), first.sent), (io::ErrorKind::ConnectionRefused, 0));
+            let stream = start(listener.local_addr().unwrap(), patience, &mut timer, &mut first).await.unwrap();
+            assert_eq!(first.sent, first.bytes.len());
+            drop(stream);
+            let mut got = Vec::new();
+            io::Read::read_to_end(&mut listener.accept().unwrap().0, &mut got).unwrap();
+            assert_eq!(got, first.bytes);
+        }
     }
 }

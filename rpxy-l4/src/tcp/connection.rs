@@ -1,20 +1,20 @@
 //! One connection, from accept to its end.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::Outcome as Parse;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+#[cfg(feature = "proxy-protocol")]
+use rpxy_l4_proto::proxy_protocol::Tlvs;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Origin, Plane, Shared,
     connect::{Patience, Reached, reach},
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{Relay, Reset},
+    relay::{First, Relay, Reset},
     scratch,
+    timer::Timer,
 };
 use crate::{
     metrics::Outcome,
@@ -22,12 +22,20 @@ use crate::{
     route::{Protocol, Route},
 };
 
+/// A connection as `accept(2)` returned it.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+}
+
 /// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut client: TcpStream, mut record: Record) {
+pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accepted, mut record: Record) {
+    let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(prepare(&shared, plane, &mut client, &mut record)).await;
+    let ready = Box::pin(prepare(&shared, plane, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, first, header, idle } = match ready {
+    let Ready { reached, first, timer, idle } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -35,7 +43,7 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut client: Tc
         }
     };
     let Reached { stream: mut backend, busy, .. } = reached;
-    let end = Relay::new(&mut client, &mut backend, &mut record.traffic, first, header, idle).await;
+    let end = Relay::new(&mut client, &mut backend, &mut record.traffic, first, timer, idle).await;
     match end.reset {
         Some(Reset::Client) => net::reset_on_close(&client),
         Some(Reset::Backend) => net::reset_on_close(&backend),
@@ -48,63 +56,52 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut client: Tc
 /// A connection with both ends.
 struct Ready {
     reached: Reached,
-    /// What the backend gets first: our PROXY header, then all that was read from the client.
-    first: Vec<u8>,
-    /// How much of `first` is not the client's payload.
-    header: usize,
-    idle: Option<std::time::Duration>,
+    first: First,
+    timer: Timer,
+    idle: Option<Duration>,
 }
 
 async fn prepare(
     shared: &Arc<Shared>,
     plane: Arc<Plane>,
     client: &mut TcpStream,
+    peer: SocketAddr,
     record: &mut Record,
 ) -> Result<Ready, Outcome> {
-    let probe_deadline = Instant::now() + plane.settings.probe_timeout;
-    let peer = client.peer_addr().map_err(|_gone| Outcome::ClientGone)?;
+    let settings = &plane.settings;
+    let mut timer = Timer::default();
     let mut received = Vec::new();
 
     #[cfg(feature = "proxy-protocol")]
-    let (origin, tlvs, probe_deadline) = match &plane.settings.receive_proxy {
-        None => {
-            (Origin { source: peer, destination: None }, rpxy_l4_proto::proxy_protocol::Tlvs::default(), probe_deadline)
-        }
-        Some(settings) => {
-            let (origin, tlvs) = super::inbound::read_header(settings, client, peer, &mut received).await?;
-            // The client's own time begins when the load balancer has introduced it.
-            (origin, tlvs, Instant::now() + plane.settings.probe_timeout)
-        }
+    let (origin, tlvs) = match &settings.receive_proxy {
+        None => (Origin { source: peer, destination: None }, Tlvs::default()),
+        Some(settings) => super::inbound::read_header(settings, client, peer, &mut timer, &mut received).await?,
     };
     #[cfg(not(feature = "proxy-protocol"))]
     let origin = Origin { source: peer };
 
-    let recognised =
-        if plane.routes.must_probe() { recognise(&plane, client, &mut received, probe_deadline).await? } else { None };
+    let recognised = if plane.routes.must_probe() {
+        // The client's time begins when the load balancer before us, if any, has introduced it.
+        let deadline = Instant::now() + settings.probe_timeout;
+        recognise(&plane, client, &mut timer, &mut received, deadline).await?
+    } else {
+        None
+    };
     let (protocol, route) = choose(&plane, recognised.as_ref(), peer)?;
 
-    let patience = Patience { connect: plane.settings.connect_timeout, retry: plane.settings.target_retry };
-    let Some(reached) = reach(shared, route, origin.source, patience).await else {
+    #[cfg(feature = "proxy-protocol")]
+    let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
+    #[cfg(not(feature = "proxy-protocol"))]
+    let mut first = First { bytes: received, ..First::default() };
+
+    let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
+    let Some(reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
         tracing::debug!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref());
     record.started(protocol, origin.source, reached.address, detail);
-
-    #[cfg(feature = "proxy-protocol")]
-    let (first, header) = match route.send_proxy {
-        None => (received, 0),
-        Some(version) => {
-            let mut first =
-                super::outbound::header(version, &origin, client, &tlvs).map_err(|_gone| Outcome::ClientGone)?;
-            let header = first.len();
-            first.append(&mut received);
-            (first, header)
-        }
-    };
-    #[cfg(not(feature = "proxy-protocol"))]
-    let (first, header) = (received, 0);
-    Ok(Ready { reached, first, header, idle: plane.settings.idle_timeout })
+    Ok(Ready { reached, first, timer, idle: settings.idle_timeout })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter
@@ -112,6 +109,7 @@ async fn prepare(
 async fn recognise(
     plane: &Plane,
     client: &mut TcpStream,
+    timer: &mut Timer,
     received: &mut Vec<u8>,
     deadline: Instant,
 ) -> Result<Option<Recognised>, Outcome> {
@@ -123,10 +121,10 @@ async fn recognise(
             Parse::NeedMore => {}
         }
         let room = MAX_RECEIVED.saturating_sub(received.len());
-        match timeout_at(deadline, scratch::read_into(client, received, room)).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0)) | Err(_) => return Ok(prober.settle()),
-            Ok(Err(_reset)) => return Err(Outcome::ClientGone),
+        match timer.limit(deadline, scratch::read_into(client, received, room)).await {
+            Some(Ok(1..)) => {}
+            Some(Ok(0)) | None => return Ok(prober.settle()),
+            Some(Err(_reset)) => return Err(Outcome::ClientGone),
         }
     }
 }

@@ -6,12 +6,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use rpxy_l4_proto::proxy_protocol::{Addresses, Decoded, Tlvs, decode};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpStream, time::Instant};
 
-use super::{Origin, scratch};
+use super::{Origin, scratch, timer::Timer};
 use crate::{config::model::ReceiveProxy, metrics::Outcome};
 
 /// Time for the whole header, from accept.
@@ -24,6 +21,7 @@ pub(super) async fn read_header(
     settings: &ReceiveProxy,
     client: &mut TcpStream,
     peer: SocketAddr,
+    timer: &mut Timer,
     received: &mut Vec<u8>,
 ) -> Result<(Origin, Tlvs), Outcome> {
     let address = peer.ip().to_canonical();
@@ -44,10 +42,10 @@ pub(super) async fn read_header(
             }
             Decoded::NeedMore => {}
         }
-        match timeout_at(deadline, scratch::read_into(client, received, MAX_HEADER)).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0)) | Err(_) => return Err(Outcome::ProxyIncomplete),
-            Ok(Err(_reset)) => return Err(Outcome::ClientGone),
+        match timer.limit(deadline, scratch::read_into(client, received, MAX_HEADER)).await {
+            Some(Ok(1..)) => {}
+            Some(Ok(0)) | None => return Err(Outcome::ProxyIncomplete),
+            Some(Err(_reset)) => return Err(Outcome::ClientGone),
         }
     }
 }

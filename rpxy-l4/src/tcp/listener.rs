@@ -1,10 +1,14 @@
 //! Accepting connections on one socket of one worker.
 
-use std::{future::Future, io, sync::Arc, time::Duration, time::Instant};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
 use tokio::{net::TcpListener, net::TcpStream, time::sleep};
 
-use super::{Shared, connection::serve, record::Record};
+use super::{
+    Shared,
+    connection::{Accepted, serve},
+    record::Record,
+};
 use crate::{metrics::Outcome, net};
 
 /// Pause when descriptors or memory ran out. The kernel keeps the waiting connections.
@@ -18,18 +22,18 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: impl Futur
         tokio::select! {
             biased;
             accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => admit(stream, &shared),
+                Ok((stream, peer)) => admit(stream, peer, &shared),
                 Err(error) => pause(&error, &shared).await,
             },
             () = &mut stop => break,
         }
     }
-    while let Some(Ok((stream, _peer))) = now_or_never(listener.accept()).await {
-        admit(stream, &shared);
+    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
+        admit(stream, peer, &shared);
     }
 }
 
-fn admit(stream: TcpStream, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     let plane = shared.plane.load_full();
     let max = plane.settings.max_connections.get();
     let Some(permit) = shared.active.acquire(max) else {
@@ -43,7 +47,7 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>) {
         return;
     };
     let record = Record::new(Arc::clone(shared), permit, plane.access_log_format);
-    tokio::spawn(serve(Arc::clone(shared), plane, stream, record));
+    tokio::spawn(serve(Arc::clone(shared), plane, Accepted { stream, peer }, record));
 }
 
 async fn pause(error: &io::Error, shared: &Shared) {

@@ -1,23 +1,33 @@
 //! The PROXY header in front of what a backend receives.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use rpxy_l4_proto::proxy_protocol::{Addresses, Tlvs, encode_v1, encode_v2};
 use tokio::net::TcpStream;
 
-use super::Origin;
-use crate::config::model::ProxyVersion;
+use super::{Origin, relay::First};
+use crate::{config::model::ProxyVersion, metrics::Outcome};
 
-/// The header for a connection from `origin`. TLVs that came in go on in v2; v1 has no place for them.
-pub(super) fn header(version: ProxyVersion, origin: &Origin, client: &TcpStream, tlvs: &Tlvs) -> io::Result<Vec<u8>> {
+/// What the backend gets first: a header for the connection from `origin`, if its rule wants one, and then what was
+/// `received`. TLVs that came in go on in v2; v1 has no place for them.
+pub(super) fn first(
+    version: Option<ProxyVersion>,
+    origin: &Origin,
+    client: &TcpStream,
+    tlvs: &Tlvs,
+    mut received: Vec<u8>,
+) -> Result<First, Outcome> {
+    let Some(version) = version else { return Ok(First { bytes: received, ..First::default() }) };
     let destination: SocketAddr = match origin.destination {
         Some(told) => told,
-        None => client.local_addr()?,
+        None => client.local_addr().map_err(|_gone| Outcome::ClientGone)?,
     };
-    let mut header = Vec::with_capacity(108);
+    let mut bytes = Vec::with_capacity(108 + received.len());
     match version {
-        ProxyVersion::V1 => encode_v1(origin.source, destination, &mut header),
-        ProxyVersion::V2 => encode_v2(&Addresses::Stream { source: origin.source, destination }, tlvs, &mut header),
+        ProxyVersion::V1 => encode_v1(origin.source, destination, &mut bytes),
+        ProxyVersion::V2 => encode_v2(&Addresses::Stream { source: origin.source, destination }, tlvs, &mut bytes),
     }
-    Ok(header)
+    let header = bytes.len();
+    bytes.append(&mut received);
+    Ok(First { bytes, header, sent: 0 })
 }

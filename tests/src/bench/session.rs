@@ -55,6 +55,7 @@ impl Plan {
                 candidates.push((candidate, what));
             }
         }
+        let load = std::fs::read_to_string("/proc/loadavg")?;
         let directory = tempfile::tempdir()?;
         let rig = Rig::new()?;
         let mut session =
@@ -62,7 +63,7 @@ impl Plan {
         let tables = session.workloads(&candidates);
         let memory = session.memory(&candidates);
 
-        let mut text = self.introduction(&candidates, &rig)?;
+        let mut text = self.introduction(&candidates, &rig, load.split_ascii_whitespace().next().unwrap_or("-"))?;
         for (workload, rows) in &tables {
             text += &format!("\n{}", report::table(*workload, rows));
         }
@@ -83,12 +84,12 @@ impl Plan {
         named(name) || !(named(MEMORY) || Workload::ALL.iter().any(|other| named(other.name())))
     }
 
-    fn introduction(&self, candidates: &[(Candidate, String)], rig: &Rig) -> anyhow::Result<String> {
+    fn introduction(&self, candidates: &[(Candidate, String)], rig: &Rig, load: &str) -> anyhow::Result<String> {
         let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
         let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
         let mut text = format!(
             "# TCP side by side\n\n\
-             Made by `{}` on {} × {}, Linux {}.\n\n\
+             Made by `{}` on {} × {}, Linux {}; load average before the start: {load}.\n\n\
              Client, gateway and backend are network namespaces on one machine, joined by veth pairs; the candidate \
              runs on the gateway and shares the processors with both ends of the load. Candidates alternate in \
              rounds; figures are medians over rounds, ratios are medians of the ratios of single rounds. Rate ratios \

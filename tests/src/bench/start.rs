@@ -21,6 +21,7 @@ pub struct Running<'rig> {
     /// Where clients connect to.
     pub target: SocketAddrV4,
     process: Option<Process>,
+    /// Held for its Drop.
     _nat: Option<Nat<'rig>>,
 }
 
@@ -29,14 +30,16 @@ impl Candidate {
     pub fn configuration(self, service: Service, connections: usize) -> String {
         let (front, back) = (Rig::front(self.index(), service), Rig::back(self.index(), service));
         let (address, port) = (front.ip(), front.port());
+        // Closing ones count too.
+        let allowed = connections + 100;
         match self {
             Self::Rpxy | Self::Baseline => format!(
                 "listen_port = {port}\nlisten_address_v4 = \"{address}\"\nworkers = {THREADS}\n\
-                 tcp_max_connections = 20000\ntcp_target = [\"{back}\"]\n"
+                 tcp_max_connections = {allowed}\ntcp_target = [\"{back}\"]\n"
             ),
             Self::RpxyRouted => format!(
                 "listen_port = {port}\nlisten_address_v4 = \"{address}\"\nworkers = {THREADS}\n\
-                 tcp_max_connections = 20000\n\n[protocols.web]\nprotocol = \"http\"\ntarget = [\"{back}\"]\n"
+                 tcp_max_connections = {allowed}\n\n[protocols.web]\nprotocol = \"http\"\ntarget = [\"{back}\"]\n"
             ),
             Self::Haproxy => {
                 // For bulk the best that it has: faster here than `splice-auto`, which does not always splice.
@@ -45,10 +48,9 @@ impl Candidate {
                     Service::Source => "    option splice-response\n",
                 };
                 format!(
-                    "global\n    nbthread {THREADS}\n    maxconn {}\n\ndefaults\n    mode tcp\n{option}    \
+                    "global\n    nbthread {THREADS}\n    maxconn {allowed}\n\ndefaults\n    mode tcp\n{option}    \
                      timeout connect 5s\n    timeout client 5m\n    timeout server 5m\n\nlisten bench\n    \
                      bind {front}\n    server backend {back}\n",
-                    connections + 100
                 )
             }
             // A worker may get more than its share of the connections, each of which takes two of its slots.
@@ -57,7 +59,7 @@ impl Candidate {
                  worker_processes {THREADS};\npid nginx.pid;\nerror_log stderr error;\n\
                  events {{ worker_connections {}; }}\nstream {{\n    access_log off;\n    server {{\n        \
                  listen {front} reuseport backlog=4096;\n        proxy_pass {back};\n    }}\n}}\n",
-                2 * connections + 100
+                2 * allowed
             ),
             Self::Sslh => format!("sslh-select -f -n -p {front} --http {back} --anyprot {back}\n"),
             Self::Splice | Self::Direct => String::new(),
@@ -127,8 +129,7 @@ impl Candidate {
             }
         };
         running.process = command.map(|mut command| Process::spawn(self.name(), &mut command)).transpose()?;
-        rig.until_it_answers(running.target)
-            .with_context(|| running.process.as_ref().map(Process::transcript).unwrap_or_default())?;
+        rig.until_it_answers(running.target).with_context(|| running.explain())?;
         Ok(running)
     }
 }
@@ -139,9 +140,10 @@ impl Running<'_> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// What the candidate has written so far, to explain a failure.
-    pub fn transcript(&self) -> String {
-        self.process.as_ref().map(Process::transcript).unwrap_or_default()
+    /// What the candidate has to say to a failure.
+    pub fn explain(&self) -> String {
+        let transcript = self.process.as_ref().map(Process::transcript).unwrap_or_default();
+        if transcript.is_empty() { "it wrote nothing".to_owned() } else { format!("it wrote:\n{transcript}but") }
     }
 }
 

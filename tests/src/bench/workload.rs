@@ -136,7 +136,7 @@ impl Workload {
         let running = candidate.start(rig, daemons, directory, service, 1000)?;
         let used = || running.pid().map(procfs::processor_time).transpose();
         let (proxy_before, machine_before) = (used()?, procfs::machine_time()?);
-        let sample = rig.drive(mode, running.target, connections, window).with_context(|| running.transcript())?;
+        let sample = rig.drive(mode, running.target, connections, window).with_context(|| running.explain())?;
         let (proxy_after, machine_after) = (used()?, procfs::machine_time()?);
 
         let all = sample.all_operations as f64;
@@ -169,7 +169,7 @@ impl Memory {
         let running = candidate.start(rig, daemons, directory, Service::Echo, connections)?;
         let pid = running.pid().context("the kernel has no process to look at")?;
         let before = procfs::memory(pid)?;
-        let _held = rig.hold(running.target, connections).with_context(|| running.transcript())?;
+        let _held = rig.hold(running.target, connections).with_context(|| running.explain())?;
         pause(SETTLE);
         Ok(Self { connections, before, with: procfs::memory(pid)? })
     }

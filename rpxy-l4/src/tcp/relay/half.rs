@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    First,
     pipe::{Moved, Piped},
     scratch,
 };
@@ -54,10 +55,15 @@ pub(super) enum Broken {
 }
 
 impl Half {
-    /// A half whose sink first gets `bytes`, of which `uncounted` are not payload.
-    pub(super) fn starting_with(bytes: Vec<u8>, uncounted: usize) -> Self {
-        let state = if bytes.is_empty() { State::Copy } else { State::Stalled { rest: bytes, at: 0 } };
-        Self { state, full: 0, uncounted }
+    /// A half whose sink first gets what is left of `first`.
+    pub(super) fn starting_with(first: First, moved: &mut u64) -> Self {
+        let First { bytes, header, sent } = first;
+        let mut half = Self { uncounted: header, ..Self::default() };
+        half.count(sent, moved);
+        if sent < bytes.len() {
+            half.state = State::Stalled { rest: bytes, at: sent };
+        }
+        half
     }
 
     /// From now on reads and throws away.
@@ -65,18 +71,23 @@ impl Half {
         self.state = State::Discard;
     }
 
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
     pub(super) fn is_discarding(&self) -> bool {
         matches!(self.state, State::Discard)
     }
 
     /// Moves what can be moved now and adds it to `moved`. Ready once the source has ended and everything, including
-    /// its end, was passed on.
+    /// its end, was passed on. The `last` half leaves telling the end to the close that follows.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut TcpStream,
         sink: &mut TcpStream,
         moved: &mut u64,
+        last: bool,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..ROUNDS {
             let ended = match &mut self.state {
@@ -105,6 +116,9 @@ impl Half {
             };
             if ended {
                 self.state = State::Done;
+                if last {
+                    return Poll::Ready(Ok(()));
+                }
                 // A sink that is gone already has nothing to be told.
                 drop(ready!(Pin::new(&mut *sink).poll_shutdown(cx)));
                 return Poll::Ready(Ok(()));

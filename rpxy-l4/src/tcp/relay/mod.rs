@@ -17,12 +17,26 @@ use std::{
 use half::{Broken, Half};
 use tokio::net::TcpStream;
 
-use super::{record::Traffic, scratch, timer::IdleTimer};
-use crate::metrics::Outcome;
+use super::{
+    record::Traffic,
+    scratch,
+    timer::{Age, Event, Timer},
+};
+use crate::{metrics::Outcome, net};
 
 /// How long a client's late bytes are taken and thrown away after a backend answered and left without reading all of
 /// them. Closing at once would reset the connection and could destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What a backend gets before anything else: our PROXY header and what was read from the client.
+#[derive(Debug, Default)]
+pub(super) struct First {
+    pub(super) bytes: Vec<u8>,
+    /// How many of them are the header, which is not the client's payload.
+    pub(super) header: usize,
+    /// How many were sent already.
+    pub(super) sent: usize,
+}
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -47,34 +61,36 @@ pub(super) struct Relay<'a> {
     traffic: &'a mut Traffic,
     up: Half,
     down: Half,
-    idle: Option<IdleTimer>,
+    age: Age,
     lingering: bool,
 }
 
 impl<'a> Relay<'a> {
-    /// Relays between `client` and `backend`. `first` goes to the backend before anything else; `header` bytes of it
-    /// are not the client's payload. A connection that is `idle` for that long is ended.
+    /// Relays between `client` and `backend`. What is left of `first` goes to the backend before anything else. A
+    /// connection that is `idle` for that long is ended.
     pub(super) fn new(
         client: &'a mut TcpStream,
         backend: &'a mut TcpStream,
         traffic: &'a mut Traffic,
-        first: Vec<u8>,
-        header: usize,
+        first: First,
+        timer: Timer,
         idle: Option<Duration>,
     ) -> Self {
-        let up = Half::starting_with(first, header);
-        Self { client, backend, traffic, up, down: Half::default(), idle: idle.map(IdleTimer::new), lingering: false }
+        let up = Half::starting_with(first, &mut traffic.up);
+        let age = Age::new(timer, idle);
+        Self { client, backend, traffic, up, down: Half::default(), age, lingering: false }
     }
 
     fn poll_halves(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.up.poll(cx, self.client, self.backend, &mut self.traffic.up);
+        let up = self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, self.down.is_done());
         match up {
             Poll::Ready(Err(Broken::Source)) => return broken(Outcome::ClientReset, Reset::Backend),
             // The backend takes no more, but may have answered: what it said still has to reach the client.
             Poll::Ready(Err(Broken::Sink)) => self.up.discard(),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down) {
+        let last = self.up.is_done();
+        match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down, last) {
             Poll::Ready(Err(Broken::Source)) => return broken(Outcome::BackendReset, Reset::Client),
             Poll::Ready(Err(Broken::Sink)) => return broken(Outcome::ClientReset, Reset::Backend),
             Poll::Ready(Ok(())) => {}
@@ -84,9 +100,9 @@ impl<'a> Relay<'a> {
             // The backend is through; the client may still be sending what nobody wants.
             if !self.lingering {
                 self.lingering = true;
-                self.idle = Some(IdleTimer::new(LINGER));
+                self.age.limit_idle(LINGER);
             }
-            return match self.up.poll(cx, self.client, self.backend, &mut self.traffic.up) {
+            return match self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, true) {
                 Poll::Ready(_) => closed(),
                 Poll::Pending => Poll::Pending,
             };
@@ -104,13 +120,15 @@ impl Future for Relay<'_> {
         if let Poll::Ready(end) = this.poll_halves(cx) {
             return Poll::Ready(end);
         }
-        if let Some(idle) = &mut this.idle {
-            if before != (this.traffic.up, this.traffic.down) {
-                idle.note();
-            }
-            if idle.poll_idle(cx).is_ready() {
-                let outcome = if this.lingering { Outcome::Closed } else { Outcome::Idle };
-                return Poll::Ready(End { outcome, reset: None });
+        if before != (this.traffic.up, this.traffic.down) {
+            this.age.note();
+        }
+        while let Poll::Ready(event) = this.age.poll(cx) {
+            match event {
+                // Most connections are gone by now; keepalive is for those that stay.
+                Event::Grown => net::keep_alive(this.backend),
+                Event::Idle if this.lingering => return closed(),
+                Event::Idle => return Poll::Ready(End { outcome: Outcome::Idle, reset: None }),
             }
         }
         Poll::Pending
