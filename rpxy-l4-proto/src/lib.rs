@@ -15,7 +15,8 @@ pub mod proxy_protocol;
 mod reader;
 pub mod socks5;
 pub mod ssh;
-#[cfg(test)]
+#[cfg(any(test, feature = "properties"))]
+#[expect(clippy::unwrap_used, reason = "a test input that cannot be built must stop whoever asks for it")]
 mod testing;
 pub mod tls;
 

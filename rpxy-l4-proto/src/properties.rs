@@ -180,3 +180,9 @@ fn encode(header: &Header) -> Vec<u8> {
 
 #[cfg(test)]
 mod corpus;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "made of constants: a seed that cannot be built must stop the test or the example that asks for it"
+)]
+pub mod seeds;

@@ -1,4 +1,5 @@
-//! What the tests of several parsers share: bytes from text, and length-prefixed vectors.
+//! What the tests of several parsers and the seeds of the fuzz targets share: bytes from text, length-prefixed
+//! vectors, hellos and records.
 
 /// Bytes from hexadecimal digits; everything else in the text is a separator.
 pub(crate) fn hex(text: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@ use clap::Parser;
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP.
 #[derive(Debug, Parser)]
-#[command(name = "rpxy-l4", version, about)]
+#[command(name = "rpxy-l4", version)]
 pub struct Cli {
     /// Configuration file path like ./config.toml
     #[arg(short, long, value_name = "FILE")]

@@ -3,7 +3,7 @@
 //! One public port serves several protocols; each is recognised from its first bytes and sent to its own backends.
 //! This library is the daemon; the binary of the same name only parses arguments and calls [`supervise::run`].
 //! ARCHITECTURE.md at the top of the repository has the map of the modules and the rules that hold between them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod config;

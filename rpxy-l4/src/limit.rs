@@ -79,6 +79,45 @@ impl Seldom {
     }
 }
 
+/// File descriptors or memory ran out: nothing new is begun for a moment, so that what was accepted gets what it needs.
+#[derive(Debug)]
+pub struct Shortage {
+    started: Instant,
+    /// Milliseconds since `started`.
+    until: AtomicU64,
+    said: Seldom,
+}
+
+impl Shortage {
+    /// How long one shortage holds up new work. It is short: descriptors come back whenever a connection ends.
+    pub const PAUSE: Duration = Duration::from_millis(100);
+
+    /// No shortage; one is spoken of at most once per `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { started: Instant::now(), until: AtomicU64::new(0), said: Seldom::new(interval) }
+    }
+
+    /// `error` said that something ran out at `now`.
+    pub fn noted(&self, error: &std::io::Error, now: Instant) {
+        let until = millis(now.saturating_duration_since(self.started).saturating_add(Self::PAUSE));
+        self.until.fetch_max(until, Ordering::Relaxed);
+        if let Some(withheld) = self.said.speak(now) {
+            tracing::warn!(
+                "accepting pauses: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
+                 tcp_max_connections ({withheld} more not shown)"
+            );
+        }
+    }
+
+    /// How much longer to begin nothing new; `None` when all is well.
+    #[must_use]
+    pub fn pause(&self, now: Instant) -> Option<Duration> {
+        let until = Duration::from_millis(self.until.load(Ordering::Relaxed));
+        until.checked_sub(now.saturating_duration_since(self.started)).filter(|left| !left.is_zero())
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -100,6 +139,17 @@ mod tests {
         assert!(gauge.acquire(1).is_none(), "a lowered limit holds for the next one");
         drop((second, third));
         assert_eq!(gauge.count(), 0);
+    }
+
+    #[test]
+    fn a_shortage_pauses_for_a_moment() {
+        let shortage = Shortage::new(Duration::from_secs(10));
+        let at = |millis| shortage.started + Duration::from_millis(millis);
+        assert_eq!(shortage.pause(at(0)), None);
+        shortage.noted(&std::io::Error::other("too many open files"), at(1000));
+        assert_eq!(shortage.pause(at(1000)), Some(Shortage::PAUSE));
+        assert_eq!(shortage.pause(at(1040)), Some(Duration::from_millis(60)));
+        assert_eq!(shortage.pause(at(1100)), None);
     }
 
     #[test]

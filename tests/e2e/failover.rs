@@ -68,12 +68,33 @@ fn a_first_target_that_comes_back_is_used_again() {
     let [first, second, _] = BACKENDS_V4;
     let one = Server::tagged(&net.backend, (first, 7000), "one");
     let _two = Server::tagged(&net.backend, (second, 7000), "two");
-    let _daemon = start(&net, &[&format!("{first}:7000"), &format!("{second}:7000")]);
+    let daemon = start(&net, &[&format!("{first}:7000"), &format!("{second}:7000")]);
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"));
     drop(one);
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+    daemon.wait_for(0, "cannot be reached");
     let _one = Server::tagged(&net.backend, (first, 7000), "one");
     wait::until("the first target is used", || (reached_by(&net, b"x").as_deref() == Some("one")).then_some(()));
+    daemon.wait_for(0, "can be reached again");
+}
+
+#[test]
+fn a_target_that_failed_is_tried_last_for_its_time() {
+    let Some(net) = Topology::or_skip() else { return };
+    let [first, second, _] = BACKENDS_V4;
+    let two = Server::tagged(&net.backend, (second, 7000), "two");
+    let config = format!(
+        "listen_port = {PORT}\ntcp_target_retry = \"1h\"\ntcp_target = [\"{first}:7000\", \"{second}:7000\"]\n"
+    );
+    let _daemon = Daemon::builder(&config).allow("cannot be reached").start(&net.gateway);
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+    let _one = Server::tagged(&net.backend, (first, 7000), "one");
+    for _ in 0..5 {
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"), "the first is not due yet");
+    }
+    // Last is not never.
+    drop(two);
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"));
 }
 
 #[test]

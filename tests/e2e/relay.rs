@@ -174,6 +174,32 @@ fn an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone() {
 }
 
 #[test]
+fn an_early_answer_is_not_lost_to_the_rest_of_the_request() {
+    // A server may refuse an upload and leave without reading it.
+    let Some(net) = Topology::or_skip() else { return };
+    let answer = Flow { seed: 5, length: 400_000 };
+    let _server = Server::start(&net.backend, at(7000), move |stream, _| {
+        answer.write(stream).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        // Time for the answer to leave this host: closing with unread bytes throws away what has not left.
+        wait::pause(Duration::from_millis(300));
+    });
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    let stream = socket::dial(&net.client, front());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Ends with an error when the proxy closes, which is right.
+            let _cut_short = (&stream).write_all(&vec![1; 16 << 20]);
+        });
+        // A client that first sends, then reads.
+        wait::pause(Duration::from_millis(800));
+        answer.verify(&stream).unwrap();
+        // A reset may already have closed both directions.
+        let _closed = stream.shutdown(Shutdown::Both);
+    });
+}
+
+#[test]
 fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let Some(net) = Topology::or_skip() else { return };
     // Sends nothing, and keeps its side open after the client has finished.

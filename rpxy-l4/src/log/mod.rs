@@ -40,6 +40,9 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
+    /// The writing thread cannot be started.
+    #[error("cannot start the log's thread: {0}")]
+    Thread(io::Error),
     /// `RUST_LOG` does not parse.
     #[error("RUST_LOG: {0} (use a level such as info, or directives such as warn,rpxy_l4::tcp=debug)")]
     Filter(String),
@@ -72,7 +75,7 @@ pub fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
         directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (system, access, guards) = match directory {
         None => {
-            let (sink, guard) = Sink::stdout();
+            let (sink, guard) = Sink::stdout().map_err(LogError::Thread)?;
             (sink.clone(), AccessLog::among_system_lines(sink, ansi), vec![guard])
         }
         Some(directory) => {

@@ -43,10 +43,12 @@ pub enum Outcome {
     ClientGone,
     /// The daemon stopped first.
     Drained,
+    /// A bug: the connection's task panicked.
+    InternalError,
 }
 
 impl Outcome {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -60,6 +62,7 @@ impl Outcome {
         Self::Unreachable,
         Self::ClientGone,
         Self::Drained,
+        Self::InternalError,
     ];
 
     /// The outcome as logs write it.
@@ -79,6 +82,7 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
+            Self::InternalError => "internal_error",
         }
     }
 }

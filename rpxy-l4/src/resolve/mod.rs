@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -25,6 +25,8 @@ use system::System;
 
 /// One whole lookup, all servers and families included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer is used at least this long, whatever its TTL and the configured bounds: one lookup a second is enough.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// First wait after a failed lookup; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after a failed lookup.
@@ -41,7 +43,7 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Shared {
     names: Mutex<HashMap<Arc<str>, Weak<Name>>>,
-    bounds: ArcSwap<Dns>,
+    bounds: watch::Sender<Dns>,
     system: System,
     runtime: Handle,
     metrics: Arc<Metrics>,
@@ -62,13 +64,13 @@ impl Resolver {
     #[must_use]
     pub fn new(runtime: Handle, bounds: Dns, metrics: Arc<Metrics>) -> Self {
         let system = System::new(&runtime);
-        let bounds = ArcSwap::from_pointee(bounds);
+        let bounds = watch::Sender::new(bounds);
         Self { shared: Arc::new(Shared { names: Mutex::default(), bounds, system, runtime, metrics }) }
     }
 
-    /// Changes how long answers are used, from their next renewal on.
+    /// Changes how long answers are used; where that is a change, all names are looked up again.
     pub fn set_bounds(&self, bounds: Dns) {
-        self.shared.bounds.store(Arc::new(bounds));
+        self.shared.bounds.send_if_modified(|held| std::mem::replace(held, bounds) != bounds);
     }
 
     /// The entry of `name`; a new one starts to resolve at once.
@@ -138,6 +140,7 @@ impl Drop for Name {
 async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>) {
     let mut failures = 0_u32;
     let mut system_changed = shared.system.changes();
+    let mut bounds_changed = shared.bounds.subscribe();
     loop {
         let Some(name) = entry.upgrade().map(|entry| Arc::clone(&entry.name)) else { return };
         system_changed.mark_unchanged();
@@ -150,8 +153,8 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
                 }
                 failures = 0;
                 accept(&entry, addresses);
-                let bounds = shared.bounds.load();
-                ttl.unwrap_or(bounds.min_ttl).clamp(bounds.min_ttl, bounds.max_ttl)
+                let bounds = *bounds_changed.borrow_and_update();
+                ttl.unwrap_or(bounds.min_ttl).clamp(bounds.min_ttl, bounds.max_ttl).max(SHORTEST)
             }
             Err(reason) => {
                 shared.metrics.dns_failed();
@@ -174,6 +177,7 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
             // Somebody needs an address that is missing: look again soon, but not for each of them.
             () = wanted.notified() => sleep(RETRY_MIN.min(wait)).await,
             _ = system_changed.changed() => {}
+            _ = bounds_changed.changed() => {}
         }
     }
 }

@@ -5,7 +5,6 @@
 //! clients that it gains or had.
 
 use std::{
-    cmp::Ordering,
     hash::Hasher,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -17,7 +16,7 @@ use std::{
 
 use siphasher::sip::SipHasher13;
 
-use super::health::{Health, Targets};
+use super::health::{Health, State, Targets};
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
     resolve::{Name, Resolver},
@@ -103,11 +102,27 @@ impl Group {
         if self.endpoints.len() == 1 {
             return tried.0.is_empty().then_some(0);
         }
-        [(true, false), (true, true), (false, false), (false, true)].into_iter().find_map(|(up, backup)| {
+        let mut up: Vec<bool> =
+            self.endpoints.iter().map(|endpoint| endpoint.health.state(now) != State::Down).collect();
+        loop {
+            let index = self.pick_by_class(client, random, &up, tried)?;
+            let health = &self.endpoints.get(index)?.health;
+            // A target that is due counts as up for the one connection that finds out.
+            let mine = health.state(now) != State::Due || health.claim(now);
+            match up.get_mut(index) {
+                Some(up) if *up && !mine => *up = false,
+                _ => return Some(index),
+            }
+        }
+    }
+
+    fn pick_by_class(&self, client: SocketAddr, random: u64, up: &[bool], tried: &Tried) -> Option<usize> {
+        [(true, false), (true, true), (false, false), (false, true)].into_iter().find_map(|(wanted, backup)| {
             let eligible = |index: &usize| {
-                self.endpoints.get(*index).is_some_and(|endpoint| {
-                    endpoint.target.backup == backup && endpoint.health.is_up(now) == up && !tried.0.contains(index)
-                })
+                let same = |endpoint: &Endpoint| endpoint.target.backup == backup;
+                self.endpoints.get(*index).is_some_and(same)
+                    && up.get(*index) == Some(&wanted)
+                    && !tried.0.contains(index)
             };
             self.pick_among(client, random, eligible)
         })
@@ -122,11 +137,12 @@ impl Group {
             Balance::SourceIp | Balance::SourceSocket => {
                 let port = if self.balance == Balance::SourceIp { 0 } else { client.port() };
                 let client = hash(&[&octets(client.ip()), &port.to_be_bytes()]);
-                let score = |index: usize| {
+                let scored = among.map(|index| {
                     let target = self.endpoints.get(index).map_or(0, |endpoint| endpoint.hash);
-                    score(hash(&[&client.to_be_bytes(), &target.to_be_bytes()]), weight(index))
-                };
-                among.max_by(|a, b| score(*a).partial_cmp(&score(*b)).unwrap_or(Ordering::Equal).then(b.cmp(a)))
+                    (score(hash(&[&client.to_be_bytes(), &target.to_be_bytes()]), weight(index)), index)
+                });
+                // Of equals the first.
+                scored.max_by(|(a, i), (b, j)| a.total_cmp(b).then(j.cmp(i))).map(|(_, index)| index)
             }
             Balance::Random => {
                 let sum: u64 = (0..self.endpoints.len()).filter(|index| eligible(index)).map(weight).sum();
@@ -164,6 +180,9 @@ impl Group {
     #[must_use]
     pub fn order(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
         let mut ordered = addresses.to_vec();
+        if ordered.len() == 1 {
+            return ordered;
+        }
         match self.balance {
             Balance::None => {}
             Balance::SourceIp | Balance::SourceSocket => {

@@ -90,8 +90,18 @@ fn fallback_order() {
         }
         assert_eq!(order, [2, 4, 3, 1], "{balance:?}: up, backup up, down, backup down");
         let later = NOW + RETRY;
-        assert!(group.endpoints()[2].health.is_up(later), "{balance:?}: in turn again after the retry interval");
+        let state = group.endpoints()[2].health.state(later);
+        assert_eq!(state, State::Due, "{balance:?}: in turn again after the retry interval");
     }
+}
+
+#[test]
+fn only_one_connection_tries_a_target_that_is_due() {
+    let group = group(Balance::None, &["1", "2"]);
+    group.endpoints()[0].health.failed(NOW, RETRY);
+    let later = NOW + RETRY;
+    let picks: Vec<_> = (0..4).map(|n| group.pick(client(n), 0, later, &Tried::default()).unwrap()).collect();
+    assert_eq!(picks, [0, 1, 1, 1]);
 }
 
 #[test]

@@ -1,51 +1,97 @@
 //! What is known of a target beyond one configuration: connections it has, and when it last could not be reached.
 //!
 //! Health is passive. A target that refused or did not answer is tried last for `tcp_target_retry`; then one
-//! connection finds out. State is kept by target across reloads.
+//! connection, and only one, finds out. State is kept by target across reloads.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use crate::config::model::{Host, Target};
 
-/// State of one target, shared by all groups that name it.
+/// How often the log speaks of the same target's failures.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// State of one target, shared by all groups that name it. Times are the daemon's uptime in milliseconds.
 #[derive(Debug, Default)]
 pub struct Health {
     active: AtomicU32,
-    /// Milliseconds on the daemon's clock until which the target is tried last.
+    /// Until when the target is tried last; 0 when it is up.
     down_until: AtomicU64,
+    /// How long it is down after a failure.
+    retry: AtomicU64,
+    /// Before which its failures are not spoken of again.
+    quiet_until: AtomicU64,
+    /// Whether the log has called it down.
+    said_down: AtomicBool,
+}
+
+/// Whether a target may be tried in its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It was reached the last time, or never tried.
+    Up,
+    /// It failed, and it is time that one connection tries again: see [`Health::claim`].
+    Due,
+    /// It failed not long ago.
+    Down,
 }
 
 impl Health {
-    /// Connections to the target now.
+    /// Connections to the target now, those being established included.
     #[must_use]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Whether the target may be tried in its turn at `now` (time since the daemon's start).
+    /// The state at `now` (time since the daemon's start).
     #[must_use]
-    pub fn is_up(&self, now: Duration) -> bool {
+    pub fn state(&self, now: Duration) -> State {
+        match self.down_until.load(Ordering::Relaxed) {
+            0 => State::Up,
+            until if until <= millis(now) => State::Due,
+            _ => State::Down,
+        }
+    }
+
+    /// Takes the one try that is due at `now`; false when somebody else has it.
+    #[must_use]
+    pub fn claim(&self, now: Duration) -> bool {
         let until = self.down_until.load(Ordering::Relaxed);
-        until == 0 || until <= millis(now)
+        let next = millis(now).saturating_add(self.retry.load(Ordering::Relaxed)).max(1);
+        until <= millis(now)
+            && self.down_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The target could not be reached at `now`; returns whether this is news.
+    /// The target could not be reached at `now`; returns whether the log should say so.
     pub fn failed(&self, now: Duration, retry: Duration) -> bool {
-        let until = millis(now.saturating_add(retry)).max(1);
-        self.down_until.swap(until, Ordering::Relaxed) == 0
+        self.retry.store(millis(retry), Ordering::Relaxed);
+        self.down_until.store(millis(now.saturating_add(retry)).max(1), Ordering::Relaxed);
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+        let speak = quiet_until <= millis(now)
+            && self
+                .quiet_until
+                .compare_exchange(quiet_until, millis(now + SAY_AGAIN), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if speak {
+            self.said_down.store(true, Ordering::Relaxed);
+        }
+        speak
     }
 
-    /// The target was reached; returns whether this is news.
+    /// The target was reached; returns whether the log should say so.
     pub fn reached(&self) -> bool {
         // Read first: this runs for every connection, and a store would bounce the cache line between workers.
-        self.down_until.load(Ordering::Relaxed) != 0 && self.down_until.swap(0, Ordering::Relaxed) != 0
+        if self.down_until.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.down_until.store(0, Ordering::Relaxed);
+        self.said_down.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -101,18 +147,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_target_is_down_for_the_retry_interval_and_news_only_once() {
+    fn a_failed_target_is_tried_again_by_one() {
         let health = Health::default();
         let at = Duration::from_secs;
-        assert!(health.is_up(at(0)));
-        assert!(!health.reached(), "it was up all along");
-        assert!(health.failed(at(5), at(10)));
-        assert!(!health.failed(at(6), at(10)), "still down, no news");
-        assert!(!health.is_up(at(15)));
-        assert!(health.is_up(at(16)));
-        assert!(health.reached());
-        assert!(!health.reached());
-        assert!(health.is_up(at(7)));
+        assert_eq!(health.state(at(0)), State::Up);
+        health.failed(at(5), at(10));
+        assert_eq!(health.state(at(14)), State::Down);
+        assert_eq!(health.state(at(15)), State::Due);
+        assert!(health.claim(at(15)));
+        assert!(!health.claim(at(15)), "the try is taken");
+        assert_eq!(health.state(at(16)), State::Down, "for the others");
+        assert_eq!(health.state(at(25)), State::Due, "the one that tried never told");
+        health.reached();
+        assert_eq!(health.state(at(25)), State::Up);
+    }
+
+    #[test]
+    fn a_flapping_target_is_spoken_of_seldom() {
+        let health = Health::default();
+        let mut said = (0, 0);
+        for second in 0..120 {
+            said.0 += u32::from(health.failed(Duration::from_secs(second), Duration::from_secs(1)));
+            said.1 += u32::from(health.reached());
+        }
+        assert_eq!(said, (2, 2));
+        assert!(!health.reached(), "it was up already");
     }
 
     #[test]

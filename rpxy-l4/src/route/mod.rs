@@ -6,6 +6,6 @@ mod names;
 mod table;
 
 pub use balance::{Endpoint, Group, Tried};
-pub use health::{Busy, Health, Targets};
+pub use health::{Busy, Health, State, Targets};
 pub use names::{Conditions, NameTable};
 pub use table::{Protocol, Route, TcpRoutes};

@@ -53,8 +53,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
         tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
     }
     let Some(config) = first_config(cli, &mut watch, &mut signals).await? else { return Ok(()) };
-    let files = net::raise_open_files_limit();
-    warn_of_few_descriptors(&config, files);
+    warn_of_few_resources(&config);
     warn_of_what_is_not_served(&config);
 
     let metrics = Metrics::new();
@@ -69,7 +68,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
     let mut daemon =
         Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, listeners, scrape: None };
-    daemon.serve_metrics().await?;
+    daemon.serve_metrics()?;
     tracing::info!("ready: {}", daemon.summary());
 
     loop {
@@ -136,15 +135,19 @@ fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// A relayed connection takes two descriptors, a bulk transfer four to six.
-fn warn_of_few_descriptors(config: &Config, limit: Option<u64>) {
+/// Says what the machine will not give as configured.
+fn warn_of_few_resources(config: &Config) {
+    // A relayed connection takes two descriptors, a bulk transfer some more.
     let needed = u64::from(config.tcp.max_connections.get()) * 2 + 64;
-    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+    if let Some(limit) = net::raise_open_files_limit().filter(|limit| *limit < needed) {
         tracing::warn!(
             "tcp_max_connections = {} needs {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, ulimit -n) \
              or accepting will pause when they run out",
             config.tcp.max_connections
         );
+    }
+    if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
+        tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
     }
 }
 

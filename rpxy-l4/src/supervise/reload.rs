@@ -9,11 +9,14 @@ use super::{listeners, listeners::Listeners};
 use crate::{
     config::{self, model::Config},
     metrics::{self, Metrics, Reload},
+    net,
     resolve::Resolver,
     route::Targets,
     tcp,
 };
 
+/// Scrapers are few.
+const METRICS_BACKLOG: u32 = 16;
 /// How long a reload waits for the addresses of names that are new.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -53,17 +56,23 @@ impl Daemon {
             return Ok(Reload::Unchanged);
         }
         let plane = tcp::Plane::new(&config, &self.targets, &self.resolver);
+        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
+        let scrape = if config.metrics_listen == self.config.metrics_listen {
+            None
+        } else {
+            let ours = self.config.metrics_listen.map(|held| held.port());
+            Some(bind_metrics(&config, ours)?)
+        };
+        // Last, and without a pause until they are taken over: these sockets get connections from now on.
         let wanted = listeners::wanted(&config, plane.has_destination())?;
         let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
-        let scrape =
-            if config.metrics_listen == self.config.metrics_listen { None } else { Some(bind_metrics(&config).await?) };
-        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
 
         // Nothing below can fail.
         if config.workers != self.config.workers {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
         super::warn_of_what_is_not_served(&config);
+        super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
         self.shared.plane.store(Arc::new(plane));
         self.listeners.apply(plan);
@@ -75,8 +84,8 @@ impl Daemon {
     }
 
     /// Starts the metrics endpoint, if the configuration has one.
-    pub(super) async fn serve_metrics(&mut self) -> Result<()> {
-        let listener = bind_metrics(&self.config).await?;
+    pub(super) fn serve_metrics(&mut self) -> Result<()> {
+        let listener = bind_metrics(&self.config, None)?;
         self.scrape(listener);
         Ok(())
     }
@@ -96,12 +105,14 @@ impl Daemon {
     }
 }
 
-async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>> {
-    match config.metrics_listen {
-        None => Ok(None),
-        Some(address) => {
-            let bound = TcpListener::bind(address).await;
-            bound.map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
+/// Binds the metrics endpoint. `ours` is the port that it has now: a wildcard and a single address of one port overlap.
+fn bind_metrics(config: &Config, ours: Option<u16>) -> Result<Option<TcpListener>> {
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    let bind = || {
+        if ours != Some(address.port()) {
+            net::tcp_port_is_free(address)?;
         }
-    }
+        TcpListener::from_std(net::tcp_listener(address, METRICS_BACKLOG)?)
+    };
+    bind().map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
 }

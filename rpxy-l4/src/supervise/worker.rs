@@ -71,7 +71,7 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<W
 }
 
 /// The listening sockets of a worker, each with what stops accepting on it when dropped.
-type Open = HashMap<SocketAddr, (Arc<std::net::TcpListener>, oneshot::Sender<()>)>;
+type Open = HashMap<SocketAddr, (Arc<TcpListener>, oneshot::Sender<()>)>;
 
 /// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
 async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
@@ -95,7 +95,7 @@ fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
         Command::Backlog(address, backlog) => {
-            if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(socket, backlog)) {
+            if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(&**socket, backlog)) {
                 tracing::error!("cannot change the backlog of {address}: {error}");
             }
         }
@@ -106,9 +106,10 @@ fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
 fn listen(
     socket: std::net::TcpListener,
     shared: &Arc<tcp::Shared>,
-) -> io::Result<(Arc<std::net::TcpListener>, oneshot::Sender<()>)> {
-    let listener = TcpListener::from_std(socket.try_clone()?)?;
+) -> io::Result<(Arc<TcpListener>, oneshot::Sender<()>)> {
+    let listener = Arc::new(TcpListener::from_std(socket)?);
     let (stop, stopped) = oneshot::channel();
-    tokio::spawn(tcp::accept(listener, Arc::clone(shared), async move { drop(stopped.await) }));
-    Ok((Arc::new(socket), stop))
+    let accepting = tcp::accept(Arc::clone(&listener), Arc::clone(shared), async move { drop(stopped.await) });
+    tokio::spawn(accepting);
+    Ok((listener, stop))
 }

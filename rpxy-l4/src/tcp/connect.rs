@@ -16,12 +16,16 @@ use tokio::{
 
 use super::{Shared, relay::First, timer::Timer};
 use crate::{
+    limit::Shortage,
     net,
     route::{Busy, Endpoint, Route, Tried},
 };
 
 /// Head start of one address over the next (RFC 8305 section 5, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Attempts for one connection at a time; a name may have many addresses, and each attempt takes a descriptor.
+const MOST_AT_ONCE: usize = 4;
 
 /// One address being tried.
 type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
@@ -55,8 +59,11 @@ pub(super) async fn reach(
     let group = &route.group;
     let mut tried = Tried::default();
     let mut random = shared.random();
+    let give_up = Instant::now() + patience.connect;
     while let Some(index) = group.pick(client, random, shared.uptime(), &tried) {
         let endpoint = group.endpoint(index)?;
+        // Counted from now on, so that a burst does not all see the same few connections.
+        let busy = Busy::new(&endpoint.health);
         let result = match endpoint.target.literal() {
             Some(address) => start(address, patience.connect, timer, first).await.map(|stream| (stream, address)),
             None => match candidates(route, endpoint, client, random, patience.connect).await {
@@ -72,19 +79,19 @@ pub(super) async fn reach(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Some(Reached { stream, address, busy: Busy::new(&endpoint.health) });
+                return Some(Reached { stream, address, busy });
             }
             Err(error) => {
                 shared.metrics.tcp_connect_failed();
-                // What is short here says nothing of the target.
-                let ours = net::is_exhaustion(&error) || error.kind() == io::ErrorKind::AddrNotAvailable;
-                if ours {
-                    if let Some(withheld) = shared.said_exhausted.speak(std::time::Instant::now()) {
-                        tracing::warn!(
-                            "cannot open a connection to {}: {error} ({withheld} more not shown)",
-                            endpoint.target
-                        );
+                // What is short here says nothing of the target, and comes back.
+                if net::is_exhaustion(&error) {
+                    shared.shortage.noted(&error, std::time::Instant::now());
+                    if Instant::now() < give_up {
+                        sleep(Shortage::PAUSE).await;
+                        continue;
                     }
+                } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+                    tracing::debug!("{}: {error}", endpoint.target);
                 } else if endpoint.health.failed(shared.uptime(), patience.retry) {
                     tracing::warn!(
                         "{} cannot be reached: {error}; tried last for {:?}",
@@ -127,6 +134,7 @@ async fn start(address: SocketAddr, patience: Duration, timer: &mut Timer, first
         timer.limit(deadline, stream.writable()).await.unwrap_or_else(|| Err(silent()))?;
         let sent = if first.bytes.is_empty() { established(&stream) } else { stream.try_write(&first.bytes) };
         match sent {
+            Ok(_) if net::is_connected_to_itself(&stream, address) => return Err(refused()),
             Ok(n) => {
                 first.sent = n;
                 return Ok(stream);
@@ -144,13 +152,15 @@ async fn race(addresses: &[SocketAddr], patience: Duration) -> io::Result<(TcpSt
     let mut running: Vec<Attempt> = Vec::new();
     let mut last_error = timed_out("no address to connect to");
     loop {
-        if let Some(address) = waiting.next() {
+        if running.len() < MOST_AT_ONCE
+            && let Some(address) = waiting.next()
+        {
             running.push(Box::pin(async move {
                 let stream = limited(connect(address), patience).await?;
                 Ok((stream, address))
             }));
         }
-        let more = waiting.len() > 0;
+        let more = waiting.len() > 0 && running.len() < MOST_AT_ONCE;
         tokio::select! {
             result = std::future::poll_fn(|cx| poll_any(&mut running, cx)), if !running.is_empty() => match result {
                 Ok(winner) => return Ok(winner),
@@ -182,7 +192,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
     stream.writable().await?;
     established(&stream)?;
-    Ok(stream)
+    if net::is_connected_to_itself(&stream, address) { Err(refused()) } else { Ok(stream) }
 }
 
 /// Nothing sent, and no error either.
@@ -192,6 +202,11 @@ fn established(stream: &TcpStream) -> io::Result<usize> {
 
 async fn limited<T>(attempt: impl Future<Output = io::Result<T>>, patience: Duration) -> io::Result<T> {
     timeout(patience, attempt).await.unwrap_or_else(|_elapsed| Err(silent()))
+}
+
+/// A connection of a socket with itself means that nobody listens.
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
 }
 
 fn silent() -> io::Error {

@@ -5,14 +5,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use rpxy_l4_proto::Outcome as Parse;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 use super::{
     Origin, Plane, Shared,
     connect::{Patience, Reached, reach},
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{First, Relay, Reset},
+    relay::{First, Relay, Side},
     scratch,
     timer::Timer,
 };
@@ -21,6 +24,11 @@ use crate::{
     net,
     route::{Protocol, Route},
 };
+
+/// How long the last bytes before a reset may take to arrive.
+const DELIVERY: Duration = Duration::from_secs(2);
+/// How often that is looked at; no event tells.
+const DELIVERY_POLL: Duration = Duration::from_millis(10);
 
 /// A connection as `accept(2)` returned it.
 #[derive(Debug)]
@@ -42,15 +50,49 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
             return;
         }
     };
-    let Reached { stream: mut backend, busy, .. } = reached;
-    let end = Relay::new(&mut client, &mut backend, &mut record.traffic, first, timer, idle).await;
-    match end.reset {
-        Some(Reset::Client) => net::reset_on_close(&client),
-        Some(Reset::Backend) => net::reset_on_close(&backend),
-        None => {}
-    }
+    let Reached { stream: backend, busy, .. } = reached;
+    let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
+    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, first, timer, idle).await;
     record.outcome = end.outcome;
-    drop(busy);
+    ends.cut_off = end.reset;
+    if let Some(told) = end.reset {
+        ends.deliver(told).await;
+    }
+    drop((ends, busy));
+}
+
+/// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
+/// is dropped half-way: an end in good order would make a torso look complete.
+struct Ends {
+    client: TcpStream,
+    backend: TcpStream,
+    cut_off: Option<Side>,
+}
+
+impl Ends {
+    /// Waits a little until what was relayed before the cut has arrived: a reset destroys what is still on its way.
+    async fn deliver(&self, told: Side) {
+        let socket = match told {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+            Side::Both => return,
+        };
+        let deadline = Instant::now() + DELIVERY;
+        while net::undelivered(socket) > 0 && Instant::now() < deadline {
+            sleep(DELIVERY_POLL).await;
+        }
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if matches!(self.cut_off, Some(Side::Client | Side::Both)) {
+            net::reset_on_close(&self.client);
+        }
+        if matches!(self.cut_off, Some(Side::Backend | Side::Both)) {
+            net::reset_on_close(&self.backend);
+        }
+    }
 }
 
 /// A connection with both ends.
@@ -96,7 +138,7 @@ async fn prepare(
 
     let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
     let Some(reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
-        tracing::debug!("{peer}: no target can be reached");
+        tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref());
@@ -144,7 +186,7 @@ fn choose<'a>(
     };
     route.map(|route| (protocol, route)).ok_or_else(|| {
         let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
-        tracing::debug!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
         outcome
     })
 }

@@ -26,7 +26,7 @@ pub(super) async fn read_header(
 ) -> Result<(Origin, Tlvs), Outcome> {
     let address = peer.ip().to_canonical();
     if !settings.trusted.iter().any(|network| network.contains(&address)) {
-        tracing::debug!("{peer}: not in tcp_trusted_proxies");
+        tracing::trace!("{peer}: not in tcp_trusted_proxies");
         return Err(Outcome::ProxyUntrusted);
     }
     let deadline = Instant::now() + DEADLINE;
@@ -37,7 +37,7 @@ pub(super) async fn read_header(
                 return Ok((origin(header.addresses, peer), header.tlvs));
             }
             Decoded::Invalid(error) => {
-                tracing::debug!("{peer}: PROXY header: {error}");
+                tracing::trace!("{peer}: PROXY header: {error}");
                 return Err(Outcome::ProxyInvalid);
             }
             Decoded::NeedMore => {}

@@ -1,6 +1,6 @@
 //! Accepting connections on one socket of one worker.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration, time::Instant};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::{net::TcpListener, net::TcpStream, time::sleep};
 
@@ -11,19 +11,16 @@ use super::{
 };
 use crate::{metrics::Outcome, net};
 
-/// Pause when descriptors or memory ran out. The kernel keeps the waiting connections.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// Accepts on `listener` until `stop` resolves; then takes what is already waiting, so that closing the socket resets
 /// nobody.
-pub async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
+pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
-            accepted = listener.accept() => match accepted {
+            accepted = next(&listener, &shared) => match accepted {
                 Ok((stream, peer)) => admit(stream, peer, &shared),
-                Err(error) => pause(&error, &shared).await,
+                Err(error) => failed(&error, &shared),
             },
             () = &mut stop => break,
         }
@@ -31,6 +28,14 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: impl Futur
     while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
         admit(stream, peer, &shared);
     }
+}
+
+/// The next connection, once nothing is short. The kernel keeps those that wait.
+async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
+    while let Some(left) = shared.shortage.pause(Instant::now()) {
+        sleep(left).await;
+    }
+    listener.accept().await
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
@@ -50,20 +55,15 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     tokio::spawn(serve(Arc::clone(shared), plane, Accepted { stream, peer }, record));
 }
 
-async fn pause(error: &io::Error, shared: &Shared) {
-    if !net::is_exhaustion(error) {
-        // One connection that broke before it was accepted (ECONNABORTED and the like).
-        tracing::debug!("accept: {error}");
+/// Errors of one connection that broke before it was accepted are passed over (accept(2), "Error handling"); any other
+/// would come again at once, so accepting pauses.
+fn failed(error: &io::Error, shared: &Shared) {
+    if net::is_of_one_connection(error) {
+        tracing::trace!("accept: {error}");
         return;
     }
     shared.metrics.accept_paused();
-    if let Some(withheld) = shared.said_exhausted.speak(Instant::now()) {
-        tracing::warn!(
-            "accepting pauses: {error}; raise the limit on open files (LimitNOFILE) or lower tcp_max_connections \
-             ({withheld} more not shown)"
-        );
-    }
-    sleep(PAUSE).await;
+    shared.shortage.noted(error, Instant::now());
 }
 
 async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {

@@ -31,7 +31,7 @@ pub use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
-    limit::{Gauge, Seldom},
+    limit::{Gauge, Seldom, Shortage},
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
@@ -85,8 +85,8 @@ pub struct Shared {
     access: AccessLog,
     started: Instant,
     entropy: AtomicU64,
+    shortage: Shortage,
     said_too_many: Seldom,
-    said_exhausted: Seldom,
 }
 
 impl Shared {
@@ -100,8 +100,8 @@ impl Shared {
             access,
             started,
             entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+            shortage: Shortage::new(SAY_AGAIN),
             said_too_many: Seldom::new(SAY_AGAIN),
-            said_exhausted: Seldom::new(SAY_AGAIN),
         }
     }
 

@@ -89,6 +89,9 @@ fn describe(hello: &ClientHello, detail: &mut Detail) {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outcome = Outcome::InternalError;
+        }
         let Traffic { up, down } = self.traffic;
         self.shared.metrics.tcp_ended(self.outcome, up, down);
         if let Some(access) = &self.access {

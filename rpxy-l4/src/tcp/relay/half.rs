@@ -1,8 +1,9 @@
 //! One direction of a relayed connection.
 
 use std::{
+    future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +20,9 @@ use super::{
 
 /// Buffers filled in a row after which a stream counts as bulk.
 const BULK_AFTER: u8 = 2;
-/// Rounds of one poll; then other connections of the worker have their turn.
+/// Bytes moved in one poll; then other connections of the worker have their turn.
+const TURN: u64 = 512 << 10;
+/// Rounds of one poll, for streams that come in small pieces.
 const ROUNDS: u32 = 16;
 
 /// One direction: bytes from a source socket to a sink socket.
@@ -47,11 +50,22 @@ enum State {
     Done,
 }
 
-/// Which socket failed. The error itself adds nothing: a peer that went away, in one way or another.
+/// Which socket failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
+    /// The source was cut off.
     Source,
-    Sink,
+    /// The sink takes no more, but its side of the stream is intact: it had sent its end before (EPIPE).
+    SinkClosed,
+    /// The sink was cut off. The kernel tells that only once, so reading from it may look like an orderly end.
+    SinkReset,
+}
+
+impl Broken {
+    /// What a failed write tells.
+    pub(super) fn sink(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::SinkClosed } else { Self::SinkReset }
+    }
 }
 
 impl Half {
@@ -89,13 +103,17 @@ impl Half {
         moved: &mut u64,
         last: bool,
     ) -> Poll<Result<(), Broken>> {
+        let turn = *moved + TURN;
         for _ in 0..ROUNDS {
+            if *moved >= turn {
+                break;
+            }
             let ended = match &mut self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Copy => ready!(self.copy(cx, source, sink, moved))?,
                 State::Stalled { rest, at } => {
                     let left = rest.get(*at..).unwrap_or_default();
-                    let n = ready!(Pin::new(&mut *sink).poll_write(cx, left)).map_err(|_gone| Broken::Sink)?;
+                    let n = ready!(Pin::new(&mut *sink).poll_write(cx, left)).map_err(|e| Broken::sink(&e))?;
                     *at += n;
                     if *at >= rest.len() {
                         self.state = State::Copy;
@@ -110,7 +128,11 @@ impl Half {
                         self.state = State::Copy;
                         false
                     }
-                    Moved::End => true,
+                    Moved::Unclear => {
+                        self.full = BULK_AFTER - 1;
+                        self.state = State::Copy;
+                        false
+                    }
                 },
                 State::Discard => ready!(discard(cx, source))?,
             };
@@ -124,7 +146,7 @@ impl Half {
                 return Poll::Ready(Ok(()));
             }
         }
-        cx.waker().wake_by_ref();
+        again_later(cx);
         Poll::Pending
     }
 
@@ -145,7 +167,7 @@ impl Half {
                 return Poll::Ready(Ok(true));
             }
             let n = match Pin::new(sink).poll_write(cx, data) {
-                Poll::Ready(written) => written.map_err(|_gone| Broken::Sink)?,
+                Poll::Ready(written) => written.map_err(|e| Broken::sink(&e))?,
                 Poll::Pending => 0,
             };
             self.count(n, moved);
@@ -165,6 +187,13 @@ impl Half {
         self.uncounted -= free;
         *moved += (n - free) as u64;
     }
+}
+
+/// Has the task polled again, but only after the worker has looked for events of other connections. Waking it at once
+/// would let a few bulk transfers keep the event loop from running.
+fn again_later(cx: &mut Context<'_>) {
+    let deferred = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(deferred.is_pending(), "the first poll of yield_now defers the wake-up");
 }
 
 fn discard(cx: &mut Context<'_>, source: &mut TcpStream) -> Poll<Result<bool, Broken>> {

@@ -42,15 +42,16 @@ pub(super) struct First {
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) outcome: Outcome,
-    /// The side to tell by a reset that the other one broke off.
-    pub(super) reset: Option<Reset>,
+    /// Who is told by a reset that the stream is cut off.
+    pub(super) reset: Option<Side>,
 }
 
-/// One side of a connection.
+/// Sides of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reset {
+pub(super) enum Side {
     Client,
     Backend,
+    Both,
 }
 
 /// A connection being relayed.
@@ -63,6 +64,8 @@ pub(super) struct Relay<'a> {
     down: Half,
     age: Age,
     lingering: bool,
+    /// The backend's reset was seen while writing to it; its end, once read, is none.
+    cut_off: bool,
 }
 
 impl<'a> Relay<'a> {
@@ -78,36 +81,48 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let up = Half::starting_with(first, &mut traffic.up);
         let age = Age::new(timer, idle);
-        Self { client, backend, traffic, up, down: Half::default(), age, lingering: false }
+        Self { client, backend, traffic, up, down: Half::default(), age, lingering: false, cut_off: false }
     }
 
     fn poll_halves(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, self.down.is_done());
+        let mut up = self.poll_up(cx);
         match up {
-            Poll::Ready(Err(Broken::Source)) => return broken(Outcome::ClientReset, Reset::Backend),
-            // The backend takes no more, but may have answered: what it said still has to reach the client.
-            Poll::Ready(Err(Broken::Sink)) => self.up.discard(),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
-        let last = self.up.is_done();
-        match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down, last) {
-            Poll::Ready(Err(Broken::Source)) => return broken(Outcome::BackendReset, Reset::Client),
-            Poll::Ready(Err(Broken::Sink)) => return broken(Outcome::ClientReset, Reset::Backend),
-            Poll::Ready(Ok(())) => {}
-            Poll::Pending => return Poll::Pending,
-        }
-        if self.up.is_discarding() {
-            // The backend is through; the client may still be sending what nobody wants.
-            if !self.lingering {
-                self.lingering = true;
-                self.age.limit_idle(LINGER);
+            // The backend takes no more, but may have answered: what it said still has to reach the client. The client
+            // may have to get rid of its bytes before it reads.
+            Poll::Ready(Err(Broken::SinkClosed)) => {
+                self.up.discard();
+                up = self.poll_up(cx);
             }
-            return match self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, true) {
-                Poll::Ready(_) => closed(),
-                Poll::Pending => Poll::Pending,
-            };
+            Poll::Ready(Err(Broken::SinkReset)) => {
+                self.up.discard();
+                self.cut_off = true;
+                up = self.poll_up(cx);
+            }
+            Poll::Ready(Err(Broken::Source) | Ok(())) | Poll::Pending => {}
         }
-        if up.is_ready() { closed() } else { Poll::Pending }
+        if let Poll::Ready(Err(_)) = up {
+            return broken(Outcome::ClientReset, Side::Backend);
+        }
+        let last = self.up.is_done() || self.cut_off;
+        match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down, last) {
+            Poll::Ready(Ok(())) if self.cut_off => broken(Outcome::BackendReset, Side::Client),
+            Poll::Ready(Ok(())) if up.is_ready() => closed(),
+            Poll::Ready(Ok(())) => {
+                // The backend is through; a client still sending what nobody wants has a little time to notice.
+                if self.up.is_discarding() && !self.lingering {
+                    self.lingering = true;
+                    self.age.limit_idle(LINGER);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Err(Broken::Source)) => broken(Outcome::BackendReset, Side::Client),
+            Poll::Ready(Err(Broken::SinkClosed | Broken::SinkReset)) => broken(Outcome::ClientReset, Side::Backend),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, self.down.is_done())
     }
 }
 
@@ -128,14 +143,14 @@ impl Future for Relay<'_> {
                 // Most connections are gone by now; keepalive is for those that stay.
                 Event::Grown => net::keep_alive(this.backend),
                 Event::Idle if this.lingering => return closed(),
-                Event::Idle => return Poll::Ready(End { outcome: Outcome::Idle, reset: None }),
+                Event::Idle => return broken(Outcome::Idle, Side::Both),
             }
         }
         Poll::Pending
     }
 }
 
-fn broken(outcome: Outcome, reset: Reset) -> Poll<End> {
+fn broken(outcome: Outcome, reset: Side) -> Poll<End> {
     Poll::Ready(End { outcome, reset: Some(reset) })
 }
 

@@ -4,21 +4,27 @@
 //! it; idle ones wait in a small pool of the worker.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     os::fd::OwnedFd,
     task::{Context, Poll, ready},
 };
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+    pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
+};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::half::Broken;
 
-/// Asked of the kernel for each pipe, in bytes; what it grants is enough in any case.
-const CAPACITY: usize = 1 << 20;
-/// Bytes asked of one splice.
-const CHUNK: usize = 1 << 20;
+/// Asked of the kernel for each pipe, in bytes. It is also what a receiver that has stalled can pin.
+const CAPACITY: usize = 256 << 10;
+/// What a pipe must have to be worth it. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
+const LEAST_CAPACITY: usize = 64 << 10;
+/// Pipes that one worker has at once, in use and idle; more streams than that are copied.
+const MOST_PIPES: usize = 128;
 /// Idle pipes that a worker keeps.
 const POOL: usize = 16;
 /// A splice that moves less than this would have been cheaper as a copy.
@@ -28,6 +34,7 @@ const TRICKLES: u8 = 8;
 
 thread_local! {
     static IDLE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static PIPES: Cell<usize> = const { Cell::new(0) };
 }
 
 #[derive(Debug)]
@@ -52,8 +59,8 @@ pub(super) enum Moved {
     Bulk,
     /// Little, for some time: go back to copying.
     Trickle,
-    /// The source has ended and the pipe is empty.
-    End,
+    /// The source has nothing for splice, but is not simply empty: its end, an error or urgent data. Only reading tells.
+    Unclear,
 }
 
 impl Piped {
@@ -81,8 +88,8 @@ impl Piped {
                     }
                     continue;
                 };
-                match source.try_io(Interest::READABLE, || move_bytes(source, &pipe.write, CHUNK)) {
-                    Ok(0) => return Poll::Ready(Ok(Moved::End)),
+                match source.try_io(Interest::READABLE, || fill(source, pipe)) {
+                    Ok(0) => return Poll::Ready(Ok(Moved::Unclear)),
                     Ok(n) => {
                         self.held = n;
                         self.trickles = if n < TRICKLE { self.trickles.saturating_add(1) } else { 0 };
@@ -98,16 +105,17 @@ impl Piped {
             }
         }
         while let (1.., Some(pipe)) = (self.held, self.pipe.as_ref()) {
-            match sink.try_io(Interest::WRITABLE, || move_bytes(&pipe.read, sink, self.held)) {
+            match sink.try_io(Interest::WRITABLE, || Ok(splice(&pipe.read, None, sink, None, self.held, FLAGS)?)) {
                 Ok(n @ 1..) => {
                     self.held = self.held.saturating_sub(n);
                     *moved += n as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(sink.poll_write_ready(cx)).map_err(|_gone| Broken::Sink)?;
+                    ready!(sink.poll_write_ready(cx)).map_err(|error| Broken::sink(&error))?;
                 }
                 // Nothing written though bytes are there: no way to go on.
-                Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Sink)),
+                Ok(0) => return Poll::Ready(Err(Broken::SinkReset)),
+                Err(error) => return Poll::Ready(Err(Broken::sink(&error))),
             }
         }
         Poll::Ready(Ok(if self.trickles >= TRICKLES { Moved::Trickle } else { Moved::Bulk }))
@@ -126,12 +134,18 @@ impl Drop for Piped {
 }
 
 impl Pipe {
+    /// An idle pipe or a new one; `None` when there are enough, or none of use can be had.
     fn take() -> Option<Self> {
         IDLE.with_borrow_mut(Vec::pop).or_else(|| {
+            if PIPES.get() >= MOST_PIPES {
+                return None;
+            }
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-            // Refused beyond /proc/sys/fs/pipe-user-pages-soft; a pipe of the default size works as well.
-            let _default_size_will_do = fcntl_setpipe_size(&write, CAPACITY);
-            Some(Self { read, write })
+            PIPES.set(PIPES.get() + 1);
+            let pipe = Self { read, write };
+            let _may_be_refused = fcntl_setpipe_size(&pipe.write, CAPACITY);
+            let capacity = fcntl_getpipe_size(&pipe.write).unwrap_or(0);
+            (capacity >= LEAST_CAPACITY).then_some(pipe)
         })
     }
 
@@ -144,6 +158,25 @@ impl Pipe {
     }
 }
 
-fn move_bytes(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd, most: usize) -> io::Result<usize> {
-    Ok(splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // At the end of a thread the count may be gone before the pool.
+        let _uncounted = PIPES.try_with(|pipes| pipes.set(pipes.get().saturating_sub(1)));
+    }
+}
+
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+/// Splices from `source` into an empty pipe. 0 means that the source is neither empty nor fit for splice.
+fn fill(source: &TcpStream, pipe: &Pipe) -> io::Result<usize> {
+    match splice(source, None, &pipe.write, None, CAPACITY, FLAGS) {
+        Ok(n) => Ok(n),
+        // Also said for ever in front of an urgent byte, which only reading skips (__tcp_read_sock). Looking costs
+        // little next to what splice saves.
+        Err(Errno::AGAIN) => match recv(source, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) | Err(_) => Ok(0),
+        },
+        Err(error) => Err(error.into()),
+    }
 }

@@ -32,9 +32,9 @@ async fn rig(first: &[u8], header: usize, idle: Option<Duration>) -> Rig {
         let mut traffic = Traffic::default();
         let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, first, Timer::default(), idle).await;
         match end.reset {
-            Some(Reset::Client) => net::reset_on_close(&near_client),
-            Some(Reset::Backend) => net::reset_on_close(&near_backend),
-            None => {}
+            Some(Side::Client) => net::reset_on_close(&near_client),
+            Some(Side::Backend) => net::reset_on_close(&near_backend),
+            Some(Side::Both) | None => {}
         }
         (end.outcome, traffic)
     });
@@ -159,10 +159,71 @@ async fn an_answer_reaches_the_client_although_the_backend_left_without_reading_
 }
 
 #[tokio::test]
+async fn a_backend_reset_is_never_taken_for_an_end_whichever_side_meets_it_first() {
+    for round in 0..30 {
+        let Rig { mut client, mut backend, relay } = rig(b"", 0, None).await;
+        backend.write_all(b"half an answer").await.unwrap();
+        let mut got = [0; 14];
+        client.read_exact(&mut got).await.unwrap();
+        // The relay writes to the backend while its reset arrives.
+        client.write_all(b"more").await.unwrap();
+        net::reset_on_close(&backend);
+        drop(backend);
+        drop(client.write_all(&[0; 4096]).await);
+        assert_eq!(relay.await.unwrap().0, Outcome::BackendReset, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_uploads_before_it_reads_is_not_left_hanging() {
+    let Rig { client, mut backend, relay } = rig(b"", 0, None).await;
+    // Past the event of growing up, which polls everything once more and would hide a lost wake-up.
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    tokio::task::yield_now().await;
+    tokio::time::resume();
+    let (mut read, mut write) = client.into_split();
+    let upload = tokio::spawn(async move {
+        // Fails or not: what counts is that it ends.
+        drop(write.write_all(&vec![7; 32 << 20]).await);
+        write
+    });
+    // Nobody reads, so both directions fill up and stand still.
+    let answer = pattern(32 << 20);
+    let stalled = tokio::time::timeout(Duration::from_millis(300), backend.write_all(&answer)).await;
+    assert!(stalled.is_err(), "32 MiB do not fit into socket buffers");
+    net::reset_on_close(&backend);
+    drop(backend);
+    let write = tokio::time::timeout(Duration::from_secs(30), upload).await.expect("the upload hangs").unwrap();
+    let mut got = Vec::new();
+    drop(read.read_to_end(&mut got).await);
+    assert!(answer.starts_with(&got), "what came is the beginning of the answer");
+    drop(write);
+    relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_behind_an_urgent_byte_is_lost() {
+    for bulk_before in [0, 3 << 20] {
+        let mut rig = rig(b"", 0, None).await;
+        let (before, after) = (pattern(bulk_before), pattern(3 << 20));
+        let expected = [before.clone(), after.clone()].concat();
+        let reader = tokio::spawn(async move { read_all(&mut rig.backend).await });
+        rig.client.write_all(&before).await.unwrap();
+        rig.client.writable().await.unwrap();
+        socket2::SockRef::from(&rig.client).send_out_of_band(b"!").unwrap();
+        rig.client.write_all(&after).await.unwrap();
+        rig.client.shutdown().await.unwrap();
+        let got = reader.await.unwrap();
+        assert!(got == expected, "{bulk_before} bytes before: got {} of {}", got.len(), expected.len());
+    }
+}
+
+#[tokio::test]
 async fn a_silent_connection_ends_after_the_idle_limit_and_only_then() {
     let limit = Duration::from_millis(50);
-    let mut rig = rig(b"", 0, Some(limit)).await;
-    assert_eq!(read_all(&mut rig.client).await, b"");
+    let rig = rig(b"", 0, Some(limit)).await;
     assert_eq!(rig.relay.await.unwrap().0, Outcome::Idle);
 }
 

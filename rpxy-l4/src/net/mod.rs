@@ -1,5 +1,7 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod queue;
+
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
@@ -7,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+pub use queue::undelivered;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -75,6 +78,13 @@ pub fn keep_alive(socket: &impl std::os::fd::AsFd) {
     drop(SockRef::from(socket).set_tcp_keepalive(&keepalive()));
 }
 
+/// Whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local port of
+/// the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section 3.5).
+pub fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
+    // Ports below 1024 are never picked (ip_local_port_range(5) starts there).
+    peer.port() >= 1024 && stream.local_addr().is_ok_and(|local| local == peer)
+}
+
 /// Closing this socket sends a reset instead of an orderly end.
 pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     // Failing to pass on a reset as a reset still closes the connection.
@@ -117,6 +127,12 @@ pub fn raise_open_files_limit() -> Option<u64> {
     }
 }
 
+/// What the kernel cuts a longer accept queue to (`net.core.somaxconn`); `None` when it does not say.
+#[must_use]
+pub fn longest_backlog() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
 /// Whether `error` means that this process or machine ran out of something that comes back.
 #[must_use]
 pub fn is_exhaustion(error: &io::Error) -> bool {
@@ -124,6 +140,28 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+/// Whether an error of `accept(2)` is about the one connection that it would have returned.
+#[must_use]
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+        )
     )
 }
 
