@@ -110,11 +110,18 @@ impl Shortage {
         }
     }
 
-    /// How much longer to begin nothing new; `None` when all is well.
-    #[must_use]
-    pub fn pause(&self, now: Instant) -> Option<Duration> {
-        let until = Duration::from_millis(self.until.load(Ordering::Relaxed));
-        until.checked_sub(now.saturating_duration_since(self.started)).filter(|left| !left.is_zero())
+    /// How much longer to begin nothing new; `None` when all is well. The clock is read only after a shortage.
+    pub fn pause(&self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
+        let until = self.until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        let left = Duration::from_millis(until).checked_sub(clock().saturating_duration_since(self.started));
+        if left.is_none() {
+            // Over. A shortage noted in between is noted again by whoever meets it.
+            self.until.store(0, Ordering::Relaxed);
+        }
+        left.filter(|left| !left.is_zero())
     }
 }
 
@@ -145,11 +152,11 @@ mod tests {
     fn a_shortage_pauses_for_a_moment() {
         let shortage = Shortage::new(Duration::from_secs(10));
         let at = |millis| shortage.started + Duration::from_millis(millis);
-        assert_eq!(shortage.pause(at(0)), None);
+        assert_eq!(shortage.pause(|| at(0)), None);
         shortage.noted(&std::io::Error::other("too many open files"), at(1000));
-        assert_eq!(shortage.pause(at(1000)), Some(Shortage::PAUSE));
-        assert_eq!(shortage.pause(at(1040)), Some(Duration::from_millis(60)));
-        assert_eq!(shortage.pause(at(1100)), None);
+        assert_eq!(shortage.pause(|| at(1000)), Some(Shortage::PAUSE));
+        assert_eq!(shortage.pause(|| at(1040)), Some(Duration::from_millis(60)));
+        assert_eq!(shortage.pause(|| at(1100)), None);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroU16,
+    ops::RangeInclusive,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -81,8 +83,22 @@ pub fn keep_alive(socket: &impl std::os::fd::AsFd) {
 /// Whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local port of
 /// the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section 3.5).
 pub fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
-    // Ports below 1024 are never picked (ip_local_port_range(5) starts there).
-    peer.port() >= 1024 && stream.local_addr().is_ok_and(|local| local == peer)
+    // Only ports that the kernel picks for clients can be met like this; asking costs a system call.
+    ephemeral_ports().contains(&peer.port()) && stream.local_addr().is_ok_and(|local| local == peer)
+}
+
+/// `net.ipv4.ip_local_port_range` at the first call. It holds for IPv6 as well.
+fn ephemeral_ports() -> &'static RangeInclusive<u16> {
+    static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    PORTS.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+        match (ports.next(), ports.next()) {
+            (Some(low), Some(high)) => low..=high,
+            // Not told: it could be any that needs no privilege.
+            _ => 1024..=u16::MAX,
+        }
+    })
 }
 
 /// Closing this socket sends a reset instead of an orderly end.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    io::Interest,
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
@@ -59,16 +60,17 @@ pub(super) async fn reach(
     let group = &route.group;
     let mut tried = Tried::default();
     let mut random = shared.random();
-    let give_up = Instant::now() + patience.connect;
-    while let Some(index) = group.pick(client, random, shared.uptime(), &tried) {
+    let mut now = Instant::now();
+    let give_up = now + patience.connect;
+    while let Some(index) = group.pick(client, random, shared.uptime(now), &tried) {
         let endpoint = group.endpoint(index)?;
         // Counted from now on, so that a burst does not all see the same few connections.
         let busy = Busy::new(&endpoint.health);
         let result = match endpoint.target.literal() {
-            Some(address) => start(address, patience.connect, timer, first).await.map(|stream| (stream, address)),
+            Some(address) => start(address, now + patience.connect, timer, first).await.map(|stream| (stream, address)),
             None => match candidates(route, endpoint, client, random, patience.connect).await {
                 Ok(addresses) => match addresses.as_slice() {
-                    [only] => start(*only, patience.connect, timer, first).await.map(|stream| (stream, *only)),
+                    [only] => start(*only, now + patience.connect, timer, first).await.map(|stream| (stream, *only)),
                     several => race(several, patience.connect).await,
                 },
                 Err(error) => Err(error),
@@ -83,16 +85,18 @@ pub(super) async fn reach(
             }
             Err(error) => {
                 shared.metrics.tcp_connect_failed();
+                now = Instant::now();
                 // What is short here says nothing of the target, and comes back.
                 if net::is_exhaustion(&error) {
-                    shared.shortage.noted(&error, std::time::Instant::now());
-                    if Instant::now() < give_up {
+                    shared.shortage.noted(&error, now.into_std());
+                    if now < give_up {
                         sleep(Shortage::PAUSE).await;
+                        now = Instant::now();
                         continue;
                     }
                 } else if error.kind() == io::ErrorKind::AddrNotAvailable {
                     tracing::debug!("{}: {error}", endpoint.target);
-                } else if endpoint.health.failed(shared.uptime(), patience.retry) {
+                } else if endpoint.health.failed(shared.uptime(now), patience.retry) {
                     tracing::warn!(
                         "{} cannot be reached: {error}; tried last for {:?}",
                         endpoint.target,
@@ -127,12 +131,16 @@ async fn candidates(
 
 /// Connects to `address` and sends as much of `first` as the socket takes at once. The send tells as well as SO_ERROR
 /// would whether the connection came to be, so that it costs nothing.
-async fn start(address: SocketAddr, patience: Duration, timer: &mut Timer, first: &mut First) -> io::Result<TcpStream> {
+async fn start(address: SocketAddr, deadline: Instant, timer: &mut Timer, first: &mut First) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
-    let deadline = Instant::now() + patience;
     loop {
-        timer.limit(deadline, stream.writable()).await.unwrap_or_else(|| Err(silent()))?;
-        let sent = if first.bytes.is_empty() { established(&stream) } else { stream.try_write(&first.bytes) };
+        let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
+        let sent = match first.bytes.as_slice() {
+            // A connection that failed is writable, too, but closed for writing (EPOLLERR, EPOLLHUP).
+            [] if ready.is_write_closed() => established(&stream),
+            [] => Ok(0),
+            bytes => stream.try_write(bytes),
+        };
         match sent {
             Ok(_) if net::is_connected_to_itself(&stream, address) => return Err(refused()),
             Ok(n) => {
@@ -251,13 +259,14 @@ mod tests {
     #[tokio::test]
     async fn the_first_bytes_leave_with_the_connection_and_only_when_there_is_one() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (mut timer, patience) = (Timer::default(), Duration::from_secs(5));
+        let mut timer = Timer::default();
         for bytes in [b"hello".to_vec(), Vec::new()] {
             let mut first = First { bytes, ..First::default() };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
-            let error = start(address, patience, &mut timer, &mut first).await.unwrap_err();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let error = start(address, deadline, &mut timer, &mut first).await.unwrap_err();
             assert_eq!((error.kind(), first.sent), (io::ErrorKind::ConnectionRefused, 0));
-            let stream = start(listener.local_addr().unwrap(), patience, &mut timer, &mut first).await.unwrap();
+            let stream = start(listener.local_addr().unwrap(), deadline, &mut timer, &mut first).await.unwrap();
             assert_eq!(first.sent, first.bytes.len());
             drop(stream);
             let mut got = Vec::new();

@@ -113,9 +113,9 @@ impl Shared {
         z ^ (z >> 31)
     }
 
-    /// Time since the daemon's start, the clock of target health.
-    fn uptime(&self) -> Duration {
-        self.started.elapsed()
+    /// Time from the daemon's start to `now`, the clock of target health.
+    fn uptime(&self, now: tokio::time::Instant) -> Duration {
+        now.into_std().saturating_duration_since(self.started)
     }
 }
 

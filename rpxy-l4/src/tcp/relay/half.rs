@@ -7,15 +7,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
     First,
     pipe::{Moved, Piped},
     scratch,
+    socket::{poll_recv, poll_send},
 };
 
 /// Buffers filled in a row after which a stream counts as bulk.
@@ -98,7 +96,7 @@ impl Half {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
+        source: &TcpStream,
         sink: &mut TcpStream,
         moved: &mut u64,
         last: bool,
@@ -113,7 +111,7 @@ impl Half {
                 State::Copy => ready!(self.copy(cx, source, sink, moved))?,
                 State::Stalled { rest, at } => {
                     let left = rest.get(*at..).unwrap_or_default();
-                    let n = ready!(Pin::new(&mut *sink).poll_write(cx, left)).map_err(|e| Broken::sink(&e))?;
+                    let n = ready!(poll_send(cx, sink, left)).map_err(|e| Broken::sink(&e))?;
                     *at += n;
                     if *at >= rest.len() {
                         self.state = State::Copy;
@@ -154,19 +152,18 @@ impl Half {
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &TcpStream,
+        sink: &TcpStream,
         moved: &mut u64,
     ) -> Poll<Result<bool, Broken>> {
         scratch::with(|buffer| {
             let size = buffer.len();
-            let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(source).poll_read(cx, &mut read)).map_err(|_gone| Broken::Source)?;
-            let data = read.filled();
+            let filled = ready!(poll_recv(cx, source, buffer)).map_err(|_gone| Broken::Source)?;
+            let data = buffer.get(..filled).unwrap_or_default();
             if data.is_empty() {
                 return Poll::Ready(Ok(true));
             }
-            let n = match Pin::new(sink).poll_write(cx, data) {
+            let n = match poll_send(cx, sink, data) {
                 Poll::Ready(written) => written.map_err(|e| Broken::sink(&e))?,
                 Poll::Pending => 0,
             };
@@ -196,11 +193,7 @@ fn again_later(cx: &mut Context<'_>) {
     debug_assert!(deferred.is_pending(), "the first poll of yield_now defers the wake-up");
 }
 
-fn discard(cx: &mut Context<'_>, source: &mut TcpStream) -> Poll<Result<bool, Broken>> {
-    scratch::with(|buffer| {
-        let mut read = ReadBuf::new(buffer);
-        let result: io::Result<()> = ready!(Pin::new(source).poll_read(cx, &mut read));
-        result.map_err(|_gone| Broken::Source)?;
-        Poll::Ready(Ok(read.filled().is_empty()))
-    })
+fn discard(cx: &mut Context<'_>, source: &TcpStream) -> Poll<Result<bool, Broken>> {
+    scratch::with(|buffer| poll_recv(cx, source, buffer))
+        .map(|result| result.map(|n| n == 0).map_err(|_gone| Broken::Source))
 }

@@ -6,6 +6,7 @@
 
 mod half;
 mod pipe;
+mod socket;
 
 use std::{
     future::Future,
