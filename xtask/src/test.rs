@@ -136,7 +136,7 @@ fn steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>) -> 
         left_out.push(LeftOut { what: "tidy (asks git which files are ours)".to_owned(), remedy });
     }
     steps.extend([
-        command("lints", cargo("clippy --locked --workspace --all-targets -- -D warnings")),
+        command("lints", cargo("clippy --locked --workspace --all-targets --all-features -- -D warnings")),
         command(
             "lints without default features",
             cargo("clippy --locked --package rpxy-l4 --no-default-features --all-targets -- -D warnings"),

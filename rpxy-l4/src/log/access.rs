@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::{ACCESS_TARGET, Sink, timestamp};
 use crate::config::model::AccessLogFormat;
@@ -47,7 +47,7 @@ pub struct Access {
 }
 
 /// Fields of the JSON form beyond the text form's.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
@@ -100,7 +100,10 @@ impl AccessLog {
         let written = match format {
             AccessLogFormat::Off => return,
             AccessLogFormat::Text => self.text(&mut line, event, access),
-            AccessLogFormat::Json => writeln!(line, "{}", as_json(event, access, ended)),
+            AccessLogFormat::Json => match as_json(event, access, ended) {
+                Ok(json) => writeln!(line, "{json}"),
+                Err(_) => Err(std::fmt::Error),
+            },
         };
         if written.is_ok() {
             self.sink.push(line.as_bytes(), false);
@@ -118,26 +121,76 @@ impl AccessLog {
     }
 }
 
-fn as_json(event: &str, access: &Access, ended: Option<&Ended>) -> serde_json::Value {
-    let mut object = json!({
-        "time": timestamp().to_string(),
-        "event": event,
-        "proto": access.proto,
-        "src": access.source.to_string(),
-        "dst": access.destination.to_string(),
-        "plane": "userspace",
-    });
-    if let (Some(detail), Some(fields)) = (&access.detail, object.as_object_mut()) {
-        fields.insert("rule".to_owned(), json!(detail.rule.as_deref()));
-        fields.insert("server_name".to_owned(), json!(detail.server_name));
-        fields.insert("alpn".to_owned(), json!(detail.alpn));
-        fields.insert("ech".to_owned(), json!(detail.ech));
+/// One line of the JSON form. Optional fields are always there, so that a reader needs no schema of variants.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    event: &'static str,
+    proto: &'static str,
+    src: SocketAddr,
+    dst: SocketAddr,
+    plane: &'static str,
+    #[serde(flatten)]
+    detail: &'a Detail,
+    #[serde(flatten)]
+    ended: Option<EndedFields>,
+}
+
+#[derive(Serialize)]
+struct EndedFields {
+    bytes_up: u64,
+    bytes_down: u64,
+    duration_ms: u64,
+    reason: &'static str,
+}
+
+fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
+    let nothing = Detail::default();
+    serde_json::to_string(&Line {
+        time: timestamp().to_string(),
+        event,
+        proto: access.proto,
+        src: access.source,
+        dst: access.destination,
+        plane: "userspace",
+        detail: access.detail.as_deref().unwrap_or(&nothing),
+        ended: ended.map(|ended| EndedFields {
+            bytes_up: ended.bytes_up,
+            bytes_down: ended.bytes_down,
+            duration_ms: u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX),
+            reason: ended.reason,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_form_to_the_letter() {
+        let mut access = Access {
+            proto: "tcp:tls",
+            source: "[2001:db8::7]:5000".parse().unwrap(),
+            destination: "192.0.2.1:443".parse().unwrap(),
+            since: Instant::now(),
+            detail: Some(Box::new(Detail {
+                rule: Some("secure".into()),
+                server_name: Some("a\"b.example".to_owned()),
+                alpn: vec!["h2".to_owned()],
+                ech: None,
+            })),
+        };
+        let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
+        assert_eq!(
+            without_time(as_json("start", &access, None).unwrap()),
+            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
+        );
+        access.detail = None;
+        let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration: Duration::from_millis(3) };
+        assert_eq!(
+            without_time(as_json("finish", &access, Some(&ended)).unwrap()),
+            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
+        );
     }
-    if let (Some(ended), Some(fields)) = (ended, object.as_object_mut()) {
-        fields.insert("bytes_up".to_owned(), json!(ended.bytes_up));
-        fields.insert("bytes_down".to_owned(), json!(ended.bytes_down));
-        fields.insert("duration_ms".to_owned(), json!(u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX)));
-        fields.insert("reason".to_owned(), json!(ended.reason));
-    }
-    object
 }

@@ -135,7 +135,7 @@ async fn start(address: SocketAddr, deadline: Instant, timer: &mut Timer, first:
     let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
     loop {
         let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
-        let sent = match first.bytes.as_slice() {
+        let sent = match first.bytes.as_ref() {
             // A connection that failed is writable, too, but closed for writing (EPOLLERR, EPOLLHUP).
             [] if ready.is_write_closed() => established(&stream),
             [] => Ok(0),
@@ -260,8 +260,8 @@ mod tests {
     async fn the_first_bytes_leave_with_the_connection_and_only_when_there_is_one() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut timer = Timer::default();
-        for bytes in [b"hello".to_vec(), Vec::new()] {
-            let mut first = First { bytes, ..First::default() };
+        for bytes in [b"hello" as &[u8], b""] {
+            let mut first = First { bytes: bytes.into(), ..First::default() };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
             let deadline = Instant::now() + Duration::from_secs(5);
             let error = start(address, deadline, &mut timer, &mut first).await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use rpxy_l4_proto::Outcome as Parse;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
@@ -112,7 +113,7 @@ async fn prepare(
 ) -> Result<Ready, Outcome> {
     let settings = &plane.settings;
     let mut timer = Timer::default();
-    let mut received = Vec::new();
+    let mut received = BytesMut::new();
 
     #[cfg(feature = "proxy-protocol")]
     let (origin, tlvs) = match &settings.receive_proxy {
@@ -134,7 +135,7 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
-    let mut first = First { bytes: received, ..First::default() };
+    let mut first = First { bytes: received.freeze(), ..First::default() };
 
     let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
     let Some(reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
@@ -152,7 +153,7 @@ async fn recognise(
     plane: &Plane,
     client: &mut TcpStream,
     timer: &mut Timer,
-    received: &mut Vec<u8>,
+    received: &mut BytesMut,
     deadline: Instant,
 ) -> Result<Option<Recognised>, Outcome> {
     let mut prober = Prober::new(&plane.routes);

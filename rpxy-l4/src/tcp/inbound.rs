@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::{Buf, BytesMut};
 use rpxy_l4_proto::proxy_protocol::{Addresses, Decoded, Tlvs, decode};
 use tokio::{net::TcpStream, time::Instant};
 
@@ -22,7 +23,7 @@ pub(super) async fn read_header(
     client: &mut TcpStream,
     peer: SocketAddr,
     timer: &mut Timer,
-    received: &mut Vec<u8>,
+    received: &mut BytesMut,
 ) -> Result<(Origin, Tlvs), Outcome> {
     let address = peer.ip().to_canonical();
     if !settings.trusted.iter().any(|network| network.contains(&address)) {
@@ -33,7 +34,7 @@ pub(super) async fn read_header(
     loop {
         match decode(received) {
             Decoded::Complete { header, len } => {
-                received.drain(..len);
+                received.advance(len);
                 return Ok((origin(header.addresses, peer), header.tlvs));
             }
             Decoded::Invalid(error) => {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use rpxy_l4_proto::proxy_protocol::{Addresses, Tlvs, encode_v1, encode_v2};
 use tokio::net::TcpStream;
 
@@ -15,9 +16,9 @@ pub(super) fn first(
     origin: &Origin,
     client: &TcpStream,
     tlvs: &Tlvs,
-    mut received: Vec<u8>,
+    received: BytesMut,
 ) -> Result<First, Outcome> {
-    let Some(version) = version else { return Ok(First { bytes: received, ..First::default() }) };
+    let Some(version) = version else { return Ok(First { bytes: received.freeze(), ..First::default() }) };
     let destination: SocketAddr = match origin.destination {
         Some(told) => told,
         None => client.local_addr().map_err(|_gone| Outcome::ClientGone)?,
@@ -28,6 +29,6 @@ pub(super) fn first(
         ProxyVersion::V2 => encode_v2(&Addresses::Stream { source: origin.source, destination }, tlvs, &mut bytes),
     }
     let header = bytes.len();
-    bytes.append(&mut received);
-    Ok(First { bytes, header, sent: 0 })
+    bytes.extend_from_slice(&received);
+    Ok(First { bytes: bytes.into(), header, sent: 0 })
 }

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     net::TcpStream,
@@ -28,14 +29,14 @@ pub(super) fn with<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Appends what `stream` has, up to `room` bytes; resolves to how much that was, 0 at the end of the stream.
-pub(super) async fn read_into(stream: &mut TcpStream, received: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+pub(super) async fn read_into(stream: &mut TcpStream, received: &mut BytesMut, room: usize) -> io::Result<usize> {
     std::future::poll_fn(|cx| with(|buffer| poll_read_into(cx, stream, received, room, buffer))).await
 }
 
 fn poll_read_into(
     cx: &mut Context<'_>,
     stream: &mut TcpStream,
-    received: &mut Vec<u8>,
+    received: &mut BytesMut,
     room: usize,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {

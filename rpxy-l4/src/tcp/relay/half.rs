@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
@@ -39,7 +40,7 @@ enum State {
     #[default]
     Copy,
     /// The sink took only a part; the rest waits here.
-    Stalled { rest: Vec<u8>, at: usize },
+    Stalled(Bytes),
     /// Bulk. The pipe is held only while bytes are on their way.
     Splice(Piped),
     /// The sink is gone: the source's bytes are read and thrown away.
@@ -69,11 +70,12 @@ impl Broken {
 impl Half {
     /// A half whose sink first gets what is left of `first`.
     pub(super) fn starting_with(first: First, moved: &mut u64) -> Self {
-        let First { bytes, header, sent } = first;
+        let First { mut bytes, header, sent } = first;
         let mut half = Self { uncounted: header, ..Self::default() };
         half.count(sent, moved);
-        if sent < bytes.len() {
-            half.state = State::Stalled { rest: bytes, at: sent };
+        bytes.advance(sent);
+        if !bytes.is_empty() {
+            half.state = State::Stalled(bytes);
         }
         half
     }
@@ -109,11 +111,10 @@ impl Half {
             let ended = match &mut self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Copy => ready!(self.copy(cx, source, sink, moved))?,
-                State::Stalled { rest, at } => {
-                    let left = rest.get(*at..).unwrap_or_default();
-                    let n = ready!(poll_send(cx, sink, left)).map_err(|e| Broken::sink(&e))?;
-                    *at += n;
-                    if *at >= rest.len() {
+                State::Stalled(rest) => {
+                    let n = ready!(poll_send(cx, sink, rest)).map_err(|e| Broken::sink(&e))?;
+                    rest.advance(n);
+                    if rest.is_empty() {
                         self.state = State::Copy;
                     }
                     self.count(n, moved);
@@ -171,7 +172,7 @@ impl Half {
             self.full = if data.len() == size { self.full.saturating_add(1) } else { 0 };
             let rest = data.get(n..).unwrap_or_default();
             if !rest.is_empty() {
-                self.state = State::Stalled { rest: rest.to_vec(), at: 0 };
+                self.state = State::Stalled(Bytes::copy_from_slice(rest));
             } else if self.full >= BULK_AFTER {
                 self.state = Piped::new().map_or(State::Copy, State::Splice);
             }

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use half::{Broken, Half};
 use tokio::net::TcpStream;
 
@@ -32,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What a backend gets before anything else: our PROXY header and what was read from the client.
 #[derive(Debug, Default)]
 pub(super) struct First {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// How many of them are the header, which is not the client's payload.
     pub(super) header: usize,
     /// How many were sent already.

@@ -27,7 +27,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 async fn rig(first: &[u8], header: usize, idle: Option<Duration>) -> Rig {
     let (client, mut near_client) = pair().await;
     let (backend, mut near_backend) = pair().await;
-    let first = First { bytes: first.to_vec(), header, sent: 0 };
+    let first = First { bytes: Bytes::copy_from_slice(first), header, sent: 0 };
     let relay = tokio::spawn(async move {
         let mut traffic = Traffic::default();
         let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, first, Timer::default(), idle).await;
