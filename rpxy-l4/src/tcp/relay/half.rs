@@ -20,7 +20,7 @@ use super::{
 /// Buffers filled in a row after which a stream counts as bulk.
 const BULK_AFTER: u8 = 2;
 /// Bytes moved in one poll; then other connections of the worker have their turn.
-const TURN: u64 = 512 << 10;
+const TURN: u64 = 1 << 20;
 /// Rounds of one poll, for streams that come in small pieces.
 const ROUNDS: u32 = 16;
 

@@ -20,11 +20,11 @@ use tokio::{io::Interest, net::TcpStream};
 use super::half::Broken;
 
 /// Asked of the kernel for each pipe, in bytes. It is also what a receiver that has stalled can pin.
-const CAPACITY: usize = 256 << 10;
+const CAPACITY: usize = 1 << 20;
 /// What a pipe must have to be worth it. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
 const LEAST_CAPACITY: usize = 64 << 10;
 /// Pipes that one worker has at once, in use and idle; more streams than that are copied.
-const MOST_PIPES: usize = 128;
+const MOST_PIPES: usize = 64;
 /// Idle pipes that a worker keeps.
 const POOL: usize = 16;
 /// A splice that moves less than this would have been cheaper as a copy.
