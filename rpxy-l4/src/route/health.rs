@@ -63,9 +63,20 @@ impl Health {
     #[must_use]
     pub fn claim(&self, now: Duration) -> bool {
         let until = self.down_until.load(Ordering::Relaxed);
+        if until == 0 {
+            // Somebody has reached it meanwhile.
+            return true;
+        }
         let next = millis(now).saturating_add(self.retry.load(Ordering::Relaxed)).max(1);
         until <= millis(now)
             && self.down_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The try told nothing of the target, for want of something on our side: it is due again at `now`.
+    pub fn unclaim(&self, now: Duration) {
+        if self.down_until.load(Ordering::Relaxed) != 0 {
+            self.down_until.store(millis(now).max(1), Ordering::Relaxed);
+        }
     }
 
     /// The target could not be reached at `now`; returns whether the log should say so.
@@ -158,8 +169,13 @@ mod tests {
         assert!(!health.claim(at(15)), "the try is taken");
         assert_eq!(health.state(at(16)), State::Down, "for the others");
         assert_eq!(health.state(at(25)), State::Due, "the one that tried never told");
+        assert!(health.claim(at(25)));
+        health.unclaim(at(26));
+        assert_eq!(health.state(at(26)), State::Due, "the try came to nothing");
         health.reached();
-        assert_eq!(health.state(at(25)), State::Up);
+        assert_eq!(health.state(at(26)), State::Up);
+        assert!(health.claim(at(26)), "up needs no claim");
+        assert_eq!(health.state(at(26)), State::Up, "and stays up");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use anyhow::{Context, Result};
+use tokio::sync::oneshot;
 
 use super::worker::{Command, Worker};
 use crate::{config::model::Config, net};
@@ -90,22 +91,24 @@ impl Listeners {
             self.held.insert(address, backlog);
         }
         for address in plan.close {
-            self.close(address);
+            drop(self.close(address));
         }
     }
 
-    /// Closes all sockets; connections go on.
-    pub(super) fn close_all(&mut self) {
-        for address in self.held.keys().copied().collect::<Vec<_>>() {
-            self.close(address);
-        }
+    /// Closes all sockets; connections go on. The receivers end when what waited on a socket was accepted.
+    pub(super) fn close_all(&mut self) -> Vec<oneshot::Receiver<()>> {
+        let held: Vec<SocketAddr> = self.held.keys().copied().collect();
+        held.into_iter().flat_map(|address| self.close(address)).collect()
     }
 
-    fn close(&mut self, address: SocketAddr) {
-        for worker in &self.workers {
-            worker.tell(Command::Close(address));
-        }
+    fn close(&mut self, address: SocketAddr) -> Vec<oneshot::Receiver<()>> {
         self.held.remove(&address);
+        let close = |worker: &Worker| {
+            let (closed, closing) = oneshot::channel();
+            worker.tell(Command::Close(address, closed));
+            closing
+        };
+        self.workers.iter().map(close).collect()
     }
 
     /// Ends the workers and every connection that is left.

@@ -83,7 +83,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
             },
         }
     }
-    drain(&mut daemon, &mut signals).await;
+    drain(&mut daemon, &mut signals, logs).await;
     daemon.listeners.stop();
     tracing::info!("stopped");
     Ok(())
@@ -113,19 +113,33 @@ async fn first_config(cli: &Cli, watch: &mut Watch, signals: &mut Signals) -> Re
 }
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
-async fn drain(daemon: &mut Daemon, signals: &mut Signals) {
+async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     let patience = daemon.config.drain_timeout;
-    daemon.listeners.close_all();
-    tracing::info!("draining: {} connections, for {patience:?} at most", daemon.shared.active.count());
     let deadline = tokio::time::Instant::now() + patience;
-    while daemon.shared.active.count() > 0 {
+    let closing = daemon.listeners.close_all();
+    let active = Arc::clone(&daemon.shared.active);
+    tracing::info!("draining: {} connections, for {patience:?} at most", active.count());
+    let finished = async {
+        for closed in closing {
+            // Ends with an error, which is the sender being dropped.
+            drop(closed.await);
+        }
+        while active.count() > 0 {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    tokio::pin!(finished);
+    loop {
         tokio::select! {
-            () = tokio::time::sleep(DRAIN_POLL) => {}
+            () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
-            signal = signals.next() => if matches!(signal, Signal::Stop) { break },
+            signal = signals.next() => match signal {
+                Signal::Reload => logs.reopen(),
+                Signal::Stop => break,
+            },
         }
     }
-    match daemon.shared.active.count() {
+    match active.count() {
         0 => {}
         left => tracing::info!("closing the {left} connections that are left"),
     }

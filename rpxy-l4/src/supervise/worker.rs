@@ -20,8 +20,8 @@ pub(super) enum Command {
     Listen(SocketAddr, std::net::TcpListener),
     /// Change the accept queue of that address.
     Backlog(SocketAddr, u32),
-    /// Take what waits on that address, then close the socket.
-    Close(SocketAddr),
+    /// Take what waits on that address, then close the socket, then drop the sender.
+    Close(SocketAddr, oneshot::Sender<()>),
 }
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
@@ -70,8 +70,16 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<W
         .collect()
 }
 
-/// The listening sockets of a worker, each with what stops accepting on it when dropped.
-type Open = HashMap<SocketAddr, (Arc<TcpListener>, oneshot::Sender<()>)>;
+/// The listening sockets of a worker.
+type Open = HashMap<SocketAddr, Accepting>;
+
+/// One listening socket and the task that accepts on it.
+struct Accepting {
+    listener: Arc<TcpListener>,
+    /// Stops the task when dropped.
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
 
 /// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
 async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
@@ -95,21 +103,25 @@ fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
         Command::Backlog(address, backlog) => {
-            if let Some(Err(error)) = open.get(&address).map(|(socket, _)| net::set_backlog(&**socket, backlog)) {
+            if let Some(Err(error)) = open.get(&address).map(|held| net::set_backlog(&*held.listener, backlog)) {
                 tracing::error!("cannot change the backlog of {address}: {error}");
             }
         }
-        Command::Close(address) => drop(open.remove(&address)),
+        Command::Close(address, closed) => {
+            if let Some(Accepting { listener, stop, task }) = open.remove(&address) {
+                drop((listener, stop));
+                tokio::spawn(async move {
+                    drop(task.await);
+                    drop(closed);
+                });
+            }
+        }
     }
 }
 
-fn listen(
-    socket: std::net::TcpListener,
-    shared: &Arc<tcp::Shared>,
-) -> io::Result<(Arc<TcpListener>, oneshot::Sender<()>)> {
+fn listen(socket: std::net::TcpListener, shared: &Arc<tcp::Shared>) -> io::Result<Accepting> {
     let listener = Arc::new(TcpListener::from_std(socket)?);
     let (stop, stopped) = oneshot::channel();
     let accepting = tcp::accept(Arc::clone(&listener), Arc::clone(shared), async move { drop(stopped.await) });
-    tokio::spawn(accepting);
-    Ok((listener, stop))
+    Ok(Accepting { listener, stop, task: tokio::spawn(accepting) })
 }

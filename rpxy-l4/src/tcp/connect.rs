@@ -84,10 +84,10 @@ pub(super) async fn reach(
                 return Some(Reached { stream, address, busy });
             }
             Err(error) => {
-                shared.metrics.tcp_connect_failed();
                 now = Instant::now();
                 // What is short here says nothing of the target, and comes back.
                 if net::is_exhaustion(&error) {
+                    endpoint.health.unclaim(shared.uptime(now));
                     shared.shortage.noted(&error, now.into_std());
                     if now < give_up {
                         sleep(Shortage::PAUSE).await;
@@ -95,6 +95,7 @@ pub(super) async fn reach(
                         continue;
                     }
                 } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+                    endpoint.health.unclaim(shared.uptime(now));
                     tracing::debug!("{}: {error}", endpoint.target);
                 } else if endpoint.health.failed(shared.uptime(now), patience.retry) {
                     tracing::warn!(
@@ -103,6 +104,7 @@ pub(super) async fn reach(
                         patience.retry
                     );
                 }
+                shared.metrics.tcp_connect_failed();
                 tried.add(index);
                 random = shared.random();
             }

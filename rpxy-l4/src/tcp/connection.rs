@@ -7,6 +7,7 @@ use rpxy_l4_proto::Outcome as Parse;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
 use tokio::{
+    io::Interest,
     net::TcpStream,
     time::{Instant, sleep},
 };
@@ -14,6 +15,7 @@ use tokio::{
 use super::{
     Origin, Plane, Shared,
     connect::{Patience, Reached, reach},
+    now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     relay::{First, Relay, Side},
@@ -57,7 +59,8 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
-        ends.deliver(told).await;
+        // Rare, so its state is not part of every task.
+        Box::pin(ends.deliver(told)).await;
     }
     drop((ends, busy));
 }
@@ -80,6 +83,11 @@ impl Ends {
         };
         let deadline = Instant::now() + DELIVERY;
         while net::undelivered(socket) > 0 && Instant::now() < deadline {
+            let state = now_or_never(socket.ready(Interest::WRITABLE)).await;
+            if matches!(state, Some(Ok(ready)) if ready.is_write_closed()) {
+                // Gone as well: there is nobody left to deliver to.
+                return;
+            }
             sleep(DELIVERY_POLL).await;
         }
     }

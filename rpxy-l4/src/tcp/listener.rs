@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, net::TcpStream, time::sleep};
 use super::{
     Shared,
     connection::{Accepted, serve},
+    now_or_never,
     record::Record,
 };
 use crate::{metrics::Outcome, net};
@@ -25,8 +26,12 @@ pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl 
             () = &mut stop => break,
         }
     }
-    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
-        admit(stream, peer, &shared);
+    while let Some(accepted) = now_or_never(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Err(error) if net::is_of_one_connection(&error) => {}
+            Err(_shortage) => break,
+        }
     }
 }
 
@@ -64,12 +69,4 @@ fn failed(error: &io::Error, shared: &Shared) {
     }
     shared.metrics.accept_paused();
     shared.shortage.noted(error, Instant::now());
-}
-
-async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        value = future => Some(value),
-        () = std::future::ready(()) => None,
-    }
 }

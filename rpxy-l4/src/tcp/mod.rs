@@ -127,3 +127,12 @@ struct Origin {
     #[cfg(feature = "proxy-protocol")]
     destination: Option<SocketAddr>,
 }
+
+/// The output of `future` if it has one already.
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    }
+}

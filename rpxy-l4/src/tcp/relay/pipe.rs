@@ -8,6 +8,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -24,7 +25,9 @@ const CAPACITY: usize = 1 << 20;
 /// What a pipe must have to be worth it. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
 const LEAST_CAPACITY: usize = 64 << 10;
 /// Pipes that one worker has at once, in use and idle; more streams than that are copied.
-const MOST_PIPES: usize = 64;
+const MOST_PIPES: usize = 32;
+/// How long a worker that was refused a pipe goes without asking again: asking in vain costs seven system calls.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Idle pipes that a worker keeps.
 const POOL: usize = 16;
 /// A splice that moves less than this would have been cheaper as a copy.
@@ -35,6 +38,7 @@ const TRICKLES: u8 = 8;
 thread_local! {
     static IDLE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static PIPES: Cell<usize> = const { Cell::new(0) };
+    static REFUSED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 #[derive(Debug)]
@@ -137,16 +141,23 @@ impl Pipe {
     /// An idle pipe or a new one; `None` when there are enough, or none of use can be had.
     fn take() -> Option<Self> {
         IDLE.with_borrow_mut(Vec::pop).or_else(|| {
-            if PIPES.get() >= MOST_PIPES {
+            let refused = REFUSED.get().is_some_and(|when| when.elapsed() < ASK_AGAIN);
+            if refused || PIPES.get() >= MOST_PIPES {
                 return None;
             }
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-            PIPES.set(PIPES.get() + 1);
-            let pipe = Self { read, write };
-            let _may_be_refused = fcntl_setpipe_size(&pipe.write, CAPACITY);
-            let capacity = fcntl_getpipe_size(&pipe.write).unwrap_or(0);
-            (capacity >= LEAST_CAPACITY).then_some(pipe)
+            let pipe = Self::open();
+            REFUSED.set(pipe.is_none().then(Instant::now));
+            pipe
         })
+    }
+
+    fn open() -> Option<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        PIPES.set(PIPES.get() + 1);
+        let pipe = Self { read, write };
+        let _may_be_refused = fcntl_setpipe_size(&pipe.write, CAPACITY);
+        let capacity = fcntl_getpipe_size(&pipe.write).unwrap_or(0);
+        (capacity >= LEAST_CAPACITY).then_some(pipe)
     }
 
     fn give_back(self) {
@@ -175,7 +186,9 @@ fn fill(source: &TcpStream, pipe: &Pipe) -> io::Result<usize> {
         // little next to what splice saves.
         Err(Errno::AGAIN) => match recv(source, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-            Ok(_) | Err(_) => Ok(0),
+            Ok(_) => Ok(0),
+            // Told once: whoever read after this would see an end in good order.
+            Err(error) => Err(error.into()),
         },
         Err(error) => Err(error.into()),
     }
