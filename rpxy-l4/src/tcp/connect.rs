@@ -96,7 +96,13 @@ pub(super) async fn reach(
                     }
                 } else if error.kind() == io::ErrorKind::AddrNotAvailable {
                     endpoint.health.unclaim(shared.uptime(now));
-                    tracing::debug!("{}: {error}", endpoint.target);
+                    if let Some(withheld) = shared.said_no_port.speak(now.into_std()) {
+                        tracing::warn!(
+                            "no local port or address to reach {} from: {error}; widen net.ipv4.ip_local_port_range or \
+                             add targets ({withheld} more not shown)",
+                            endpoint.target
+                        );
+                    }
                 } else if endpoint.health.failed(shared.uptime(now), patience.retry) {
                     tracing::warn!(
                         "{} cannot be reached: {error}; tried last for {:?}",

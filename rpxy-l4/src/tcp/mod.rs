@@ -87,6 +87,7 @@ pub struct Shared {
     entropy: AtomicU64,
     shortage: Shortage,
     said_too_many: Seldom,
+    said_no_port: Seldom,
 }
 
 impl Shared {
@@ -102,6 +103,7 @@ impl Shared {
             entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
             shortage: Shortage::new(SAY_AGAIN),
             said_too_many: Seldom::new(SAY_AGAIN),
+            said_no_port: Seldom::new(SAY_AGAIN),
         }
     }
 
