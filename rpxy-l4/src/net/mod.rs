@@ -1,6 +1,7 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
 mod queue;
+pub mod udp;
 
 use std::{
     io,

@@ -1,0 +1,116 @@
+//! UDP sockets: made with the options that the data path relies on, received from and sent to in batches.
+//!
+//! Datagrams of one peer that the kernel hands over as one buffer (UDP_GRO) stay one buffer, and leave as one
+//! (UDP_SEGMENT), so that most of the cost is paid once for up to 64 of them.
+
+mod address;
+mod control;
+mod receive;
+mod send;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd},
+};
+
+pub use receive::{Received, Receiver};
+pub use send::{MAX_SEGMENTS, Message, Runs, Sender, Sent};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
+/// kernel cuts it to `net.core.rmem_max` and `wmem_max` unless the daemon has CAP_NET_ADMIN.
+const LISTENER_BUFFER: usize = 4 << 20;
+
+/// The local address that a client has used, which replies have to leave from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// The address.
+    pub address: IpAddr,
+    /// Interface index where the address alone does not tell it (IPv6 link-local), otherwise 0.
+    pub interface: u32,
+}
+
+/// A UDP socket on `address` that shares its port with the daemon's other workers.
+pub fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = udp_socket(address)?;
+    socket.set_reuse_port(true)?;
+    let wildcard = address.ip().is_unspecified();
+    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    if wildcard {
+        control::ask_for_local_address(&socket, address.is_ipv6())?;
+    }
+    control::ask_for_gro(&socket);
+    enlarge_buffers(&socket);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].
+pub fn port_is_free(address: SocketAddr) -> io::Result<()> {
+    udp_socket(address)?.bind(&address.into())
+}
+
+/// A socket of its own towards the backend at `address`. Its local port is shared with nobody: neither SO_REUSEADDR nor
+/// SO_REUSEPORT is set, so that replies can only be this session's.
+pub fn connected(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    control::ask_for_gro(&socket);
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Takes what an ICMP message has told about a connected socket; `None` when there was nothing.
+pub fn take_error(socket: &impl AsFd) -> Option<io::Error> {
+    SockRef::from(socket).take_error().ok().flatten()
+}
+
+/// Whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the way
+/// is closed (ICMP, or this machine's own routes). Taken as evidence against the target, never as the session's end.
+#[must_use]
+pub fn is_unreachable(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(
+            Errno::CONNREFUSED
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETDOWN
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::INVAL
+                | Errno::AFNOSUPPORT
+        )
+    )
+}
+
+/// Whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
+/// (`inet_autobind`).
+#[must_use]
+pub fn is_out_of_ports(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
+}
+
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Larger buffers ride out bursts; without them the socket still works.
+fn enlarge_buffers(socket: &Socket) {
+    let fd = socket.as_fd();
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, LISTENER_BUFFER).is_err() {
+        drop(socket.set_recv_buffer_size(LISTENER_BUFFER));
+    }
+    drop(socket.set_send_buffer_size(LISTENER_BUFFER));
+    debug_assert!(fd.as_raw_fd() >= 0);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! recvmmsg(2): several buffers of datagrams in one system call.
+#![expect(unsafe_code, reason = "recvmmsg(2) with ancillary data has no safe wrapper that reuses its buffers")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    ptr,
+};
+
+use super::{Local, address::Name, control::Control};
+
+/// The largest buffer that the kernel hands over: a UDP payload, or as many datagrams as UDP_GRO puts together.
+const BUFFER: usize = 1 << 16;
+/// Between the starts of two buffers: with a distance of a power of two, all of them would compete for the same few
+/// lines of the processor's caches.
+const STRIDE: usize = BUFFER + 512;
+
+/// One buffer with its datagrams.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// The peer; `None` on a connected socket.
+    pub from: Option<SocketAddr>,
+    /// The local address that it used; `None` where the socket is bound to just one.
+    pub local: Option<Local>,
+    /// ECN bits (RFC 3168 section 5).
+    pub ecn: u8,
+    /// One datagram after the other.
+    pub bytes: &'a [u8],
+    /// Length of each of them but the last, which may be shorter. At least 1.
+    pub segment: usize,
+}
+
+/// Buffers that datagrams are received into.
+pub struct Receiver {
+    data: Box<[u8]>,
+    names: Box<[Name]>,
+    controls: Box<[Control]>,
+    /// Holds pointers into the boxes above, which are never reallocated.
+    headers: Box<[libc::mmsghdr]>,
+    /// Points each header to its buffer; must live as long as `headers`.
+    _vectors: Box<[libc::iovec]>,
+    connected: bool,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("buffers", &self.headers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    /// `buffers` buffers of 64 KiB each, whose memory is only taken when it is used. On `connected` sockets the peer is
+    /// not asked for.
+    #[must_use]
+    pub fn new(buffers: usize, connected: bool) -> Self {
+        let mut data = vec![0; STRIDE * buffers].into_boxed_slice();
+        let mut names = vec![Name::EMPTY; buffers].into_boxed_slice();
+        let mut controls = vec![Control::EMPTY; buffers].into_boxed_slice();
+        let mut vectors: Box<[libc::iovec]> = data
+            .chunks_exact_mut(STRIDE)
+            .map(|chunk| libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: BUFFER })
+            .collect();
+        let headers = vectors
+            .iter_mut()
+            .zip(&mut names)
+            .zip(&mut controls)
+            .map(|((vector, name), control)| libc::mmsghdr {
+                msg_hdr: libc::msghdr {
+                    msg_name: if connected { ptr::null_mut() } else { name.0.as_mut_ptr().cast() },
+                    msg_namelen: 0,
+                    msg_iov: vector,
+                    msg_iovlen: 1,
+                    msg_control: control.0.as_mut_ptr().cast(),
+                    msg_controllen: 0,
+                    msg_flags: 0,
+                },
+                msg_len: 0,
+            })
+            .collect();
+        Self { data, names, controls, headers, _vectors: vectors, connected }
+    }
+
+    /// How many buffers there are.
+    #[must_use]
+    pub fn buffers(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Receives what waits on `socket` into at most `most` buffers from number `first` on, and returns how many were
+    /// filled. Fewer than could be mean that nothing more waits.
+    pub fn receive(&mut self, socket: &impl AsFd, first: usize, most: usize) -> io::Result<usize> {
+        let end = first.saturating_add(most).min(self.headers.len());
+        let Some(headers) = self.headers.get_mut(first..end).filter(|headers| !headers.is_empty()) else {
+            return Ok(0);
+        };
+        for header in &mut *headers {
+            // The kernel writes what it used into both.
+            header.msg_hdr.msg_namelen = if self.connected { 0 } else { size_of_u32::<Name>() };
+            header.msg_hdr.msg_controllen = Control::ROOM;
+        }
+        let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: the headers point to buffers of the stated lengths, which this value owns and nobody reads meanwhile
+        // (`&mut self`); the kernel writes no more than that. A null timeout means none.
+        let filled = unsafe {
+            libc::recvmmsg(socket.as_fd().as_raw_fd(), headers.as_mut_ptr(), count, flags, ptr::null_mut())
+        };
+        usize::try_from(filled).map_err(|_negative| io::Error::last_os_error())
+    }
+
+    /// The buffer at `index`, which the last call for it has filled.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Received<'_>> {
+        let header = self.headers.get(index)?;
+        let len = usize::try_from(header.msg_len).ok()?;
+        let start = index.checked_mul(STRIDE)?;
+        let bytes = self.data.get(start..)?.get(..len.min(BUFFER))?;
+        let told = self.controls.get(index)?.read(header.msg_hdr.msg_controllen);
+        let from = if self.connected { None } else { self.names.get(index)?.address() };
+        let segment = told.segment.map_or(bytes.len(), usize::from).max(1);
+        Some(Received { from, local: told.local, ecn: told.ecn, bytes, segment })
+    }
+}
+
+/// Sizes of the structures here are far below 2^32.
+fn size_of_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,218 @@
+//! The UDP rules of a configuration, compiled for look-up.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rpxy_l4_proto::{
+    tls::ClientHello,
+    wireguard::{self, Mac1Key},
+};
+
+use super::{Conditions, Endpoint, Group, NameTable, Targets};
+use crate::{
+    config::model::{Config, Matcher, Orphan, Reserved, UnknownVersion, Unmatched, Upstream},
+    resolve::Resolver,
+};
+
+/// What a UDP session carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagrams {
+    /// Not recognised, or not looked at.
+    Any,
+    /// QUIC.
+    Quic,
+    /// WireGuard.
+    WireGuard,
+}
+
+impl Datagrams {
+    /// As the access log writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "udp",
+            Self::Quic => "udp:quic",
+            Self::WireGuard => "udp:wireguard",
+        }
+    }
+}
+
+/// Where a rule, or the default, sends its sessions.
+#[derive(Debug)]
+pub struct UdpRoute {
+    /// Name of the rule; `None` for the default targets.
+    pub rule: Option<Arc<str>>,
+    /// What its sessions carry.
+    pub carries: Datagrams,
+    /// The targets.
+    pub group: Group,
+    /// How long a session lasts without a datagram; `None` is for ever.
+    pub idle: Option<Duration>,
+}
+
+/// The UDP rules of one configuration.
+#[derive(Debug)]
+pub struct UdpRoutes {
+    quic: NameTable<UdpRoute>,
+    /// The first QUIC rule without conditions.
+    quic_any: Option<Arc<UdpRoute>>,
+    /// With their keys, in file order.
+    wireguard: Vec<WireGuardRule>,
+    default: Option<Arc<UdpRoute>>,
+    by_name: HashMap<Arc<str>, Arc<UdpRoute>>,
+    unmatched: Unmatched,
+    orphan: Orphan,
+    unknown_version: UnknownVersion,
+}
+
+#[derive(Debug)]
+struct WireGuardRule {
+    key: Option<Mac1Key>,
+    reserved: wireguard::Reserved,
+    route: Arc<UdpRoute>,
+}
+
+impl UdpRoutes {
+    /// Compiles the UDP rules of `config`.
+    #[must_use]
+    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
+            let group = Group::new(upstream, targets, resolver);
+            Arc::new(UdpRoute { rule: rule.cloned(), carries, group, idle })
+        };
+        let default = config.udp.default.as_ref();
+        let mut routes = Self {
+            quic: NameTable::default(),
+            quic_any: None,
+            wireguard: Vec::new(),
+            default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime)),
+            by_name: HashMap::new(),
+            unmatched: config.unmatched,
+            orphan: config.udp.orphan,
+            unknown_version: config.udp.unknown_version,
+        };
+        for rule in &config.rules {
+            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime);
+            let compiled = match &rule.matcher {
+                Matcher::Quic(tls) => {
+                    let to = to(Datagrams::Quic);
+                    routes.quic.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
+                    if tls.server_names.is_empty() && tls.alpns.is_empty() {
+                        routes.quic_any.get_or_insert_with(|| Arc::clone(&to));
+                    }
+                    to
+                }
+                Matcher::WireGuard { public_key, reserved } => {
+                    let to = to(Datagrams::WireGuard);
+                    routes.wireguard.push(WireGuardRule {
+                        key: public_key.as_ref().map(Mac1Key::new),
+                        reserved: match reserved {
+                            Reserved::Zero => wireguard::Reserved::Zero,
+                            Reserved::Any => wireguard::Reserved::Any,
+                        },
+                        route: Arc::clone(&to),
+                    });
+                    to
+                }
+                Matcher::Http { .. } | Matcher::Tls(_) | Matcher::Ssh | Matcher::Socks5 => continue,
+            };
+            routes.by_name.insert(Arc::clone(&rule.name), compiled);
+        }
+        routes
+    }
+
+    /// Whether there is nowhere to send a datagram.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.default.is_none() && self.by_name.is_empty()
+    }
+
+    /// Whether some rule is about QUIC.
+    #[must_use]
+    pub fn has_quic(&self) -> bool {
+        !self.quic.is_empty()
+    }
+
+    /// Whether some rule is about WireGuard.
+    #[must_use]
+    pub fn has_wireguard(&self) -> bool {
+        !self.wireguard.is_empty()
+    }
+
+    /// A WireGuard message that some rule may be about.
+    #[must_use]
+    pub fn wireguard_message(&self, datagram: &[u8]) -> Option<wireguard::Message> {
+        let reserved = self.wireguard.iter().any(|rule| rule.reserved == wireguard::Reserved::Any);
+        let reserved = if reserved { wireguard::Reserved::Any } else { wireguard::Reserved::Zero };
+        if self.has_wireguard() { wireguard::parse(datagram, reserved) } else { None }
+    }
+
+    /// The default targets.
+    #[must_use]
+    pub fn default(&self) -> Option<&Arc<UdpRoute>> {
+        self.default.as_ref()
+    }
+
+    /// The rule of this name, the default targets for `None`.
+    #[must_use]
+    pub fn named(&self, rule: Option<&str>) -> Option<&Arc<UdpRoute>> {
+        match rule {
+            Some(name) => self.by_name.get(name),
+            None => self.default.as_ref(),
+        }
+    }
+
+    /// The rule for a QUIC connection; `None` when none fits.
+    #[must_use]
+    pub fn quic(&self, hello: &ClientHello) -> Option<&Arc<UdpRoute>> {
+        let alpns: Vec<&[u8]> = hello.alpn().collect();
+        self.quic.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
+    }
+
+    /// Where QUIC of a version goes whose hello cannot be read.
+    #[must_use]
+    pub fn unknown_version(&self) -> Option<&Arc<UdpRoute>> {
+        match self.unknown_version {
+            UnknownVersion::Drop => None,
+            UnknownVersion::Default => self.quic_any.as_ref().or(self.default.as_ref()),
+        }
+    }
+
+    /// The rule for a WireGuard handshake initiation; `None` when none fits. A rule whose key fits comes before one
+    /// without a key.
+    #[must_use]
+    pub fn wireguard(&self, initiation: &[u8]) -> Option<&Arc<UdpRoute>> {
+        let mut without_key = None;
+        for rule in &self.wireguard {
+            if wireguard::parse(initiation, rule.reserved).is_none() {
+                continue;
+            }
+            match &rule.key {
+                Some(key) if key.verifies(initiation) => return Some(&rule.route),
+                Some(_) => {}
+                None => without_key = without_key.or(Some(&rule.route)),
+            }
+        }
+        without_key.or_else(|| self.unmatched())
+    }
+
+    /// Where datagrams of an unknown connection or tunnel that is under way go.
+    #[must_use]
+    pub fn orphan(&self) -> Option<&Arc<UdpRoute>> {
+        match self.orphan {
+            Orphan::Drop => None,
+            Orphan::Default => self.default.as_ref(),
+        }
+    }
+
+    /// All endpoints of all rules and of the default.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.by_name.values().chain(&self.default).flat_map(|route| route.group.endpoints())
+    }
+
+    fn unmatched(&self) -> Option<&Arc<UdpRoute>> {
+        match self.unmatched {
+            Unmatched::Drop => None,
+            Unmatched::Default => self.default.as_ref(),
+        }
+    }
+}

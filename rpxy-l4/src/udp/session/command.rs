@@ -1,0 +1,139 @@
+//! What the session core asks of the worker that runs it, and what it answers to a datagram.
+
+use std::{net::SocketAddr, ops::Range, sync::Arc};
+
+use super::{Flow, SessionId};
+use crate::{log::Detail, metrics::{DatagramDrop, SessionEnd}, resolve::Name, route::Datagrams};
+
+/// Something to be done, in order.
+#[derive(Debug)]
+pub enum Command {
+    /// Connect a socket to `address`, and answer with `handle_opened` or `handle_open_failed`.
+    Open {
+        /// For whom.
+        session: SessionId,
+        /// The backend.
+        address: SocketAddr,
+    },
+    /// Find the first addresses of `name`, and answer with `handle_resolved`.
+    Resolve {
+        /// For whom.
+        session: SessionId,
+        /// The name.
+        name: Arc<Name>,
+    },
+    /// Send a datagram that had to wait to the session's backend.
+    Send {
+        /// Whose.
+        session: SessionId,
+        /// The payload.
+        datagram: Box<[u8]>,
+        /// ECN bits.
+        ecn: u8,
+    },
+    /// The session has a backend: log it.
+    Started(Box<Started>),
+    /// The session is over: log it and close its socket.
+    Ended {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        end: SessionEnd,
+        /// Payload bytes from the client.
+        bytes_up: u64,
+        /// Payload bytes from the backend.
+        bytes_down: u64,
+    },
+    /// From now on the kernel may steer this session's datagrams.
+    InstallFlow {
+        /// Which.
+        session: SessionId,
+    },
+    /// From now on all of its datagrams have to come to the daemon.
+    RevokeFlow {
+        /// Which.
+        session: SessionId,
+    },
+    /// Something that the operator should know.
+    Say(Notice),
+}
+
+/// What the log tells of a session with a backend.
+#[derive(Debug)]
+pub struct Started {
+    /// Which.
+    pub session: SessionId,
+    /// The client's end.
+    pub flow: Flow,
+    /// What it carries.
+    pub carries: Datagrams,
+    /// The backend.
+    pub destination: SocketAddr,
+    /// What only the JSON form shows.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// Messages for the system log. The worker limits how often the first three are told.
+#[derive(Debug)]
+pub enum Notice {
+    /// As many sessions as allowed.
+    TooMany {
+        /// The limit.
+        max: u32,
+    },
+    /// No local port is left towards this target.
+    NoPort {
+        /// The target, and what the kernel said.
+        what: String,
+    },
+    /// Descriptors or memory ran out.
+    Shortage(std::io::Error),
+    /// A target is down.
+    Down(String),
+    /// A target is back.
+    Up(String),
+}
+
+/// What became of the datagrams of one buffer, and what is to be done because of them.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To be done first, in order.
+    pub commands: std::collections::VecDeque<Command>,
+    /// Then to be sent on: parts of the buffer, each one or more whole datagrams.
+    pub forward: Vec<(SessionId, Range<usize>)>,
+    /// Datagrams that went nowhere, by reason.
+    pub dropped: Vec<(DatagramDrop, u32)>,
+}
+
+impl Output {
+    /// Counts datagrams that went nowhere.
+    pub(super) fn drop(&mut self, reason: DatagramDrop, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count == 0 {
+            return;
+        }
+        match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, known)) => *known = known.saturating_add(count),
+            None => self.dropped.push((reason, count)),
+        }
+    }
+
+    /// Adds a part to be sent on, to the one before where it continues that.
+    pub(super) fn forward(&mut self, session: SessionId, part: Range<usize>) {
+        match self.forward.last_mut() {
+            Some((last, range)) if *last == session && range.end == part.start => range.end = part.end,
+            _ => self.forward.push((session, part)),
+        }
+    }
+}
+
+/// Why a socket towards a backend could not be had.
+#[derive(Debug)]
+pub enum OpenError {
+    /// No local port is left.
+    NoPort(std::io::Error),
+    /// Descriptors or memory ran out.
+    Shortage(std::io::Error),
+    /// The backend cannot be reached from here.
+    Unreachable(std::io::Error),
+}

@@ -1,0 +1,104 @@
+//! Datagrams that wait for a decision.
+//!
+//! They are copied, within bounds for each flow and for all together: nothing is proven of who sent them.
+
+/// Datagrams held for one flow at most.
+const MOST: usize = 8;
+/// Bytes held for one flow at most.
+const MOST_BYTES: usize = 16 << 10;
+/// Bytes held by one worker at most.
+const BUDGET: usize = 8 << 20;
+
+/// All that one worker holds, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn used(&self) -> usize {
+        self.0
+    }
+
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.0.saturating_add(len) <= BUDGET
+    }
+}
+
+/// The datagrams of one flow, in the order of their arrival.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    datagrams: Vec<(Box<[u8]>, u8)>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Keeps a copy, in place of the oldest where there is no room. Returns how many were given up, this one included
+    /// when it is too large.
+    pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, budget: &mut Budget) -> usize {
+        let mut given_up = 0;
+        while !self.datagrams.is_empty()
+            && (self.datagrams.len() >= MOST || self.bytes + datagram.len() > MOST_BYTES)
+        {
+            let (oldest, _) = self.datagrams.remove(0);
+            self.bytes -= oldest.len();
+            budget.0 -= oldest.len();
+            given_up += 1;
+        }
+        if !budget.has_room(datagram.len()) {
+            return given_up + 1;
+        }
+        self.bytes += datagram.len();
+        budget.0 += datagram.len();
+        self.datagrams.push((datagram.into(), ecn));
+        given_up
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// Gives them all up or back.
+    pub(super) fn take(&mut self, budget: &mut Budget) -> Vec<(Box<[u8]>, u8)> {
+        budget.0 -= std::mem::take(&mut self.bytes);
+        std::mem::take(&mut self.datagrams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_holds_its_latest_datagrams() {
+        let (mut budget, mut held) = (Budget::default(), Held::default());
+        let given_up: usize = (0..20_u8).map(|n| held.push(&[n; 10], n, &mut budget)).sum();
+        assert_eq!((given_up, held.len(), budget.used()), (12, 8, 80));
+        assert_eq!(held.push(&[99; 16 << 10], 0, &mut budget), 8, "as large as all others may be together");
+        assert_eq!((held.len(), budget.used()), (1, 16 << 10));
+        let datagrams = held.take(&mut budget);
+        assert_eq!((datagrams.len(), budget.used()), (1, 0));
+        assert_eq!(held.push(&[1; 20_000], 0, &mut budget), 0, "a single one of any size");
+    }
+
+    #[test]
+    fn order_and_ecn_are_kept() {
+        let (mut budget, mut held) = (Budget::default(), Held::default());
+        for n in 0..3 {
+            assert_eq!(held.push(&[n], n, &mut budget), 0);
+        }
+        let expected: Vec<(Box<[u8]>, u8)> = (0..3).map(|n| (Box::from([n]), n)).collect();
+        assert_eq!(held.take(&mut budget), expected);
+    }
+
+    #[test]
+    fn all_flows_together_are_bounded() {
+        let mut budget = Budget::default();
+        let mut flows: Vec<Held> = Vec::new();
+        let mut refused = 0;
+        for _ in 0..10_000 {
+            let mut held = Held::default();
+            refused += held.push(&[0; 1200], 0, &mut budget);
+            flows.push(held);
+        }
+        assert!(budget.used() <= BUDGET && refused == 10_000 - BUDGET / 1200, "{refused}");
+    }
+}

@@ -1,0 +1,108 @@
+//! What tells the sessions of one client socket apart: the connection IDs of QUIC, the indices of WireGuard.
+
+use rpxy_l4_proto::quic::ConnectionId;
+
+/// IDs of either kind that are remembered for a session: Retry, handshake and later ones of the server; the last that
+/// the client went on to use.
+const MOST: usize = 4;
+
+/// A few values, the latest last; a further one displaces the oldest.
+#[derive(Debug, Clone)]
+pub(super) struct Few<T>(Vec<T>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy + PartialEq> Few<T> {
+    pub(super) fn contains(&self, value: T) -> bool {
+        self.0.contains(&value)
+    }
+
+    /// Adds `value` and returns the one that had to go.
+    pub(super) fn add(&mut self, value: T) -> Option<T> {
+        let displaced = if self.0.len() < MOST { None } else { Some(self.0.remove(0)) };
+        if self.0.capacity() == self.0.len() {
+            // Most sessions stay with one or two.
+            self.0.reserve_exact(1);
+        }
+        self.0.push(value);
+        displaced
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// The connection IDs of a QUIC session.
+#[derive(Debug, Clone)]
+pub(super) struct QuicIds {
+    /// The client's source connection ID, which its long headers carry from beginning to end.
+    pub(super) client: ConnectionId,
+    /// The destination connection ID of the client's first packet, which the Initial keys come from.
+    pub(super) first: ConnectionId,
+    /// What the server chose to be addressed by, in long headers.
+    pub(super) server: Few<ConnectionId>,
+    /// What the client's short headers carry beside those, since the server has told it secretly.
+    pub(super) used: Few<ConnectionId>,
+    /// The one of its last short header.
+    pub(super) last: Option<ConnectionId>,
+    /// Those that the affinity table holds for this session.
+    pub(super) held: Vec<ConnectionId>,
+    /// Length of the server's connection IDs in bytes, once it is known.
+    pub(super) len: Option<usize>,
+}
+
+impl QuicIds {
+    pub(super) fn new(client: ConnectionId, first: ConnectionId) -> Self {
+        Self {
+            client,
+            first,
+            server: Few::default(),
+            used: Few::default(),
+            last: None,
+            held: Vec::new(),
+            len: None,
+        }
+    }
+
+    /// Whether a long header with these IDs is of this connection.
+    pub(super) fn owns_long(&self, destination: &[u8], source: &[u8]) -> bool {
+        self.client.as_bytes() == source
+            && (self.first.as_bytes() == destination || self.server.iter().any(|id| id.as_bytes() == destination))
+    }
+
+    /// Whether a short header is of this connection, as far as can be seen.
+    pub(super) fn owns_short(&self, datagram: &[u8]) -> bool {
+        self.of_short(datagram).is_some_and(|id| self.server.contains(id) || self.used.contains(id))
+    }
+
+    /// The destination connection ID of a short header; `None` while its length is unknown, and where it is empty.
+    pub(super) fn of_short(&self, datagram: &[u8]) -> Option<ConnectionId> {
+        let len = self.len.filter(|len| *len > 0)?;
+        ConnectionId::new(datagram.get(1..1 + len)?)
+    }
+}
+
+/// What tells a session apart from others of the same client socket.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Ids {
+    /// Nothing.
+    #[default]
+    None,
+    Quic(Box<QuicIds>),
+    /// Indices that the server has chosen.
+    WireGuard(Few<u32>),
+}
+
+impl Ids {
+    pub(super) fn quic(&self) -> Option<&QuicIds> {
+        match self {
+            Self::Quic(ids) => Some(ids),
+            Self::None | Self::WireGuard(_) => None,
+        }
+    }
+}
