@@ -308,9 +308,21 @@ pub enum Matcher {
         ///
         /// The key alone tells rules apart: of several with the same, or without, the first in the file wins.
         public_key: Option<[u8; 32]>,
+        /// Which messages are taken for WireGuard.
+        reserved: Reserved,
     },
     /// QUIC.
     Quic(TlsMatcher),
+}
+
+/// What the three reserved bytes after the type of a WireGuard message may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Reserved {
+    /// Zero, as WireGuard has it.
+    #[default]
+    Zero,
+    /// Anything, as Cloudflare WARP clients send it.
+    Any,
 }
 
 /// Conditions on a ClientHello.

@@ -213,11 +213,14 @@ fn words() {
 
 #[test]
 fn unknown_words_get_a_remedy() {
+    let wireguard = "[protocols.a]\nprotocol = 'wireguard'\ntarget = ['a:1']\nreserved = ";
     let rows: &[(&str, &str, &str)] = &[
         ("nothing like it", "orphan = 'reject'", "one of \"drop\", \"default\""),
         ("slip", "orphan = 'defualt'", "did you mean \"default\"?"),
         ("nothing like it", "quic_unknown_version = 'reject'", "one of \"drop\", \"default\""),
         ("slip", "quic_unknown_version = 'dorp'", "did you mean \"drop\"?"),
+        ("nothing like it", &format!("{wireguard}'1,2,3'"), "one of \"zero\", \"any\""),
+        ("slip", &format!("{wireguard}'zeros'"), "did you mean \"zero\"?"),
     ];
     for (name, text, expected) in rows {
         let problems = crate::config::parse(&format!("{BASE}{text}")).unwrap_err();
