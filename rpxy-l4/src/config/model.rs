@@ -137,6 +137,40 @@ pub struct Udp {
     pub default: Option<Upstream>,
     /// Idle lifetime of sessions of the default destination; `None` means no limit.
     pub idle_lifetime: Option<Duration>,
+    /// How long a target that refused is tried last; zero is not at all. Established sessions keep their target.
+    pub target_retry: Duration,
+    /// What happens to datagrams under way that belong to no known session. A reload applies to the next datagram.
+    pub orphan: Orphan,
+    /// What happens to QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
+    pub unknown_version: UnknownVersion,
+    /// How long the connection IDs of a QUIC session are remembered after it has ended, so that a client that comes
+    /// back from another address reaches the same backend; zero is not at all. A reload applies to sessions that end
+    /// after it.
+    pub quic_affinity_lifetime: Duration,
+}
+
+/// What happens to datagrams in the middle of a QUIC connection or a WireGuard tunnel that belong to no known session:
+/// short headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are
+/// rules for the protocol; without any, they are like all other datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Orphan {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Sent to the default destination; dropped where there is none.
+    Default,
+}
+
+/// What happens to QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
+/// like all other datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownVersion {
+    /// Dropped.
+    Drop,
+    /// Sent to the first QUIC rule with neither server names nor ALPNs, or else to the default destination; dropped
+    /// where there is neither.
+    #[default]
+    Default,
 }
 
 /// Every inbound TCP connection starts with a PROXY header.
@@ -271,10 +305,24 @@ pub enum Matcher {
     /// WireGuard.
     WireGuard {
         /// Static public key of the server behind the rule; `None` takes initiations that fit no other rule's key.
+        ///
+        /// The key alone tells rules apart: of several with the same, or without, the first in the file wins.
         public_key: Option<[u8; 32]>,
+        /// Which messages are taken for WireGuard.
+        reserved: Reserved,
     },
     /// QUIC.
     Quic(TlsMatcher),
+}
+
+/// What the three reserved bytes after the type of a WireGuard message may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Reserved {
+    /// Zero, as WireGuard has it.
+    #[default]
+    Zero,
+    /// Anything, as Cloudflare WARP clients send it.
+    Any,
 }
 
 /// Conditions on a ClientHello.

@@ -16,6 +16,7 @@ pub(super) const DNS_MAX_TTL: Duration = Duration::from_secs(3600);
 pub(super) const UDP_IDLE: Duration = Duration::from_secs(30);
 pub(super) const QUIC_IDLE: Duration = Duration::from_secs(60);
 pub(super) const WIREGUARD_IDLE: Duration = Duration::from_secs(300);
+pub(super) const QUIC_AFFINITY: Duration = Duration::from_secs(300);
 
 /// 136 years. Longer times are accepted, as 0.2.x does, and cut to this: a clock can always add it without overflow.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);

@@ -1,4 +1,4 @@
-//! What a rule matches: server names, ALPNs, ECH, public keys, each on the protocols that have it.
+//! What a rule matches: server names, ALPNs, ECH, public keys, reserved bytes, each on the protocols that have it.
 
 use std::sync::Arc;
 
@@ -8,9 +8,11 @@ use super::{Inherited, ech, names, rules::Protocol};
 use crate::config::{
     ech::BASE64,
     file::{Field, Table},
-    model::{Ech, Matcher, NamePattern, TlsMatcher},
+    model::{Ech, Matcher, NamePattern, Reserved, TlsMatcher},
     report::Report,
 };
+
+const RESERVED: &[(&str, Reserved)] = &[("zero", Reserved::Zero), ("any", Reserved::Any)];
 
 /// The matcher of a rule, or `None` when its protocol is not known.
 pub(super) fn matcher(
@@ -23,13 +25,14 @@ pub(super) fn matcher(
     let alpns = alpns(report, table, protocol);
     let ech = ech(report, table, protocol, &server_names, inherited);
     let public_key = public_key(report, table, protocol);
+    let reserved = reserved(report, table, protocol);
     let matcher = match protocol? {
         Protocol::Http => Matcher::Http { server_names },
         Protocol::Tls => Matcher::Tls(TlsMatcher { server_names, alpns, ech }),
         Protocol::Quic => Matcher::Quic(TlsMatcher { server_names, alpns, ech }),
         Protocol::Ssh => Matcher::Ssh,
         Protocol::Socks5 => Matcher::Socks5,
-        Protocol::WireGuard => Matcher::WireGuard { public_key },
+        Protocol::WireGuard => Matcher::WireGuard { public_key, reserved },
     };
     Some(matcher)
 }
@@ -110,6 +113,14 @@ fn public_key(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Proto
         report.error_with(&field.place, "not a public key: 32 bytes in base64", "see `wg show <interface> public-key`");
     }
     key
+}
+
+fn reserved(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Reserved {
+    let Some(field) = table.field("reserved") else { return Reserved::default() };
+    if !matches!(protocol, Some(Protocol::WireGuard) | None) {
+        report.error_with(&field.place, "this protocol has no reserved bytes", "reserved is for wireguard");
+    }
+    field.word(report, RESERVED).unwrap_or_default()
 }
 
 /// Whether connections of the protocol start with a ClientHello. An unknown protocol is given the benefit of the doubt.

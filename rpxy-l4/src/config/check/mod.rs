@@ -62,8 +62,8 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
     };
     let tcp = tcp::tcp(report, &root, &inherited);
-    let udp = udp::udp(report, &root);
     let rules = rules::rules(report, &root, &inherited);
+    let udp = udp::udp(report, &root, &rules);
     shadow::warn_of_unreachable(report, &rules);
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());

@@ -28,7 +28,10 @@ fn shadows(first: &Matcher, second: &Matcher) -> bool {
         (Matcher::Tls(first), Matcher::Tls(second)) | (Matcher::Quic(first), Matcher::Quic(second)) => {
             hello_covers(first, second)
         }
-        (Matcher::WireGuard { public_key: first }, Matcher::WireGuard { public_key: second }) => first == second,
+        (Matcher::WireGuard { public_key: first, .. }, Matcher::WireGuard { public_key: second, .. }) => {
+            // A key belongs to one server, whatever its clients put into the reserved bytes.
+            first == second
+        }
         (Matcher::Ssh, Matcher::Ssh) | (Matcher::Socks5, Matcher::Socks5) => true,
         (
             Matcher::Http { .. }

@@ -1,14 +1,50 @@
 //! Global UDP settings.
 
+use std::sync::Arc;
+
 use super::{duration, targets, tcp::max_connections};
-use crate::config::{file::Table, model::Udp, report::Report};
+use crate::config::{
+    file::Table,
+    model::{Matcher, Orphan, Rule, Udp, UnknownVersion},
+    report::{Place, Report},
+};
 
 const MAX_CONNECTIONS: u32 = 2048;
 
-pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>) -> Udp {
+const ORPHANS: &[(&str, Orphan)] = &[("drop", Orphan::Drop), ("default", Orphan::Default)];
+
+const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
+    &[("drop", UnknownVersion::Drop), ("default", UnknownVersion::Default)];
+
+pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> Udp {
     Udp {
         max_connections: max_connections(report, root, "udp_max_connections", MAX_CONNECTIONS),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
+        target_retry: duration::or_default(report, root, "udp_target_retry", duration::TARGET_RETRY),
+        orphan: orphan(report, root),
+        unknown_version: unknown_version(report, root, rules),
+        quic_affinity_lifetime: duration::or_default(report, root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     }
+}
+
+fn orphan(report: &mut Report<'_>, root: &Table<'_>) -> Orphan {
+    let Some(field) = root.field("orphan") else { return Orphan::default() };
+    let orphan = field.word(report, ORPHANS).unwrap_or_default();
+    // The other way round, without rules, there is nothing to say: udp_target gets all datagrams in any case.
+    if orphan == Orphan::Default && root.field("udp_target").is_none() {
+        report.warn(&field.place, "without effect, because udp_target is missing");
+    }
+    orphan
+}
+
+fn unknown_version(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> UnknownVersion {
+    let Some(field) = root.field("quic_unknown_version") else { return UnknownVersion::default() };
+    let unknown_version = field.word(report, UNKNOWN_VERSIONS).unwrap_or_default();
+    let is_quic = |(_, rule): &(Place, Arc<Rule>)| matches!(rule.matcher, Matcher::Quic(_));
+    if unknown_version == UnknownVersion::Drop && !rules.iter().any(is_quic) {
+        let remedy = "without one, QUIC is not told from other datagrams";
+        report.warn_with(&field.place, "without effect, because there is no rule for quic", remedy);
+    }
+    unknown_version
 }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU16, time::Duration};
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
-use crate::config::model::{AccessLogFormat, Balance, Config, Unmatched};
+use crate::config::model::{AccessLogFormat, Balance, Config, Orphan, UnknownVersion, Unmatched};
 
 fn with(text: &str) -> Config {
     accepted(&format!("{BASE}{text}"))
@@ -30,6 +30,10 @@ fn defaults() {
     assert_eq!(config.tcp.target_retry, Duration::from_secs(10));
     assert_eq!(config.udp.max_connections.get(), 2048);
     assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
+    assert_eq!(config.udp.target_retry, Duration::from_secs(10));
+    assert_eq!(config.udp.orphan, Orphan::Drop);
+    assert_eq!(config.udp.unknown_version, UnknownVersion::Default);
+    assert_eq!(config.udp.quic_affinity_lifetime, Duration::from_secs(300));
     assert_eq!(config.tcp.default.unwrap().balance, Balance::None);
     assert_eq!(config.udp.default.unwrap().balance, Balance::None);
     assert!(config.rules.is_empty());
@@ -143,6 +147,7 @@ fn limits() {
 #[test]
 fn lengths_of_time() {
     let seconds = Duration::from_secs;
+    let longest = seconds(u32::MAX.into());
     assert_eq!(with("drain_timeout = '1m'").drain_timeout, seconds(60));
     assert_eq!(with("drain_timeout = 0").drain_timeout, Duration::ZERO);
     assert_eq!(with("tcp_probe_timeout = '100ms'").tcp.probe_timeout, Duration::from_millis(100));
@@ -154,6 +159,16 @@ fn lengths_of_time() {
     assert_eq!(with("udp_idle_lifetime = 5").udp.idle_lifetime, Some(seconds(5)));
     assert_eq!(with("udp_idle_lifetime = '5m'").udp.idle_lifetime, Some(seconds(300)));
     assert_eq!(with("udp_idle_lifetime = 0").udp.idle_lifetime, None);
+    assert_eq!(with("udp_target_retry = 0").udp.target_retry, Duration::ZERO);
+    assert_eq!(with("udp_target_retry = '1ms'").udp.target_retry, Duration::from_millis(1));
+    assert_eq!(with("udp_target_retry = 4294967295").udp.target_retry, longest);
+    assert_eq!(with("udp_target_retry = 4294967296").udp.target_retry, longest, "cut");
+    assert_eq!(with("udp_target_retry = 3").tcp.target_retry, seconds(10), "TCP has its own");
+    assert_eq!(with("tcp_target_retry = 3").udp.target_retry, seconds(10), "UDP has its own");
+    assert_eq!(with("quic_affinity_lifetime = 0").udp.quic_affinity_lifetime, Duration::ZERO);
+    assert_eq!(with("quic_affinity_lifetime = '1ms'").udp.quic_affinity_lifetime, Duration::from_millis(1));
+    assert_eq!(with("quic_affinity_lifetime = '4294967295s'").udp.quic_affinity_lifetime, longest);
+    assert_eq!(with("quic_affinity_lifetime = '4294967296s'").udp.quic_affinity_lifetime, longest, "cut");
     assert_eq!(with("dns_cache_min_ttl = '0s'").dns.min_ttl, Duration::ZERO);
     assert_eq!(with("dns_cache_max_ttl = '30SEC'").dns.max_ttl, seconds(30), "equal to the minimum");
     refuses(&[
@@ -162,6 +177,10 @@ fn lengths_of_time() {
         ("no unit", "dns_cache_min_ttl = '30'", "3: dns_cache_min_ttl"),
         ("space", "dns_cache_min_ttl = '30 s'", "3: dns_cache_min_ttl"),
         ("negative", "udp_idle_lifetime = -1", "3: udp_idle_lifetime"),
+        ("negative retry", "udp_target_retry = -1", "3: udp_target_retry"),
+        ("retry without unit", "udp_target_retry = '10'", "3: udp_target_retry"),
+        ("negative affinity", "quic_affinity_lifetime = -1", "3: quic_affinity_lifetime"),
+        ("affinity for ever", "quic_affinity_lifetime = 'never'", "3: quic_affinity_lifetime"),
         ("float", "drain_timeout = 1.5", "3: drain_timeout"),
         ("min over max", "dns_cache_max_ttl = '2m'\ndns_cache_min_ttl = '3m'", "4: dns_cache_min_ttl"),
         ("min over the default max", "dns_cache_min_ttl = '2h'", "3: dns_cache_min_ttl"),
@@ -173,15 +192,41 @@ fn lengths_of_time() {
 fn words() {
     assert_eq!(with("unmatched = 'default'").unmatched, Unmatched::Default);
     assert_eq!(with("unmatched = 'Drop'").unmatched, Unmatched::Drop);
+    assert_eq!(with("orphan = 'drop'").udp.orphan, Orphan::Drop);
+    assert_eq!(with("orphan = 'Default'").udp.orphan, Orphan::Default);
+    assert_eq!(with("quic_unknown_version = 'default'").udp.unknown_version, UnknownVersion::Default);
+    assert_eq!(with("quic_unknown_version = 'DROP'").udp.unknown_version, UnknownVersion::Drop);
     assert_eq!(with("access_log_format = 'json'").access_log_format, AccessLogFormat::Json);
     assert_eq!(with("access_log_format = 'OFF'").access_log_format, AccessLogFormat::Off);
     assert_eq!(with("metrics_listen = '[::1]:9100'").metrics_listen, Some("[::1]:9100".parse().unwrap()));
     refuses(&[
         ("unmatched", "unmatched = 'reject'", "3: unmatched"),
+        ("orphan", "orphan = 'reject'", "3: orphan"),
+        ("orphan is a boolean", "orphan = true", "3: orphan"),
+        ("unknown version", "quic_unknown_version = 'forward'", "3: quic_unknown_version"),
+        ("unknown version is a number", "quic_unknown_version = 2", "3: quic_unknown_version"),
         ("access log", "access_log_format = true", "3: access_log_format"),
         ("metrics without address", "metrics_listen = ':9100'", "3: metrics_listen"),
         ("metrics without port", "metrics_listen = '127.0.0.1'", "3: metrics_listen"),
     ]);
+}
+
+#[test]
+fn unknown_words_get_a_remedy() {
+    let wireguard = "[protocols.a]\nprotocol = 'wireguard'\ntarget = ['a:1']\nreserved = ";
+    let rows: &[(&str, &str, &str)] = &[
+        ("nothing like it", "orphan = 'reject'", "one of \"drop\", \"default\""),
+        ("slip", "orphan = 'defualt'", "did you mean \"default\"?"),
+        ("nothing like it", "quic_unknown_version = 'reject'", "one of \"drop\", \"default\""),
+        ("slip", "quic_unknown_version = 'dorp'", "did you mean \"drop\"?"),
+        ("nothing like it", &format!("{wireguard}'1,2,3'"), "one of \"zero\", \"any\""),
+        ("slip", &format!("{wireguard}'zeros'"), "did you mean \"zero\"?"),
+    ];
+    for (name, text, expected) in rows {
+        let problems = crate::config::parse(&format!("{BASE}{text}")).unwrap_err();
+        let remedies: Vec<Option<&str>> = problems.iter().map(|problem| problem.remedy.as_deref()).collect();
+        assert_eq!(remedies, [Some(*expected)], "{name}: {text}");
+    }
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -249,7 +294,23 @@ fn something_to_forward_to() {
 
 #[test]
 fn defaults_of_what_is_missing_are_without_effect() {
-    warns(&[("balance without target", "udp_load_balance = 'random'", Some("3: udp_load_balance"))]);
+    let target = "udp_target = ['a:1']";
+    let rule = |protocol: &str| format!("[protocols.a]\nprotocol = '{protocol}'\ntarget = ['a:1']");
+    let (quic, tls) = (rule("quic"), rule("tls"));
+    warns(&[
+        ("balance without target", "udp_load_balance = 'random'", Some("3: udp_load_balance")),
+        ("orphans without target", &format!("orphan = 'default'\n{quic}"), Some("3: orphan")),
+        ("orphans with target", &format!("orphan = 'default'\n{target}\n{quic}"), None),
+        ("orphans dropped without target", &format!("orphan = 'drop'\n{quic}"), None),
+        ("version dropped without rule", "quic_unknown_version = 'drop'", Some("3: quic_unknown_version")),
+        (
+            "version dropped with another rule",
+            &format!("quic_unknown_version = 'drop'\n{tls}"),
+            Some("3: quic_unknown_version"),
+        ),
+        ("version dropped with rule", &format!("quic_unknown_version = 'drop'\n{quic}"), None),
+        ("the default without rule", "quic_unknown_version = 'default'", None),
+    ]);
     refuses(&[("and still checked", "udp_load_balance = 'rand'", "3: udp_load_balance")]);
 }
 

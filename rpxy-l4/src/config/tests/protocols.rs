@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BASE, accepted, errors, refuses, warns};
-use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
+use crate::config::model::{Balance, Matcher, NamePattern, Reserved, Rule, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
     let text = format!("listen_port = 1\n[protocols.'r']\nprotocol = '{protocol}'\ntarget = ['a:1']\n{text}");
@@ -29,7 +29,7 @@ fn protocols_and_their_defaults() {
         ("tls", Matcher::Tls(ANY), None),
         ("ssh", Matcher::Ssh, None),
         ("socks5", Matcher::Socks5, None),
-        ("wireguard", Matcher::WireGuard { public_key: None }, Some(seconds(300))),
+        ("wireguard", Matcher::WireGuard { public_key: None, reserved: Reserved::Zero }, Some(seconds(300))),
         ("quic", Matcher::Quic(ANY), Some(seconds(60))),
         ("TLS", Matcher::Tls(ANY), None),
     ];
@@ -183,7 +183,7 @@ fn wireguard_public_key() {
     let key = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
     for (name, text) in [("padded", key), ("unpadded", key.trim_end_matches('='))] {
         let matcher = &rule("wireguard", &format!("public_key = '{text}'")).matcher;
-        let Matcher::WireGuard { public_key: Some(public_key) } = matcher else { panic!("{name}: {matcher:?}") };
+        let Matcher::WireGuard { public_key: Some(public_key), .. } = matcher else { panic!("{name}: {matcher:?}") };
         assert_eq!(public_key[..3], [0x1c, 0x88, 0x28], "{name}");
     }
     let rule = |protocol: &str, key: &str| {
@@ -191,12 +191,46 @@ fn wireguard_public_key() {
     };
     refuses(&[
         ("not base64", &rule("wireguard", "?"), "6: protocols.\"a\".public_key"),
-        ("31 bytes", &rule("wireguard", &key[4..]), "6: protocols.\"a\".public_key"),
+        ("29 bytes", &rule("wireguard", &key[4..]), "6: protocols.\"a\".public_key"),
+        ("31 bytes", &rule("wireguard", &"A".repeat(42)), "6: protocols.\"a\".public_key"),
+        ("33 bytes", &rule("wireguard", &"A".repeat(44)), "6: protocols.\"a\".public_key"),
+        ("empty", &rule("wireguard", ""), "6: protocols.\"a\".public_key"),
     ]);
     warns(&[
         ("on wireguard", &rule("wireguard", key), None),
         ("on quic", &rule("quic", key), Some("6: protocols.\"a\".public_key")),
     ]);
+}
+
+#[test]
+fn wireguard_reserved() {
+    let rows = [
+        ("absent", "", Reserved::Zero),
+        ("zero", "reserved = 'zero'", Reserved::Zero),
+        ("any", "reserved = 'any'", Reserved::Any),
+        ("case", "reserved = 'ANY'", Reserved::Any),
+    ];
+    for (name, text, expected) in rows {
+        let matcher = Matcher::WireGuard { public_key: None, reserved: expected };
+        assert_eq!(rule("wireguard", text).matcher, matcher, "{name}");
+    }
+    let rule = |protocol: &str, value: &str| {
+        format!("[protocols.a]\nprotocol = '{protocol}'\ntarget = ['a:1']\nreserved = {value}")
+    };
+    refuses(&[
+        ("unknown word", &rule("wireguard", "'none'"), "6: protocols.\"a\".reserved"),
+        ("number", &rule("wireguard", "0"), "6: protocols.\"a\".reserved"),
+        ("bytes", &rule("wireguard", "[1, 2, 3]"), "6: protocols.\"a\".reserved"),
+    ]);
+    for protocol in ["http", "tls", "ssh", "socks5", "quic"] {
+        refuses(&[(protocol, &rule(protocol, "'zero'"), "6: protocols.\"a\".reserved")]);
+    }
+    warns(&[("on wireguard", &rule("wireguard", "'any'"), None)]);
+    assert_eq!(
+        errors(&format!("{BASE}{}", rule("wire", "'any'"))),
+        ["4: protocols.\"a\".protocol"],
+        "a slip in the protocol is one mistake, not two"
+    );
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -268,7 +302,10 @@ fn unreachable_rules() {
         ("the same key", "wireguard", &a, &a, true),
         ("another key", "wireguard", &a, &b, false),
         ("no key after a key", "wireguard", &a, "", false),
+        ("a key after no key", "wireguard", "", &a, false),
         ("no key twice", "wireguard", "", "", true),
+        ("the same key, other reserved bytes", "wireguard", &a, &format!("{a}\nreserved = 'any'"), true),
+        ("no key twice, other reserved bytes", "wireguard", "reserved = 'any'", "reserved = 'zero'", true),
     ];
     for (name, protocol, first, second, unreachable) in rows {
         let rule = |table: &str, text: &str| {

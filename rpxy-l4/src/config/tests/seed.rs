@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{accepted, warnings};
-use crate::config::model::{Balance, Config, Matcher, NamePattern, Upstream};
+use crate::config::model::{Balance, Config, Matcher, NamePattern, Reserved, Upstream};
 
 fn targets(upstream: Option<&Upstream>) -> Vec<String> {
     upstream.map(|upstream| upstream.targets.iter().map(ToString::to_string).collect()).unwrap_or_default()
@@ -111,7 +111,7 @@ fn wireguard_multiplexer() {
         idle_lifetime = 30
         "#,
     );
-    assert_eq!(config.rules[0].matcher, Matcher::WireGuard { public_key: None });
+    assert_eq!(config.rules[0].matcher, Matcher::WireGuard { public_key: None, reserved: Reserved::Zero });
     assert_eq!(config.rules[0].idle_lifetime, Some(Duration::from_secs(30)));
 }
 
