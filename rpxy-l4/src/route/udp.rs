@@ -1,6 +1,6 @@
 //! The UDP rules of a configuration, compiled for look-up.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::{HashMap, HashSet}, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
     tls::ClientHello,
@@ -90,6 +90,7 @@ impl UdpRoutes {
             orphan: config.udp.orphan,
             unknown_version: config.udp.unknown_version,
         };
+        let mut keys = HashSet::new();
         for rule in &config.rules {
             let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime);
             let compiled = match &rule.matcher {
@@ -103,8 +104,14 @@ impl UdpRoutes {
                 }
                 Matcher::WireGuard { public_key, reserved } => {
                     let to = to(Datagrams::WireGuard);
+                    // The key alone tells rules apart; of equals the first wins, as `config` has warned.
+                    let key = public_key.as_ref();
+                    if !keys.insert(key) {
+                        routes.by_name.insert(Arc::clone(&rule.name), to);
+                        continue;
+                    }
                     routes.wireguard.push(WireGuardRule {
-                        key: public_key.as_ref().map(Mac1Key::new),
+                        key: key.map(Mac1Key::new),
                         reserved: match reserved {
                             Reserved::Zero => wireguard::Reserved::Zero,
                             Reserved::Any => wireguard::Reserved::Any,

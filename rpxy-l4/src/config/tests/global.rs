@@ -31,7 +31,7 @@ fn defaults() {
     assert_eq!(config.udp.max_connections.get(), 2048);
     assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
     assert_eq!(config.udp.target_retry, Duration::from_secs(10));
-    assert_eq!(config.udp.orphan, Orphan::Drop);
+    assert_eq!(config.udp.orphan, Orphan::Default);
     assert_eq!(config.udp.unknown_version, UnknownVersion::Default);
     assert_eq!(config.udp.quic_affinity_lifetime, Duration::from_secs(300));
     assert_eq!(config.tcp.default.unwrap().balance, Balance::None);
