@@ -12,6 +12,7 @@ pub mod http;
 #[doc(hidden)]
 pub mod properties;
 pub mod proxy_protocol;
+pub mod quic;
 mod reader;
 pub mod socks5;
 pub mod ssh;
@@ -19,6 +20,7 @@ pub mod ssh;
 #[expect(clippy::unwrap_used, reason = "a test input that cannot be built must stop whoever asks for it")]
 mod testing;
 pub mod tls;
+pub mod wireguard;
 
 /// What the bytes seen so far say about a protocol.
 #[must_use]

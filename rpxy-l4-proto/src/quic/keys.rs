@@ -1,0 +1,226 @@
+//! Opens and seals Initial packets (RFC 9001 section 5, RFC 9369 section 3.3). A packet that does not open under a
+//! flow's keys is no packet of that flow; it is not told why.
+
+use aes::{
+    Aes128,
+    cipher::{BlockCipherEncrypt as _, KeyInit as _},
+};
+use aes_gcm::{Aes128Gcm, aead::AeadInOut as _};
+use hkdf::{HmacImpl, hmac::Hmac};
+use sha2::Sha256;
+
+use super::{ConnectionId, LongPacket, LongType, Version, packet::packets, packet_number};
+
+/// The authentication tag of AES-128-GCM, in bytes.
+const TAG: usize = 16;
+/// The sample that header protection takes, in bytes (RFC 9001 section 5.4.2).
+const SAMPLE: usize = 16;
+/// Where the sample starts behind the start of the packet number, whatever the length of that is.
+const SAMPLE_AT: usize = 4;
+/// The bits of a long header's first byte that are protected (RFC 9001 section 5.4.1).
+const PROTECTED: u8 = 0x0f;
+
+/// What differs between the versions.
+struct Labels {
+    salt: [u8; 20],
+    key: &'static [u8],
+    iv: &'static [u8],
+    hp: &'static [u8],
+}
+
+/// RFC 9001 sections 5.1 and 5.2.
+const V1: Labels = Labels {
+    salt: [
+        0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc, 0xbb,
+        0x7f, 0x0a,
+    ],
+    key: b"quic key",
+    iv: b"quic iv",
+    hp: b"quic hp",
+};
+
+/// RFC 9369 sections 3.3.1 and 3.3.2.
+const V2: Labels = Labels {
+    salt: [
+        0x0d, 0xed, 0xe3, 0xde, 0xf7, 0x00, 0xa6, 0xdb, 0x81, 0x93, 0x81, 0xbe, 0x6e, 0x26, 0x9d, 0xcb, 0xf9, 0xbd,
+        0x2e, 0xd9,
+    ],
+    key: b"quicv2 key",
+    iv: b"quicv2 iv",
+    hp: b"quicv2 hp",
+};
+
+/// The keys of one direction's Initial packets.
+///
+/// Both ends derive them from the Destination Connection ID of the client's first Initial packet, and keep them when
+/// that ID changes with the server's answer; only a Retry brings new ones (RFC 9001 section 5.2).
+#[derive(Clone)]
+pub struct InitialKeys {
+    version: Version,
+    key: Aes128Gcm,
+    iv: [u8; 12],
+    hp: Aes128,
+}
+
+/// An Initial packet without its protection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The full packet number, below 2^62.
+    pub packet_number: u64,
+    /// How many bytes of it the packet carries: 1 to 4.
+    pub packet_number_len: usize,
+    /// The first byte of the header, unprotected. Its reserved bits, 0x0c, are authentic but unchecked.
+    pub first: u8,
+    /// The frames; see [`frames`](super::frames).
+    pub payload: Vec<u8>,
+}
+
+impl InitialKeys {
+    /// Of packets that the client sends.
+    #[must_use]
+    pub fn client(version: Version, dcid: &ConnectionId) -> Self {
+        Self::derive(version, dcid, b"client in")
+    }
+
+    /// Of packets that the server sends, from the same connection ID of the client's.
+    #[must_use]
+    pub fn server(version: Version, dcid: &ConnectionId) -> Self {
+        Self::derive(version, dcid, b"server in")
+    }
+
+    fn derive(version: Version, dcid: &ConnectionId, side: &[u8]) -> Self {
+        let labels = match version {
+            Version::V1 => V1,
+            Version::V2 => V2,
+        };
+        let initial = hmac(&labels.salt, &[dcid.as_bytes()]);
+        let secret: [u8; 32] = expand_label(&initial, side);
+        let key: [u8; 16] = expand_label(&secret, labels.key);
+        let hp: [u8; 16] = expand_label(&secret, labels.hp);
+        Self {
+            version,
+            key: Aes128Gcm::new(&key.into()),
+            iv: expand_label(&secret, labels.iv),
+            hp: Aes128::new(&hp.into()),
+        }
+    }
+
+    /// Removes the protection of an Initial packet; `None` if it is none that these keys protect.
+    ///
+    /// `largest` is the largest packet number that was opened in this direction of the connection.
+    #[must_use]
+    pub fn open(&self, packet: &LongPacket<'_>, largest: Option<u64>) -> Option<Opened> {
+        if packet.typ != LongType::Initial || packet.version != self.version {
+            return None;
+        }
+        let (header, protected) = packet.bytes.split_at_checked(packet.packet_number_at)?;
+        let mask = self.mask(protected)?;
+        let first = header.first()? ^ mask.first()? & PROTECTED;
+        let packet_number_len = packet_number_len(first);
+        let (number, ciphertext) = protected.split_at_checked(packet_number_len)?;
+        let number: Vec<u8> = xor(number, mask.get(1..)?);
+        let packet_number = packet_number::reconstruct(largest, &number);
+        let associated = [&[first], header.get(1..)?, &number].concat();
+        let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG>()?;
+        let mut payload = ciphertext.to_vec();
+        self.key
+            .decrypt_inout_detached(
+                &self.nonce(packet_number).into(),
+                &associated,
+                payload.as_mut_slice().into(),
+                tag.into(),
+            )
+            .ok()?;
+        Some(Opened { packet_number, packet_number_len, first, payload })
+    }
+
+    /// Writes a packet again, with the payload of `opened`: the inverse of [`open`](Self::open).
+    ///
+    /// `packet` holds a whole Initial packet, such as [`LongPacket::range`] gives it. Its header stays, but for the low
+    /// bits of the first byte and for the packet number, which are those of `opened`; all behind is overwritten.
+    /// `None`, and nothing is written, when the payload does not fill the packet exactly, or when it is too short to be
+    /// protected: packet number and payload together take 4 bytes or more (RFC 9001 section 5.4.2).
+    #[must_use]
+    pub fn seal(&self, packet: &mut [u8], opened: &Opened) -> Option<()> {
+        let read = packets(packet).next().filter(|read| read.typ == LongType::Initial && read.version == self.version)?;
+        if read.bytes.len() != packet.len() || opened.packet_number_len != packet_number_len(opened.first) {
+            return None;
+        }
+        let number_at = read.packet_number_at;
+        let payload_at = number_at.checked_add(opened.packet_number_len)?;
+        let tag_at = payload_at.checked_add(opened.payload.len())?;
+        if tag_at.checked_add(TAG)? != packet.len() || tag_at < number_at.checked_add(SAMPLE_AT)? {
+            return None;
+        }
+        let first = packet.first()? & !PROTECTED | opened.first & PROTECTED;
+        let number = opened.packet_number.to_be_bytes();
+        let number = number.get(number.len().checked_sub(opened.packet_number_len)?..)?;
+        let associated = [&[first], packet.get(1..number_at)?, number].concat();
+        let mut payload = opened.payload.clone();
+        let nonce = self.nonce(opened.packet_number).into();
+        let tag = self.key.encrypt_inout_detached(&nonce, &associated, payload.as_mut_slice().into()).ok()?;
+        let protected = [number, &payload, tag.as_slice()].concat();
+        let mask = self.mask(&protected)?;
+        packet.get_mut(number_at..)?.copy_from_slice(&protected);
+        *packet.first_mut()? = first ^ mask.first()? & PROTECTED;
+        packet.get_mut(number_at..payload_at)?.copy_from_slice(&xor(number, mask.get(1..)?));
+        Some(())
+    }
+
+    /// The mask of header protection from what follows the header: packet number, payload and tag (RFC 9001 section
+    /// 5.4.3). `None` when that is shorter than the sample needs.
+    fn mask(&self, protected: &[u8]) -> Option<[u8; SAMPLE]> {
+        let mut block = (*protected.get(SAMPLE_AT..)?.first_chunk::<SAMPLE>()?).into();
+        self.hp.encrypt_block(&mut block);
+        Some(block.into())
+    }
+
+    /// RFC 9001 section 5.3: the packet number, right-aligned, on the IV.
+    fn nonce(&self, packet_number: u64) -> [u8; 12] {
+        let mut nonce = self.iv;
+        for (byte, number) in nonce.iter_mut().skip(4).zip(packet_number.to_be_bytes()) {
+            *byte ^= number;
+        }
+        nonce
+    }
+}
+
+/// Keys are no secret here, but no help in a log either.
+impl std::fmt::Debug for InitialKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InitialKeys").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// RFC 9000 section 17.2: one less than the length, in the two lowest bits.
+fn packet_number_len(first: u8) -> usize {
+    usize::from(first & 3).saturating_add(1)
+}
+
+fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
+    bytes.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect()
+}
+
+/// HKDF-Expand-Label without context (RFC 8446 section 7.1).
+///
+/// One block of HKDF-Expand (RFC 5869 section 2.3) is all that the outputs here take.
+fn expand_label<const N: usize>(secret: &[u8; 32], label: &[u8]) -> [u8; N] {
+    const { assert!(N <= 32) };
+    let length = u16::try_from(N).unwrap_or(u16::MAX).to_be_bytes();
+    let label_length = [u8::try_from(label.len().saturating_add(6)).unwrap_or(u8::MAX)];
+    let block = hmac(secret, &[&length, &label_length, b"tls13 ", label, &[0], &[1]]);
+    let mut output = [0; N];
+    for (byte, &derived) in output.iter_mut().zip(&block) {
+        *byte = derived;
+    }
+    output
+}
+
+/// HMAC-SHA256, which with the salt as the key is HKDF-Extract (RFC 5869 section 2.2).
+fn hmac(key: &[u8], input: &[&[u8]]) -> [u8; 32] {
+    let mut hmac = <Hmac<Sha256> as HmacImpl>::new_from_slice(key);
+    for part in input {
+        HmacImpl::update(&mut hmac, part);
+    }
+    HmacImpl::finalize(hmac).into()
+}
