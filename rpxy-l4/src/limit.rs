@@ -1,12 +1,16 @@
 //! Caps on what strangers can fill, and the rate at which the daemon speaks of it.
 
 use std::{
+    hash::Hasher,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use siphasher::sip::SipHasher13;
 
 /// A count of things that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]
@@ -125,6 +129,66 @@ impl Shortage {
     }
 }
 
+/// Token buckets by source prefix (/32 of IPv4, /56 of IPv6), in a table of fixed size: it cannot be filled.
+///
+/// Errs towards limiting: prefixes that fall into the same slot share its bucket, so that nobody gets a fresh one by
+/// sending from elsewhere. The hash is keyed, so that collisions cannot be computed.
+#[derive(Debug)]
+pub struct Prefixes {
+    key: u64,
+    slots: Box<[Bucket]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: u32,
+    /// When tokens were last added, in milliseconds.
+    filled: u64,
+}
+
+impl Prefixes {
+    const SLOTS: usize = 1024;
+    /// Events at once.
+    const BURST: u32 = 200;
+    /// Milliseconds until one more is allowed.
+    const REFILL: u64 = 10;
+
+    /// All buckets full.
+    #[must_use]
+    pub fn new(key: u64) -> Self {
+        let full = Bucket { tokens: Self::BURST, filled: 0 };
+        Self { key, slots: vec![full; Self::SLOTS].into_boxed_slice() }
+    }
+
+    /// Whether `source` may do one more thing at `now` (any monotonic time).
+    pub fn allow(&mut self, source: IpAddr, now: Duration) -> bool {
+        let index = usize::try_from(self.hash(source) % Self::SLOTS as u64).unwrap_or(0);
+        let Some(bucket) = self.slots.get_mut(index) else { return false };
+        let now = millis(now);
+        let gained = now.saturating_sub(bucket.filled) / Self::REFILL;
+        bucket.filled = bucket.filled.saturating_add(gained * Self::REFILL);
+        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
+        bucket.tokens = bucket.tokens.saturating_add(gained).min(Self::BURST);
+        match bucket.tokens.checked_sub(1) {
+            Some(left) => {
+                bucket.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn hash(&self, source: IpAddr) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key, Self::SLOTS as u64);
+        match source.to_canonical() {
+            IpAddr::V4(address) => hasher.write(&address.octets()),
+            // The first 56 bits: what one subscriber usually has.
+            IpAddr::V6(address) => hasher.write(address.octets().split_at(7).0),
+        }
+        hasher.finish()
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -168,5 +232,28 @@ mod tests {
         assert_eq!(seldom.speak(start + Duration::from_secs(9)), None);
         assert_eq!(seldom.speak(start + Duration::from_secs(10)), Some(2));
         assert_eq!(seldom.speak(start + Duration::from_secs(11)), None);
+    }
+
+    #[test]
+    fn a_prefix_has_a_burst_and_a_rate_and_leaves_others_alone() {
+        let mut prefixes = Prefixes::new(1);
+        let at = Duration::from_millis;
+        let count = |prefixes: &mut Prefixes, source: &str, now| {
+            (0..1000).filter(|_| prefixes.allow(source.parse().unwrap(), at(now))).count()
+        };
+        // (source, time, allowed of 1000)
+        for (row, source, now, expected) in [
+            ("a burst", "192.0.2.1", 0, 200),
+            ("nothing right after", "192.0.2.1", 9, 0),
+            ("one each ten milliseconds", "192.0.2.1", 30, 3),
+            ("another address", "192.0.2.2", 30, 200),
+            ("the v4-mapped form is the same", "::ffff:192.0.2.2", 30, 0),
+            ("full again after two seconds", "192.0.2.1", 3000, 200),
+            ("an IPv6 network", "2001:db8:0:1::1", 3000, 200),
+            ("the same /56", "2001:db8:0:ff::7", 3000, 0),
+            ("another /56", "2001:db8:0:100::1", 3000, 200),
+        ] {
+            assert_eq!(count(&mut prefixes, source, now), expected, "{row}");
+        }
     }
 }

@@ -326,6 +326,17 @@ pub enum Reserved {
     Any,
 }
 
+impl Matcher {
+    /// Whether it is about datagrams.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        match self {
+            Self::WireGuard { .. } | Self::Quic(_) => true,
+            Self::Http { .. } | Self::Tls(_) | Self::Ssh | Self::Socks5 => false,
+        }
+    }
+}
+
 /// Conditions on a ClientHello.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsMatcher {

@@ -11,10 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rpxy_l4_proto::tls::ClientHello;
 use serde::Serialize;
 
 use super::{ACCESS_TARGET, Sink, timestamp};
 use crate::config::model::AccessLogFormat;
+
+/// Extension type of Encrypted Client Hello (RFC 9849 section 5).
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// The access log's output.
 #[derive(Debug, Clone)]
@@ -47,7 +51,7 @@ pub struct Access {
 }
 
 /// Fields of the JSON form beyond the text form's.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
@@ -57,6 +61,19 @@ pub struct Detail {
     pub alpn: Vec<String>,
     /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
     pub ech: Option<&'static str>,
+}
+
+impl Detail {
+    /// What a ClientHello tells.
+    #[must_use]
+    pub fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
+        Self {
+            rule,
+            server_name: hello.server_name().map(str::to_owned),
+            alpn: hello.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect(),
+            ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered"),
+        }
+    }
 }
 
 /// How a connection or session ended.

@@ -4,6 +4,7 @@
 //! in docs/metrics.md, and a test holds the two together.
 
 mod endpoint;
+mod udp;
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+use udp::Udp;
+pub use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
 /// How a TCP connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -137,6 +140,7 @@ pub struct Metrics {
     accept_paused: Counter,
     reloads: Family<ByResult, Counter>,
     dns_failed: Counter,
+    udp: Udp,
 }
 
 impl Metrics {
@@ -156,6 +160,7 @@ impl Metrics {
             accept_paused: Counter::default(),
             reloads: Family::default(),
             dns_failed: Counter::default(),
+            udp: Udp::new(&mut registry),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -199,6 +204,12 @@ impl Metrics {
     /// Accepting had to pause.
     pub fn accept_paused(&self) {
         self.accept_paused.inc();
+    }
+
+    /// What UDP counts.
+    #[must_use]
+    pub(crate) fn udp(&self) -> &Udp {
+        &self.udp
     }
 
     /// A reload ended.

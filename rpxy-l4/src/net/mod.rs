@@ -1,5 +1,6 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+pub mod poller;
 mod queue;
 pub mod udp;
 

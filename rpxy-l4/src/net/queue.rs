@@ -1,6 +1,6 @@
 //! How much a socket still has to deliver.
 //!
-//! The only unsafe code of the daemon: neither the standard library nor our socket crates wrap this ioctl.
+//! Neither the standard library nor our socket crates wrap this ioctl.
 #![expect(unsafe_code, reason = "SIOCOUTQ has no safe wrapper")]
 
 use std::{ffi::c_int, os::fd::AsFd};

@@ -51,13 +51,19 @@ pub struct Endpoint {
 }
 
 /// The targets of a group that a connection has tried without success.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tried(Vec<usize>);
 
 impl Tried {
     /// Marks `index` as tried.
     pub fn add(&mut self, index: usize) {
         self.0.push(index);
+    }
+
+    /// Whether none was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -87,6 +93,12 @@ impl Group {
     #[must_use]
     pub fn endpoint(&self, index: usize) -> Option<&Endpoint> {
         self.endpoints.get(index)
+    }
+
+    /// Where the endpoint of `target` is, if it is one of these.
+    #[must_use]
+    pub fn position(&self, target: &Target) -> Option<usize> {
+        self.endpoints.iter().position(|other| other.target.host == target.host && other.target.port == target.port)
     }
 
     /// All endpoints, in file order.

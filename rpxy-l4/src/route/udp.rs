@@ -1,6 +1,10 @@
 //! The UDP rules of a configuration, compiled for look-up.
 
-use std::{collections::{HashMap, HashSet}, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use rpxy_l4_proto::{
     tls::ClientHello,

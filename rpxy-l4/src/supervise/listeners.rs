@@ -1,15 +1,41 @@
 //! Which sockets listen: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
 
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
 use super::worker::{Command, Worker};
-use crate::{config::model::Config, net};
+use crate::{config::model::Config, net, udp::Control};
 
-/// Accept-queue length by address.
-pub(super) type Wanted = BTreeMap<SocketAddr, u32>;
+/// What a listening socket takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// A listening socket; the same one before and after a reload.
+type Key = (Transport, SocketAddr);
+
+/// Accept-queue length by socket; 0 for UDP, which has none.
+pub(super) type Wanted = BTreeMap<Key, u32>;
+
+/// Which transports have a destination for what arrives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Served {
+    pub(super) tcp: bool,
+    pub(super) udp: bool,
+}
 
 /// The listening sockets of all workers.
 #[derive(Debug)]
@@ -21,22 +47,34 @@ pub(super) struct Listeners {
 /// Changes whose sockets are bound already.
 #[derive(Debug)]
 pub(super) struct Plan {
-    open: Vec<(SocketAddr, u32, Vec<std::net::TcpListener>)>,
-    backlog: Vec<(SocketAddr, u32)>,
-    close: Vec<SocketAddr>,
+    open: Vec<(Key, u32, Sockets)>,
+    backlog: Vec<(Key, u32)>,
+    close: Vec<Key>,
 }
 
-/// The addresses that `config` asks for; none when no TCP connection would have anywhere to go.
-pub(super) fn wanted(config: &Config, has_destination: bool) -> Result<Wanted> {
+/// One socket for each worker.
+#[derive(Debug)]
+enum Sockets {
+    Tcp(Vec<std::net::TcpListener>),
+    Udp(Vec<std::net::UdpSocket>),
+}
+
+/// The sockets that `config` asks for; none of a transport whose traffic would have nowhere to go.
+pub(super) fn wanted(config: &Config, served: Served) -> Result<Wanted> {
     let mut wanted = Wanted::new();
-    if !has_destination {
+    if !served.tcp && !served.udp {
         return Ok(wanted);
     }
     for address in &config.listen.addresses {
         for port in &config.listen.ports {
             let socket =
                 net::socket_address(address, *port).with_context(|| format!("cannot listen on {address}:{port}"))?;
-            wanted.insert(socket, config.tcp.backlog);
+            if served.tcp {
+                wanted.insert((Transport::Tcp, socket), config.tcp.backlog);
+            }
+            if served.udp {
+                wanted.insert((Transport::Udp, socket), 0);
+            }
         }
     }
     Ok(wanted)
@@ -51,61 +89,98 @@ impl Listeners {
     /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
     pub(super) fn plan(&self, wanted: &Wanted, share: bool) -> Result<Plan> {
         let mut plan = Plan { open: Vec::new(), backlog: Vec::new(), close: Vec::new() };
-        for (address, backlog) in wanted {
-            match self.held.get(address) {
+        for (key, backlog) in wanted {
+            match self.held.get(key) {
                 Some(held) if held == backlog => {}
-                Some(_) => plan.backlog.push((*address, *backlog)),
+                Some(_) => plan.backlog.push((*key, *backlog)),
                 None => {
-                    let sockets =
-                        self.bind(*address, *backlog, share).with_context(|| format!("cannot listen on {address}"))?;
-                    plan.open.push((*address, *backlog, sockets));
+                    let (transport, address) = key;
+                    let sockets = self
+                        .bind(*key, *backlog, share)
+                        .with_context(|| format!("cannot listen on {address} ({transport})"))?;
+                    plan.open.push((*key, *backlog, sockets));
                 }
             }
         }
-        plan.close = self.held.keys().filter(|address| !wanted.contains_key(address)).copied().collect();
+        plan.close = self.held.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         Ok(plan)
     }
 
-    fn bind(&self, address: SocketAddr, backlog: u32, share: bool) -> Result<Vec<std::net::TcpListener>> {
+    fn bind(&self, (transport, address): Key, backlog: u32, share: bool) -> Result<Sockets> {
         // Our own sockets on the same port (the wildcard address before, a single one now) are in the way of the probe,
         // but not of sharing.
-        let ours = self.held.keys().any(|held| held.port() == address.port() && held.is_ipv4() == address.is_ipv4());
-        if !share && !ours {
-            net::tcp_port_is_free(address).map_err(explain)?;
+        let same = |(held_transport, held): &Key| {
+            *held_transport == transport && held.port() == address.port() && held.is_ipv4() == address.is_ipv4()
+        };
+        let probe = !share && !self.held.keys().any(same);
+        match transport {
+            Transport::Tcp => {
+                if probe {
+                    net::tcp_port_is_free(address).map_err(explain)?;
+                }
+                let bind = |_| net::tcp_listener(address, backlog).map_err(explain);
+                Ok(Sockets::Tcp(self.workers.iter().map(bind).collect::<Result<_>>()?))
+            }
+            Transport::Udp => {
+                if probe {
+                    net::udp::port_is_free(address).map_err(explain)?;
+                }
+                let bind = |_| net::udp::listener(address).map_err(explain);
+                Ok(Sockets::Udp(self.workers.iter().map(bind).collect::<Result<_>>()?))
+            }
         }
-        self.workers.iter().map(|_| net::tcp_listener(address, backlog).map_err(explain)).collect()
     }
 
     /// Hands the sockets of `plan` to the workers and closes what is no longer wanted.
     pub(super) fn apply(&mut self, plan: Plan) {
-        for (address, backlog, sockets) in plan.open {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                worker.tell(Command::Listen(address, socket));
+        for ((transport, address), backlog, sockets) in plan.open {
+            match sockets {
+                Sockets::Tcp(sockets) => {
+                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                        worker.tell(Command::Listen(address, socket));
+                    }
+                }
+                Sockets::Udp(sockets) => {
+                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                        worker.tell(Command::Udp(Control::Listen(address, socket)));
+                    }
+                }
             }
-            self.held.insert(address, backlog);
+            self.held.insert((transport, address), backlog);
         }
-        for (address, backlog) in plan.backlog {
+        for (key, backlog) in plan.backlog {
             for worker in &self.workers {
-                worker.tell(Command::Backlog(address, backlog));
+                worker.tell(Command::Backlog(key.1, backlog));
             }
-            self.held.insert(address, backlog);
+            self.held.insert(key, backlog);
         }
-        for address in plan.close {
-            drop(self.close(address));
+        for key in plan.close {
+            drop(self.close(key));
         }
     }
 
-    /// Closes all sockets; connections go on. The receivers end when what waited on a socket was accepted.
-    pub(super) fn close_all(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let held: Vec<SocketAddr> = self.held.keys().copied().collect();
-        held.into_iter().flat_map(|address| self.close(address)).collect()
+    /// Tells the UDP side of every worker.
+    pub(super) fn tell_udp(&self, control: impl Fn() -> Control) {
+        for worker in &self.workers {
+            worker.tell(Command::Udp(control()));
+        }
     }
 
-    fn close(&mut self, address: SocketAddr) -> Vec<oneshot::Receiver<()>> {
-        self.held.remove(&address);
+    /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
+    /// served until the end: it has no connections that could be waited for.
+    pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
+        let held: Vec<Key> = self.held.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
+        held.into_iter().flat_map(|key| self.close(key)).collect()
+    }
+
+    fn close(&mut self, (transport, address): Key) -> Vec<oneshot::Receiver<()>> {
+        self.held.remove(&(transport, address));
         let close = |worker: &Worker| {
             let (closed, closing) = oneshot::channel();
-            worker.tell(Command::Close(address, closed));
+            worker.tell(match transport {
+                Transport::Tcp => Command::Close(address, closed),
+                Transport::Udp => Command::Udp(Control::Close(address, closed)),
+            });
             closing
         };
         self.workers.iter().map(close).collect()
@@ -119,9 +194,9 @@ impl Listeners {
         self.workers.clear();
     }
 
-    /// The addresses that are open.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
-        self.held.keys()
+    /// The addresses that are open for `transport`.
+    pub(super) fn addresses(&self, transport: Transport) -> impl Iterator<Item = &SocketAddr> {
+        self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
     }
 
     /// How many workers there are.

@@ -23,11 +23,12 @@ use crate::{
     net,
     resolve::Resolver,
     route::Targets,
-    tcp,
+    tcp, udp,
 };
-use listeners::Listeners;
+use listeners::{Listeners, Served};
 use reload::Daemon;
 use signals::{Signal, Signals};
+use worker::Planes;
 
 /// How often a drain looks whether the last connection is gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -60,14 +61,17 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = Targets::default();
     let plane = tcp::Plane::new(&config, &targets, &resolver);
-    let tcp_has_destination = plane.has_destination();
+    let udp_plane = Arc::new(udp::Plane::new(&config, &targets, &resolver));
+    let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
     let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
-    let workers = worker::start(worker_count(&config), &shared).context("cannot start the worker threads")?;
+    let udp = Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&metrics), logs.access.clone(), started));
+    let planes = Planes { tcp: Arc::clone(&shared), udp: Arc::clone(&udp), udp_plane };
+    let workers = worker::start(worker_count(&config), &planes).context("cannot start the worker threads")?;
     let mut listeners = Listeners::new(workers);
-    let wanted = listeners::wanted(&config, tcp_has_destination)?;
+    let wanted = listeners::wanted(&config, served)?;
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
     let mut daemon =
-        Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, listeners, scrape: None };
+        Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, udp, listeners, scrape: None };
     daemon.serve_metrics()?;
     tracing::info!("ready: {}", daemon.summary());
 
@@ -116,7 +120,7 @@ async fn first_config(cli: &Cli, watch: &mut Watch, signals: &mut Signals) -> Re
 async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     let patience = daemon.config.drain_timeout;
     let deadline = tokio::time::Instant::now() + patience;
-    let closing = daemon.listeners.close_all();
+    let closing = daemon.listeners.close_tcp();
     let active = Arc::clone(&daemon.shared.active);
     tracing::info!("draining: {} connections, for {patience:?} at most", active.count());
     let finished = async {
@@ -151,12 +155,15 @@ fn worker_count(config: &Config) -> usize {
 
 /// Says what the machine will not give as configured.
 fn warn_of_few_resources(config: &Config) {
-    // A relayed connection takes two descriptors, a bulk transfer some more.
-    let needed = u64::from(config.tcp.max_connections.get()) * 2 + 64;
+    // A relayed connection takes two descriptors, a bulk transfer some more; a UDP session takes one.
+    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
+    let sessions = if udp { config.udp.max_connections.get() } else { 0 };
+    let needed = u64::from(config.tcp.max_connections.get()) * 2 + u64::from(sessions) + 64;
     if let Some(limit) = net::raise_open_files_limit().filter(|limit| *limit < needed) {
+        let udp = if udp { format!(" and udp_max_connections = {sessions}") } else { String::new() };
         tracing::warn!(
-            "tcp_max_connections = {} needs {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, ulimit -n) \
-             or accepting will pause when they run out",
+            "tcp_max_connections = {}{udp} need {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, \
+             ulimit -n) or new connections will have to wait when they run out",
             config.tcp.max_connections
         );
     }
@@ -168,14 +175,7 @@ fn warn_of_few_resources(config: &Config) {
 /// Says once what the file asks for and this version does not do.
 fn warn_of_what_is_not_served(config: &Config) {
     use config::model::Matcher;
-    let udp = |rule: &&Arc<config::model::Rule>| matches!(rule.matcher, Matcher::Quic(_) | Matcher::WireGuard { .. });
-    let rules: Vec<&str> = config.rules.iter().filter(udp).map(|rule| &*rule.name).collect();
-    if config.udp.default.is_some() || !rules.is_empty() {
-        tracing::warn!(
-            "UDP is not served by this version: udp_target and QUIC and WireGuard rules are without effect {rules:?}"
-        );
-    }
-    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Tls(tls) if tls.ech.is_some());
+    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Tls(tls) | Matcher::Quic(tls) if tls.ech.is_some());
     for rule in config.rules.iter().filter(ech) {
         tracing::warn!(
             "protocols.\"{}\".ech: Encrypted Client Hello is not decrypted by this version; its hellos go by their outer name",

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
-use super::{listeners, listeners::Listeners};
+use super::listeners::{self, Listeners, Served, Transport};
 use crate::{
     config::{self, model::Config},
     metrics::{self, Metrics, Reload},
     net,
     resolve::Resolver,
     route::Targets,
-    tcp,
+    tcp, udp,
 };
 
 /// Scrapers are few.
@@ -29,6 +29,7 @@ pub(super) struct Daemon {
     pub(super) targets: Targets,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shared: Arc<tcp::Shared>,
+    pub(super) udp: Arc<udp::Shared>,
     pub(super) listeners: Listeners,
     pub(super) scrape: Option<JoinHandle<()>>,
 }
@@ -56,7 +57,9 @@ impl Daemon {
             return Ok(Reload::Unchanged);
         }
         let plane = tcp::Plane::new(&config, &self.targets, &self.resolver);
-        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
+        let udp_plane = udp::Plane::new(&config, &self.targets, &self.resolver);
+        let answers = async { tokio::join!(plane.resolved(), udp_plane.resolved()) };
+        drop(timeout(FIRST_ANSWERS, answers).await);
         let scrape = if config.metrics_listen == self.config.metrics_listen {
             None
         } else {
@@ -64,7 +67,8 @@ impl Daemon {
             Some(bind_metrics(&config, ours)?)
         };
         // Last, and without a pause until they are taken over: these sockets get connections from now on.
-        let wanted = listeners::wanted(&config, plane.has_destination())?;
+        let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
+        let wanted = listeners::wanted(&config, served)?;
         let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
 
         // Nothing below can fail.
@@ -75,6 +79,9 @@ impl Daemon {
         super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
         self.shared.plane.store(Arc::new(plane));
+        self.udp.affinity.set_linger(udp_plane.affinity_lifetime());
+        let udp_plane = Arc::new(udp_plane);
+        self.listeners.tell_udp(|| udp::Control::Plane(Arc::clone(&udp_plane)));
         self.listeners.apply(plan);
         self.config = config;
         if let Some(listener) = scrape {
@@ -99,9 +106,14 @@ impl Daemon {
 
     /// Where the daemon listens, for the log.
     pub(super) fn summary(&self) -> String {
-        let addresses: Vec<String> = self.listeners.addresses().map(ToString::to_string).collect();
-        let tcp = if addresses.is_empty() { "no TCP".to_owned() } else { format!("TCP on {}", addresses.join(", ")) };
-        format!("{tcp}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
+        let [tcp, udp] = [Transport::Tcp, Transport::Udp].map(|transport| {
+            let addresses: Vec<String> = self.listeners.addresses(transport).map(ToString::to_string).collect();
+            match addresses.as_slice() {
+                [] => format!("no {transport}"),
+                some => format!("{transport} on {}", some.join(", ")),
+            }
+        });
+        format!("{tcp}; {udp}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
     }
 }
 

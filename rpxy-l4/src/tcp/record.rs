@@ -3,8 +3,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use rpxy_l4_proto::tls::ClientHello;
-
 use super::{Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
@@ -13,9 +11,6 @@ use crate::{
     metrics::Outcome,
     route::Protocol,
 };
-
-/// Extension type of Encrypted Client Hello (RFC 9849 section 5).
-const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// Payload bytes relayed.
 #[derive(Debug, Default)]
@@ -71,20 +66,14 @@ impl Record {
         if self.format != AccessLogFormat::Json {
             return None;
         }
-        let mut detail = Detail { rule: rule.cloned(), ..Detail::default() };
-        match recognised {
-            Some(Recognised::Tls(hello)) => describe(hello, &mut detail),
-            Some(Recognised::Http(request)) => detail.server_name.clone_from(&request.host),
-            Some(Recognised::Ssh | Recognised::Socks5) | None => {}
-        }
+        let rule = rule.cloned();
+        let detail = match recognised {
+            Some(Recognised::Tls(hello)) => Detail::of_hello(rule, hello),
+            Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
+            Some(Recognised::Ssh | Recognised::Socks5) | None => Detail { rule, ..Detail::default() },
+        };
         Some(Box::new(detail))
     }
-}
-
-fn describe(hello: &ClientHello, detail: &mut Detail) {
-    detail.server_name = hello.server_name().map(str::to_owned);
-    detail.alpn = hello.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect();
-    detail.ech = hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered");
 }
 
 impl Drop for Record {

@@ -19,7 +19,10 @@ use std::{
 
 use rpxy_l4_proto::quic::ConnectionId;
 
-use crate::config::model::Target;
+use crate::{
+    config::model::Target,
+    metrics::{AffinityEvent, Metrics},
+};
 
 /// Locks that the table is spread over.
 const SHARDS: usize = 16;
@@ -63,7 +66,7 @@ pub struct Affinity {
     per_shard: usize,
     /// Bit n is set when an ID of n bytes was learned.
     lengths: AtomicU32,
-    refused: AtomicU64,
+    metrics: Arc<Metrics>,
     /// How long connection IDs outlive their session, in milliseconds.
     linger: AtomicU64,
 }
@@ -80,17 +83,17 @@ struct Entry {
 impl Affinity {
     /// An empty table whose connection IDs outlive their session by `linger`.
     #[must_use]
-    pub fn new(linger: Duration) -> Self {
-        Self::with_capacity(linger, CAPACITY)
+    pub fn new(linger: Duration, metrics: Arc<Metrics>) -> Self {
+        Self::with_capacity(linger, metrics, CAPACITY)
     }
 
-    fn with_capacity(linger: Duration, capacity: usize) -> Self {
+    fn with_capacity(linger: Duration, metrics: Arc<Metrics>, capacity: usize) -> Self {
         let affinity = Self {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             per_shard: capacity.div_ceil(SHARDS),
             lengths: AtomicU32::new(0),
-            refused: AtomicU64::new(0),
+            metrics,
             linger: AtomicU64::new(0),
         };
         affinity.set_linger(linger);
@@ -111,7 +114,7 @@ impl Affinity {
         {
             return false;
         }
-        self.with(key, |shard| {
+        let held = self.with(key, |shard| {
             if !make_room(shard, key, self.per_shard, now) {
                 return false;
             }
@@ -125,7 +128,11 @@ impl Affinity {
                 Some(_) => return false,
             }
             true
-        })
+        });
+        if !held {
+            self.metrics.udp().affinity(AffinityEvent::Refused);
+        }
+        held
     }
 
     /// A session that held `key` has ended.
@@ -160,7 +167,7 @@ impl Affinity {
             false
         });
         if full {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.metrics.udp().affinity(AffinityEvent::Refused);
         }
     }
 
@@ -183,6 +190,11 @@ impl Affinity {
         })
     }
 
+    /// Counts a session that found its backend here.
+    pub fn followed(&self) {
+        self.metrics.udp().affinity(AffinityEvent::Followed);
+    }
+
     /// IDs that are remembered now.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -193,12 +205,6 @@ impl Affinity {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// How often an ID was not learned because the table was full.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
     }
 
     /// Lengths are few in practice, one for each implementation; a fifth would make every search longer.
@@ -268,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_id_lives_with_its_sessions_and_lingers_after_the_last() {
-        let table = Affinity::new(LINGER);
+        let table = Affinity::new(LINGER, Metrics::new());
         let (one, key) = (backend(1), Key::ConnectionId(id(b"abcdefgh")));
         assert!(table.hold(key, &one, at(0)));
         assert!(table.hold(key, &one, at(100)), "a second session of the same connection");
@@ -281,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_id_in_use_is_never_given_to_another_backend() {
-        let table = Affinity::new(LINGER);
+        let table = Affinity::new(LINGER, Metrics::new());
         let (one, two, key) = (backend(1), backend(2), Key::ConnectionId(id(b"abcd")));
         assert!(table.hold(key, &one, at(0)));
         assert!(!table.hold(key, &two, at(1)));
@@ -293,7 +299,7 @@ mod tests {
 
     #[test]
     fn short_headers_are_searched_for_the_longest_known_id_first() {
-        let table = Affinity::new(LINGER);
+        let table = Affinity::new(LINGER, Metrics::new());
         let (one, two) = (backend(1), backend(2));
         assert!(table.hold(Key::ConnectionId(id(b"abcd")), &one, at(0)));
         assert!(table.hold(Key::ConnectionId(id(b"abcdefgh")), &two, at(0)));
@@ -313,7 +319,7 @@ mod tests {
 
     #[test]
     fn ids_that_would_collide_and_a_fifth_length_are_not_learned() {
-        let table = Affinity::new(LINGER);
+        let table = Affinity::new(LINGER, Metrics::new());
         for (row, len, expected) in [
             ("three bytes", 3, false),
             ("four bytes", 4, true),
@@ -329,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_index_expires_by_itself_and_the_latest_server_that_chose_it_is_preferred() {
-        let table = Affinity::new(LINGER);
+        let table = Affinity::new(LINGER, Metrics::new());
         let (one, two) = (backend(1), backend(2));
         table.learn_index(7, &one, at(0));
         table.learn_index(7, &two, at(10));
@@ -342,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_full_table_keeps_what_it_has_and_forgets_what_has_expired() {
-        let table = Affinity::with_capacity(LINGER, 64);
+        let table = Affinity::with_capacity(LINGER, Metrics::new(), 64);
         let key = |n: u32| Key::ConnectionId(id(&n.to_be_bytes()));
         let held = (0..1000).filter(|n| table.hold(key(*n), &backend(1), at(0))).count();
         assert!((32..=64).contains(&held) && table.len() == held, "{held}");

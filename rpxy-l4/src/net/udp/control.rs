@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use rustix::net::sockopt;
 use socket2::Socket;
 
 use super::Local;
@@ -123,7 +122,8 @@ impl Told {
                 self.local = address.map(|ip| Local { address: Ipv4Addr::from(*ip).into(), interface: 0 });
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let parts = data.split_first_chunk::<16>().and_then(|(ip, rest)| Some((*ip, *rest.first_chunk::<4>()?)));
+                let parts =
+                    data.split_first_chunk::<16>().and_then(|(ip, rest)| Some((*ip, *rest.first_chunk::<4>()?)));
                 self.local = parts.and_then(|(ip, index)| local_v6(ip.into(), u32::from_ne_bytes(index)));
             }
             (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
@@ -177,11 +177,8 @@ mod options {
     use socket2::Socket;
 
     pub(super) fn set_packet_info(socket: &Socket, v6: bool) -> io::Result<()> {
-        let (level, name) = if v6 {
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
-        } else {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO)
-        };
+        let (level, name) =
+            if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
         switch_on(socket, level, name)
     }
 

@@ -103,9 +103,8 @@ impl Receiver {
         let flags = libc::MSG_DONTWAIT;
         // SAFETY: the headers point to buffers of the stated lengths, which this value owns and nobody reads meanwhile
         // (`&mut self`); the kernel writes no more than that. A null timeout means none.
-        let filled = unsafe {
-            libc::recvmmsg(socket.as_fd().as_raw_fd(), headers.as_mut_ptr(), count, flags, ptr::null_mut())
-        };
+        let filled =
+            unsafe { libc::recvmmsg(socket.as_fd().as_raw_fd(), headers.as_mut_ptr(), count, flags, ptr::null_mut()) };
         usize::try_from(filled).map_err(|_negative| io::Error::last_os_error())
     }
 

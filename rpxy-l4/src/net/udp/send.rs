@@ -41,6 +41,12 @@ impl<'a> Message<'a> {
         Self { to, from, ecn, segment, parts: vec![IoSlice::new(bytes)], count, bytes: bytes.len() }
     }
 
+    /// Payload bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the last datagram is as long as the others, so that more may follow.
     fn is_even(&self) -> bool {
         self.segment > 0 && self.bytes.is_multiple_of(self.segment)

@@ -3,7 +3,12 @@
 use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use super::{Flow, SessionId};
-use crate::{log::Detail, metrics::{DatagramDrop, SessionEnd}, resolve::Name, route::Datagrams};
+use crate::{
+    log::Detail,
+    metrics::{DatagramDrop, SessionEnd},
+    resolve::Name,
+    route::Datagrams,
+};
 
 /// Something to be done, in order.
 #[derive(Debug)]

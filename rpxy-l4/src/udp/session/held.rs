@@ -35,9 +35,7 @@ impl Held {
     /// when it is too large.
     pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, budget: &mut Budget) -> usize {
         let mut given_up = 0;
-        while !self.datagrams.is_empty()
-            && (self.datagrams.len() >= MOST || self.bytes + datagram.len() > MOST_BYTES)
-        {
+        while !self.datagrams.is_empty() && (self.datagrams.len() >= MOST || self.bytes + datagram.len() > MOST_BYTES) {
             let (oldest, _) = self.datagrams.remove(0);
             self.bytes -= oldest.len();
             budget.0 -= oldest.len();

@@ -58,15 +58,15 @@ pub(super) struct QuicIds {
 
 impl QuicIds {
     pub(super) fn new(client: ConnectionId, first: ConnectionId) -> Self {
-        Self {
-            client,
-            first,
-            server: Few::default(),
-            used: Few::default(),
-            last: None,
-            held: Vec::new(),
-            len: None,
-        }
+        Self { client, first, server: Few::default(), used: Few::default(), last: None, held: Vec::new(), len: None }
+    }
+
+    /// For a connection that goes on from another address, under an ID that its server is known by.
+    pub(super) fn known(client: ConnectionId, id: ConnectionId) -> Self {
+        let mut ids = Self::new(client, id);
+        ids.server.add(id);
+        ids.len = Some(id.len());
+        ids
     }
 
     /// Whether a long header with these IDs is of this connection.

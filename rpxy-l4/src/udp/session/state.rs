@@ -4,11 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::quic::InitialProbe;
 
-use super::{
-    Flow,
-    held::Held,
-    ids::Ids,
-};
+use super::{Flow, held::Held, ids::Ids};
 use crate::{
     limit::Permit,
     log::Detail,
@@ -34,6 +30,8 @@ pub(super) struct Session {
     pub(super) confirmed: bool,
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,
+    /// Its place among the sessions that may be; `None` while undecided.
+    pub(super) permit: Option<Permit>,
     pub(super) stage: Stage,
 }
 
@@ -60,7 +58,6 @@ pub(super) struct Undecided {
 pub(super) struct Opening {
     pub(super) route: Arc<UdpRoute>,
     pub(super) held: Held,
-    pub(super) permit: Permit,
     /// Targets that cannot be reached.
     pub(super) tried: Tried,
     /// Index of the target in its group, with its claim on it, once there is one.
@@ -82,7 +79,6 @@ pub(super) struct Reached {
     /// Index of the target in the route's group.
     pub(super) target: usize,
     pub(super) busy: Busy,
-    pub(super) permit: Permit,
     /// For the affinity table, made when there is something to learn.
     pub(super) backend: Option<Arc<Backend>>,
     /// Targets that refused this client before, if any.

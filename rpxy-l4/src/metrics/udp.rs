@@ -1,0 +1,229 @@
+//! Counters of UDP: every session ends in exactly one [`SessionEnd`], and every datagram that goes nowhere has exactly
+//! one [`DatagramDrop`].
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use super::{ByDirection, member};
+
+/// Defines an enum whose variants have names for logs and labels.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// As logs and labels write it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// How a UDP session ended.
+    SessionEnd {
+        /// No datagram in either direction for its idle lifetime.
+        Idle = "idle",
+        /// A reload took its rule, its target or its listening address away.
+        Withdrawn = "withdrawn",
+        /// Its backend refused, and the client goes on with another one.
+        Refused = "refused",
+        /// It made room for a new one: its client had never shown that it receives.
+        Evicted = "evicted",
+        /// The daemon stopped.
+        Drained = "drained",
+    }
+}
+
+named! {
+    /// Why a datagram went nowhere.
+    DatagramDrop {
+        /// Not recognised, and there is no default target.
+        NotRecognised = "not_recognised",
+        /// Recognised, but no rule of its protocol fits.
+        Unmatched = "unmatched",
+        /// Of an unknown connection or tunnel that is under way, with no default target or `orphan = "drop"`.
+        Orphan = "orphan",
+        /// QUIC of another version than 1 and 2, with nowhere to go.
+        UnknownVersion = "unknown_version",
+        /// The rest of its ClientHello did not come in time.
+        Incomplete = "incomplete",
+        /// Its ClientHello contradicts itself.
+        Malformed = "malformed",
+        /// Too much was waiting for a decision.
+        Overflow = "overflow",
+        /// Over `udp_max_connections`.
+        TooMany = "too_many",
+        /// Too many changes of address from one network.
+        RateLimited = "rate_limited",
+        /// No target could be reached.
+        Unreachable = "unreachable",
+        /// No local port was left towards the target.
+        NoPort = "no_port",
+        /// Descriptors or memory ran out.
+        Shortage = "shortage",
+        /// The kernel did not take it towards the backend (buffer full, larger than the path, backend refused).
+        NotSentUp = "not_sent_up",
+        /// The kernel did not take it towards the client.
+        NotSentDown = "not_sent_down",
+    }
+}
+
+named! {
+    /// What happened to the connection IDs and tunnel indices that backends choose.
+    AffinityEvent {
+        /// A new session found its backend by one.
+        Followed = "followed",
+        /// One could not be remembered: the table is full, or it belongs to another backend.
+        Refused = "refused",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEnd {
+    end: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEvent {
+    event: &'static str,
+}
+
+/// Counters made once, so that counting is one atomic addition.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    started: Counter,
+    ended: Vec<Counter>,
+    active: Gauge,
+    dropped: Vec<Counter>,
+    datagrams_up: Counter,
+    datagrams_down: Counter,
+    bytes_up: Counter,
+    bytes_down: Counter,
+    affinity: Vec<Counter>,
+}
+
+impl Udp {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let ended = Family::<ByEnd, Counter>::default();
+        let dropped = Family::<ByReason, Counter>::default();
+        let datagrams = Family::<ByDirection, Counter>::default();
+        let bytes = Family::<ByDirection, Counter>::default();
+        let affinity = Family::<ByEvent, Counter>::default();
+        let (up, down) = (ByDirection { direction: "up" }, ByDirection { direction: "down" });
+        let udp = Self {
+            started: Counter::default(),
+            ended: SessionEnd::ALL.iter().map(|end| member(&ended, &ByEnd { end: end.name() })).collect(),
+            active: Gauge::default(),
+            dropped: DatagramDrop::ALL.iter().map(|r| member(&dropped, &ByReason { reason: r.name() })).collect(),
+            datagrams_up: member(&datagrams, &up),
+            datagrams_down: member(&datagrams, &down),
+            bytes_up: member(&bytes, &up),
+            bytes_down: member(&bytes, &down),
+            affinity: AffinityEvent::ALL.iter().map(|e| member(&affinity, &ByEvent { event: e.name() })).collect(),
+        };
+        registry.register("udp_sessions", "UDP sessions that got a backend", udp.started.clone());
+        registry.register("udp_ended", "UDP sessions ended, by end", ended);
+        registry.register("udp_active", "UDP sessions with a backend now", udp.active.clone());
+        registry.register("udp_dropped", "Datagrams that went nowhere, by reason", dropped);
+        registry.register("udp_datagrams", "Datagrams sent on", datagrams);
+        registry.register_with_unit("udp_relayed", "Payload sent on in datagrams", Unit::Bytes, bytes);
+        registry.register("udp_affinity", "Connection IDs and tunnel indices, by event", affinity);
+        udp
+    }
+
+    /// A session has a backend.
+    pub(crate) fn started(&self) {
+        self.started.inc();
+        self.active.inc();
+    }
+
+    /// A session with a backend is over.
+    pub(crate) fn ended(&self, end: SessionEnd) {
+        self.active.dec();
+        inc(&self.ended, end as usize, 1);
+    }
+
+    /// Datagrams went nowhere.
+    pub(crate) fn dropped(&self, reason: DatagramDrop, count: u64) {
+        inc(&self.dropped, reason as usize, count);
+    }
+
+    /// Datagrams went to a backend.
+    pub(crate) fn sent_up(&self, datagrams: u64, bytes: u64) {
+        self.datagrams_up.inc_by(datagrams);
+        self.bytes_up.inc_by(bytes);
+    }
+
+    /// Datagrams went to clients.
+    pub(crate) fn sent_down(&self, datagrams: u64, bytes: u64) {
+        self.datagrams_down.inc_by(datagrams);
+        self.bytes_down.inc_by(bytes);
+    }
+
+    /// Something happened to a connection ID or index.
+    pub(crate) fn affinity(&self, event: AffinityEvent) {
+        inc(&self.affinity, event as usize, 1);
+    }
+}
+
+/// The lists are in the order of the discriminants.
+fn inc(counters: &[Counter], index: usize, by: u64) {
+    if let Some(counter) = counters.get(index) {
+        counter.inc_by(by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn counters_show_under_their_documented_names() {
+        let metrics = Metrics::new();
+        let udp = metrics.udp();
+        udp.started();
+        udp.started();
+        udp.ended(SessionEnd::Evicted);
+        udp.dropped(DatagramDrop::NotSentDown, 3);
+        udp.sent_up(2, 100);
+        udp.sent_down(1, 7);
+        udp.affinity(AffinityEvent::Refused);
+        let text = metrics.encode().unwrap();
+        for line in [
+            "rpxy_l4_udp_sessions_total 2",
+            "rpxy_l4_udp_active 1",
+            "rpxy_l4_udp_ended_total{end=\"evicted\"} 1",
+            "rpxy_l4_udp_dropped_total{reason=\"not_sent_down\"} 3",
+            "rpxy_l4_udp_datagrams_total{direction=\"up\"} 2",
+            "rpxy_l4_udp_relayed_bytes_total{direction=\"down\"} 7",
+            "rpxy_l4_udp_affinity_total{event=\"refused\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        let documentation = include_str!("../../../docs/metrics.md");
+        let labels = SessionEnd::ALL
+            .iter()
+            .map(|end| end.name())
+            .chain(DatagramDrop::ALL.iter().map(|reason| reason.name()))
+            .chain(AffinityEvent::ALL.iter().map(|event| event.name()));
+        for label in labels {
+            assert!(documentation.contains(&format!("`{label}`")), "docs/metrics.md does not explain {label}");
+        }
+    }
+}

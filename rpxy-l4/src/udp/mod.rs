@@ -1,0 +1,111 @@
+//! The UDP plane: datagrams are recognised, routed and relayed in sessions.
+//!
+//! [`session`] decides, without IO; [`worker`] runs it: sockets, batches, logs. [`Plane`] is one configuration's
+//! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
+//! reloads, [`affinity`] among it.
+
+pub mod affinity;
+mod relay;
+pub mod session;
+mod worker;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use affinity::Affinity;
+pub use worker::{Control, serve};
+
+use crate::{
+    config::model::{AccessLogFormat, Config, Udp},
+    limit::{Gauge, Seldom},
+    log::AccessLog,
+    metrics::Metrics,
+    resolve::Resolver,
+    route::{Endpoint, Targets, UdpRoutes},
+};
+
+/// How often the same shortage is spoken of.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// One configuration as the UDP plane uses it.
+#[derive(Debug)]
+pub struct Plane {
+    settings: Udp,
+    routes: UdpRoutes,
+    access_log_format: AccessLogFormat,
+}
+
+impl Plane {
+    /// Compiles `config`; names begin to resolve.
+    #[must_use]
+    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+        Self {
+            settings: config.udp.clone(),
+            routes: UdpRoutes::new(config, targets, resolver),
+            access_log_format: config.access_log_format,
+        }
+    }
+
+    /// Whether a datagram has anywhere to go, so that listening makes sense.
+    #[must_use]
+    pub fn has_destination(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// How long connection IDs are remembered after their session.
+    #[must_use]
+    pub fn affinity_lifetime(&self) -> Duration {
+        self.settings.quic_affinity_lifetime
+    }
+
+    /// Waits until every name has had its first answer, good or bad.
+    pub async fn resolved(&self) {
+        for name in self.routes.endpoints().filter_map(Endpoint::name) {
+            drop(name.addresses().await);
+        }
+    }
+}
+
+/// What all workers and all configurations share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Sessions with a backend, or on their way to one.
+    pub active: Arc<Gauge>,
+    /// Which backend knows which connection.
+    pub affinity: Arc<Affinity>,
+    metrics: Arc<Metrics>,
+    access: AccessLog,
+    started: Instant,
+    said_too_many: Seldom,
+    said_no_port: Seldom,
+    said_shortage: Seldom,
+}
+
+impl Shared {
+    /// The state of a daemon that starts at `started` with `plane`.
+    #[must_use]
+    pub fn new(plane: &Plane, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+        Self {
+            active: Arc::default(),
+            affinity: Arc::new(Affinity::new(plane.affinity_lifetime(), Arc::clone(&metrics))),
+            metrics,
+            access,
+            started,
+            said_too_many: Seldom::new(SAY_AGAIN),
+            said_no_port: Seldom::new(SAY_AGAIN),
+            said_shortage: Seldom::new(SAY_AGAIN),
+        }
+    }
+
+    /// Time since the daemon's start, the clock of sessions and of target health.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn seed() -> u64 {
+        RandomState::new().hash_one(std::process::id())
+    }
+}

@@ -1,0 +1,396 @@
+//! Carries out what the session core commands: sockets, sends, logs, counters.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Plane, Shared,
+    session::{Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started},
+    worker::{listener_token, session_token},
+};
+use crate::{
+    config::model::AccessLogFormat,
+    log::{Access, Ended},
+    metrics::{DatagramDrop, SessionEnd},
+    net::{
+        self,
+        poller::Poller,
+        udp::{self, Message, Received, Sender, Sent},
+    },
+    offload::{Off, Offload},
+};
+
+/// One listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    address: SocketAddr,
+    socket: UdpSocket,
+}
+
+impl Listener {
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+}
+
+/// A session's socket towards its backend.
+#[derive(Debug)]
+struct Upstream {
+    generation: u32,
+    socket: OwnedFd,
+    v6: bool,
+    format: AccessLogFormat,
+    access: Option<Access>,
+}
+
+/// The sessions of a worker with everything outside of them.
+#[derive(Debug)]
+pub(super) struct Relay {
+    shared: Arc<Shared>,
+    format: AccessLogFormat,
+    sessions: Sessions,
+    offload: Off,
+    poller: Arc<Poller>,
+    resolved: mpsc::UnboundedSender<SessionId>,
+    /// By number; a number is used again after its socket was closed with all its sessions.
+    listeners: Vec<Option<Listener>>,
+    /// By the sessions' place.
+    upstreams: Vec<Option<Upstream>>,
+    sender: Sender,
+    output: Output,
+    now: Duration,
+}
+
+impl Relay {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        plane: Arc<Plane>,
+        poller: Arc<Poller>,
+        resolved: mpsc::UnboundedSender<SessionId>,
+    ) -> Self {
+        let format = plane.access_log_format;
+        let sessions = Sessions::new(plane, Arc::clone(&shared.affinity), Arc::clone(&shared.active), Shared::seed());
+        Self {
+            now: shared.uptime(),
+            shared,
+            format,
+            sessions,
+            offload: Off,
+            poller,
+            resolved,
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            sender: Sender::new(),
+            output: Output::default(),
+        }
+    }
+
+    /// Reads the clock; everything up to the next call happens at this time.
+    pub(super) fn clock(&mut self) {
+        self.now = self.shared.uptime();
+    }
+
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    pub(super) fn listener(&self, number: u32) -> Option<&Listener> {
+        self.listeners.get(usize::try_from(number).ok()?)?.as_ref()
+    }
+
+    pub(super) fn upstream(&self, session: SessionId) -> Option<&OwnedFd> {
+        self.open_upstream(session).map(|upstream| &upstream.socket)
+    }
+
+    /// Receives on another socket from now on.
+    pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
+        let place = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        self.poller.add(&socket, listener_token(number))?;
+        let listener = Some(Listener { address, socket });
+        match self.listeners.get_mut(place) {
+            Some(free) => *free = listener,
+            None => self.listeners.push(listener),
+        }
+        Ok(())
+    }
+
+    /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
+    pub(super) fn close(&mut self, address: SocketAddr) {
+        self.clock();
+        let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
+        let Some(place) = self.listeners.iter().position(is_it) else { return };
+        let number = u32::try_from(place).ok();
+        self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
+        if let Some(held) = self.listeners.get_mut(place) {
+            *held = None;
+        }
+    }
+
+    /// Another configuration is in effect.
+    pub(super) fn adopt(&mut self, plane: Arc<Plane>) {
+        self.clock();
+        self.format = plane.access_log_format;
+        self.with_core(|sessions, now, out| sessions.handle_plane(plane, now, out));
+    }
+
+    /// Looks which sessions are over.
+    pub(super) fn timeout(&mut self) {
+        self.clock();
+        let offload = self.offload;
+        let steered = |session| offload.last_seen(session);
+        self.with_core(|sessions, now, out| sessions.handle_timeout(now, steered, out));
+    }
+
+    /// The first lookup of a session's name has ended.
+    pub(super) fn resolved(&mut self, session: SessionId) {
+        self.clock();
+        self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
+    }
+
+    pub(super) fn end_all(&mut self, end: SessionEnd) {
+        self.clock();
+        self.with_core(|sessions, now, out| sessions.handle_closed(None, end, now, out));
+    }
+
+    /// Gives datagrams of a client to the core, and what has to be sent on to `forward`.
+    pub(super) fn datagrams(
+        &mut self,
+        flow: &Flow,
+        got: &Received<'_>,
+        mut forward: impl FnMut(SessionId, Range<usize>),
+    ) {
+        let mut output = std::mem::take(&mut self.output);
+        self.sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, self.now, &mut output);
+        self.carry_out(&mut output);
+        for (session, range) in output.forward.drain(..) {
+            forward(session, range);
+        }
+        self.output = output;
+    }
+
+    /// Tells the core of answers; the client's end that they go to.
+    pub(super) fn answers(&mut self, session: SessionId, got: &Received<'_>) -> Option<Flow> {
+        let mut output = std::mem::take(&mut self.output);
+        let flow = self.sessions.handle_answers(session, got.bytes, got.segment, self.now, &mut output);
+        self.carry_out(&mut output);
+        self.output = output;
+        flow
+    }
+
+    /// A session's socket reported an error.
+    pub(super) fn failed(&mut self, session: SessionId, error: &io::Error) {
+        tracing::trace!("{session:?}: {error}");
+        if udp::is_unreachable(error) {
+            self.with_core(|sessions, now, out| sessions.handle_refused(session, error, now, out));
+        }
+    }
+
+    /// Sends datagrams to a session's backend.
+    pub(super) fn send_up(&mut self, session: SessionId, messages: &[Message<'_>]) {
+        let mut sent = self.try_send_up(session, messages);
+        // What an earlier datagram met is told to a later one, which is then not sent (sock_error() in
+        // sock_alloc_send_pskb()): once more, unless the session has turned to another backend.
+        if let Some(error) = sent.error.take_if(|error| udp::is_unreachable(error)) {
+            let tried_all = sent.datagrams == 0;
+            self.failed(session, &error);
+            if tried_all && self.open_upstream(session).is_some() {
+                sent = self.try_send_up(session, messages);
+            }
+        }
+        self.count_drop(DatagramDrop::NotSentUp, sent.refused);
+        let bytes: usize = messages.iter().map(Message::bytes).sum();
+        self.shared.metrics.udp().sent_up(sent.datagrams as u64, if sent.refused == 0 { bytes as u64 } else { 0 });
+    }
+
+    fn try_send_up(&mut self, session: SessionId, messages: &[Message<'_>]) -> Sent {
+        let all = messages.iter().map(|message| message.count).sum();
+        match open_upstream(&self.upstreams, session) {
+            Some(upstream) => self.sender.send(&upstream.socket, upstream.v6, messages),
+            None => Sent { refused: all, ..Sent::default() },
+        }
+    }
+
+    /// Sends answers to clients of one listening socket.
+    pub(super) fn send_down(&mut self, listener: u32, messages: &[Message<'_>]) {
+        let Some(Some(held)) = usize::try_from(listener).ok().and_then(|place| self.listeners.get(place)) else {
+            return;
+        };
+        let sent = self.sender.send(&held.socket, held.address.is_ipv6(), messages);
+        if let Some(error) = &sent.error {
+            tracing::trace!("answers on {}: {error}", held.address);
+        }
+        self.count_drop(DatagramDrop::NotSentDown, sent.refused);
+        let bytes: usize = messages.iter().map(Message::bytes).sum();
+        self.shared.metrics.udp().sent_down(sent.datagrams as u64, bytes as u64);
+    }
+
+    pub(super) fn count_drop(&self, reason: DatagramDrop, count: usize) {
+        if count > 0 {
+            self.shared.metrics.udp().dropped(reason, count as u64);
+        }
+    }
+
+    fn with_core(&mut self, action: impl FnOnce(&mut Sessions, Duration, &mut Output)) {
+        let mut output = std::mem::take(&mut self.output);
+        action(&mut self.sessions, self.now, &mut output);
+        self.carry_out(&mut output);
+        self.output = output;
+    }
+
+    /// Does what the core wants, in order; what comes of it may make it want more.
+    fn carry_out(&mut self, output: &mut Output) {
+        while let Some(command) = output.commands.pop_front() {
+            self.obey(command, output);
+        }
+        for (reason, count) in output.dropped.drain(..) {
+            self.shared.metrics.udp().dropped(reason, u64::from(count));
+        }
+    }
+
+    fn obey(&mut self, command: Command, output: &mut Output) {
+        match command {
+            Command::Open { session, address } => match self.open(session, address) {
+                Ok(()) => self.sessions.handle_opened(session, self.now, output),
+                Err(error) => self.sessions.handle_open_failed(session, open_error(error), self.now, output),
+            },
+            Command::Resolve { session, name } => {
+                let resolved = self.resolved.clone();
+                tokio::spawn(async move {
+                    drop(name.addresses().await);
+                    // The worker may be gone.
+                    let _gone = resolved.send(session);
+                });
+            }
+            Command::Send { session, datagram, ecn } => {
+                self.send_up(session, &[Message::new(None, None, ecn, &datagram, datagram.len())]);
+            }
+            Command::Started(started) => self.started(*started),
+            Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
+            Command::InstallFlow { session } => self.offload.install(session),
+            Command::RevokeFlow { session } => self.offload.revoke(session),
+            Command::Say(notice) => self.say(notice),
+        }
+    }
+
+    fn open(&mut self, session: SessionId, address: SocketAddr) -> io::Result<()> {
+        let socket = udp::connected(address)?;
+        if self.is_ours(address, &socket) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "it is an address that this daemon listens on",
+            ));
+        }
+        self.poller.add(&socket, session_token(session))?;
+        let place = usize::try_from(session.index).unwrap_or(usize::MAX);
+        if self.upstreams.len() <= place {
+            self.upstreams.resize_with(place + 1, || None);
+        }
+        if let Some(free) = self.upstreams.get_mut(place) {
+            *free = Some(Upstream {
+                generation: session.generation,
+                socket: socket.into(),
+                v6: address.is_ipv6(),
+                format: self.format,
+                access: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// A datagram to ourselves would come back as a new client's, for ever.
+    fn is_ours(&self, address: SocketAddr, socket: &UdpSocket) -> bool {
+        let mut same_port = self.listeners.iter().flatten().filter(|held| held.address.port() == address.port());
+        same_port.any(|held| {
+            let wildcard = held.address.ip().is_unspecified() && held.address.is_ipv4() == address.is_ipv4();
+            // Towards an address of this machine the kernel takes that same address as source.
+            let here = || address.ip().is_loopback() || socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
+            held.address.ip() == address.ip() || (wildcard && here())
+        })
+    }
+
+    fn started(&mut self, started: Started) {
+        self.shared.metrics.udp().started();
+        let Started { session, flow, carries, destination, detail } = started;
+        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
+        let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
+        self.shared.access.start(upstream.format, &access);
+        upstream.access = Some(access);
+    }
+
+    fn ended(&mut self, session: SessionId, end: SessionEnd, bytes_up: u64, bytes_down: u64) {
+        self.shared.metrics.udp().ended(end);
+        let place = usize::try_from(session.index).unwrap_or(usize::MAX);
+        let Some(held) = self.upstreams.get_mut(place) else { return };
+        let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        if let Some(access) = &upstream.access {
+            let duration = access.since.elapsed();
+            let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration };
+            self.shared.access.finish(upstream.format, access, &ended);
+        }
+    }
+
+    fn say(&self, notice: Notice) {
+        let now = Instant::now();
+        match notice {
+            Notice::TooMany { max } => {
+                if let Some(withheld) = self.shared.said_too_many.speak(now) {
+                    tracing::warn!(
+                        "udp_max_connections ({max}) reached: new sessions take the place of unanswered ones, or none \
+                         ({withheld} more not shown)"
+                    );
+                }
+            }
+            Notice::NoPort { what } => {
+                if let Some(withheld) = self.shared.said_no_port.speak(now) {
+                    tracing::warn!(
+                        "no local port or address to reach {what}; widen net.ipv4.ip_local_port_range or add targets \
+                         ({withheld} more not shown)"
+                    );
+                }
+            }
+            Notice::Shortage(error) => {
+                if let Some(withheld) = self.shared.said_shortage.speak(now) {
+                    tracing::warn!(
+                        "no new UDP sessions: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
+                         udp_max_connections ({withheld} more not shown)"
+                    );
+                }
+            }
+            Notice::Down(text) => tracing::warn!("{text}"),
+            Notice::Up(target) => tracing::info!("{target} can be reached again"),
+        }
+    }
+
+    fn open_upstream(&self, session: SessionId) -> Option<&Upstream> {
+        open_upstream(&self.upstreams, session)
+    }
+}
+
+fn open_upstream(upstreams: &[Option<Upstream>], session: SessionId) -> Option<&Upstream> {
+    let held = upstreams.get(usize::try_from(session.index).ok()?)?.as_ref();
+    held.filter(|upstream| upstream.generation == session.generation)
+}
+
+fn open_upstream_mut(upstreams: &mut [Option<Upstream>], session: SessionId) -> Option<&mut Upstream> {
+    let held = upstreams.get_mut(usize::try_from(session.index).ok()?)?.as_mut();
+    held.filter(|upstream| upstream.generation == session.generation)
+}
+
+fn open_error(error: io::Error) -> OpenError {
+    if net::is_exhaustion(&error) {
+        OpenError::Shortage(error)
+    } else if udp::is_out_of_ports(&error) {
+        OpenError::NoPort(error)
+    } else {
+        OpenError::Unreachable(error)
+    }
+}

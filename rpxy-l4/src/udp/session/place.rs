@@ -1,0 +1,121 @@
+//! Which session a datagram belongs to; where there is none yet, what it is and which rule it goes by.
+
+use std::time::Duration;
+
+use rpxy_l4_common::datagram::DatagramClass;
+use rpxy_l4_proto::wireguard::Message;
+
+use super::{Flow, Members, Output, SessionId, Sessions, ids::Ids, state::Stage};
+use crate::{metrics::DatagramDrop, route::Datagrams};
+
+/// What a datagram looks like, as far as there are rules about it.
+enum Class {
+    QuicLong,
+    QuicShort,
+    WireGuard(Message),
+    Any,
+}
+
+impl Sessions {
+    /// The open session that `datagram` goes to. `None` when it was taken over (held, or about to be sent by a command)
+    /// or dropped.
+    pub(super) fn place(
+        &mut self,
+        flow: &Flow,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        match self.class(datagram) {
+            Class::QuicLong => self.quic_long(flow, datagram, ecn, now, out),
+            Class::QuicShort => self.quic_short(flow, datagram, ecn, now, out),
+            Class::WireGuard(message) => self.wireguard(flow, message, datagram, ecn, now, out),
+            Class::Any => self.any(flow, datagram, ecn, now, out),
+        }
+    }
+
+    fn class(&self, datagram: &[u8]) -> Class {
+        let routes = &self.plane.routes;
+        if let Some(message) = routes.wireguard_message(datagram) {
+            return Class::WireGuard(message);
+        }
+        if !routes.has_quic() {
+            return Class::Any;
+        }
+        match DatagramClass::of(datagram) {
+            DatagramClass::QuicLong { .. } => Class::QuicLong,
+            DatagramClass::QuicShort => Class::QuicShort,
+            DatagramClass::WireGuardInitiation
+            | DatagramClass::WireGuardResponse
+            | DatagramClass::WireGuardCookie
+            | DatagramClass::WireGuardTransport
+            | DatagramClass::Unknown => Class::Any,
+        }
+    }
+
+    /// A datagram that tells nothing: it goes with what its flow has, or to the default target.
+    pub(super) fn any(
+        &mut self,
+        flow: &Flow,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        if let Some(members) = self.flows.get(flow) {
+            let carries_any = |id: &SessionId| self.carries(*id) == Some(Datagrams::Any);
+            let session = if members.is_single() { None } else { members.all().find(carries_any) };
+            let session = session.unwrap_or(members.latest);
+            return self.deliver(session, datagram, ecn, out);
+        }
+        let Some(route) = self.plane.routes.default().cloned() else {
+            out.drop(DatagramDrop::NotRecognised, 1);
+            return None;
+        };
+        self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out);
+        None
+    }
+
+    /// Gives `datagram` to a session: back to the caller where it can be sent on, otherwise it is held.
+    pub(super) fn deliver(
+        &mut self,
+        session: SessionId,
+        datagram: &[u8],
+        ecn: u8,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let budget = &mut self.budget;
+        let state = self.slab.get_mut(super::place(session))?;
+        match state.held() {
+            None => Some(session),
+            Some(held) => {
+                let given_up = held.push(datagram, ecn, budget);
+                out.drop(DatagramDrop::Overflow, given_up);
+                None
+            }
+        }
+    }
+
+    /// A connection or tunnel that is under way, of which nothing is known.
+    pub(super) fn orphan(&mut self, flow: &Flow, datagram: &[u8], ecn: u8, now: Duration, out: &mut Output) {
+        match self.plane.routes.orphan().cloned() {
+            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
+            None => out.drop(DatagramDrop::Orphan, 1),
+        }
+    }
+
+    /// What a session carries; undecided ones can only become QUIC.
+    pub(super) fn carries(&self, session: SessionId) -> Option<Datagrams> {
+        let state = self.get(session)?;
+        match &state.stage {
+            Stage::Undecided(_) => Some(Datagrams::Quic),
+            Stage::Opening(_) | Stage::Open(_) => state.route().map(|route| route.carries),
+        }
+    }
+
+    /// The youngest session of a flow that carries `what`.
+    pub(super) fn latest_of(&self, members: &Members, what: Datagrams) -> Option<SessionId> {
+        members.all().find(|id| self.carries(*id) == Some(what))
+    }
+}

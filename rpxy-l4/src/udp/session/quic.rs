@@ -1,0 +1,359 @@
+//! QUIC: connections are told apart by their IDs, new ones are routed by their ClientHello.
+//!
+//! Long headers belong to a connection by both of their IDs, since a client may use one socket for several; short
+//! headers by the ID that the server chose. Where that is not enough, the youngest connection of the flow gets them.
+
+use std::{sync::Arc, time::Duration};
+
+use rpxy_l4_proto::{
+    Outcome,
+    quic::{ConnectionId, InitialProbe, LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets},
+    tls::ClientHello,
+};
+
+use super::{
+    Flow, Members, Output, SessionId, Sessions,
+    held::Held,
+    ids::{Ids, QuicIds},
+    state::{Session, Stage, Undecided},
+};
+use crate::{
+    config::model::AccessLogFormat,
+    log::Detail,
+    metrics::{DatagramDrop, SessionEnd},
+    route::Datagrams,
+    udp::affinity::Key,
+};
+
+/// A long header of a version whose packets can be read.
+struct Packet {
+    version: Version,
+    typ: LongType,
+    client: ConnectionId,
+    destination: ConnectionId,
+}
+
+impl Sessions {
+    pub(super) fn quic_long(
+        &mut self,
+        flow: &Flow,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let Some(header) = LongHeader::parse(datagram) else { return self.any(flow, datagram, ecn, now, out) };
+        if let Some(session) = self.owner_of_long(flow, &header) {
+            return self.more(session, datagram, ecn, now, out);
+        }
+        let Some(packet) = packets(datagram).next() else {
+            return self.unreadable(flow, &header, datagram, ecn, now, out);
+        };
+        let packet = Packet { version: packet.version, typ: packet.typ, client: packet.scid, destination: packet.dcid };
+        match packet.typ {
+            LongType::Initial | LongType::ZeroRtt => self.new_connection(flow, &packet, datagram, ecn, now, out),
+            LongType::Handshake | LongType::Retry => self.later_packet(flow, &packet, datagram, ecn, now, out),
+        }
+    }
+
+    pub(super) fn quic_short(
+        &mut self,
+        flow: &Flow,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        if let Some(members) = self.flows.get(flow) {
+            let session = if members.is_single() { members.latest } else { self.owner_of_short(members, datagram) };
+            self.learn_from_client(session, datagram, now);
+            return self.deliver(session, datagram, ecn, out);
+        }
+        match self.affinity.find_short(datagram, now) {
+            Some((id, backend)) => {
+                // Its own ID is not in a short header; most clients that have just one connection use none.
+                let ids = Ids::Quic(Box::new(QuicIds::known(ConnectionId::default(), id)));
+                self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            }
+            None => self.orphan(flow, datagram, ecn, now, out),
+        }
+        None
+    }
+
+    /// A further datagram of a connection that is known.
+    fn more(
+        &mut self,
+        session: SessionId,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let (budget, slab) = (&mut self.budget, &mut self.slab);
+        let state = slab.get_mut(super::place(session))?;
+        let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, datagram, ecn, out) };
+        let outcome = undecided.probe.advance(datagram);
+        if outcome != Outcome::NotThis {
+            let given_up = undecided.held.push(datagram, ecn, budget);
+            out.drop(DatagramDrop::Overflow, given_up);
+        }
+        match outcome {
+            Outcome::NeedMore => {}
+            Outcome::NotThis => {
+                out.drop(DatagramDrop::Malformed, 1);
+                self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
+            }
+            Outcome::Match(hello) => self.decide(session, &hello, now, out),
+        }
+        None
+    }
+
+    /// The hello of an undecided session is complete.
+    fn decide(&mut self, session: SessionId, hello: &ClientHello, now: Duration, out: &mut Output) {
+        let route = self.plane.routes.quic(hello).cloned();
+        let Some(state) = self.get_mut(session) else { return };
+        let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
+        let Stage::Undecided(undecided) = &mut state.stage else { return };
+        let mut held = std::mem::take(&mut undecided.held);
+        let held = held.take(&mut self.budget);
+        self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
+        match route {
+            Some(route) => {
+                let detail = self.detail(route.rule.as_ref(), hello);
+                let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
+                self.start(&flow, route, ids, &held, detail, now, out);
+            }
+            None => out.drop(DatagramDrop::Unmatched, held.len()),
+        }
+    }
+
+    /// The first datagram of a connection, or one that only looks like it.
+    fn new_connection(
+        &mut self,
+        flow: &Flow,
+        packet: &Packet,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        // The handshake goes on from another address.
+        if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now) {
+            let ids = Ids::Quic(Box::new(QuicIds::known(packet.client, packet.destination)));
+            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            return None;
+        }
+        if packet.typ == LongType::Initial && datagram.len() < MIN_INITIAL_DATAGRAM {
+            return self.any(flow, datagram, ecn, now, out);
+        }
+        let ids = Ids::Quic(Box::new(QuicIds::new(packet.client, packet.destination)));
+        let mut probe = InitialProbe::new(packet.version, packet.destination);
+        let outcome = if datagram.len() < MIN_INITIAL_DATAGRAM { Outcome::NeedMore } else { probe.advance(datagram) };
+        match outcome {
+            Outcome::NotThis => return self.any(flow, datagram, ecn, now, out),
+            Outcome::NeedMore => self.wait_for_hello(flow, ids, probe, datagram, ecn, now, out),
+            Outcome::Match(hello) => match self.plane.routes.quic(&hello).cloned() {
+                Some(route) => {
+                    let detail = self.detail(route.rule.as_ref(), &hello);
+                    self.start(flow, route, ids, &[(datagram, ecn)], detail, now, out);
+                }
+                None => out.drop(DatagramDrop::Unmatched, 1),
+            },
+        }
+        None
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is known of a datagram, and its place")]
+    fn wait_for_hello(
+        &mut self,
+        flow: &Flow,
+        ids: Ids,
+        probe: InitialProbe,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) {
+        while self.undecided_now >= super::MAX_UNDECIDED || !self.budget.has_room(datagram.len()) {
+            let Some(oldest) = self.undecided.pop_front() else { break };
+            if self.get(oldest).is_some_and(|state| matches!(state.stage, Stage::Undecided(_))) {
+                self.end(oldest, SessionEnd::Idle, DatagramDrop::Overflow, now, out);
+            }
+        }
+        if self.undecided.len() > 2 * super::MAX_UNDECIDED {
+            let slab = &self.slab;
+            let alive = |id: &SessionId| {
+                slab.get(super::place(*id)).is_some_and(|state| {
+                    state.generation == id.generation && matches!(state.stage, Stage::Undecided(_))
+                })
+            };
+            self.undecided.retain(alive);
+        }
+        let mut held = Held::default();
+        let given_up = held.push(datagram, ecn, &mut self.budget);
+        out.drop(DatagramDrop::Overflow, given_up);
+        let stage = Stage::Undecided(Box::new(Undecided { probe, held }));
+        self.insert(Session::new(*flow, ids, stage, now), out);
+    }
+
+    /// A packet that cannot be a connection's first, with IDs that this flow does not know.
+    fn later_packet(
+        &mut self,
+        flow: &Flow,
+        packet: &Packet,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now)
+            && !self.has_backend(flow, &backend)
+        {
+            let ids = Ids::Quic(Box::new(QuicIds::known(packet.client, packet.destination)));
+            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            return None;
+        }
+        let same_client = |id: &SessionId| {
+            self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.client == packet.client)
+        };
+        let session = self.flows.get(flow).map(|members| members.all().find(same_client).unwrap_or(members.latest));
+        match session {
+            Some(session) => self.deliver(session, datagram, ecn, out),
+            None => {
+                self.orphan(flow, datagram, ecn, now, out);
+                None
+            }
+        }
+    }
+
+    /// A long header whose packet cannot be read: another version, or a broken one.
+    fn unreadable(
+        &mut self,
+        flow: &Flow,
+        header: &LongHeader<'_>,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        // Only servers send Version Negotiation packets (version 0).
+        if header.version == 0 || Version::from_wire(header.version).is_some() || self.flows.contains_key(flow) {
+            return self.any(flow, datagram, ecn, now, out);
+        }
+        match self.plane.routes.unknown_version().cloned() {
+            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
+            None => out.drop(DatagramDrop::UnknownVersion, 1),
+        }
+        None
+    }
+
+    fn owner_of_long(&self, flow: &Flow, header: &LongHeader<'_>) -> Option<SessionId> {
+        let owns = |id: &SessionId| {
+            self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_long(header.dcid, header.scid))
+        };
+        self.flows.get(flow)?.all().find(owns)
+    }
+
+    fn owner_of_short(&self, members: &Members, datagram: &[u8]) -> SessionId {
+        let owns = |id: &SessionId| {
+            self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_short(datagram))
+        };
+        members.all().find(owns).or_else(|| self.latest_of(members, Datagrams::Quic)).unwrap_or(members.latest)
+    }
+
+    /// A short header of a session under way may carry an ID that the server gave the client in secret.
+    fn learn_from_client(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
+        let Some(id) = ids.of_short(datagram) else { return };
+        if ids.last == Some(id) {
+            return;
+        }
+        let known = ids.server.contains(id) || ids.used.contains(id);
+        let answered = self.get(session).is_some_and(|state| state.answered && state.is_open());
+        // Before an answer nothing proves that the server knows of this connection.
+        if !answered {
+            return;
+        }
+        let newly_held = !known && self.hold(session, id, now);
+        let displaced = self.quic_ids_mut(session).and_then(|ids| {
+            ids.last = Some(id);
+            if newly_held { ids.used.add(id) } else { None }
+        });
+        if let Some(displaced) = displaced {
+            self.let_go(session, displaced, now);
+        }
+    }
+
+    /// Long headers of the backend show the ID that it wants to be addressed by.
+    pub(super) fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+        for packet in packets(datagram) {
+            let id = packet.scid;
+            let Some(ids) = self.quic_ids_mut(session) else { return };
+            if ids.server.contains(id) {
+                continue;
+            }
+            if packet.typ != LongType::Retry {
+                ids.len = Some(id.len());
+            }
+            let displaced = ids.server.add(id);
+            if let Some(displaced) = displaced {
+                self.let_go(session, displaced, now);
+            }
+            // An ID of a Retry is replaced by the handshake's own; until then it leads here as well.
+            let _held = self.hold(session, id, now);
+        }
+    }
+
+    fn hold(&mut self, session: SessionId, id: ConnectionId, now: Duration) -> bool {
+        let Some(backend) = self.backend(session) else { return false };
+        let held = self.affinity.hold(Key::ConnectionId(id), &backend, now);
+        if held && let Some(ids) = self.quic_ids_mut(session) {
+            ids.held.push(id);
+        }
+        held
+    }
+
+    /// The IDs that a session was found by live as long as it does.
+    pub(super) fn hold_known_ids(&mut self, session: SessionId, now: Duration) {
+        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
+        let known: Vec<ConnectionId> = ids.server.iter().chain(ids.used.iter()).collect();
+        for id in known {
+            let _held = self.hold(session, id, now);
+        }
+    }
+
+    fn let_go(&mut self, session: SessionId, id: ConnectionId, now: Duration) {
+        let Some(backend) = self.backend(session) else { return };
+        let Some(ids) = self.quic_ids_mut(session) else { return };
+        if let Some(at) = ids.held.iter().position(|held| *held == id) {
+            ids.held.swap_remove(at);
+            self.affinity.release(Key::ConnectionId(id), &backend, now);
+        }
+    }
+
+    /// A session's IDs outlive it for a while.
+    pub(super) fn release_ids(&self, state: &Session, now: Duration) {
+        let (Some(ids), Some(backend)) =
+            (state.ids.quic(), state.reached().and_then(|reached| reached.backend.as_ref()))
+        else {
+            return;
+        };
+        for id in &ids.held {
+            self.affinity.release(Key::ConnectionId(*id), backend, now);
+        }
+    }
+
+    fn quic_ids_mut(&mut self, session: SessionId) -> Option<&mut QuicIds> {
+        match &mut self.get_mut(session)?.ids {
+            Ids::Quic(ids) => Some(ids),
+            Ids::None | Ids::WireGuard(_) => None,
+        }
+    }
+
+    fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
+        if self.plane.access_log_format != AccessLogFormat::Json {
+            return None;
+        }
+        Some(Box::new(Detail::of_hello(rule.cloned(), hello)))
+    }
+}

@@ -1,0 +1,133 @@
+//! WireGuard: initiations are routed by the key they are made for, the rest follows the indices that servers chose.
+
+use std::time::Duration;
+
+use rpxy_l4_proto::wireguard::{self, Message, Reserved};
+
+use super::{
+    Flow, Members, Output, SessionId, Sessions, datagrams,
+    ids::{Few, Ids},
+};
+use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
+
+impl Sessions {
+    pub(super) fn wireguard(
+        &mut self,
+        flow: &Flow,
+        message: Message,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        match message {
+            Message::Initiation { .. } => self.initiation(flow, datagram, ecn, now, out),
+            Message::Response { receiver, .. }
+            | Message::CookieReply { receiver }
+            | Message::Transport { receiver } => self.addressed(flow, receiver, datagram, ecn, now, out),
+        }
+    }
+
+    /// Every initiation is looked at, so that a socket that turns to another server is seen.
+    fn initiation(
+        &mut self,
+        flow: &Flow,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let Some(route) = self.plane.routes.wireguard(datagram).cloned() else {
+            out.drop(DatagramDrop::Unmatched, 1);
+            return None;
+        };
+        let same_rule = |id: &SessionId| {
+            self.get(*id).and_then(|state| state.route()).is_some_and(|known| known.rule == route.rule)
+        };
+        let session = self.flows.get(flow).and_then(|members| members.all().find(same_rule));
+        if let Some(session) = session {
+            return self.deliver(session, datagram, ecn, out);
+        }
+        let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Few::default()) } else { Ids::None };
+        self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
+        None
+    }
+
+    /// A message to an index that a server chose.
+    fn addressed(
+        &mut self,
+        flow: &Flow,
+        receiver: u32,
+        datagram: &[u8],
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let known = self.flows.get(flow).and_then(|members| self.owner_of_index(members, receiver));
+        if let Some(session) = known {
+            return self.deliver(session, datagram, ecn, out);
+        }
+        if let Some(backend) = self.affinity.find(Key::Index(receiver), now)
+            && !self.has_backend(flow, &backend)
+        {
+            self.start_known(flow, &backend, Ids::WireGuard(Few::default()), (datagram, ecn), now, out);
+            return None;
+        }
+        if let Some(members) = self.flows.get(flow) {
+            let session = self.latest_of(members, Datagrams::WireGuard).unwrap_or(members.latest);
+            return self.deliver(session, datagram, ecn, out);
+        }
+        self.orphan(flow, datagram, ecn, now, out);
+        None
+    }
+
+    fn owner_of_index(&self, members: &Members, receiver: u32) -> Option<SessionId> {
+        if members.is_single() && self.carries(members.latest) == Some(Datagrams::WireGuard) {
+            return Some(members.latest);
+        }
+        let owns = |id: &SessionId| match self.get(*id).map(|state| &state.ids) {
+            Some(Ids::WireGuard(indices)) => indices.contains(receiver),
+            Some(Ids::None | Ids::Quic(_)) | None => false,
+        };
+        members.all().find(owns)
+    }
+
+    /// Notes what the datagrams of a backend tell of how it wants to be addressed.
+    pub(super) fn learn_from_answers(&mut self, session: SessionId, bytes: &[u8], segment: usize, now: Duration) {
+        match self.get(session).map(|state| &state.ids) {
+            Some(Ids::Quic(_)) => {
+                for (_, datagram) in datagrams(bytes, segment) {
+                    if datagram.first().is_some_and(|first| first & 0x80 != 0) {
+                        self.learn_from_server(session, datagram, now);
+                    }
+                }
+            }
+            Some(Ids::WireGuard(_)) => {
+                for (_, datagram) in datagrams(bytes, segment) {
+                    self.learn_index(session, datagram, now);
+                }
+            }
+            Some(Ids::None) | None => {}
+        }
+    }
+
+    fn learn_index(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+        // Transport messages, the bulk, tell nothing.
+        if datagram.first() == Some(&4) {
+            return;
+        }
+        let (Some(Message::Response { sender, .. }) | Some(Message::Initiation { sender })) =
+            wireguard::parse(datagram, Reserved::Any)
+        else {
+            return;
+        };
+        let Some(backend) = self.backend(session) else { return };
+        self.affinity.learn_index(sender, &backend, now);
+        if let Some(state) = self.get_mut(session)
+            && let Ids::WireGuard(indices) = &mut state.ids
+            && !indices.contains(sender)
+        {
+            indices.add(sender);
+        }
+    }
+}
