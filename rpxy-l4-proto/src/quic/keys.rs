@@ -106,7 +106,7 @@ impl InitialKeys {
         let number_at = read.packet_number_at;
         let payload_at = number_at.checked_add(opened.packet_number_len)?;
         let tag_at = payload_at.checked_add(opened.payload.len())?;
-        if tag_at.checked_add(TAG)? != packet.len() || tag_at < number_at.checked_add(SAMPLE_AT)? {
+        if tag_at.checked_add(TAG)? != packet.len() {
             return None;
         }
         let first = packet.first()? & !PROTECTED | opened.first & PROTECTED;
