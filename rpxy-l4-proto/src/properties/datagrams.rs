@@ -4,7 +4,7 @@ use crate::{
     Outcome,
     quic::{
         ConnectionId, CryptoStream, Frame, InitialKeys, InitialProbe, LongHeader, LongType, MAX_CRYPTO_PIECES,
-        MIN_INITIAL_DATAGRAM, Malformed, Version, frames, packets,
+        MIN_FIRST_DCID, MIN_INITIAL_DATAGRAM, Malformed, Version, frames, packets,
     },
     testing::{PUBLIC_KEY, quic::Initial},
     tls::ClientHello,
@@ -115,7 +115,9 @@ fn whole_stream(version: Version, dcid: ConnectionId, datagrams: &[Vec<u8>]) -> 
     for datagram in datagrams.iter().filter(|datagram| datagram.len() >= MIN_INITIAL_DATAGRAM) {
         let mut end = 0;
         for packet in packets(datagram) {
-            let opened = keys.open(&packet, None).filter(|opened| opened.first & 0x0c == 0)?;
+            // RFC 9000 section 7.2: only a Retry, which leaves a token, makes a shorter one.
+            let possible = dcid.len() >= MIN_FIRST_DCID || !packet.token.is_empty();
+            let opened = keys.open(&packet, None).filter(|opened| possible && opened.first & 0x0c == 0)?;
             for frame in frames(&opened.payload) {
                 if let Frame::Crypto { offset, data } = frame.ok()? {
                     stream.insert(offset, data).ok()?;

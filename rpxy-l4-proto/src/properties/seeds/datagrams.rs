@@ -66,6 +66,10 @@ pub(super) fn quic_initial_seeds() -> Seeds {
         ("broken_first", v1(&[chunk(1, &broken), chunk(0, &all)])),
         ("zero_rtt_first", v1(&[chunk(1, &zero_rtt), chunk(0, &all)])),
         ("chromium", v1(&[chunk(1, CHROMIUM[1]), chunk(1, CHROMIUM[0])])),
+        (
+            "short_id",
+            v1(&[chunk(1, &hex("c0 00000001 00 00")), chunk(0x40, &front), chunk(0, &[1]), chunk(0x40, &back)]),
+        ),
         ("hole", v1(&[chunk(0, &back)])),
         ("conflict", v1(&[chunk(0, &front), chunk(0, &crypto(59, b"\xff\xff"))])),
         ("stream_frame", v1(&[chunk(0, &[&*front, &[8, 0]].concat())])),

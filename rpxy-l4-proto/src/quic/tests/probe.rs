@@ -193,7 +193,16 @@ fn packet_numbers_go_on_from_the_largest_that_opened() {
     let mut probe = probe();
     let number = |packet_number, packet_number_len| Initial { packet_number, packet_number_len, ..Initial::default() };
     // The last one is ahead of the largest, but would be read as one behind the one that came before it.
-    let numbers = [(0xfffe, 4), (0x1_0001, 1), (0xffff, 1), (0x1_007f, 1), (0x1_7000, 2), (0x1_6fc0, 2), (0x1_7040, 1)];
+    let numbers = [
+        (0xfffe, 4),
+        (0x1_0001, 1),
+        (0xffff, 1),
+        (0x1_007f, 1),
+        (0x1_7000, 2),
+        (0x1_70c0, 2),
+        (0x1_7041, 2),
+        (0x1_7140, 1),
+    ];
     for (at, (packet_number, len)) in numbers.into_iter().enumerate() {
         let end = if at + 1 == numbers.len() { message.len() } else { at + 1 };
         let datagram = number(packet_number, len).datagram(&crypto_of(&message, &[(at, end)]));
