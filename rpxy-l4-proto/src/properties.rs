@@ -4,6 +4,8 @@
 
 use std::fmt::Debug;
 
+pub use datagrams::{quic_initial, quic_packet, wireguard};
+
 use crate::{
     Outcome, ech,
     http::{HttpProbe, HttpRequest},
@@ -180,6 +182,7 @@ fn encode(header: &Header) -> Vec<u8> {
 
 #[cfg(test)]
 mod corpus;
+mod datagrams;
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,

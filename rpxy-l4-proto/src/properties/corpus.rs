@@ -37,6 +37,25 @@ fn the_corpora_hold_and_reach_every_answer() {
         &pairs,
     );
     replay("ech_config", |data| kind(&ech_config(data)), &["Err", "Ok"]);
+    let packets = ["Handshake Err", "Initial Err", "None Err", "None Ok", "Retry Err", "ZeroRtt Err"];
+    replay(
+        "quic_packet",
+        |data| {
+            let (types, frames) = quic_packet(data);
+            format!("{} {}", types.first().map_or("None".to_owned(), kind), kind(&frames))
+        },
+        &packets,
+    );
+    replay("quic_initial", |data| kind(&quic_initial(data)), &three);
+    let messages = ["CookieReply", "Initiation", "Initiation for the key", "None", "Response", "Transport"];
+    replay(
+        "wireguard",
+        |data| {
+            let (message, verified) = wireguard(data);
+            message.map_or("None".to_owned(), |message| kind(&message)) + if verified { " for the key" } else { "" }
+        },
+        &messages,
+    );
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! One list for the test that finds them committed and for the example `write-stream-seeds` that writes them.
 
+mod datagrams;
+
 use std::net::SocketAddr;
 
 use crate::{
@@ -18,6 +20,9 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("proxy_protocol", proxy_protocol_seeds()),
         ("socks5_ssh", socks5_ssh_seeds()),
         ("ech_config", ech_config_seeds()),
+        ("quic_packet", datagrams::quic_packet_seeds()),
+        ("quic_initial", datagrams::quic_initial_seeds()),
+        ("wireguard", datagrams::wireguard_seeds()),
     ];
     groups
         .into_iter()

@@ -10,6 +10,7 @@ mod connection_id;
 mod crypto_stream;
 mod frame;
 mod header;
+mod key_schedule;
 mod keys;
 mod packet;
 mod packet_number;

@@ -1,0 +1,8 @@
+//! The first datagrams of a QUIC flow; the property says how the input is taken apart.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _answer = rpxy_l4_proto::properties::quic_initial(data);
+});

@@ -1,0 +1,8 @@
+//! A UDP payload that may be WireGuard.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _answer = rpxy_l4_proto::properties::wireguard(data);
+});
