@@ -303,13 +303,12 @@ mod tests {
         let (one, two) = (backend(1), backend(2));
         assert!(table.hold(Key::ConnectionId(id(b"abcd")), &one, at(0)));
         assert!(table.hold(Key::ConnectionId(id(b"abcdefgh")), &two, at(0)));
-        let rows: [(&str, &[u8], Option<(&[u8], &Arc<Backend>)>); 4] = [
-            ("long one", b"abcdefgh", Some((b"abcdefgh", &two))),
-            ("short one", b"abcdxxxx", Some((b"abcd", &one))),
+        for (row, bytes, expected) in [
+            ("long one", b"abcdefgh", Some((&b"abcdefgh"[..], &two))),
+            ("short one", b"abcdxxxx", Some((&b"abcd"[..], &one))),
             ("unknown", b"xbcdefgh", None),
             ("known bytes in another place", b"xabcdefg", None),
-        ];
-        for (row, bytes, expected) in rows {
+        ] {
             let found = table.find_short(&short(bytes), at(1));
             let expected = expected.map(|(bytes, backend)| (id(bytes), Arc::clone(backend)));
             assert_eq!(found, expected, "{row}");

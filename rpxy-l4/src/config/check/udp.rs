@@ -22,18 +22,17 @@ pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Ar
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
         target_retry: duration::or_default(report, root, "udp_target_retry", duration::TARGET_RETRY),
-        orphan: orphan(report, root),
+        orphan: orphan(report, root, rules),
         unknown_version: unknown_version(report, root, rules),
         quic_affinity_lifetime: duration::or_default(report, root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     }
 }
 
-fn orphan(report: &mut Report<'_>, root: &Table<'_>) -> Orphan {
+fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> Orphan {
     let Some(field) = root.field("orphan") else { return Orphan::default() };
     let orphan = field.word(report, ORPHANS).unwrap_or_default();
-    // The other way round, without rules, there is nothing to say: udp_target gets all datagrams in any case.
-    if orphan == Orphan::Default && root.field("udp_target").is_none() {
-        report.warn(&field.place, "without effect, because udp_target is missing");
+    if orphan == Orphan::Drop && !rules.iter().any(|(_, rule)| rule.matcher.is_udp()) {
+        report.warn(&field.place, "without effect, because there is no rule for quic or wireguard");
     }
     orphan
 }

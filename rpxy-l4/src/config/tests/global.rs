@@ -299,9 +299,9 @@ fn defaults_of_what_is_missing_are_without_effect() {
     let (quic, tls) = (rule("quic"), rule("tls"));
     warns(&[
         ("balance without target", "udp_load_balance = 'random'", Some("3: udp_load_balance")),
-        ("orphans without target", &format!("orphan = 'default'\n{quic}"), Some("3: orphan")),
-        ("orphans with target", &format!("orphan = 'default'\n{target}\n{quic}"), None),
-        ("orphans dropped without target", &format!("orphan = 'drop'\n{quic}"), None),
+        ("orphans without target", &format!("orphan = 'default'\n{quic}"), None),
+        ("orphans dropped with a rule", &format!("orphan = 'drop'\n{target}\n{quic}"), None),
+        ("orphans dropped without a rule", &format!("orphan = 'drop'\n{target}"), Some("3: orphan")),
         ("version dropped without rule", "quic_unknown_version = 'drop'", Some("3: quic_unknown_version")),
         (
             "version dropped with another rule",

@@ -64,7 +64,7 @@ fn datagrams_keep_their_boundaries_whether_they_share_a_buffer_or_not() {
     for (row, lengths) in lengths {
         let (server, address) = listening(V4);
         let client = connected(address).unwrap();
-        let datagrams: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(i, len)| vec![i as u8; *len]).collect();
+        let datagrams: Vec<Vec<u8>> = (0..).zip(lengths).map(|(i, len)| vec![i; *len]).collect();
         let mut runs = Runs::new();
         for datagram in &datagrams {
             runs.push(Message::new(None, None, 0, datagram, datagram.len()), true);

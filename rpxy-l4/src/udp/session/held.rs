@@ -50,7 +50,8 @@ impl Held {
         given_up
     }
 
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.datagrams.len()
     }
 

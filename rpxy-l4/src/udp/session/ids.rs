@@ -40,8 +40,9 @@ impl<T: Copy + PartialEq> Few<T> {
 /// The connection IDs of a QUIC session.
 #[derive(Debug, Clone)]
 pub(super) struct QuicIds {
-    /// The client's source connection ID, which its long headers carry from beginning to end.
-    pub(super) client: ConnectionId,
+    /// The client's source connection ID, which its long headers carry from beginning to end; `None` for a connection
+    /// that was found by a short header, which does not tell it.
+    pub(super) client: Option<ConnectionId>,
     /// The destination connection ID of the client's first packet, which the Initial keys come from.
     pub(super) first: ConnectionId,
     /// What the server chose to be addressed by, in long headers.
@@ -57,12 +58,12 @@ pub(super) struct QuicIds {
 }
 
 impl QuicIds {
-    pub(super) fn new(client: ConnectionId, first: ConnectionId) -> Self {
+    pub(super) fn new(client: Option<ConnectionId>, first: ConnectionId) -> Self {
         Self { client, first, server: Few::default(), used: Few::default(), last: None, held: Vec::new(), len: None }
     }
 
     /// For a connection that goes on from another address, under an ID that its server is known by.
-    pub(super) fn known(client: ConnectionId, id: ConnectionId) -> Self {
+    pub(super) fn known(client: Option<ConnectionId>, id: ConnectionId) -> Self {
         let mut ids = Self::new(client, id);
         ids.server.add(id);
         ids.len = Some(id.len());
@@ -71,7 +72,7 @@ impl QuicIds {
 
     /// Whether a long header with these IDs is of this connection.
     pub(super) fn owns_long(&self, destination: &[u8], source: &[u8]) -> bool {
-        self.client.as_bytes() == source
+        self.client.is_none_or(|client| client.as_bytes() == source)
             && (self.first.as_bytes() == destination || self.server.iter().any(|id| id.as_bytes() == destination))
     }
 

@@ -108,7 +108,7 @@ impl Sessions {
         state.last_seen = now;
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
-        state.stage = Stage::Open(Reached { route, address, target, busy, backend: None, tried, detail });
+        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, backend: None, tried, detail });
         if let Some(at) = state.deadline() {
             self.deadlines.push(std::cmp::Reverse((at, session)));
         }

@@ -64,15 +64,13 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) -> Option<SessionId> {
-        if let Some(members) = self.flows.get(flow) {
-            let session = if members.is_single() { members.latest } else { self.owner_of_short(members, datagram) };
+        if let Some(session) = self.flows.get(flow).and_then(|members| self.owner_of_short(members, datagram)) {
             self.learn_from_client(session, datagram, now);
             return self.deliver(session, datagram, ecn, out);
         }
         match self.affinity.find_short(datagram, now) {
             Some((id, backend)) => {
-                // Its own ID is not in a short header; most clients that have just one connection use none.
-                let ids = Ids::Quic(Box::new(QuicIds::known(ConnectionId::default(), id)));
+                let ids = Ids::Quic(Box::new(QuicIds::known(None, id)));
                 self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
             }
             None => self.orphan(flow, datagram, ecn, now, out),
@@ -139,14 +137,14 @@ impl Sessions {
     ) -> Option<SessionId> {
         // The handshake goes on from another address.
         if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now) {
-            let ids = Ids::Quic(Box::new(QuicIds::known(packet.client, packet.destination)));
+            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
             self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
             return None;
         }
         if packet.typ == LongType::Initial && datagram.len() < MIN_INITIAL_DATAGRAM {
             return self.any(flow, datagram, ecn, now, out);
         }
-        let ids = Ids::Quic(Box::new(QuicIds::new(packet.client, packet.destination)));
+        let ids = Ids::Quic(Box::new(QuicIds::new(Some(packet.client), packet.destination)));
         let mut probe = InitialProbe::new(packet.version, packet.destination);
         let outcome = if datagram.len() < MIN_INITIAL_DATAGRAM { Outcome::NeedMore } else { probe.advance(datagram) };
         match outcome {
@@ -209,14 +207,16 @@ impl Sessions {
         if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now)
             && !self.has_backend(flow, &backend)
         {
-            let ids = Ids::Quic(Box::new(QuicIds::known(packet.client, packet.destination)));
+            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
             self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
             return None;
         }
-        let same_client = |id: &SessionId| {
-            self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.client == packet.client)
+        let may_own = |id: &SessionId| match self.get(*id).map(|state| &state.ids) {
+            Some(Ids::Quic(ids)) => ids.client == Some(packet.client),
+            Some(Ids::None) => true,
+            Some(Ids::WireGuard(_)) | None => false,
         };
-        let session = self.flows.get(flow).map(|members| members.all().find(same_client).unwrap_or(members.latest));
+        let session = self.flows.get(flow).and_then(|members| members.all().find(may_own));
         match session {
             Some(session) => self.deliver(session, datagram, ecn, out),
             None => {
@@ -254,11 +254,13 @@ impl Sessions {
         self.flows.get(flow)?.all().find(owns)
     }
 
-    fn owner_of_short(&self, members: &Members, datagram: &[u8]) -> SessionId {
+    /// By its ID; else the youngest QUIC session, since the server may have told the client another ID in secret.
+    fn owner_of_short(&self, members: &Members, datagram: &[u8]) -> Option<SessionId> {
         let owns = |id: &SessionId| {
             self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_short(datagram))
         };
-        members.all().find(owns).or_else(|| self.latest_of(members, Datagrams::Quic)).unwrap_or(members.latest)
+        let by_id = if members.is_single() { None } else { members.all().find(owns) };
+        by_id.or_else(|| self.latest_of(members, Datagrams::Quic)).or_else(|| self.latest_of(members, Datagrams::Any))
     }
 
     /// A short header of a session under way may carry an ID that the server gave the client in secret.

@@ -78,7 +78,8 @@ pub(super) struct Reached {
     pub(super) address: SocketAddr,
     /// Index of the target in the route's group.
     pub(super) target: usize,
-    pub(super) busy: Busy,
+    /// Counts it as the target's, for `least_conn`.
+    pub(super) _busy: Busy,
     /// For the affinity table, made when there is something to learn.
     pub(super) backend: Option<Arc<Backend>>,
     /// Targets that refused this client before, if any.

@@ -73,8 +73,10 @@ impl Sessions {
             self.start_known(flow, &backend, Ids::WireGuard(Few::default()), (datagram, ecn), now, out);
             return None;
         }
-        if let Some(members) = self.flows.get(flow) {
-            let session = self.latest_of(members, Datagrams::WireGuard).unwrap_or(members.latest);
+        let session = self.flows.get(flow).and_then(|members| {
+            self.latest_of(members, Datagrams::WireGuard).or_else(|| self.latest_of(members, Datagrams::Any))
+        });
+        if let Some(session) = session {
             return self.deliver(session, datagram, ecn, out);
         }
         self.orphan(flow, datagram, ecn, now, out);

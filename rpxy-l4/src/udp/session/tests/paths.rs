@@ -1,0 +1,166 @@
+//! Clients that come back from another address, by the IDs that their servers chose.
+
+use super::{
+    packets::{HANDSHAKE, SERVER_INITIAL, first, long, short},
+    *,
+};
+
+const CLIENT: &[u8] = b"client-a";
+const DCID: &[u8] = b"destin-a";
+const SERVER: &[u8] = b"server-a";
+const LATER: &[u8] = b"server-2";
+
+fn config() -> String {
+    format!(
+        "{TOP}udp_target = [\"198.51.100.1:9\"]\nquic_affinity_lifetime = \"5m\"\n{}{}",
+        rule("a", "quic", 1, "server_names = [\"a.test\"]"),
+        rule("b", "quic", 2, "server_names = [\"b.test\"]"),
+    )
+}
+
+/// An established connection of client socket 1 to backend 1.
+fn established(bench: &mut Bench) -> SessionId {
+    bench.client(flow(1), &first(CLIENT, DCID, "a.test"));
+    let session = bench.last().unwrap().0;
+    bench.answer(session, &long(SERVER_INITIAL, CLIENT, SERVER));
+    bench.client(flow(1), &short(SERVER));
+    bench.ports();
+    session
+}
+
+#[test]
+fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
+    for (row, datagram, expected) in [
+        ("short header", short(SERVER), 1),
+        ("handshake", long(HANDSHAKE, SERVER, CLIENT), 1),
+        ("Initial that goes on", first(CLIENT, SERVER, "b.test"), 1),
+        ("an unknown ID", short(b"nobody's"), 9),
+    ] {
+        let mut bench = Bench::new(&config());
+        let before = established(&mut bench);
+        bench.client(flow(2), &datagram);
+        let (session, port) = bench.last().unwrap();
+        assert_eq!(port, expected, "{row}");
+        assert_ne!(session, before, "{row}: the old path is left alone");
+        assert_eq!(bench.answer(before, &short(CLIENT)), Some(flow(1)), "{row}");
+        assert_eq!(bench.answer(session, &short(CLIENT)), Some(flow(2)), "{row}");
+        bench.client(flow(2), &short(SERVER));
+        assert_eq!(bench.ports().len(), 2, "{row}: and the new one goes on");
+        assert_eq!(bench.sockets.len(), 2, "{row}");
+    }
+}
+
+#[test]
+fn another_worker_knows_it_as_well() {
+    let mut one = Bench::new(&config());
+    established(&mut one);
+    let mut other = one.sibling(&config());
+    other.client(flow(2), &short(SERVER));
+    assert_eq!(other.ports(), [1]);
+}
+
+#[test]
+fn an_id_that_the_client_goes_on_to_use_is_learned() {
+    let mut bench = Bench::new(&config());
+    let session = established(&mut bench);
+    bench.client(flow(1), &short(LATER));
+    bench.client(flow(2), &short(LATER));
+    assert_eq!(bench.ports(), [1, 1]);
+    // Five more displace the first.
+    for n in 0..4_u8 {
+        bench.client(flow(1), &short(&[n; 8]));
+    }
+    bench.act(|sessions, now, out| sessions.end(session, SessionEnd::Idle, DatagramDrop::Orphan, now, out));
+    bench.ports();
+    for (row, id, expected) in [("one of the last", &[3; 8], 1), ("the server's own", SERVER.try_into().unwrap(), 1)] {
+        bench.client(flow(3), &short(id));
+        assert_eq!(bench.ports(), [expected], "{row}");
+        bench.now += seconds(1);
+    }
+}
+
+#[test]
+fn an_id_is_not_learned_before_the_server_has_answered() {
+    let mut bench = Bench::new(&config());
+    bench.client(flow(1), &first(CLIENT, DCID, "a.test"));
+    bench.client(flow(1), &short(LATER));
+    bench.ports();
+    bench.client(flow(2), &short(LATER));
+    assert_eq!(bench.ports(), [9]);
+}
+
+#[test]
+fn ids_outlive_their_session_for_the_time_configured() {
+    for (row, wait, expected) in [("just before", 299, 1), ("after", 301, 9)] {
+        let mut bench = Bench::new(&config());
+        established(&mut bench);
+        bench.wait(seconds(61));
+        assert!(bench.sockets.is_empty(), "the session is over");
+        bench.now += seconds(wait);
+        bench.client(flow(2), &short(SERVER));
+        assert_eq!(bench.ports(), [expected], "{row}");
+    }
+}
+
+#[test]
+fn a_session_that_was_found_by_an_id_keeps_it() {
+    let mut bench = Bench::new(&config());
+    established(&mut bench);
+    bench.client(flow(2), &short(SERVER));
+    // Only the second session goes on.
+    for _ in 0..20 {
+        bench.wait(seconds(50));
+        bench.client(flow(2), &short(SERVER));
+    }
+    assert_eq!(bench.sockets.len(), 1);
+    bench.ports();
+    bench.client(flow(3), &short(SERVER));
+    assert_eq!(bench.ports(), [1]);
+}
+
+#[test]
+fn an_id_whose_rule_or_target_is_gone_is_an_orphan() {
+    let mut bench = Bench::new(&config());
+    established(&mut bench);
+    bench.reload(&format!("{TOP}udp_target = [\"198.51.100.1:9\"]\n{}", rule("b", "quic", 2, "")));
+    bench.client(flow(2), &short(SERVER));
+    assert_eq!(bench.ports(), [9]);
+}
+
+#[test]
+fn orphans_go_by_the_policy() {
+    let quic = rule("a", "quic", 1, "");
+    let target = "udp_target = [\"198.51.100.1:9\"]\n";
+    for (row, config, expected, drops) in [
+        ("by default to the default target", format!("{TOP}{target}{quic}"), &[9][..], 0),
+        ("dropped on request", format!("{TOP}{target}orphan = \"drop\"\n{quic}"), &[], 1),
+        ("no default target", format!("{TOP}{quic}"), &[], 1),
+    ] {
+        let mut bench = Bench::new(&config);
+        bench.client(flow(1), &short(b"nobody's"));
+        assert_eq!(bench.ports(), expected, "{row}");
+        assert_eq!(bench.drops(DatagramDrop::Orphan), drops, "{row}");
+    }
+}
+
+#[test]
+fn changes_of_address_are_limited_by_network() {
+    let mut bench = Bench::new(&config());
+    established(&mut bench);
+    let from = |n: u16, ip| Flow { client: SocketAddr::from((ip, n)), ..flow(1) };
+    for n in 1..=1000 {
+        bench.client(from(n, [203, 0, 113, 1]), &short(SERVER));
+    }
+    assert_eq!(bench.ports().len(), 200);
+    assert_eq!(bench.drops(DatagramDrop::RateLimited), 800);
+    bench.client(from(1, [203, 0, 113, 2]), &short(SERVER));
+    assert_eq!(bench.ports(), [1], "others are not affected");
+}
+
+#[test]
+fn a_forged_address_takes_no_answers_away() {
+    let mut bench = Bench::new(&config());
+    let session = established(&mut bench);
+    bench.client(flow(66), &short(SERVER));
+    assert_eq!(bench.answer(session, &short(CLIENT)), Some(flow(1)));
+}
