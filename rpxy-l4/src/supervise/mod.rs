@@ -22,7 +22,6 @@ use crate::{
     metrics::Metrics,
     net,
     resolve::Resolver,
-    route::Targets,
     tcp, udp,
 };
 use listeners::{Listeners, Served};
@@ -59,9 +58,9 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
 
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = Targets::default();
-    let plane = tcp::Plane::new(&config, &targets, &resolver);
-    let udp_plane = Arc::new(udp::Plane::new(&config, &targets, &resolver));
+    let targets = reload::Known::default();
+    let plane = tcp::Plane::new(&config, &targets.tcp, &resolver);
+    let udp_plane = Arc::new(udp::Plane::new(&config, &targets.udp, &resolver));
     let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
     let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&metrics), logs.access.clone(), started));

@@ -20,13 +20,20 @@ const METRICS_BACKLOG: u32 = 16;
 /// How long a reload waits for the addresses of names that are new.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// What is known of targets. A host may answer on a TCP port and not on the UDP port of the same number.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) tcp: Targets,
+    pub(super) udp: Targets,
+}
+
 /// The running daemon as the supervisor holds it.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) path: std::path::PathBuf,
     pub(super) config: Config,
     pub(super) resolver: Resolver,
-    pub(super) targets: Targets,
+    pub(super) targets: Known,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shared: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
@@ -56,8 +63,8 @@ impl Daemon {
         if config == self.config {
             return Ok(Reload::Unchanged);
         }
-        let plane = tcp::Plane::new(&config, &self.targets, &self.resolver);
-        let udp_plane = udp::Plane::new(&config, &self.targets, &self.resolver);
+        let plane = tcp::Plane::new(&config, &self.targets.tcp, &self.resolver);
+        let udp_plane = udp::Plane::new(&config, &self.targets.udp, &self.resolver);
         let answers = async { tokio::join!(plane.resolved(), udp_plane.resolved()) };
         drop(timeout(FIRST_ANSWERS, answers).await);
         let scrape = if config.metrics_listen == self.config.metrics_listen {

@@ -63,14 +63,19 @@ pub async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut inbox: mpsc::Unbo
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // In no fixed order: none of these may starve under load.
         tokio::select! {
-            biased;
             control = inbox.recv() => match control {
                 Some(control) => worker.obey(control),
                 None => break,
             },
             result = poller.ready() => match result {
-                Ok(()) => worker.turn(&poller),
+                Ok(()) => {
+                    if worker.turn(&poller) == Turn::Unfinished {
+                        // The connections of this worker have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) => {
                     tracing::error!("UDP is no longer served by this worker: {error}");
                     break;
@@ -81,6 +86,15 @@ pub async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut inbox: mpsc::Unbo
         }
     }
     worker.relay.end_all(SessionEnd::Drained);
+}
+
+/// How a look at the sockets ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// All of them were read empty.
+    Drained,
+    /// There may be more.
+    Unfinished,
 }
 
 struct Worker {
@@ -151,11 +165,11 @@ impl Worker {
     }
 
     /// Reads what is there and sends it on.
-    fn turn(&mut self, poller: &Poller) {
+    fn turn(&mut self, poller: &Poller) -> Turn {
         for _ in 0..ROUNDS {
             if let Err(error) = poller.look(&mut self.ready) {
                 tracing::debug!("epoll_wait: {error}");
-                return;
+                return Turn::Unfinished;
             }
             self.relay.clock();
             let ready = std::mem::replace(&mut self.ready, Ready::none());
@@ -170,9 +184,10 @@ impl Worker {
             self.flush_answers();
             if empty {
                 poller.drained();
-                return;
+                return Turn::Drained;
             }
         }
+        Turn::Unfinished
     }
 
     /// One batch of a listening socket; true when nothing is left there.

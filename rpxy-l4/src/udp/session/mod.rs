@@ -48,6 +48,9 @@ use crate::{
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first addresses of a name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
+/// than the time in which a neighbour that is gone is noticed (`mcast_solicit` and `retrans_time`, 3 s).
+const NOT_REFUSED: Duration = Duration::from_secs(5);
 /// Flows without a complete ClientHello at most; the oldest gives way.
 const MAX_UNDECIDED: usize = 1024;
 
@@ -159,8 +162,10 @@ impl Sessions {
                 }
             }
         }
-        for (session, part) in out.forward.get(first..).unwrap_or_default() {
-            self.note_up(*session, part.len(), now);
+        for index in first..out.forward.len() {
+            let Some((session, part)) = out.forward.get(index) else { break };
+            let (session, len) = (*session, part.len());
+            self.note_up(session, len, now, out);
         }
     }
 
@@ -277,27 +282,35 @@ impl Sessions {
         (open && members.is_single()).then_some(members.latest)
     }
 
-    fn note_up(&mut self, session: SessionId, len: usize, now: Duration) {
+    fn note_up(&mut self, session: SessionId, len: usize, now: Duration, out: &mut Output) {
         let Some(state) = self.get_mut(session) else { return };
         state.last_seen = now;
         state.bytes_up += len as u64;
         state.confirmed |= state.answered;
+        if !state.answered && now >= state.born.saturating_add(NOT_REFUSED) {
+            self.target_is_up(session, out);
+        }
     }
 
     /// The backend has shown that it is there.
     fn first_answer(&mut self, session: SessionId, out: &mut Output) {
+        self.target_is_up(session, out);
         let Some(state) = self.get(session) else { return };
-        if let Some(reached) = state.reached()
-            && let Some(endpoint) = reached.route.group.endpoint(reached.target)
-            && endpoint.health.reached()
-        {
-            out.commands.push_back(Command::Say(Notice::Up(endpoint.target.to_string())));
-        }
         // Short headers of two sessions of one socket look alike to the kernel.
         let single = self.flows.get(&state.flow).is_some_and(Members::is_single);
         if single && let Some(state) = self.get_mut(session) {
             state.steered = true;
             out.commands.push_back(Command::InstallFlow { session });
+        }
+    }
+
+    /// A session's target is where it should be.
+    fn target_is_up(&self, session: SessionId, out: &mut Output) {
+        if let Some(reached) = self.get(session).and_then(Session::reached)
+            && let Some(endpoint) = reached.route.group.endpoint(reached.target)
+            && endpoint.health.reached()
+        {
+            out.commands.push_back(Command::Say(Notice::Up(endpoint.target.to_string())));
         }
     }
 

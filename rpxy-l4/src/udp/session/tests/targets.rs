@@ -171,6 +171,24 @@ fn a_refusal_moves_a_client_on_unless_it_was_answered_before() {
 }
 
 #[test]
+fn a_target_that_never_answers_is_up_again_when_it_has_not_refused_for_a_while() {
+    let mut bench = Bench::new(&two("none"));
+    bench.client(flow(1), b"x");
+    bench.refuse(bench.last().unwrap().0);
+    bench.now += seconds(10);
+    bench.client(flow(2), b"x");
+    assert_eq!(bench.last().unwrap().1, 1, "this one tries");
+    bench.now += seconds(4);
+    bench.client(flow(2), b"x");
+    bench.client(flow(3), b"x");
+    assert_eq!(bench.last().unwrap().1, 2, "it could still refuse");
+    bench.now += seconds(1);
+    bench.client(flow(2), b"x");
+    bench.client(flow(4), b"x");
+    assert_eq!(bench.last().unwrap().1, 1);
+}
+
+#[test]
 fn balancing_is_that_of_tcp() {
     let ports = |balance: &str| {
         let mut bench = Bench::new(&two(balance));
