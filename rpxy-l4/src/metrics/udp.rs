@@ -41,6 +41,8 @@ named! {
         Evicted = "evicted",
         /// The daemon stopped.
         Drained = "drained",
+        /// A bug.
+        InternalError = "internal_error",
     }
 }
 

@@ -161,6 +161,19 @@ impl Relay {
         self.with_core(|sessions, now, out| sessions.handle_closed(None, end, now, out));
     }
 
+    /// Forgets all sessions, whose state cannot be trusted any more.
+    pub(super) fn begin_anew(&mut self) {
+        let open: Vec<SessionId> = (0_u32..)
+            .zip(&self.upstreams)
+            .filter_map(|(index, held)| Some(SessionId { index, generation: held.as_ref()?.generation }))
+            .collect();
+        for session in open {
+            self.ended(session, SessionEnd::InternalError, 0, 0);
+        }
+        self.output = Output::default();
+        self.sessions = self.sessions.anew();
+    }
+
     /// Gives datagrams of a client to the core, and what has to be sent on to `forward`.
     pub(super) fn datagrams(
         &mut self,

@@ -71,7 +71,7 @@ pub async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut inbox: mpsc::Unbo
             },
             result = poller.ready() => match result {
                 Ok(()) => {
-                    if worker.turn(&poller) == Turn::Unfinished {
+                    if worker.contained_turn(&poller) == Turn::Unfinished {
                         // The connections of this worker have their turn.
                         tokio::task::yield_now().await;
                     }
@@ -162,6 +162,20 @@ impl Worker {
             }
             Control::Plane(plane) => self.relay.adopt(plane),
         }
+    }
+
+    /// A turn whose bugs end the sessions of this worker, and not its connections.
+    fn contained_turn(&mut self, poller: &Poller) -> Turn {
+        let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.turn(poller)));
+        turn.unwrap_or_else(|_panic| {
+            tracing::error!("a bug: the UDP sessions of this worker begin anew; the log has its place");
+            self.ready = Ready::new();
+            self.answers.of.clear();
+            self.answers.filled = 0;
+            self.parts.clear();
+            self.relay.begin_anew();
+            Turn::Unfinished
+        })
     }
 
     /// Reads what is there and sends it on.

@@ -51,6 +51,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
 /// than the time in which a neighbour that is gone is noticed (`mcast_solicit` and `retrans_time`, 3 s).
 const NOT_REFUSED: Duration = Duration::from_secs(5);
+/// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
+const MAX_OF_FLOW: usize = 128;
 /// Flows without a complete ClientHello at most; the oldest gives way.
 const MAX_UNDECIDED: usize = 1024;
 
@@ -133,6 +135,14 @@ impl Sessions {
             generation: 0,
             entropy: seed,
         }
+    }
+
+    /// No sessions under the same configuration. IDs of sessions go on from where they were.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let (plane, affinity) = (Arc::clone(&self.plane), Arc::clone(&self.affinity));
+        let fresh = Self::new(plane, affinity, Arc::clone(&self.active), self.entropy);
+        Self { generation: self.generation, ..fresh }
     }
 
     /// Takes datagrams of a client: `bytes` holds one after the other, each `segment` long but the last.
@@ -315,7 +325,8 @@ impl Sessions {
     }
 
     /// Adds a session, which becomes its flow's latest.
-    fn insert(&mut self, mut state: Session, out: &mut Output) -> SessionId {
+    fn insert(&mut self, mut state: Session, now: Duration, out: &mut Output) -> SessionId {
+        self.make_room_in(&state.flow, now, out);
         self.generation = self.generation.wrapping_add(1);
         state.generation = self.generation;
         let (flow, deadline, undecided) = (state.flow, state.deadline(), matches!(state.stage, Stage::Undecided(_)));
@@ -336,6 +347,19 @@ impl Sessions {
             self.undecided.push_back(session);
         }
         session
+    }
+
+    /// One client socket must not make its own datagrams ever more expensive.
+    fn make_room_in(&mut self, flow: &Flow, now: Duration, out: &mut Output) {
+        let Some(members) = self.flows.get(flow) else { return };
+        if members.earlier.len() + 1 < MAX_OF_FLOW {
+            return;
+        }
+        let unconfirmed = |id: &&SessionId| self.get(**id).is_some_and(|state| !state.confirmed);
+        let oldest = members.earlier.iter().find(unconfirmed).or(members.earlier.first()).copied();
+        if let Some(oldest) = oldest {
+            self.end(oldest, SessionEnd::Evicted, DatagramDrop::Overflow, now, out);
+        }
     }
 
     /// The kernel cannot tell the sessions of one client socket apart.

@@ -102,13 +102,14 @@ impl Sessions {
         let datagrams = opening.held.take(&mut self.budget);
         let route = Arc::clone(&opening.route);
         let detail = opening.detail.take();
+        let fixed = opening.fixed;
         let tried = std::mem::take(&mut opening.tried);
         let tried = if tried.is_empty() { None } else { Some(Box::new(tried)) };
         let carries = route.carries;
         state.last_seen = now;
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
-        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, backend: None, tried, detail });
+        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, backend: None, tried, detail });
         if let Some(at) = state.deadline() {
             self.deadlines.push(std::cmp::Reverse((at, session)));
         }
@@ -182,6 +183,9 @@ impl Sessions {
             let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
             out.commands.push_back(Command::Say(Notice::Down(text)));
         }
+        if reached.fixed {
+            return;
+        }
         let mut tried = reached.tried.take().map(|tried| *tried).unwrap_or_default();
         tried.add(reached.target);
         let Some(next) = group.pick(flow.client, random, now, &tried) else {
@@ -205,7 +209,7 @@ impl Sessions {
             detail,
         };
         let state = Session { permit, ..Session::new(flow, ids, Stage::Opening(Box::new(opening)), now) };
-        let session = self.insert(state, out);
+        let session = self.insert(state, now, out);
         self.use_target(session, false, now, out);
     }
 
@@ -277,7 +281,7 @@ impl Sessions {
     fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: Permit, now: Duration, out: &mut Output) {
         let stage = Stage::Opening(Box::new(opening));
         let state = Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) };
-        let session = self.insert(state, out);
+        let session = self.insert(state, now, out);
         self.try_next(session, now, out);
     }
 

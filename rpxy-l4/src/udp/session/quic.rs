@@ -191,7 +191,7 @@ impl Sessions {
         let given_up = held.push(datagram, ecn, &mut self.budget);
         out.drop(DatagramDrop::Overflow, given_up);
         let stage = Stage::Undecided(Box::new(Undecided { probe, held }));
-        self.insert(Session::new(*flow, ids, stage, now), out);
+        self.insert(Session::new(*flow, ids, stage, now), now, out);
     }
 
     /// A packet that cannot be a connection's first, with IDs that this flow does not know.

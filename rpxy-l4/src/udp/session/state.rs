@@ -82,6 +82,8 @@ pub(super) struct Reached {
     pub(super) _busy: Busy,
     /// For the affinity table, made when there is something to learn.
     pub(super) backend: Option<Arc<Backend>>,
+    /// No other backend knows this connection.
+    pub(super) fixed: bool,
     /// Targets that refused this client before, if any.
     pub(super) tried: Option<Box<Tried>>,
     /// For the access log of the next target, should this one refuse.

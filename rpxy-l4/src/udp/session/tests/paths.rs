@@ -164,3 +164,19 @@ fn a_forged_address_takes_no_answers_away() {
     bench.client(flow(66), &short(SERVER));
     assert_eq!(bench.answer(session, &short(CLIENT)), Some(flow(1)));
 }
+
+#[test]
+fn a_connection_is_not_given_to_a_backend_that_does_not_know_it() {
+    let two = "udp_target = [\"198.51.100.1:9\"]\n[protocols.\"a\"]\nprotocol = \"quic\"\n";
+    let mut bench = Bench::new(&format!("{TOP}{two}target = [\"198.51.100.1:1\", \"198.51.100.1:2\"]\n"));
+    established(&mut bench);
+    bench.client(flow(2), &short(SERVER));
+    let (session, port) = bench.last().unwrap();
+    assert_eq!(port, 1);
+    bench.refuse(session);
+    bench.ports();
+    bench.client(flow(2), &short(SERVER));
+    assert_eq!(bench.ports(), [1], "the other one could do nothing with it");
+    bench.client(flow(3), &first(b"client-b", b"destin-b", "a.test"));
+    assert_eq!(bench.ports(), [2], "but new connections go there");
+}

@@ -160,6 +160,20 @@ fn what_waits_is_bounded_and_a_real_client_still_gets_through() {
 }
 
 #[test]
+fn one_client_socket_cannot_have_any_number_of_connections() {
+    let mut bench = Bench::new(&config());
+    bench.client(flow(1), &first(A, DCID_A, "a.test"));
+    let a = bench.last().unwrap().0;
+    bench.answer(a, &long(SERVER_INITIAL, A, SERVER_A));
+    bench.client(flow(1), &long(HANDSHAKE, SERVER_A, A));
+    for n in 0..1000_u64 {
+        bench.client(flow(1), &first(&n.to_be_bytes(), &n.to_le_bytes(), "b.test"));
+    }
+    assert_eq!(bench.sockets.len(), MAX_OF_FLOW);
+    assert!(bench.sockets.contains_key(&a), "one that is known to receive stays");
+}
+
+#[test]
 fn contradicting_hellos_reach_nobody() {
     let mut bench = Bench::new(&config());
     let one = initials(A, DCID_A, &hello("a.test", "h3", 2000), 1000);
