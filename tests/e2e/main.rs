@@ -1,4 +1,4 @@
-//! End-to-end tests of the TCP plane: the real daemon between real clients and real servers.
+//! End-to-end tests: the real daemon between real clients and real servers.
 //!
 //! One binary, one module per topic, one network of three hosts per test.
 
@@ -34,3 +34,5 @@ mod proxy_header;
 mod relay;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod udp_kit;
