@@ -189,7 +189,7 @@ fn what_cannot_be_read_goes_where_its_key_says() {
         ("quic_unknown_version = \"default\"", "one any", &unknown, Some(7002)),
         ("quic_unknown_version = \"drop\"", "one any", &unknown, None),
         ("", "", &short, Some(7000)),
-        ("", "one any", &short, None),
+        ("", "one any", &short, Some(7000)),
         ("orphan = \"drop\"", "one", &short, None),
         ("orphan = \"default\"", "one any", &short, Some(7000)),
     ];

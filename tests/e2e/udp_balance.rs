@@ -177,7 +177,7 @@ fn a_target_that_refused_is_used_again_after_its_time() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
     let _second = UdpServer::echo(&net.backend, (second, 7000), "b");
-    let config = config("udp_target_retry = \"200ms\"", &plain()[..2]);
+    let config = config("udp_target_retry = \"1s\"", &plain()[..2]);
     let _daemon = Daemon::builder(&config).allow(&format!("{first}:7000 cannot be reached")).start(&net.gateway);
     wait::until("the second takes over", || try_visit(&net).filter(|tag| tag == "b"));
     let _first = UdpServer::echo(&net.backend, (first, 7000), "a");

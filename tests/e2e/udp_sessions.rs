@@ -155,6 +155,8 @@ fn a_backend_that_restarts_keeps_its_sessions() {
 #[test]
 fn refusals_for_one_session_do_not_disturb_the_others() {
     let Some(net) = Topology::or_skip() else { return };
+    // A refusal for every datagram, not for one a second.
+    net.backend.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
     let _server = UdpServer::echo(&net.backend, at(7000), "");
     let config = udp_to(at(7000), "") + &rule("refusing", "quic", at(7001), "");
     let daemon = Daemon::builder(&config).allow(&format!("{} cannot be reached", at(7001))).start(&net.gateway);

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use quinn::{
-    Endpoint, EndpointConfig, TokioRuntime,
+    Endpoint, EndpointConfig, TokioRuntime, TransportConfig,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
@@ -104,6 +104,7 @@ pub struct QuicClient {
     host: Host,
     endpoint: Endpoint,
     roots: Arc<RootCertStore>,
+    transport: Arc<TransportConfig>,
     runtime: Option<Runtime>,
 }
 
@@ -119,7 +120,16 @@ impl QuicClient {
         roots.add(CertificateDer::from_pem_file(certificate.file()).or_fail("certificate")).or_fail("trust");
         let runtime = runtime();
         let endpoint = endpoint(&runtime, host, from.into(), None);
-        Self { host: host.clone(), endpoint, roots: Arc::new(roots), runtime: Some(runtime) }
+        Self { host: host.clone(), endpoint, roots: Arc::new(roots), transport: Arc::default(), runtime: Some(runtime) }
+    }
+
+    /// Lets connections made from now on say something at least every `interval`.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.keep_alive_interval(Some(interval));
+        self.transport = Arc::new(transport);
+        self
     }
 
     /// Address of its socket.
@@ -156,7 +166,8 @@ impl QuicClient {
         let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
         let mut tls = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         tls.alpn_protocols = alpns.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        config.transport_config(Arc::clone(&self.transport));
         let runtime = self.runtime.as_ref().context("runtime")?;
         let connection =
             block(runtime.handle(), time, async { Ok(self.endpoint.connect_with(config, to, name)?.await?) })
