@@ -6,7 +6,10 @@ use rpxy_l4_tests::{
     daemon::{self, Daemon},
     hello::Hello,
     initial::Initial,
-    peers::udp::{self, UdpClient, UdpServer},
+    peers::{
+        server::Server,
+        udp::{self, UdpClient, UdpServer},
+    },
     socket,
     topology::{CLIENT_V4, GATEWAY_V4, Topology},
     wait,
@@ -100,7 +103,8 @@ fn a_full_table_makes_room_only_at_the_cost_of_who_was_never_answered() {
         if datagram.bytes.starts_with(b"answer") { vec![datagram.bytes.clone()] } else { Vec::new() }
     };
     let server = UdpServer::start(&net.backend, at(7000), answer);
-    let config = udp_to(at(7000), "udp_max_connections = 3");
+    // One worker: each makes room among its own sessions only.
+    let config = udp_to(at(7000), "udp_max_connections = 3\nworkers = 1");
     let daemon = Daemon::builder(&config).allow("udp_max_connections").start(&net.gateway);
 
     let unanswered = client(&net);
@@ -108,14 +112,16 @@ fn a_full_table_makes_room_only_at_the_cost_of_who_was_never_answered() {
     server.wait_for(1);
     let held = [client(&net), client(&net), client(&net)];
     for client in &held {
-        assert_eq!(client.ask(front(), b"answer me"), b"answer me");
+        // The second time shows that the client got the first answer, which one with a forged address does not.
+        for _ in 0..2 {
+            assert_eq!(client.ask(front(), b"answer me"), b"answer me");
+        }
     }
     daemon.wait_for(0, &format!("[finish] udp: {} -> {}", unanswered.address(), at(7000)));
-    assert!(daemon.lines_with("WARN").is_empty(), "nobody was turned away");
 
     let late = [client(&net), client(&net), client(&net)];
     late.iter().for_each(|client| client.send(front(), b"answer me too"));
-    daemon.wait_for(0, "udp_max_connections");
+    daemon.wait_for(0, "WARN udp_max_connections");
     for client in &held {
         assert_eq!(client.ask(front(), b"answer me again"), b"answer me again");
     }
@@ -206,30 +212,34 @@ fn a_port_that_is_taken_stops_the_start_unless_both_share_it() {
 }
 
 #[test]
-fn draining_lets_sessions_go_on_until_they_idle_or_its_time_is_up() {
-    for (drain, lifetime, reason) in [("1h", 2, "idle"), ("300ms", 60, "drained")] {
-        let Some(net) = Topology::or_skip() else { return };
-        let _server = UdpServer::echo(&net.backend, at(7000), "");
-        let keys = format!("drain_timeout = \"{drain}\"\nudp_idle_lifetime = {lifetime}\naccess_log_format = \"json\"");
-        let mut daemon = Daemon::start(&net.gateway, &udp_to(at(7000), &keys));
-        let client = client(&net);
-        assert_eq!(client.ask(front(), b"before"), b"before");
-        daemon.process().signal(Signal::TERM).unwrap();
-        if reason == "idle" {
-            daemon.wait_for(0, "draining");
-            assert_eq!(client.ask(front(), b"after"), b"after");
-        }
-        assert_eq!(daemon.wait().code(), Some(0), "{reason}");
-        assert_eq!(event(&daemon.wait_for(0, "\"finish\""))["reason"], reason);
-        daemon.wait_for(0, "stopped");
+fn sessions_go_on_while_tcp_drains_and_end_with_the_daemon() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = UdpServer::echo(&net.backend, at(7000), "");
+    let _tcp = Server::echo(&net.backend, at(7000));
+    let keys = format!("drain_timeout = \"1h\"\naccess_log_format = \"json\"\ntcp_target = [\"{}\"]", at(7000));
+    let mut daemon = Daemon::start(&net.gateway, &udp_to(at(7000), &keys));
+    let stream = socket::dial(&net.client, front());
+    socket::send(&stream, b"x");
+    assert_eq!(socket::read_exactly(&stream, 1), b"x");
+    let client = client(&net);
+    assert_eq!(client.ask(front(), b"before"), b"before");
+    daemon.process().signal(Signal::TERM).unwrap();
+    daemon.wait_for(0, "draining");
+    for _ in 0..10 {
+        assert_eq!(client.ask(front(), b"after"), b"after");
     }
+    drop(stream);
+    assert_eq!(daemon.wait().code(), Some(0));
+    let finish = daemon.lines_with("\"finish\"").into_iter().find(|line| line.contains("\"udp\"")).unwrap();
+    assert_eq!(event(&finish)["reason"], "drained");
+    daemon.wait_for(0, "stopped");
 }
 
 #[test]
 fn tcp_and_udp_live_on_one_port() {
     let Some(net) = Topology::or_skip() else { return };
     let _udp = UdpServer::echo(&net.backend, at(7000), "udp:");
-    let _tcp = rpxy_l4_tests::peers::server::Server::tagged(&net.backend, at(7000), "tcp");
+    let _tcp = Server::tagged(&net.backend, at(7000), "tcp");
     let config = udp_to(at(7000), &format!("tcp_target = [\"{}\"]", at(7000)));
     let daemon = Daemon::start(&net.gateway, &config);
     let ready = daemon.wait_for(0, "ready: ");

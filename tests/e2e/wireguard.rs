@@ -10,7 +10,7 @@ use rpxy_l4_tests::{
         udp::{UdpClient, UdpServer},
         wireguard::{Implementation, KeyPair, Peer, Tunnel},
     },
-    topology::{CLIENT_V4, Topology},
+    topology::{CLIENT_V4, GATEWAY_INSIDE_V4, Topology},
     wait,
 };
 
@@ -98,6 +98,41 @@ fn a_client_that_changes_its_port_keeps_its_tunnel() {
 }
 
 #[test]
+fn one_client_interface_with_two_servers_behind_the_port_reaches_both() {
+    let Some(net) = Topology::or_skip() else { return };
+    let keys = [KeyPair::new(), KeyPair::new()];
+    let own = KeyPair::new();
+    let outside = Ipv4Addr::new(10, 9, 0, 9);
+    let insides = [1, 2].map(|number| Ipv4Addr::new(10, 9, 0, number));
+    let servers = [0, 1].map(|n: usize| {
+        let caller = Peer { public: &own.public, inside: outside, endpoint: None };
+        // Both live on one host, where only one may have the route back: so each has a host of its own.
+        let host = if n == 0 { &net.backend } else { &net.gateway };
+        let port = 7001 + u16::try_from(n).unwrap();
+        Tunnel::start(Implementation::Go, host, port, &keys[n], insides[n], &[caller])
+    });
+    let peers = [0, 1].map(|n: usize| Peer { public: &keys[n].public, inside: insides[n], endpoint: Some(front()) });
+    let client = Tunnel::start(Implementation::Go, &net.client, 5000, &own, outside, &peers);
+    let key = |n: usize| format!("public_key = \"{}\"", keys[n].public);
+    let config = format!("listen_port = {PORT}\n")
+        + &rule("backend", "wireguard", at(7001), &key(0))
+        + &rule("gateway", "wireguard", (GATEWAY_INSIDE_V4, 7002).into(), &key(1));
+    let _daemon = Daemon::start(&net.gateway, &config);
+    for inside in insides {
+        client.wait_for_ping(inside);
+    }
+    let handshakes = || servers.each_ref().map(|server| server.latest_handshake(&own.public));
+    let before = handshakes();
+    for port in [6000, 6001] {
+        client.set_port(port);
+        for inside in insides {
+            client.wait_for_ping(inside);
+        }
+    }
+    assert_eq!(handshakes(), before, "by the old keys, not by new handshakes");
+}
+
+#[test]
 fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
     let Some(net) = Topology::or_skip() else { return };
     let (default, keyed, other, rest) = (
@@ -143,9 +178,10 @@ fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
         let daemon = Daemon::start(&net.gateway, &(udp_to(at(7000), keys) + &rules));
         let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
         client.send(front(), datagram);
-        // Something that is neither, from the same socket, is sure to arrive behind it.
+        // Something that is neither, from the same socket, is sure to arrive behind it: where the first went, if it did.
         client.send(front(), b"the end");
-        default.wait_for(1 + usize::from(reached == Some(7000)));
+        let payloads = |server: &&UdpServer| server.payloads().contains(&b"the end".to_vec());
+        wait::until("the end arrives", || servers.iter().any(payloads).then_some(()));
         let mut seen = Vec::new();
         for (server, port) in servers.into_iter().zip(7000..) {
             if reached == Some(port) {

@@ -92,6 +92,16 @@ pub fn unknown_version(version: u32, dcid: &[u8], scid: &[u8]) -> Vec<u8> {
     datagram
 }
 
+/// A datagram with one 0-RTT packet of version 1 (RFC 9000 section 17.2.3), which may overtake the hello that it
+/// belongs to.
+pub fn zero_rtt(dcid: &[u8], scid: &[u8]) -> Vec<u8> {
+    let ids = [with_length(dcid), with_length(scid)].concat();
+    let mut datagram = [vec![0xd3, 0, 0, 0, 1], ids].concat();
+    datagram.extend(two_bytes(DATAGRAM - datagram.len() - 2));
+    datagram.resize(DATAGRAM, 0x5a);
+    datagram
+}
+
 /// A datagram with a short header, for a connection ID that nobody has chosen.
 pub fn short_header(dcid: &[u8]) -> Vec<u8> {
     [vec![0x41], dcid.to_vec(), vec![0xa5; 60]].concat()
