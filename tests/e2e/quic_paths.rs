@@ -5,10 +5,13 @@ use std::{net::Ipv4Addr, time::Duration};
 use rpxy_l4_tests::{
     daemon::Daemon,
     flow::Flow,
+    hello::Hello,
+    initial::{self, Initial},
     nat::Nat,
     peers::{
         programs::Certificate,
         quic::{QuicClient, QuicServer},
+        udp::{UdpClient, UdpServer},
     },
     topology::{BACKENDS_V4, CLIENT_V4, Topology, client_pool},
 };
@@ -112,6 +115,36 @@ fn a_client_that_moves_where_strays_are_dropped_can_connect_again() {
     }
     assert_eq!(client.connect(front(), "one.test", &["h3"]).ask().tag, "one");
     assert_eq!(other.accepted(), 0);
+}
+
+#[test]
+fn a_stolen_connection_id_reaches_the_server_but_takes_nothing_from_its_owner() {
+    const ID: [u8; 8] = [0xab; 8];
+    let Some(net) = Topology::or_skip() else { return };
+    // Answers a hello with its connection ID, and anything else with a datagram that says to whom it went.
+    let server = UdpServer::start(&net.backend, at(7001), |datagram| {
+        let is_hello = datagram.bytes[0] & 0x80 != 0;
+        vec![if is_hello { initial::from_server(&[7; 4], &ID) } else { datagram.source.to_string().into_bytes() }]
+    });
+    let default = UdpServer::recorder(&net.backend, at(7000));
+    let _daemon = Daemon::start(&net.gateway, &(udp_to(at(7000), "") + &one()));
+    let [owner, thief] = [CLIENT_V4, client_pool(0)].map(|source| UdpClient::bind(&net.client, (source, 0)));
+    let hello = Initial::v1(&[1; 8], &[7; 4]).datagrams(&Hello::to("one.test")).remove(0);
+    assert_eq!(owner.ask(front(), &hello), initial::from_server(&[7; 4], &ID));
+    let short = initial::short_header(&ID);
+    let to_owner = owner.ask(front(), &short);
+    let to_thief = thief.ask(front(), &short);
+    assert_ne!(to_owner, to_thief, "they share a socket");
+    for _ in 0..5 {
+        assert_eq!(thief.ask(front(), &short), to_thief);
+        assert_eq!(owner.ask(front(), &short), to_owner);
+    }
+    // What the server sends unasked goes where it did before.
+    let owner_source = server.received()[0].source;
+    server.send(owner_source, b"secret");
+    assert_eq!(owner.receive().bytes, b"secret");
+    assert_eq!(thief.ask(front(), &short), to_thief, "the next that the thief gets is its own");
+    assert!(default.received().is_empty());
 }
 
 #[test]

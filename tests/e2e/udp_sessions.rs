@@ -131,6 +131,29 @@ fn a_full_table_makes_room_only_at_the_cost_of_who_was_never_answered() {
 }
 
 #[test]
+fn without_file_descriptors_sessions_go_on_and_new_ones_come_when_there_are_some_again() {
+    const FLOWS: usize = 60;
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = UdpServer::echo(&net.backend, at(7000), "");
+    let config = udp_to(at(7000), "udp_idle_lifetime = 2");
+    let daemon = Daemon::builder(&config).allow("file").allow("descriptor").open_files(60).start(&net.gateway);
+    let first = client(&net);
+    assert_eq!(first.ask(front(), b"x"), b"x");
+    let clients: Vec<_> = (0..FLOWS).map(|_| client(&net)).collect();
+    for client in &clients {
+        client.send(front(), b"too many");
+        assert_eq!(first.ask(front(), b"still here"), b"still here");
+    }
+    assert!(daemon.lines_with("[start]").len() < FLOWS, "there were descriptors for all");
+    let late = client(&net);
+    wait::until("a new session is possible", || {
+        assert_eq!(first.ask(front(), b"still here"), b"still here");
+        late.try_ask(front(), b"late")
+    });
+    assert_eq!(lines(&daemon, "finish", &first), 0);
+}
+
+#[test]
 fn a_backend_that_restarts_keeps_its_sessions() {
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::echo(&net.backend, at(7000), "before:");

@@ -92,19 +92,30 @@ pub fn unknown_version(version: u32, dcid: &[u8], scid: &[u8]) -> Vec<u8> {
     datagram
 }
 
+/// A datagram as a server sends it in the handshake, with the connection ID `scid` of its choice (RFC 9000 section
+/// 17.2.4). Its contents are nothing.
+pub fn from_server(dcid: &[u8], scid: &[u8]) -> Vec<u8> {
+    long_header(0xe3, dcid, scid)
+}
+
 /// A datagram with one 0-RTT packet of version 1 (RFC 9000 section 17.2.3), which may overtake the hello that it
 /// belongs to.
 pub fn zero_rtt(dcid: &[u8], scid: &[u8]) -> Vec<u8> {
-    let ids = [with_length(dcid), with_length(scid)].concat();
-    let mut datagram = [vec![0xd3, 0, 0, 0, 1], ids].concat();
-    datagram.extend(two_bytes(DATAGRAM - datagram.len() - 2));
-    datagram.resize(DATAGRAM, 0x5a);
-    datagram
+    long_header(0xd3, dcid, scid)
 }
 
 /// A datagram with a short header, for a connection ID that nobody has chosen.
 pub fn short_header(dcid: &[u8]) -> Vec<u8> {
     [vec![0x41], dcid.to_vec(), vec![0xa5; 60]].concat()
+}
+
+/// A packet of version 1 that has neither token nor readable contents.
+fn long_header(first: u8, dcid: &[u8], scid: &[u8]) -> Vec<u8> {
+    let ids = [with_length(dcid), with_length(scid)].concat();
+    let mut datagram = [vec![first, 0, 0, 0, 1], ids].concat();
+    datagram.extend(two_bytes(DATAGRAM - datagram.len() - 2));
+    datagram.resize(DATAGRAM, 0x5a);
+    datagram
 }
 
 fn with_length(id: &[u8]) -> Vec<u8> {
