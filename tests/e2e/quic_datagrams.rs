@@ -294,7 +294,8 @@ fn mutated_datagrams_end_neither_the_daemon_nor_what_it_serves() {
             let mut datagram = origins[random(origins.len())].to_vec();
             // Mostly in the headers, where the parsers are.
             for _ in 0..random(4) {
-                let place = random(if random(2) == 0 { 40 } else { datagram.len() });
+                let below = if random(2) == 0 { 40 } else { datagram.len() };
+                let place = random(below);
                 datagram[place] = u8::try_from(random(256)).unwrap();
             }
             if random(3) == 0 {
