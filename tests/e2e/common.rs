@@ -39,6 +39,11 @@ pub(crate) fn reached_by(net: &Topology, first: &[u8]) -> Option<String> {
     socket::read_line(&stream)
 }
 
+/// A configuration with `keys` at its top whose default UDP destination is `target`.
+pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
+    format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{target}\"]\n")
+}
+
 /// An HTTP/1.1 request for `host`.
 pub(crate) fn http_request(host: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: test\r\n\r\n").into_bytes()

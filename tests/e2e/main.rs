@@ -1,4 +1,4 @@
-//! End-to-end tests of the TCP plane: the real daemon between real clients and real servers.
+//! End-to-end tests: the real daemon between real clients and real servers.
 //!
 //! One binary, one module per topic, one network of three hosts per test.
 
@@ -31,6 +31,24 @@ mod protocols;
 #[cfg(test)]
 mod proxy_header;
 #[cfg(test)]
+mod quic_datagrams;
+#[cfg(test)]
+mod quic_paths;
+#[cfg(test)]
+mod quic_routes;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod udp_balance;
+#[cfg(test)]
+mod udp_kit;
+#[cfg(test)]
+mod udp_relay;
+#[cfg(test)]
+mod udp_reload;
+#[cfg(test)]
+mod udp_sessions;
+#[cfg(test)]
+mod wireguard;

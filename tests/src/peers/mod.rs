@@ -1,6 +1,10 @@
 //! Servers behind the proxy, and helpers around the client programs.
 
 pub mod dns;
+pub mod ecn;
 pub mod programs;
+pub mod quic;
 pub mod server;
 pub mod socks5;
+pub mod udp;
+pub mod wireguard;

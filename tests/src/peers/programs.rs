@@ -145,8 +145,12 @@ impl Certificate {
     pub fn new(names: &[&str]) -> Self {
         let certificate = Self { directory: tempfile::tempdir().or_fail("temporary directory") };
         let alternatives: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        // Without a configuration of its own openssl would mark it as an authority, which rustls refuses as a server's.
+        let config = certificate.directory.path().join("openssl.cnf");
+        fs::write(&config, "[req]\ndistinguished_name = subject\n[subject]\n").or_fail("openssl.cnf");
         let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        command.arg("req").arg("-config").arg(config);
+        command.args(["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
         command.arg("-subj").arg(format!("/CN={}", names.first().or_fail("a name")));
         command.arg("-addext").arg(format!("subjectAltName={}", alternatives.join(",")));
         command.arg("-keyout").arg(certificate.key()).arg("-out").arg(certificate.file());

@@ -1,0 +1,220 @@
+//! WireGuard in userspace: wireguard-go and boringtun, with keys, tunnels and what `wg show` tells.
+//!
+//! Interface names are unique on the machine, because the programs keep their sockets in one directory for all
+//! network namespaces. Program, interface and socket go away on drop.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+use super::programs;
+use crate::{OrFail as _, process::Process, topology::Host, wait};
+
+const SOCKETS: &str = "/var/run/wireguard";
+
+/// A key pair of one peer, both base64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// Given to nobody but the owner.
+    pub private: String,
+    /// What `public_key` of a rule names.
+    pub public: String,
+}
+
+impl KeyPair {
+    /// Makes one by `wg genkey`.
+    ///
+    /// # Panics
+    ///
+    /// When `wg` fails.
+    #[track_caller]
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let private = programs::text(Command::new("wg").arg("genkey"));
+        let file = key_file(&directory, &private);
+        let output = Command::new("wg").arg("pubkey").stdin(fs::File::open(file).or_fail("key")).output();
+        let public = String::from_utf8(output.or_fail("wg pubkey").stdout).or_fail("public key");
+        Self { private, public: public.trim().to_owned() }
+    }
+}
+
+impl Default for KeyPair {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Which program makes the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Implementation {
+    /// `wireguard-go`.
+    Go,
+    /// `boringtun-cli`.
+    Boringtun,
+}
+
+/// The other end of a tunnel.
+#[derive(Debug, Clone)]
+pub struct Peer<'a> {
+    /// Its public key.
+    pub public: &'a str,
+    /// Its address inside the tunnel.
+    pub inside: Ipv4Addr,
+    /// Where it listens; `None` for who waits to be called.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// A running tunnel interface.
+#[derive(Debug)]
+pub struct Tunnel {
+    host: Host,
+    name: String,
+    process: Process,
+    _keys: TempDir,
+}
+
+impl Tunnel {
+    /// Makes an interface on `host` with the address `inside` that listens on `port`; 0 stands for any.
+    ///
+    /// # Panics
+    ///
+    /// When a program fails.
+    #[track_caller]
+    pub fn start(
+        implementation: Implementation,
+        host: &Host,
+        port: u16,
+        keys: &KeyPair,
+        inside: Ipv4Addr,
+        peers: &[Peer<'_>],
+    ) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("w{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut command = match implementation {
+            Implementation::Go => {
+                let mut command = host.command("wireguard-go");
+                command.args(["-f", &name]);
+                command
+            }
+            Implementation::Boringtun => {
+                let mut command = host.command("boringtun-cli");
+                command.args(["-f", "--disable-drop-privileges", &name]).env("WG_SUDO", "1");
+                command
+            }
+        };
+        let process = Process::spawn(&format!("{implementation:?} {name}"), &mut command).or_fail("WireGuard");
+        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let file = key_file(&directory, &keys.private);
+        // From here on a failure cleans up through Drop.
+        let mut tunnel = Self { host: host.clone(), name, process, _keys: directory };
+        wait::until(&format!("{} takes orders", tunnel.name), || {
+            assert!(tunnel.process.is_running(), "ended:\n{}", tunnel.process.transcript());
+            tunnel.show("private-key").map(drop)
+        });
+        let mut words = vec!["private-key".to_owned(), file.display().to_string()];
+        words.extend(["listen-port".to_owned(), port.to_string()]);
+        for peer in peers {
+            words.extend(["peer", peer.public, "allowed-ips"].map(str::to_owned));
+            words.push(format!("{}/32", peer.inside));
+            words.extend(peer.endpoint.iter().flat_map(|to| ["endpoint".to_owned(), to.to_string()]));
+        }
+        tunnel.set(&words);
+        tunnel.host.ip(&format!("addr add {inside}/32 dev {}", tunnel.name)).or_fail("address of the tunnel");
+        tunnel.host.ip(&format!("link set {} up", tunnel.name)).or_fail("tunnel up");
+        for peer in peers {
+            let route = format!("route add {}/32 dev {} src {inside}", peer.inside, tunnel.name);
+            tunnel.host.ip(&route).or_fail("route into the tunnel");
+        }
+        tunnel
+    }
+
+    /// Changes settings by `wg set`.
+    ///
+    /// # Panics
+    ///
+    /// When `wg` fails.
+    #[track_caller]
+    pub fn set<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) {
+        programs::output(Command::new("wg").args(["set", &self.name]).args(words));
+    }
+
+    /// Moves to another port, as a client does whose system gives it one.
+    #[track_caller]
+    pub fn set_port(&self, port: u16) {
+        self.set(&["listen-port", &port.to_string()]);
+    }
+
+    /// Sends one ping to `inside` of the other end, and says whether an answer came within a second.
+    ///
+    /// # Panics
+    ///
+    /// When `ping` cannot be run.
+    #[track_caller]
+    pub fn pings(&self, inside: Ipv4Addr) -> bool {
+        let mut command = self.host.command("ping");
+        command.args(["-n", "-q", "-c", "1", "-W", "1", &inside.to_string()]);
+        command.stdin(Stdio::null()).output().or_fail("ping").status.success()
+    }
+
+    /// Pings until an answer comes.
+    ///
+    /// # Panics
+    ///
+    /// When none does.
+    #[track_caller]
+    pub fn wait_for_ping(&self, inside: Ipv4Addr) {
+        wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside).then_some(()));
+    }
+
+    /// When the latest handshake with `public` was, as seconds since the epoch; 0 for never.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such peer.
+    #[track_caller]
+    pub fn latest_handshake(&self, public: &str) -> u64 {
+        self.of_peer("latest-handshakes", public).parse().or_fail("time of the handshake")
+    }
+
+    /// Where `public` was last seen.
+    ///
+    /// # Panics
+    ///
+    /// When it has not been seen.
+    #[track_caller]
+    pub fn endpoint(&self, public: &str) -> SocketAddr {
+        self.of_peer("endpoints", public).parse().or_fail("endpoint")
+    }
+
+    #[track_caller]
+    fn of_peer(&self, what: &str, public: &str) -> String {
+        let table = self.show(what).or_fail(what);
+        let row = table.lines().find_map(|line| line.strip_prefix(public)).or_fail(public);
+        row.trim().to_owned()
+    }
+
+    fn show(&self, what: &str) -> Option<String> {
+        let output = Command::new("wg").args(["show", &self.name, what]).output().or_fail("wg");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        // The interface ends with the program that holds it open, which is killed after this; a socket file stays.
+        let _gone = self.host.ip(&format!("link del {}", self.name));
+        let _gone = fs::remove_file(Path::new(SOCKETS).join(format!("{}.sock", self.name)));
+    }
+}
+
+fn key_file(directory: &TempDir, private: &str) -> PathBuf {
+    let file = directory.path().join("private");
+    fs::write(&file, private).or_fail("key");
+    file
+}
