@@ -16,6 +16,8 @@ use siphasher::sip::SipHasher13;
 #[derive(Debug, Default)]
 pub struct Gauge {
     now: AtomicU32,
+    /// Room that somebody would like others to make.
+    wanted: AtomicU32,
 }
 
 /// One counted thing; dropping it makes room.
@@ -25,6 +27,8 @@ pub struct Permit {
 }
 
 impl Gauge {
+    const MOST_WANTED: u32 = 16;
+
     /// Counts one more unless there are `max` already.
     #[must_use]
     pub fn acquire(self: &Arc<Self>, max: u32) -> Option<Permit> {
@@ -34,6 +38,24 @@ impl Gauge {
             return None;
         }
         Some(Permit { gauge: Arc::clone(self) })
+    }
+
+    /// Asks whoever holds something less important to give it up. A few such requests are remembered.
+    pub fn want(&self) {
+        let few = |wanted: u32| (wanted < Self::MOST_WANTED).then_some(wanted + 1);
+        let _enough_have_asked = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, few);
+    }
+
+    /// Whether somebody asks for room.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// One thing was given up.
+    pub fn give(&self) {
+        let less = |wanted: u32| wanted.checked_sub(1);
+        let _nobody_asks = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// How many there are.

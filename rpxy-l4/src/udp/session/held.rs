@@ -2,10 +2,19 @@
 //!
 //! They are copied, within bounds for each flow and for all together: nothing is proven of who sent them.
 
-/// Datagrams held for one flow at most.
-const MOST: usize = 8;
-/// Bytes held for one flow at most.
-const MOST_BYTES: usize = 16 << 10;
+/// What one flow may have waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// Datagrams.
+    most: usize,
+    /// Bytes.
+    bytes: usize,
+}
+
+/// For a flow whose route is not known.
+pub(super) const UNDECIDED: Limit = Limit { most: 8, bytes: 16 << 10 };
+/// For a flow whose socket is about to be there: what a client sends at once may arrive as one buffer.
+pub(super) const OPENING: Limit = Limit { most: 128, bytes: 64 << 10 };
 /// Bytes held by one worker at most.
 const BUDGET: usize = 8 << 20;
 
@@ -33,9 +42,11 @@ pub(super) struct Held {
 impl Held {
     /// Keeps a copy, in place of the oldest where there is no room. Returns how many were given up, this one included
     /// when it is too large.
-    pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, budget: &mut Budget) -> usize {
+    pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, limit: Limit, budget: &mut Budget) -> usize {
         let mut given_up = 0;
-        while !self.datagrams.is_empty() && (self.datagrams.len() >= MOST || self.bytes + datagram.len() > MOST_BYTES) {
+        while !self.datagrams.is_empty()
+            && (self.datagrams.len() >= limit.most || self.bytes + datagram.len() > limit.bytes)
+        {
             let (oldest, _) = self.datagrams.remove(0);
             self.bytes -= oldest.len();
             budget.0 -= oldest.len();
@@ -69,20 +80,20 @@ mod tests {
     #[test]
     fn a_flow_holds_its_latest_datagrams() {
         let (mut budget, mut held) = (Budget::default(), Held::default());
-        let given_up: usize = (0..20_u8).map(|n| held.push(&[n; 10], n, &mut budget)).sum();
+        let given_up: usize = (0..20_u8).map(|n| held.push(&[n; 10], n, UNDECIDED, &mut budget)).sum();
         assert_eq!((given_up, held.len(), budget.used()), (12, 8, 80));
-        assert_eq!(held.push(&[99; 16 << 10], 0, &mut budget), 8, "as large as all others may be together");
+        assert_eq!(held.push(&[99; 16 << 10], 0, UNDECIDED, &mut budget), 8, "as large as all others may be together");
         assert_eq!((held.len(), budget.used()), (1, 16 << 10));
         let datagrams = held.take(&mut budget);
         assert_eq!((datagrams.len(), budget.used()), (1, 0));
-        assert_eq!(held.push(&[1; 20_000], 0, &mut budget), 0, "a single one of any size");
+        assert_eq!(held.push(&[1; 20_000], 0, UNDECIDED, &mut budget), 0, "a single one of any size");
     }
 
     #[test]
     fn order_and_ecn_are_kept() {
         let (mut budget, mut held) = (Budget::default(), Held::default());
         for n in 0..3 {
-            assert_eq!(held.push(&[n], n, &mut budget), 0);
+            assert_eq!(held.push(&[n], n, UNDECIDED, &mut budget), 0);
         }
         let expected: Vec<(Box<[u8]>, u8)> = (0..3).map(|n| (Box::from([n]), n)).collect();
         assert_eq!(held.take(&mut budget), expected);
@@ -95,7 +106,7 @@ mod tests {
         let mut refused = 0;
         for _ in 0..10_000 {
             let mut held = Held::default();
-            refused += held.push(&[0; 1200], 0, &mut budget);
+            refused += held.push(&[0; 1200], 0, UNDECIDED, &mut budget);
             flows.push(held);
         }
         assert!(budget.used() <= BUDGET && refused == 10_000 - BUDGET / 1200, "{refused}");

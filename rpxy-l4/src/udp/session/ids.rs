@@ -49,8 +49,6 @@ pub(super) struct QuicIds {
     pub(super) server: Few<ConnectionId>,
     /// What the client's short headers carry beside those, since the server has told it secretly.
     pub(super) used: Few<ConnectionId>,
-    /// The one of its last short header.
-    pub(super) last: Option<ConnectionId>,
     /// Those that the affinity table holds for this session.
     pub(super) held: Vec<ConnectionId>,
     /// Length of the server's connection IDs in bytes, once it is known.
@@ -59,7 +57,7 @@ pub(super) struct QuicIds {
 
 impl QuicIds {
     pub(super) fn new(client: Option<ConnectionId>, first: ConnectionId) -> Self {
-        Self { client, first, server: Few::default(), used: Few::default(), last: None, held: Vec::new(), len: None }
+        Self { client, first, server: Few::default(), used: Few::default(), held: Vec::new(), len: None }
     }
 
     /// For a connection that goes on from another address, under an ID that its server is known by.

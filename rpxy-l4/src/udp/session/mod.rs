@@ -202,6 +202,7 @@ impl Sessions {
 
     /// Does what is due at `now`. `steered` tells when the kernel last forwarded something for a session that it steers.
     pub fn handle_timeout(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>, out: &mut Output) {
+        self.make_wanted_room(now, out);
         while let Some(Reverse((at, session))) = self.deadlines.peek().copied() {
             if at > now {
                 return;
@@ -379,7 +380,7 @@ impl Sessions {
             return;
         }
         let mut state = self.slab.remove(place(session));
-        if let Some(held) = state.held() {
+        if let Some((held, _)) = state.held() {
             let count = held.take(&mut self.budget).len();
             out.drop(reason, count);
         }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started,
-    held::Held,
+    held::{Held, OPENING},
     ids::Ids,
     state::{Opening, Reached, Session, Stage},
 };
@@ -224,13 +224,13 @@ impl Sessions {
         reached.backend.clone()
     }
 
-    /// Whether a flow has a session with that backend already.
-    pub(super) fn has_backend(&self, flow: &Flow, backend: &Backend) -> bool {
-        let same = |id: SessionId| {
-            let reached = self.get(id).and_then(Session::reached);
+    /// The session that a flow has with that backend already.
+    pub(super) fn session_with(&self, flow: &Flow, backend: &Backend) -> Option<SessionId> {
+        let same = |id: &SessionId| {
+            let reached = self.get(*id).and_then(Session::reached);
             reached.is_some_and(|reached| reached.address == backend.address && reached.route.rule == backend.rule)
         };
-        self.flows.get(flow).is_some_and(|members| members.all().any(same))
+        self.flows.get(flow)?.all().find(same)
     }
 
     /// Binds a session to the configuration in effect; false when its rule or its target is gone.
@@ -271,7 +271,7 @@ impl Sessions {
     ) -> Opening {
         let mut held = Held::default();
         for (datagram, ecn) in first {
-            let given_up = held.push(datagram, *ecn, &mut self.budget);
+            let given_up = held.push(datagram, *ecn, OPENING, &mut self.budget);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         let (tried, candidates) = (Tried::default(), Vec::new());
@@ -351,14 +351,31 @@ impl Sessions {
             return Some(permit);
         }
         out.commands.push_back(Command::Say(Notice::TooMany { max }));
+        if self.evict(now, out) {
+            // A lowered limit may still be exceeded.
+            return self.active.acquire(max);
+        }
+        // Another worker may have one; the client will ask again.
+        self.active.want();
+        None
+    }
+
+    /// Makes the room that other workers have asked for, as far as there is any.
+    pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
+        while self.active.is_wanted() && self.evict(now, out) {
+            self.active.give();
+        }
+    }
+
+    /// Ends the oldest session whose client has never shown that it receives.
+    fn evict(&mut self, now: Duration, out: &mut Output) -> bool {
         while let Some(oldest) = self.unconfirmed.pop_front() {
             if self.get(oldest).is_some_and(|state| !state.confirmed) {
                 self.end(oldest, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
-                // A lowered limit may still be exceeded.
-                return self.active.acquire(max);
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Entries of sessions that are over or confirmed go when they are the majority.

@@ -89,8 +89,8 @@ impl Sessions {
         let state = self.slab.get_mut(super::place(session))?;
         match state.held() {
             None => Some(session),
-            Some(held) => {
-                let given_up = held.push(datagram, ecn, budget);
+            Some((held, limit)) => {
+                let given_up = held.push(datagram, ecn, limit, budget);
                 out.drop(DatagramDrop::Overflow, given_up);
                 None
             }

@@ -12,8 +12,8 @@ use rpxy_l4_proto::{
 };
 
 use super::{
-    Flow, Members, Output, SessionId, Sessions,
-    held::Held,
+    Flow, Output, SessionId, Sessions,
+    held::{Held, UNDECIDED},
     ids::{Ids, QuicIds},
     state::{Session, Stage, Undecided},
 };
@@ -64,18 +64,31 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) -> Option<SessionId> {
-        if let Some(session) = self.flows.get(flow).and_then(|members| self.owner_of_short(members, datagram)) {
-            self.learn_from_client(session, datagram, now);
+        if let Some(session) = self.owner_of_short(flow, datagram) {
             return self.deliver(session, datagram, ecn, out);
         }
-        match self.affinity.find_short(datagram, now) {
-            Some((id, backend)) => {
-                let ids = Ids::Quic(Box::new(QuicIds::known(None, id)));
-                self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+        if let Some((id, backend)) = self.affinity.find_short(datagram, now) {
+            if let Some(session) = self.session_with(flow, &backend) {
+                return self.deliver(session, datagram, ecn, out);
             }
-            None => self.orphan(flow, datagram, ecn, now, out),
+            let ids = Ids::Quic(Box::new(QuicIds::known(None, id)));
+            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            return None;
         }
-        None
+        // The server may have told the client another ID in secret.
+        let youngest = self.flows.get(flow).and_then(|members| {
+            self.latest_of(members, Datagrams::Quic).or_else(|| self.latest_of(members, Datagrams::Any))
+        });
+        match youngest {
+            Some(session) => {
+                self.learn_from_client(session, datagram, now);
+                self.deliver(session, datagram, ecn, out)
+            }
+            None => {
+                self.orphan(flow, datagram, ecn, now, out);
+                None
+            }
+        }
     }
 
     /// A further datagram of a connection that is known.
@@ -92,7 +105,7 @@ impl Sessions {
         let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, datagram, ecn, out) };
         let outcome = undecided.probe.advance(datagram);
         if outcome != Outcome::NotThis {
-            let given_up = undecided.held.push(datagram, ecn, budget);
+            let given_up = undecided.held.push(datagram, ecn, UNDECIDED, budget);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         match outcome {
@@ -188,7 +201,7 @@ impl Sessions {
             self.undecided.retain(alive);
         }
         let mut held = Held::default();
-        let given_up = held.push(datagram, ecn, &mut self.budget);
+        let given_up = held.push(datagram, ecn, UNDECIDED, &mut self.budget);
         out.drop(DatagramDrop::Overflow, given_up);
         let stage = Stage::Undecided(Box::new(Undecided { probe, held }));
         self.insert(Session::new(*flow, ids, stage, now), now, out);
@@ -205,7 +218,7 @@ impl Sessions {
         out: &mut Output,
     ) -> Option<SessionId> {
         if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now)
-            && !self.has_backend(flow, &backend)
+            && self.session_with(flow, &backend).is_none()
         {
             let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
             self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
@@ -254,33 +267,29 @@ impl Sessions {
         self.flows.get(flow)?.all().find(owns)
     }
 
-    /// By its ID; else the youngest QUIC session, since the server may have told the client another ID in secret.
-    fn owner_of_short(&self, members: &Members, datagram: &[u8]) -> Option<SessionId> {
+    /// The session of a flow that a short header is of by its ID, or because there is nothing else that it could be of.
+    fn owner_of_short(&self, flow: &Flow, datagram: &[u8]) -> Option<SessionId> {
+        let members = self.flows.get(flow)?;
         let owns = |id: &SessionId| {
             self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_short(datagram))
         };
-        let by_id = if members.is_single() { None } else { members.all().find(owns) };
-        by_id.or_else(|| self.latest_of(members, Datagrams::Quic)).or_else(|| self.latest_of(members, Datagrams::Any))
+        // A server without connection IDs: its clients cannot have several connections on one socket.
+        let nameless = |id: &SessionId| {
+            members.is_single()
+                && self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.len == Some(0))
+        };
+        members.all().find(|id| owns(id) || nameless(id))
     }
 
     /// A short header of a session under way may carry an ID that the server gave the client in secret.
     fn learn_from_client(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
-        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
-        let Some(id) = ids.of_short(datagram) else { return };
-        if ids.last == Some(id) {
-            return;
-        }
-        let known = ids.server.contains(id) || ids.used.contains(id);
-        let answered = self.get(session).is_some_and(|state| state.answered && state.is_open());
+        let Some(state) = self.get(session) else { return };
+        let Some(id) = state.ids.quic().and_then(|ids| ids.of_short(datagram)) else { return };
         // Before an answer nothing proves that the server knows of this connection.
-        if !answered {
+        if !state.answered || !state.is_open() || !self.hold(session, id, now) {
             return;
         }
-        let newly_held = !known && self.hold(session, id, now);
-        let displaced = self.quic_ids_mut(session).and_then(|ids| {
-            ids.last = Some(id);
-            if newly_held { ids.used.add(id) } else { None }
-        });
+        let displaced = self.quic_ids_mut(session).and_then(|ids| ids.used.add(id));
         if let Some(displaced) = displaced {
             self.let_go(session, displaced, now);
         }

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::quic::InitialProbe;
 
-use super::{Flow, held::Held, ids::Ids};
+use super::{
+    Flow,
+    held::{Held, Limit, OPENING, UNDECIDED},
+    ids::Ids,
+};
 use crate::{
     limit::Permit,
     log::Detail,
@@ -100,11 +104,11 @@ impl Session {
         }
     }
 
-    /// The datagrams that wait, if it is at a stage where they do.
-    pub(super) fn held(&mut self) -> Option<&mut Held> {
+    /// The datagrams that wait, and how many may, if it is at a stage where they do.
+    pub(super) fn held(&mut self) -> Option<(&mut Held, Limit)> {
         match &mut self.stage {
-            Stage::Undecided(undecided) => Some(&mut undecided.held),
-            Stage::Opening(opening) => Some(&mut opening.held),
+            Stage::Undecided(undecided) => Some((&mut undecided.held, UNDECIDED)),
+            Stage::Opening(opening) => Some((&mut opening.held, OPENING)),
             Stage::Open(_) => None,
         }
     }

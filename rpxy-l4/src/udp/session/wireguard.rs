@@ -5,7 +5,7 @@ use std::time::Duration;
 use rpxy_l4_proto::wireguard::{self, Message, Reserved};
 
 use super::{
-    Flow, Members, Output, SessionId, Sessions, datagrams,
+    Flow, Output, SessionId, Sessions, datagrams,
     ids::{Few, Ids},
 };
 use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
@@ -63,14 +63,16 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) -> Option<SessionId> {
-        let known = self.flows.get(flow).and_then(|members| self.owner_of_index(members, receiver));
-        if let Some(session) = known {
+        if let Some(session) = self.owner_of_index(flow, receiver) {
             return self.deliver(session, datagram, ecn, out);
         }
-        if let Some(backend) = self.affinity.find(Key::Index(receiver), now)
-            && !self.has_backend(flow, &backend)
-        {
-            self.start_known(flow, &backend, Ids::WireGuard(Few::default()), (datagram, ecn), now, out);
+        if let Some(backend) = self.affinity.find(Key::Index(receiver), now) {
+            if let Some(session) = self.session_with(flow, &backend) {
+                return self.deliver(session, datagram, ecn, out);
+            }
+            let mut indices = Few::default();
+            indices.add(receiver);
+            self.start_known(flow, &backend, Ids::WireGuard(indices), (datagram, ecn), now, out);
             return None;
         }
         let session = self.flows.get(flow).and_then(|members| {
@@ -83,15 +85,12 @@ impl Sessions {
         None
     }
 
-    fn owner_of_index(&self, members: &Members, receiver: u32) -> Option<SessionId> {
-        if members.is_single() && self.carries(members.latest) == Some(Datagrams::WireGuard) {
-            return Some(members.latest);
-        }
+    fn owner_of_index(&self, flow: &Flow, receiver: u32) -> Option<SessionId> {
         let owns = |id: &SessionId| match self.get(*id).map(|state| &state.ids) {
             Some(Ids::WireGuard(indices)) => indices.contains(receiver),
             Some(Ids::None | Ids::Quic(_)) | None => false,
         };
-        members.all().find(owns)
+        self.flows.get(flow)?.all().find(owns)
     }
 
     /// Notes what the datagrams of a backend tell of how it wants to be addressed.

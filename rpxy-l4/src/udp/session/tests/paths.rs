@@ -34,7 +34,6 @@ fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
         ("short header", short(SERVER), 1),
         ("handshake", long(HANDSHAKE, SERVER, CLIENT), 1),
         ("Initial that goes on", first(CLIENT, SERVER, "b.test"), 1),
-        ("an unknown ID", short(b"nobody's"), 9),
     ] {
         let mut bench = Bench::new(&config());
         let before = established(&mut bench);
@@ -48,6 +47,23 @@ fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
         assert_eq!(bench.ports().len(), 2, "{row}: and the new one goes on");
         assert_eq!(bench.sockets.len(), 2, "{row}");
     }
+}
+
+#[test]
+fn connections_of_one_socket_are_followed_one_by_one() {
+    let mut bench = Bench::new(&config());
+    established(&mut bench);
+    bench.client(flow(1), &first(b"client-b", b"destin-b", "b.test"));
+    let b = bench.last().unwrap().0;
+    bench.answer(b, &long(SERVER_INITIAL, b"client-b", LATER));
+    bench.client(flow(2), &short(b"nobody's"));
+    bench.ports();
+    // The socket has another address now, and a session there already.
+    for (row, id, expected) in [("a", SERVER, 1), ("b", LATER, 2), ("a again", SERVER, 1), ("b again", LATER, 2)] {
+        bench.client(flow(2), &short(id));
+        assert_eq!(bench.ports(), [expected], "{row}");
+    }
+    assert_eq!(bench.sockets.len(), 5);
 }
 
 #[test]

@@ -29,6 +29,15 @@ fn a_session_is_an_address_and_a_port() {
 }
 
 #[test]
+fn a_first_buffer_of_many_datagrams_arrives_whole() {
+    let mut bench = Bench::new(&format!("{TOP}{ONE}"));
+    let datagrams: Vec<u8> = (0..64_u8).flat_map(|n| [n; 1000]).collect();
+    bench.buffer(flow(1), &datagrams, 1000);
+    let got: Vec<u8> = bench.sent.iter().map(|(_, _, datagram)| datagram[0]).collect();
+    assert_eq!(got, (0..64).collect::<Vec<u8>>());
+}
+
+#[test]
 fn both_directions_keep_a_session_alive() {
     let mut bench = Bench::new(&format!("{TOP}udp_idle_lifetime = 30\n{ONE}"));
     bench.client(flow(1), b"x");
