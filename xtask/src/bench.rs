@@ -63,18 +63,18 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<(Suite, usize)>); 6] = [
-            ("nothing", &[], Some((Suite::Tcp, 0))),
-            ("suite alone", &["tcp"], Some((Suite::Tcp, 0))),
-            ("suite and options", &["tcp", "--rounds", "3"], Some((Suite::Tcp, 2))),
-            ("the other suite", &["udp", "--rounds", "3"], Some((Suite::Udp, 2))),
-            ("options alone", &["--rounds", "3"], Some((Suite::Tcp, 2))),
-            ("unknown suite", &["sctp"], None),
+        let rows: [(&str, &[&str], Option<Suite>, usize); 6] = [
+            ("nothing", &[], Some(Suite::Tcp), 0),
+            ("suite alone", &["tcp"], Some(Suite::Tcp), 0),
+            ("suite and options", &["tcp", "--rounds", "3"], Some(Suite::Tcp), 2),
+            ("the other suite", &["udp", "--rounds", "3"], Some(Suite::Udp), 2),
+            ("options alone", &["--rounds", "3"], Some(Suite::Tcp), 2),
+            ("unknown suite", &["sctp"], None, 0),
         ];
-        for (name, words, passed_on) in rows {
+        for (name, words, suite, passed_on) in rows {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
             let rest = split(&words).ok().map(|(suite, rest)| (suite, rest.to_vec()));
-            let expected = passed_on.map(|(suite, count)| (suite, words[words.len() - count..].to_vec()));
+            let expected = suite.map(|suite| (suite, words[words.len() - passed_on..].to_vec()));
             assert_eq!(rest, expected, "{name}");
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddrV4},
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -12,9 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{candidate::Daemons, session::Plan, suite::Suite};
+use crate::load::sample::Sample;
 
 /// What to measure, and where to tell it.
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,52 @@ pub struct Arguments {
     /// Also write the report to this file.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+}
+
+/// Both ends of the rig, which the benchmark starts as processes of their own. `M` are the workloads of a suite.
+#[derive(Debug, Subcommand)]
+pub enum End<M: ValueEnum + Clone + Send + Sync + 'static> {
+    /// The backend.
+    #[command(hide = true)]
+    Serve {
+        /// Where it listens.
+        address: Ipv4Addr,
+        /// Ports of each kind.
+        count: u16,
+    },
+    /// The client.
+    #[command(hide = true)]
+    Drive {
+        /// What it does.
+        mode: M,
+        /// Where it connects to.
+        target: SocketAddrV4,
+        /// Connections or flows.
+        count: u32,
+        /// Length of the measurement.
+        milliseconds: u64,
+    },
+}
+
+impl<M: ValueEnum + Clone + Send + Sync + 'static> End<M> {
+    /// Is this end until it is no longer needed. The client tells its outcome.
+    ///
+    /// # Errors
+    ///
+    /// When `serve` or `drive` fails.
+    pub fn run(
+        self,
+        serve: impl FnOnce(Ipv4Addr, u16) -> anyhow::Result<()>,
+        drive: impl FnOnce(M, SocketAddrV4, u32, Duration) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve { address, count } => serve(address, count)?,
+            Self::Drive { mode, target, count, milliseconds } => {
+                say(&drive(mode, target, count, Duration::from_millis(milliseconds))?.to_json())?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Reads the command line of the program of `suite`. Ends the process when it is wrong, or asks for help.
@@ -101,7 +149,7 @@ pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
 /// # Errors
 ///
 /// When nobody listens.
-pub fn hold() -> anyhow::Result<()> {
+pub fn hold() -> anyhow::Result<Sample> {
     say("held")?;
     loop {
         std::thread::park();

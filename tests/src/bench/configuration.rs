@@ -46,7 +46,7 @@ impl Candidate {
             Self::Nginx => {
                 let (workers, slots) = (setup.processes.max(THREADS), 2 * allowed);
                 let (kind, timeout) = if service.is_udp() {
-                    ("udp reuseport", "\n        proxy_timeout 60s;")
+                    ("udp reuseport rcvbuf=4m", "\n        proxy_timeout 60s;")
                 } else {
                     ("reuseport backlog=4096", "")
                 };
@@ -116,7 +116,7 @@ mod tests {
         let rows = [
             (Candidate::Rpxy, "tcp_target", "udp_target"),
             (Candidate::RpxyRouted, "\"http\"", "\"wireguard\""),
-            (Candidate::Nginx, "backlog", " udp reuseport;"),
+            (Candidate::Nginx, "backlog", " udp reuseport "),
             (Candidate::Nat, "tcp dport", "masquerade"),
         ];
         for (candidate, of_tcp, of_udp) in rows {

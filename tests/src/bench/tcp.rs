@@ -10,7 +10,8 @@ use super::{
 /// Closing connections count against a candidate's own limits too.
 const ROOM: usize = 1000;
 
-const EXCHANGES: Units = Units {
+/// How exchanges are shown.
+pub(super) const EXCHANGES: Units = Units {
     rate: "exchanges/s",
     rate_factor: 1.0,
     time: "µs",

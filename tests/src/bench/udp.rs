@@ -4,6 +4,7 @@ use super::{
     candidate::Candidate,
     rig::Service,
     suite::{Setup, Suite},
+    tcp,
     workload::{Idle, Units, Workload},
 };
 
@@ -13,14 +14,7 @@ const MOST_FLOWS: usize = 50_000;
 /// Processes for that many flows: enough for 20,000 descriptors in each and an uneven division.
 const MANY_PROCESSES: usize = 4;
 
-const EXCHANGES: Units = Units {
-    rate: "exchanges/s",
-    rate_factor: 1.0,
-    time: "µs",
-    time_factor: 1e6,
-    latency: true,
-    failed: "datagrams were lost",
-};
+const EXCHANGES: Units = Units { failed: "datagrams were lost", ..tcp::EXCHANGES };
 
 const PING: Workload = Workload {
     name: "ping-1",
@@ -120,7 +114,7 @@ pub const SUITE: Suite = Suite {
     sysctls: &[("ipv4/ip_local_port_range", "1024 65535")],
     method: "A flow is a client address and port; every datagram carries its flow and a number, and the client ends a \
              run as failed when a reply arrives at another flow. What does not come back within 50 ms counts as lost \
-             and is replaced by the next. \
+             and is not waited for any longer. \
              In *windows*, both ends do as QUIC stacks do: one sendmsg(2) hands 16 datagrams to the kernel with \
              UDP_SEGMENT, and UDP_GRO gives them back as one. Between namespaces such a train stays whole, unless the \
              candidate takes it apart. In *windows-plain*, both ends send and receive one datagram a system call. \
@@ -132,5 +126,6 @@ pub const SUITE: Suite = Suite {
              against nginx's two workers; no flow ends before all have begun, because idle lifetimes are longer.",
     shown: PING.setup,
     shown_note: "For the ping-pong workloads. The others differ in ports, in the flows allowed, and in processes and \
-                 workers as said above.",
+                 workers as said above. nginx listens with a receive buffer of 4 MiB, because with the default one it \
+                 loses datagrams of windows.",
 };

@@ -3,19 +3,15 @@
 //! The same program is also the backend, the client and the reference relay of the rig: see the hidden subcommands.
 //! It errs towards no figure rather than a wrong one: what fails is reported and makes the exit code 1.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddrV4, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rpxy_l4_tests::{
     bench::{
-        arguments::{self, Arguments, say},
+        arguments::{self, Arguments, End},
         tcp::SUITE,
     },
-    load::{connect, download, idle, ping, serve, splice},
+    load::{connect, download, idle, ping, sample::Sample, serve, splice},
 };
 
 /// Measures TCP relays side by side in network namespaces; needs root.
@@ -31,12 +27,8 @@ struct Command {
 /// Parts of the rig, which the benchmark starts as processes of their own.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// The backend.
-    #[command(hide = true)]
-    Serve { address: Ipv4Addr, count: u16 },
-    /// The client.
-    #[command(hide = true)]
-    Drive { mode: Mode, target: SocketAddrV4, connections: usize, milliseconds: u64 },
+    #[command(flatten)]
+    End(End<Mode>),
     /// The reference relay.
     #[command(hide = true)]
     Relay { address: SocketAddrV4, target: SocketAddrV4 },
@@ -54,23 +46,20 @@ fn main() -> ExitCode {
     let Command { arguments, part } = arguments::parse(&SUITE);
     arguments::exit_code(match part {
         None => arguments::benchmark(&SUITE, &arguments),
-        Some(Part::Serve { address, count }) => serve::serve(address, count).map(|()| ExitCode::SUCCESS),
+        Some(Part::End(end)) => end.run(serve::serve, drive),
         Some(Part::Relay { address, target }) => splice::relay(address, target).map(|()| ExitCode::SUCCESS),
-        Some(Part::Drive { mode, target, connections, milliseconds }) => {
-            drive(mode, target, connections, Duration::from_millis(milliseconds)).map(|()| ExitCode::SUCCESS)
-        }
     })
 }
 
-fn drive(mode: Mode, target: SocketAddrV4, connections: usize, window: Duration) -> anyhow::Result<()> {
-    let sample = match mode {
-        Mode::Ping => ping::run(target, connections, window)?,
-        Mode::Connect => connect::run(target, connections, window)?,
-        Mode::Download => download::run(target, connections, window)?,
+fn drive(mode: Mode, target: SocketAddrV4, count: u32, window: Duration) -> anyhow::Result<Sample> {
+    let connections = usize::try_from(count)?;
+    match mode {
+        Mode::Ping => ping::run(target, connections, window),
+        Mode::Connect => connect::run(target, connections, window),
+        Mode::Download => download::run(target, connections, window),
         Mode::Idle => {
             let _held = idle::open(target, connections)?;
-            return arguments::hold();
+            arguments::hold()
         }
-    };
-    say(&sample.to_json())
+    }
 }

@@ -24,6 +24,8 @@ const CREATION: Duration = Duration::from_secs(120);
 pub struct Table {
     client: Client,
     flows: u32,
+    /// Datagrams that were lost meanwhile.
+    lost: u64,
 }
 
 impl Table {
@@ -39,10 +41,11 @@ impl Table {
         let mut left = 0..flows;
         let sample = take_turns(&mut client, shape, Span { begin, end: begin + CREATION }, |_| left.next())?;
         ensure!(sample.all_operations == u64::from(flows), "only {} flows after {CREATION:?}", sample.all_operations);
-        Ok(Self { client, flows })
+        Ok(Self { client, flows, lost: sample.failures })
     }
 
-    /// Calls `ready`, then makes one exchange at a time over random flows, for `window` after the warm-up.
+    /// Calls `ready`, then makes one exchange at a time over random flows, for `window` after the warm-up. What was lost
+    /// while the flows were created is among the failures.
     ///
     /// # Errors
     ///
@@ -52,7 +55,9 @@ impl Table {
         let begin = Instant::now() + WARM_UP;
         let shape = Shape { slots: 1, width: 1, size: DATAGRAM, insist: false };
         let mut picks = Picks(0);
-        take_turns(&mut self.client, shape, Span { begin, end: begin + window }, |_| Some(picks.below(self.flows)))
+        let span = Span { begin, end: begin + window };
+        let sample = take_turns(&mut self.client, shape, span, |_| Some(picks.below(self.flows)))?;
+        Ok(Sample { failures: sample.failures + self.lost, ..sample })
     }
 }
 
