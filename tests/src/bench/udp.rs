@@ -113,7 +113,7 @@ pub const SUITE: Suite = Suite {
     // The gateway needs a port towards the backend for each flow.
     sysctls: &[("ipv4/ip_local_port_range", "1024 65535")],
     method: "A flow is a client address and port; every datagram carries its flow and a number, and the client ends a \
-             run as failed when a reply arrives at another flow. What does not come back within 50 ms counts as lost \
+             run as failed when a reply arrives at another flow. What does not come back within 100 ms counts as lost \
              and is not waited for any longer. \
              In *windows*, both ends do as QUIC stacks do: one sendmsg(2) hands 16 datagrams to the kernel with \
              UDP_SEGMENT, and UDP_GRO gives them back as one. Between namespaces such a train stays whole, unless the \

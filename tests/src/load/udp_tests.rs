@@ -14,7 +14,7 @@ use super::{
     udp_windows,
 };
 
-const WINDOW: Duration = Duration::from_millis(200);
+const WINDOW: Duration = Duration::from_millis(400);
 
 /// Addresses of loopback for the flows.
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(127, 84, 1, 0);

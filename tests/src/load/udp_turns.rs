@@ -15,7 +15,7 @@ use super::{
 };
 
 /// After so long a datagram is lost. Far above any latency seen, so that what is late is not mistaken for it.
-pub(super) const LOST: Duration = Duration::from_millis(50);
+pub(super) const LOST: Duration = Duration::from_millis(100);
 
 /// How often to look for what is lost.
 const LOOK: Duration = Duration::from_millis(10);
