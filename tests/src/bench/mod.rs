@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod candidate;
 pub mod configuration;
 pub mod conntrack;
+pub mod processor;
 pub mod procfs;
 pub mod report;
 pub mod rig;

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    bench::{candidate::Candidate, suite::Suite},
+    bench::{candidate::Candidate, processor::OneProcessor, suite::Suite},
     load::{
         idle,
         sample::Sample,
@@ -119,6 +119,16 @@ impl Rig {
     /// This program itself, which is also the backend, the client and the reference relay.
     pub fn executable(&self) -> &Path {
         &self.executable
+    }
+
+    /// Keeps the backend and what the calling thread starts on one processor until the returned guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the backend has ended.
+    pub fn on_one_processor(&self) -> anyhow::Result<OneProcessor> {
+        let backend = i32::try_from(self.backend.pid()).ok().and_then(Pid::from_raw);
+        OneProcessor::enter(backend.context("the backend has no process id")?)
     }
 
     /// Where candidate number `index` listens.

@@ -35,6 +35,7 @@ const PING: Workload = Workload {
     setup: Setup { service: Service::Echo, room: ROOM, processes: 1 },
     prepared: false,
     once: false,
+    serial: false,
 };
 
 const BULK: Workload = Workload {

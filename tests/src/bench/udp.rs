@@ -25,6 +25,7 @@ const PING: Workload = Workload {
     setup: Setup { service: Service::Datagrams, room: 1000, processes: 1 },
     prepared: false,
     once: false,
+    serial: true,
 };
 
 const WINDOWS: Workload = Workload {
@@ -34,6 +35,7 @@ const WINDOWS: Workload = Workload {
     mode: "windows",
     clients: 8,
     setup: Setup { service: Service::Segments, ..PING.setup },
+    serial: false,
     ..PING
 };
 
@@ -59,7 +61,7 @@ pub const SUITE: Suite = Suite {
     ],
     workloads: &[
         PING,
-        Workload { name: "ping-64", title: "Ping-pong: 100 bytes, 64 flows", clients: 64, ..PING },
+        Workload { name: "ping-64", title: "Ping-pong: 100 bytes, 64 flows", clients: 64, serial: false, ..PING },
         WINDOWS,
         Workload {
             name: "windows-plain",
@@ -98,6 +100,7 @@ pub const SUITE: Suite = Suite {
             mode: "new",
             clients: 30_000,
             setup: Setup { room: 30_000, processes: 2, ..PING.setup },
+            serial: false,
             ..PING
         },
     ],
@@ -119,6 +122,9 @@ pub const SUITE: Suite = Suite {
              UDP_SEGMENT, and UDP_GRO gives them back as one. Between namespaces such a train stays whole, unless the \
              candidate takes it apart. In *windows-plain*, both ends send and receive one datagram a system call. \
              The other workloads send single datagrams too.\n\n\
+             Where one datagram at a time is on its way (*ping-1* and *flows*), client, candidate and backend are kept \
+             on one processor: nothing could run at the same time, and waking another processor would cost more than \
+             what is measured, now and then.\n\n\
              In the workloads *flows*, all flows have made an exchange before the measurement begins, and one \
              datagram is on its way at a time. Up to 10,000 flows go through one process (nginx: two workers). A \
              process may not have descriptors for 50,000: there, four rpxy-l4 with one worker each share the port \

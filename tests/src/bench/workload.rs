@@ -34,6 +34,8 @@ pub struct Workload {
     pub prepared: bool,
     /// Whether it is measured in the first round only.
     pub once: bool,
+    /// Whether one operation at a time is under way, for which one processor is enough and gives steadier figures.
+    pub serial: bool,
 }
 
 /// Units in which a workload is reported.
@@ -114,6 +116,7 @@ impl Workload {
         directory: &Path,
         window: Duration,
     ) -> anyhow::Result<Figures> {
+        let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {
             let machine = procfs::machine_time;
