@@ -12,7 +12,7 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` when absent, then arguments of its program (`tcp --help` lists them).
+    /// The suite to run, `tcp` (when absent) or `udp`, then arguments of its program (`tcp --help` lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -33,12 +33,14 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suite {
     Tcp,
+    Udp,
 }
 
 impl Suite {
     fn program(self) -> &'static str {
         match self {
             Self::Tcp => "bench-tcp",
+            Self::Udp => "bench-udp",
         }
     }
 }
@@ -47,8 +49,9 @@ impl Suite {
 fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
     match words.split_first() {
         Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
+        Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
-            bail!("there is no suite `{}`; there is `tcp`", first.display())
+            bail!("there is no suite `{}`; there are `tcp` and `udp`", first.display())
         }
         Some(_) | None => Ok((Suite::Tcp, words)),
     }
@@ -60,17 +63,18 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<usize>); 5] = [
-            ("nothing", &[], Some(0)),
-            ("suite alone", &["tcp"], Some(0)),
-            ("suite and options", &["tcp", "--rounds", "3"], Some(2)),
-            ("options alone", &["--rounds", "3"], Some(2)),
-            ("unknown suite", &["sctp"], None),
+        let rows: [(&str, &[&str], Option<Suite>, usize); 6] = [
+            ("nothing", &[], Some(Suite::Tcp), 0),
+            ("suite alone", &["tcp"], Some(Suite::Tcp), 0),
+            ("suite and options", &["tcp", "--rounds", "3"], Some(Suite::Tcp), 2),
+            ("the other suite", &["udp", "--rounds", "3"], Some(Suite::Udp), 2),
+            ("options alone", &["--rounds", "3"], Some(Suite::Tcp), 2),
+            ("unknown suite", &["sctp"], None, 0),
         ];
-        for (name, words, passed_on) in rows {
+        for (name, words, suite, passed_on) in rows {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
             let rest = split(&words).ok().map(|(suite, rest)| (suite, rest.to_vec()));
-            let expected = passed_on.map(|count| (Suite::Tcp, words[words.len() - count..].to_vec()));
+            let expected = suite.map(|suite| (suite, words[words.len() - passed_on..].to_vec()));
             assert_eq!(rest, expected, "{name}");
         }
     }

@@ -18,7 +18,7 @@ const SPARE_DESCRIPTORS: u64 = 500;
 pub enum Candidate {
     /// rpxy-l4 with a default target: no probing.
     Rpxy,
-    /// rpxy-l4 with one rule for HTTP: every connection is probed.
+    /// rpxy-l4 with rules, so that every connection or first datagram is probed: one for HTTP, or for QUIC and WireGuard.
     RpxyRouted,
     /// Another build of rpxy-l4, set up as [`Candidate::Rpxy`].
     Baseline,
@@ -85,11 +85,11 @@ impl Candidate {
         }
     }
 
-    /// Connections that it can hold when it may have so many descriptors, two for each connection.
-    pub fn capacity(self, descriptors: u64) -> usize {
+    /// Connections or flows that it can hold when it may have so many descriptors, `each` for one of them.
+    pub fn capacity(self, descriptors: u64, each: u64) -> usize {
         // FD_SETSIZE bounds select(2), whatever the limit of the process.
         let descriptors = if self == Self::Sslh { 1024 - 24 } else { descriptors.saturating_sub(SPARE_DESCRIPTORS) };
-        usize::try_from(descriptors / 2).unwrap_or(usize::MAX)
+        usize::try_from(descriptors / each).unwrap_or(usize::MAX)
     }
 
     /// What it is and how it was started, for the report. `None` when it is not there to be measured.
@@ -155,24 +155,27 @@ mod tests {
         assert_eq!(names.len(), Candidate::ALL.len());
         let ports: BTreeSet<_> = Candidate::ALL
             .iter()
-            .flat_map(|candidate| {
-                [Service::Echo, Service::Source].map(|service| Rig::front(candidate.index(), service))
-            })
+            .flat_map(|candidate| Service::ALL.map(|service| Rig::front(candidate.index(), service)))
             .collect();
-        assert_eq!(ports.len(), 2 * Candidate::ALL.len());
+        assert_eq!(ports.len(), Service::ALL.len() * Candidate::ALL.len());
     }
 
     #[test]
     fn capacity_follows_the_descriptors_except_where_select_bounds_it() {
-        // (candidate, descriptors, connections)
+        // (candidate, descriptors, for each, connections)
         let rows = [
-            (Candidate::Rpxy, 20_000, 9_750),
-            (Candidate::Haproxy, 100, 0),
-            (Candidate::Sslh, 20_000, 500),
-            (Candidate::Nginx, 1 << 20, 524_038),
+            (Candidate::Rpxy, 20_000, 2, 9_750),
+            (Candidate::Rpxy, 20_000, 1, 19_500),
+            (Candidate::Haproxy, 100, 2, 0),
+            (Candidate::Sslh, 20_000, 2, 500),
+            (Candidate::Nginx, 1 << 20, 2, 524_038),
         ];
-        for (candidate, descriptors, connections) in rows {
-            assert_eq!(candidate.capacity(descriptors), connections, "{candidate:?} of {descriptors}");
+        for (candidate, descriptors, each, connections) in rows {
+            assert_eq!(
+                candidate.capacity(descriptors, each),
+                connections,
+                "{candidate:?} of {descriptors}, {each} each"
+            );
         }
     }
 

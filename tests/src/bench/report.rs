@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::{
     candidate::Candidate,
-    workload::{Figures, Memory, Workload},
+    workload::{Figures, Idle, Memory, Workload},
 };
 
 /// Outcomes of one candidate under one workload: one for each round.
@@ -19,14 +19,14 @@ pub struct Row {
 }
 
 /// The table of one workload.
-pub fn table(workload: Workload, rows: &[Row]) -> String {
-    let units = workload.units();
+pub fn table(workload: &Workload, rows: &[Row]) -> String {
+    let units = workload.units;
     let latency = if units.latency { " p50 µs | p99 µs |" } else { "" };
     let rule = if units.latency { "---:|---:|" } else { "" };
     let mut text = format!(
         "## {}\n\n| candidate | {rate} | lowest to highest |{latency} proxy CPU {time} | machine CPU {time} | \
          rate: rpxy-l4 ÷ this | CPU: rpxy-l4 ÷ this |\n|---|---:|---:|{rule}---:|---:|---:|---:|\n",
-        workload.title(),
+        workload.title,
         rate = units.rate,
         time = units.time,
     );
@@ -63,18 +63,20 @@ pub fn table(workload: Workload, rows: &[Row]) -> String {
         let successes: u64 = figures().map(|figures| figures.successes).sum();
         if failures > 0 {
             let all = failures + successes;
-            push(&mut text, &format!("\n{}: {failures} of {all} connections ended early.\n", row.candidate.name()));
+            push(&mut text, &format!("\n{}: {failures} of {all} {}.\n", row.candidate.name(), units.failed));
         }
     }
     text
 }
 
-/// The table of idle connections.
-pub fn memory_table(rows: &[(Candidate, Result<Memory, String>)]) -> String {
-    let mut text = String::from(
-        "## Memory: idle relayed connections\n\n\
-         | candidate | connections | before, MiB | with all, MiB | KiB a connection | rpxy-l4 ÷ this |\n\
+/// The table of idle connections or flows.
+pub fn memory_table(idle: &Idle, rows: &[(Candidate, Result<Memory, String>)]) -> String {
+    let mut text = format!(
+        "## {}\n\n\
+         | candidate | {one}s | before, MiB | with all, MiB | KiB a {one} | rpxy-l4 ÷ this |\n\
          |---|---:|---:|---:|---:|---:|\n",
+        idle.title,
+        one = idle.one,
     );
     let reference =
         rows.iter().find(|(candidate, _)| *candidate == Candidate::Rpxy).and_then(|(_, row)| row.as_ref().ok());
@@ -83,17 +85,17 @@ pub fn memory_table(rows: &[(Candidate, Result<Memory, String>)]) -> String {
             push(&mut text, &format!("| {} | failed |\n", candidate.name()));
             continue;
         };
-        let against = reference.map(|reference| reference.per_connection() / memory.per_connection());
+        let against = reference.map(|reference| reference.each() / memory.each());
         let mebibytes = |bytes: u64| number(bytes as f64 / f64::from(1 << 20));
         push(
             &mut text,
             &format!(
                 "| {} | {} | {} | {} | {} | {} |\n",
                 candidate.name(),
-                memory.connections,
+                memory.held,
                 mebibytes(memory.before),
                 mebibytes(memory.with),
-                number(memory.per_connection() / 1024.0),
+                number(memory.each() / 1024.0),
                 against.map_or_else(|| "-".to_owned(), |against| format!("{against:.2}")),
             ),
         );
@@ -146,6 +148,10 @@ fn push(text: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{tcp, udp};
+
+    /// The first workload of TCP, which has latencies.
+    const PING: &Workload = &tcp::SUITE.workloads[0];
 
     fn figures(rate: f64, proxy_time: Option<f64>) -> Result<Figures, String> {
         Ok(Figures { rate, p50_us: 1.0, p99_us: 2.0, proxy_time, machine_time: 3e-6, failures: 0, successes: 9 })
@@ -180,7 +186,7 @@ mod tests {
             Row { candidate: Candidate::Nat, rounds: vec![figures(400.0, None); 3] },
             Row { candidate: Candidate::Sslh, rounds: vec![Err("broken".to_owned()); 3] },
         ];
-        let text = table(Workload::Ping, &rows);
+        let text = table(PING, &rows);
         let lines: Vec<&str> = text.lines().skip(4).collect();
         assert_eq!(
             lines,
@@ -194,26 +200,28 @@ mod tests {
     }
 
     #[test]
-    fn failed_connections_are_told() {
+    fn failed_operations_are_told() {
         let broken = |rate| figures(rate, None).map(|figures| Figures { failures: 1, ..figures });
         let rows = [
             Row { candidate: Candidate::Rpxy, rounds: vec![figures(1.0, None)] },
             Row { candidate: Candidate::Sslh, rounds: vec![broken(1.0), broken(2.0)] },
         ];
-        let text = table(Workload::Connect, &rows);
-        assert_eq!(text.lines().last(), Some("sslh: 2 of 20 connections ended early."));
-        assert!(!text.contains("\nrpxy-l4: "));
+        for (workload, what) in [(PING, "connections ended early"), (&udp::SUITE.workloads[0], "datagrams were lost")] {
+            let text = table(workload, &rows);
+            assert_eq!(text.lines().last(), Some(format!("sslh: 2 of 20 {what}.").as_str()));
+            assert!(!text.contains("\nrpxy-l4: "));
+        }
     }
 
     #[test]
     fn memory_is_told_per_connection() {
-        let memory = |with| Ok(Memory { connections: 1024, before: 1 << 20, with });
+        let memory = |with| Ok(Memory { held: 1024, before: 1 << 20, with });
         let rows = [
             (Candidate::Rpxy, memory(3 << 20)),
             (Candidate::Nginx, memory(5 << 20)),
             (Candidate::Sslh, Err("broken".to_owned())),
         ];
-        let text = memory_table(&rows);
+        let text = memory_table(&tcp::SUITE.idle, &rows);
         let lines: Vec<&str> = text.lines().skip(4).collect();
         assert_eq!(
             lines,

@@ -8,45 +8,62 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    bench::candidate::Candidate,
+    bench::{candidate::Candidate, processor::OneProcessor, suite::Suite},
     load::{
         idle,
         sample::Sample,
         serve::{ECHO_PORT, SOURCE_PORT},
+        udp_client,
+        udp_serve::{DATAGRAM_PORT, SEGMENT_PORT},
     },
     process::{PATIENCE, Process},
     topology::{BACKENDS_V4, GATEWAY_V4, Host, Topology},
     wait::pause,
 };
 
-/// First of the candidates' ports in front of the echoes.
-const ECHO_FRONT: u16 = 8000;
-/// First of the candidates' ports in front of the sources.
-const SOURCE_FRONT: u16 = 8100;
+/// From a port of the backend to the candidates' ports in front of it.
+const FRONT: u16 = 1000;
 
-/// What the hosts need to open and close many connections without running out of ports. Listening ports are below the
-/// range of ephemeral ones.
-///
-/// Reno is in every kernel and free to choose in every namespace. What a machine has for default may pace, which would
-/// measure the pacing.
-const SYSCTLS: [(&str, &str); 5] = [
-    ("ipv4/ip_local_port_range", "10000 65535"),
-    ("ipv4/tcp_tw_reuse", "1"),
-    ("ipv4/tcp_max_tw_buckets", "262144"),
-    ("ipv4/tcp_max_syn_backlog", "4096"),
-    ("ipv4/tcp_congestion_control", "reno"),
-];
+/// How much longer a load may take for each connection or flow that it prepares.
+const PREPARATION: Duration = Duration::from_millis(1);
 
 /// Which of the backend's services a candidate is put in front of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// What comes in goes out again.
+    /// What comes in over TCP goes out again.
     Echo,
-    /// An endless stream once asked.
+    /// An endless stream over TCP once asked.
     Source,
+    /// Datagrams go back one by one.
+    Datagrams,
+    /// Datagrams go back as many at once as have come.
+    Segments,
+}
+
+impl Service {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Echo, Self::Source, Self::Datagrams, Self::Segments];
+
+    /// Whether it speaks UDP, as against TCP.
+    pub fn is_udp(self) -> bool {
+        match self {
+            Self::Echo | Self::Source => false,
+            Self::Datagrams | Self::Segments => true,
+        }
+    }
+
+    /// The first of its ports at the backend.
+    fn port(self) -> u16 {
+        match self {
+            Self::Echo => ECHO_PORT,
+            Self::Source => SOURCE_PORT,
+            Self::Datagrams => DATAGRAM_PORT,
+            Self::Segments => SEGMENT_PORT,
+        }
+    }
 }
 
 /// The hosts and the backend. Dropping it ends everything.
@@ -60,12 +77,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Builds the hosts and starts the backend.
+    /// Builds the hosts for `suite` and starts its backend, which is this program.
     ///
     /// # Errors
     ///
     /// Without the rights for network namespaces, and when the backend does not come up.
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new(suite: &Suite) -> anyhow::Result<Self> {
         // Children inherit it: candidates, clients and the backend all get as many descriptors as there are.
         let limit = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).context("RLIMIT_NOFILE")?;
@@ -73,7 +90,7 @@ impl Rig {
         let topology = Topology::new().context("network namespaces (run as root)")?;
         topology.forward()?;
         for host in [&topology.client, &topology.gateway, &topology.backend] {
-            for (key, value) in SYSCTLS {
+            for (key, value) in suite.sysctls {
                 host.sysctl(key, value)?;
             }
         }
@@ -83,7 +100,8 @@ impl Rig {
         command.args(["serve", &address.to_string(), &Candidate::COUNT.to_string()]);
         let backend = Process::spawn("backend", &mut command)?;
         let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20) };
-        rig.until_it_answers(SocketAddrV4::new(address, ECHO_PORT + Candidate::COUNT - 1))
+        let service = suite.idle.service;
+        rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)
     }
@@ -103,34 +121,37 @@ impl Rig {
         &self.executable
     }
 
+    /// Keeps the backend and what the calling thread starts on one processor until the returned guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the backend has ended.
+    pub fn on_one_processor(&self) -> anyhow::Result<OneProcessor> {
+        let backend = i32::try_from(self.backend.pid()).ok().and_then(Pid::from_raw);
+        OneProcessor::enter(backend.context("the backend has no process id")?)
+    }
+
     /// Where candidate number `index` listens.
     pub fn front(index: u16, service: Service) -> SocketAddrV4 {
-        let first = match service {
-            Service::Echo => ECHO_FRONT,
-            Service::Source => SOURCE_FRONT,
-        };
-        SocketAddrV4::new(GATEWAY_V4, first + index)
+        SocketAddrV4::new(GATEWAY_V4, service.port() + FRONT + index)
     }
 
     /// Where candidate number `index` connects to.
     pub fn back(index: u16, service: Service) -> SocketAddrV4 {
-        let first = match service {
-            Service::Echo => ECHO_PORT,
-            Service::Source => SOURCE_PORT,
-        };
-        SocketAddrV4::new(BACKENDS_V4[0], first + index)
+        SocketAddrV4::new(BACKENDS_V4[0], service.port() + index)
     }
 
-    /// Waits until a message sent to `target` by the client is answered.
+    /// Waits until a message sent by the client to `target`, which relays to `service`, is answered.
     ///
     /// # Errors
     ///
     /// When that does not happen within [`PATIENCE`].
-    pub fn until_it_answers(&self, target: SocketAddrV4) -> anyhow::Result<()> {
+    pub fn until_it_answers(&self, service: Service, target: SocketAddrV4) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
+        let answers = if service.is_udp() { udp_client::answers } else { idle::answers };
         self.topology.client.run(|| {
             loop {
-                match idle::answers(target) {
+                match answers(target) {
                     Ok(()) => return Ok(()),
                     Err(error) if Instant::now() > deadline => return Err(error),
                     Err(_) => pause(Duration::from_millis(10)),
@@ -139,49 +160,49 @@ impl Rig {
         })
     }
 
-    /// Runs one workload from the client against `target`, and waits for its outcome.
+    /// Starts the load generator on the client: `mode` with so many connections or flows to `target`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn client(&self, mode: &str, target: SocketAddrV4, count: usize, window: Duration) -> anyhow::Result<Client> {
+        let mut command = guarded(&self.topology.client, &self.executable);
+        command.args(["drive", mode, &target.to_string(), &count.to_string()]);
+        command.arg(window.as_millis().to_string());
+        let patience = window + PATIENCE + PREPARATION * u32::try_from(count)?;
+        Ok(Client { process: Process::spawn("client", &mut command)?, patience })
+    }
+}
+
+/// A load generator at work. Dropping it ends it.
+#[derive(Debug)]
+pub struct Client {
+    process: Process,
+    patience: Duration,
+}
+
+impl Client {
+    /// Waits until it says `word`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or fails before; its own words are in the error.
+    pub fn wait_for(&self, word: &str) -> anyhow::Result<()> {
+        self.process.wait_for_line(word).map(drop)
+    }
+
+    /// Waits for the end and the outcome.
     ///
     /// # Errors
     ///
     /// When the workload fails; its own words are in the error.
-    pub fn drive(
-        &self,
-        workload: &str,
-        target: SocketAddrV4,
-        connections: usize,
-        window: Duration,
-    ) -> anyhow::Result<Sample> {
-        let mut client = self.client(workload, target, connections, window)?;
-        let status = client.wait_within(window + PATIENCE)?;
-        let lines = client.lines();
+    pub fn outcome(mut self) -> anyhow::Result<Sample> {
+        let status = self.process.wait_within(self.patience)?;
+        let lines = self.process.lines();
         if !status.success() {
             bail!("{}", lines.join("\n"));
         }
         Sample::from_json(lines.last().context("no outcome")?)
-    }
-
-    /// Opens `connections` idle connections from the client and keeps them until the returned process is dropped.
-    ///
-    /// # Errors
-    ///
-    /// When one of them fails.
-    pub fn hold(&self, target: SocketAddrV4, connections: usize) -> anyhow::Result<Process> {
-        let client = self.client("idle", target, connections, Duration::ZERO)?;
-        client.wait_for_line("held")?;
-        Ok(client)
-    }
-
-    fn client(
-        &self,
-        workload: &str,
-        target: SocketAddrV4,
-        connections: usize,
-        window: Duration,
-    ) -> anyhow::Result<Process> {
-        let mut command = guarded(&self.topology.client, &self.executable);
-        command.args(["drive", workload, &target.to_string(), &connections.to_string()]);
-        command.arg(window.as_millis().to_string());
-        Process::spawn("client", &mut command)
     }
 }
 

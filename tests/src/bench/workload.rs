@@ -8,26 +8,34 @@ use super::{
     candidate::{Candidate, Daemons},
     procfs,
     rig::{Rig, Service},
+    suite::Setup,
 };
 use crate::wait::pause;
-
-/// Idle connections to hold, where descriptors allow.
-pub const IDLE_CONNECTIONS: usize = 10_000;
 
 /// How long idle connections are left alone before memory is read, so that what is given back after a while counts.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// A load with a rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Workload {
-    /// Ping-pong of 64 bytes over 16 connections.
-    Ping,
-    /// Connect, one exchange of 64 bytes, close; 32 in flight.
-    Connect,
-    /// Download over one connection.
-    BulkOne,
-    /// Download over four connections.
-    BulkFour,
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// Heading in the report.
+    pub title: &'static str,
+    /// How its figures are shown.
+    pub units: Units,
+    /// What the load generator calls it.
+    pub mode: &'static str,
+    /// Connections or flows that the load generator uses.
+    pub clients: usize,
+    /// What candidates are set up for.
+    pub setup: Setup,
+    /// Whether the load generator first prepares, and says `ready` when what is measured begins.
+    pub prepared: bool,
+    /// Whether it is measured in the first round only.
+    pub once: bool,
+    /// Whether one operation at a time is under way, for which one processor is enough and gives steadier figures.
+    pub serial: bool,
 }
 
 /// Units in which a workload is reported.
@@ -43,6 +51,8 @@ pub struct Units {
     pub time_factor: f64,
     /// Whether operations have a latency.
     pub latency: bool,
+    /// What has happened to operations that failed.
+    pub failed: &'static str,
 }
 
 /// What one run has shown.
@@ -64,11 +74,28 @@ pub struct Figures {
     pub successes: u64,
 }
 
-/// Memory of a candidate with idle connections.
+/// The measurement of memory: what to hold without using it.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    /// What the candidate is put in front of.
+    pub service: Service,
+    /// Connections or flows to hold, where descriptors allow.
+    pub most: usize,
+    /// Descriptors that each takes.
+    pub descriptors: u64,
+    /// What one of them is called.
+    pub one: &'static str,
+    /// Heading in the report.
+    pub title: &'static str,
+    /// What the report says after the descriptors that a process may have.
+    pub note: &'static str,
+}
+
+/// Memory of a candidate with idle connections or flows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
-    /// Connections held.
-    pub connections: usize,
+    /// How many are held.
+    pub held: usize,
     /// Before the first of them, in bytes.
     pub before: u64,
     /// With all of them, in bytes.
@@ -76,68 +103,34 @@ pub struct Memory {
 }
 
 impl Workload {
-    /// All, in the order of the report.
-    pub const ALL: [Self; 4] = [Self::Ping, Self::Connect, Self::BulkOne, Self::BulkFour];
-
-    /// Name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ping => "ping",
-            Self::Connect => "connect",
-            Self::BulkOne => "bulk-1",
-            Self::BulkFour => "bulk-4",
-        }
-    }
-
-    /// Heading in the report.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Ping => "Request and response: 64 bytes, 16 connections",
-            Self::Connect => "Connect rate: connect, 64 bytes each way, close; 32 in flight",
-            Self::BulkOne => "Bulk: download over 1 connection",
-            Self::BulkFour => "Bulk: download over 4 connections",
-        }
-    }
-
-    /// How its figures are shown.
-    pub fn units(self) -> Units {
-        match self {
-            Self::Ping => Units { rate: "exchanges/s", rate_factor: 1.0, time: "µs", time_factor: 1e6, latency: true },
-            Self::Connect => {
-                Units { rate: "connections/s", rate_factor: 1.0, time: "µs", time_factor: 1e6, latency: true }
-            }
-            // Operations are bytes.
-            Self::BulkOne | Self::BulkFour => {
-                Units { rate: "Gbit/s", rate_factor: 8e-9, time: "s/GB", time_factor: 1e9, latency: false }
-            }
-        }
-    }
-
     /// Starts `candidate`, puts the load on it for `window`, and ends it.
     ///
     /// # Errors
     ///
     /// When the candidate or the load fails.
     pub fn measure(
-        self,
+        &self,
         rig: &Rig,
         candidate: Candidate,
         daemons: &Daemons,
         directory: &Path,
         window: Duration,
     ) -> anyhow::Result<Figures> {
-        let (mode, service, connections) = match self {
-            Self::Ping => ("ping", Service::Echo, 16),
-            Self::Connect => ("connect", Service::Echo, 32),
-            Self::BulkOne => ("download", Service::Source, 1),
-            Self::BulkFour => ("download", Service::Source, 4),
+        let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
+        let running = candidate.start(rig, daemons, directory, self.setup)?;
+        let drive = || {
+            let machine = procfs::machine_time;
+            let mut before = (running.processor_time()?, machine()?);
+            let client = rig.client(self.mode, running.target, self.clients, window)?;
+            if self.prepared {
+                client.wait_for("ready")?;
+                before = (running.processor_time()?, machine()?);
+            }
+            Ok((before, client.outcome()?, (running.processor_time()?, machine()?)))
         };
-        // Connections that are being closed count against a candidate's own limits too.
-        let running = candidate.start(rig, daemons, directory, service, 1000)?;
-        let used = || running.pid().map(procfs::processor_time).transpose();
-        let (proxy_before, machine_before) = (used()?, procfs::machine_time()?);
-        let sample = rig.drive(mode, running.target, connections, window).with_context(|| running.explain())?;
-        let (proxy_after, machine_after) = (used()?, procfs::machine_time()?);
+        let outcome: anyhow::Result<_> = drive();
+        let ((proxy_before, machine_before), sample, (proxy_after, machine_after)) =
+            outcome.with_context(|| running.explain())?;
 
         let all = sample.all_operations as f64;
         let proxy_time = proxy_after.zip(proxy_before).map(|(after, before)| (after - before).as_secs_f64() / all);
@@ -153,24 +146,33 @@ impl Workload {
     }
 }
 
-impl Memory {
-    /// Bytes a connection.
-    pub fn per_connection(&self) -> f64 {
-        self.with.saturating_sub(self.before) as f64 / self.connections as f64
-    }
-
-    /// Starts `candidate`, opens as many idle connections as descriptors allow, and reads its memory.
+impl Idle {
+    /// Starts `candidate`, opens as many idle connections or flows as descriptors allow, and reads its memory.
     ///
     /// # Errors
     ///
-    /// When the candidate or a connection fails.
-    pub fn measure(rig: &Rig, candidate: Candidate, daemons: &Daemons, directory: &Path) -> anyhow::Result<Self> {
-        let connections = candidate.capacity(rig.descriptors()).min(IDLE_CONNECTIONS);
-        let running = candidate.start(rig, daemons, directory, Service::Echo, connections)?;
-        let pid = running.pid().context("the kernel has no process to look at")?;
-        let before = procfs::memory(pid)?;
-        let _held = rig.hold(running.target, connections).with_context(|| running.explain())?;
+    /// When the candidate or one of them fails.
+    pub fn measure(
+        &self,
+        rig: &Rig,
+        candidate: Candidate,
+        daemons: &Daemons,
+        directory: &Path,
+    ) -> anyhow::Result<Memory> {
+        let held = candidate.capacity(rig.descriptors(), self.descriptors).min(self.most);
+        let running =
+            candidate.start(rig, daemons, directory, Setup { service: self.service, room: held, processes: 1 })?;
+        let before = running.memory()?;
+        let client = rig.client("idle", running.target, held, Duration::ZERO)?;
+        client.wait_for("held").with_context(|| running.explain())?;
         pause(SETTLE);
-        Ok(Self { connections, before, with: procfs::memory(pid)? })
+        Ok(Memory { held, before, with: running.memory()? })
+    }
+}
+
+impl Memory {
+    /// Bytes for each.
+    pub fn each(&self) -> f64 {
+        self.with.saturating_sub(self.before) as f64 / self.held as f64
     }
 }

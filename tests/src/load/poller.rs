@@ -48,6 +48,11 @@ impl Poller {
         self.fetch(None, ready)
     }
 
+    /// Like [`Poller::wait`], for no longer than `limit`.
+    pub(super) fn wait_within(&mut self, limit: Duration, ready: &mut Vec<(u64, EventFlags)>) -> io::Result<()> {
+        self.fetch(Some(limit), ready)
+    }
+
     /// Like [`Poller::wait`], but [`STALL`] without any event is an error.
     pub(super) fn wait_or_stall(&mut self, ready: &mut Vec<(u64, EventFlags)>) -> anyhow::Result<()> {
         self.fetch(Some(STALL), ready)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// The outcome of one run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sample {
-    /// Operations inside the measured window: exchanges, connections or bytes.
+    /// Operations inside the measured window: exchanges, connections, datagrams or bytes.
     pub operations: u64,
     /// Length of the measured window, in seconds.
     pub seconds: f64,

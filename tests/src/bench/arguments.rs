@@ -1,0 +1,174 @@
+//! The command line that the programs of all suites share, and what they do with it.
+//!
+//! It errs towards no figure rather than a wrong one: what fails is reported and makes the exit code 1.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddrV4},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::{candidate::Daemons, session::Plan, suite::Suite};
+use crate::load::sample::Sample;
+
+/// What to measure, and where to tell it.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The rpxy-l4 to measure, a release build; without it only the others are measured.
+    #[arg(long, value_name = "PATH")]
+    daemon: Option<PathBuf>,
+    /// Another build of rpxy-l4, measured next to the first.
+    #[arg(long, value_name = "PATH")]
+    baseline: Option<PathBuf>,
+    /// Length of one measurement in seconds, 1 to 60.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// How often each workload is measured.
+    #[arg(long, value_name = "N")]
+    rounds: NonZeroUsize,
+    /// Measure only this candidate or workload; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Also write the report to this file.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// Both ends of the rig, which the benchmark starts as processes of their own. `M` are the workloads of a suite.
+#[derive(Debug, Subcommand)]
+pub enum End<M: ValueEnum + Clone + Send + Sync + 'static> {
+    /// The backend.
+    #[command(hide = true)]
+    Serve {
+        /// Where it listens.
+        address: Ipv4Addr,
+        /// Ports of each kind.
+        count: u16,
+    },
+    /// The client.
+    #[command(hide = true)]
+    Drive {
+        /// What it does.
+        mode: M,
+        /// Where it connects to.
+        target: SocketAddrV4,
+        /// Connections or flows.
+        count: u32,
+        /// Length of the measurement.
+        milliseconds: u64,
+    },
+}
+
+impl<M: ValueEnum + Clone + Send + Sync + 'static> End<M> {
+    /// Is this end until it is no longer needed. The client tells its outcome.
+    ///
+    /// # Errors
+    ///
+    /// When `serve` or `drive` fails.
+    pub fn run(
+        self,
+        serve: impl FnOnce(Ipv4Addr, u16) -> anyhow::Result<()>,
+        drive: impl FnOnce(M, SocketAddrV4, u32, Duration) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve { address, count } => serve(address, count)?,
+            Self::Drive { mode, target, count, milliseconds } => {
+                say(&drive(mode, target, count, Duration::from_millis(milliseconds))?.to_json())?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Reads the command line of the program of `suite`. Ends the process when it is wrong, or asks for help.
+pub fn parse<P: Parser>(suite: &'static Suite) -> P {
+    let known = |name: &str| {
+        let names = suite.names();
+        if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("it is one of {}", names.join(", "))) }
+    };
+    // What differs between suites.
+    let command = P::command()
+        .mut_arg("rounds", |argument| argument.required(false).default_value(suite.rounds))
+        .mut_arg("only", |argument| argument.value_parser(known));
+    P::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// Measures `suite` and tells the report.
+///
+/// # Errors
+///
+/// When nothing can be measured. A failed measurement is told and changes the exit code.
+pub fn benchmark(suite: &'static Suite, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    for path in [&arguments.daemon, &arguments.baseline].into_iter().flatten() {
+        if !path.is_file() {
+            bail!("{}: no such program", path.display());
+        }
+    }
+    let Arguments { seconds, rounds, .. } = arguments;
+    let mut command = format!("cargo xtask bench {} --seconds {seconds} --rounds {rounds}", suite.name);
+    for name in &arguments.only {
+        command += &format!(" --only {name}");
+    }
+    let plan = Plan {
+        suite,
+        daemons: Daemons { daemon: arguments.daemon.clone(), baseline: arguments.baseline.clone() },
+        window: Duration::from_secs(*seconds),
+        rounds: *rounds,
+        only: arguments.only.clone(),
+        command,
+    };
+    let outcome = plan.run(&progress)?;
+    say(outcome.text.trim_end())?;
+    if let Some(path) = &arguments.markdown {
+        fs::write(path, &outcome.text).with_context(|| path.display().to_string())?;
+    }
+    if outcome.failures.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    progress(&format!("failed: {}", outcome.failures.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
+
+/// The exit code of `outcome`, whose error is told.
+pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        progress(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Says `held` and keeps what the caller holds until the benchmark kills this process.
+///
+/// # Errors
+///
+/// When nobody listens.
+pub fn hold() -> anyhow::Result<Sample> {
+    say("held")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Writes a line to standard output.
+///
+/// # Errors
+///
+/// When nobody reads it.
+pub fn say(line: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+/// Writes a line to standard error, which is not part of the report.
+fn progress(line: &str) {
+    // A measurement goes on when nobody watches.
+    let _unwatched = writeln!(io::stderr().lock(), "{line}");
+}
