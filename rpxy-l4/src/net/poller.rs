@@ -1,27 +1,31 @@
-//! Which of very many sockets have something to read.
-//!
-//! A worker's UDP sockets stand in an epoll instance of their own, and only that one in the runtime's: a socket then
-//! costs the process no memory beyond its descriptor, and one wake-up serves all that are ready.
-#![expect(unsafe_code, reason = "AsyncFd takes a promise about the descriptor")]
+//! Which of very many sockets have something to read, and how other threads get a word in.
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
 };
 
-use rustix::event::{Timespec, epoll};
-use tokio::io::{Interest, unix::AsyncFd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 /// Sockets told of in one go.
 const MOST: usize = 256;
+/// Stands for the alarm; no socket may have it.
+const ALARM: u64 = u64::MAX;
 
-/// The sockets of a worker. A closed socket leaves by itself.
+/// An epoll instance. Sockets are told of as long as they have something to read; a closed one leaves by itself.
 #[derive(Debug)]
 pub struct Poller {
-    instance: AsyncFd<OwnedFd>,
+    instance: OwnedFd,
+    alarm: Arc<OwnedFd>,
 }
 
-/// Tokens of sockets that have something to read, or an error.
+/// Wakes a thread that waits on a [`Poller`], from any other.
+#[derive(Debug, Clone)]
+pub struct Alarm(Arc<OwnedFd>);
+
+/// Sockets that have something to read, or an error.
 pub struct Ready {
     events: Box<[epoll::Event]>,
     count: usize,
@@ -53,55 +57,88 @@ impl Ready {
         Self { events: Box::default(), count: 0 }
     }
 
-    /// The tokens.
+    /// Tokens of the sockets.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
-        self.events.iter().take(self.count).map(|event| event.data.u64())
-    }
-
-    /// Whether there may be more than fitted.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.count == self.events.len()
+        self.events.iter().take(self.count).map(|event| event.data.u64()).filter(|token| *token != ALARM)
     }
 }
 
 impl Poller {
-    /// No sockets yet. To be called within a runtime.
+    /// No sockets yet.
     pub fn new() -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // SAFETY: an OwnedFd is open until it is dropped and always tells the same descriptor, and nothing here takes it
-        // out of the AsyncFd.
-        let registered = unsafe { AsyncFd::register_with_interest(instance, Interest::READABLE) };
-        Ok(Self { instance: registered? })
+        let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered: it need not be read, since every write is an event of its own.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&instance, &alarm, epoll::EventData::new_u64(ALARM), flags)?;
+        Ok(Self { instance, alarm: Arc::new(alarm) })
     }
 
-    /// Adds a socket, which `token` stands for from now on. It is told of as long as it has something to read.
+    /// What wakes [`Poller::wait`].
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        Alarm(Arc::clone(&self.alarm))
+    }
+
+    /// Adds a socket, which `token` stands for from now on.
     pub fn add(&self, socket: &impl AsFd, token: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN;
-        Ok(epoll::add(self.fd(), socket, epoll::EventData::new_u64(token), flags)?)
+        Ok(epoll::add(&self.instance, socket, epoll::EventData::new_u64(token), flags)?)
     }
 
-    /// Waits until some socket is ready.
-    pub async fn ready(&self) -> io::Result<()> {
-        drop(self.instance.readable().await?);
-        Ok(())
+    /// Waits until a socket is ready, the alarm has rung or `patience` is over, and fills in which sockets are ready.
+    pub fn wait(&self, ready: &mut Ready, patience: Option<Duration>) -> io::Result<()> {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        ready.count = 0;
+        match epoll::wait(&self.instance, &mut *ready.events, patience.as_ref()) {
+            Ok(count) => {
+                ready.count = count;
+                Ok(())
+            }
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
+}
 
-    /// Fills in which sockets are ready at this moment.
-    pub fn look(&self, ready: &mut Ready) -> io::Result<()> {
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        ready.count = epoll::wait(self.fd(), &mut *ready.events, Some(&at_once))?;
-        Ok(())
+impl Alarm {
+    /// Wakes the thread.
+    pub fn ring(&self) {
+        // It fails only when 2^64 - 2 rings went unheard (eventfd(2)).
+        let _heard = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
+}
 
-    /// To be called when every socket that was told of has been read empty: [`Poller::ready`] then waits for something
-    /// new. What arrives meanwhile is an event that the runtime has not seen yet, and is not lost.
-    pub fn drained(&self) {
-        let no_more = |_: &OwnedFd| Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        drop(self.instance.try_io(Interest::READABLE, no_more));
-    }
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.instance.get_ref().as_fd()
+    use super::*;
+
+    #[test]
+    fn sockets_are_told_of_while_they_have_something_and_the_alarm_once_a_ring() {
+        let poller = Poller::new().unwrap();
+        let mut ready = Ready::new();
+        let sockets = [(); 3].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        for (token, socket) in (0..).zip(&sockets) {
+            poller.add(socket, token).unwrap();
+        }
+        let told = |ready: &mut Ready| {
+            poller.wait(ready, Some(Duration::ZERO)).unwrap();
+            ready.tokens().collect::<Vec<_>>()
+        };
+        assert!(told(&mut ready).is_empty());
+        sockets[0].send_to(b"x", sockets[2].local_addr().unwrap()).unwrap();
+        poller.wait(&mut ready, None).unwrap();
+        assert_eq!(ready.tokens().collect::<Vec<_>>(), [2]);
+        assert_eq!(told(&mut ready), [2], "it was not read");
+        sockets[2].recv(&mut [0; 8]).unwrap();
+        assert!(told(&mut ready).is_empty());
+
+        let alarm = poller.alarm();
+        let ringing = std::thread::spawn(move || alarm.ring());
+        poller.wait(&mut ready, None).unwrap();
+        assert_eq!(ready.tokens().count(), 0, "the alarm is no socket");
+        ringing.join().unwrap();
     }
 }

@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
 use super::worker::{Command, Worker};
-use crate::{config::model::Config, net, udp::Control};
+use crate::{
+    config::model::Config,
+    net,
+    udp::{self, Control},
+};
 
 /// What a listening socket takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,7 @@ pub(super) struct Served {
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Vec<Worker>,
+    udp_workers: Vec<udp::Worker>,
     held: Wanted,
 }
 
@@ -82,8 +87,8 @@ pub(super) fn wanted(config: &Config, served: Served) -> Result<Wanted> {
 
 impl Listeners {
     /// No sockets yet.
-    pub(super) fn new(workers: Vec<Worker>) -> Self {
-        Self { workers, held: Wanted::new() }
+    pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
+        Self { workers, udp_workers, held: Wanted::new() }
     }
 
     /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
@@ -126,7 +131,7 @@ impl Listeners {
                     net::udp::port_is_free(address).map_err(explain)?;
                 }
                 let bind = |_| net::udp::listener(address).map_err(explain);
-                Ok(Sockets::Udp(self.workers.iter().map(bind).collect::<Result<_>>()?))
+                Ok(Sockets::Udp(self.udp_workers.iter().map(bind).collect::<Result<_>>()?))
             }
         }
     }
@@ -141,8 +146,8 @@ impl Listeners {
                     }
                 }
                 Sockets::Udp(sockets) => {
-                    for (worker, socket) in self.workers.iter().zip(sockets) {
-                        worker.tell(Command::Udp(Control::Listen(address, socket)));
+                    for (worker, socket) in self.udp_workers.iter().zip(sockets) {
+                        worker.tell(Control::Listen(address, socket));
                     }
                 }
             }
@@ -159,10 +164,10 @@ impl Listeners {
         }
     }
 
-    /// Tells the UDP side of every worker.
+    /// Tells every UDP worker.
     pub(super) fn tell_udp(&self, control: impl Fn() -> Control) {
-        for worker in &self.workers {
-            worker.tell(Command::Udp(control()));
+        for worker in &self.udp_workers {
+            worker.tell(control());
         }
     }
 
@@ -175,15 +180,23 @@ impl Listeners {
 
     fn close(&mut self, (transport, address): Key) -> Vec<oneshot::Receiver<()>> {
         self.held.remove(&(transport, address));
-        let close = |worker: &Worker| {
-            let (closed, closing) = oneshot::channel();
-            worker.tell(match transport {
-                Transport::Tcp => Command::Close(address, closed),
-                Transport::Udp => Command::Udp(Control::Close(address, closed)),
-            });
-            closing
-        };
-        self.workers.iter().map(close).collect()
+        let pairs = || std::iter::repeat_with(oneshot::channel);
+        match transport {
+            Transport::Tcp => {
+                let close = |(worker, (closed, closing)): (&Worker, _)| {
+                    worker.tell(Command::Close(address, closed));
+                    closing
+                };
+                self.workers.iter().zip(pairs()).map(close).collect()
+            }
+            Transport::Udp => {
+                let close = |(worker, (closed, closing)): (&udp::Worker, _)| {
+                    worker.tell(Control::Close(address, closed));
+                    closing
+                };
+                self.udp_workers.iter().zip(pairs()).map(close).collect()
+            }
+        }
     }
 
     /// Ends the workers and every connection that is left.
@@ -191,6 +204,7 @@ impl Listeners {
         for worker in &mut self.workers {
             worker.stop();
         }
+        self.udp_workers.clear();
         self.workers.clear();
     }
 

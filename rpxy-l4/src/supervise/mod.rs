@@ -27,7 +27,6 @@ use crate::{
 use listeners::{Listeners, Served};
 use reload::Daemon;
 use signals::{Signal, Signals};
-use worker::Planes;
 
 /// How often a drain looks whether the last connection is gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -64,9 +63,14 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
     let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&metrics), logs.access.clone(), started));
-    let planes = Planes { tcp: Arc::clone(&shared), udp: Arc::clone(&udp), udp_plane };
-    let workers = worker::start(worker_count(&config), &planes).context("cannot start the worker threads")?;
-    let mut listeners = Listeners::new(workers);
+    let count = worker_count(&config);
+    let workers = worker::start(count, &shared).context("cannot start the worker threads")?;
+    let runtime = tokio::runtime::Handle::current();
+    let udp_workers = (0..count)
+        .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_plane), runtime.clone()))
+        .collect::<Result<_, _>>()
+        .context("cannot start the UDP threads")?;
+    let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
     let mut daemon =

@@ -1,4 +1,4 @@
-//! Worker threads: one current-thread runtime each, with its own listening sockets.
+//! Worker threads for TCP: one current-thread runtime each, with its own listening sockets.
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{net, tcp, udp};
+use crate::{net, tcp};
 
 /// Keeps an early timer in every worker's wheel. A connection's timer that were the earliest would make tokio wake the
 /// event loop that is running already: a write to an eventfd and an extra `epoll_wait` for each such connection.
@@ -22,16 +22,6 @@ pub(super) enum Command {
     Backlog(SocketAddr, u32),
     /// Take what waits on that address, then close the socket, then drop the sender.
     Close(SocketAddr, oneshot::Sender<()>),
-    /// For the UDP side.
-    Udp(udp::Control),
-}
-
-/// What the workers share, and the configuration that UDP begins with.
-#[derive(Debug, Clone)]
-pub(super) struct Planes {
-    pub(super) tcp: Arc<tcp::Shared>,
-    pub(super) udp: Arc<udp::Shared>,
-    pub(super) udp_plane: Arc<udp::Plane>,
 }
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
@@ -65,16 +55,16 @@ impl Drop for Worker {
 }
 
 /// Starts `count` workers.
-pub(super) fn start(count: usize, planes: &Planes) -> io::Result<Vec<Worker>> {
+pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<Worker>> {
     (0..count)
         .map(|index| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             // Unbounded: only the supervisor sends, a few messages per reload.
             let (commands, inbox) = mpsc::unbounded_channel();
-            let planes = planes.clone();
+            let shared = Arc::clone(shared);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || runtime.block_on(work(inbox, planes)))?;
+                .spawn(move || runtime.block_on(work(inbox, shared)))?;
             Ok(Worker { commands: Some(commands), thread: Some(thread) })
         })
         .collect()
@@ -91,25 +81,13 @@ struct Accepting {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Runs until the supervisor lets go; then UDP sessions end, and the runtime is dropped with every connection's task.
-async fn work(inbox: mpsc::UnboundedReceiver<Command>, planes: Planes) {
-    let (udp, udp_inbox) = mpsc::unbounded_channel();
-    let Planes { tcp, udp: udp_shared, udp_plane } = planes;
-    tokio::join!(listen_for_commands(inbox, tcp, udp), udp::serve(udp_shared, udp_plane, udp_inbox));
-}
-
-async fn listen_for_commands(
-    mut inbox: mpsc::UnboundedReceiver<Command>,
-    shared: Arc<tcp::Shared>,
-    udp: mpsc::UnboundedSender<udp::Control>,
-) {
+/// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
+async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
     let mut open = Open::new();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
-                // UDP has said why it no longer listens.
-                Some(Command::Udp(control)) => drop(udp.send(control)),
                 Some(command) => obey(command, &mut open, &shared),
                 None => return,
             },
@@ -120,7 +98,6 @@ async fn listen_for_commands(
 
 fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
     match command {
-        Command::Udp(_) => {}
         Command::Listen(address, socket) => match listen(socket, shared) {
             Ok(entry) => drop(open.insert(address, entry)),
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),

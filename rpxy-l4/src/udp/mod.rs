@@ -16,7 +16,7 @@ use std::{
 };
 
 use affinity::Affinity;
-pub use worker::{Control, serve};
+pub use worker::{Control, Worker};
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},

@@ -9,12 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
-
 use super::{
     Plane, Shared,
     session::{Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started},
-    worker::{listener_token, session_token},
+    worker::{Lookups, listener_token, session_token},
 };
 use crate::{
     config::model::AccessLogFormat,
@@ -59,7 +57,7 @@ pub(super) struct Relay {
     sessions: Sessions,
     offload: Off,
     poller: Arc<Poller>,
-    resolved: mpsc::UnboundedSender<SessionId>,
+    lookups: Lookups,
     /// By number; a number is used again after its socket was closed with all its sessions.
     listeners: Vec<Option<Listener>>,
     /// By the sessions' place.
@@ -70,12 +68,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        plane: Arc<Plane>,
-        poller: Arc<Poller>,
-        resolved: mpsc::UnboundedSender<SessionId>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, plane: Arc<Plane>, poller: Arc<Poller>, lookups: Lookups) -> Self {
         let format = plane.access_log_format;
         let sessions = Sessions::new(plane, Arc::clone(&shared.affinity), Arc::clone(&shared.active), Shared::seed());
         Self {
@@ -85,7 +78,7 @@ impl Relay {
             sessions,
             offload: Off,
             poller,
-            resolved,
+            lookups,
             listeners: Vec::new(),
             upstreams: Vec::new(),
             sender: Sender::new(),
@@ -96,6 +89,11 @@ impl Relay {
     /// Reads the clock; everything up to the next call happens at this time.
     pub(super) fn clock(&mut self) {
         self.now = self.shared.uptime();
+    }
+
+    /// The time read last.
+    pub(super) fn now(&self) -> Duration {
+        self.now
     }
 
     pub(super) fn has_sessions(&self) -> bool {
@@ -125,7 +123,6 @@ impl Relay {
 
     /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
     pub(super) fn close(&mut self, address: SocketAddr) {
-        self.clock();
         let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
         let Some(place) = self.listeners.iter().position(is_it) else { return };
         let number = u32::try_from(place).ok();
@@ -137,14 +134,12 @@ impl Relay {
 
     /// Another configuration is in effect.
     pub(super) fn adopt(&mut self, plane: Arc<Plane>) {
-        self.clock();
         self.format = plane.access_log_format;
         self.with_core(|sessions, now, out| sessions.handle_plane(plane, now, out));
     }
 
     /// Looks which sessions are over.
     pub(super) fn timeout(&mut self) {
-        self.clock();
         let offload = self.offload;
         let steered = |session| offload.last_seen(session);
         self.with_core(|sessions, now, out| sessions.handle_timeout(now, steered, out));
@@ -152,12 +147,10 @@ impl Relay {
 
     /// The first lookup of a session's name has ended.
     pub(super) fn resolved(&mut self, session: SessionId) {
-        self.clock();
         self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
     }
 
     pub(super) fn end_all(&mut self, end: SessionEnd) {
-        self.clock();
         self.with_core(|sessions, now, out| sessions.handle_closed(None, end, now, out));
     }
 
@@ -275,14 +268,7 @@ impl Relay {
                 Ok(()) => self.sessions.handle_opened(session, self.now, output),
                 Err(error) => self.sessions.handle_open_failed(session, open_error(error), self.now, output),
             },
-            Command::Resolve { session, name } => {
-                let resolved = self.resolved.clone();
-                tokio::spawn(async move {
-                    drop(name.addresses().await);
-                    // The worker may be gone.
-                    let _gone = resolved.send(session);
-                });
-            }
+            Command::Resolve { session, name } => self.lookups.begin(session, name),
             Command::Send { session, datagram, ecn } => {
                 self.send_up(session, &[Message::new(None, None, ecn, &datagram, datagram.len())]);
             }

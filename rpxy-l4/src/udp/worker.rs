@@ -1,11 +1,23 @@
-//! Runs the sessions of one worker: receives in batches, does what the core commands, sends in batches.
+//! Runs the sessions of one worker on a thread of its own: receives in batches, does what the core commands, sends in
+//! batches.
+//!
+//! The thread waits in epoll_wait(2) itself. As a task among TCP's it would wait there through the runtime, which costs
+//! a second system call and a second wake-up for each datagram of a quiet flow.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+use std::{
+    io,
+    net::SocketAddr,
+    ops::{ControlFlow, Range},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
 };
+
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Plane, Shared,
@@ -15,9 +27,10 @@ use super::{
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
     net::{
-        poller::{Poller, Ready},
+        poller::{Alarm, Poller, Ready},
         udp::{Message, Received, Receiver, Runs},
     },
+    resolve::Name,
 };
 
 /// Buffers for datagrams of clients; each takes up to 64 of one client.
@@ -26,12 +39,10 @@ const RECEIVE: usize = 32;
 const ANSWERS: usize = 64;
 /// Buffers that one backend's answers may take at a time.
 const ANSWERS_OF_ONE: usize = 16;
-/// Looks at the sockets until the other tasks of the worker have their turn.
-const ROUNDS: usize = 8;
 /// How often it is looked which sessions are over. Lifetimes are seconds.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What the supervisor tells a worker's UDP side.
+/// What the supervisor tells a worker.
 #[derive(Debug)]
 pub enum Control {
     /// Receive on this socket, which is bound to this address.
@@ -40,65 +51,83 @@ pub enum Control {
     Close(SocketAddr, oneshot::Sender<()>),
     /// Another configuration is in effect.
     Plane(Arc<Plane>),
+    /// The first lookup of a session's name has ended.
+    Resolved(SessionId),
+    /// End every session, then the thread.
+    Stop,
 }
 
-/// Serves until the sender of `inbox` is dropped; then every session ends.
-pub async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, mut inbox: mpsc::UnboundedReceiver<Control>) {
-    let poller = match Poller::new() {
-        Ok(poller) => Arc::new(poller),
-        Err(error) => {
-            tracing::error!("UDP is not served by this worker: {error}");
-            return;
-        }
-    };
-    // Each session asks once at most.
-    let (resolved, mut resolutions) = mpsc::unbounded_channel();
-    let mut worker = Worker {
-        ready: Ready::new(),
-        received: Receiver::new(RECEIVE, false),
-        answers: Answers { buffers: Receiver::new(ANSWERS, true), filled: 0, of: Vec::with_capacity(ANSWERS) },
-        parts: Vec::with_capacity(RECEIVE),
-        relay: Relay::new(shared, plane, Arc::clone(&poller), resolved),
-    };
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        // In no fixed order: none of these may starve under load.
-        tokio::select! {
-            control = inbox.recv() => match control {
-                Some(control) => worker.obey(control),
-                None => break,
-            },
-            result = poller.ready() => match result {
-                Ok(()) => {
-                    if worker.contained_turn(&poller) == Turn::Unfinished {
-                        // The connections of this worker have their turn.
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!("UDP is no longer served by this worker: {error}");
-                    break;
-                }
-            },
-            Some(session) = resolutions.recv() => worker.relay.resolved(session),
-            _ = tick.tick(), if worker.relay.has_sessions() => worker.relay.timeout(),
+/// Sends a worker something to do. Unbounded: the supervisor sends a few messages per reload, a session one at most.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    outbox: Outbox<Control>,
+    alarm: Alarm,
+}
+
+impl Commands {
+    pub(super) fn send(&self, control: Control) {
+        // A worker that is gone has nothing left to do.
+        let _gone = self.outbox.send(control);
+        self.alarm.ring();
+    }
+}
+
+/// The supervisor's end of a worker. Dropping it ends the worker with all its sessions.
+#[derive(Debug)]
+pub struct Worker {
+    commands: Commands,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts a worker. Names are looked up on `runtime`.
+    pub fn start(index: usize, shared: Arc<Shared>, plane: Arc<Plane>, runtime: Handle) -> io::Result<Self> {
+        let poller = Arc::new(Poller::new()?);
+        let (outbox, inbox) = channel();
+        let commands = Commands { outbox, alarm: poller.alarm() };
+        let own = commands.clone();
+        let thread = std::thread::Builder::new().name(format!("udp-{index}")).spawn(move || {
+            let relay = Relay::new(shared, plane, Arc::clone(&poller), Lookups { runtime, answers: own });
+            Thread::new(relay).run(&poller, &inbox);
+        })?;
+        Ok(Self { commands, thread: Some(thread) })
+    }
+
+    /// Tells the worker something.
+    pub fn tell(&self, control: Control) {
+        self.commands.send(control);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tell(Control::Stop);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
         }
     }
-    worker.relay.end_all(SessionEnd::Drained);
 }
 
-/// How a look at the sockets ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// All of them were read empty.
-    Drained,
-    /// There may be more.
-    Unfinished,
+/// Where names are looked up, and where the answers go.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    runtime: Handle,
+    answers: Commands,
 }
 
-struct Worker {
-    ready: Ready,
+impl Lookups {
+    /// Has `name` looked up; [`Control::Resolved`] follows.
+    pub(super) fn begin(&self, session: SessionId, name: Arc<Name>) {
+        let answers = self.answers.clone();
+        self.runtime.spawn(async move {
+            drop(name.addresses().await);
+            answers.send(Control::Resolved(session));
+        });
+    }
+}
+
+/// Everything that lives on the worker's thread.
+struct Thread {
     received: Receiver,
     answers: Answers,
     /// Parts of the received buffers and the sessions that they go to.
@@ -119,7 +148,7 @@ struct Answers {
 struct Part {
     session: SessionId,
     buffer: usize,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
 }
 
 /// What a token of the poller stands for.
@@ -148,71 +177,95 @@ fn token(value: u64) -> Token {
     }
 }
 
-impl Worker {
-    fn obey(&mut self, control: Control) {
-        match control {
-            Control::Listen(address, socket) => {
-                if let Err(error) = self.relay.listen(address, socket) {
-                    tracing::error!("cannot receive on {address}: {error}");
-                }
-            }
-            Control::Close(address, closed) => {
-                self.relay.close(address);
-                drop(closed);
-            }
-            Control::Plane(plane) => self.relay.adopt(plane),
+impl Thread {
+    fn new(relay: Relay) -> Self {
+        Self {
+            received: Receiver::new(RECEIVE, false),
+            answers: Answers { buffers: Receiver::new(ANSWERS, true), filled: 0, of: Vec::with_capacity(ANSWERS) },
+            parts: Vec::with_capacity(RECEIVE),
+            relay,
         }
     }
 
-    /// A turn whose bugs end the sessions of this worker, and not its connections.
-    fn contained_turn(&mut self, poller: &Poller) -> Turn {
-        let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.turn(poller)));
-        turn.unwrap_or_else(|_panic| {
-            tracing::error!("a bug: the UDP sessions of this worker begin anew; the log has its place");
-            self.ready = Ready::new();
-            self.answers.of.clear();
-            self.answers.filled = 0;
-            self.parts.clear();
-            self.relay.begin_anew();
-            Turn::Unfinished
-        })
-    }
-
-    /// Reads what is there and sends it on.
-    fn turn(&mut self, poller: &Poller) -> Turn {
-        for _ in 0..ROUNDS {
-            if let Err(error) = poller.look(&mut self.ready) {
-                tracing::debug!("epoll_wait: {error}");
-                return Turn::Unfinished;
+    /// Serves until told to stop; then every session ends.
+    fn run(mut self, poller: &Poller, inbox: &Inbox<Control>) {
+        let mut ready = Ready::new();
+        let mut next_tick = Duration::ZERO;
+        loop {
+            let patience = self.relay.has_sessions().then(|| next_tick.saturating_sub(self.relay.now()));
+            if let Err(error) = poller.wait(&mut ready, patience) {
+                tracing::error!("UDP is no longer served by this worker: {error}");
+                break;
             }
             self.relay.clock();
-            let ready = std::mem::replace(&mut self.ready, Ready::none());
-            let mut empty = !ready.is_full();
-            for value in ready.tokens() {
-                empty &= match token(value) {
-                    Token::Listener(listener) => self.receive(listener),
-                    Token::Session(session) => self.answers_of(session),
-                };
-            }
-            self.ready = ready;
-            self.flush_answers();
-            if empty {
-                poller.drained();
-                return Turn::Drained;
+            match catch_unwind(AssertUnwindSafe(|| self.turn(&ready, inbox, &mut next_tick))) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(_panic) => self.begin_anew(),
             }
         }
-        Turn::Unfinished
+        self.relay.end_all(SessionEnd::Drained);
     }
 
-    /// One batch of a listening socket; true when nothing is left there.
-    fn receive(&mut self, listener: u32) -> bool {
-        let Some(socket) = self.relay.listener(listener).map(Listener::socket) else { return true };
+    fn turn(&mut self, ready: &Ready, inbox: &Inbox<Control>, next_tick: &mut Duration) -> ControlFlow<()> {
+        self.obey_all(inbox)?;
+        self.serve(ready);
+        if self.relay.now() >= *next_tick {
+            *next_tick = self.relay.now() + TICK;
+            self.relay.timeout();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn obey_all(&mut self, inbox: &Inbox<Control>) -> ControlFlow<()> {
+        loop {
+            match inbox.try_recv() {
+                Ok(Control::Listen(address, socket)) => {
+                    if let Err(error) = self.relay.listen(address, socket) {
+                        tracing::error!("cannot receive on {address}: {error}");
+                    }
+                }
+                Ok(Control::Close(address, closed)) => {
+                    self.relay.close(address);
+                    drop(closed);
+                }
+                Ok(Control::Plane(plane)) => self.relay.adopt(plane),
+                Ok(Control::Resolved(session)) => self.relay.resolved(session),
+                Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    /// A bug of the core ends the sessions of this worker, and nothing else.
+    fn begin_anew(&mut self) {
+        tracing::error!("a bug: the UDP sessions of this worker begin anew; the message before this one has its place");
+        self.answers.of.clear();
+        self.answers.filled = 0;
+        self.parts.clear();
+        self.relay.begin_anew();
+    }
+
+    /// Reads what is there and sends it on. What is left is told of again.
+    fn serve(&mut self, ready: &Ready) {
+        for value in ready.tokens() {
+            match token(value) {
+                Token::Listener(listener) => self.receive(listener),
+                Token::Session(session) => self.answers_of(session),
+            }
+        }
+        self.flush_answers();
+    }
+
+    /// One batch of a listening socket.
+    fn receive(&mut self, listener: u32) {
+        let Some(socket) = self.relay.listener(listener).map(Listener::socket) else { return };
         let filled = match self.received.receive(socket, 0, RECEIVE) {
             Ok(filled) => filled,
             Err(error) => {
                 // Nothing there, or something that only concerned a datagram sent before.
                 tracing::trace!("receive: {error}");
-                return true;
+                return;
             }
         };
         for buffer in 0..filled {
@@ -226,7 +279,6 @@ impl Worker {
             self.relay.datagrams(&flow, &got, |session, range| self.parts.push(Part { session, buffer, range }));
         }
         self.send_parts();
-        filled < RECEIVE
     }
 
     /// Sends the received parts on, those of one session together and in order.
@@ -234,13 +286,13 @@ impl Worker {
         let mut parts = std::mem::take(&mut self.parts);
         parts.sort_by_key(|part| part.session);
         for of_one in parts.chunk_by(|a, b| a.session == b.session) {
-            let (Some(first), segmentation) = (of_one.first(), true) else { continue };
+            let Some(first) = of_one.first() else { continue };
             let mut runs = Runs::new();
             for part in of_one {
                 let Some(got) = self.received.get(part.buffer) else { continue };
                 let bytes = got.bytes.get(part.range.clone()).unwrap_or_default();
                 let segment = got.segment.min(bytes.len().max(1));
-                runs.push(Message::new(None, None, got.ecn, bytes, segment), segmentation);
+                runs.push(Message::new(None, None, got.ecn, bytes, segment));
             }
             self.relay.send_up(first.session, runs.messages());
         }
@@ -248,21 +300,18 @@ impl Worker {
         self.parts = parts;
     }
 
-    /// One batch of a backend's answers; true when nothing is left there.
-    fn answers_of(&mut self, session: SessionId) -> bool {
+    /// One batch of a backend's answers.
+    fn answers_of(&mut self, session: SessionId) {
         if self.answers.buffers.buffers() - self.answers.filled < ANSWERS_OF_ONE {
             self.flush_answers();
         }
-        let Some(socket) = self.relay.upstream(session) else { return true };
+        let Some(socket) = self.relay.upstream(session) else { return };
         let first = self.answers.filled;
         let filled = match self.answers.buffers.receive(socket, first, ANSWERS_OF_ONE) {
             Ok(filled) => filled,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            Err(error) => {
-                self.relay.failed(session, &error);
-                // Datagrams may wait behind the error.
-                return false;
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // Datagrams that wait behind the error are told of again.
+            Err(error) => return self.relay.failed(session, &error),
         };
         for buffer in first..first + filled {
             let Some(got) = self.answers.buffers.get(buffer) else { continue };
@@ -271,16 +320,11 @@ impl Worker {
             }
         }
         self.answers.filled += filled;
-        filled < ANSWERS_OF_ONE
     }
 
     /// Sends all answers on, those of one listening socket in as few system calls as may be.
     fn flush_answers(&mut self) {
         let Answers { buffers, filled, of } = &mut self.answers;
-        if of.is_empty() {
-            *filled = 0;
-            return;
-        }
         // Stable, so that the answers to one client stay in order.
         of.sort_by_key(|(flow, _)| flow.listener);
         for of_one in of.chunk_by(|(a, _), (b, _)| a.listener == b.listener) {
@@ -288,7 +332,7 @@ impl Worker {
             let mut runs = Runs::new();
             for (flow, buffer) in of_one {
                 let Some(Received { bytes, segment, ecn, .. }) = buffers.get(*buffer) else { continue };
-                runs.push(Message::new(Some(flow.client), flow.local, ecn, bytes, segment), true);
+                runs.push(Message::new(Some(flow.client), flow.local, ecn, bytes, segment));
             }
             self.relay.send_down(first.listener, runs.messages());
         }

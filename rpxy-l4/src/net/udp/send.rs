@@ -8,6 +8,8 @@ use std::{
     ptr,
 };
 
+use rustix::net::{SendFlags, send, sendto};
+
 use super::{Local, address::Name, control::Control};
 
 /// Datagrams in one buffer at most (`UDP_MAX_SEGMENTS` of the kernels since 4.18).
@@ -47,6 +49,14 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
+    /// The bytes of a single datagram that needs no ancillary data.
+    fn plain(&self) -> Option<&[u8]> {
+        match self.parts.as_slice() {
+            [bytes] if self.count == 1 && self.ecn == 0 && self.from.is_none() => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// Whether the last datagram is as long as the others, so that more may follow.
     fn is_even(&self) -> bool {
         self.segment > 0 && self.bytes.is_multiple_of(self.segment)
@@ -83,9 +93,9 @@ impl<'a> Runs<'a> {
         Self(Vec::new())
     }
 
-    /// Adds datagrams behind those added before; `join` allows them into the last message if they fit there.
-    pub fn push(&mut self, mut message: Message<'a>, join: bool) {
-        let joined = join && self.0.last_mut().is_some_and(|last| last.join(&mut message));
+    /// Adds datagrams behind those added before, into the last message if they fit there.
+    pub fn push(&mut self, mut message: Message<'a>) {
+        let joined = self.0.last_mut().is_some_and(|last| last.join(&mut message));
         if !joined {
             self.0.push(message);
         }
@@ -147,6 +157,18 @@ impl Sender {
     pub fn send(&mut self, socket: &impl AsFd, v6: bool, messages: &[Message<'_>]) -> Sent {
         let mut result = Sent::default();
         let mut rest = messages;
+        if let [only] = messages
+            && let Some(bytes) = only.plain()
+        {
+            match send_plain(socket, only.to, bytes) {
+                Ok(_all) => result.datagrams = 1,
+                Err(error) => {
+                    result.refused = 1;
+                    result.error = Some(error);
+                }
+            }
+            rest = &[];
+        }
         while let Some((first, behind)) = rest.split_first() {
             match self.call(socket, v6, rest) {
                 Ok(sent) => {
@@ -216,6 +238,21 @@ impl Sender {
         // call; the kernel writes to `msg_len` of the headers alone.
         let sent = unsafe { libc::sendmmsg(socket.as_fd().as_raw_fd(), headers.as_mut_ptr(), count, flags) };
         usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
+    }
+}
+
+/// The shortest way for what is most frequent in quiet flows.
+fn send_plain(socket: &impl AsFd, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        let sent = match to {
+            Some(to) => sendto(socket, bytes, flags, &to),
+            None => send(socket, bytes, flags),
+        };
+        match sent {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
     }
 }
 

@@ -67,7 +67,7 @@ fn datagrams_keep_their_boundaries_whether_they_share_a_buffer_or_not() {
         let datagrams: Vec<Vec<u8>> = (0..).zip(lengths).map(|(i, len)| vec![i; *len]).collect();
         let mut runs = Runs::new();
         for datagram in &datagrams {
-            runs.push(Message::new(None, None, 0, datagram, datagram.len()), true);
+            runs.push(Message::new(None, None, 0, datagram, datagram.len()));
         }
         assert!(runs.messages().iter().all(|message| message.count <= MAX_SEGMENTS));
         if row == "equal" {
