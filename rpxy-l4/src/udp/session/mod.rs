@@ -34,6 +34,7 @@ use std::{
 
 pub use command::{Command, Notice, OpenError, Output, Started};
 use held::Budget;
+use place::Arrival;
 use slab::Slab;
 use state::{Session, Stage};
 
@@ -163,7 +164,7 @@ impl Sessions {
             loop {
                 let end = start.saturating_add(segment).min(bytes.len());
                 let datagram = bytes.get(start..end).unwrap_or_default();
-                if let Some(session) = self.place(flow, datagram, ecn, now, out) {
+                if let Some(session) = self.place(Arrival { flow, datagram, ecn, now }, out) {
                     out.forward(session, start..end);
                 }
                 start = end;

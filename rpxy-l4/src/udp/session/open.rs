@@ -6,6 +6,7 @@ use super::{
     Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started,
     held::{Held, OPENING},
     ids::Ids,
+    place::Arrival,
     state::{Opening, Reached, Session, Stage},
 };
 use crate::{
@@ -60,18 +61,11 @@ impl Sessions {
     }
 
     /// Begins a session with the backend that an earlier one of the same client had.
-    pub(super) fn start_known(
-        &mut self,
-        flow: &Flow,
-        backend: &Arc<Backend>,
-        ids: Ids,
-        first: (&[u8], u8),
-        now: Duration,
-        out: &mut Output,
-    ) {
+    pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Arc<Backend>, ids: Ids, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         let Some((route, target)) = self.find_target(backend) else {
             // The configuration has changed since.
-            self.orphan(flow, first.0, first.1, now, out);
+            self.orphan(arrival, out);
             return;
         };
         if !self.arrivals.allow(flow.client.ip(), now) {
@@ -84,7 +78,7 @@ impl Sessions {
         };
         self.affinity.followed();
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[first], None, out);
+        let mut opening = self.opening(route, &[(datagram, ecn)], None, out);
         opening.fixed = true;
         opening.target = busy.map(|busy| (target, busy));
         opening.candidates = vec![backend.address];

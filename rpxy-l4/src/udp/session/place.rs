@@ -8,6 +8,15 @@ use rpxy_l4_proto::wireguard::Message;
 use super::{Flow, Members, Output, SessionId, Sessions, ids::Ids, state::Stage};
 use crate::{metrics::DatagramDrop, route::Datagrams};
 
+/// One datagram of a client.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) datagram: &'a [u8],
+    pub(super) ecn: u8,
+    pub(super) now: Duration,
+}
+
 /// What a datagram looks like, as far as there are rules about it.
 enum Class {
     QuicLong,
@@ -17,21 +26,14 @@ enum Class {
 }
 
 impl Sessions {
-    /// The open session that `datagram` goes to. `None` when it was taken over (held, or about to be sent by a command)
+    /// The open session that a datagram goes to. `None` when it was taken over (held, or about to be sent by a command)
     /// or dropped.
-    pub(super) fn place(
-        &mut self,
-        flow: &Flow,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
-        match self.class(datagram) {
-            Class::QuicLong => self.quic_long(flow, datagram, ecn, now, out),
-            Class::QuicShort => self.quic_short(flow, datagram, ecn, now, out),
-            Class::WireGuard(message) => self.wireguard(flow, message, datagram, ecn, now, out),
-            Class::Any => self.any(flow, datagram, ecn, now, out),
+    pub(super) fn place(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        match self.class(arrival.datagram) {
+            Class::QuicLong => self.quic_long(arrival, out),
+            Class::QuicShort => self.quic_short(arrival, out),
+            Class::WireGuard(message) => self.wireguard(arrival, message, out),
+            Class::Any => self.any(arrival, out),
         }
     }
 
@@ -55,19 +57,13 @@ impl Sessions {
     }
 
     /// A datagram that tells nothing: it goes with what its flow has, or to the default target.
-    pub(super) fn any(
-        &mut self,
-        flow: &Flow,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    pub(super) fn any(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         if let Some(members) = self.flows.get(flow) {
             let carries_any = |id: &SessionId| self.carries(*id) == Some(Datagrams::Any);
             let session = if members.is_single() { None } else { members.all().find(carries_any) };
             let session = session.unwrap_or(members.latest);
-            return self.deliver(session, datagram, ecn, out);
+            return self.deliver(session, arrival, out);
         }
         let Some(route) = self.plane.routes.default().cloned() else {
             out.drop(DatagramDrop::NotRecognised, 1);
@@ -77,20 +73,14 @@ impl Sessions {
         None
     }
 
-    /// Gives `datagram` to a session: back to the caller where it can be sent on, otherwise it is held.
-    pub(super) fn deliver(
-        &mut self,
-        session: SessionId,
-        datagram: &[u8],
-        ecn: u8,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    /// Gives a datagram to a session: back to the caller where it can be sent on, otherwise it is held.
+    pub(super) fn deliver(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let budget = &mut self.budget;
         let state = self.slab.get_mut(super::place(session))?;
         match state.held() {
             None => Some(session),
             Some((held, limit)) => {
-                let given_up = held.push(datagram, ecn, limit, budget);
+                let given_up = held.push(arrival.datagram, arrival.ecn, limit, budget);
                 out.drop(DatagramDrop::Overflow, given_up);
                 None
             }
@@ -98,7 +88,8 @@ impl Sessions {
     }
 
     /// A connection or tunnel that is under way, of which nothing is known.
-    pub(super) fn orphan(&mut self, flow: &Flow, datagram: &[u8], ecn: u8, now: Duration, out: &mut Output) {
+    pub(super) fn orphan(&mut self, arrival: Arrival<'_>, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         match self.plane.routes.orphan().cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
             None => out.drop(DatagramDrop::Orphan, 1),

@@ -15,6 +15,7 @@ use super::{
     Flow, Output, SessionId, Sessions,
     held::{Held, UNDECIDED},
     ids::{Ids, QuicIds},
+    place::Arrival,
     state::{Session, Stage, Undecided},
 };
 use crate::{
@@ -34,45 +35,33 @@ struct Packet {
 }
 
 impl Sessions {
-    pub(super) fn quic_long(
-        &mut self,
-        flow: &Flow,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
-        let Some(header) = LongHeader::parse(datagram) else { return self.any(flow, datagram, ecn, now, out) };
-        if let Some(session) = self.owner_of_long(flow, &header) {
-            return self.more(session, datagram, ecn, now, out);
+    pub(super) fn quic_long(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let datagram = arrival.datagram;
+        let Some(header) = LongHeader::parse(datagram) else { return self.any(arrival, out) };
+        if let Some(session) = self.owner_of_long(arrival.flow, &header) {
+            return self.more(session, arrival, out);
         }
         let Some(packet) = packets(datagram).next() else {
-            return self.unreadable(flow, &header, datagram, ecn, now, out);
+            return self.unreadable(arrival, &header, out);
         };
         let packet = Packet { version: packet.version, typ: packet.typ, client: packet.scid, destination: packet.dcid };
         match packet.typ {
-            LongType::Initial | LongType::ZeroRtt => self.new_connection(flow, &packet, datagram, ecn, now, out),
-            LongType::Handshake | LongType::Retry => self.later_packet(flow, &packet, datagram, ecn, now, out),
+            LongType::Initial | LongType::ZeroRtt => self.new_connection(arrival, &packet, out),
+            LongType::Handshake | LongType::Retry => self.later_packet(arrival, &packet, out),
         }
     }
 
-    pub(super) fn quic_short(
-        &mut self,
-        flow: &Flow,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, now, .. } = arrival;
         if let Some(session) = self.owner_of_short(flow, datagram) {
-            return self.deliver(session, datagram, ecn, out);
+            return self.deliver(session, arrival, out);
         }
         if let Some((id, backend)) = self.affinity.find_short(datagram, now) {
             if let Some(session) = self.session_with(flow, &backend) {
-                return self.deliver(session, datagram, ecn, out);
+                return self.deliver(session, arrival, out);
             }
             let ids = Ids::Quic(Box::new(QuicIds::known(None, id)));
-            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            self.start_known(arrival, &backend, ids, out);
             return None;
         }
         // The server may have told the client another ID in secret.
@@ -82,27 +71,21 @@ impl Sessions {
         match youngest {
             Some(session) => {
                 self.learn_from_client(session, datagram, now);
-                self.deliver(session, datagram, ecn, out)
+                self.deliver(session, arrival, out)
             }
             None => {
-                self.orphan(flow, datagram, ecn, now, out);
+                self.orphan(arrival, out);
                 None
             }
         }
     }
 
     /// A further datagram of a connection that is known.
-    fn more(
-        &mut self,
-        session: SessionId,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn more(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { datagram, ecn, now, .. } = arrival;
         let (budget, slab) = (&mut self.budget, &mut self.slab);
         let state = slab.get_mut(super::place(session))?;
-        let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, datagram, ecn, out) };
+        let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = undecided.probe.advance(datagram);
         if outcome != Outcome::NotThis {
             let given_up = undecided.held.push(datagram, ecn, UNDECIDED, budget);
@@ -139,30 +122,23 @@ impl Sessions {
     }
 
     /// The first datagram of a connection, or one that only looks like it.
-    fn new_connection(
-        &mut self,
-        flow: &Flow,
-        packet: &Packet,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn new_connection(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         // The handshake goes on from another address.
         if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now) {
             let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
-            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            self.start_known(arrival, &backend, ids, out);
             return None;
         }
         if packet.typ == LongType::Initial && datagram.len() < MIN_INITIAL_DATAGRAM {
-            return self.any(flow, datagram, ecn, now, out);
+            return self.any(arrival, out);
         }
         let ids = Ids::Quic(Box::new(QuicIds::new(Some(packet.client), packet.destination)));
         let mut probe = InitialProbe::new(packet.version, packet.destination);
         let outcome = if datagram.len() < MIN_INITIAL_DATAGRAM { Outcome::NeedMore } else { probe.advance(datagram) };
         match outcome {
-            Outcome::NotThis => return self.any(flow, datagram, ecn, now, out),
-            Outcome::NeedMore => self.wait_for_hello(flow, ids, probe, datagram, ecn, now, out),
+            Outcome::NotThis => return self.any(arrival, out),
+            Outcome::NeedMore => self.wait_for_hello(arrival, ids, probe, out),
             Outcome::Match(hello) => match self.plane.routes.quic(&hello).cloned() {
                 Some(route) => {
                     let detail = self.detail(route.rule.as_ref(), &hello);
@@ -174,17 +150,8 @@ impl Sessions {
         None
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is known of a datagram, and its place")]
-    fn wait_for_hello(
-        &mut self,
-        flow: &Flow,
-        ids: Ids,
-        probe: InitialProbe,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) {
+    fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         while self.undecided_now >= super::MAX_UNDECIDED || !self.budget.has_room(datagram.len()) {
             let Some(oldest) = self.undecided.pop_front() else { break };
             if self.get(oldest).is_some_and(|state| matches!(state.stage, Stage::Undecided(_))) {
@@ -208,20 +175,13 @@ impl Sessions {
     }
 
     /// A packet that cannot be a connection's first, with IDs that this flow does not know.
-    fn later_packet(
-        &mut self,
-        flow: &Flow,
-        packet: &Packet,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn later_packet(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, now, .. } = arrival;
         if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now)
             && self.session_with(flow, &backend).is_none()
         {
             let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
-            self.start_known(flow, &backend, ids, (datagram, ecn), now, out);
+            self.start_known(arrival, &backend, ids, out);
             return None;
         }
         let may_own = |id: &SessionId| match self.get(*id).map(|state| &state.ids) {
@@ -231,27 +191,20 @@ impl Sessions {
         };
         let session = self.flows.get(flow).and_then(|members| members.all().find(may_own));
         match session {
-            Some(session) => self.deliver(session, datagram, ecn, out),
+            Some(session) => self.deliver(session, arrival, out),
             None => {
-                self.orphan(flow, datagram, ecn, now, out);
+                self.orphan(arrival, out);
                 None
             }
         }
     }
 
     /// A long header whose packet cannot be read: another version, or a broken one.
-    fn unreadable(
-        &mut self,
-        flow: &Flow,
-        header: &LongHeader<'_>,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn unreadable(&mut self, arrival: Arrival<'_>, header: &LongHeader<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         // Only servers send Version Negotiation packets (version 0).
         if header.version == 0 || Version::from_wire(header.version).is_some() || self.flows.contains_key(flow) {
-            return self.any(flow, datagram, ecn, now, out);
+            return self.any(arrival, out);
         }
         match self.plane.routes.unknown_version().cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),

@@ -7,36 +7,23 @@ use rpxy_l4_proto::wireguard::{self, Message, Reserved};
 use super::{
     Flow, Output, SessionId, Sessions, datagrams,
     ids::{Few, Ids},
+    place::Arrival,
 };
 use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
 
 impl Sessions {
-    pub(super) fn wireguard(
-        &mut self,
-        flow: &Flow,
-        message: Message,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    pub(super) fn wireguard(&mut self, arrival: Arrival<'_>, message: Message, out: &mut Output) -> Option<SessionId> {
         match message {
-            Message::Initiation { .. } => self.initiation(flow, datagram, ecn, now, out),
+            Message::Initiation { .. } => self.initiation(arrival, out),
             Message::Response { receiver, .. }
             | Message::CookieReply { receiver }
-            | Message::Transport { receiver } => self.addressed(flow, receiver, datagram, ecn, now, out),
+            | Message::Transport { receiver } => self.addressed(arrival, receiver, out),
         }
     }
 
     /// Every initiation is looked at, so that a socket that turns to another server is seen.
-    fn initiation(
-        &mut self,
-        flow: &Flow,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn initiation(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
         let Some(route) = self.plane.routes.wireguard(datagram).cloned() else {
             out.drop(DatagramDrop::Unmatched, 1);
             return None;
@@ -46,7 +33,7 @@ impl Sessions {
         };
         let session = self.flows.get(flow).and_then(|members| members.all().find(same_rule));
         if let Some(session) = session {
-            return self.deliver(session, datagram, ecn, out);
+            return self.deliver(session, arrival, out);
         }
         let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Few::default()) } else { Ids::None };
         self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
@@ -54,34 +41,27 @@ impl Sessions {
     }
 
     /// A message to an index that a server chose.
-    fn addressed(
-        &mut self,
-        flow: &Flow,
-        receiver: u32,
-        datagram: &[u8],
-        ecn: u8,
-        now: Duration,
-        out: &mut Output,
-    ) -> Option<SessionId> {
+    fn addressed(&mut self, arrival: Arrival<'_>, receiver: u32, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, now, .. } = arrival;
         if let Some(session) = self.owner_of_index(flow, receiver) {
-            return self.deliver(session, datagram, ecn, out);
+            return self.deliver(session, arrival, out);
         }
         if let Some(backend) = self.affinity.find(Key::Index(receiver), now) {
             if let Some(session) = self.session_with(flow, &backend) {
-                return self.deliver(session, datagram, ecn, out);
+                return self.deliver(session, arrival, out);
             }
             let mut indices = Few::default();
             indices.add(receiver);
-            self.start_known(flow, &backend, Ids::WireGuard(indices), (datagram, ecn), now, out);
+            self.start_known(arrival, &backend, Ids::WireGuard(indices), out);
             return None;
         }
         let session = self.flows.get(flow).and_then(|members| {
             self.latest_of(members, Datagrams::WireGuard).or_else(|| self.latest_of(members, Datagrams::Any))
         });
         if let Some(session) = session {
-            return self.deliver(session, datagram, ecn, out);
+            return self.deliver(session, arrival, out);
         }
-        self.orphan(flow, datagram, ecn, now, out);
+        self.orphan(arrival, out);
         None
     }
 
