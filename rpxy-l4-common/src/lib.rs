@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod datagram;
+pub mod map;
 #[cfg(any(test, feature = "properties"))]
 #[doc(hidden)]
 pub mod properties;

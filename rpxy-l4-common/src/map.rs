@@ -1,0 +1,158 @@
+//! Keys and values of the BPF maps that the daemon fills and the programs read.
+//!
+//! Every type is plain data with its layout proven: no padding, no `bool`, no enum, no `Option`. Addresses and ports are
+//! in network byte order, as they stand in packets; everything else is in the machine's. IPv4 addresses stand in the
+//! first four bytes of a field, the rest is zero: one map then serves both families.
+
+/// Names of the maps in the object.
+pub mod name {
+    /// Hash: [`super::FlowKey`] to [`super::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Hash: [`super::Socket`] to [`super::Listener`].
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Hash: an address of this machine (16 bytes) to 1; asked for listeners of the wildcard address.
+    pub const LOCAL: &str = "LOCAL";
+    /// Longest prefix match: banned source networks, [`super::Prefix`] to 1.
+    pub const BANNED: &str = "BANNED";
+    /// Hash: [`super::HopKey`] to [`super::Hop`].
+    pub const HOPS: &str = "HOPS";
+    /// Per-CPU array, indexed by [`crate::verdict::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+}
+
+/// A UDP socket address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Socket {
+    /// The address; IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// The port, big-endian.
+    pub port: [u8; 2],
+    /// 4 or 6.
+    pub family: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+/// A flow as its packets show it when they arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Sender.
+    pub source: Socket,
+    /// Receiver: this machine.
+    pub destination: Socket,
+}
+
+/// What happens to the packets of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Flow {
+    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), 0 for never. Written by the
+    /// programs, without a lock: only its rough size matters.
+    pub last_seen: u64,
+    /// Packets steered. Written by the programs (atomic addition).
+    pub packets: u64,
+    /// UDP payload bytes steered. Written by the programs (atomic addition).
+    pub bytes: u64,
+    /// New sender: this machine, as the other side knows it.
+    pub source: Socket,
+    /// New receiver.
+    pub destination: Socket,
+    /// Key of the next hop in `HOPS`.
+    pub hop: u32,
+    /// Interface that packets leave by.
+    pub interface: u32,
+    /// [`kind`]: which datagrams may be steered.
+    pub kind: u8,
+    /// Length of `cid`, 0 to 20; with 0 it is not compared.
+    pub cid_len: u8,
+    /// QUIC short headers are steered only when they carry this destination connection ID; others go to the daemon,
+    /// which learns them. Only on flows towards backends.
+    pub cid: [u8; 20],
+    /// Zero.
+    pub zero: [u8; 2],
+}
+
+/// Which datagrams of a flow may be steered. Bits of [`Flow::kind`].
+pub mod kind {
+    /// Only QUIC short headers: the first bit of the payload is clear. Long headers go to the daemon.
+    pub const NO_QUIC_LONG: u8 = 1;
+    /// No WireGuard handshake initiations, whatever their reserved bytes.
+    pub const NO_WIREGUARD_INITIATION: u8 = 2;
+    /// Only WireGuard transport messages (type 4).
+    pub const ONLY_WIREGUARD_TRANSPORT: u8 = 4;
+}
+
+/// What the daemon wants of datagrams to a socket of its own that belong to no flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Listener {
+    /// Bits of [`drop`]: classes that have no destination.
+    pub drop: u32,
+}
+
+/// Classes of datagrams without a destination. Bits of [`Listener::drop`].
+pub mod drop {
+    /// QUIC long headers of versions 1 and 2.
+    pub const QUIC_LONG: u32 = 1;
+    /// QUIC long headers of other versions.
+    pub const QUIC_OTHER_VERSION: u32 = 2;
+    /// QUIC Initials of versions 1 and 2 in datagrams under 1200 bytes (RFC 9000 section 14.1).
+    pub const QUIC_SMALL_INITIAL: u32 = 4;
+    /// WireGuard handshake initiations.
+    pub const WIREGUARD_INITIATION: u32 = 8;
+    /// Everything that is none of the above and may be none of the below.
+    pub const UNKNOWN: u32 = 16;
+    /// What may be a QUIC short header.
+    pub const QUIC_SHORT: u32 = 32;
+    /// WireGuard messages of types 2 to 4.
+    pub const WIREGUARD_OTHER: u32 = 64;
+}
+
+/// A source network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Prefix {
+    /// Leading bits that count (of all the fields below): 8 for the family, then those of the address.
+    pub bits: u32,
+    /// 4 or 6.
+    pub family: u8,
+    /// The address; IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// Zero; not part of the prefix.
+    pub zero: [u8; 3],
+}
+
+/// Key of `HOPS`, given out by the daemon.
+pub type HopKey = u32;
+
+/// Where packets go on the link: what XDP has to know, since it asks nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Hop {
+    /// Interface that packets leave by.
+    pub interface: u32,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Ethernet address of the neighbour.
+    pub destination: [u8; 6],
+    /// Ethernet address of the interface.
+    pub source: [u8; 6],
+}
+
+macro_rules! layout {
+    ($($typ:ty: $size:literal bytes, aligned to $align:literal;)+) => {
+        $(const _: () = assert!(size_of::<$typ>() == $size && align_of::<$typ>() == $align);)+
+    };
+}
+
+// The sums of the fields: no padding anywhere.
+layout! {
+    Socket: 20 bytes, aligned to 1;
+    FlowKey: 40 bytes, aligned to 1;
+    Flow: 96 bytes, aligned to 8;
+    Listener: 4 bytes, aligned to 4;
+    Prefix: 24 bytes, aligned to 4;
+    Hop: 20 bytes, aligned to 4;
+}
