@@ -274,7 +274,8 @@ impl Relay {
             }
             Command::Started(started) => self.started(*started),
             Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
-            Command::InstallFlow { session } => self.offload.install(session),
+            Command::InstallFlow { session, .. } => self.offload.install(session),
+            Command::UpdateFlow { .. } => {}
             Command::RevokeFlow { session } => self.offload.revoke(session),
             Command::Say(notice) => self.say(notice),
         }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, ops::Range, sync::Arc};
 
+use rpxy_l4_proto::quic::ConnectionId;
+
 use super::{Flow, SessionId};
 use crate::{
     log::Detail,
@@ -53,6 +55,15 @@ pub enum Command {
     InstallFlow {
         /// Which.
         session: SessionId,
+        /// The connection ID of the client's short headers. Others have to come to the daemon, which learns them.
+        cid: Option<ConnectionId>,
+    },
+    /// The client of a session that the kernel steers goes on with another connection ID.
+    UpdateFlow {
+        /// Which.
+        session: SessionId,
+        /// The new one.
+        cid: ConnectionId,
     },
     /// From now on all of its datagrams have to come to the daemon.
     RevokeFlow {

@@ -49,6 +49,8 @@ pub(super) struct QuicIds {
     pub(super) server: Few<ConnectionId>,
     /// What the client's short headers carry beside those, since the server has told it secretly.
     pub(super) used: Few<ConnectionId>,
+    /// The one that the client used last, as far as it is known; the kernel steers short headers with this one only.
+    pub(super) current: Option<ConnectionId>,
     /// Those that the affinity table holds for this session.
     pub(super) held: Vec<ConnectionId>,
     /// Length of the server's connection IDs in bytes, once it is known.
@@ -57,13 +59,14 @@ pub(super) struct QuicIds {
 
 impl QuicIds {
     pub(super) fn new(client: Option<ConnectionId>, first: ConnectionId) -> Self {
-        Self { client, first, server: Few::default(), used: Few::default(), held: Vec::new(), len: None }
+        Self { client, first, server: Few::default(), used: Few::default(), current: None, held: Vec::new(), len: None }
     }
 
     /// For a connection that goes on from another address, under an ID that its server is known by.
     pub(super) fn known(client: Option<ConnectionId>, id: ConnectionId) -> Self {
         let mut ids = Self::new(client, id);
         ids.server.add(id);
+        ids.current = Some(id);
         ids.len = Some(id.len());
         ids
     }

@@ -194,10 +194,10 @@ impl Sessions {
         state.bytes_down += bytes.len() as u64;
         let flow = state.flow;
         let first = !std::mem::replace(&mut state.answered, true);
+        self.learn_from_answers(session, bytes, segment, now, out);
         if first {
             self.first_answer(session, out);
         }
-        self.learn_from_answers(session, bytes, segment, now);
         Some(flow)
     }
 
@@ -239,8 +239,17 @@ impl Sessions {
         for session in ids {
             if !self.adopt(session) {
                 self.end(session, SessionEnd::Withdrawn, DatagramDrop::Unreachable, now, out);
-            } else if let Some(at) = self.get(session).and_then(Session::deadline) {
+                continue;
+            }
+            let Some(state) = self.get(session) else { continue };
+            if let Some(at) = state.deadline() {
                 self.deadlines.push(Reverse((at, session)));
+            }
+            if state.steered {
+                // Which datagrams may be steered depends on the rules.
+                let cid = state.ids.quic().and_then(|ids| ids.current);
+                out.commands.push_back(Command::RevokeFlow { session });
+                out.commands.push_back(Command::InstallFlow { session, cid });
             }
         }
     }
@@ -312,7 +321,8 @@ impl Sessions {
         let single = self.flows.get(&state.flow).is_some_and(Members::is_single);
         if single && let Some(state) = self.get_mut(session) {
             state.steered = true;
-            out.commands.push_back(Command::InstallFlow { session });
+            let cid = state.ids.quic().and_then(|ids| ids.current);
+            out.commands.push_back(Command::InstallFlow { session, cid });
         }
     }
 

@@ -12,7 +12,7 @@ use rpxy_l4_proto::{
 };
 
 use super::{
-    Flow, Output, SessionId, Sessions,
+    Command, Flow, Output, SessionId, Sessions,
     held::{Held, UNDECIDED},
     ids::{Ids, QuicIds},
     place::Arrival,
@@ -54,6 +54,7 @@ impl Sessions {
     pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, now, .. } = arrival;
         if let Some(session) = self.owner_of_short(flow, datagram) {
+            self.note_current(session, datagram, out);
             return self.deliver(session, arrival, out);
         }
         if let Some((id, backend)) = self.affinity.find_short(datagram, now) {
@@ -71,6 +72,7 @@ impl Sessions {
         match youngest {
             Some(session) => {
                 self.learn_from_client(session, datagram, now);
+                self.note_current(session, datagram, out);
                 self.deliver(session, arrival, out)
             }
             None => {
@@ -248,8 +250,28 @@ impl Sessions {
         }
     }
 
+    /// The client of a session goes on with an ID that is not its last one.
+    fn note_current(&mut self, session: SessionId, datagram: &[u8], out: &mut Output) {
+        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
+        match ids.of_short(datagram) {
+            Some(id) if ids.current != Some(id) => self.set_current(session, id, out),
+            Some(_) | None => {}
+        }
+    }
+
+    fn set_current(&mut self, session: SessionId, cid: ConnectionId, out: &mut Output) {
+        let Some(state) = self.get_mut(session) else { return };
+        let steered = state.steered;
+        if let Ids::Quic(ids) = &mut state.ids {
+            ids.current = Some(cid);
+            if steered {
+                out.commands.push_back(Command::UpdateFlow { session, cid });
+            }
+        }
+    }
+
     /// Long headers of the backend show the ID that it wants to be addressed by.
-    pub(super) fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+    pub(super) fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
         for packet in packets(datagram) {
             let id = packet.scid;
             let Some(ids) = self.quic_ids_mut(session) else { return };
@@ -265,6 +287,9 @@ impl Sessions {
             }
             // An ID of a Retry is replaced by the handshake's own; until then it leads here as well.
             let _held = self.hold(session, id, now);
+            if !id.is_empty() {
+                self.set_current(session, id, out);
+            }
         }
     }
 

@@ -74,12 +74,19 @@ impl Sessions {
     }
 
     /// Notes what the datagrams of a backend tell of how it wants to be addressed.
-    pub(super) fn learn_from_answers(&mut self, session: SessionId, bytes: &[u8], segment: usize, now: Duration) {
+    pub(super) fn learn_from_answers(
+        &mut self,
+        session: SessionId,
+        bytes: &[u8],
+        segment: usize,
+        now: Duration,
+        out: &mut Output,
+    ) {
         match self.get(session).map(|state| &state.ids) {
             Some(Ids::Quic(_)) => {
                 for (_, datagram) in datagrams(bytes, segment) {
                     if datagram.first().is_some_and(|first| first & 0x80 != 0) {
-                        self.learn_from_server(session, datagram, now);
+                        self.learn_from_server(session, datagram, now, out);
                     }
                 }
             }

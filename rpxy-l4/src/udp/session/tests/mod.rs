@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use rpxy_l4_proto::quic::ConnectionId;
+
 use super::*;
 use crate::{
     config,
@@ -46,6 +48,8 @@ struct Bench {
     log: Vec<String>,
     said: Vec<String>,
     installed: Vec<SessionId>,
+    /// What the kernel compares short headers with.
+    steered_ids: HashMap<SessionId, Option<ConnectionId>>,
     resolving: Vec<SessionId>,
     faults: HashMap<SocketAddr, Fault>,
     targets: Targets,
@@ -79,6 +83,7 @@ impl Bench {
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
+            steered_ids: HashMap::new(),
             resolving: Vec::new(),
             faults: HashMap::new(),
             targets,
@@ -176,9 +181,14 @@ impl Bench {
                     self.installed.retain(|installed| *installed != session);
                     self.log.push(format!("finish {} {address}", end.name()));
                 }
-                Command::InstallFlow { session } => {
+                Command::InstallFlow { session, cid } => {
                     assert!(!self.installed.contains(&session) && self.sockets.contains_key(&session));
                     self.installed.push(session);
+                    self.steered_ids.insert(session, cid);
+                }
+                Command::UpdateFlow { session, cid } => {
+                    assert!(self.installed.contains(&session), "updated without being installed");
+                    self.steered_ids.insert(session, Some(cid));
                 }
                 Command::RevokeFlow { session } => {
                     assert!(self.installed.contains(&session), "revoked without being installed");

@@ -196,3 +196,17 @@ fn a_connection_is_not_given_to_a_backend_that_does_not_know_it() {
     bench.client(flow(3), &first(b"client-b", b"destin-b", "a.test"));
     assert_eq!(bench.ports(), [2], "but new connections go there");
 }
+
+#[test]
+fn the_kernel_steers_the_ids_that_the_client_uses_now() {
+    let mut bench = Bench::new(&config());
+    let session = established(&mut bench);
+    let steered = |bench: &Bench| bench.steered_ids.get(&session).copied().flatten();
+    assert_eq!(steered(&bench), Some(packets::id(SERVER)));
+    bench.client(flow(1), &short(LATER));
+    assert_eq!(steered(&bench), Some(packets::id(LATER)), "it was learned before that");
+    bench.client(flow(1), &short(SERVER));
+    assert_eq!(steered(&bench), Some(packets::id(SERVER)));
+    bench.reload(&format!("udp_max_connections = 9\n{}", config()));
+    assert_eq!((bench.installed.len(), steered(&bench)), (1, Some(packets::id(SERVER))));
+}
