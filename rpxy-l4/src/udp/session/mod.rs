@@ -242,12 +242,12 @@ impl Sessions {
                 continue;
             }
             let Some(state) = self.get(session) else { continue };
+            let (steered, cid) = (state.steered, state.ids.quic().and_then(|ids| ids.current));
             if let Some(at) = state.deadline() {
                 self.deadlines.push(Reverse((at, session)));
             }
-            if state.steered {
+            if steered {
                 // Which datagrams may be steered depends on the rules.
-                let cid = state.ids.quic().and_then(|ids| ids.current);
                 out.commands.push_back(Command::RevokeFlow { session });
                 out.commands.push_back(Command::InstallFlow { session, cid });
             }
