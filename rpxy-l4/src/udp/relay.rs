@@ -26,16 +26,44 @@ use crate::{
     offload::{Off, Offload},
 };
 
+/// How many buffers to ask for at once. Asking for more than there is costs the kernel a vain look; what is left is told
+/// of again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Appetite {
+    /// Several came at once the last time.
+    burst: bool,
+    /// Times that one came alone.
+    quiet: u8,
+}
+
+impl Appetite {
+    /// One, now and then two to find out whether there is more, and `most` while there is.
+    pub(super) fn ask(self, most: usize) -> usize {
+        match (self.burst, self.quiet % 8) {
+            (true, _) => most,
+            (false, 0) => 2,
+            (false, _) => 1,
+        }
+    }
+
+    pub(super) fn got(&mut self, filled: usize) {
+        self.burst = filled > 1;
+        self.quiet = self.quiet.wrapping_add(1);
+    }
+}
+
 /// One listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     address: SocketAddr,
     socket: UdpSocket,
+    appetite: Appetite,
 }
 
 impl Listener {
-    pub(super) fn socket(&self) -> &UdpSocket {
-        &self.socket
+    /// Its socket, and how much to ask it for.
+    pub(super) fn source(&mut self) -> (&UdpSocket, &mut Appetite) {
+        (&self.socket, &mut self.appetite)
     }
 }
 
@@ -45,6 +73,7 @@ struct Upstream {
     generation: u32,
     socket: OwnedFd,
     v6: bool,
+    appetite: Appetite,
     format: AccessLogFormat,
     access: Option<Access>,
 }
@@ -64,7 +93,15 @@ pub(super) struct Relay {
     upstreams: Vec<Option<Upstream>>,
     sender: Sender,
     output: Output,
+    sent: Sums,
     now: Duration,
+}
+
+/// Datagrams and bytes sent on since the counters were told. Workers share those, and would fight for them.
+#[derive(Debug, Default)]
+struct Sums {
+    up: (u64, u64),
+    down: (u64, u64),
 }
 
 impl Relay {
@@ -83,6 +120,7 @@ impl Relay {
             upstreams: Vec::new(),
             sender: Sender::new(),
             output: Output::default(),
+            sent: Sums::default(),
         }
     }
 
@@ -100,12 +138,13 @@ impl Relay {
         !self.sessions.is_empty()
     }
 
-    pub(super) fn listener(&self, number: u32) -> Option<&Listener> {
-        self.listeners.get(usize::try_from(number).ok()?)?.as_ref()
+    pub(super) fn listener(&mut self, number: u32) -> Option<&mut Listener> {
+        self.listeners.get_mut(usize::try_from(number).ok()?)?.as_mut()
     }
 
-    pub(super) fn upstream(&self, session: SessionId) -> Option<&OwnedFd> {
-        self.open_upstream(session).map(|upstream| &upstream.socket)
+    /// A session's socket, and how much to ask it for.
+    pub(super) fn upstream(&mut self, session: SessionId) -> Option<(&OwnedFd, &mut Appetite)> {
+        open_upstream_mut(&mut self.upstreams, session).map(|upstream| (&upstream.socket, &mut upstream.appetite))
     }
 
     /// Receives on another socket from now on.
@@ -113,7 +152,7 @@ impl Relay {
         let place = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(place).unwrap_or(u32::MAX);
         self.poller.add(&socket, listener_token(number))?;
-        let listener = Some(Listener { address, socket });
+        let listener = Some(Listener { address, socket, appetite: Appetite::default() });
         match self.listeners.get_mut(place) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
@@ -214,7 +253,8 @@ impl Relay {
         }
         self.count_drop(DatagramDrop::NotSentUp, sent.refused);
         let bytes: usize = messages.iter().map(Message::bytes).sum();
-        self.shared.metrics.udp().sent_up(sent.datagrams as u64, if sent.refused == 0 { bytes as u64 } else { 0 });
+        self.sent.up.0 += sent.datagrams as u64;
+        self.sent.up.1 += if sent.refused == 0 { bytes as u64 } else { 0 };
     }
 
     fn try_send_up(&mut self, session: SessionId, messages: &[Message<'_>]) -> Sent {
@@ -236,7 +276,20 @@ impl Relay {
         }
         self.count_drop(DatagramDrop::NotSentDown, sent.refused);
         let bytes: usize = messages.iter().map(Message::bytes).sum();
-        self.shared.metrics.udp().sent_down(sent.datagrams as u64, bytes as u64);
+        self.sent.down.0 += sent.datagrams as u64;
+        self.sent.down.1 += bytes as u64;
+    }
+
+    /// Tells the counters what was sent.
+    pub(super) fn count_sent(&mut self) {
+        let Sums { up, down } = std::mem::take(&mut self.sent);
+        let counters = self.shared.metrics.udp();
+        if up.0 > 0 {
+            counters.sent_up(up.0, up.1);
+        }
+        if down.0 > 0 {
+            counters.sent_down(down.0, down.1);
+        }
     }
 
     pub(super) fn count_drop(&self, reason: DatagramDrop, count: usize) {
@@ -299,6 +352,7 @@ impl Relay {
                 generation: session.generation,
                 socket: socket.into(),
                 v6: address.is_ipv6(),
+                appetite: Appetite::default(),
                 format: self.format,
                 access: None,
             });

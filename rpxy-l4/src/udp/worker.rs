@@ -255,12 +255,13 @@ impl Thread {
             }
         }
         self.flush_answers();
+        self.relay.count_sent();
     }
 
     /// One batch of a listening socket.
     fn receive(&mut self, listener: u32) {
-        let Some(socket) = self.relay.listener(listener).map(Listener::socket) else { return };
-        let filled = match self.received.receive(socket, 0, RECEIVE) {
+        let Some((socket, appetite)) = self.relay.listener(listener).map(Listener::source) else { return };
+        let filled = match self.received.receive(socket, 0, appetite.ask(RECEIVE)) {
             Ok(filled) => filled,
             Err(error) => {
                 // Nothing there, or something that only concerned a datagram sent before.
@@ -268,6 +269,7 @@ impl Thread {
                 return;
             }
         };
+        appetite.got(filled);
         for buffer in 0..filled {
             let Some(got) = self.received.get(buffer) else { continue };
             let Some(client) = got.from.filter(|client| client.port() != 0) else {
@@ -305,14 +307,15 @@ impl Thread {
         if self.answers.buffers.buffers() - self.answers.filled < ANSWERS_OF_ONE {
             self.flush_answers();
         }
-        let Some(socket) = self.relay.upstream(session) else { return };
+        let Some((socket, appetite)) = self.relay.upstream(session) else { return };
         let first = self.answers.filled;
-        let filled = match self.answers.buffers.receive(socket, first, ANSWERS_OF_ONE) {
+        let filled = match self.answers.buffers.receive(socket, first, appetite.ask(ANSWERS_OF_ONE)) {
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // Datagrams that wait behind the error are told of again.
             Err(error) => return self.relay.failed(session, &error),
         };
+        appetite.got(filled);
         for buffer in first..first + filled {
             let Some(got) = self.answers.buffers.get(buffer) else { continue };
             if let Some(flow) = self.relay.answers(session, &got) {
