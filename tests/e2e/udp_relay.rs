@@ -11,6 +11,7 @@ use rpxy_l4_tests::{
         ecn::{EcnCodepoint, EcnSocket},
         udp::{self, UdpClient, UdpServer},
     },
+    processor,
     topology::{CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_V4, GATEWAY_V6, Topology, client_pool},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -113,6 +114,7 @@ fn datagrams_of_every_size_stay_whole() {
 #[test]
 fn a_burst_keeps_boundaries_and_order_both_ways() {
     let Some(net) = Topology::or_skip() else { return };
+    processor::keep_to_one();
     let server = UdpServer::echo(&net.backend, at(7000), "");
     let _daemon = Daemon::start(&net.gateway, &udp_to(at(7000), ""));
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
@@ -133,6 +135,7 @@ fn a_burst_keeps_boundaries_and_order_both_ways() {
 fn the_first_datagrams_of_a_flow_arrive_in_order() {
     const FLOWS: usize = 50;
     let Some(net) = Topology::or_skip() else { return };
+    processor::keep_to_one();
     let server = UdpServer::recorder(&net.backend, at(7000));
     let _daemon = Daemon::start(&net.gateway, &udp_to(at(7000), ""));
     for _ in 0..FLOWS {

@@ -13,6 +13,7 @@ pub mod nat;
 pub mod peers;
 pub mod privilege;
 pub mod process;
+pub mod processor;
 pub mod socket;
 pub mod topology;
 pub mod wait;

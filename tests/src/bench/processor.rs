@@ -9,6 +9,8 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
+use crate::processor;
+
 /// While it lives, what the calling thread starts shares one processor with the backend.
 #[derive(Debug)]
 pub struct OneProcessor {
@@ -20,9 +22,7 @@ impl OneProcessor {
     /// Begins it; `backend` has one thread.
     pub(super) fn enter(backend: Pid) -> anyhow::Result<Self> {
         let all = sched_getaffinity(None)?;
-        let first = (0..CpuSet::MAX_CPU).find(|number| all.is_set(*number)).context("no processor")?;
-        let mut one = CpuSet::new();
-        one.set(first);
+        let one = processor::first()?;
         // From here on a failure is undone through Drop.
         let entered = Self { backend, all };
         entered.keep_to(&one).context("sched_setaffinity")?;
