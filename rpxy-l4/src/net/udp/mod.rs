@@ -22,6 +22,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 /// kernel cuts it to `net.core.rmem_max` and `wmem_max` unless the daemon has CAP_NET_ADMIN.
 const LISTENER_BUFFER: usize = 4 << 20;
 
+/// Receive buffer asked for towards a backend, in bytes: room for what one QUIC server sends at once. Taken only as far
+/// as it is filled.
+const CONNECTED_BUFFER: usize = 1 << 20;
+
 /// The local address that a client has used, which replies have to leave from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Local {
@@ -57,6 +61,8 @@ pub fn connected(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     control::ask_for_ecn(&socket, address.is_ipv6())?;
     control::ask_for_gro(&socket);
+    // Without the privilege the default has to do; bursts of the backend are then lost sooner.
+    let _default = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, CONNECTED_BUFFER);
     socket.connect(&address.into())?;
     Ok(socket.into())
 }

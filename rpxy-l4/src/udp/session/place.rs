@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpxy_l4_common::datagram::DatagramClass;
+use rpxy_l4_common::datagram::{DatagramClass, QUIC_SHORT_MIN_LEN};
 use rpxy_l4_proto::wireguard::Message;
 
 use super::{Flow, Members, Output, SessionId, Sessions, ids::Ids, state::Stage};
@@ -21,6 +21,8 @@ pub(super) struct Arrival<'a> {
 enum Class {
     QuicLong,
     QuicShort,
+    /// A short header of a connection whose ends have agreed to leave the fixed bit to chance (RFC 9287), or anything.
+    MaybeQuicShort,
     WireGuard(Message),
     Any,
 }
@@ -31,7 +33,8 @@ impl Sessions {
     pub(super) fn place(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         match self.class(arrival.datagram) {
             Class::QuicLong => self.quic_long(arrival, out),
-            Class::QuicShort => self.quic_short(arrival, out),
+            Class::QuicShort => self.quic_short(arrival, true, out),
+            Class::MaybeQuicShort => self.quic_short(arrival, false, out),
             Class::WireGuard(message) => self.wireguard(arrival, message, out),
             Class::Any => self.any(arrival, out),
         }
@@ -52,7 +55,10 @@ impl Sessions {
             | DatagramClass::WireGuardResponse
             | DatagramClass::WireGuardCookie
             | DatagramClass::WireGuardTransport
-            | DatagramClass::Unknown => Class::Any,
+            | DatagramClass::Unknown => match datagram {
+                [0..0x80, ..] if datagram.len() >= QUIC_SHORT_MIN_LEN => Class::MaybeQuicShort,
+                _ => Class::Any,
+            },
         }
     }
 

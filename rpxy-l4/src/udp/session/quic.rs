@@ -51,7 +51,8 @@ impl Sessions {
         }
     }
 
-    pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+    /// A short header, or, unless `certain`, something else that looks like none of the protocols.
+    pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, certain: bool, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, now, .. } = arrival;
         if let Some(session) = self.owner_of_short(flow, datagram) {
             self.note_current(session, datagram, out);
@@ -65,20 +66,22 @@ impl Sessions {
             self.start_known(arrival, &backend, ids, out);
             return None;
         }
-        // The server may have told the client another ID in secret.
         let youngest = self.flows.get(flow).and_then(|members| {
-            self.latest_of(members, Datagrams::Quic).or_else(|| self.latest_of(members, Datagrams::Any))
+            let (quic, any) = (self.latest_of(members, Datagrams::Quic), self.latest_of(members, Datagrams::Any));
+            if certain { quic.or(any) } else { any.or(quic) }
         });
         match youngest {
             Some(session) => {
+                // The server may have told the client another ID in secret.
                 self.learn_from_client(session, datagram, now);
                 self.note_current(session, datagram, out);
                 self.deliver(session, arrival, out)
             }
-            None => {
+            None if certain => {
                 self.orphan(arrival, out);
                 None
             }
+            None => self.any(arrival, out),
         }
     }
 

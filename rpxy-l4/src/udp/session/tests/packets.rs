@@ -76,3 +76,10 @@ pub(super) fn wireguard(typ: u8, a: u32, b: u32, len: usize) -> Vec<u8> {
     message.resize(len, 0);
     message
 }
+
+/// A short header packet whose fixed bit is clear, as half of them are where both ends have agreed to it (RFC 9287).
+pub(super) fn greased(destination: &[u8]) -> Vec<u8> {
+    let mut packet = short(destination);
+    packet[0] &= !0x40;
+    packet
+}

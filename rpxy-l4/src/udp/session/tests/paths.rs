@@ -1,7 +1,7 @@
 //! Clients that come back from another address, by the IDs that their servers chose.
 
 use super::{
-    packets::{HANDSHAKE, SERVER_INITIAL, first, long, short},
+    packets::{HANDSHAKE, SERVER_INITIAL, first, greased, long, short},
     *,
 };
 
@@ -32,6 +32,7 @@ fn established(bench: &mut Bench) -> SessionId {
 fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
     for (row, datagram, expected) in [
         ("short header", short(SERVER), 1),
+        ("short header with a cleared fixed bit", greased(SERVER), 1),
         ("handshake", long(HANDSHAKE, SERVER, CLIENT), 1),
         ("Initial that goes on", first(CLIENT, SERVER, "b.test"), 1),
     ] {

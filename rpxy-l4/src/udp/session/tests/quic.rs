@@ -1,7 +1,7 @@
 //! QUIC: what is recognised, where it goes, what is told apart.
 
 use super::{
-    packets::{HANDSHAKE, RETRY, SERVER_INITIAL, ZERO_RTT, first, hello, initials, long, short},
+    packets::{HANDSHAKE, RETRY, SERVER_INITIAL, ZERO_RTT, first, greased, hello, initials, long, short},
     *,
 };
 
@@ -109,6 +109,8 @@ fn one_client_socket_may_have_connections_to_several_backends() {
         ("a repeats its first packet", first(A, DCID_A, "a.test"), 1),
         ("short header of a", short(SERVER_A), 1),
         ("short header of b", short(SERVER_B), 2),
+        ("of a, with a cleared fixed bit", greased(SERVER_A), 1),
+        ("of b, with a cleared fixed bit", greased(SERVER_B), 2),
         ("short header with an unknown ID: the youngest", short(b"nobody's"), 2),
     ] {
         bench.client(flow(1), &datagram);
