@@ -57,7 +57,9 @@ pub struct Tried(Vec<usize>);
 impl Tried {
     /// Marks `index` as tried.
     pub fn add(&mut self, index: usize) {
-        self.0.push(index);
+        if !self.0.contains(&index) {
+            self.0.push(index);
+        }
     }
 
     /// Whether none was.

@@ -1,8 +1,8 @@
 //! Which backend has chosen which connection ID or tunnel index, so that a client that comes back from another address
 //! finds the backend that knows it (NAT rebinding, migration, roaming).
 //!
-//! Shared by all workers: a changed port may hash to another worker's socket. Only first datagrams of a flow and newly
-//! seen IDs come here, the traffic of known flows does not. It errs towards not knowing: an ID in use is never given to
+//! Shared by all workers: a changed port may hash to another worker's socket. First datagrams of a flow, newly seen IDs
+//! and what no session owns by its ID come here, the traffic of identified sessions does not. It errs towards not knowing: an ID in use is never given to
 //! another backend, and what does not fit is not learned. A forged ID gains nothing, because what it reaches is a new
 //! upstream port of the same backend, which sees an ordinary change of path and validates it.
 
@@ -34,6 +34,8 @@ const OWNERS: usize = 4;
 const MOST_LENGTHS: u32 = 4;
 /// The shortest connection ID that is learned, in bytes: shorter ones would collide.
 const SHORTEST: usize = 4;
+/// How soon a full table is searched again for what has expired.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 /// How long an index is remembered: the session behind it ends 180 s after its handshake, whatever happens
 /// (REJECT_AFTER_TIME, WireGuard whitepaper section 6.1). The rest is for a slow clock.
 pub const INDEX_LIFETIME: Duration = Duration::from_secs(200);
@@ -48,7 +50,7 @@ pub enum Key {
 }
 
 /// A backend that sessions can be sent to again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Backend {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
@@ -58,17 +60,35 @@ pub struct Backend {
     pub address: SocketAddr,
 }
 
+/// Weight and role of a target may change with the configuration; it is the same backend.
+impl PartialEq for Backend {
+    fn eq(&self, other: &Self) -> bool {
+        let target = |backend: &Self| (backend.target.host.clone(), backend.target.port);
+        self.rule == other.rule && self.address == other.address && target(self) == target(other)
+    }
+}
+
+impl Eq for Backend {}
+
 /// The table. Times are the daemon's uptime.
 #[derive(Debug)]
 pub struct Affinity {
     hasher: RandomState,
-    shards: [Mutex<HashMap<Key, Vec<Entry>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     per_shard: usize,
     /// Bit n is set when an ID of n bytes was learned.
     lengths: AtomicU32,
     metrics: Arc<Metrics>,
     /// How long connection IDs outlive their session, in milliseconds.
     linger: AtomicU64,
+}
+
+/// A part of the table under one lock.
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Key, Vec<Entry>>,
+    /// When a full one was last searched for what has expired.
+    searched: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -109,16 +129,20 @@ impl Affinity {
     /// backend or the table is full: then there is nothing to release.
     #[must_use]
     pub fn hold(&self, key: Key, backend: &Arc<Backend>, now: Duration) -> bool {
-        if let Key::ConnectionId(id) = key
-            && (id.len() < SHORTEST || !self.admit_length(id.len()))
-        {
-            return false;
+        if let Key::ConnectionId(id) = key {
+            if id.len() < SHORTEST {
+                return false;
+            }
+            if !self.admit_length(id.len()) {
+                self.metrics.udp().affinity(AffinityEvent::Refused);
+                return false;
+            }
         }
         let held = self.with(key, |shard| {
             if !make_room(shard, key, self.per_shard, now) {
                 return false;
             }
-            let entries = shard.entry(key).or_default();
+            let entries = shard.entries.entry(key).or_default();
             entries.retain(|entry| entry.holds(now));
             match entries.first_mut() {
                 None => entries.push(Entry { backend: Arc::clone(backend), live: 1, until: now }),
@@ -135,18 +159,19 @@ impl Affinity {
         held
     }
 
-    /// A session that held `key` has ended.
-    pub fn release(&self, key: Key, backend: &Backend, now: Duration) {
-        let linger = Duration::from_millis(self.linger.load(Ordering::Relaxed));
+    /// A session no longer holds `key`: it has ended, and its client may come back, or (without `linger`) there is no
+    /// reason to expect that.
+    pub fn release(&self, key: Key, backend: &Backend, linger: bool, now: Duration) {
+        let linger = if linger { Duration::from_millis(self.linger.load(Ordering::Relaxed)) } else { Duration::ZERO };
         self.with(key, |shard| {
-            let Some(entries) = shard.get_mut(&key) else { return };
+            let Some(entries) = shard.entries.get_mut(&key) else { return };
             for entry in entries.iter_mut().filter(|entry| *entry.backend == *backend) {
                 entry.live = entry.live.saturating_sub(1);
-                entry.until = now.saturating_add(linger);
+                entry.until = entry.until.max(now.saturating_add(linger));
             }
             entries.retain(|entry| entry.holds(now));
             if entries.is_empty() {
-                shard.remove(&key);
+                shard.entries.remove(&key);
             }
         });
     }
@@ -159,7 +184,7 @@ impl Affinity {
             if !make_room(shard, key, self.per_shard, now) {
                 return true;
             }
-            let entries = shard.entry(key).or_default();
+            let entries = shard.entries.entry(key).or_default();
             entries.retain(|entry| entry.holds(now) && entry.backend != *backend);
             // The latest stands first.
             entries.truncate(OWNERS - 1);
@@ -175,7 +200,7 @@ impl Affinity {
     #[must_use]
     pub fn find(&self, key: Key, now: Duration) -> Option<Arc<Backend>> {
         self.with(key, |shard| {
-            let entry = shard.get(&key)?.iter().find(|entry| entry.holds(now))?;
+            let entry = shard.entries.get(&key)?.iter().find(|entry| entry.holds(now))?;
             Some(Arc::clone(&entry.backend))
         })
     }
@@ -198,7 +223,7 @@ impl Affinity {
     /// IDs that are remembered now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
     /// Whether nothing is remembered.
@@ -217,7 +242,7 @@ impl Affinity {
         self.lengths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
     }
 
-    fn with<T>(&self, key: Key, action: impl FnOnce(&mut HashMap<Key, Vec<Entry>>) -> T) -> T {
+    fn with<T>(&self, key: Key, action: impl FnOnce(&mut Shard) -> T) -> T {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         // The remainder is an index.
         let [first, ..] = &self.shards;
@@ -231,13 +256,18 @@ impl Entry {
     }
 }
 
-/// Whether `key` can be put into `shard`, after what has expired is gone.
-fn make_room(shard: &mut HashMap<Key, Vec<Entry>>, key: Key, most: usize, now: Duration) -> bool {
-    if shard.len() < most || shard.contains_key(&key) {
+/// Whether `key` can be put into `shard`, after what has expired is gone. Searching a full one costs much more than
+/// anything else here, so it is done once a second at most.
+fn make_room(shard: &mut Shard, key: Key, most: usize, now: Duration) -> bool {
+    if shard.entries.len() < most || shard.entries.contains_key(&key) {
         return true;
     }
-    shard.retain(|_, entries| entries.iter().any(|entry| entry.holds(now)));
-    shard.len() < most
+    if shard.searched.is_some_and(|searched| now < searched.saturating_add(SEARCH_AGAIN)) {
+        return false;
+    }
+    shard.searched = Some(now);
+    shard.entries.retain(|_, entries| entries.iter().any(|entry| entry.holds(now)));
+    shard.entries.len() < most
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -278,9 +308,9 @@ mod tests {
         let (one, key) = (backend(1), Key::ConnectionId(id(b"abcdefgh")));
         assert!(table.hold(key, &one, at(0)));
         assert!(table.hold(key, &one, at(100)), "a second session of the same connection");
-        table.release(key, &one, at(1000));
+        table.release(key, &one, true, at(1000));
         assert_eq!(table.find(key, at(9000)), Some(Arc::clone(&one)), "the other session still holds it");
-        table.release(key, &one, at(10_000));
+        table.release(key, &one, true, at(10_000));
         assert_eq!(table.find(key, at(10_299)), Some(one));
         assert_eq!(table.find(key, at(10_300)), None);
     }
@@ -292,7 +322,7 @@ mod tests {
         assert!(table.hold(key, &one, at(0)));
         assert!(!table.hold(key, &two, at(1)));
         assert_eq!(table.find(key, at(2)), Some(Arc::clone(&one)));
-        table.release(key, &one, at(3));
+        table.release(key, &one, true, at(3));
         assert!(table.hold(key, &two, at(4)), "nobody uses it any more");
         assert_eq!(table.find(key, at(5)), Some(two));
     }
@@ -354,7 +384,7 @@ mod tests {
         let first = (0..1000).find(|n| table.find(key(*n), at(0)).is_some()).unwrap();
         for n in 0..1000 {
             if table.find(key(n), at(0)).is_some() {
-                table.release(key(n), &backend(1), at(1));
+                table.release(key(n), &backend(1), true, at(1));
             }
         }
         assert!(table.find(key(first), at(300)).is_some());

@@ -80,7 +80,7 @@ pub struct SessionId {
 /// The sessions of one client socket.
 #[derive(Debug)]
 struct Members {
-    /// The youngest.
+    /// The one that a datagram was last known to be of, or the youngest.
     latest: SessionId,
     /// Those before it, in order; most client sockets have none.
     earlier: Vec<SessionId>,
@@ -101,6 +101,9 @@ pub struct Sessions {
     undecided_now: usize,
     /// Not known to have a client that receives, oldest first; lazily kept as well.
     unconfirmed: VecDeque<SessionId>,
+    /// Answered sessions of protocols that show nothing, which have been passed over once.
+    quiet: Vec<SessionId>,
+    quiet_again: Duration,
     budget: Budget,
     arrivals: Prefixes,
     generation: u32,
@@ -131,6 +134,8 @@ impl Sessions {
             undecided: VecDeque::new(),
             undecided_now: 0,
             unconfirmed: VecDeque::new(),
+            quiet: Vec::new(),
+            quiet_again: Duration::ZERO,
             budget: Budget::default(),
             arrivals: Prefixes::new(seed),
             generation: 0,
@@ -307,7 +312,6 @@ impl Sessions {
         let Some(state) = self.get_mut(session) else { return };
         state.last_seen = now;
         state.bytes_up += len as u64;
-        state.confirmed |= state.answered;
         if !state.answered && now >= state.born.saturating_add(NOT_REFUSED) {
             self.target_is_up(session, out);
         }
@@ -351,14 +355,24 @@ impl Sessions {
             }
             None => drop(self.flows.insert(flow, Members { latest: session, earlier: Vec::new() })),
         }
-        if let Some(at) = deadline {
-            self.deadlines.push(Reverse((at, session)));
-        }
+        self.expect(deadline, session);
         if undecided {
             self.undecided_now += 1;
             self.undecided.push_back(session);
         }
         session
+    }
+
+    /// Has a session looked at. Entries of sessions that are over go when they are the majority.
+    fn expect(&mut self, at: Option<Duration>, session: SessionId) {
+        let Some(at) = at else { return };
+        if self.deadlines.len() > 4 * self.slab.len() + 64 {
+            self.deadlines.clear();
+            let all =
+                self.slab.iter().filter_map(|(index, state)| Some((state.deadline()?, id(index, state.generation))));
+            self.deadlines.extend(all.map(Reverse));
+        }
+        self.deadlines.push(Reverse((at, session)));
     }
 
     /// One client socket must not make its own datagrams ever more expensive.

@@ -13,12 +13,17 @@ use crate::{
     limit::Permit,
     log::Detail,
     metrics::{DatagramDrop, SessionEnd},
-    route::{Busy, Tried, UdpRoute},
+    route::{Busy, Datagrams, Tried, UdpRoute},
     udp::affinity::Backend,
 };
 
+/// How long a session must have been quiet to make room for a new one.
+const QUIET: Duration = Duration::from_secs(5);
+/// How soon the quiet ones are looked through again.
+const QUIET_AGAIN: Duration = Duration::from_millis(10);
+
 /// Datagrams with their ECN bits.
-type Datagrams<'a> = &'a [(&'a [u8], u8)];
+type First<'a> = &'a [(&'a [u8], u8)];
 
 impl Session {
     pub(super) fn new(flow: Flow, ids: Ids, stage: Stage, now: Duration) -> Self {
@@ -47,7 +52,7 @@ impl Sessions {
         flow: &Flow,
         route: Arc<UdpRoute>,
         ids: Ids,
-        first: Datagrams<'_>,
+        first: First<'_>,
         detail: Option<Box<Detail>>,
         now: Duration,
         out: &mut Output,
@@ -104,9 +109,8 @@ impl Sessions {
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
         state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, backend: None, tried, detail });
-        if let Some(at) = state.deadline() {
-            self.deadlines.push(std::cmp::Reverse((at, session)));
-        }
+        let deadline = state.deadline();
+        self.expect(deadline, session);
         out.commands.push_back(Command::Started(Box::new(started)));
         for (datagram, ecn) in datagrams {
             out.commands.push_back(Command::Send { session, datagram, ecn });
@@ -248,6 +252,12 @@ impl Sessions {
             *index = found;
         }
         *route = Arc::clone(new);
+        // Their places in the group may be others now.
+        match &mut state.stage {
+            Stage::Undecided(_) => {}
+            Stage::Opening(opening) => opening.tried = Tried::default(),
+            Stage::Open(reached) => reached.tried = None,
+        }
         true
     }
 
@@ -259,7 +269,7 @@ impl Sessions {
     fn opening(
         &mut self,
         route: Arc<UdpRoute>,
-        first: Datagrams<'_>,
+        first: First<'_>,
         detail: Option<Box<Detail>>,
         out: &mut Output,
     ) -> Opening {
@@ -356,20 +366,48 @@ impl Sessions {
 
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
-        while self.active.is_wanted() && self.evict(now, out) {
+        while self.active.is_wanted() {
+            if self.active.count() < self.plane.settings.max_connections.get() || !self.evict(now, out) {
+                // There is room by now, or whoever asked has to ask again.
+                self.active.give();
+                return;
+            }
             self.active.give();
         }
     }
 
-    /// Ends the oldest session whose client has never shown that it receives.
+    /// Ends a session that is worth less than a new one: the oldest whose client has never shown that it receives, or,
+    /// since most protocols show nothing, the one that has been quiet for the longest.
     fn evict(&mut self, now: Duration, out: &mut Output) -> bool {
         while let Some(oldest) = self.unconfirmed.pop_front() {
-            if self.get(oldest).is_some_and(|state| !state.confirmed) {
-                self.end(oldest, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
-                return true;
+            let Some(state) = self.get(oldest).filter(|state| !state.confirmed) else { continue };
+            if self.carries(oldest) == Some(Datagrams::Any) && state.answered {
+                self.quiet.push(oldest);
+                continue;
             }
+            self.end(oldest, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
+            return true;
         }
-        false
+        self.evict_quiet(now, out)
+    }
+
+    /// Of those whose protocol shows nothing. To find it costs a look at each, so that is not done for every datagram.
+    fn evict_quiet(&mut self, now: Duration, out: &mut Output) -> bool {
+        if now < self.quiet_again {
+            return false;
+        }
+        self.quiet_again = now.saturating_add(QUIET_AGAIN);
+        let slab = &self.slab;
+        let seen = |id: &SessionId| {
+            let state = slab.get(super::place(*id)).filter(|state| state.generation == id.generation)?;
+            Some(state.last_seen)
+        };
+        self.quiet.retain(|id| seen(id).is_some());
+        let quiet = |id: &SessionId| seen(id).filter(|seen| seen.saturating_add(QUIET) <= now);
+        let longest = self.quiet.iter().filter_map(|id| Some((quiet(id)?, *id))).min();
+        let Some((_, session)) = longest else { return false };
+        self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
+        true
     }
 
     /// Entries of sessions that are over or confirmed go when they are the majority.

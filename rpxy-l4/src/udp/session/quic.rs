@@ -12,7 +12,7 @@ use rpxy_l4_proto::{
 };
 
 use super::{
-    Command, Flow, Output, SessionId, Sessions,
+    Command, Flow, Members, Output, SessionId, Sessions,
     held::{Held, UNDECIDED},
     ids::{Ids, QuicIds},
     place::Arrival,
@@ -32,6 +32,7 @@ struct Packet {
     typ: LongType,
     client: ConnectionId,
     destination: ConnectionId,
+    has_token: bool,
 }
 
 impl Sessions {
@@ -39,12 +40,19 @@ impl Sessions {
         let datagram = arrival.datagram;
         let Some(header) = LongHeader::parse(datagram) else { return self.any(arrival, out) };
         if let Some(session) = self.owner_of_long(arrival.flow, &header) {
+            self.identified(session, header.dcid);
             return self.more(session, arrival, out);
         }
         let Some(packet) = packets(datagram).next() else {
             return self.unreadable(arrival, &header, out);
         };
-        let packet = Packet { version: packet.version, typ: packet.typ, client: packet.scid, destination: packet.dcid };
+        let packet = Packet {
+            version: packet.version,
+            typ: packet.typ,
+            client: packet.scid,
+            destination: packet.dcid,
+            has_token: !packet.token.is_empty(),
+        };
         match packet.typ {
             LongType::Initial | LongType::ZeroRtt => self.new_connection(arrival, &packet, out),
             LongType::Handshake | LongType::Retry => self.later_packet(arrival, &packet, out),
@@ -55,6 +63,7 @@ impl Sessions {
     pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, certain: bool, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, now, .. } = arrival;
         if let Some(session) = self.owner_of_short(flow, datagram) {
+            self.prefer(session);
             self.note_current(session, datagram, out);
             return self.deliver(session, arrival, out);
         }
@@ -129,18 +138,29 @@ impl Sessions {
     /// The first datagram of a connection, or one that only looks like it.
     fn new_connection(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, ecn, now } = arrival;
-        // The handshake goes on from another address.
-        if let Some(backend) = self.affinity.find(Key::ConnectionId(packet.destination), now) {
+        let ids = Ids::Quic(Box::new(QuicIds::new(Some(packet.client), packet.destination)));
+        let mut probe = InitialProbe::new(packet.version, packet.destination);
+        let small = datagram.len() < MIN_INITIAL_DATAGRAM;
+        let outcome = if small { Outcome::NeedMore } else { probe.advance(datagram) };
+        // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
+        // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
+        // must lead to the same rule.
+        let backend = self.affinity.find(Key::ConnectionId(packet.destination), now);
+        let goes_on = backend.filter(|backend| match &outcome {
+            Outcome::NotThis => true,
+            Outcome::NeedMore => small || packet.typ != LongType::Initial,
+            Outcome::Match(hello) => {
+                packet.has_token && self.plane.routes.quic(hello).is_some_and(|route| route.rule == backend.rule)
+            }
+        });
+        if let Some(backend) = goes_on {
             let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
             self.start_known(arrival, &backend, ids, out);
             return None;
         }
-        if packet.typ == LongType::Initial && datagram.len() < MIN_INITIAL_DATAGRAM {
+        if packet.typ == LongType::Initial && small {
             return self.any(arrival, out);
         }
-        let ids = Ids::Quic(Box::new(QuicIds::new(Some(packet.client), packet.destination)));
-        let mut probe = InitialProbe::new(packet.version, packet.destination);
-        let outcome = if datagram.len() < MIN_INITIAL_DATAGRAM { Outcome::NeedMore } else { probe.advance(datagram) };
         match outcome {
             Outcome::NotThis => return self.any(arrival, out),
             Outcome::NeedMore => self.wait_for_hello(arrival, ids, probe, out),
@@ -208,7 +228,11 @@ impl Sessions {
     fn unreadable(&mut self, arrival: Arrival<'_>, header: &LongHeader<'_>, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, ecn, now } = arrival;
         // Only servers send Version Negotiation packets (version 0).
-        if header.version == 0 || Version::from_wire(header.version).is_some() || self.flows.contains_key(flow) {
+        // A first datagram of any version is large (RFC 9000 section 14.1, RFC 9369 section 3); other protocols begin like
+        // that, too.
+        let small = datagram.len() < MIN_INITIAL_DATAGRAM;
+        let known = Version::from_wire(header.version).is_some() || self.flows.contains_key(flow);
+        if header.version == 0 || known || small {
             return self.any(arrival, out);
         }
         match self.plane.routes.unknown_version().cloned() {
@@ -231,18 +255,25 @@ impl Sessions {
         let owns = |id: &SessionId| {
             self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_short(datagram))
         };
-        // A server without connection IDs: its clients cannot have several connections on one socket.
-        let nameless = |id: &SessionId| {
-            members.is_single()
-                && self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.len == Some(0))
-        };
-        members.all().find(|id| owns(id) || nameless(id))
+        if let Some(owner) = members.all().find(owns) {
+            return Some(owner);
+        }
+        // A server without connection IDs: its clients cannot have several connections on one socket. One that has just
+        // been made up beside it does not count.
+        let known = |id: &SessionId| self.get(*id).is_some_and(|state| members.is_single() || state.confirmed);
+        let mut known = members.all().filter(known);
+        let only = known.next().filter(|_| known.next().is_none())?;
+        self.get(only)?.ids.quic().is_some_and(|ids| ids.len == Some(0)).then_some(only)
     }
 
     /// A short header of a session under way may carry an ID that the server gave the client in secret.
     fn learn_from_client(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
         let Some(state) = self.get(session) else { return };
         let Some(id) = state.ids.quic().and_then(|ids| ids.of_short(datagram)) else { return };
+        // Of several connections, it could be any one's.
+        if !self.flows.get(&state.flow).is_some_and(Members::is_single) {
+            return;
+        }
         // Before an answer nothing proves that the server knows of this connection.
         if !state.answered || !state.is_open() || !self.hold(session, id, now) {
             return;
@@ -250,6 +281,31 @@ impl Sessions {
         let displaced = self.quic_ids_mut(session).and_then(|ids| ids.used.add(id));
         if let Some(displaced) = displaced {
             self.let_go(session, displaced, now);
+        }
+    }
+
+    /// A long header told whose it is. The server's own ID in it shows that the client receives.
+    fn identified(&mut self, session: SessionId, destination: &[u8]) {
+        if let Some(state) = self.get_mut(session)
+            && let Ids::Quic(ids) = &state.ids
+            && ids.server.iter().any(|id| id.as_bytes() == destination)
+        {
+            state.confirmed = true;
+            self.prefer(session);
+        }
+    }
+
+    /// A datagram was identified as this session's: what cannot be told goes to it from now on.
+    pub(super) fn prefer(&mut self, session: SessionId) {
+        let Some(state) = self.get_mut(session) else { return };
+        state.confirmed |= state.answered;
+        let flow = state.flow;
+        if let Some(members) = self.flows.get_mut(&flow)
+            && members.latest != session
+        {
+            members.earlier.retain(|earlier| *earlier != session);
+            let before = std::mem::replace(&mut members.latest, session);
+            members.earlier.push(before);
         }
     }
 
@@ -319,11 +375,12 @@ impl Sessions {
         let Some(ids) = self.quic_ids_mut(session) else { return };
         if let Some(at) = ids.held.iter().position(|held| *held == id) {
             ids.held.swap_remove(at);
-            self.affinity.release(Key::ConnectionId(id), &backend, now);
+            // Whatever a client makes up must not stay longer than its session uses it.
+            self.affinity.release(Key::ConnectionId(id), &backend, false, now);
         }
     }
 
-    /// A session's IDs outlive it for a while.
+    /// A session's IDs outlive it for a while, unless its client may never have been there.
     pub(super) fn release_ids(&self, state: &Session, now: Duration) {
         let (Some(ids), Some(backend)) =
             (state.ids.quic(), state.reached().and_then(|reached| reached.backend.as_ref()))
@@ -331,7 +388,7 @@ impl Sessions {
             return;
         };
         for id in &ids.held {
-            self.affinity.release(Key::ConnectionId(*id), backend, now);
+            self.affinity.release(Key::ConnectionId(*id), backend, state.confirmed, now);
         }
     }
 

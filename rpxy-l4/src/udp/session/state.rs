@@ -30,7 +30,7 @@ pub(super) struct Session {
     pub(super) bytes_down: u64,
     /// The backend has answered.
     pub(super) answered: bool,
-    /// The client has sent something after an answer, so that its address is not forged.
+    /// The client has sent an ID that only its server can have told it, so that its address is not forged.
     pub(super) confirmed: bool,
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,

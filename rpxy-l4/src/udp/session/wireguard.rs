@@ -44,6 +44,7 @@ impl Sessions {
     fn addressed(&mut self, arrival: Arrival<'_>, receiver: u32, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, now, .. } = arrival;
         if let Some(session) = self.owner_of_index(flow, receiver) {
+            self.prefer(session);
             return self.deliver(session, arrival, out);
         }
         if let Some(backend) = self.affinity.find(Key::Index(receiver), now) {

@@ -49,6 +49,11 @@ fn initial(keys: &InitialKeys, client: &[u8], server: &[u8], number: u64, mut pa
     packet
 }
 
+/// A client's later Initial, with an acknowledgement: to the ID that the server chose, under the keys of the first one.
+pub(super) fn later_initial(client: &[u8], server: &[u8], first: &[u8]) -> Vec<u8> {
+    initial(&InitialKeys::client(Version::V1, &id(first)), client, server, 7, vec![2, 0, 0, 0, 0])
+}
+
 /// One datagram with a whole hello.
 pub(super) fn first(client: &[u8], server: &[u8], name: &str) -> Vec<u8> {
     initials(client, server, &hello(name, "h3", 300), 2000).remove(0)

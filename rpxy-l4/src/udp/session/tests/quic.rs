@@ -176,6 +176,20 @@ fn one_client_socket_cannot_have_any_number_of_connections() {
 }
 
 #[test]
+fn repeating_a_forged_first_datagram_does_not_show_that_the_client_receives() {
+    let mut bench = Bench::new(&format!("udp_max_connections = 2\n{}", config()));
+    for (n, id) in [(1, b"forged-1"), (2, b"forged-2")] {
+        bench.client(flow(n), &first(id, id, "a.test"));
+        let session = bench.last().unwrap().0;
+        bench.answer(session, &long(SERVER_INITIAL, id, SERVER_A));
+        bench.client(flow(n), &first(id, id, "a.test"));
+    }
+    bench.client(flow(3), &first(A, DCID_A, "b.test"));
+    assert_eq!(bench.last().unwrap().1, 2, "a real client is served");
+    assert_eq!(bench.drops(DatagramDrop::TooMany), 0);
+}
+
+#[test]
 fn contradicting_hellos_reach_nobody() {
     let mut bench = Bench::new(&config());
     let one = initials(A, DCID_A, &hello("a.test", "h3", 2000), 1000);

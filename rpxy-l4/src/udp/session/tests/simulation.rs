@@ -263,7 +263,7 @@ impl World {
             if let Some(client) = self.clients.iter().find(|client| is_of(&datagram[..], client)) {
                 let port = address.port();
                 // What is under way and unknown goes with the connection that its address has, as does what follows.
-                let shared = self.bench.sessions.flow(*session).is_none_or(|flow| self.users[flow].len() > 1);
+                let shared = self.users.values().any(|users| users.len() > 1 && users.contains(&client.number));
                 match client.speech {
                     Speech::Quic(_) if shared && datagram[0] & 0xb0 != 0x80 => {}
                     Speech::Quic(expected) => assert_eq!(port, expected, "{client:?}"),
@@ -283,6 +283,7 @@ impl World {
         self.judged = self.bench.sent.len();
         assert!(self.bench.sockets.len() <= MOST, "{}", self.bench.sockets.len());
         assert!(usize::try_from(self.bench.active.count()).unwrap() <= MOST);
+        assert!(self.bench.sessions.deadlines.len() <= 4 * self.bench.sessions.len() + 66);
         assert!(self.bench.sessions.held_bytes() <= 8 * MAX_UNDECIDED * 1300);
         let alone = |session: &SessionId| {
             let flow = self.bench.sessions.flow(*session).unwrap();

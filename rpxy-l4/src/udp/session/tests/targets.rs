@@ -84,7 +84,7 @@ fn a_lifetime_of_nought_is_for_ever() {
 }
 
 #[test]
-fn a_full_table_prefers_clients_that_receive() {
+fn a_full_table_gives_up_who_shows_least() {
     let mut bench = Bench::new(&format!("{TOP}udp_max_connections = 3\n{ONE}"));
     for n in 1..=3 {
         bench.client(flow(n), b"x");
@@ -96,13 +96,37 @@ fn a_full_table_prefers_clients_that_receive() {
     }
     bench.client(flow(4), b"x");
     assert_eq!(bench.log.last().unwrap(), "start udp 192.0.0.4:1004 198.51.100.1:1");
-    assert!(bench.log.contains(&"finish evicted 198.51.100.1:1".to_owned()));
+    assert!(bench.log.contains(&"finish evicted 198.51.100.1:1".to_owned()), "one that was never answered");
     let from = bench.answer(bench.last().unwrap().0, b"y").unwrap();
     bench.client(from, b"x");
     bench.client(flow(5), b"x");
-    assert_eq!(bench.drops(DatagramDrop::TooMany), 1, "now all have shown that they receive");
+    assert_eq!(bench.drops(DatagramDrop::TooMany), 1, "now all are in use");
     assert_eq!(bench.active.count(), 3);
     assert!(bench.said.iter().all(|said| said.contains("TooMany { max: 3 }")) && bench.said.len() == 2);
+    // One goes on, two are quiet; of them the one that has been so for longer.
+    bench.now += seconds(3);
+    bench.client(flow(1), b"x");
+    bench.now += seconds(3);
+    bench.client(flow(5), b"x");
+    assert_eq!(bench.log.last().unwrap(), "start udp 192.0.0.5:1005 198.51.100.1:1");
+    bench.client(flow(1), b"x");
+    bench.client(flow(4), b"x");
+    assert_eq!(bench.sessions.flows.len(), 3);
+    assert!(!bench.sessions.flows.contains_key(&flow(2)), "the one that was quiet for longest");
+}
+
+#[test]
+fn room_is_made_for_another_worker_only_while_there_is_none() {
+    let mut bench = Bench::new(&format!("{TOP}udp_max_connections = 2\n{ONE}"));
+    bench.client(flow(1), b"x");
+    bench.active.want();
+    bench.wait(seconds(0));
+    assert_eq!(bench.sockets.len(), 1, "there is room");
+    assert!(!bench.active.is_wanted());
+    bench.client(flow(2), b"x");
+    bench.active.want();
+    bench.wait(seconds(0));
+    assert_eq!(bench.sockets.len(), 1, "the table was full");
 }
 
 #[test]
