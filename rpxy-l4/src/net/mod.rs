@@ -157,7 +157,7 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC)
     )
 }
 

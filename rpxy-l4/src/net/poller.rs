@@ -86,6 +86,11 @@ impl Poller {
         Ok(epoll::add(&self.instance, socket, epoll::EventData::new_u64(token), flags)?)
     }
 
+    /// Takes out a socket that stays open.
+    pub fn remove(&self, socket: &impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.instance, socket)?)
+    }
+
     /// Waits until a socket is ready, the alarm has rung or `patience` is over, and fills in which sockets are ready.
     pub fn wait(&self, ready: &mut Ready, patience: Option<Duration>) -> io::Result<()> {
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());

@@ -1,10 +1,12 @@
 //! Carries out what the session core commands: sockets, sends, logs, counters.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{SocketAddr, UdpSocket},
     ops::Range,
     os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +27,11 @@ use crate::{
     },
     offload::{Off, Offload},
 };
+
+/// How long the port of a session that ended in the middle is given to nobody else.
+const CLOSING: Duration = Duration::from_secs(3);
+/// Ports kept so at most; beyond that the oldest is free at once.
+const MOST_CLOSING: usize = 256;
 
 /// How many buffers to ask for at once. Asking for more than there is costs the kernel a vain look; what is left is told
 /// of again.
@@ -92,6 +99,8 @@ pub(super) struct Relay {
     /// By the sessions' place.
     upstreams: Vec<Option<Upstream>>,
     sender: Sender,
+    /// Sockets of sessions that ended in the middle, and until when they stay open.
+    closing: VecDeque<(Duration, OwnedFd)>,
     output: Output,
     sent: Sums,
     now: Duration,
@@ -119,6 +128,7 @@ impl Relay {
             listeners: Vec::new(),
             upstreams: Vec::new(),
             sender: Sender::new(),
+            closing: VecDeque::new(),
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -179,6 +189,7 @@ impl Relay {
 
     /// Looks which sessions are over.
     pub(super) fn timeout(&mut self) {
+        while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
         let offload = self.offload;
         let steered = |session| offload.last_seen(session);
         self.with_core(|sessions, now, out| sessions.handle_timeout(now, steered, out));
@@ -203,6 +214,9 @@ impl Relay {
             self.ended(session, SessionEnd::InternalError, 0, 0);
         }
         self.output = Output::default();
+        let (sessions, now) = (&mut self.sessions, self.now);
+        // IDs must not stay for ever; should that fail as well, they do.
+        let _failed = catch_unwind(AssertUnwindSafe(|| sessions.forget_ids(now)));
         self.sessions = self.sessions.anew();
     }
 
@@ -252,9 +266,8 @@ impl Relay {
             }
         }
         self.count_drop(DatagramDrop::NotSentUp, sent.refused);
-        let bytes: usize = messages.iter().map(Message::bytes).sum();
         self.sent.up.0 += sent.datagrams as u64;
-        self.sent.up.1 += if sent.refused == 0 { bytes as u64 } else { 0 };
+        self.sent.up.1 += sent.bytes as u64;
     }
 
     fn try_send_up(&mut self, session: SessionId, messages: &[Message<'_>]) -> Sent {
@@ -275,9 +288,8 @@ impl Relay {
             tracing::trace!("answers on {}: {error}", held.address);
         }
         self.count_drop(DatagramDrop::NotSentDown, sent.refused);
-        let bytes: usize = messages.iter().map(Message::bytes).sum();
         self.sent.down.0 += sent.datagrams as u64;
-        self.sent.down.1 += bytes as u64;
+        self.sent.down.1 += sent.bytes as u64;
     }
 
     /// Tells the counters what was sent.
@@ -336,6 +348,10 @@ impl Relay {
 
     fn open(&mut self, session: SessionId, address: SocketAddr) -> io::Result<()> {
         let socket = udp::connected(address)?;
+        if socket.local_addr().is_ok_and(|own| own == address) {
+            // Nobody listens there, and the kernel has picked that very port for us.
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         if self.is_ours(address, &socket) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionRefused,
@@ -385,10 +401,18 @@ impl Relay {
         let place = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(place) else { return };
         let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration };
             self.shared.access.finish(upstream.format, access, &ended);
+        }
+        // Its backend may have more to say: nobody else shall get its port before that has come and gone.
+        if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {
+            if self.closing.len() >= MOST_CLOSING {
+                self.closing.pop_front();
+            }
+            self.closing.push_back((now.saturating_add(CLOSING), upstream.socket));
         }
     }
 

@@ -86,8 +86,6 @@ pub fn is_unreachable(error: &io::Error) -> bool {
                 | Errno::HOSTDOWN
                 | Errno::NETDOWN
                 | Errno::ACCESS
-                | Errno::PERM
-                | Errno::INVAL
                 | Errno::AFNOSUPPORT
         )
     )

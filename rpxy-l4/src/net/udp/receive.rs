@@ -36,10 +36,9 @@ pub struct Receiver {
     data: Box<[u8]>,
     names: Box<[Name]>,
     controls: Box<[Control]>,
-    /// Holds pointers into the boxes above, which are never reallocated.
+    /// Their pointers are set for each call, and mean nothing in between.
     headers: Box<[libc::mmsghdr]>,
-    /// Points each header to its buffer; must live as long as `headers`.
-    _vectors: Box<[libc::iovec]>,
+    vectors: Box<[libc::iovec]>,
     connected: bool,
 }
 
@@ -54,31 +53,27 @@ impl Receiver {
     /// not asked for.
     #[must_use]
     pub fn new(buffers: usize, connected: bool) -> Self {
-        let mut data = vec![0; STRIDE * buffers].into_boxed_slice();
-        let mut names = vec![Name::EMPTY; buffers].into_boxed_slice();
-        let mut controls = vec![Control::EMPTY; buffers].into_boxed_slice();
-        let mut vectors: Box<[libc::iovec]> = data
-            .chunks_exact_mut(STRIDE)
-            .map(|chunk| libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: BUFFER })
-            .collect();
-        let headers = vectors
-            .iter_mut()
-            .zip(&mut names)
-            .zip(&mut controls)
-            .map(|((vector, name), control)| libc::mmsghdr {
-                msg_hdr: libc::msghdr {
-                    msg_name: if connected { ptr::null_mut() } else { name.0.as_mut_ptr().cast() },
-                    msg_namelen: 0,
-                    msg_iov: vector,
-                    msg_iovlen: 1,
-                    msg_control: control.0.as_mut_ptr().cast(),
-                    msg_controllen: 0,
-                    msg_flags: 0,
-                },
-                msg_len: 0,
-            })
-            .collect();
-        Self { data, names, controls, headers, _vectors: vectors, connected }
+        let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let header = libc::mmsghdr {
+            msg_hdr: libc::msghdr {
+                msg_name: ptr::null_mut(),
+                msg_namelen: 0,
+                msg_iov: ptr::null_mut(),
+                msg_iovlen: 0,
+                msg_control: ptr::null_mut(),
+                msg_controllen: 0,
+                msg_flags: 0,
+            },
+            msg_len: 0,
+        };
+        Self {
+            data: vec![0; STRIDE * buffers].into_boxed_slice(),
+            names: vec![Name::EMPTY; buffers].into_boxed_slice(),
+            controls: vec![Control::EMPTY; buffers].into_boxed_slice(),
+            headers: vec![header; buffers].into_boxed_slice(),
+            vectors: vec![vector; buffers].into_boxed_slice(),
+            connected,
+        }
     }
 
     /// How many buffers there are.
@@ -94,9 +89,21 @@ impl Receiver {
         let Some(headers) = self.headers.get_mut(first..end).filter(|headers| !headers.is_empty()) else {
             return Ok(0);
         };
-        for header in &mut *headers {
-            // The kernel writes what it used into both.
-            header.msg_hdr.msg_namelen = if self.connected { 0 } else { size_of_u32::<Name>() };
+        let data = self.data.get_mut(first.saturating_mul(STRIDE)..).unwrap_or_default();
+        let vectors = self.vectors.get_mut(first..).unwrap_or_default();
+        let names = self.names.get_mut(first..).unwrap_or_default();
+        let controls = self.controls.get_mut(first..).unwrap_or_default();
+        let buffers = data.chunks_exact_mut(STRIDE).zip(vectors);
+        let around = names.iter_mut().zip(controls);
+        for ((header, (buffer, vector)), (name, control)) in headers.iter_mut().zip(buffers).zip(around) {
+            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: BUFFER };
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            if !self.connected {
+                header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_namelen = size_of_u32::<Name>();
+            }
+            header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = Control::ROOM;
         }
         let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);

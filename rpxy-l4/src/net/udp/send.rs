@@ -44,8 +44,7 @@ impl<'a> Message<'a> {
     }
 
     /// Payload bytes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -113,6 +112,8 @@ impl<'a> Runs<'a> {
 pub struct Sent {
     /// Datagrams handed to the kernel.
     pub datagrams: usize,
+    /// Their payload bytes.
+    pub bytes: usize,
     /// Datagrams that it refused.
     pub refused: usize,
     /// The last reason for that.
@@ -161,7 +162,7 @@ impl Sender {
             && let Some(bytes) = only.plain()
         {
             match send_plain(socket, only.to, bytes) {
-                Ok(_all) => result.datagrams = 1,
+                Ok(_all) => (result.datagrams, result.bytes) = (1, bytes.len()),
                 Err(error) => {
                     result.refused = 1;
                     result.error = Some(error);
@@ -174,6 +175,7 @@ impl Sender {
                 Ok(sent) => {
                     let (done, left) = rest.split_at_checked(sent.max(1)).unwrap_or((rest, &[]));
                     result.datagrams += done.iter().map(|message| message.count).sum::<usize>();
+                    result.bytes += done.iter().map(Message::bytes).sum::<usize>();
                     rest = left;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -202,7 +204,10 @@ impl Sender {
         for bytes in datagrams {
             let single = Message::new(message.to, message.from, message.ecn, bytes, bytes.len());
             match self.call(socket, v6, &[single]) {
-                Ok(_one) => result.datagrams += 1,
+                Ok(_one) => {
+                    result.datagrams += 1;
+                    result.bytes += bytes.len();
+                }
                 Err(error) => {
                     result.refused += 1;
                     result.error = Some(error);

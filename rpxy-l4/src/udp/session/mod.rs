@@ -143,6 +143,13 @@ impl Sessions {
         }
     }
 
+    /// Lets go of all that the affinity table holds for sessions.
+    pub fn forget_ids(&mut self, now: Duration) {
+        for (_, state) in &self.slab {
+            self.release_ids(state, now);
+        }
+    }
+
     /// No sessions under the same configuration. IDs of sessions go on from where they were.
     #[must_use]
     pub fn anew(&self) -> Self {

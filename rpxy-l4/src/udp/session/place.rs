@@ -32,6 +32,13 @@ impl Sessions {
     /// or dropped.
     pub(super) fn place(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         match self.class(arrival.datagram) {
+            // Filled reserved bytes: it may as well be a short header of a connection that is known.
+            Class::WireGuard(_)
+                if !matches!(arrival.datagram, [_, 0, 0, 0, ..])
+                    && self.owner_of_short(arrival.flow, arrival.datagram).is_some() =>
+            {
+                self.quic_short(arrival, true, out)
+            }
             Class::QuicLong => self.quic_long(arrival, out),
             Class::QuicShort => self.quic_short(arrival, true, out),
             Class::MaybeQuicShort => self.quic_short(arrival, false, out),

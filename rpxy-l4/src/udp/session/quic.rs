@@ -250,7 +250,7 @@ impl Sessions {
     }
 
     /// The session of a flow that a short header is of by its ID, or because there is nothing else that it could be of.
-    fn owner_of_short(&self, flow: &Flow, datagram: &[u8]) -> Option<SessionId> {
+    pub(super) fn owner_of_short(&self, flow: &Flow, datagram: &[u8]) -> Option<SessionId> {
         let members = self.flows.get(flow)?;
         let owns = |id: &SessionId| {
             self.get(*id).and_then(|state| state.ids.quic()).is_some_and(|ids| ids.owns_short(datagram))
