@@ -15,10 +15,11 @@ pub(super) struct Limit {
 pub(super) const UNDECIDED: Limit = Limit { most: 8, bytes: 16 << 10 };
 /// For a flow whose socket is about to be there: what a client sends at once may arrive as one buffer.
 pub(super) const OPENING: Limit = Limit { most: 128, bytes: 64 << 10 };
-/// Bytes held by one worker at most.
+/// Bytes held by one worker at most, for either stage.
 const BUDGET: usize = 8 << 20;
 
-/// All that one worker holds, in bytes.
+/// All that one worker holds at one stage, in bytes. Flows that are routed and flows that are not have one each: those
+/// that wait for a name must not push out those that wait for a hello.
 #[derive(Debug, Default)]
 pub(super) struct Budget(usize);
 

@@ -104,7 +104,10 @@ pub struct Sessions {
     /// Answered sessions of protocols that show nothing, which have been passed over once.
     quiet: Vec<SessionId>,
     quiet_again: Duration,
+    /// For what waits for a hello.
     budget: Budget,
+    /// For what waits for a socket.
+    opening_budget: Budget,
     arrivals: Prefixes,
     generation: u32,
     entropy: u64,
@@ -137,6 +140,7 @@ impl Sessions {
             quiet: Vec::new(),
             quiet_again: Duration::ZERO,
             budget: Budget::default(),
+            opening_budget: Budget::default(),
             arrivals: Prefixes::new(seed),
             generation: 0,
             entropy: seed,
@@ -295,7 +299,7 @@ impl Sessions {
     /// Bytes that are held for sessions without a socket.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.budget.used()
+        self.budget.used() + self.opening_budget.used()
     }
 
     /// The client's end of a session.
@@ -412,11 +416,13 @@ impl Sessions {
             return;
         }
         let mut state = self.slab.remove(place(session));
+        let undecided = matches!(state.stage, Stage::Undecided(_));
         if let Some((held, _)) = state.held() {
-            let count = held.take(&mut self.budget).len();
+            let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };
+            let count = held.take(budget).len();
             out.drop(reason, count);
         }
-        if matches!(state.stage, Stage::Undecided(_)) {
+        if undecided {
             self.undecided_now -= 1;
         }
         self.leave_flow(&state.flow, session);

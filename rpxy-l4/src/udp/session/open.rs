@@ -98,7 +98,7 @@ impl Sessions {
         }
         let Stage::Opening(opening) = &mut state.stage else { return };
         let (Some((target, busy)), Some(address)) = (opening.target.take(), opening.address) else { return };
-        let datagrams = opening.held.take(&mut self.budget);
+        let datagrams = opening.held.take(&mut self.opening_budget);
         let route = Arc::clone(&opening.route);
         let detail = opening.detail.take();
         let fixed = opening.fixed;
@@ -275,7 +275,7 @@ impl Sessions {
     ) -> Opening {
         let mut held = Held::default();
         for (datagram, ecn) in first {
-            let given_up = held.push(datagram, *ecn, OPENING, &mut self.budget);
+            let given_up = held.push(datagram, *ecn, OPENING, &mut self.opening_budget);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         let (tried, candidates) = (Tried::default(), Vec::new());

@@ -88,8 +88,9 @@ impl Sessions {
 
     /// Gives a datagram to a session: back to the caller where it can be sent on, otherwise it is held.
     pub(super) fn deliver(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        let budget = &mut self.budget;
         let state = self.slab.get_mut(super::place(session))?;
+        let undecided = matches!(state.stage, Stage::Undecided(_));
+        let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };
         match state.held() {
             None => Some(session),
             Some((held, limit)) => {

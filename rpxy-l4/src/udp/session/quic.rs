@@ -178,7 +178,10 @@ impl Sessions {
     fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
         let Arrival { flow, datagram, ecn, now } = arrival;
         while self.undecided_now >= super::MAX_UNDECIDED || !self.budget.has_room(datagram.len()) {
-            let Some(oldest) = self.undecided.pop_front() else { break };
+            let Some(oldest) = self.undecided.pop_front() else {
+                out.drop(DatagramDrop::Overflow, 1);
+                return;
+            };
             if self.get(oldest).is_some_and(|state| matches!(state.stage, Stage::Undecided(_))) {
                 self.end(oldest, SessionEnd::Idle, DatagramDrop::Overflow, now, out);
             }
