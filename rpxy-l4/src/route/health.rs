@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU16,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -147,6 +148,31 @@ impl Targets {
         states.insert(key, Arc::downgrade(&fresh));
         fresh
     }
+
+    /// The targets in use that are down at `now`, in order.
+    #[must_use]
+    pub fn down(&self, now: Duration) -> Vec<DownTarget> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut down: Vec<DownTarget> = states
+            .iter()
+            .filter_map(|((host, port), state)| {
+                let health = state.upgrade().filter(|health| health.state(now) != State::Up)?;
+                let target = Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false };
+                Some(DownTarget { target: target.to_string(), active: health.active() })
+            })
+            .collect();
+        down.sort_by(|a, b| a.target.cmp(&b.target));
+        down
+    }
+}
+
+/// A target that could not be reached the last time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownTarget {
+    /// As in the file.
+    pub target: String,
+    /// Connections that it has all the same.
+    pub active: u32,
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Plane, Shared,
-    session::{Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started},
+    session::{Command, Flow, FlowLine, Notice, OpenError, Output, SessionId, Sessions, Started},
     worker::{Lookups, listener_token, session_token},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         poller::Poller,
         udp::{self, Message, Received, Sender, Sent},
     },
-    offload::{Off, Offload},
+    offload::{self, Off, Offload},
 };
 
 /// One listening socket.
@@ -70,7 +70,13 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, plane: Arc<Plane>, poller: Arc<Poller>, lookups: Lookups) -> Self {
         let format = plane.access_log_format;
-        let sessions = Sessions::new(plane, Arc::clone(&shared.affinity), Arc::clone(&shared.active), Shared::seed());
+        let sessions = Sessions::new(
+            plane,
+            Arc::clone(&shared.affinity),
+            Arc::clone(&shared.active),
+            Arc::clone(&shared.bans),
+            Shared::seed(),
+        );
         Self {
             now: shared.uptime(),
             shared,
@@ -148,6 +154,21 @@ impl Relay {
     /// The first lookup of a session's name has ended.
     pub(super) fn resolved(&mut self, session: SessionId) {
         self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
+    }
+
+    /// Other networks are banned.
+    pub(super) fn bans(&mut self) {
+        self.with_core(Sessions::handle_bans);
+    }
+
+    /// What there is to tell of the first `limit` sessions.
+    pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
+        let told = |(_, listener, mut line): (SessionId, u32, FlowLine)| {
+            line.listener = self.listener(listener).map(|held| held.address);
+            line.reason = Some(offload::OFF);
+            line
+        };
+        self.sessions.flow_lines(limit, self.now).map(told).collect()
     }
 
     pub(super) fn end_all(&mut self, end: SessionEnd) {
