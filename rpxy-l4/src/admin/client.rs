@@ -71,12 +71,12 @@ fn configured(file: &Path) -> Result<PathBuf> {
 }
 
 fn explain(error: io::Error) -> anyhow::Error {
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "no daemon runs with this admin_socket",
-        io::ErrorKind::ConnectionRefused => "its daemon has died; start it again",
-        io::ErrorKind::PermissionDenied => "run this as root, or as the user of the daemon",
-        _ => return error.into(),
-    };
+    let remedies = [
+        (io::ErrorKind::NotFound, "no daemon runs with this admin_socket"),
+        (io::ErrorKind::ConnectionRefused, "its daemon has died; start it again"),
+        (io::ErrorKind::PermissionDenied, "run this as root, or as the user of the daemon"),
+    ];
+    let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
     anyhow::Error::new(error).context(remedy)
 }
 

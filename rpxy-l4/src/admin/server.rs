@@ -80,9 +80,11 @@ async fn exchange(stream: &UnixStream, text: &[u8], requests: &mpsc::Sender<Requ
                 requests.send(Request { command, answer }).await.ok()?;
                 answered.await.ok()
             };
-            // Not in time, or the daemon is about to end.
-            let late = || Answer::refused("the daemon is busy", "try again");
-            timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_else(late)
+            match timeout(PATIENCE, asked).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => Answer::refused("the daemon is about to end", "ask its successor"),
+                Err(_elapsed) => Answer::refused("the daemon is busy", "try again"),
+            }
         }
         Err(error) => Answer::refused(format!("not a request: {error}"), "docs/admin.md lists the commands"),
     };
@@ -172,9 +174,10 @@ mod tests {
         tokio::spawn(async move {
             let mut unanswered = Vec::new();
             while let Some(Request { command, answer }) = receiver.recv().await {
-                match command {
-                    Command::Bans {} => unanswered.push(answer),
-                    command => answer.send(Answer::one(&command)).unwrap(),
+                if command == (Command::Bans {}) {
+                    unanswered.push(answer);
+                } else {
+                    answer.send(Answer::one(&command)).unwrap();
                 }
             }
         });

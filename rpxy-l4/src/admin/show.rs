@@ -72,7 +72,7 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
     };
     for (name, value) in [
         ("version", text(&line["version"])),
-        ("state", format!("{}, pid {}", text(&line["state"]), text(&line["pid"]))),
+        ("process", text(&line["pid"])),
         ("uptime", line["uptime_s"].as_u64().map_or_else(|| "-".to_owned(), time)),
         ("configuration", format!("{}, {} rules", text(&line["config"]), text(&line["rules"]))),
         ("workers", text(&line["workers"])),
@@ -115,7 +115,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

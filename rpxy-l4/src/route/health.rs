@@ -219,8 +219,7 @@ mod tests {
     #[test]
     fn state_is_found_again_while_in_use() {
         let targets = Targets::default();
-        let target =
-            |port| Target { host: Host::Name("a".into()), port, weight: std::num::NonZeroU16::MIN, backup: false };
+        let target = |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false };
         let first = targets.health(&target(1));
         let busy = Busy::new(&first);
         assert!(Arc::ptr_eq(&first, &targets.health(&Target { backup: true, ..target(1) })));

@@ -24,8 +24,6 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     version: &'static str,
-    /// `serving` or `draining`.
-    state: &'static str,
     pid: u32,
     uptime_s: u64,
     config: &'a Path,
@@ -74,11 +72,11 @@ pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
 }
 
 fn explain(error: io::Error) -> anyhow::Error {
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "its directory does not exist; make it",
-        io::ErrorKind::PermissionDenied => "the daemon's user may not; choose a directory that is its own",
-        _ => return error.into(),
-    };
+    let remedies = [
+        (io::ErrorKind::NotFound, "its directory does not exist; make it"),
+        (io::ErrorKind::PermissionDenied, "the daemon's user may not; choose a directory of its own"),
+    ];
+    let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
     anyhow::Error::new(error).context(remedy)
 }
 
@@ -109,7 +107,7 @@ impl Daemon {
         self.admin = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
     }
 
-    /// Closes the admin socket and removes its file.
+    /// Closes the admin socket and removes its file, so that a successor can have the path.
     pub(super) async fn close_admin(&mut self) {
         if let Some(serving) = self.admin.take() {
             serving.abort();
@@ -127,7 +125,6 @@ impl Daemon {
         let tcp_down = down("tcp", self.targets.tcp.down(uptime));
         Status {
             version: env!("CARGO_PKG_VERSION"),
-            state: if self.draining { "draining" } else { "serving" },
             pid: std::process::id(),
             uptime_s: uptime.as_secs(),
             config: &self.path,

@@ -15,10 +15,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc::Receiver;
 
 use crate::{
-    admin::Request,
     cli::Run,
     config::{self, model::Config, watch::Watch},
     limit::Bans,
@@ -85,7 +83,6 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let mut daemon = Daemon {
         path: cli.config.clone(),
         started,
-        draining: false,
         config,
         resolver,
         targets,
@@ -115,8 +112,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
             },
         }
     }
-    drain(&mut daemon, &mut signals, &mut asked, logs).await;
+    drop(asked);
     daemon.close_admin().await;
+    drain(&mut daemon, &mut signals, logs).await;
     daemon.listeners.stop();
     tracing::info!("stopped");
     Ok(())
@@ -146,8 +144,7 @@ async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Re
 }
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
-async fn drain(daemon: &mut Daemon, signals: &mut Signals, asked: &mut Receiver<Request>, logs: &Logs) {
-    daemon.draining = true;
+async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     let patience = daemon.config.drain_timeout;
     let deadline = tokio::time::Instant::now() + patience;
     let closing = daemon.listeners.close_tcp();
@@ -167,7 +164,6 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, asked: &mut Receiver<
         tokio::select! {
             () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
-            Some(request) = asked.recv() => daemon.obey(request),
             signal = signals.next() => match signal {
                 Signal::Reload => logs.reopen(),
                 Signal::Stop => break,

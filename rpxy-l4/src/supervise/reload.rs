@@ -40,8 +40,6 @@ pub(super) struct Known {
 pub(super) struct Daemon {
     pub(super) path: std::path::PathBuf,
     pub(super) started: Instant,
-    /// The daemon has been told to stop.
-    pub(super) draining: bool,
     pub(super) config: Config,
     pub(super) resolver: Resolver,
     pub(super) targets: Known,
