@@ -7,9 +7,7 @@ use ipnet::IpNet;
 
 use crate::{admin, limit};
 
-/// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP.
-///
-/// Without a command, runs the proxy.
+/// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
 #[command(name = "rpxy-l4", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
