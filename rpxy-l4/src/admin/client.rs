@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{Command, show};
-use crate::{cli, config};
+use crate::{cli, config, net::unix};
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -23,10 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// There is no daemon, it refuses the command, or `out` cannot be written to.
 pub fn run(daemon: &cli::Daemon, command: &Command, out: &mut dyn Write) -> Result<()> {
     let path = socket(daemon)?;
-    let stream = UnixStream::connect(&path).map_err(explain);
+    let stream = unix::connect(&path, PATIENCE).map_err(explain);
     let mut stream = stream.with_context(|| format!("cannot ask the daemon at {}", path.display()))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
     // A daemon that turns somebody away says why and closes; its answer is there all the same.
@@ -74,6 +71,7 @@ fn explain(error: io::Error) -> anyhow::Error {
     let remedies = [
         (io::ErrorKind::NotFound, "no daemon runs with this admin_socket"),
         (io::ErrorKind::ConnectionRefused, "its daemon has died; start it again"),
+        (io::ErrorKind::WouldBlock, "its queue is full; look at its log"),
         (io::ErrorKind::PermissionDenied, "run this as root, or as the user of the daemon"),
     ];
     let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };

@@ -5,10 +5,14 @@
 use std::{
     fs, io,
     os::{
-        fd::AsFd,
-        unix::fs::{FileTypeExt, MetadataExt},
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt},
+            net::UnixStream,
+        },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
@@ -59,9 +63,7 @@ impl PrivateListener {
         let made = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
         socket.listen(BACKLOG)?;
-        let listener = tokio::net::UnixListener::from_std(std::os::unix::net::UnixListener::from(
-            std::os::fd::OwnedFd::from(socket),
-        ))?;
+        let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
         Ok(Self { listener, file })
     }
 
@@ -89,6 +91,20 @@ impl Drop for SocketFile {
             drop(fs::remove_file(&self.path));
         }
     }
+}
+
+/// Connects to the socket at `path`. Neither that nor any later read or write waits for longer than `patience`.
+///
+/// # Errors
+///
+/// Nobody listens, or not within `patience` ([`io::ErrorKind::WouldBlock`]).
+pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The former also bounds the wait for a place in the listener's queue (unix_stream_connect()).
+    socket.set_write_timeout(Some(patience))?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Removes the socket at `path` if it refuses connections: then nobody listens on it, and nobody ever will. Of two
@@ -123,7 +139,7 @@ mod tests {
         let path = directory.path().join("socket");
         let bound = PrivateListener::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let _client = connect(&path, Duration::from_secs(10)).unwrap();
         let (_stream, trusted) = bound.accept().await.unwrap();
         assert!(trusted);
         drop(bound);
@@ -170,5 +186,7 @@ mod tests {
             clients.push(client);
         }
         assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let in_vain = connect(&path, Duration::from_millis(10));
+        assert_eq!(in_vain.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -217,6 +217,26 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_are_down_are_listed_while_in_use() {
+        let targets = Targets::default();
+        let health: Vec<_> = ["b", "a", "c"]
+            .map(|name| Host::Name(name.into()))
+            .map(|host| targets.health(&Target { host, port: 1, weight: NonZeroU16::MIN, backup: false }))
+            .into();
+        let at = Duration::from_secs;
+        let down = |now| targets.down(at(now)).into_iter().map(|down| down.target).collect::<Vec<_>>();
+        health[0].failed(at(5), at(10));
+        health[1].failed(at(5), at(10));
+        assert_eq!(down(6), ["a:1", "b:1"]);
+        assert_eq!(down(20), ["a:1", "b:1"], "nobody has tried again yet");
+        health[1].reached();
+        let busy = Busy::new(&health[0]);
+        assert_eq!(targets.down(at(20)), [DownTarget { target: "b:1".to_owned(), active: 1 }]);
+        drop((busy, health));
+        assert!(down(20).is_empty(), "in use no more");
+    }
+
+    #[test]
     fn state_is_found_again_while_in_use() {
         let targets = Targets::default();
         let target = |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false };
