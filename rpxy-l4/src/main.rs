@@ -17,18 +17,21 @@ use rpxy_l4::{
 fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli { command: Some(command), .. } => ask(&command),
-        Cli { run: Some(run), .. } if run.check => check(&run).map(|()| ExitCode::SUCCESS),
-        Cli { run: Some(run), .. } => supervise::run(&run).map(|()| ExitCode::SUCCESS),
+        Cli { run: Some(run), .. } if run.check => check(&run),
+        Cli { run: Some(run), .. } => supervise::run(&run),
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };
-    result.unwrap_or_else(|error| {
-        say(&mut io::stderr(), &format!("error: {error:#}"));
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut io::stderr(), &format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The subcommands.
-fn ask(command: &Command) -> Result<ExitCode> {
+fn ask(command: &Command) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let (daemon, request) = match command {
         Command::Status { daemon } => (daemon, admin::Command::Status {}),
@@ -37,13 +40,12 @@ fn ask(command: &Command) -> Result<ExitCode> {
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
         Command::Doctor { config } => {
-            let well = offload::doctor(config.as_deref(), &mut out)?;
-            out.flush()?;
-            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            let config = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config);
+            offload::doctor(&mut out, config.as_ref())?;
+            return Ok(out.flush()?);
         }
     };
-    client::run(daemon, &request, &mut out)?;
-    Ok(ExitCode::SUCCESS)
+    client::run(daemon, &request, &mut out)
 }
 
 /// `--check`: the verdict on stdout, everything there is to say about the file on stderr.

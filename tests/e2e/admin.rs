@@ -292,11 +292,13 @@ fn exit_codes_of_the_commands() {
         assert!(said.is_empty() || lines.iter().any(|line| line.contains(said)), "{arguments:?}: {said}: {lines:#?}");
     }
     let missing = place.named("missing").display().to_string();
-    let rows: [(&[&str], i32, &str); 4] = [
+    let rows: [(&[&str], i32, &str); 6] = [
         (&["status", "--socket", &missing], 1, &missing),
         (&["status", "--config", &missing], 1, &missing),
         (&["status"], 2, "--socket"),
         (&["--help"], 0, "doctor"),
+        (&["doctor"], 0, "kernel"),
+        (&["doctor", "--config", &missing], 1, &missing),
     ];
     for (arguments, code, said) in rows {
         let (status, lines) = daemon::run_to_end(&net.gateway, arguments);

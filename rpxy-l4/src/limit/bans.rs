@@ -135,6 +135,12 @@ impl Bans {
         self.lock().all().into_iter().collect()
     }
 
+    /// All banned networks in order, for whoever refuses them elsewhere.
+    #[must_use]
+    pub fn networks(&self) -> Vec<IpNet> {
+        self.lock().all().into_keys().collect()
+    }
+
     /// How many networks are banned.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -295,7 +301,7 @@ mod tests {
         assert!(bans.set_configured(&[]));
         assert_eq!(refused(&bans, &sources), [false, false, true]);
         assert_eq!(bans.list(), [(net("198.51.100.0/24"), BanSource::Command)]);
-        assert_eq!(bans.count(), 1);
+        assert_eq!((bans.networks(), bans.count()), (vec![net("198.51.100.0/24")], 1));
     }
 
     #[test]

@@ -5,24 +5,22 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
     time::Duration,
 };
 
-use crate::udp::session::SessionId;
+use crate::{config::model::Config, udp::session::SessionId};
 
 /// Why nothing is steered.
 pub const OFF: &str = "the kernel plane is not part of this build";
 
 /// `rpxy-l4 doctor`: writes to `out` what this machine can do for the kernel plane, with the settings of `config` if
-/// one is given, and what to change. Returns whether the kernel plane can be used.
+/// one is given, and what to change.
 ///
 /// # Errors
 ///
-/// `out` cannot be written to.
-pub fn doctor(_config: Option<&Path>, out: &mut dyn Write) -> io::Result<bool> {
-    writeln!(out, "{OFF}: all flows are forwarded in userspace")?;
-    Ok(false)
+/// Those of `out`.
+pub fn doctor(out: &mut impl Write, _config: Option<&Config>) -> io::Result<()> {
+    writeln!(out, "{OFF}: all flows are forwarded in userspace")
 }
 
 /// Steers established sessions past the daemon.
