@@ -2,12 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
-/// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP.
+use crate::{admin, limit};
+
+/// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
-#[command(name = "rpxy-l4", version)]
+#[command(name = "rpxy-l4", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
+    /// What to do instead of running the proxy.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How to run the proxy; always there without a command.
+    #[command(flatten)]
+    pub run: Option<Run>,
+}
+
+/// Arguments of the daemon.
+#[derive(Debug, Args)]
+pub struct Run {
     /// Configuration file path like ./config.toml
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
@@ -25,9 +40,89 @@ pub struct Cli {
     pub wait_for_config: bool,
 }
 
+/// What can be asked of a running daemon, or of this machine.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a running daemon does, and how full it is
+    Status {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: Daemon,
+    },
+    /// List the UDP sessions of a running daemon
+    Flows {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Show so many sessions at most
+        #[arg(long, value_name = "COUNT", default_value_t = admin::FLOWS, value_parser = flows)]
+        limit: usize,
+    },
+    /// Refuse a network, until it is unbanned or the daemon ends
+    Ban {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: Daemon,
+        /// An address, or a network like 192.0.2.0/24
+        #[arg(value_parser = network)]
+        network: IpNet,
+    },
+    /// Let a network in again that was banned by command
+    Unban {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: Daemon,
+        /// The network as it was banned
+        #[arg(value_parser = network)]
+        network: IpNet,
+    },
+    /// List the networks that a running daemon refuses
+    Bans {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: Daemon,
+    },
+    /// Tell what this machine can do for forwarding in the kernel, and what to change
+    Doctor {
+        /// Configuration file whose settings are looked at as well
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Where the daemon is asked.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Daemon {
+    /// The daemon's admin socket
+    #[arg(short, long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+
+    /// The daemon's configuration file, whose admin_socket is used
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the daemon's JSON lines instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    limit::network(text).ok_or_else(|| "no address and no network such as 192.0.2.0/24".to_owned())
+}
+
+fn flows(text: &str) -> Result<usize, String> {
+    let wanted = text.parse().ok().filter(|count| (1..=admin::MOST_FLOWS).contains(count));
+    wanted.ok_or_else(|| format!("from 1 to {}", admin::MOST_FLOWS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["rpxy-l4"], arguments].concat())
+    }
 
     #[test]
     fn arguments_of_0_2_are_accepted() {
@@ -36,15 +131,46 @@ mod tests {
             ("short", &["-c", "c.toml", "-l", "l"]),
             ("with equals", &["--config=c.toml", "--log-dir=l"]),
         ] {
-            let cli = Cli::try_parse_from([&["rpxy-l4"], arguments].concat()).unwrap();
-            assert_eq!((cli.config, cli.log_dir), ("c.toml".into(), Some("l".into())), "{case}");
+            let cli = parse(arguments).unwrap();
+            let run = cli.run.unwrap();
+            assert_eq!((run.config, run.log_dir), ("c.toml".into(), Some("l".into())), "{case}");
+            assert!(cli.command.is_none(), "{case}");
+        }
+    }
+
+    #[test]
+    fn commands_are_told_from_the_arguments_of_the_daemon() {
+        for arguments in [
+            &["status", "--socket", "s"] as &[&str],
+            &["status", "-c", "c.toml", "--json"],
+            &["flows", "-s", "s", "--limit", "10000"],
+            &["flows", "-s", "s", "--limit", "1"],
+            &["ban", "192.0.2.0/24", "--socket", "s"],
+            &["unban", "--socket", "s", "2001:db8::1"],
+            &["bans", "--socket=s"],
+            &["doctor"],
+            &["doctor", "--config", "c.toml"],
+        ] {
+            let cli = parse(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+            assert!(cli.run.is_none() && cli.command.is_some(), "{arguments:?}: {cli:?}");
         }
     }
 
     #[test]
     fn usage_errors_exit_with_2() {
-        for (case, arguments) in [("no config", &[] as &[&str]), ("unknown", &["-c", "f", "--nonsense"])] {
-            let error = Cli::try_parse_from([&["rpxy-l4"], arguments].concat()).unwrap_err();
+        for (case, arguments) in [
+            ("no config", &[] as &[&str]),
+            ("unknown", &["-c", "f", "--nonsense"]),
+            ("unknown command", &["stop"]),
+            ("no socket", &["status"]),
+            ("socket and file", &["status", "--socket", "s", "--config", "f"]),
+            ("arguments of both", &["-c", "f", "status", "--socket", "s"]),
+            ("no network", &["ban", "--socket", "s"]),
+            ("not a network", &["ban", "--socket", "s", "everybody"]),
+            ("no flows", &["flows", "--socket", "s", "--limit", "0"]),
+            ("too many flows", &["flows", "--socket", "s", "--limit", "10001"]),
+        ] {
+            let error = parse(arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{case}");
         }
     }

@@ -5,6 +5,7 @@
 //! ARCHITECTURE.md at the top of the repository has the map of the modules and the rules that hold between them.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod limit;

@@ -1,30 +1,60 @@
-//! The rpxy-l4 daemon: arguments in, exit code out.
+//! The rpxy-l4 daemon and what asks it: arguments in, exit code out.
 #![forbid(unsafe_code)]
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use clap::Parser;
-use rpxy_l4::{cli::Cli, config, supervise};
+use anyhow::Result;
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use rpxy_l4::{
+    admin::{self, client},
+    cli::{Cli, Command, Run},
+    config, offload, supervise,
+};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = if cli.check { check(&cli) } else { supervise::run(&cli) };
+    let result = match Cli::parse() {
+        Cli { command: Some(command), .. } => ask(&command),
+        Cli { run: Some(run), .. } if run.check => check(&run),
+        Cli { run: Some(run), .. } => supervise::run(&run),
+        Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&mut std::io::stderr(), &format!("error: {error:#}"));
+            say(&mut io::stderr(), &format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
+/// The subcommands.
+fn ask(command: &Command) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let (daemon, request) = match command {
+        Command::Status { daemon } => (daemon, admin::Command::Status {}),
+        Command::Flows { daemon, limit } => (daemon, admin::Command::Flows { limit: *limit }),
+        Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
+        Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
+        Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
+        Command::Doctor { config } => {
+            let config = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config);
+            offload::doctor(&mut out, config.as_ref())?;
+            return Ok(out.flush()?);
+        }
+    };
+    client::run(daemon, &request, &mut out)
+}
+
 /// `--check`: the verdict on stdout, everything there is to say about the file on stderr.
-fn check(cli: &Cli) -> anyhow::Result<()> {
-    let loaded = config::load(&cli.config)?;
+fn check(run: &Run) -> Result<()> {
+    let loaded = config::load(&run.config)?;
     for warning in &loaded.warnings {
-        say(&mut std::io::stderr(), &format!("warning: {}", warning.in_file(&cli.config)));
+        say(&mut io::stderr(), &format!("warning: {}", warning.in_file(&run.config)));
     }
-    say(&mut std::io::stdout(), &format!("{} is valid", cli.config.display()));
+    say(&mut io::stdout(), &format!("{} is valid", run.config.display()));
     Ok(())
 }
 

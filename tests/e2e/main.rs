@@ -3,6 +3,10 @@
 //! One binary, one module per topic, one network of three hosts per test.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod admin_bans;
+#[cfg(test)]
 mod balance;
 #[cfg(test)]
 mod client_hello;

@@ -3,6 +3,7 @@
 //! Everything runs as a user would run it: real programs, real sockets, in network namespaces. The kit errs towards
 //! failing loudly: what it starts must come up, and what it leaves behind is removed also after a panic.
 
+pub mod admin;
 pub mod bench;
 pub mod daemon;
 pub mod flow;

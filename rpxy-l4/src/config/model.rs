@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,9 @@ pub struct Config {
     pub access_log_format: AccessLogFormat,
     /// Where `GET /metrics` is answered (Prometheus text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where the daemon takes commands of `rpxy-l4 status` and the like: a unix socket at this absolute path, of
+    /// [`MAX_SOCKET_PATH`] bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
+    pub admin_socket: Option<PathBuf>,
     /// Name resolution.
     pub dns: Dns,
     /// TCP settings.
@@ -39,6 +43,9 @@ pub struct Config {
     /// The `[protocols.*]` tables, in file order.
     pub rules: Vec<Arc<Rule>>,
 }
+
+/// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
+pub const MAX_SOCKET_PATH: usize = 107;
 
 /// Where to listen: every address with every port.
 #[derive(Debug, Clone, PartialEq, Eq)]

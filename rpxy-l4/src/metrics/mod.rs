@@ -30,6 +30,8 @@ pub enum Outcome {
     Idle,
     /// Over `tcp_max_connections`.
     TooMany,
+    /// From a banned network.
+    Banned,
     /// Inbound PROXY header: the peer is not in `tcp_trusted_proxies`.
     ProxyUntrusted,
     /// Inbound PROXY header: missing or malformed.
@@ -51,12 +53,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
         Self::Idle,
         Self::TooMany,
+        Self::Banned,
         Self::ProxyUntrusted,
         Self::ProxyInvalid,
         Self::ProxyIncomplete,
@@ -77,6 +80,7 @@ impl Outcome {
             Self::BackendReset => "backend_reset",
             Self::Idle => "idle",
             Self::TooMany => "too_many",
+            Self::Banned => "banned",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyInvalid => "proxy_invalid",
             Self::ProxyIncomplete => "proxy_incomplete",

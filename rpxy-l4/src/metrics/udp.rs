@@ -39,6 +39,8 @@ named! {
         Refused = "refused",
         /// It made room for a new one: its client had never shown that it receives.
         Evicted = "evicted",
+        /// The client's network was banned.
+        Banned = "banned",
         /// The daemon stopped.
         Drained = "drained",
         /// A bug.
@@ -65,6 +67,8 @@ named! {
         Overflow = "overflow",
         /// Over `udp_max_connections`.
         TooMany = "too_many",
+        /// From a banned network.
+        Banned = "banned",
         /// Too many changes of address from one network.
         RateLimited = "rate_limited",
         /// No target could be reached.

@@ -3,6 +3,7 @@
 pub mod poller;
 mod queue;
 pub mod udp;
+pub mod unix;
 
 use std::{
     io,

@@ -3,9 +3,25 @@
 //! The worker carries out what the session core asks for: install a flow, revoke it, tell when it was last used. This
 //! build has one implementation, which does nothing: all datagrams pass through the daemon.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
-use crate::udp::session::SessionId;
+use crate::{config::model::Config, udp::session::SessionId};
+
+/// Why nothing is steered.
+pub const OFF: &str = "the kernel plane is not part of this build";
+
+/// `rpxy-l4 doctor`: writes to `out` what this machine can do for the kernel plane, with the settings of `config` if
+/// one is given, and what to change.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn doctor(out: &mut impl Write, _config: Option<&Config>) -> io::Result<()> {
+    writeln!(out, "{OFF}: all flows are forwarded in userspace")
+}
 
 /// Steers established sessions past the daemon.
 pub trait Offload: std::fmt::Debug {

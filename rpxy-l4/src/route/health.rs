@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU16,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -147,6 +148,31 @@ impl Targets {
         states.insert(key, Arc::downgrade(&fresh));
         fresh
     }
+
+    /// The targets in use that are down at `now`, in order.
+    #[must_use]
+    pub fn down(&self, now: Duration) -> Vec<DownTarget> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut down: Vec<DownTarget> = states
+            .iter()
+            .filter_map(|((host, port), state)| {
+                let health = state.upgrade().filter(|health| health.state(now) != State::Up)?;
+                let target = Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false };
+                Some(DownTarget { target: target.to_string(), active: health.active() })
+            })
+            .collect();
+        down.sort_by(|a, b| a.target.cmp(&b.target));
+        down
+    }
+}
+
+/// A target that could not be reached the last time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownTarget {
+    /// As in the file.
+    pub target: String,
+    /// Connections that it has all the same.
+    pub active: u32,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -191,10 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_are_down_are_listed_while_in_use() {
+        let targets = Targets::default();
+        let health: Vec<_> = ["b", "a", "c"]
+            .map(|name| Host::Name(name.into()))
+            .map(|host| targets.health(&Target { host, port: 1, weight: NonZeroU16::MIN, backup: false }))
+            .into();
+        let at = Duration::from_secs;
+        let down = |now| targets.down(at(now)).into_iter().map(|down| down.target).collect::<Vec<_>>();
+        health[0].failed(at(5), at(10));
+        health[1].failed(at(5), at(10));
+        assert_eq!(down(6), ["a:1", "b:1"]);
+        assert_eq!(down(20), ["a:1", "b:1"], "nobody has tried again yet");
+        health[1].reached();
+        let busy = Busy::new(&health[0]);
+        assert_eq!(targets.down(at(20)), [DownTarget { target: "b:1".to_owned(), active: 1 }]);
+        drop((busy, health));
+        assert!(down(20).is_empty(), "in use no more");
+    }
+
+    #[test]
     fn state_is_found_again_while_in_use() {
         let targets = Targets::default();
-        let target =
-            |port| Target { host: Host::Name("a".into()), port, weight: std::num::NonZeroU16::MIN, backup: false };
+        let target = |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false };
         let first = targets.health(&target(1));
         let busy = Busy::new(&first);
         assert!(Arc::ptr_eq(&first, &targets.health(&Target { backup: true, ..target(1) })));

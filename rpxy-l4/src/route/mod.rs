@@ -7,7 +7,7 @@ mod table;
 mod udp;
 
 pub use balance::{Endpoint, Group, Tried};
-pub use health::{Busy, Health, State, Targets};
+pub use health::{Busy, DownTarget, Health, State, Targets};
 pub use names::{Conditions, NameTable};
 pub use table::{Protocol, Route, TcpRoutes};
 pub use udp::{Datagrams, UdpRoute, UdpRoutes};

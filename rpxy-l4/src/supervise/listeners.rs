@@ -171,6 +171,16 @@ impl Listeners {
         }
     }
 
+    /// Asks every UDP worker something. A receiver whose worker is gone ends with an error.
+    pub(super) fn ask_udp<T>(&self, control: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &udp::Worker| {
+            let (reply, told) = oneshot::channel();
+            worker.tell(control(reply));
+            told
+        };
+        self.udp_workers.iter().map(ask).collect()
+    }
+
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {

@@ -3,6 +3,7 @@
 //! The main thread runs a small runtime of its own for everything that is not a connection: configuration, DNS, signals
 //! and metrics. Connections live on the workers.
 
+mod admin;
 mod listeners;
 mod reload;
 mod signals;
@@ -16,8 +17,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cli::Cli,
+    cli::Run,
     config::{self, model::Config, watch::Watch},
+    limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
     net,
@@ -32,7 +34,7 @@ use signals::{Signal, Signals};
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Runs the daemon until a signal ends it.
-pub fn run(cli: &Cli) -> Result<()> {
+pub fn run(cli: &Run) -> Result<()> {
     let started = Instant::now();
     let logs = log::start(cli.log_dir.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
@@ -45,7 +47,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     result
 }
 
-async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
+async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch = Watch::new(&cli.config).with_context(|| format!("cannot watch {}", cli.config.display()))?;
     if let Some(reason) = watch.degraded() {
@@ -61,8 +63,12 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let plane = tcp::Plane::new(&config, &targets.tcp, &resolver);
     let udp_plane = Arc::new(udp::Plane::new(&config, &targets.udp, &resolver));
     let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
-    let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
-    let udp = Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&metrics), logs.access.clone(), started));
+    let bans = Arc::new(Bans::default());
+    let (requests, mut asked) = crate::admin::requests();
+    let shared =
+        Arc::new(tcp::Shared::new(plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+    let udp =
+        Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let count = worker_count(&config);
     let workers = worker::start(count, &shared).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
@@ -73,14 +79,30 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
-    let mut daemon =
-        Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, udp, listeners, scrape: None };
+    let socket = admin::bind(&config)?;
+    let mut daemon = Daemon {
+        path: cli.config.clone(),
+        started,
+        config,
+        resolver,
+        targets,
+        metrics,
+        bans,
+        shared,
+        udp,
+        listeners,
+        scrape: None,
+        requests,
+        admin: None,
+    };
     daemon.serve_metrics()?;
+    daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
     loop {
         tokio::select! {
             () = watch.changed() => daemon.reload().await,
+            Some(request) = asked.recv() => daemon.obey(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
@@ -90,6 +112,8 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
             },
         }
     }
+    drop(asked);
+    daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;
     daemon.listeners.stop();
     tracing::info!("stopped");
@@ -97,7 +121,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(cli: &Cli, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
     loop {
         match config::load(&cli.config) {
             Ok(loaded) => {

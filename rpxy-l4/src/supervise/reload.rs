@@ -1,13 +1,21 @@
 //! Following the configuration file: whole or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::listeners::{self, Listeners, Served, Transport};
+use super::{
+    admin,
+    listeners::{self, Listeners, Served, Transport},
+};
 use crate::{
+    admin::Request,
     config::{self, model::Config},
+    limit::Bans,
     metrics::{self, Metrics, Reload},
     net,
     resolve::Resolver,
@@ -31,14 +39,20 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) path: std::path::PathBuf,
+    pub(super) started: Instant,
     pub(super) config: Config,
     pub(super) resolver: Resolver,
     pub(super) targets: Known,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) bans: Arc<Bans>,
     pub(super) shared: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
     pub(super) listeners: Listeners,
     pub(super) scrape: Option<JoinHandle<()>>,
+    /// Where the admin socket's server puts what is asked.
+    pub(super) requests: mpsc::Sender<Request>,
+    /// That server.
+    pub(super) admin: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -73,6 +87,7 @@ impl Daemon {
             let ours = self.config.metrics_listen.map(|held| held.port());
             Some(bind_metrics(&config, ours)?)
         };
+        let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         // Last, and without a pause until they are taken over: these sockets get connections from now on.
         let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
@@ -93,6 +108,9 @@ impl Daemon {
         self.config = config;
         if let Some(listener) = scrape {
             self.scrape(listener);
+        }
+        if let Some(listener) = socket {
+            self.serve_admin(listener);
         }
         Ok(Reload::Applied)
     }

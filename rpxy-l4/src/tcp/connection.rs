@@ -131,6 +131,12 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let origin = Origin { source: peer };
 
+    #[cfg(feature = "proxy-protocol")]
+    if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
+        // The peer is the load balancer, which `accept` has looked at.
+        return Err(Outcome::Banned);
+    }
+
     let recognised = if plane.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
         let deadline = Instant::now() + settings.probe_timeout;

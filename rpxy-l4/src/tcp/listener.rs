@@ -44,6 +44,12 @@ async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream,
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+    if shared.bans.refuses(peer.ip()) {
+        // No task, no permit: a banned network must not keep others out.
+        shared.metrics.tcp_accepted();
+        shared.metrics.tcp_ended(Outcome::Banned, 0, 0);
+        return;
+    }
     let plane = shared.plane.load_full();
     let max = plane.settings.max_connections.get();
     let Some(permit) = shared.active.acquire(max) else {

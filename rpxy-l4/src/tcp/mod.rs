@@ -31,7 +31,7 @@ pub use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
-    limit::{Gauge, Seldom, Shortage},
+    limit::{Bans, Gauge, Seldom, Shortage},
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
@@ -81,6 +81,8 @@ pub struct Shared {
     pub plane: ArcSwap<Plane>,
     /// Connections open now.
     pub active: Arc<Gauge>,
+    /// Who may not connect.
+    bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -93,10 +95,11 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(plane: Plane, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+    pub fn new(plane: Plane, bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
         Self {
             plane: ArcSwap::from_pointee(plane),
             active: Arc::default(),
+            bans,
             metrics,
             access,
             started,

@@ -16,11 +16,12 @@ use std::{
 };
 
 use affinity::Affinity;
+pub use session::FlowLine;
 pub use worker::{Control, Worker};
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
-    limit::{Gauge, Seldom},
+    limit::{Bans, Gauge, Seldom},
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
@@ -76,6 +77,8 @@ pub struct Shared {
     pub active: Arc<Gauge>,
     /// Which backend knows which connection.
     pub affinity: Arc<Affinity>,
+    /// Whose datagrams are dropped.
+    bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -87,10 +90,11 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(plane: &Plane, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+    pub fn new(plane: &Plane, bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
         Self {
             active: Arc::default(),
             affinity: Arc::new(Affinity::new(plane.affinity_lifetime(), Arc::clone(&metrics))),
+            bans,
             metrics,
             access,
             started,

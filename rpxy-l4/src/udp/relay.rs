@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Plane, Shared,
-    session::{Command, Flow, Notice, OpenError, Output, SessionId, Sessions, Started},
+    session::{Command, Flow, FlowLine, Notice, OpenError, Output, SessionId, Sessions, Started},
     worker::{Lookups, listener_token, session_token},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         poller::Poller,
         udp::{self, Message, Received, Sender, Sent},
     },
-    offload::{Off, Offload},
+    offload::{self, Off, Offload},
 };
 
 /// How long the port of a session that ended in the middle is given to nobody else.
@@ -116,7 +116,13 @@ struct Sums {
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, plane: Arc<Plane>, poller: Arc<Poller>, lookups: Lookups) -> Self {
         let format = plane.access_log_format;
-        let sessions = Sessions::new(plane, Arc::clone(&shared.affinity), Arc::clone(&shared.active), Shared::seed());
+        let sessions = Sessions::new(
+            plane,
+            Arc::clone(&shared.affinity),
+            Arc::clone(&shared.active),
+            Arc::clone(&shared.bans),
+            Shared::seed(),
+        );
         Self {
             now: shared.uptime(),
             shared,
@@ -198,6 +204,22 @@ impl Relay {
     /// The first lookup of a session's name has ended.
     pub(super) fn resolved(&mut self, session: SessionId) {
         self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
+    }
+
+    /// Other networks are banned.
+    pub(super) fn bans(&mut self) {
+        self.with_core(Sessions::handle_bans);
+    }
+
+    /// What there is to tell of the first `limit` sessions.
+    pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
+        let told = |(_, listener, mut line): (SessionId, u32, FlowLine)| {
+            let held = usize::try_from(listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
+            line.listener = held.map(|held| held.address);
+            line.reason = Some(offload::OFF);
+            line
+        };
+        self.sessions.flow_lines(limit, self.now).map(told).collect()
     }
 
     pub(super) fn end_all(&mut self, end: SessionEnd) {

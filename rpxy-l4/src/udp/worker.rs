@@ -22,7 +22,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::{
     Plane, Shared,
     relay::{Listener, Relay},
-    session::{Flow, SessionId},
+    session::{Flow, FlowLine, SessionId},
 };
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
@@ -53,6 +53,10 @@ pub enum Control {
     Plane(Arc<Plane>),
     /// The first lookup of a session's name has ended.
     Resolved(SessionId),
+    /// Other networks are banned: end the sessions that this concerns.
+    Bans,
+    /// Tell of so many sessions at most.
+    Flows(oneshot::Sender<Vec<FlowLine>>, usize),
     /// End every session, then the thread.
     Stop,
 }
@@ -231,6 +235,8 @@ impl Thread {
                 }
                 Ok(Control::Plane(plane)) => self.relay.adopt(plane),
                 Ok(Control::Resolved(session)) => self.relay.resolved(session),
+                Ok(Control::Bans) => self.relay.bans(),
+                Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
             }

@@ -3,6 +3,7 @@
 //! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
+mod admin;
 mod dns;
 mod duration;
 mod ech;
@@ -93,6 +94,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
             })
             .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
+        admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         dns: dns::dns(report, &root),
         tcp,
         udp,

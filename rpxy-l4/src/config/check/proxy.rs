@@ -1,13 +1,12 @@
 //! PROXY protocol: versions to send, peers to receive from.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
-use crate::config::{
-    file::{Field, Table},
-    model::{ProxyVersion, ReceiveProxy},
-    report::{Report, quote},
+use crate::{
+    config::{
+        file::{Field, Table},
+        model::{ProxyVersion, ReceiveProxy},
+        report::{Report, quote},
+    },
+    limit::network,
 };
 
 const VERSIONS: &[(&str, Option<ProxyVersion>)] = &[
@@ -61,10 +60,4 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
             Some(ReceiveProxy { trusted: trusted.collect() })
         }
     }
-}
-
-/// A network in CIDR notation; a bare address is that host alone. Bits beyond the prefix are cleared.
-fn network(text: &str) -> Option<IpNet> {
-    let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().map(|network| network.trunc()).or_else(host)
 }

@@ -20,6 +20,7 @@ fn defaults() {
     assert_eq!(config.unmatched, Unmatched::Drop);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
     assert_eq!(config.metrics_listen, None);
+    assert_eq!(config.admin_socket, None);
     assert_eq!(config.dns.min_ttl, Duration::from_secs(30));
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
     assert_eq!(config.tcp.backlog, 1024);
@@ -278,6 +279,30 @@ fn proxy_protocol_left_out_at_build_time() {
     let loaded = crate::config::parse(&text).unwrap();
     let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
     assert_eq!(warning.message.matches("built without the feature proxy-protocol").count(), 2, "{warning}");
+}
+
+#[test]
+fn admin_socket() {
+    let path = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
+    for (name, value) in [
+        ("the usual place", "/run/rpxy-l4.sock".to_owned()),
+        ("shortest", path(2)),
+        ("below the longest", path(106)),
+        ("longest", path(107)),
+    ] {
+        assert_eq!(with(&format!("admin_socket = '{value}'")).admin_socket, Some(value.into()), "{name}");
+    }
+    refuses(&[
+        ("too long", &format!("admin_socket = '{}'", path(108)), "3: admin_socket"),
+        ("relative", "admin_socket = 'rpxy-l4.sock'", "3: admin_socket"),
+        ("empty", "admin_socket = ''", "3: admin_socket"),
+        ("abstract", "admin_socket = '@rpxy-l4'", "3: admin_socket"),
+        ("directory", "admin_socket = '/run/'", "3: admin_socket"),
+        ("root", "admin_socket = '/'", "3: admin_socket"),
+        ("parent", "admin_socket = '/run/..'", "3: admin_socket"),
+        ("with a zero", "admin_socket = \"/run/a\\u0000b\"", "3: admin_socket"),
+        ("switch", "admin_socket = true", "3: admin_socket"),
+    ]);
 }
 
 #[test]

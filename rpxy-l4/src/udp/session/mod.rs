@@ -13,6 +13,7 @@
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
 mod command;
+mod flows;
 mod held;
 mod ids;
 mod open;
@@ -33,6 +34,7 @@ use std::{
 };
 
 pub use command::{Command, Notice, OpenError, Output, Started};
+pub use flows::FlowLine;
 use held::Budget;
 use place::Arrival;
 use slab::Slab;
@@ -40,7 +42,7 @@ use state::{Session, Stage};
 
 use super::{Plane, affinity::Affinity};
 use crate::{
-    limit::{Gauge, Prefixes},
+    limit::{Bans, Gauge, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
     net::udp::Local,
 };
@@ -92,6 +94,7 @@ pub struct Sessions {
     plane: Arc<Plane>,
     affinity: Arc<Affinity>,
     active: Arc<Gauge>,
+    bans: Arc<Bans>,
     slab: Slab<Session>,
     flows: HashMap<Flow, Members>,
     /// Times at which a session has to be looked at; lazily kept, so that traffic does not move them.
@@ -126,11 +129,12 @@ impl Members {
 impl Sessions {
     /// None yet. `seed` feeds the random choices of balancing.
     #[must_use]
-    pub fn new(plane: Arc<Plane>, affinity: Arc<Affinity>, active: Arc<Gauge>, seed: u64) -> Self {
+    pub fn new(plane: Arc<Plane>, affinity: Arc<Affinity>, active: Arc<Gauge>, bans: Arc<Bans>, seed: u64) -> Self {
         Self {
             plane,
             affinity,
             active,
+            bans,
             slab: Slab::new(),
             flows: HashMap::new(),
             deadlines: BinaryHeap::new(),
@@ -158,7 +162,8 @@ impl Sessions {
     #[must_use]
     pub fn anew(&self) -> Self {
         let (plane, affinity) = (Arc::clone(&self.plane), Arc::clone(&self.affinity));
-        let fresh = Self::new(plane, affinity, Arc::clone(&self.active), self.entropy);
+        let (active, bans) = (Arc::clone(&self.active), Arc::clone(&self.bans));
+        let fresh = Self::new(plane, affinity, active, bans, self.entropy);
         Self { generation: self.generation, ..fresh }
     }
 
@@ -175,6 +180,9 @@ impl Sessions {
         let first = out.forward.len();
         if let Some(session) = self.all_alike(flow) {
             out.forward(session, 0..bytes.len());
+        } else if self.bans.refuses(flow.client.ip()) {
+            // Sessions of a banned client have been ended, so all that comes is new.
+            out.drop(DatagramDrop::Banned, bytes.len().div_ceil(segment.max(1)).max(1));
         } else {
             let mut start = 0_usize;
             loop {
@@ -273,15 +281,22 @@ impl Sessions {
     /// Ends all sessions of a listening socket, or all that there are.
     pub fn handle_closed(&mut self, listener: Option<u32>, end: SessionEnd, now: Duration, out: &mut Output) {
         let of_it = |state: &Session| listener.is_none_or(|listener| state.flow.listener == listener);
-        let ids: Vec<SessionId> = self
-            .slab
-            .iter()
-            .filter(|(_, state)| of_it(state))
-            .map(|(index, state)| id(index, state.generation))
-            .collect();
-        for session in ids {
+        for session in self.those(of_it) {
             self.end(session, end, DatagramDrop::Unreachable, now, out);
         }
+    }
+
+    /// Ends the sessions of clients that are banned now.
+    pub fn handle_bans(&mut self, now: Duration, out: &mut Output) {
+        let bans = Arc::clone(&self.bans);
+        for session in self.those(|state| bans.refuses(state.flow.client.ip())) {
+            self.end(session, SessionEnd::Banned, DatagramDrop::Banned, now, out);
+        }
+    }
+
+    fn those(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        let wanted = self.slab.iter().filter(|(_, state)| wanted(state));
+        wanted.map(|(index, state)| id(index, state.generation)).collect()
     }
 
     /// Whether there is no session.

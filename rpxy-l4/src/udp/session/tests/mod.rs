@@ -1,5 +1,6 @@
 //! The session core against made-up sockets and time.
 
+mod bans;
 mod packets;
 mod paths;
 mod quic;
@@ -38,6 +39,7 @@ struct Bench {
     sessions: Sessions,
     affinity: Arc<Affinity>,
     active: Arc<Gauge>,
+    bans: Arc<Bans>,
     now: Duration,
     /// Open sockets and where they lead.
     sockets: BTreeMap<SessionId, SocketAddr>,
@@ -72,10 +74,12 @@ impl Bench {
         let plane = Arc::new(Plane::new(&config, &targets, &resolver));
         let affinity = Arc::new(Affinity::new(plane.affinity_lifetime(), metrics));
         let active = Arc::<Gauge>::default();
+        let bans = Arc::<Bans>::default();
         Self {
-            sessions: Sessions::new(plane, Arc::clone(&affinity), Arc::clone(&active), seed),
+            sessions: Sessions::new(plane, Arc::clone(&affinity), Arc::clone(&active), Arc::clone(&bans), seed),
             affinity,
             active,
+            bans,
             now: Duration::from_secs(1000),
             sockets: BTreeMap::new(),
             sent: Vec::new(),

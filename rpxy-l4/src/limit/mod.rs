@@ -1,5 +1,7 @@
 //! Caps on what strangers can fill, and the rate at which the daemon speaks of it.
 
+mod bans;
+
 use std::{
     hash::Hasher,
     net::IpAddr,
@@ -10,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use bans::{BanSource, Bans, Lifted, TooManyBans, network};
 use siphasher::sip::SipHasher13;
 
 /// A count of things that exist now, bounded by a limit that may change on reload.

@@ -1,0 +1,278 @@
+//! Serves the admin socket on the control runtime. Bounded in requests, time and connections: a client that is stuck
+//! must not keep others out.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{Answer, Refusal, Request};
+use crate::net::unix::PrivateListener;
+
+/// Connections at once; further ones are told so.
+const MAX_AT_ONCE: usize = 16;
+/// Longest request in bytes, its line feed included.
+const MAX_REQUEST: usize = 4096;
+/// How long a request may take to arrive, its answer to be found, and the answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a connection ends early.
+enum End {
+    /// The peer is gone, or has said nothing more for too long.
+    Gone,
+    /// It is told why.
+    Refused(Refusal),
+}
+
+/// Answers clients until dropped.
+pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
+    let slots = Arc::new(Semaphore::new(MAX_AT_ONCE));
+    loop {
+        let Ok((stream, trusted)) = listener.accept().await else {
+            // Descriptors ran out; connections that are relayed matter more.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let slot = Arc::clone(&slots).try_acquire_owned().ok();
+        let welcome = match (trusted, slot) {
+            (false, _) => Err(refusal("you may not", "run this as root, or as the user of the daemon")),
+            (true, None) => Err(refusal("too many connections", "end some of those that are open")),
+            (true, Some(slot)) => Ok(slot),
+        };
+        match welcome {
+            Ok(slot) => drop(tokio::spawn(converse(stream, requests.clone(), slot))),
+            // Room for a line is there in a new socket.
+            Err(refusal) => drop(stream.try_write(&line(&refusal))),
+        }
+    }
+}
+
+/// Request after request until the client has no more.
+async fn converse(stream: UnixStream, requests: mpsc::Sender<Request>, _slot: OwnedSemaphorePermit) {
+    let mut received = Vec::new();
+    loop {
+        let end = match timeout(PATIENCE, request(&stream, &mut received)).await {
+            Ok(Ok(text)) => exchange(&stream, &text, &requests).await,
+            Ok(Err(end)) => Err(end),
+            Err(_elapsed) => Err(End::Gone),
+        };
+        match end {
+            Ok(()) => {}
+            Err(End::Gone) => return,
+            Err(End::Refused(refusal)) => {
+                drop(timeout(PATIENCE, write(&stream, &line(&refusal))).await);
+                return;
+            }
+        }
+    }
+}
+
+/// One request and its answer. A request that cannot be understood is no reason to part.
+async fn exchange(stream: &UnixStream, text: &[u8], requests: &mpsc::Sender<Request>) -> Result<(), End> {
+    let answer = match serde_json::from_slice(text) {
+        Ok(command) => {
+            let (answer, answered) = oneshot::channel();
+            let asked = async {
+                requests.send(Request { command, answer }).await.ok()?;
+                answered.await.ok()
+            };
+            match timeout(PATIENCE, asked).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => Answer::refused("the daemon is about to end", "ask its successor"),
+                Err(_elapsed) => Answer::refused("the daemon is busy", "try again"),
+            }
+        }
+        Err(error) => Answer::refused(format!("not a request: {error}"), "docs/admin.md lists the commands"),
+    };
+    let mut text = Vec::new();
+    match answer {
+        Answer::Done { lines, more } => {
+            for line in lines {
+                text.extend_from_slice(line.as_bytes());
+                text.push(b'\n');
+            }
+            let end: &[u8] = if more { b"{\"end\":true,\"more\":true}\n" } else { b"{\"end\":true}\n" };
+            text.extend_from_slice(end);
+        }
+        Answer::Refused(refusal) => text = line(&refusal),
+    }
+    let written = timeout(PATIENCE, write(stream, &text)).await;
+    written.ok().and_then(Result::ok).ok_or(End::Gone)
+}
+
+/// The next line without its end. What comes behind it stays in `received`.
+async fn request(stream: &UnixStream, received: &mut Vec<u8>) -> Result<Vec<u8>, End> {
+    loop {
+        if let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+            let rest = received.split_off(end + 1);
+            let mut line = std::mem::replace(received, rest);
+            line.pop();
+            return Ok(line);
+        }
+        let free = MAX_REQUEST - received.len().min(MAX_REQUEST);
+        if free == 0 {
+            let error = format!("a request has {MAX_REQUEST} bytes at most");
+            return Err(End::Refused(refusal(&error, "end each request with a line feed")));
+        }
+        stream.readable().await.map_err(|_gone| End::Gone)?;
+        let mut buffer = [0; MAX_REQUEST];
+        let Some(buffer) = buffer.get_mut(..free) else { return Err(End::Gone) };
+        match stream.try_read(buffer) {
+            Ok(0) => return Err(End::Gone),
+            Ok(count) => received.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_gone) => return Err(End::Gone),
+        }
+    }
+}
+
+async fn write(stream: &UnixStream, mut text: &[u8]) -> io::Result<()> {
+    while !text.is_empty() {
+        stream.ready(Interest::WRITABLE).await?;
+        match stream.try_write(text) {
+            Ok(count) => text = text.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn refusal(error: &str, remedy: &str) -> Refusal {
+    Refusal { error: error.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn line(refusal: &Refusal) -> Vec<u8> {
+    let mut text = serde_json::to_vec(refusal).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+    use super::*;
+    use crate::admin::{Command, requests};
+
+    struct Served {
+        directory: tempfile::TempDir,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    /// A server whose commands are answered with their own names, but `bans`, which never is.
+    fn served() -> Served {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = PrivateListener::bind(&directory.path().join("socket")).unwrap();
+        let (sender, mut receiver) = requests();
+        tokio::spawn(async move {
+            let mut unanswered = Vec::new();
+            while let Some(Request { command, answer }) = receiver.recv().await {
+                if command == (Command::Bans {}) {
+                    unanswered.push(answer);
+                } else {
+                    answer.send(Answer::one(&command)).unwrap();
+                }
+            }
+        });
+        Served { directory, task: tokio::spawn(serve(listener, sender)) }
+    }
+
+    impl Served {
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("socket")
+        }
+    }
+
+    async fn connect(path: &Path) -> BufReader<UnixStream> {
+        BufReader::new(UnixStream::connect(path).await.unwrap())
+    }
+
+    async fn send(stream: &mut BufReader<UnixStream>, text: &[u8]) {
+        stream.get_mut().write_all(text).await.unwrap();
+    }
+
+    async fn next_line(stream: &mut BufReader<UnixStream>) -> Option<String> {
+        let mut line = String::new();
+        let count = stream.read_line(&mut line).await.unwrap_or(0);
+        (count > 0).then_some(line)
+    }
+
+    #[tokio::test]
+    async fn requests_of_one_connection_are_answered_in_order_however_they_are_cut() {
+        let served = served();
+        let mut stream = connect(&served.path()).await;
+        send(&mut stream, b"{\"command\":\"status\"}\nnonsense\n{\"command\":\"flo").await;
+        assert_eq!(next_line(&mut stream).await.as_deref(), Some("{\"command\":\"status\"}\n"));
+        assert_eq!(next_line(&mut stream).await.as_deref(), Some("{\"end\":true}\n"));
+        let refused = next_line(&mut stream).await.unwrap();
+        assert!(refused.starts_with("{\"error\":\"not a request: ") && refused.contains("\"remedy\":"), "{refused}");
+        send(&mut stream, b"ws\",\"limit\":2}\n").await;
+        assert_eq!(next_line(&mut stream).await.as_deref(), Some("{\"command\":\"flows\",\"limit\":2}\n"));
+        assert_eq!(next_line(&mut stream).await.as_deref(), Some("{\"end\":true}\n"));
+    }
+
+    #[tokio::test]
+    async fn a_request_may_be_as_long_as_allowed_and_no_longer() {
+        let served = served();
+        let padded = |len: usize| {
+            let mut text = b"{\"command\":\"status\"}".to_vec();
+            text.resize(len - 1, b' ');
+            text.push(b'\n');
+            text
+        };
+        for (len, fits) in [(MAX_REQUEST - 1, true), (MAX_REQUEST, true), (MAX_REQUEST + 1, false)] {
+            let mut stream = connect(&served.path()).await;
+            send(&mut stream, &padded(len)).await;
+            let first = next_line(&mut stream).await.unwrap();
+            assert_eq!(first.contains("\"error\""), !fits, "{len}: {first}");
+            if !fits {
+                assert_eq!(next_line(&mut stream).await, None, "closed");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_room_comes_back() {
+        let served = served();
+        let mut open = Vec::new();
+        for _ in 0..MAX_AT_ONCE {
+            let mut stream = connect(&served.path()).await;
+            send(&mut stream, b"{\"command\":\"status\"}\n").await;
+            next_line(&mut stream).await.unwrap();
+            open.push(stream);
+        }
+        let mut refused = connect(&served.path()).await;
+        assert!(next_line(&mut refused).await.unwrap().contains("too many connections"));
+        assert_eq!(next_line(&mut refused).await, None);
+        open.pop();
+        loop {
+            let mut stream = connect(&served.path()).await;
+            // The server may already have said no and closed.
+            drop(stream.get_mut().write_all(b"{\"command\":\"status\"}\n").await);
+            if next_line(&mut stream).await.is_some_and(|line| line.contains("status")) {
+                break;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_is_let_go_and_who_waits_is_told() {
+        let served = served();
+        let mut silent = connect(&served.path()).await;
+        send(&mut silent, b"{\"command\":").await;
+        assert_eq!(next_line(&mut silent).await, None);
+        let mut waiting = connect(&served.path()).await;
+        send(&mut waiting, b"{\"command\":\"bans\"}\n").await;
+        assert!(next_line(&mut waiting).await.unwrap().contains("the daemon is busy"));
+        served.task.abort();
+        assert!(served.task.await.unwrap_err().is_cancelled());
+        assert!(!served.directory.path().join("socket").exists());
+    }
+}

@@ -1,0 +1,342 @@
+//! Source networks that get nothing: from the configuration and by command.
+//!
+//! Asked about each connection and each first datagram, changed by an operator now and then. So look-ups read a value
+//! that is replaced as a whole, and cost one load while nobody is banned. Errs towards refusing: a network is banned as
+//! long as one of the two sources says so, or a larger network that contains it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use ipnet::{IpNet, Ipv4Net};
+
+/// Who asked for a ban.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BanSource {
+    /// The configuration file; a reload may lift it.
+    Configuration,
+    /// A command; it lasts until it is lifted or the daemon ends.
+    Command,
+}
+
+impl BanSource {
+    /// As the admin socket writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// What lifting a ban came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifted {
+    /// The network is banned no longer.
+    Lifted,
+    /// The command's ban is gone; this network, itself or a larger one, is still banned.
+    Covered(IpNet, BanSource),
+    /// No command has banned it; this network, itself or a larger one, is.
+    NotByCommand(IpNet, BanSource),
+    /// It was not banned.
+    NotBanned,
+}
+
+/// There are as many bans by command as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are {} bans by command already", Bans::MOST)]
+pub struct TooManyBans;
+
+/// The banned networks.
+#[derive(Debug, Default)]
+pub struct Bans {
+    /// Whether there are any.
+    some: AtomicBool,
+    in_force: ArcSwap<Networks>,
+    lists: Mutex<Lists>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    configured: BTreeSet<IpNet>,
+    commanded: BTreeSet<IpNet>,
+}
+
+/// Networks without overlap, in order.
+#[derive(Debug, Default)]
+struct Networks(Vec<IpNet>);
+
+impl Bans {
+    /// Bans by command at most.
+    pub const MOST: usize = 65_536;
+
+    /// Whether `source` is to get nothing.
+    #[must_use]
+    pub fn refuses(&self, source: IpAddr) -> bool {
+        self.some.load(Ordering::Relaxed) && self.in_force.load().contains(source.to_canonical())
+    }
+
+    /// Replaces the bans of the configuration; those by command stay. Returns whether anything has changed.
+    pub fn set_configured(&self, networks: &[IpNet]) -> bool {
+        let configured = networks.iter().copied().map(canonical).collect();
+        let mut lists = self.lock();
+        let changed = lists.configured != configured;
+        lists.configured = configured;
+        if changed {
+            self.put_in_force(&lists);
+        }
+        changed
+    }
+
+    /// Bans a network by command. Returns whether that is new.
+    ///
+    /// # Errors
+    ///
+    /// There are [`Bans::MOST`] already.
+    pub fn ban(&self, network: IpNet) -> Result<bool, TooManyBans> {
+        let network = canonical(network);
+        let mut lists = self.lock();
+        if lists.commanded.len() >= Self::MOST && !lists.commanded.contains(&network) {
+            return Err(TooManyBans);
+        }
+        let new = lists.commanded.insert(network);
+        if new {
+            self.put_in_force(&lists);
+        }
+        Ok(new)
+    }
+
+    /// Lifts the ban of a network by command.
+    pub fn unban(&self, network: IpNet) -> Lifted {
+        let network = canonical(network);
+        let mut lists = self.lock();
+        let was_there = lists.commanded.remove(&network);
+        if was_there {
+            self.put_in_force(&lists);
+        }
+        match (was_there, lists.longest_around(network)) {
+            (true, None) => Lifted::Lifted,
+            (true, Some((around, source))) => Lifted::Covered(around, source),
+            (false, Some((around, source))) => Lifted::NotByCommand(around, source),
+            (false, None) => Lifted::NotBanned,
+        }
+    }
+
+    /// All bans in order, each with whoever asked for it; the configuration where both did.
+    #[must_use]
+    pub fn list(&self) -> Vec<(IpNet, BanSource)> {
+        self.lock().all().into_iter().collect()
+    }
+
+    /// All banned networks in order, for whoever refuses them elsewhere.
+    #[must_use]
+    pub fn networks(&self) -> Vec<IpNet> {
+        self.lock().all().into_keys().collect()
+    }
+
+    /// How many networks are banned.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().all().len()
+    }
+
+    fn put_in_force(&self, lists: &Lists) {
+        let networks = Networks::new(lists.all().into_keys().collect());
+        let some = !networks.0.is_empty();
+        self.in_force.store(networks.into());
+        self.some.store(some, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lists {
+    fn all(&self) -> BTreeMap<IpNet, BanSource> {
+        let commanded = self.commanded.iter().map(|network| (*network, BanSource::Command));
+        commanded.chain(self.configured.iter().map(|network| (*network, BanSource::Configuration))).collect()
+    }
+
+    /// The smallest banned network that contains `network`.
+    fn longest_around(&self, network: IpNet) -> Option<(IpNet, BanSource)> {
+        let mut around = Some(network);
+        while let Some(candidate) = around {
+            if self.configured.contains(&candidate) {
+                return Some((candidate, BanSource::Configuration));
+            }
+            if self.commanded.contains(&candidate) {
+                return Some((candidate, BanSource::Command));
+            }
+            around = candidate.supernet();
+        }
+        None
+    }
+}
+
+impl Networks {
+    /// Drops what a larger network contains, so that at most one entry can fit an address.
+    fn new(mut networks: Vec<IpNet>) -> Self {
+        // By address, the larger network first.
+        networks.sort_by_key(|network| (network.network(), network.prefix_len()));
+        networks.dedup_by(|next, kept| kept.contains(&*next));
+        Self(networks)
+    }
+
+    fn contains(&self, source: IpAddr) -> bool {
+        let after = self.0.partition_point(|network| network.network() <= source);
+        let nearest = after.checked_sub(1).and_then(|index| self.0.get(index));
+        nearest.is_some_and(|network| network.contains(&source))
+    }
+}
+
+/// A network in CIDR notation; a bare address is that host alone. Bits beyond the prefix are cleared.
+#[must_use]
+pub fn network(text: &str) -> Option<IpNet> {
+    let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().or_else(host).map(|network| network.trunc())
+}
+
+/// Without bits beyond the prefix; IPv4 in IPv6 clothes is IPv4, which is how clients are compared.
+fn canonical(network: IpNet) -> IpNet {
+    let network = network.trunc();
+    let IpNet::V6(v6) = network else { return network };
+    let unmapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = unmapped.and_then(|(address, len)| Ipv4Net::new(address, len).ok());
+    v4.map_or(network, IpNet::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        network(text).unwrap()
+    }
+
+    fn refused(bans: &Bans, sources: &[&str]) -> Vec<bool> {
+        sources.iter().map(|source| bans.refuses(source.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn networks_are_read_as_written_by_people() {
+        for (text, expected) in [
+            ("192.0.2.7", Some("192.0.2.7/32")),
+            ("192.0.2.7/24", Some("192.0.2.0/24")),
+            ("2001:db8::7", Some("2001:db8::7/128")),
+            ("::/0", Some("::/0")),
+            ("192.0.2.0/33", None),
+            ("[::1]", None),
+            ("example.net", None),
+            ("", None),
+        ] {
+            assert_eq!(network(text).map(|network| network.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_refused_exactly_when_a_banned_network_contains_it() {
+        let bans = Bans::default();
+        assert_eq!(refused(&bans, &["192.0.2.1", "::1"]), [false, false], "nobody is banned");
+        for network in ["192.0.2.0/25", "192.0.2.64/26", "192.0.2.200/32", "10.0.0.0/8", "2001:db8::/32"] {
+            assert_eq!(bans.ban(net(network)), Ok(true), "{network}");
+        }
+        for (source, expected) in [
+            ("192.0.1.255", false),
+            ("192.0.2.0", true),
+            ("192.0.2.64", true),
+            ("192.0.2.127", true),
+            ("192.0.2.128", false),
+            ("192.0.2.199", false),
+            ("192.0.2.200", true),
+            ("192.0.2.201", false),
+            ("9.255.255.255", false),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("::ffff:10.0.0.1", true),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+        ] {
+            assert_eq!(bans.refuses(source.parse().unwrap()), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn every_set_of_small_networks_refuses_what_a_plain_search_refuses() {
+        // All networks within 0.0.0.0/29, in sets by the bits of a number.
+        let all: Vec<IpNet> = (29..=32_u8)
+            .flat_map(|len| (0..1_u32 << (len - 29)).map(move |n| (n << (32 - len), len)))
+            .map(|(address, len)| IpNet::V4(Ipv4Net::new(address.into(), len).unwrap()))
+            .collect();
+        assert_eq!(all.len(), 15);
+        for set in 0..1_u32 << all.len() {
+            let chosen: Vec<IpNet> = (0..).zip(&all).filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, n)| *n).collect();
+            let networks = Networks::new(chosen.clone());
+            for source in (0..9_u32).map(|address| IpAddr::V4(address.into())) {
+                let expected = chosen.iter().any(|network| network.contains(&source));
+                assert_eq!(networks.contains(source), expected, "{source} in {chosen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bans_by_command_outlive_those_of_the_configuration() {
+        let bans = Bans::default();
+        assert!(bans.set_configured(&[net("10.0.0.0/8"), net("192.0.2.1")]));
+        assert!(!bans.set_configured(&[net("192.0.2.1"), net("10.0.0.0/8")]), "the same in another order");
+        assert_eq!(bans.ban(net("198.51.100.0/24")), Ok(true));
+        assert_eq!(bans.ban(net("198.51.100.9/24")), Ok(false), "the same network");
+        let sources = ["10.0.0.1", "192.0.2.1", "198.51.100.1"];
+        assert_eq!(refused(&bans, &sources), [true, true, true]);
+        assert!(bans.set_configured(&[]));
+        assert_eq!(refused(&bans, &sources), [false, false, true]);
+        assert_eq!(bans.list(), [(net("198.51.100.0/24"), BanSource::Command)]);
+        assert_eq!((bans.networks(), bans.count()), (vec![net("198.51.100.0/24")], 1));
+    }
+
+    #[test]
+    fn unbanning_tells_what_still_holds() {
+        let bans = Bans::default();
+        bans.set_configured(&[net("10.0.0.0/8")]);
+        for network in ["10.1.0.0/16", "192.0.2.0/24", "192.0.2.1", "::ffff:203.0.113.0/120"] {
+            bans.ban(net(network)).unwrap();
+        }
+        for (network, expected) in [
+            ("10.1.0.0/16", Lifted::Covered(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("10.1.0.0/16", Lifted::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("10.0.0.0/8", Lifted::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("192.0.2.1", Lifted::Covered(net("192.0.2.0/24"), BanSource::Command)),
+            ("192.0.2.7", Lifted::NotByCommand(net("192.0.2.0/24"), BanSource::Command)),
+            ("192.0.2.0/24", Lifted::Lifted),
+            ("192.0.2.0/24", Lifted::NotBanned),
+            ("203.0.113.0/24", Lifted::Lifted),
+        ] {
+            assert_eq!(bans.unban(net(network)), expected, "{network}");
+        }
+        assert!(!bans.refuses("192.0.2.1".parse().unwrap()));
+        bans.set_configured(&[]);
+        assert!(!bans.refuses("10.1.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn bans_by_command_are_bounded() {
+        let bans = Bans::default();
+        let address = |n: usize| IpNet::from(IpAddr::V4(u32::try_from(n).unwrap().into()));
+        bans.lock().commanded = (0..Bans::MOST - 1).map(address).collect();
+        assert_eq!(bans.ban(address(Bans::MOST)), Ok(true));
+        assert_eq!(bans.ban(address(Bans::MOST + 1)), Err(TooManyBans));
+        assert_eq!(bans.ban(address(0)), Ok(false), "one that is there already");
+        assert_eq!(bans.unban(address(1)), Lifted::Lifted);
+        assert_eq!(bans.ban(address(Bans::MOST + 1)), Ok(true));
+    }
+}

@@ -1,0 +1,214 @@
+//! Carries out what comes through the admin socket.
+
+use std::{io, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{listeners::Transport, reload::Daemon};
+use crate::{
+    admin::{self, Answer, Command, MOST_FLOWS, Request},
+    config::model::Config,
+    limit::{BanSource, Lifted},
+    net::unix::PrivateListener,
+    route::DownTarget,
+    udp::{Control, FlowLine},
+};
+
+/// How long a worker may take to tell of its sessions.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What `status` tells, in one line.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    version: &'static str,
+    pid: u32,
+    uptime_s: u64,
+    config: &'a Path,
+    rules: usize,
+    workers: usize,
+    tcp: Load,
+    udp: Load,
+    kernel_plane: KernelPlane,
+    targets_down: Vec<Down>,
+    bans: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Load {
+    listen: Vec<String>,
+    active: u32,
+    max: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct KernelPlane {
+    state: &'static str,
+    reason: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Down {
+    transport: &'static str,
+    target: String,
+    active: u32,
+}
+
+/// One line of `ban`, `unban` and `bans`.
+#[derive(Debug, Serialize)]
+struct Ban {
+    network: String,
+    banned: bool,
+    source: Option<&'static str>,
+}
+
+/// Opens the admin socket, if the configuration has one.
+pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
+    let Some(path) = &config.admin_socket else { return Ok(None) };
+    let bound = PrivateListener::bind(path).map_err(explain);
+    bound.map(Some).with_context(|| format!("admin_socket: cannot listen on {}", path.display()))
+}
+
+fn explain(error: io::Error) -> anyhow::Error {
+    let remedies = [
+        (io::ErrorKind::NotFound, "its directory does not exist; make it"),
+        (io::ErrorKind::PermissionDenied, "the daemon's user may not; choose a directory of its own"),
+    ];
+    let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
+    anyhow::Error::new(error).context(remedy)
+}
+
+impl Daemon {
+    /// Carries out one command. What takes time goes on in a task.
+    pub(super) fn obey(&self, request: Request) {
+        let Request { command, answer } = request;
+        let done = match command {
+            Command::Status {} => Answer::one(&self.status()),
+            Command::Flows { limit } => return self.flows(limit, answer),
+            Command::Ban { network } => self.ban(network),
+            Command::Unban { network } => self.unban(network),
+            Command::Bans {} => Answer::lines(self.bans.list().into_iter().map(|(network, source)| Ban {
+                network: network.to_string(),
+                banned: true,
+                source: Some(source.name()),
+            })),
+        };
+        // Whoever asked may be gone.
+        drop(answer.send(done));
+    }
+
+    /// Serves the admin socket from now on, or no more.
+    pub(super) fn serve_admin(&mut self, listener: Option<PrivateListener>) {
+        if let Some(old) = self.admin.take() {
+            old.abort();
+        }
+        self.admin = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
+    }
+
+    /// Closes the admin socket and removes its file, so that a successor can have the path.
+    pub(super) async fn close_admin(&mut self) {
+        if let Some(serving) = self.admin.take() {
+            serving.abort();
+            // An aborted task lets go of the listener only when it has been dropped.
+            drop(serving.await);
+        }
+    }
+
+    fn status(&self) -> Status<'_> {
+        let listen = |transport| self.listeners.addresses(transport).map(ToString::to_string).collect::<Vec<String>>();
+        let uptime = self.started.elapsed();
+        let down = |transport, targets: Vec<DownTarget>| {
+            targets.into_iter().map(move |DownTarget { target, active }| Down { transport, target, active })
+        };
+        let tcp_down = down("tcp", self.targets.tcp.down(uptime));
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_s: uptime.as_secs(),
+            config: &self.path,
+            rules: self.config.rules.len(),
+            workers: self.listeners.workers(),
+            tcp: Load {
+                listen: listen(Transport::Tcp),
+                active: self.shared.active.count(),
+                max: self.config.tcp.max_connections.get(),
+            },
+            udp: Load {
+                listen: listen(Transport::Udp),
+                active: self.udp.active.count(),
+                max: self.config.udp.max_connections.get(),
+            },
+            kernel_plane: KernelPlane { state: "off", reason: Some(crate::offload::OFF) },
+            targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
+            bans: self.bans.count(),
+        }
+    }
+
+    /// Asks all workers at once, and puts together what they tell.
+    fn flows(&self, limit: usize, answer: oneshot::Sender<Answer>) {
+        let limit = limit.min(MOST_FLOWS);
+        let told = self.listeners.ask_udp(|reply| Control::Flows(reply, limit.saturating_add(1)));
+        tokio::spawn(async move {
+            let mut lines: Vec<FlowLine> = Vec::new();
+            for worker in told {
+                match timeout(WORKER_PATIENCE, worker).await {
+                    Ok(Ok(more)) => lines.extend(more),
+                    // A worker that is stuck or gone.
+                    Ok(Err(_)) | Err(_) => {
+                        drop(answer.send(Answer::refused("a worker does not answer", "look at the daemon's log")));
+                        return;
+                    }
+                }
+            }
+            let left_out = lines.len() > limit;
+            lines.truncate(limit);
+            let mut done = Answer::lines(lines);
+            if let Answer::Done { more, .. } = &mut done {
+                *more = left_out;
+            }
+            drop(answer.send(done));
+        });
+    }
+
+    fn ban(&self, network: IpNet) -> Answer {
+        match self.bans.ban(network) {
+            Ok(new) => {
+                if new {
+                    tracing::info!("banned by command: {network}");
+                    self.bans_changed();
+                }
+                Answer::one(&Ban { network: network.to_string(), banned: true, source: Some("command") })
+            }
+            Err(error) => Answer::refused(error.to_string(), "lift some, or ban larger networks"),
+        }
+    }
+
+    fn unban(&self, network: IpNet) -> Answer {
+        let lifted = self.bans.unban(network);
+        if matches!(lifted, Lifted::Lifted | Lifted::Covered(..)) {
+            tracing::info!("unbanned by command: {network}");
+            self.bans_changed();
+        }
+        let network = network.to_string();
+        match lifted {
+            Lifted::Lifted => Answer::one(&Ban { network, banned: false, source: None }),
+            // Done as asked, and yet without effect so far.
+            Lifted::Covered(_, source) => Answer::one(&Ban { network, banned: true, source: Some(source.name()) }),
+            Lifted::NotByCommand(around, source) => Answer::refused(
+                format!("{network} is banned by {around}, which the {} asks for", source.name()),
+                match source {
+                    BanSource::Configuration => format!("take {around} out of the configuration file"),
+                    BanSource::Command => format!("unban {around}"),
+                },
+            ),
+            Lifted::NotBanned => Answer::refused(format!("{network} is not banned"), "`rpxy-l4 bans` lists what is"),
+        }
+    }
+
+    /// Ends the sessions that a ban concerns.
+    pub(super) fn bans_changed(&self) {
+        self.listeners.tell_udp(|| Control::Bans);
+    }
+}
