@@ -1,0 +1,64 @@
+//! Whether a packet of a flow is steered: everything that could stand against it is asked before anything is changed.
+
+use crate::bytes::{Bytes, Span};
+use crate::map::{Flow, Hop};
+use crate::packet::Packet;
+use crate::verdict::{Counter, gate, is_open};
+
+use super::segments::{Visit, datagrams, each_datagram};
+use super::{Arrival, Maps, Steer};
+
+/// What is needed to steer a packet, or why it is passed.
+#[inline(always)]
+pub(super) fn steer<'k, M: Maps, B: Bytes>(
+    maps: &M,
+    bytes: &B,
+    packet: Packet<'k>,
+    entry: M::Flow,
+    arrival: Arrival,
+) -> Result<Steer<'k, M::Flow, M::Hop>, Counter> {
+    let flow: &Flow = &entry;
+    let family = packet.family as u8;
+    if flow.source.family != family || flow.destination.family != family {
+        return Err(Counter::FlowFamily);
+    }
+    if !is_open(flow) {
+        each_datagram(packet.payload, arrival.segment, &mut Gate { flow, bytes })?;
+    }
+    if packet.ttl <= 1 {
+        return Err(Counter::Ttl);
+    }
+    // Tags stay as they are, which is right where the packet turns round; nobody has said which ones another interface
+    // wants.
+    if arrival.vlan_aside || (packet.vlan_tags > 0 && flow.interface != arrival.interface) {
+        return Err(Counter::VlanTagged);
+    }
+    let hop = maps.hop(flow.hop);
+    match &hop {
+        Some(hop) if !fits(hop, &packet, arrival.segment) => return Err(Counter::Mtu),
+        None if arrival.needs_hop => return Err(Counter::NoHop),
+        Some(_) | None => {}
+    }
+    let datagrams = datagrams(packet.payload.len, arrival.segment);
+    Ok(Steer { packet, flow: entry, hop, datagrams })
+}
+
+/// Whether the IP packet, or the largest one that it is cut into, is not larger than the way takes.
+#[inline(always)]
+fn fits(hop: &Hop, packet: &Packet<'_>, segment: usize) -> bool {
+    let headers = packet.ip_len - packet.payload.len;
+    let payload = if segment == 0 || segment > packet.payload.len { packet.payload.len } else { segment };
+    headers + payload <= hop.mtu as usize
+}
+
+struct Gate<'a, B> {
+    flow: &'a Flow,
+    bytes: &'a B,
+}
+
+impl<B: Bytes> Visit for Gate<'_, B> {
+    #[inline(always)]
+    fn datagram(&mut self, payload: Span) -> Result<(), Counter> {
+        gate(self.flow, self.bytes, payload)
+    }
+}
