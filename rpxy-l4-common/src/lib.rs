@@ -17,4 +17,7 @@ pub mod rewrite;
 pub mod verdict;
 
 #[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 extern crate std;
