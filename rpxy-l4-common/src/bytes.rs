@@ -11,6 +11,13 @@ pub trait Bytes {
     /// Length in bytes. Not all of them need be readable: the kernel may keep a part of a large packet elsewhere.
     fn len(&self) -> usize;
 
+    /// Whether there are so many bytes. A program without CAP_PERFMON may compare the two ends of a packet, but not
+    /// subtract them.
+    #[inline(always)]
+    fn reaches(&self, len: usize) -> bool {
+        self.len() >= len
+    }
+
     /// Whether there are no bytes at all.
     #[inline(always)]
     fn is_empty(&self) -> bool {
