@@ -1,6 +1,8 @@
 //! Access to packets, and the helpers that send them on: the only place that knows packet pointers and socket buffers.
 #![expect(unsafe_code, reason = "packet pointers and helpers of the kernel")]
 
+use core::arch::asm;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::{
@@ -35,11 +37,46 @@ impl Frame<'_> {
     }
 }
 
+/// Bytes that may be moved by words.
+#[repr(align(8))]
+struct Words<const N: usize>([u8; N]);
+
+#[inline(always)]
+fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u8; M]) {
+    if let Some(place) = bytes.get_mut(at..at + M) {
+        place.copy_from_slice(&value);
+    }
+}
+
 impl Bytes for Frame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // SAFETY: the bytes are within the packet, nobody else has it, and arrays of bytes need no alignment.
-        self.at(offset).map(|bytes| unsafe { *bytes })
+        let start = self.at::<N>(offset)?.cast::<u8>().cast_const();
+        let mut words = Words([0; N]);
+        let mut done = 0;
+        while done + 4 <= N {
+            let word: u32;
+            // SAFETY: the bytes are within the packet, and nobody else has it.
+            unsafe {
+                asm!("{word} = *(u32 *)({at} + 0)", word = out(reg) word, at = in(reg) start.add(done), options(pure, readonly, nostack))
+            };
+            put(&mut words.0, done, word.to_ne_bytes());
+            done += 4;
+        }
+        if done + 2 <= N {
+            let word: u32;
+            // SAFETY: likewise.
+            unsafe {
+                asm!("{word} = *(u16 *)({at} + 0)", word = out(reg) word, at = in(reg) start.add(done), options(pure, readonly, nostack))
+            };
+            put(&mut words.0, done, (word as u16).to_ne_bytes());
+            done += 2;
+        }
+        if done < N {
+            // SAFETY: likewise.
+            put(&mut words.0, done, [unsafe { start.add(done).read() }]);
+        }
+        Some(words.0)
     }
 
     #[inline(always)]
@@ -96,11 +133,11 @@ impl Skb<'_> {
 impl Bytes for Skb<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
+        let mut bytes = Words([0; N]);
         // SAFETY: the helper writes `N` bytes, or fails.
         let result =
-            unsafe { bpf_skb_load_bytes(self.pointer().cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
-        (result == 0).then_some(bytes)
+            unsafe { bpf_skb_load_bytes(self.pointer().cast(), offset as u32, bytes.0.as_mut_ptr().cast(), N as u32) };
+        (result == 0).then_some(bytes.0)
     }
 
     #[inline(always)]
