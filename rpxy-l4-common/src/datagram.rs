@@ -163,6 +163,8 @@ const fn is_initial(version: u32, first: u8) -> bool {
 mod tests {
     use std::{vec, vec::Vec};
 
+    use proptest::{collection, prelude::*};
+
     use super::*;
     use DatagramClass::{
         QuicLong, QuicShort, Unknown, WireGuardCookie, WireGuardInitiation, WireGuardResponse, WireGuardTransport,
@@ -295,6 +297,50 @@ mod tests {
         ];
         for (row, readable, len) in rows {
             assert_eq!(Datagram::read(&readable.as_slice(), Span { offset: 0, len }), None, "{row}");
+        }
+    }
+
+    /// The same by slice patterns, which the kernel's verifier does not follow.
+    fn by_slices(payload: &[u8]) -> DatagramClass {
+        let long = || {
+            let (version, rest) = payload.get(1..)?.split_first_chunk()?;
+            let version = u32::from_be_bytes(*version);
+            let (&dcid_len, rest) = rest.split_first()?;
+            let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
+            let within = !matches!(version, QUIC_V1 | QUIC_V2) || (dcid_len <= 20 && scid_len <= 20);
+            (rest.len() >= usize::from(scid_len) && within).then_some(QuicLong { version })
+        };
+        match payload {
+            [first, ..] if first & 0x80 != 0 => long().unwrap_or(Unknown),
+            [1, 0, 0, 0, ..] if payload.len() == 148 => WireGuardInitiation,
+            [2, 0, 0, 0, ..] if payload.len() == 92 => WireGuardResponse,
+            [3, 0, 0, 0, ..] if payload.len() == 64 => WireGuardCookie,
+            [4, 0, 0, 0, ..] if payload.len() >= 32 => WireGuardTransport,
+            [first, ..] if first & 0x40 != 0 && payload.len() >= 21 => QuicShort,
+            _ => Unknown,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_class_does_not_depend_on_how_the_bytes_are_read(
+            first in any::<u8>(),
+            version in prop_oneof![Just(QUIC_V1), Just(QUIC_V2), any::<u32>(), Just(0)],
+            ids in prop_oneof![Just([8, 8]), [0..22_u8, 0..22_u8], any::<[u8; 2]>()],
+            tail in 0..3_usize,
+            start in proptest::option::of([0..6_u8, 0..2_u8, 0..2_u8, 0..2_u8]),
+            len in prop_oneof![Just(148), Just(92), Just(64), Just(32), Just(21), 0..160_usize, Just(1500)],
+            before in collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut payload = long(version, ids[0], ids[1], tail);
+            payload[0] = first;
+            for payload in [padded(start.unwrap_or([first; 4]), len), payload.clone(), payload[..payload.len().min(len)].to_vec()] {
+                let expected = by_slices(&payload);
+                prop_assert_eq!(DatagramClass::of(&payload), expected);
+                let packet = [&before[..], &payload, &[0xff; 9]].concat();
+                let within = Datagram::read(&packet.as_slice(), Span { offset: before.len(), len: payload.len() });
+                prop_assert_eq!(within.map(|datagram| datagram.class), Some(expected));
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn flow(source: &str, destination: &str) -> Flow {
 }
 
 /// A UDP datagram in an Ethernet frame.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) vlan: Vec<u16>,
     pub(crate) source: Socket,

@@ -194,6 +194,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
 }
 
 /// What both versions say of a packet that carries UDP.
+#[derive(Clone, Copy)]
 struct Ip {
     family: Family,
     vlan_tags: u8,
@@ -224,7 +225,7 @@ fn udp<B: Bytes>(bytes: &B, ip: Ip) -> Result<Packet, Pass> {
     }
     let udp_checksum = u16::from_be_bytes([sum_0, sum_1]);
     // A receiver has to discard it, unless it knows better (RFC 8200 section 8.1, RFC 6935).
-    if family as u8 == Family::V6 as u8 && udp_checksum == 0 {
+    if matches!(family, Family::V6) && udp_checksum == 0 {
         return Err(Pass::NoChecksum);
     }
     let socket = |address, port| Socket { address, port, family: family as u8, zero: 0 };

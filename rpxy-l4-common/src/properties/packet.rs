@@ -167,7 +167,7 @@ fn verdict(data: &[u8], parsed: Result<Packet, Pass>, bits: u32) {
     match machine(None, false) {
         Verdict::Drop(reason) => assert_eq!(class.and_then(|class| dropped(bits, class)), Some(reason)),
         Verdict::Pass(reason) => {
-            assert_eq!((reason, class.and_then(|class| dropped(bits, class))), (Counter::NoFlow, None))
+            assert_eq!((reason, class.and_then(|class| dropped(bits, class))), (Counter::NoFlow, None));
         }
         Verdict::Steer(_) => panic!("steered without a flow"),
     }

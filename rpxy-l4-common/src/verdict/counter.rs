@@ -36,7 +36,10 @@ macro_rules! counters {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
             /// How many there are.
-            pub const COUNT: u32 = [$($number),+].len() as u32;
+            pub const COUNT: u32 = match Self::ALL {
+                [.., last] => last.index() + 1,
+                [] => 0,
+            };
 
             /// Its name in the metrics.
             #[must_use]
