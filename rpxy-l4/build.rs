@@ -6,7 +6,6 @@ use std::{env, fs, io};
 /// Names an object to embed instead of the one in the target directory.
 const VARIABLE: &str = "RPXY_L4_EBPF_OBJECT";
 
-#[expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 fn main() -> io::Result<()> {
     println!("cargo::rustc-check-cfg=cfg(ebpf_object)");
     println!("cargo::rerun-if-changed=build.rs");
@@ -33,8 +32,11 @@ fn main() -> io::Result<()> {
 /// Where `build-ebpf` puts it, in a directory of its own that is made here so that it can be watched; nothing when this
 /// is no target directory that can be written.
 fn built(out: &Path) -> Option<PathBuf> {
-    let target = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists())?;
-    let directory = target.join("bpf");
+    // <target directory>[/<triple>]/<profile>/build/...
+    let build = out.ancestors().find(|directory| directory.ends_with("build"))?;
+    let above = build.parent()?.parent()?;
+    let is_triple = env::var_os("TARGET").is_some_and(|triple| above.ends_with(triple));
+    let directory = if is_triple { above.parent()? } else { above }.join("bpf");
     fs::create_dir_all(&directory).ok()?;
     Some(directory.join("rpxy-l4.o"))
 }
