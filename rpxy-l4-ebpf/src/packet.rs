@@ -86,7 +86,11 @@ impl Bytes for Frame<'_> {
 
     #[inline(always)]
     fn reaches(&self, len: usize) -> bool {
-        self.0.data() + len <= self.0.data_end()
+        let mut end = self.0.data_end();
+        // SAFETY: no instruction. The compiler may not know what is compared here: it would take out the checks of
+        // reads that are within `len`, which the verifier wants to see, since it cannot follow `len`.
+        unsafe { asm!("/* {end} */", end = inout(reg) end, options(pure, nomem, nostack)) };
+        self.0.data() + len <= end
     }
 }
 
