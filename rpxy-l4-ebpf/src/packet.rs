@@ -135,6 +135,8 @@ impl Skb<'_> {
 }
 
 impl Bytes for Skb<'_> {
+    const SEGMENTS: usize = 4;
+
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = Words([0; N]);
@@ -147,6 +149,16 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn opaque(&self, number: usize) -> usize {
+        // SAFETY: the first of the words that the kernel leaves to programs; what it reads from there is anything.
+        unsafe {
+            let word = &raw mut (*self.pointer()).cb[0];
+            word.write_volatile(number as u32);
+            word.read_volatile() as usize
+        }
     }
 }
 
