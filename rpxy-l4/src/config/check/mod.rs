@@ -5,10 +5,12 @@
 
 mod dns;
 mod duration;
+mod ebpf;
 mod ech;
 mod listen;
 mod matcher;
 mod names;
+mod network;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
@@ -96,6 +98,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
         dns: dns::dns(report, &root),
         tcp,
         udp,
+        ebpf: ebpf::ebpf(report, &root),
         rules: rules.into_iter().map(|(_, rule)| rule).collect(),
     }
 }
