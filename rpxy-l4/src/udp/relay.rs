@@ -23,7 +23,6 @@ use crate::{
         poller::Poller,
         udp::{self, Message, Received, Sender, Sent},
     },
-    offload::{Off, Offload},
 };
 
 /// One listening socket.
@@ -55,7 +54,6 @@ pub(super) struct Relay {
     shared: Arc<Shared>,
     format: AccessLogFormat,
     sessions: Sessions,
-    offload: Off,
     poller: Arc<Poller>,
     lookups: Lookups,
     /// By number; a number is used again after its socket was closed with all its sessions.
@@ -76,7 +74,6 @@ impl Relay {
             shared,
             format,
             sessions,
-            offload: Off,
             poller,
             lookups,
             listeners: Vec::new(),
@@ -140,9 +137,7 @@ impl Relay {
 
     /// Looks which sessions are over.
     pub(super) fn timeout(&mut self) {
-        let offload = self.offload;
-        let steered = |session| offload.last_seen(session);
-        self.with_core(|sessions, now, out| sessions.handle_timeout(now, steered, out));
+        self.with_core(|sessions, now, out| sessions.handle_timeout(now, |_| None, out));
     }
 
     /// The first lookup of a session's name has ended.
@@ -274,8 +269,8 @@ impl Relay {
             }
             Command::Started(started) => self.started(*started),
             Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
-            Command::InstallFlow { session } => self.offload.install(session),
-            Command::RevokeFlow { session } => self.offload.revoke(session),
+            // Nothing is steered yet.
+            Command::InstallFlow { .. } | Command::RevokeFlow { .. } => {}
             Command::Say(notice) => self.say(notice),
         }
     }
