@@ -5,8 +5,10 @@
 //! towards [`DatagramClass::Unknown`]: that class costs a detour through the daemon or the default target, while a
 //! wrong guess would cost the datagram.
 
+use crate::bytes::{Bytes, Span};
+
 /// The form bit of the first byte: set in long headers (RFC 8999 section 5.1).
-const QUIC_LONG: u8 = 0x80;
+pub(crate) const QUIC_LONG: u8 = 0x80;
 /// The fixed bit of the first byte (RFC 9000 section 17), which negotiated peers may clear (RFC 9287).
 const QUIC_FIXED: u8 = 0x40;
 /// First byte, version and two empty connection IDs, in bytes (RFC 8999 section 5.1).
@@ -14,6 +16,8 @@ pub const QUIC_LONG_MIN_LEN: usize = 7;
 /// The shortest datagram with a short header that can be valid, in bytes: a stateless reset, and with an empty
 /// connection ID the sample that header protection needs (RFC 9000 section 10.3, RFC 9001 section 5.4.2).
 pub const QUIC_SHORT_MIN_LEN: usize = 21;
+/// The shortest datagram that a client may send an Initial packet in, in bytes (RFC 9000 section 14.1).
+pub const QUIC_INITIAL_MIN_LEN: usize = 1200;
 /// The longest connection ID of versions 1 and 2, in bytes (RFC 9000 section 17.2).
 pub const QUIC_MAX_CID_LEN: u8 = 20;
 /// QUIC version 1 (RFC 9000 section 15).
@@ -61,43 +65,105 @@ impl DatagramClass {
     /// Classifies a whole UDP payload.
     #[must_use]
     pub fn of(payload: &[u8]) -> Self {
-        match payload {
-            [first, ..] if first & QUIC_LONG != 0 => quic_long(payload),
-            // The types of WireGuard, 32 bits in little-endian order or one byte and three reserved ones, have neither
-            // bit of QUIC set, so that the two protocols cannot be confused.
-            [1, 0, 0, 0, ..] if payload.len() == WIREGUARD_INITIATION_LEN => Self::WireGuardInitiation,
-            [2, 0, 0, 0, ..] if payload.len() == WIREGUARD_RESPONSE_LEN => Self::WireGuardResponse,
-            [3, 0, 0, 0, ..] if payload.len() == WIREGUARD_COOKIE_LEN => Self::WireGuardCookie,
-            [4, 0, 0, 0, ..] if payload.len() >= WIREGUARD_TRANSPORT_MIN_LEN => Self::WireGuardTransport,
-            [first, ..] if first & QUIC_FIXED != 0 && payload.len() >= QUIC_SHORT_MIN_LEN => Self::QuicShort,
-            _ => Self::Unknown,
+        match Datagram::read(&payload, Span { offset: 0, len: payload.len() }) {
+            Some(datagram) => datagram.class,
+            // All of a slice can be read.
+            None => Self::Unknown,
         }
     }
 }
 
-fn quic_long(payload: &[u8]) -> DatagramClass {
-    match quic_long_version(payload) {
-        Some(version) => DatagramClass::QuicLong { version },
-        None => DatagramClass::Unknown,
+/// What can be seen of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
+    /// What it looks like.
+    pub class: DatagramClass,
+    /// It begins with an Initial packet of version 1 or 2 and is shorter than [`QUIC_INITIAL_MIN_LEN`]: no client may
+    /// send it, and a server has to discard it (RFC 9000 section 14.1).
+    pub small_initial: bool,
+}
+
+impl Datagram {
+    /// Classifies a UDP payload within a packet; nothing when it cannot be read as far as that takes.
+    #[inline(always)]
+    pub fn read<B: Bytes>(bytes: &B, payload: Span) -> Option<Self> {
+        if payload.len == 0 {
+            return Some(DatagramClass::Unknown.into());
+        }
+        let [first] = payload.read(bytes, 0)?;
+        if first & QUIC_LONG != 0 {
+            return quic_long(bytes, payload, first);
+        }
+        if payload.len >= WIREGUARD_TRANSPORT_MIN_LEN {
+            // The types of WireGuard, 32 bits in little-endian order or one byte and three reserved ones, have neither
+            // bit of QUIC set, so that the two protocols cannot be confused.
+            let class = match payload.read(bytes, 0)? {
+                [1, 0, 0, 0] if payload.len == WIREGUARD_INITIATION_LEN => DatagramClass::WireGuardInitiation,
+                [2, 0, 0, 0] if payload.len == WIREGUARD_RESPONSE_LEN => DatagramClass::WireGuardResponse,
+                [3, 0, 0, 0] if payload.len == WIREGUARD_COOKIE_LEN => DatagramClass::WireGuardCookie,
+                [4, 0, 0, 0] => DatagramClass::WireGuardTransport,
+                _ => DatagramClass::Unknown,
+            };
+            if !matches!(class, DatagramClass::Unknown) {
+                return Some(class.into());
+            }
+        }
+        let short = first & QUIC_FIXED != 0 && payload.len >= QUIC_SHORT_MIN_LEN;
+        Some(if short { DatagramClass::QuicShort } else { DatagramClass::Unknown }.into())
     }
 }
 
-/// The version of a long header whose two connection IDs fit into the payload and the version's limit.
-fn quic_long_version(payload: &[u8]) -> Option<u32> {
-    let (_first, rest) = payload.split_first()?;
-    let (version, rest) = rest.split_first_chunk()?;
-    let version = u32::from_be_bytes(*version);
-    let (&dcid_len, rest) = rest.split_first()?;
-    let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
-    let fits = rest.len() >= usize::from(scid_len);
+impl From<DatagramClass> for Datagram {
+    #[inline(always)]
+    fn from(class: DatagramClass) -> Self {
+        Self { class, small_initial: false }
+    }
+}
+
+/// A long header is one when its two connection IDs fit into the payload and the version's limit.
+///
+/// Lengths of IDs are single bytes and what they are added to has a limit, so that the verifier can follow the sums.
+#[inline(always)]
+fn quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<Datagram> {
+    let unknown = Some(DatagramClass::Unknown.into());
+    if payload.len < QUIC_LONG_MIN_LEN {
+        return unknown;
+    }
+    let [v0, v1, v2, v3, dcid_len] = payload.read(bytes, 1)?;
+    let version = u32::from_be_bytes([v0, v1, v2, v3]);
+    let scid_at = QUIC_LONG_MIN_LEN - 1 + usize::from(dcid_len);
+    if payload.len <= scid_at {
+        return unknown;
+    }
+    let [scid_len] = payload.read(bytes, scid_at)?;
+    let fits = payload.len > scid_at + usize::from(scid_len);
     let limited = matches!(version, QUIC_V1 | QUIC_V2);
     let within = !limited || (dcid_len <= QUIC_MAX_CID_LEN && scid_len <= QUIC_MAX_CID_LEN);
-    (fits && within).then_some(version)
+    if !fits || !within {
+        return unknown;
+    }
+    Some(Datagram {
+        class: DatagramClass::QuicLong { version },
+        small_initial: is_initial(version, first) && payload.len < QUIC_INITIAL_MIN_LEN,
+    })
+}
+
+/// The packet type of an Initial (RFC 9000 section 17.2.2, RFC 9369 section 3.2).
+#[inline(always)]
+const fn is_initial(version: u32, first: u8) -> bool {
+    let packet_type = (first >> 4) & 3;
+    match version {
+        QUIC_V1 => packet_type == 0,
+        QUIC_V2 => packet_type == 1,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{vec, vec::Vec};
+
+    use proptest::{collection, prelude::*};
 
     use super::*;
     use DatagramClass::{
@@ -190,6 +256,91 @@ mod tests {
         ];
         for (row, payload, class) in rows {
             assert_eq!(DatagramClass::of(&payload), class, "{row}");
+        }
+    }
+
+    #[test]
+    fn an_initial_is_small_below_1200_bytes() {
+        let long = |first: u8, version: u32, len: usize| {
+            let mut payload = long(version, 8, 0, 0);
+            payload[0] = first;
+            payload.resize(len, 0);
+            payload
+        };
+        let rows = [
+            ("version 1, 1199 bytes", long(0xc0, QUIC_V1, 1199), true),
+            ("version 1, 1200 bytes", long(0xc0, QUIC_V1, 1200), false),
+            ("version 1, type bits alone", long(0x80, QUIC_V1, 100), true),
+            ("version 1, 0-RTT", long(0xd0, QUIC_V1, 100), false),
+            ("version 1, Handshake", long(0xe0, QUIC_V1, 100), false),
+            ("version 1, Retry", long(0xf0, QUIC_V1, 100), false),
+            ("version 2, 1199 bytes", long(0xd0, QUIC_V2, 1199), true),
+            ("version 2, 1200 bytes", long(0xd0, QUIC_V2, 1200), false),
+            ("version 2, Retry", long(0xc0, QUIC_V2, 100), false),
+            ("another version", long(0xc0, 0x1a2a_3a4a, 100), false),
+            ("no long header", padded([0x40, 0, 0, 0], 100), false),
+            ("connection ID cut", vec![0xc0, 0, 0, 0, 1, 8, 0], false),
+        ];
+        for (row, payload, small) in rows {
+            let datagram = Datagram::read(&payload.as_slice(), Span { offset: 0, len: payload.len() });
+            assert_eq!(datagram.map(|datagram| datagram.small_initial), Some(small), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_read_has_no_class() {
+        let rows = [
+            ("nothing of it", vec![], 40),
+            ("WireGuard's type cut", vec![1, 0, 0], 148),
+            ("version cut", vec![0xc0, 0, 0, 0, 1], 1200),
+            ("second length missing", vec![0xc0, 0, 0, 0, 1, 2, 1, 1], 1200),
+        ];
+        for (row, readable, len) in rows {
+            assert_eq!(Datagram::read(&readable.as_slice(), Span { offset: 0, len }), None, "{row}");
+        }
+    }
+
+    /// The same by slice patterns, which the kernel's verifier does not follow.
+    fn by_slices(payload: &[u8]) -> DatagramClass {
+        let long = || {
+            let (version, rest) = payload.get(1..)?.split_first_chunk()?;
+            let version = u32::from_be_bytes(*version);
+            let (&dcid_len, rest) = rest.split_first()?;
+            let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
+            let within = !matches!(version, QUIC_V1 | QUIC_V2) || (dcid_len <= 20 && scid_len <= 20);
+            (rest.len() >= usize::from(scid_len) && within).then_some(QuicLong { version })
+        };
+        match payload {
+            [first, ..] if first & 0x80 != 0 => long().unwrap_or(Unknown),
+            [1, 0, 0, 0, ..] if payload.len() == 148 => WireGuardInitiation,
+            [2, 0, 0, 0, ..] if payload.len() == 92 => WireGuardResponse,
+            [3, 0, 0, 0, ..] if payload.len() == 64 => WireGuardCookie,
+            [4, 0, 0, 0, ..] if payload.len() >= 32 => WireGuardTransport,
+            [first, ..] if first & 0x40 != 0 && payload.len() >= 21 => QuicShort,
+            _ => Unknown,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_class_does_not_depend_on_how_the_bytes_are_read(
+            first in any::<u8>(),
+            version in prop_oneof![Just(QUIC_V1), Just(QUIC_V2), any::<u32>(), Just(0)],
+            ids in prop_oneof![Just([8, 8]), [0..22_u8, 0..22_u8], any::<[u8; 2]>()],
+            tail in 0..3_usize,
+            start in proptest::option::of([0..6_u8, 0..2_u8, 0..2_u8, 0..2_u8]),
+            len in prop_oneof![Just(148), Just(92), Just(64), Just(32), Just(21), 0..160_usize, Just(1500)],
+            before in collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut payload = long(version, ids[0], ids[1], tail);
+            payload[0] = first;
+            for payload in [padded(start.unwrap_or([first; 4]), len), payload.clone(), payload[..payload.len().min(len)].to_vec()] {
+                let expected = by_slices(&payload);
+                prop_assert_eq!(DatagramClass::of(&payload), expected);
+                let packet = [&before[..], &payload, &[0xff; 9]].concat();
+                let within = Datagram::read(&packet.as_slice(), Span { offset: before.len(), len: payload.len() });
+                prop_assert_eq!(within.map(|datagram| datagram.class), Some(expected));
+            }
         }
     }
 }

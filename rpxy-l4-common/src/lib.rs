@@ -5,11 +5,19 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod bytes;
 pub mod datagram;
+pub mod decide;
 pub mod map;
+pub mod packet;
 #[cfg(any(test, feature = "properties"))]
 #[doc(hidden)]
 pub mod properties;
+pub mod rewrite;
+pub mod verdict;
+
+#[cfg(test)]
+mod testing;
 
 #[cfg(test)]
 extern crate std;

@@ -1,5 +1,11 @@
-//! What holds for every datagram, as a function that panics where it does not. The fuzz target calls it with new
-//! inputs, the tests with the committed corpus.
+//! What holds for every datagram and every frame, as functions that panic where it does not. The fuzz
+//! targets call them with new inputs, the tests with the committed corpus.
+
+mod packet;
+mod packet_seeds;
+
+pub use packet::{checksums, packet};
+pub use packet_seeds::PACKET_SEEDS;
 
 use crate::datagram::{DatagramClass, QUIC_LONG_MIN_LEN, QUIC_SHORT_MIN_LEN};
 
@@ -75,19 +81,24 @@ mod tests {
         format, fs,
         path::{Path, PathBuf},
         string::String,
+        vec::Vec,
     };
 
     use super::*;
 
-    fn corpus() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/datagram_class")
+    fn corpus(target: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+    }
+
+    fn files(target: &str) -> impl Iterator<Item = Vec<u8>> {
+        fs::read_dir(corpus(target)).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap())
     }
 
     #[test]
     fn the_corpus_holds_and_reaches_every_class() {
         let mut classes = BTreeSet::new();
-        for entry in fs::read_dir(corpus()).unwrap() {
-            let class = datagram_class(&fs::read(entry.unwrap().path()).unwrap());
+        for datagram in files("datagram_class") {
+            let class = datagram_class(&datagram);
             let name = format!("{class:?}");
             classes.extend(name.split(' ').next().map(String::from));
         }
@@ -104,11 +115,42 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_holds_and_reaches_every_way_through_the_headers() {
+        let outcomes: BTreeSet<_> = files("packet")
+            .map(|frame| match packet(&frame) {
+                Ok(packet) => format!("{:?}", packet.family),
+                Err(reason) => format!("{reason:?}"),
+            })
+            .collect();
+        let all = [
+            "ExtensionHeader",
+            "Fragment",
+            "Icmp",
+            "IpHeaderLength",
+            "IpLength",
+            "IpOptions",
+            "IpVersion",
+            "LinkGroup",
+            "NoChecksum",
+            "NotIp",
+            "NotUdp",
+            "Truncated",
+            "UdpLength",
+            "V4",
+            "V6",
+            "VlanDepth",
+        ];
+        assert_eq!(outcomes, all.map(String::from).into());
+    }
+
+    #[test]
     fn the_seeds_are_committed() {
-        for Seed { name, start, len } in SEEDS {
-            let mut bytes = start.to_vec();
-            bytes.resize(*len, 0);
-            assert_eq!(fs::read(corpus().join(name)).ok(), Some(bytes), "{name}");
+        for (target, seeds) in [("datagram_class", SEEDS), ("packet", PACKET_SEEDS)] {
+            for Seed { name, start, len } in seeds {
+                let mut bytes = start.to_vec();
+                bytes.resize(*len, 0);
+                assert_eq!(fs::read(corpus(target).join(name)).ok(), Some(bytes), "{target}/{name}");
+            }
         }
     }
 }

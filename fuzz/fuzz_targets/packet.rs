@@ -1,0 +1,8 @@
+//! An Ethernet frame.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _answer = rpxy_l4_common::properties::packet(data);
+});

@@ -1,0 +1,50 @@
+//! What the decision asks for: entries of the maps, and how the packet came.
+
+use core::ops::Deref;
+
+use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use crate::packet::{Family, Link};
+
+/// Look-ups in the maps of [`crate::map`].
+pub trait Maps {
+    /// An entry of `FLOWS`.
+    type Flow: Deref<Target = Flow>;
+    /// An entry of `HOPS`.
+    type Hop: Deref<Target = Hop>;
+
+    /// The flow that a packet belongs to.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
+    /// The next hop of a flow.
+    fn hop(&self, key: HopKey) -> Option<Self::Hop>;
+    /// The listener of a socket address, exactly this one.
+    fn listener(&self, socket: &Socket) -> Option<Listener>;
+    /// Whether an address is one of this machine.
+    fn is_local(&self, address: &[u8; 16]) -> bool;
+    /// Whether a sender, as a prefix of full length, is in a banned network.
+    fn is_banned(&self, source: &Prefix) -> bool;
+}
+
+/// How a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// What it begins with.
+    pub link: Link,
+    /// The interface that it came by; 0 where tagged packets are not to be steered at all.
+    pub interface: u32,
+    /// Payload bytes of one datagram where the kernel keeps several in one buffer (`gso_size`); 0 where it does not.
+    pub segment: usize,
+    /// Whether the program must know the next hop, or MTU and neighbour are found by the kernel.
+    pub needs_hop: bool,
+    /// Whether a VLAN tag was taken out of the packet and is kept aside (`vlan_present`).
+    pub vlan_aside: bool,
+}
+
+impl Prefix {
+    /// A sender as it is looked up: all bits of its address count.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(socket: &Socket) -> Self {
+        let bits = if socket.family == Family::V4 as u8 { 8 + 32 } else { 8 + 128 };
+        Self { bits, family: socket.family, address: socket.address, zero: [0; 3] }
+    }
+}

@@ -1,0 +1,102 @@
+//! The whole decision about a packet, the same for XDP, TC and the host.
+//!
+//! It only reads. What it decides is carried out by who asked, and every answer has a number to be counted under. It
+//! errs towards passing the packet on unchanged.
+
+mod flow;
+mod maps;
+#[cfg(test)]
+mod tests;
+
+pub use maps::{Arrival, Maps};
+
+use crate::bytes::Bytes;
+use crate::datagram::Datagram;
+use crate::map::{Prefix, Socket};
+use crate::packet::{Packet, parse};
+use crate::verdict::{Counter, dropped};
+
+/// The most datagrams in one buffer of the kernel that are looked through (`UDP_MAX_SEGMENTS`).
+pub const MAX_SEGMENTS: usize = 128;
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<F, H> {
+    /// It is rewritten and sent on; counted as [`Counter::Steered`] once that is done.
+    Steer(Steer<F, H>),
+    /// It is left as it is.
+    Pass(Counter),
+    /// It ends here.
+    Drop(Counter),
+}
+
+/// A packet that is sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steer<F, H> {
+    /// Its headers.
+    pub packet: Packet,
+    /// The entry of its flow: what [`crate::rewrite::Rewrite`] takes, and where the packet is accounted.
+    pub flow: F,
+    /// The entry of the next hop, if there is one.
+    pub hop: Option<H>,
+    /// Datagrams in it: 1, or more where the kernel keeps several in one buffer.
+    pub datagrams: usize,
+}
+
+/// Decides about a packet.
+#[inline(always)]
+pub fn decide<M: Maps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival) -> Verdict<M::Flow, M::Hop> {
+    let packet = match parse(bytes, arrival.link) {
+        Ok(packet) => packet,
+        Err(reason) => return Verdict::Pass(reason.counter()),
+    };
+    match maps.flow(&packet.key) {
+        Some(entry) => match flow::steer(maps, bytes, packet, entry, arrival) {
+            Ok(steer) => Verdict::Steer(steer),
+            Err(reason) => Verdict::Pass(reason),
+        },
+        None => without_flow(maps, bytes, &packet, arrival.segment),
+    }
+}
+
+/// Packets of no flow are the daemon's, when they are for a socket of its own and nobody wants them dropped.
+#[inline(always)]
+fn without_flow<M: Maps, B: Bytes>(maps: &M, bytes: &B, packet: &Packet, segment: usize) -> Verdict<M::Flow, M::Hop> {
+    let Some(bits) = listener(maps, &packet.key.destination) else {
+        return Verdict::Pass(Counter::Foreign);
+    };
+    if maps.is_banned(&Prefix::of(&packet.key.source)) {
+        return Verdict::Drop(Counter::Banned);
+    }
+    if bits == 0 {
+        return Verdict::Pass(Counter::NoFlow);
+    }
+    match all_dropped(bytes, packet, bits, segment) {
+        Ok(reason) => Verdict::Drop(reason),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// The bits of the listener that a packet is for, by its exact address or by the wildcard address.
+#[inline(always)]
+fn listener<M: Maps>(maps: &M, destination: &Socket) -> Option<u32> {
+    if let Some(listener) = maps.listener(destination) {
+        return Some(listener.drop);
+    }
+    let any = Socket { address: [0; 16], ..*destination };
+    let listener = maps.listener(&any)?;
+    maps.is_local(&destination.address).then_some(listener.drop)
+}
+
+/// Why the first datagram is dropped, when all of them are.
+#[inline(always)]
+fn all_dropped<B: Bytes>(bytes: &B, packet: &Packet, bits: u32, segment: usize) -> Result<Counter, Counter> {
+    let mut first = None;
+    flow::each_datagram(packet.payload, segment, |payload| {
+        let datagram = Datagram::read(bytes, payload).ok_or(Counter::Truncated)?;
+        let reason = dropped(bits, datagram).ok_or(Counter::NoFlow)?;
+        first = first.or(Some(reason));
+        Ok(())
+    })?;
+    first.ok_or(Counter::NoFlow)
+}

@@ -1,0 +1,246 @@
+//! Whole decisions, over maps of the host.
+
+use std::{collections::HashMap, collections::HashSet, vec, vec::Vec};
+
+use super::*;
+use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, drop, kind};
+use crate::packet::Link;
+use crate::testing::{Frame, flow, socket};
+
+#[derive(Default)]
+struct Tables {
+    flows: HashMap<FlowKey, Flow>,
+    hops: HashMap<HopKey, Hop>,
+    listeners: HashMap<Socket, Listener>,
+    local: HashSet<[u8; 16]>,
+    banned: Vec<Prefix>,
+}
+
+impl<'a> Maps for &'a Tables {
+    type Flow = &'a Flow;
+    type Hop = &'a Hop;
+
+    fn flow(&self, key: &FlowKey) -> Option<&'a Flow> {
+        self.flows.get(key)
+    }
+
+    fn hop(&self, key: HopKey) -> Option<&'a Hop> {
+        self.hops.get(&key)
+    }
+
+    fn listener(&self, socket: &Socket) -> Option<Listener> {
+        self.listeners.get(socket).copied()
+    }
+
+    fn is_local(&self, address: &[u8; 16]) -> bool {
+        self.local.contains(address)
+    }
+
+    /// The longest prefix match of the kernel: an entry counts as far as it is long, and the key must be as long.
+    fn is_banned(&self, source: &Prefix) -> bool {
+        let bits = |prefix: &Prefix| u128::from_be_bytes(prefix.address);
+        self.banned.iter().any(|entry| {
+            let ignored = 128 + 8 - entry.bits;
+            entry.bits <= source.bits
+                && entry.family == source.family
+                && (ignored == 128 || bits(entry) >> ignored == bits(source) >> ignored)
+        })
+    }
+}
+
+const XDP: Arrival = Arrival { link: Link::Ethernet, interface: 2, segment: 0, needs_hop: true, vlan_aside: false };
+const TC: Arrival = Arrival { needs_hop: false, ..XDP };
+
+/// A flow of kind QUIC for both families, next hop 7 behind interface 3 with an MTU of 1280.
+fn steering() -> Tables {
+    let mut tables = Tables::default();
+    let entry = |flow: Flow| Flow { hop: 7, interface: 3, kind: kind::NO_QUIC_LONG, ..flow };
+    tables.flows.insert(Frame::v4(&[]).key(), entry(flow("203.0.113.9:50001", "10.0.0.5:8443")));
+    tables.flows.insert(Frame::v6(&[]).key(), entry(flow("[2001:db8:9::9]:50001", "[fd00::5]:8443")));
+    tables.hops.insert(7, Hop { interface: 3, mtu: 1280, ..Hop::default() });
+    tables
+}
+
+/// Datagrams in the packet when it is steered, the reason when it is passed or dropped.
+fn outcome(tables: &Tables, bytes: &[u8], arrival: Arrival) -> Result<usize, Counter> {
+    match decide(&tables, &bytes, arrival) {
+        Verdict::Steer(steer) => Ok(steer.datagrams),
+        Verdict::Pass(reason) => {
+            assert_eq!(reason.action(), crate::verdict::Action::Pass);
+            Err(reason)
+        }
+        Verdict::Drop(reason) => {
+            assert_eq!(reason.action(), crate::verdict::Action::Drop);
+            Err(reason)
+        }
+    }
+}
+
+fn short(len: usize) -> Vec<u8> {
+    vec![0x41; len]
+}
+
+#[test]
+fn a_packet_of_a_flow_is_steered_unless_something_stands_against_it() {
+    let frames: [fn(&[u8]) -> Frame; 2] = [Frame::v4, Frame::v6];
+    for frame in frames {
+        let headers = if frame(&[]).source.family == 4 { 28 } else { 48 };
+        let ttl = |ttl| Frame { ttl, ..frame(&short(40)) };
+        let rows = [
+            ("short header", frame(&short(40)), XDP, Ok(1)),
+            ("long header", frame(&[0xc1; 40]), XDP, Err(Counter::QuicLong)),
+            ("empty", frame(&[]), XDP, Err(Counter::Short)),
+            ("TTL 0", ttl(0), XDP, Err(Counter::Ttl)),
+            ("TTL 1", ttl(1), XDP, Err(Counter::Ttl)),
+            ("TTL 2", ttl(2), XDP, Ok(1)),
+            ("as large as the MTU", frame(&short(1280 - headers)), XDP, Ok(1)),
+            ("larger than the MTU", frame(&short(1281 - headers)), XDP, Err(Counter::Mtu)),
+            ("larger than the MTU, TC", frame(&short(1281 - headers)), TC, Err(Counter::Mtu)),
+            ("the gate comes first", Frame { ttl: 1, ..frame(&[0xc1; 40]) }, XDP, Err(Counter::QuicLong)),
+            ("TTL before MTU", Frame { ttl: 1, ..frame(&short(1400)) }, XDP, Err(Counter::Ttl)),
+            ("no UDP", Frame { vlan: vec![0x0806], ..frame(&short(40)) }, XDP, Err(Counter::NotIp)),
+        ];
+        for (row, frame, arrival, expected) in rows {
+            assert_eq!(outcome(&steering(), &frame.bytes(), arrival), expected, "{row}, {headers}");
+        }
+    }
+}
+
+#[test]
+fn what_is_steered_comes_with_its_entries() {
+    let tables = steering();
+    let frame = Frame::v6(&short(40));
+    match decide(&&tables, &frame.bytes().as_slice(), XDP) {
+        Verdict::Steer(steer) => {
+            assert_eq!(steer.packet.key, frame.key());
+            assert_eq!(steer.flow.destination, socket("[fd00::5]:8443"));
+            assert_eq!(steer.hop.map(|hop| hop.interface), Some(3));
+        }
+        verdict @ (Verdict::Pass(_) | Verdict::Drop(_)) => panic!("{verdict:?}"),
+    }
+}
+
+#[test]
+fn without_a_next_hop_only_tc_goes_on() {
+    let tables = Tables { hops: HashMap::new(), ..steering() };
+    let bytes = Frame::v4(&short(1400)).bytes();
+    assert_eq!(outcome(&tables, &bytes, XDP), Err(Counter::NoHop));
+    assert_eq!(outcome(&tables, &bytes, TC), Ok(1));
+}
+
+#[test]
+fn tagged_packets_are_steered_out_of_the_same_interface_only() {
+    let tagged = Frame { vlan: vec![0x8100], ..Frame::v4(&short(40)) }.bytes();
+    let plain = Frame::v4(&short(40)).bytes();
+    let rows = [
+        ("tag, another interface", &tagged, XDP, Err(Counter::VlanTagged)),
+        ("tag, the same interface", &tagged, Arrival { interface: 3, ..XDP }, Ok(1)),
+        ("tag kept aside", &plain, Arrival { vlan_aside: true, interface: 3, ..TC }, Err(Counter::VlanTagged)),
+        ("no tag", &plain, XDP, Ok(1)),
+    ];
+    for (row, bytes, arrival, expected) in rows {
+        assert_eq!(outcome(&steering(), bytes, arrival), expected, "{row}");
+    }
+}
+
+#[test]
+fn an_entry_of_another_family_steers_nothing() {
+    let mut tables = steering();
+    for flow in tables.flows.values_mut() {
+        std::mem::swap(&mut flow.source.family, &mut flow.destination.zero);
+    }
+    assert_eq!(outcome(&tables, &Frame::v4(&short(40)).bytes(), XDP), Err(Counter::FlowFamily));
+    assert_eq!(outcome(&tables, &Frame::v6(&short(40)).bytes(), XDP), Err(Counter::FlowFamily));
+}
+
+#[test]
+fn every_datagram_in_a_buffer_is_looked_at() {
+    let of = |segment| Arrival { segment, ..TC };
+    let with_long = |at: usize, len| {
+        let mut payload = short(len);
+        payload[at] = 0xc1;
+        payload
+    };
+    let rows = [
+        ("three and a rest", short(3500), of(1000), Ok(4)),
+        ("three", short(3000), of(1000), Ok(3)),
+        ("one, shorter than it says", short(900), of(1000), Ok(1)),
+        ("a long header first", with_long(0, 3000), of(1000), Err(Counter::QuicLong)),
+        ("a long header second", with_long(1000, 3000), of(1000), Err(Counter::QuicLong)),
+        ("a long header last", with_long(3000, 3001), of(1000), Err(Counter::QuicLong)),
+        ("the same byte within one", with_long(1001, 3000), of(1000), Ok(3)),
+        ("each as large as the MTU", short(3000), of(1252), Ok(3)),
+        ("each larger than the MTU", short(3000), of(1253), Err(Counter::Mtu)),
+        ("as many as there may be", short(128 * 30), of(30), Ok(128)),
+        ("more than are looked at", short(128 * 30 + 1), of(30), Err(Counter::Segments)),
+    ];
+    for (row, payload, arrival, expected) in rows {
+        assert_eq!(outcome(&steering(), &Frame::v4(&payload).bytes(), arrival), expected, "{row}");
+    }
+}
+
+fn banned(socket: &Socket, bits: u32) -> Prefix {
+    Prefix { bits: 8 + bits, ..Prefix::of(socket) }
+}
+
+#[test]
+fn a_packet_of_no_flow_is_dropped_for_listeners_of_ours_only() {
+    let frames: [fn(&[u8]) -> Frame; 2] = [Frame::v4, Frame::v6];
+    for frame in frames {
+        let Frame { source, destination, .. } = frame(&[]);
+        let network = if source.family == 4 { 24 } else { 56 };
+        let any = Socket { address: [0; 16], ..destination };
+        let other_port = Socket { port: [0, 80], ..destination };
+        let other_family = Socket { family: 10 - any.family, ..any };
+        let tables = |listener: Option<Socket>, drop: u32, local: bool, ban: bool| Tables {
+            listeners: listener.map(|socket| (socket, Listener { drop })).into_iter().collect(),
+            local: local.then_some(destination.address).into_iter().collect(),
+            banned: ban.then(|| banned(&source, network)).into_iter().collect(),
+            ..Tables::default()
+        };
+        let rows = [
+            ("foreign", tables(None, 0, true, false), Counter::Foreign),
+            ("foreign and banned", tables(None, 0, true, true), Counter::Foreign),
+            ("another port", tables(Some(other_port), u32::MAX, true, true), Counter::Foreign),
+            ("wildcard of the other family", tables(Some(other_family), u32::MAX, true, true), Counter::Foreign),
+            ("wildcard, not our address", tables(Some(any), u32::MAX, false, true), Counter::Foreign),
+            ("wildcard", tables(Some(any), 0, true, false), Counter::NoFlow),
+            ("wildcard, banned", tables(Some(any), 0, true, true), Counter::Banned),
+            ("wildcard, class", tables(Some(any), drop::QUIC_SHORT, true, false), Counter::DroppedQuicShort),
+            ("exact", tables(Some(destination), 0, false, false), Counter::NoFlow),
+            ("exact, banned", tables(Some(destination), u32::MAX, false, true), Counter::Banned),
+            ("exact, class", tables(Some(destination), drop::QUIC_SHORT, false, false), Counter::DroppedQuicShort),
+            ("exact, other classes", tables(Some(destination), !drop::QUIC_SHORT, false, false), Counter::NoFlow),
+        ];
+        for (row, tables, expected) in rows {
+            assert_eq!(outcome(&tables, &frame(&short(40)).bytes(), XDP), Err(expected), "{row}, {network}");
+        }
+    }
+}
+
+#[test]
+fn a_ban_does_not_touch_a_flow() {
+    let frame = Frame::v4(&short(40));
+    let mut tables = steering();
+    tables.listeners.insert(frame.destination, Listener { drop: u32::MAX });
+    tables.banned.push(banned(&frame.source, 32));
+    assert_eq!(outcome(&tables, &frame.bytes(), XDP), Ok(1));
+}
+
+#[test]
+fn a_buffer_is_dropped_when_all_of_its_datagrams_are() {
+    let destination = Frame::v4(&[]).destination;
+    let listeners = HashMap::from([(destination, Listener { drop: drop::QUIC_SHORT | drop::UNKNOWN })]);
+    let tables = Tables { listeners, ..Tables::default() };
+    let rows = [
+        ("all alike", [0x41, 0x41, 0x41], Counter::DroppedQuicShort),
+        ("two classes", [0x01, 0x41, 0x41], Counter::DroppedUnknown),
+        ("the last is wanted", [0x41, 0x41, 0x80], Counter::NoFlow),
+    ];
+    for (row, starts, expected) in rows {
+        // 0x80: a long header of version 0 with empty connection IDs.
+        let payload = starts.map(|first| [&[first][..], &[0; 29]].concat()).concat();
+        let bytes = Frame::v4(&payload).bytes();
+        assert_eq!(outcome(&tables, &bytes, Arrival { segment: 30, ..TC }), Err(expected), "{row}");
+    }
+}

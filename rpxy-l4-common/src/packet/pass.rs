@@ -1,0 +1,60 @@
+//! Why a packet is not looked at any further than its headers.
+
+use crate::verdict::Counter;
+
+/// Why a packet is not one that could be steered or dropped. The first reason found, in the order of the headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// It ends, or what can be read of it ends, before its headers or lengths say.
+    Truncated,
+    /// Neither IPv4 nor IPv6.
+    NotIp,
+    /// More VLAN tags than are read over.
+    VlanDepth,
+    /// Sent to a group of stations, or to all.
+    LinkGroup,
+    /// The version of the IP header is not the one that the header before announces.
+    IpVersion,
+    /// Another protocol over IP than UDP and ICMP.
+    NotUdp,
+    /// ICMP or ICMPv6.
+    Icmp,
+    /// An IPv4 header with options.
+    IpOptions,
+    /// An IPv4 header that is shorter than it can be.
+    IpHeaderLength,
+    /// A fragment, the first one included, or an IPv6 fragment header.
+    Fragment,
+    /// UDP may stand behind extension headers.
+    ExtensionHeader,
+    /// An IP packet too short for a UDP header; IPv6 jumbograms are counted here, too.
+    IpLength,
+    /// The length of the datagram is not what the IP header leaves for it.
+    UdpLength,
+    /// UDP over IPv6 without a checksum.
+    NoChecksum,
+}
+
+impl Pass {
+    /// The number that it is counted under.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::Truncated => Counter::Truncated,
+            Self::NotIp => Counter::NotIp,
+            Self::VlanDepth => Counter::VlanDepth,
+            Self::LinkGroup => Counter::LinkGroup,
+            Self::IpVersion => Counter::IpVersion,
+            Self::NotUdp => Counter::NotUdp,
+            Self::Icmp => Counter::Icmp,
+            Self::IpOptions => Counter::IpOptions,
+            Self::IpHeaderLength => Counter::IpHeaderLength,
+            Self::Fragment => Counter::Fragment,
+            Self::ExtensionHeader => Counter::ExtensionHeader,
+            Self::IpLength => Counter::IpLength,
+            Self::UdpLength => Counter::UdpLength,
+            Self::NoChecksum => Counter::NoChecksum,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Words are numbers of the network's byte order. A change is kept as one word: the sum of what is new, less the sum of
+//! what was there.
+
+/// The sum of the first two words of an address field: an IPv4 address.
+#[inline(always)]
+#[must_use]
+pub const fn sum_ipv4(address: &[u8; 16]) -> u32 {
+    let [a, b, c, d, ..] = *address;
+    word(a, b) + word(c, d)
+}
+
+/// The sum of all words of an address field: an IPv6 address.
+#[inline(always)]
+#[must_use]
+pub const fn sum_ipv6(address: &[u8; 16]) -> u32 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    word(a, b) + word(c, d) + word(e, f) + word(g, h) + word(i, j) + word(k, l) + word(m, n) + word(o, p)
+}
+
+#[inline(always)]
+const fn word(high: u8, low: u8) -> u32 {
+    u16::from_be_bytes([high, low]) as u32
+}
+
+/// A sum of words as one word, carries added.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "two additions of the carry leave 16 bits")]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// The change from words with the sum `old` to words with the sum `new`: `~m + m'` of RFC 1624.
+#[inline(always)]
+#[must_use]
+pub const fn difference(old: u32, new: u32) -> u16 {
+    fold(!fold(old) as u32 + fold(new) as u32)
+}
+
+/// The checksum after a change: `~(~HC + ~m + m')`, equation 3 of RFC 1624.
+#[inline(always)]
+#[must_use]
+pub const fn update(checksum: u16, difference: u16) -> u16 {
+    !fold(!checksum as u32 + difference as u32)
+}
+
+/// A change as the kernel's `__wsum` has it: the word as it stands in memory. What the helpers `bpf_l3_csum_replace` and
+/// `bpf_l4_csum_replace` take for `to` when the size in their flags is 0 (and `from` is 0).
+#[inline(always)]
+#[must_use]
+pub const fn kernel_sum(difference: u16) -> u32 {
+    difference.to_be() as u32
+}

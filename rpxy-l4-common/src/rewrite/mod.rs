@@ -1,0 +1,161 @@
+//! What a packet of a flow looks like when it leaves: addresses, ports, TTL and the checksums over them. Traffic class
+//! and ECN stay as they are.
+
+pub mod checksum;
+#[cfg(test)]
+mod tests;
+
+use checksum::{difference, kernel_sum, sum_ipv4, sum_ipv6, update};
+
+use crate::map::{Flow, Socket};
+use crate::packet::{Family, Packet, UDP_LEN};
+
+/// Offsets of fields from the start of the IPv4 header, in bytes.
+pub mod ipv4 {
+    /// Time to live.
+    pub const TTL: usize = 8;
+    /// Header checksum.
+    pub const CHECKSUM: usize = 10;
+    /// Source address, four bytes.
+    pub const SOURCE: usize = 12;
+    /// Destination address, four bytes.
+    pub const DESTINATION: usize = 16;
+}
+
+/// Offsets of fields from the start of the IPv6 header, in bytes.
+pub mod ipv6 {
+    /// Hop limit.
+    pub const HOP_LIMIT: usize = 7;
+    /// Source address, 16 bytes.
+    pub const SOURCE: usize = 8;
+    /// Destination address, 16 bytes.
+    pub const DESTINATION: usize = 24;
+}
+
+/// Offsets of fields from the start of the UDP header, in bytes.
+pub mod udp {
+    /// Source port.
+    pub const SOURCE: usize = 0;
+    /// Destination port.
+    pub const DESTINATION: usize = 2;
+    /// Checksum.
+    pub const CHECKSUM: usize = 6;
+}
+
+/// The new values of all fields that change.
+///
+/// XDP and the host write them as they are. TC writes all but the UDP checksum, for which the kernel has to know what
+/// changed: `bpf_l4_csum_replace(skb, l4 + udp::CHECKSUM, 0, address_change, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0)`,
+/// then the same with `port_change` and without `BPF_F_PSEUDO_HDR`. With `BPF_F_MARK_MANGLED_0` a zero checksum stays
+/// zero and none becomes zero; both calls need it, or the second one takes the 0 of the first for no checksum.
+#[derive(Debug, Clone, Copy)]
+pub struct Rewrite<'a> {
+    /// Version of the IP header.
+    pub family: Family,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Checksum of the IPv4 header; 0 for IPv6.
+    pub ip_checksum: u16,
+    /// Checksum of the datagram, where all of it was there before; 0 when there was none.
+    pub udp_checksum: u16,
+    /// Change of the UDP checksum by the addresses, for `bpf_l4_csum_replace` (see [`checksum::kernel_sum`]).
+    pub address_change: u32,
+    /// Change of the UDP checksum by the ports, likewise.
+    pub port_change: u32,
+    /// Where the IP header begins, in bytes.
+    pub l3: usize,
+    /// Where the UDP header begins, in bytes.
+    pub l4: usize,
+    /// New sender, as it stands in the flow.
+    pub source: &'a Socket,
+    /// New receiver, likewise.
+    pub destination: &'a Socket,
+}
+
+impl<'a> Rewrite<'a> {
+    /// What becomes of a packet of a flow. The addresses of both are of one family.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(packet: &Packet, flow: &'a Flow) -> Self {
+        let key = &packet.key;
+        let ttl = packet.ttl.saturating_sub(1);
+        // Not a function chosen by family: the programs know no calls through pointers.
+        let addresses = match packet.family {
+            Family::V4 => difference(
+                sum_ipv4(&key.source.address) + sum_ipv4(&key.destination.address),
+                sum_ipv4(&flow.source.address) + sum_ipv4(&flow.destination.address),
+            ),
+            Family::V6 => difference(
+                sum_ipv6(&key.source.address) + sum_ipv6(&key.destination.address),
+                sum_ipv6(&flow.source.address) + sum_ipv6(&flow.destination.address),
+            ),
+        };
+        let ports =
+            difference(port(&key.source) + port(&key.destination), port(&flow.source) + port(&flow.destination));
+        let ip_checksum = match packet.family {
+            Family::V4 => {
+                // The TTL is the upper half of its word; the protocol beside it stays.
+                let ttl = difference(u32::from(packet.ttl) << 8, u32::from(ttl) << 8);
+                update(update(packet.ip_checksum, addresses), ttl)
+            }
+            Family::V6 => 0,
+        };
+        Self {
+            family: packet.family,
+            ttl,
+            ip_checksum,
+            udp_checksum: udp_checksum(packet.udp_checksum, addresses, ports),
+            address_change: kernel_sum(addresses),
+            port_change: kernel_sum(ports),
+            l3: packet.l3,
+            l4: packet.l4,
+            source: &flow.source,
+            destination: &flow.destination,
+        }
+    }
+
+    /// Writes the new values into the packet. Nothing is written when the headers are not all there.
+    pub fn apply(&self, bytes: &mut [u8]) -> Option<()> {
+        let headers = bytes.get_mut(self.l3..self.l4 + UDP_LEN)?;
+        let (ip, udp_header) = headers.split_at_mut_checked(self.l4 - self.l3)?;
+        match self.family {
+            Family::V4 => {
+                put(ip, ipv4::SOURCE, *self.source.address.first_chunk::<4>()?)?;
+                put(ip, ipv4::DESTINATION, *self.destination.address.first_chunk::<4>()?)?;
+                put(ip, ipv4::TTL, [self.ttl])?;
+                put(ip, ipv4::CHECKSUM, self.ip_checksum.to_be_bytes())?;
+            }
+            Family::V6 => {
+                put(ip, ipv6::SOURCE, self.source.address)?;
+                put(ip, ipv6::DESTINATION, self.destination.address)?;
+                put(ip, ipv6::HOP_LIMIT, [self.ttl])?;
+            }
+        }
+        put(udp_header, udp::SOURCE, self.source.port)?;
+        put(udp_header, udp::DESTINATION, self.destination.port)?;
+        put(udp_header, udp::CHECKSUM, self.udp_checksum.to_be_bytes())
+    }
+}
+
+/// 0 says that there is none and stays; one that comes out as 0 is sent as its complement, which is the same number
+/// (RFC 768).
+#[inline(always)]
+const fn udp_checksum(old: u16, addresses: u16, ports: u16) -> u16 {
+    if old == 0 {
+        return 0;
+    }
+    match update(update(old, addresses), ports) {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
+#[inline(always)]
+const fn port(socket: &Socket) -> u32 {
+    u16::from_be_bytes(socket.port) as u32
+}
+
+fn put<const N: usize>(bytes: &mut [u8], offset: usize, value: [u8; N]) -> Option<()> {
+    *bytes.get_mut(offset..)?.first_chunk_mut()? = value;
+    Some(())
+}

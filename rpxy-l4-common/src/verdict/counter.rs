@@ -1,0 +1,147 @@
+//! The outcomes of packets, numbered for the programs and named for the metrics.
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The program sends it on.
+    Steer,
+    /// The kernel goes on with it as if there were no program.
+    Pass,
+    /// It ends here.
+    Drop,
+}
+
+impl Action {
+    /// Its name in the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steer => "steer",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $variant:ident = $number:literal, $action:ident, $name:literal;)+) => {
+        /// The outcome of a packet: index into `COUNTERS`. Every packet has exactly one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[$doc])+ $variant = $number,)+
+        }
+
+        impl Counter {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: u32 = match Self::ALL {
+                [.., last] => last.index() + 1,
+                [] => 0,
+            };
+
+            /// Its name in the metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What happens to the packets that it counts.
+            #[must_use]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$variant => Action::$action,)+
+                }
+            }
+
+            /// Its place in `COUNTERS`.
+            #[inline(always)]
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                self as u32
+            }
+        }
+    };
+}
+
+counters! {
+    /// Sent on by a program.
+    Steered = 0, Steer, "steered";
+    /// Passed: ends before its headers or lengths say, or cannot be read.
+    Truncated = 1, Pass, "truncated";
+    /// Passed: neither IPv4 nor IPv6.
+    NotIp = 2, Pass, "not_ip";
+    /// Passed: more than two VLAN tags.
+    VlanDepth = 3, Pass, "vlan_depth";
+    /// Passed: to a group of stations, broadcast included.
+    LinkGroup = 4, Pass, "link_group";
+    /// Passed: IP version and link header disagree.
+    IpVersion = 5, Pass, "ip_version";
+    /// Passed: neither UDP nor ICMP.
+    NotUdp = 6, Pass, "not_udp";
+    /// Passed: ICMP.
+    Icmp = 7, Pass, "icmp";
+    /// Passed: IPv4 options.
+    IpOptions = 8, Pass, "ip_options";
+    /// Passed: IPv4 header shorter than it can be.
+    IpHeaderLength = 9, Pass, "ip_header_length";
+    /// Passed: fragment.
+    Fragment = 10, Pass, "fragment";
+    /// Passed: IPv6 extension header.
+    ExtensionHeader = 11, Pass, "extension_header";
+    /// Passed: IP packet too short for a UDP header.
+    IpLength = 12, Pass, "ip_length";
+    /// Passed: length of the datagram disagrees with the packet's.
+    UdpLength = 13, Pass, "udp_length";
+    /// Passed: UDP over IPv6 without a checksum.
+    NoChecksum = 14, Pass, "no_checksum";
+    /// Passed: belongs to no flow, and not to a socket of ours.
+    Foreign = 15, Pass, "foreign";
+    /// Passed to the daemon: belongs to no flow, and its class has a destination.
+    NoFlow = 16, Pass, "no_flow";
+    /// Passed to the daemon: QUIC long header on a flow.
+    QuicLong = 17, Pass, "quic_long";
+    /// Passed to the daemon: WireGuard initiation on a flow.
+    WireGuardInitiation = 18, Pass, "wireguard_initiation";
+    /// Passed to the daemon: anything but a transport message on a WireGuard flow.
+    NotWireGuardTransport = 19, Pass, "not_wireguard_transport";
+    /// Passed to the daemon: another connection ID than the one that the flow is known by.
+    ConnectionId = 20, Pass, "connection_id";
+    /// Passed to the daemon: too short to tell what it is, on a flow where that matters.
+    Short = 21, Pass, "short";
+    /// Passed: TTL or hop limit used up; the kernel answers.
+    Ttl = 22, Pass, "ttl";
+    /// Passed: larger than the way to the next hop takes; the kernel answers or fragments.
+    Mtu = 23, Pass, "mtu";
+    /// Passed: next hop not known (yet).
+    NoHop = 24, Pass, "no_hop";
+    /// Passed: carries a VLAN tag that another interface may not want.
+    VlanTagged = 25, Pass, "vlan_tagged";
+    /// Passed: more datagrams in one buffer of the kernel than are looked through.
+    Segments = 26, Pass, "segments";
+    /// Passed: the entry of the flow is for another family.
+    FlowFamily = 27, Pass, "flow_family";
+    /// Passed: the kernel refused a step before anything was changed.
+    Refused = 28, Pass, "refused";
+    /// Dropped: sender banned.
+    Banned = 29, Drop, "banned";
+    /// Dropped: QUIC long header of version 1 or 2.
+    DroppedQuicLong = 30, Drop, "dropped_quic_long";
+    /// Dropped: QUIC long header of another version.
+    DroppedQuicOtherVersion = 31, Drop, "dropped_quic_other_version";
+    /// Dropped: QUIC Initial in a datagram under 1200 bytes.
+    DroppedQuicSmallInitial = 32, Drop, "dropped_quic_small_initial";
+    /// Dropped: what may be a QUIC short header.
+    DroppedQuicShort = 33, Drop, "dropped_quic_short";
+    /// Dropped: WireGuard initiation.
+    DroppedWireGuardInitiation = 34, Drop, "dropped_wireguard_initiation";
+    /// Dropped: other WireGuard messages.
+    DroppedWireGuardOther = 35, Drop, "dropped_wireguard_other";
+    /// Dropped: none of the classes.
+    DroppedUnknown = 36, Drop, "dropped_unknown";
+    /// Dropped: the kernel refused a step when the packet was partly rewritten.
+    Broken = 37, Drop, "broken";
+}

@@ -1,0 +1,80 @@
+//! Which datagrams of a known flow may be steered.
+//!
+//! It errs towards the daemon, which knows what to do with all of them.
+
+use crate::bytes::{Bytes, Span};
+use crate::datagram::{QUIC_LONG, WIREGUARD_INITIATION_LEN, WIREGUARD_TRANSPORT_MIN_LEN};
+use crate::map::{Flow, kind};
+use crate::verdict::Counter;
+
+const INITIATION: u8 = 1;
+const TRANSPORT: u8 = 4;
+
+/// Whether the gate of a flow looks at datagrams at all.
+#[inline(always)]
+pub(crate) fn is_open(flow: &Flow) -> bool {
+    flow.kind == 0 && flow.cid_len == 0
+}
+
+/// Whether one datagram of a flow may be steered; if not, why.
+#[inline(always)]
+pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Counter> {
+    if is_open(flow) {
+        return Ok(());
+    }
+    if payload.len == 0 {
+        return Err(Counter::Short);
+    }
+    let [first] = payload.read(bytes, 0).ok_or(Counter::Truncated)?;
+    if first & QUIC_LONG != 0 && (flow.kind & kind::NO_QUIC_LONG != 0 || flow.cid_len != 0) {
+        return Err(Counter::QuicLong);
+    }
+    if flow.kind & kind::NO_WIREGUARD_INITIATION != 0 && first == INITIATION && payload.len == WIREGUARD_INITIATION_LEN
+    {
+        return Err(Counter::WireGuardInitiation);
+    }
+    // Reserved bytes are not looked at: the flow has one session, which gets the message either way.
+    if flow.kind & kind::ONLY_WIREGUARD_TRANSPORT != 0
+        && (first != TRANSPORT || payload.len < WIREGUARD_TRANSPORT_MIN_LEN)
+    {
+        return Err(Counter::NotWireGuardTransport);
+    }
+    if flow.cid_len == 0 {
+        return Ok(());
+    }
+    connection_id(flow, bytes, payload)
+}
+
+/// Compares all 20 bytes that a connection ID can have, in words, with those behind its end masked out: no loop, and no
+/// length that the verifier has to follow. Valid short headers have that many bytes behind the first one
+/// ([`crate::datagram::QUIC_SHORT_MIN_LEN`]).
+#[inline(always)]
+fn connection_id<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Counter> {
+    if payload.len < 1 + flow.cid.len() {
+        return Err(Counter::Short);
+    }
+    let carried: [u8; 20] = payload.read(bytes, 1).ok_or(Counter::Truncated)?;
+    let (carried, known) = (words(carried), words(flow.cid));
+    let len = u32::from(flow.cid_len);
+    let differs = ((carried.0 ^ known.0) & mask(len))
+        | ((carried.1 ^ known.1) & mask(len.saturating_sub(8)))
+        | ((carried.2 ^ known.2) & mask(len.saturating_sub(16)));
+    if differs != 0 || len > 20 { Err(Counter::ConnectionId) } else { Ok(()) }
+}
+
+/// The first byte in the lowest place.
+#[inline(always)]
+fn words(id: [u8; 20]) -> (u64, u64, u64) {
+    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = id;
+    (
+        u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+        u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+        u64::from_le_bytes([c0, c1, c2, c3, 0, 0, 0, 0]),
+    )
+}
+
+/// The lowest `len` bytes of a word.
+#[inline(always)]
+const fn mask(len: u32) -> u64 {
+    if len >= 8 { u64::MAX } else { (1 << (8 * len)) - 1 }
+}
