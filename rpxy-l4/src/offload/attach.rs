@@ -135,6 +135,12 @@ impl Programs {
         self.refused.remove(&index);
     }
 
+    /// Only these interfaces are left.
+    pub(super) fn retain(&mut self, there: &HashSet<u32>) {
+        self.held.retain(|index, _| there.contains(index));
+        self.refused.retain(|index| there.contains(index));
+    }
+
     fn load(&mut self, plane: Plane) -> Result<(), String> {
         let loaded = match plane {
             Plane::Tc => self.program::<SchedClassifier>(TC_PROGRAM)?.load(),
@@ -175,7 +181,7 @@ impl Programs {
         let id = program.attach_to_if_index(link.index, mode).map_err(|error| explain::program(&error))?;
         let attached = program.take_link(id).map_err(|error| explain::program(&error))?;
         // Anything else would outlive a killed daemon; it is detached right here.
-        let link = FdLink::try_from(attached).map_err(|_| "the kernel has no links for XDP".to_owned())?;
+        let link = FdLink::try_from(attached).map_err(|error| format!("no link for XDP: {error}"))?;
         Ok(Hold::Link { _link: link })
     }
 
@@ -241,7 +247,7 @@ mod tests {
             ("a card with another program", EbpfMode::Auto, &[taken], Plane::Tc),
             ("a VLAN", EbpfMode::Auto, &[vlan], Plane::Tc),
             ("no interface yet", EbpfMode::Auto, &[], Plane::Tc),
-            ("XDP asked for", EbpfMode::Xdp, &[veth.clone()], Plane::Xdp),
+            ("XDP asked for", EbpfMode::Xdp, std::slice::from_ref(&veth), Plane::Xdp),
             ("generic XDP asked for", EbpfMode::XdpGeneric, &[veth], Plane::XdpGeneric),
             ("TC asked for", EbpfMode::Tc, &[card], Plane::Tc),
         ];

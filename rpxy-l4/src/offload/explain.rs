@@ -8,7 +8,7 @@ use super::{Unavailable, machine::Machine};
 
 /// Why the object could not be loaded.
 pub(super) fn unavailable(what: &str, error: &(dyn Error + 'static), machine: &Machine) -> Unavailable {
-    match os_error(error).and_then(|error| error.raw_os_error()) {
+    match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EPERM | libc::EACCES) => {
             let (why, remedy) = machine.why_refused();
             Unavailable { what: format!("{what}: {why}"), remedy }
@@ -45,7 +45,7 @@ pub(super) fn program(error: &ProgramError) -> String {
             None => format!("the kernel refused the program: {io_error}"),
         };
     }
-    match os_error(error).and_then(|error| error.raw_os_error()) {
+    match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EBUSY | libc::EEXIST) => "there is another program, which is left alone".to_owned(),
         Some(libc::EOPNOTSUPP) => "the driver has no such hook".to_owned(),
         Some(libc::EPERM | libc::EACCES) => Machine::read().why_refused().0,

@@ -15,7 +15,11 @@ use std::{
 
 use aya::EbpfLoader;
 use ipnet::IpNet;
-use rpxy_l4_common::map::{Flow, FlowKey, name};
+use rpxy_l4_common::{
+    map::{Flow, FlowKey, name},
+    verdict::Counter,
+};
+use rpxy_l4_proto::quic::ConnectionId;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -207,6 +211,8 @@ impl Inner {
         }
         self.learn(world);
         let state = &mut *self.state();
+        let there: HashSet<u32> = state.table.links().map(|link| link.index).collect();
+        state.programs.retain(&there);
         let updates = state.table.refresh_all();
         state.maps.apply_all(&updates);
     }
@@ -238,7 +244,7 @@ impl State {
         }
         let route = match self.table.known_route(way) {
             Some(route) => route,
-            None => self.routes.route(way.destination, way.source).map_err(|error| {
+            None => self.routes.route(way.destination, self.table.source(way)).map_err(|error| {
                 tracing::trace!("no route from {} to {}: {error}", way.source, way.destination);
                 NotSteered::NoRoute
             })?,
@@ -261,7 +267,7 @@ fn ip(address: SocketAddr) -> IpAddr {
 }
 
 fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
-    let id = flow.cid.as_ref().map(|id| id.as_bytes()).unwrap_or_default();
+    let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
     entry.cid = [0; 20];
     entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
     entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
@@ -333,8 +339,11 @@ impl Offload for Kernel {
     }
 }
 
+/// What an entry has counted: last seen, packets, bytes.
+type Counted = (u64, u64, u64);
+
 /// The sum of what the entries of both directions say at `now`.
-fn usage(counted: [Option<(u64, u64, u64)>; 2], now: Duration) -> Option<Usage> {
+fn usage(counted: [Option<Counted>; 2], now: Duration) -> Option<Usage> {
     let (seen, packets, bytes) = counted.into_iter().flatten().reduce(|a, b| (a.0.max(b.0), a.1 + b.1, a.2 + b.2))?;
     let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
     Some(Usage { packets, bytes, idle })
@@ -392,7 +401,7 @@ impl Drop for Kernel {
 
 /// Indices and names of `COUNTERS`.
 fn counter_names() -> impl Iterator<Item = (u32, &'static str)> {
-    std::iter::empty()
+    Counter::ALL.iter().map(|counter| (counter.index(), counter.name()))
 }
 
 #[cfg(test)]
@@ -404,7 +413,7 @@ mod tests {
         let now = Duration::from_secs(10);
         let second = 1_000_000_000;
         let idle = Duration::from_secs;
-        let rows: &[(&str, [Option<(u64, u64, u64)>; 2], Option<Usage>)] = &[
+        let rows: &[(&str, [Option<Counted>; 2], Option<Usage>)] = &[
             ("not installed", [None, None], None),
             ("nothing yet", [Some((0, 0, 0)), Some((0, 0, 0))], Some(Usage { packets: 0, bytes: 0, idle: None })),
             (

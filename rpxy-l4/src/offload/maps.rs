@@ -59,10 +59,8 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
 
 /// A second handle of a hash map.
 fn again(map: &Map) -> Result<Map, MapError> {
-    match map {
-        Map::HashMap(data) => Ok(Map::HashMap(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?)),
-        other => Err(MapError::InvalidName { name: format!("{other:?}") }),
-    }
+    let Map::HashMap(data) = map else { return Err(MapError::InvalidName { name: format!("{map:?}") }) };
+    Ok(Map::HashMap(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?))
 }
 
 impl Maps {

@@ -14,10 +14,10 @@ pub fn drops(config: &Config) -> u32 {
         return 0;
     }
     let quic = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::Quic(_)));
-    let any_quic = config.rules.iter().any(|rule| match &rule.matcher {
-        Matcher::Quic(tls) => tls.server_names.is_empty() && tls.alpns.is_empty(),
-        _ => false,
-    });
+    let any_quic = config
+        .rules
+        .iter()
+        .any(|rule| matches!(&rule.matcher, Matcher::Quic(tls) if tls.server_names.is_empty() && tls.alpns.is_empty()));
     let wireguard = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { .. }));
     // Messages with filled reserved bytes look like nothing known.
     let filled =

@@ -153,9 +153,12 @@ impl Table {
             return Err(NotSteered::Full);
         }
         for Direction { key, flow, way, route } in directions {
-            self.flows.insert(key, (flow, way));
-            self.ways.entry(way).or_insert_with(|| Taken { route: None, flows: HashSet::new() }).flows.insert(key);
+            self.ways.entry(way).or_insert_with(|| Taken { route: None, flows: HashSet::new() });
             self.reroute(way, Some(route), &mut updates);
+            if let Some(taken) = self.ways.get_mut(&way) {
+                taken.flows.insert(key);
+                self.flows.insert(key, (flow, way));
+            }
             self.write(key, &mut updates);
         }
         Ok(updates)
@@ -186,9 +189,14 @@ impl Table {
         Some(updates)
     }
 
-    /// The ways in use, whose routes may have changed.
-    pub(super) fn ways(&self) -> Vec<Way> {
-        self.ways.keys().copied().collect()
+    /// The ways in use, whose routes may have changed, each with the source to ask with.
+    pub(super) fn ways(&self) -> Vec<(Way, Option<IpAddr>)> {
+        self.ways.keys().map(|way| (*way, self.source(way))).collect()
+    }
+
+    /// The source to ask for a route with: one that an interface has.
+    pub(super) fn source(&self, way: &Way) -> Option<IpAddr> {
+        self.is_local(way.source).then_some(way.source)
     }
 
     /// Neighbours in use.
@@ -257,6 +265,7 @@ impl Table {
     /// Forgets what events tell, to be told all of it anew. Entries of the maps stay until then.
     pub(super) fn forget_world(&mut self) {
         self.links.clear();
+        self.attached.clear();
         self.addresses.clear();
         self.neighbours.clear();
     }

@@ -191,9 +191,8 @@ fn lost_events_are_made_up_for() {
     table.install(session(1000)).unwrap();
     table.forget_world();
     table.learn(Event::Link(link(1)));
-    table.learn(Event::Link(link(2)));
-    table.learn(neighbour(1, GATEWAY, Some(9)));
-    // The backend's neighbour entry went unseen.
+    assert_eq!(short(&table.learn(neighbour(1, GATEWAY, Some(9))).0), ["hop 1 at 1 mtu 1500 mac 9"]);
+    // The backend's link went unseen.
     assert_eq!(short(&table.refresh_all()), ["no hop 2"]);
 }
 

@@ -97,8 +97,8 @@ impl Watch {
     fn ask_for_all(&mut self) {
         // The lock is not held while the kernel is asked. What is installed meanwhile asks for itself.
         let ways = self.inner.state().table.ways();
-        for way in ways {
-            let route = self.asking.route(way.destination, way.source).ok();
+        for (way, source) in ways {
+            let route = self.asking.route(way.destination, source).ok();
             self.inner.reroute(way, route);
         }
     }
