@@ -248,7 +248,7 @@ mod tests {
             ("a VLAN", EbpfMode::Auto, &[vlan], Plane::Tc),
             ("no interface yet", EbpfMode::Auto, &[], Plane::Tc),
             ("XDP asked for", EbpfMode::Xdp, std::slice::from_ref(&veth), Plane::Xdp),
-            ("generic XDP asked for", EbpfMode::XdpGeneric, &[veth], Plane::XdpGeneric),
+            ("generic XDP asked for", EbpfMode::XdpGeneric, std::slice::from_ref(&veth), Plane::XdpGeneric),
             ("TC asked for", EbpfMode::Tc, &[card], Plane::Tc),
         ];
         for (name, mode, links, first) in rows {
