@@ -1,30 +1,29 @@
 //! Whether a packet of a flow is steered: everything that could stand against it is asked before anything is changed.
 
-use core::num::NonZero;
-
 use crate::bytes::{Bytes, Span};
 use crate::map::{Flow, Hop};
 use crate::packet::Packet;
 use crate::verdict::{Counter, gate, is_open};
 
-use super::{Arrival, MAX_SEGMENTS, Maps, Steer};
+use super::segments::{Visit, datagrams, each_datagram};
+use super::{Arrival, Maps, Steer};
 
 /// What is needed to steer a packet, or why it is passed.
 #[inline(always)]
-pub(super) fn steer<M: Maps, B: Bytes>(
+pub(super) fn steer<'k, M: Maps, B: Bytes>(
     maps: &M,
     bytes: &B,
-    packet: Packet,
+    packet: Packet<'k>,
     entry: M::Flow,
     arrival: Arrival,
-) -> Result<Steer<M::Flow, M::Hop>, Counter> {
+) -> Result<Steer<'k, M::Flow, M::Hop>, Counter> {
     let flow: &Flow = &entry;
     let family = packet.family as u8;
     if flow.source.family != family || flow.destination.family != family {
         return Err(Counter::FlowFamily);
     }
     if !is_open(flow) {
-        each_datagram(packet.payload, arrival.segment, |payload| gate(flow, bytes, payload))?;
+        each_datagram(packet.payload, arrival.segment, &mut Gate { flow, bytes })?;
     }
     if packet.ttl <= 1 {
         return Err(Counter::Ttl);
@@ -46,40 +45,20 @@ pub(super) fn steer<M: Maps, B: Bytes>(
 
 /// Whether the IP packet, or the largest one that it is cut into, is not larger than the way takes.
 #[inline(always)]
-fn fits(hop: &Hop, packet: &Packet, segment: usize) -> bool {
+fn fits(hop: &Hop, packet: &Packet<'_>, segment: usize) -> bool {
     let headers = packet.ip_len - packet.payload.len;
     let payload = if segment == 0 || segment > packet.payload.len { packet.payload.len } else { segment };
     headers + payload <= hop.mtu as usize
 }
 
-#[inline(always)]
-fn datagrams(len: usize, segment: usize) -> usize {
-    match NonZero::new(segment) {
-        Some(segment) if len > 0 => (len - 1) / segment + 1,
-        Some(_) | None => 1,
-    }
+struct Gate<'a, B> {
+    flow: &'a Flow,
+    bytes: &'a B,
 }
 
-/// Calls `each` with every datagram of a payload until one fails: with the whole of it, or with parts of `segment`
-/// bytes where that is not 0. Fails when there are more than [`MAX_SEGMENTS`].
-#[inline(always)]
-pub(super) fn each_datagram(
-    payload: Span,
-    segment: usize,
-    mut each: impl FnMut(Span) -> Result<(), Counter>,
-) -> Result<(), Counter> {
-    if segment == 0 {
-        return each(payload);
+impl<B: Bytes> Visit for Gate<'_, B> {
+    #[inline(always)]
+    fn datagram(&mut self, payload: Span) -> Result<(), Counter> {
+        gate(self.flow, self.bytes, payload)
     }
-    let mut done = 0;
-    for _ in 0..MAX_SEGMENTS {
-        let left = payload.len - done;
-        let len = if left < segment { left } else { segment };
-        each(Span { offset: payload.offset + done, len })?;
-        done += len;
-        if done >= payload.len {
-            return Ok(());
-        }
-    }
-    Err(Counter::Segments)
 }

@@ -5,25 +5,26 @@
 
 mod flow;
 mod maps;
+mod segments;
 #[cfg(test)]
 mod tests;
 
 pub use maps::{Arrival, Maps};
+pub use segments::MAX_SEGMENTS;
 
-use crate::bytes::Bytes;
+use segments::{Visit, each_datagram};
+
+use crate::bytes::{Bytes, Span};
 use crate::datagram::Datagram;
-use crate::map::{Prefix, Socket};
+use crate::map::{FlowKey, Prefix, Socket};
 use crate::packet::{Packet, parse};
 use crate::verdict::{Counter, dropped};
 
-/// The most datagrams in one buffer of the kernel that are looked through (`UDP_MAX_SEGMENTS`).
-pub const MAX_SEGMENTS: usize = 128;
-
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict<F, H> {
+pub enum Verdict<'k, F, H> {
     /// It is rewritten and sent on; counted as [`Counter::Steered`] once that is done.
-    Steer(Steer<F, H>),
+    Steer(Steer<'k, F, H>),
     /// It is left as it is.
     Pass(Counter),
     /// It ends here.
@@ -32,9 +33,9 @@ pub enum Verdict<F, H> {
 
 /// A packet that is sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Steer<F, H> {
+pub struct Steer<'k, F, H> {
     /// Its headers.
-    pub packet: Packet,
+    pub packet: Packet<'k>,
     /// The entry of its flow: what [`crate::rewrite::Rewrite`] takes, and where the packet is accounted.
     pub flow: F,
     /// The entry of the next hop, if there is one.
@@ -43,14 +44,19 @@ pub struct Steer<F, H> {
     pub datagrams: usize,
 }
 
-/// Decides about a packet.
+/// Decides about a packet. `key` is a place for what the packet is looked up by.
 #[inline(always)]
-pub fn decide<M: Maps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival) -> Verdict<M::Flow, M::Hop> {
-    let packet = match parse(bytes, arrival.link) {
+pub fn decide<'k, M: Maps, B: Bytes>(
+    maps: &M,
+    bytes: &B,
+    arrival: Arrival,
+    key: &'k mut FlowKey,
+) -> Verdict<'k, M::Flow, M::Hop> {
+    let packet = match parse(bytes, arrival.link, key) {
         Ok(packet) => packet,
         Err(reason) => return Verdict::Pass(reason.counter()),
     };
-    match maps.flow(&packet.key) {
+    match maps.flow(packet.key) {
         Some(entry) => match flow::steer(maps, bytes, packet, entry, arrival) {
             Ok(steer) => Verdict::Steer(steer),
             Err(reason) => Verdict::Pass(reason),
@@ -61,7 +67,12 @@ pub fn decide<M: Maps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival) -> Verdi
 
 /// Packets of no flow are the daemon's, when they are for a socket of its own and nobody wants them dropped.
 #[inline(always)]
-fn without_flow<M: Maps, B: Bytes>(maps: &M, bytes: &B, packet: &Packet, segment: usize) -> Verdict<M::Flow, M::Hop> {
+fn without_flow<'k, M: Maps, B: Bytes>(
+    maps: &M,
+    bytes: &B,
+    packet: &Packet<'k>,
+    segment: usize,
+) -> Verdict<'k, M::Flow, M::Hop> {
     let Some(bits) = listener(maps, &packet.key.destination) else {
         return Verdict::Pass(Counter::Foreign);
     };
@@ -90,13 +101,24 @@ fn listener<M: Maps>(maps: &M, destination: &Socket) -> Option<u32> {
 
 /// Why the first datagram is dropped, when all of them are.
 #[inline(always)]
-fn all_dropped<B: Bytes>(bytes: &B, packet: &Packet, bits: u32, segment: usize) -> Result<Counter, Counter> {
-    let mut first = None;
-    flow::each_datagram(packet.payload, segment, |payload| {
-        let datagram = Datagram::read(bytes, payload).ok_or(Counter::Truncated)?;
-        let reason = dropped(bits, datagram).ok_or(Counter::NoFlow)?;
-        first = first.or(Some(reason));
+fn all_dropped<B: Bytes>(bytes: &B, packet: &Packet<'_>, bits: u32, segment: usize) -> Result<Counter, Counter> {
+    let mut early = EarlyDrop { bytes, bits, first: None };
+    each_datagram(packet.payload, segment, &mut early)?;
+    early.first.ok_or(Counter::NoFlow)
+}
+
+struct EarlyDrop<'a, B> {
+    bytes: &'a B,
+    bits: u32,
+    first: Option<Counter>,
+}
+
+impl<B: Bytes> Visit for EarlyDrop<'_, B> {
+    #[inline(always)]
+    fn datagram(&mut self, payload: Span) -> Result<(), Counter> {
+        let datagram = Datagram::read(self.bytes, payload).ok_or(Counter::Truncated)?;
+        let reason = dropped(self.bits, datagram).ok_or(Counter::NoFlow)?;
+        self.first = self.first.or(Some(reason));
         Ok(())
-    })?;
-    first.ok_or(Counter::NoFlow)
+    }
 }

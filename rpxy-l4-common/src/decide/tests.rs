@@ -3,7 +3,7 @@
 use std::{collections::HashMap, collections::HashSet, vec, vec::Vec};
 
 use super::*;
-use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, drop, kind};
+use crate::map::{Flow, Hop, HopKey, Listener, drop, kind};
 use crate::packet::Link;
 use crate::testing::{Frame, flow, socket};
 
@@ -63,7 +63,7 @@ fn steering() -> Tables {
 
 /// Datagrams in the packet when it is steered, the reason when it is passed or dropped.
 fn outcome(tables: &Tables, bytes: &[u8], arrival: Arrival) -> Result<usize, Counter> {
-    match decide(&tables, &bytes, arrival) {
+    match decide(&tables, &bytes, arrival, &mut FlowKey::default()) {
         Verdict::Steer(steer) => Ok(steer.datagrams),
         Verdict::Pass(reason) => {
             assert_eq!(reason.action(), crate::verdict::Action::Pass);
@@ -110,9 +110,9 @@ fn a_packet_of_a_flow_is_steered_unless_something_stands_against_it() {
 fn what_is_steered_comes_with_its_entries() {
     let tables = steering();
     let frame = Frame::v6(&short(40));
-    match decide(&&tables, &frame.bytes().as_slice(), XDP) {
+    match decide(&&tables, &frame.bytes().as_slice(), XDP, &mut FlowKey::default()) {
         Verdict::Steer(steer) => {
-            assert_eq!(steer.packet.key, frame.key());
+            assert_eq!(steer.packet.key, &frame.key());
             assert_eq!(steer.flow.destination, socket("[fd00::5]:8443"));
             assert_eq!(steer.hop.map(|hop| hop.interface), Some(3));
         }

@@ -59,7 +59,7 @@ pub enum Link {
 
 /// A UDP datagram in one IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
+pub struct Packet<'k> {
     /// Version of the IP header.
     pub family: Family,
     /// VLAN tags between the Ethernet and the IP header: 0 to [`MAX_VLAN_TAGS`].
@@ -80,19 +80,20 @@ pub struct Packet {
     /// Length of the IP packet with its header, in bytes.
     pub ip_len: usize,
     /// Sender and receiver, as `FLOWS` knows them.
-    pub key: FlowKey,
+    pub key: &'k FlowKey,
 }
 
-/// Reads the headers of a packet.
+/// Reads the headers of a packet. Addresses and ports go straight to `key`, whose place the caller provides: as part of
+/// a value that is handed on they would be copied byte by byte, and the stack of a program has 512 bytes.
 #[inline(always)]
-pub fn parse<B: Bytes>(bytes: &B, link: Link) -> Result<Packet, Pass> {
+pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     match link {
-        Link::Ethernet => ethernet(bytes),
+        Link::Ethernet => ethernet(bytes, key),
         Link::Bare => {
             let [version] = bytes.read(0).ok_or(Pass::Truncated)?;
             match version >> 4 {
-                4 => ipv4(bytes, 0, 0),
-                6 => ipv6(bytes, 0, 0),
+                4 => ipv4(bytes, 0, 0, key),
+                6 => ipv6(bytes, 0, 0, key),
                 _ => Err(Pass::NotIp),
             }
         }
@@ -100,7 +101,7 @@ pub fn parse<B: Bytes>(bytes: &B, link: Link) -> Result<Packet, Pass> {
 }
 
 #[inline(always)]
-fn ethernet<B: Bytes>(bytes: &B) -> Result<Packet, Pass> {
+fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     let [destination, .., high, low] = bytes.read::<ETHERNET_LEN>(0).ok_or(Pass::Truncated)?;
     if destination & GROUP != 0 {
         return Err(Pass::LinkGroup);
@@ -117,15 +118,15 @@ fn ethernet<B: Bytes>(bytes: &B) -> Result<Packet, Pass> {
         }
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, l3, vlan_tags),
-        ETHERTYPE_IPV6 => ipv6(bytes, l3, vlan_tags),
+        ETHERTYPE_IPV4 => ipv4(bytes, l3, vlan_tags, key),
+        ETHERTYPE_IPV6 => ipv6(bytes, l3, vlan_tags, key),
         _ if ETHERTYPE_VLAN.contains(&ethertype) => Err(Pass::VlanDepth),
         _ => Err(Pass::NotIp),
     }
 }
 
 #[inline(always)]
-fn ipv4<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
+fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     let header: [u8; IPV4_LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
     let [version_ihl, _, len_0, len_1, _, _, fragment_0, fragment_1, ttl, protocol, sum_0, sum_1, addresses @ ..] =
         header;
@@ -146,6 +147,8 @@ fn ipv4<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
         return Err(Pass::Fragment);
     }
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
+    key.source = address(Family::V4, [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    key.destination = address(Family::V4, [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let ip = Ip {
         family: Family::V4,
         vlan_tags,
@@ -154,19 +157,14 @@ fn ipv4<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
         l3,
         header_len: IPV4_LEN,
         len: usize::from(u16::from_be_bytes([len_0, len_1])),
-        source: [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        destination: [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     };
-    udp(bytes, ip)
+    udp(bytes, ip, key)
 }
 
 #[inline(always)]
-fn ipv6<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
+fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     let header: [u8; IPV6_LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
-    let (&[version, _, _, _, len_0, len_1, next_header, hop_limit], addresses) =
-        header.split_first_chunk().ok_or(Pass::Truncated)?;
-    let (&source, destination) = addresses.split_first_chunk().ok_or(Pass::Truncated)?;
-    let &destination = destination.first_chunk().ok_or(Pass::Truncated)?;
+    let [version, _, _, _, len_0, len_1, next_header, hop_limit, addresses @ ..] = header;
     if version >> 4 != 6 {
         return Err(Pass::IpVersion);
     }
@@ -179,6 +177,9 @@ fn ipv6<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
         0 | 43 | 51 | 60 | 135 | 139 | 140 => return Err(Pass::ExtensionHeader),
         _ => return Err(Pass::NotUdp),
     }
+    let (source, destination) = addresses.split_first_chunk().ok_or(Pass::Truncated)?;
+    key.source = address(Family::V6, *source);
+    key.destination = address(Family::V6, *destination.first_chunk().ok_or(Pass::Truncated)?);
     let ip = Ip {
         family: Family::V6,
         vlan_tags,
@@ -187,10 +188,8 @@ fn ipv6<B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8) -> Result<Packet, Pass> {
         l3,
         header_len: IPV6_LEN,
         len: IPV6_LEN + usize::from(u16::from_be_bytes([len_0, len_1])),
-        source,
-        destination,
     };
-    udp(bytes, ip)
+    udp(bytes, ip, key)
 }
 
 /// What both versions say of a packet that carries UDP.
@@ -203,13 +202,17 @@ struct Ip {
     l3: usize,
     header_len: usize,
     len: usize,
-    source: [u8; 16],
-    destination: [u8; 16],
+}
+
+/// A socket address, its port still to come.
+#[inline(always)]
+const fn address(family: Family, address: [u8; 16]) -> Socket {
+    Socket { address, port: [0; 2], family: family as u8, zero: 0 }
 }
 
 #[inline(always)]
-fn udp<B: Bytes>(bytes: &B, ip: Ip) -> Result<Packet, Pass> {
-    let Ip { family, vlan_tags, ttl, checksum, l3, header_len, len: ip_len, source, destination } = ip;
+fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
+    let Ip { family, vlan_tags, ttl, checksum, l3, header_len, len: ip_len } = ip;
     if ip_len < header_len + UDP_LEN {
         return Err(Pass::IpLength);
     }
@@ -228,7 +231,8 @@ fn udp<B: Bytes>(bytes: &B, ip: Ip) -> Result<Packet, Pass> {
     if matches!(family, Family::V6) && udp_checksum == 0 {
         return Err(Pass::NoChecksum);
     }
-    let socket = |address, port| Socket { address, port, family: family as u8, zero: 0 };
+    key.source.port = [source_0, source_1];
+    key.destination.port = [destination_0, destination_1];
     Ok(Packet {
         family,
         vlan_tags,
@@ -239,9 +243,6 @@ fn udp<B: Bytes>(bytes: &B, ip: Ip) -> Result<Packet, Pass> {
         l4,
         payload: Span { offset: l4 + UDP_LEN, len: ip_len - header_len - UDP_LEN },
         ip_len,
-        key: FlowKey {
-            source: socket(source, [source_0, source_1]),
-            destination: socket(destination, [destination_0, destination_1]),
-        },
+        key,
     })
 }

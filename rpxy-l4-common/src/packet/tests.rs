@@ -6,13 +6,14 @@ use super::*;
 use crate::testing::Frame;
 
 fn outcome(frame: &[u8]) -> Result<Family, Pass> {
-    parse(&frame, Link::Ethernet).map(|packet| packet.family)
+    parse(&frame, Link::Ethernet, &mut FlowKey::default()).map(|packet| packet.family)
 }
 
 /// Bytes that are replaced, offsets counted from the IP header.
 type Changes = &'static [(usize, &'static [u8])];
 type Row = (&'static str, Changes, Result<Family, Pass>);
 
+/// A frame with some bytes replaced.
 fn with(frame: &Frame, changes: Changes) -> Vec<u8> {
     let mut bytes = frame.bytes();
     for (at, new) in changes {
@@ -40,7 +41,8 @@ fn a_datagram_is_found_behind_its_headers() {
             let mut bytes = frame.bytes();
             let len = bytes.len();
             bytes.resize(len + padding, 0);
-            let packet = parse(&bytes.as_slice(), Link::Ethernet).expect(row);
+            let key = &mut FlowKey::default();
+            let packet = parse(&bytes.as_slice(), Link::Ethernet, key).expect(row);
             let header = if packet.family == Family::V4 { IPV4_LEN } else { IPV6_LEN };
             let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
             let expected = Packet {
@@ -53,7 +55,7 @@ fn a_datagram_is_found_behind_its_headers() {
                 l4: frame.l3() + header,
                 payload: Span { offset: len - frame.payload.len(), len: frame.payload.len() },
                 ip_len: len - frame.l3(),
-                key: frame.key(),
+                key: &frame.key(),
             };
             assert_eq!(packet, expected, "{row}, {padding} bytes of padding");
         }
@@ -63,12 +65,14 @@ fn a_datagram_is_found_behind_its_headers() {
 #[test]
 fn without_a_link_header_the_version_tells() {
     for frame in [Frame::v4(b"payload"), Frame::v6(b"payload")] {
-        let packet = parse(&frame.ip().as_slice(), Link::Bare).unwrap();
-        assert_eq!((packet.l3, packet.vlan_tags, packet.key), (0, 0, frame.key()));
+        let key = &mut FlowKey::default();
+        let packet = parse(&frame.ip().as_slice(), Link::Bare, key).unwrap();
+        assert_eq!((packet.l3, packet.vlan_tags, packet.key), (0, 0, &frame.key()));
     }
     let empty: &[u8] = &[];
-    assert_eq!(parse(&empty, Link::Bare), Err(Pass::Truncated));
-    assert_eq!(parse(&[0x50; 60].as_slice(), Link::Bare), Err(Pass::NotIp));
+    let key = &mut FlowKey::default();
+    assert_eq!(parse(&empty, Link::Bare, key), Err(Pass::Truncated));
+    assert_eq!(parse(&[0x50; 60].as_slice(), Link::Bare, key), Err(Pass::NotIp));
 }
 
 #[test]

@@ -118,7 +118,7 @@ mod tests {
     fn the_corpus_holds_and_reaches_every_way_through_the_headers() {
         let outcomes: BTreeSet<_> = files("packet")
             .map(|frame| match packet(&frame) {
-                Ok(packet) => format!("{:?}", packet.family),
+                Ok(family) => format!("{family:?}"),
                 Err(reason) => format!("{reason:?}"),
             })
             .collect();

@@ -15,8 +15,9 @@ const BUFFER: usize = 4096;
 
 /// A packet is within its frame and does not depend on what is behind it; rewriting it changes what it should and keeps
 /// right checksums right and wrong ones wrong; a verdict is backed by its reason.
-pub fn packet(data: &[u8]) -> Result<Packet, Pass> {
-    let parsed = parse(&data, Link::Ethernet);
+pub fn packet(data: &[u8]) -> Result<Family, Pass> {
+    let key = &mut FlowKey::default();
+    let parsed = parse(&data, Link::Ethernet, key);
     for bits in [0, u32::MAX, 1, 2, 4, 8, 16, 32, 64] {
         verdict(data, parsed, bits);
     }
@@ -25,11 +26,13 @@ pub fn packet(data: &[u8]) -> Result<Packet, Pass> {
     assert_eq!(packet.payload.offset + packet.payload.len, end);
     assert!(end <= data.len());
     let exact = data.get(..end).unwrap_or_default();
-    assert_eq!(parse(&exact, Link::Ethernet), parsed);
+    assert_eq!(parse(&exact, Link::Ethernet, &mut FlowKey::default()), parsed);
     for cut in (0..packet.payload.offset).chain(end.checked_sub(1)) {
-        assert_eq!(parse(&data.get(..cut).unwrap_or_default(), Link::Ethernet), Err(Pass::Truncated));
+        let cut = data.get(..cut).unwrap_or_default();
+        assert_eq!(parse(&cut, Link::Ethernet, &mut FlowKey::default()), Err(Pass::Truncated));
     }
-    let bare = parse(&data.get(packet.l3..).unwrap_or_default(), Link::Bare);
+    let bare_key = &mut FlowKey::default();
+    let bare = parse(&data.get(packet.l3..).unwrap_or_default(), Link::Bare, bare_key);
     assert_eq!(
         bare.map(|bare| (bare.key, bare.payload.len, bare.ttl)),
         Ok((packet.key, packet.payload.len, packet.ttl))
@@ -40,18 +43,19 @@ pub fn packet(data: &[u8]) -> Result<Packet, Pass> {
         buffer.copy_from_slice(exact);
         rewrite(exact, buffer, &packet);
     }
-    Ok(packet)
+    Ok(packet.family)
 }
 
-fn rewrite(before: &[u8], buffer: &mut [u8], packet: &Packet) {
-    let flow = other_way(&packet.key);
+fn rewrite(before: &[u8], buffer: &mut [u8], packet: &Packet<'_>) {
+    let flow = other_way(packet.key);
     let applied = Rewrite::new(packet, &flow).apply(buffer);
     assert_eq!(applied, Some(()));
-    let Ok(after) = parse(&&*buffer, Link::Ethernet) else {
+    let key = &mut FlowKey::default();
+    let Ok(after) = parse(&&*buffer, Link::Ethernet, key) else {
         panic!("a packet that was rewritten is none any more");
     };
     let expected = Packet {
-        key: FlowKey { source: flow.source, destination: flow.destination },
+        key: &FlowKey { source: flow.source, destination: flow.destination },
         ttl: packet.ttl - 1,
         ip_checksum: after.ip_checksum,
         udp_checksum: after.udp_checksum,
@@ -67,7 +71,7 @@ fn rewrite(before: &[u8], buffer: &mut [u8], packet: &Packet) {
 }
 
 /// Fields that may change: TTL, header checksum and addresses, ports, UDP checksum.
-fn changes(packet: &Packet) -> [Range<usize>; 4] {
+fn changes(packet: &Packet<'_>) -> [Range<usize>; 4] {
     let (l3, l4) = (packet.l3, packet.l4);
     let [ttl, addresses] = match packet.family {
         Family::V4 => [l3 + 8..l3 + 9, l3 + 10..l3 + 20],
@@ -88,7 +92,7 @@ fn other_way(key: &FlowKey) -> Flow {
 /// Whether the checksum of the IPv4 header is right, and whether that of the datagram is right or absent. What is not in
 /// the packet counts as right.
 #[must_use]
-pub fn checksums(frame: &[u8], packet: &Packet) -> (bool, bool) {
+pub fn checksums(frame: &[u8], packet: &Packet<'_>) -> (bool, bool) {
     let part = |range: Range<usize>| frame.get(range).unwrap_or_default();
     let header = part(packet.l3..packet.l4);
     let datagram = part(packet.l4..packet.l3 + packet.ip_len);
@@ -152,19 +156,23 @@ impl<T> core::ops::Deref for Entry<T> {
     }
 }
 
-fn verdict(data: &[u8], parsed: Result<Packet, Pass>, bits: u32) {
+fn asked<'k>(data: &[u8], machine: &Machine, key: &'k mut FlowKey) -> Verdict<'k, Entry<Flow>, Entry<Hop>> {
     let arrival = Arrival { link: Link::Ethernet, interface: 0, segment: 0, needs_hop: true, vlan_aside: false };
-    let machine = |flow, banned| decide(&&Machine { flow, bits, banned }, &data, arrival);
+    decide(&machine, &data, arrival, key)
+}
+
+fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
+    let key = &mut FlowKey::default();
     let packet = match parsed {
         Ok(packet) => packet,
         Err(reason) => {
-            assert_eq!(machine(None, true), Verdict::Pass(reason.counter()));
+            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.counter()));
             return;
         }
     };
-    assert_eq!(machine(None, true), Verdict::Drop(Counter::Banned));
+    assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Drop(Counter::Banned));
     let class = Datagram::read(&data, packet.payload);
-    match machine(None, false) {
+    match asked(data, &Machine { flow: None, bits, banned: false }, key) {
         Verdict::Drop(reason) => assert_eq!(class.and_then(|class| dropped(bits, class)), Some(reason)),
         Verdict::Pass(reason) => {
             assert_eq!((reason, class.and_then(|class| dropped(bits, class))), (Counter::NoFlow, None));
@@ -177,8 +185,8 @@ fn verdict(data: &[u8], parsed: Result<Packet, Pass>, bits: u32) {
         cid = carried;
     }
     let [low, ..] = bits.to_le_bytes();
-    let flow = Flow { kind: low & 7, cid_len: if bits == 1 { 20 } else { 0 }, cid, ..other_way(&packet.key) };
-    match machine(Some(flow), false) {
+    let flow = Flow { kind: low & 7, cid_len: if bits == 1 { 20 } else { 0 }, cid, ..other_way(packet.key) };
+    match asked(data, &Machine { flow: Some(flow), bits, banned: false }, key) {
         Verdict::Steer(steer) => {
             assert!(steer.packet == packet && packet.ttl > 1 && packet.ip_len <= 1500 && steer.datagrams == 1);
             assert_eq!(gate(&flow, &data, packet.payload), Ok(()));

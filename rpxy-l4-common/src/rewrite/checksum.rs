@@ -3,25 +3,34 @@
 //! Words are numbers of the network's byte order. A change is kept as one word: the sum of what is new, less the sum of
 //! what was there.
 
-/// The sum of the first two words of an address field: an IPv4 address.
+/// The sum of the IPv4 address in an address field.
 #[inline(always)]
 #[must_use]
 pub const fn sum_ipv4(address: &[u8; 16]) -> u32 {
     let [a, b, c, d, ..] = *address;
-    word(a, b) + word(c, d)
+    sum(pair(a, b, c, d))
 }
 
-/// The sum of all words of an address field: an IPv6 address.
+/// The sum of the IPv6 address in an address field.
 #[inline(always)]
 #[must_use]
 pub const fn sum_ipv6(address: &[u8; 16]) -> u32 {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    word(a, b) + word(c, d) + word(e, f) + word(g, h) + word(i, j) + word(k, l) + word(m, n) + word(o, p)
+    sum(pair(a, b, c, d) + pair(e, f, g, h) + pair(i, j, k, l) + pair(m, n, o, p))
 }
 
+/// Two words as they stand in memory, for fewer loads: a sum comes out alike in either byte order (RFC 1071 section 2).
 #[inline(always)]
-const fn word(high: u8, low: u8) -> u32 {
-    u16::from_be_bytes([high, low]) as u32
+const fn pair(a: u8, b: u8, c: u8, d: u8) -> u64 {
+    u32::from_ne_bytes([a, b, c, d]) as u64
+}
+
+/// The sum of a few pairs as one word of the network's byte order.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a few pairs leave 32 bits when folded")]
+const fn sum(pairs: u64) -> u32 {
+    let pairs = (pairs & 0xffff) + (pairs >> 16 & 0xffff) + (pairs >> 32);
+    u16::from_be(fold(pairs as u32)) as u32
 }
 
 /// A sum of words as one word, carries added.

@@ -76,8 +76,8 @@ impl<'a> Rewrite<'a> {
     /// What becomes of a packet of a flow. The addresses of both are of one family.
     #[inline(always)]
     #[must_use]
-    pub fn new(packet: &Packet, flow: &'a Flow) -> Self {
-        let key = &packet.key;
+    pub fn new(packet: &Packet<'_>, flow: &'a Flow) -> Self {
+        let key = packet.key;
         let ttl = packet.ttl.saturating_sub(1);
         // Not a function chosen by family: the programs know no calls through pointers.
         let addresses = match packet.family {

@@ -5,6 +5,7 @@ use std::vec::Vec;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
+use crate::map::FlowKey;
 use crate::packet::{Link, UDP_LEN, parse};
 use crate::properties::checksums;
 use crate::testing::{Frame, flow, internet_checksum};
@@ -12,7 +13,8 @@ use crate::testing::{Frame, flow, internet_checksum};
 /// The frame as it leaves, by the code under test; and its entry.
 fn rewritten(frame: &Frame, flow: &Flow) -> Vec<u8> {
     let mut bytes = frame.bytes();
-    let packet = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+    let key = &mut FlowKey::default();
+    let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
     Rewrite::new(&packet, flow).apply(&mut bytes).unwrap();
     bytes
 }
@@ -67,7 +69,8 @@ fn nothing_is_written_into_a_packet_that_is_cut() {
         (Frame::v6(b""), flow("[2001:db8:9::9]:50001", "[fd00::5]:8443")),
     ] {
         let bytes = frame.bytes();
-        let packet = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+        let key = &mut FlowKey::default();
+        let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         let rewrite = Rewrite::new(&packet, &flow);
         for len in 0..bytes.len() {
             let mut cut = bytes[..len].to_vec();
@@ -102,7 +105,7 @@ fn l4_csum_replace(field: u16, diff: u32, pseudo: bool, partial: bool) -> u16 {
 }
 
 /// What TC's two calls leave in the checksum field.
-fn by_helpers(bytes: &[u8], packet: &Packet, rewrite: &Rewrite<'_>, partial: bool) -> u16 {
+fn by_helpers(bytes: &[u8], packet: &Packet<'_>, rewrite: &Rewrite<'_>, partial: bool) -> u16 {
     let at = packet.l4 + udp::CHECKSUM;
     let field = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
     let field = l4_csum_replace(field, rewrite.address_change, true, partial);
@@ -149,7 +152,8 @@ proptest! {
     #[test]
     fn helpers_of_the_kernel_come_to_the_same_checksum((frame, flow) in frame_and_flow()) {
         let bytes = frame.bytes();
-        let packet = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+        let key = &mut FlowKey::default();
+        let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         let rewrite = Rewrite::new(&packet, &flow);
         prop_assert_eq!(by_helpers(&bytes, &packet, &rewrite, false), rewrite.udp_checksum);
     }
@@ -157,7 +161,8 @@ proptest! {
     #[test]
     fn helpers_of_the_kernel_mend_the_sum_of_the_pseudo_header((frame, flow) in frame_and_flow()) {
         let mut bytes = frame.bytes();
-        let packet = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+        let key = &mut FlowKey::default();
+        let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         let partial = pseudo_sum(&frame);
         bytes[packet.l4 + udp::CHECKSUM..][..2].copy_from_slice(&partial.to_be_bytes());
         let rewrite = Rewrite::new(&packet, &flow);
@@ -172,7 +177,8 @@ proptest! {
         udp_by in 1..0xffff_u16,
     ) {
         let mut bytes = frame.bytes();
-        let packet = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+        let key = &mut FlowKey::default();
+        let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         let mut put = |at: usize, wrong: u16, by: u16| {
             bytes[at..at + 2].copy_from_slice(&update(wrong, by).to_be_bytes());
         };
@@ -180,11 +186,13 @@ proptest! {
             put(packet.l3 + ipv4::CHECKSUM, packet.ip_checksum, ip_by);
         }
         put(packet.l4 + udp::CHECKSUM, packet.udp_checksum, udp_by);
-        let Ok(before) = parse(&bytes.as_slice(), Link::Ethernet) else { return Ok(()) };
+        let key = &mut FlowKey::default();
+        let Ok(before) = parse(&bytes.as_slice(), Link::Ethernet, key) else { return Ok(()) };
         let expected = checksums(&bytes, &before);
         prop_assert!(before.udp_checksum == 0 || !expected.1);
         Rewrite::new(&before, &flow).apply(&mut bytes).unwrap();
-        let after = parse(&bytes.as_slice(), Link::Ethernet).unwrap();
+        let key = &mut FlowKey::default();
+        let after = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         prop_assert_eq!(checksums(&bytes, &after), expected);
     }
 

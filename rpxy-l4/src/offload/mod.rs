@@ -12,6 +12,7 @@ mod kernel;
 mod machine;
 mod maps;
 mod netlink;
+mod object;
 mod policy;
 mod table;
 mod watch;
@@ -20,6 +21,7 @@ use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use doctor::doctor;
 pub use kernel::Kernel;
+pub use object::object;
 pub use policy::drops;
 use rpxy_l4_proto::quic::ConnectionId;
 use thiserror::Error;
@@ -148,10 +150,4 @@ pub struct Unavailable {
 /// Says why there is no kernel plane. Everything then passes through the daemon.
 pub fn start(config: &model::Ebpf) -> Result<Arc<Kernel>, Unavailable> {
     kernel::start(config).map(Arc::new)
-}
-
-/// The eBPF object that this program was built with.
-#[must_use]
-pub fn object() -> Option<&'static [u8]> {
-    None
 }

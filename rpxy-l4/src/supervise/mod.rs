@@ -3,6 +3,7 @@
 //! The main thread runs a small runtime of its own for everything that is not a connection: configuration, DNS, signals
 //! and metrics. Connections live on the workers.
 
+mod kernel;
 mod listeners;
 mod reload;
 mod signals;
@@ -24,7 +25,7 @@ use crate::{
     resolve::Resolver,
     tcp, udp,
 };
-use listeners::{Listeners, Served};
+use listeners::{Listeners, Served, Transport};
 use reload::Daemon;
 use signals::{Signal, Signals};
 
@@ -61,6 +62,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let plane = tcp::Plane::new(&config, &targets.tcp, &resolver);
     let udp_plane = Arc::new(udp::Plane::new(&config, &targets.udp, &resolver));
     let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
+    let kernel = kernel::start(&config);
     let shared = Arc::new(tcp::Shared::new(plane, Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&metrics), logs.access.clone(), started));
     let count = worker_count(&config);
@@ -73,8 +75,19 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
-    let mut daemon =
-        Daemon { path: cli.config.clone(), config, resolver, targets, metrics, shared, udp, listeners, scrape: None };
+    kernel::apply(kernel.as_deref(), &config, listeners.addresses(Transport::Udp));
+    let mut daemon = Daemon {
+        path: cli.config.clone(),
+        config,
+        resolver,
+        targets,
+        metrics,
+        shared,
+        udp,
+        kernel,
+        listeners,
+        scrape: None,
+    };
     daemon.serve_metrics()?;
     tracing::info!("ready: {}", daemon.summary());
 

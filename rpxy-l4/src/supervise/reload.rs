@@ -5,11 +5,15 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
-use super::listeners::{self, Listeners, Served, Transport};
+use super::{
+    kernel,
+    listeners::{self, Listeners, Served, Transport},
+};
 use crate::{
     config::{self, model::Config},
     metrics::{self, Metrics, Reload},
     net,
+    offload::Kernel,
     resolve::Resolver,
     route::Targets,
     tcp, udp,
@@ -37,6 +41,7 @@ pub(super) struct Daemon {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shared: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
+    pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
     pub(super) scrape: Option<JoinHandle<()>>,
 }
@@ -82,6 +87,7 @@ impl Daemon {
         if config.workers != self.config.workers {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
+        kernel::warn_of_what_waits(&self.config, &config);
         super::warn_of_what_is_not_served(&config);
         super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
@@ -90,6 +96,7 @@ impl Daemon {
         let udp_plane = Arc::new(udp_plane);
         self.listeners.tell_udp(|| udp::Control::Plane(Arc::clone(&udp_plane)));
         self.listeners.apply(plan);
+        kernel::apply(self.kernel.as_deref(), &config, self.listeners.addresses(Transport::Udp));
         self.config = config;
         if let Some(listener) = scrape {
             self.scrape(listener);
