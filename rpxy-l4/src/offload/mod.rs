@@ -84,15 +84,27 @@ impl NotSteered {
     }
 }
 
-/// What the kernel has done for a session, both directions together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the kernel has done for a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Packets steered.
     pub packets: u64,
-    /// UDP payload bytes steered.
-    pub bytes: u64,
+    /// UDP payload bytes steered from the client to the backend.
+    pub bytes_up: u64,
+    /// UDP payload bytes steered from the backend to the client.
+    pub bytes_down: u64,
     /// Time since the last packet was steered; `None` when none was.
     pub idle: Option<Duration>,
+}
+
+impl Usage {
+    /// Adds what was done at another time.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.idle = other.idle;
+    }
 }
 
 /// Steers established sessions past the daemon. Calls are for sessions, not for datagrams: they take system calls.
