@@ -125,7 +125,7 @@ fn flows_show_each_session_with_its_bytes() {
     let expected = json!({
         "client": address, "local": GATEWAY_V4, "listener": format!("0.0.0.0:{PORT}"), "backend": at(7000),
         "stage": "open", "carries": "udp", "rule": null, "bytes_up": 8, "bytes_down": 18, "answered": true,
-        "confirmed": true, "plane": "userspace",
+        "confirmed": false, "plane": "userspace",
     });
     assert_eq!(flow, expected);
 
@@ -139,7 +139,7 @@ fn flows_show_each_session_with_its_bytes() {
     let (code, lines) = say(&net, &place, &["flows"]);
     assert_eq!((code, lines.len()), (Some(0), 6), "{lines:#?}");
     let line = lines.iter().find(|line| line.starts_with(&format!("{address} "))).unwrap();
-    for text in ["8 B", "18 B", "confirmed", "userspace", &at(7000).to_string()] {
+    for text in ["8 B", "18 B", "answered", "userspace", &at(7000).to_string()] {
         assert!(line.contains(text), "{text} is missing: {line}");
     }
     let (_, lines) = say(&net, &place, &["flows", "--limit", "2"]);

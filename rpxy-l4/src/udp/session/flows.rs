@@ -37,7 +37,7 @@ pub struct FlowLine {
     pub bytes_down: u64,
     /// The backend has answered.
     pub answered: bool,
-    /// The client has sent something after an answer.
+    /// The client has sent an ID that only its server can have told it, so that its address is not forged.
     pub confirmed: bool,
     /// Who forwards it: `userspace` or `kernel`.
     pub plane: &'static str,
