@@ -340,9 +340,10 @@ impl Offload for Kernel {
 }
 
 /// What an entry has counted: last seen, packets, bytes.
+type Counted = (u64, u64, u64);
 
 /// What the entries of both directions say at `now`, that towards the backend first.
-fn usage(counted: [Option<(u64, u64, u64)>; 2], now: Duration) -> Option<Usage> {
+fn usage(counted: [Option<Counted>; 2], now: Duration) -> Option<Usage> {
     let [up, down] = counted;
     up.or(down)?;
     let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
