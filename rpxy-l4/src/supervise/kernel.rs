@@ -28,7 +28,7 @@ pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
 }
 
 /// Tells the kernel plane what to drop, and where.
-pub(super) fn apply(kernel: Option<&Kernel>, config: &Config, listening: impl Iterator<Item = &SocketAddr>) {
+pub(super) fn apply(kernel: Option<&Kernel>, config: &Config, listening: impl Iterator<Item = SocketAddr>) {
     let Some(kernel) = kernel else {
         if !config.ebpf.ban.is_empty() {
             tracing::warn!("ebpf.ban: without effect, because there is no kernel plane");
@@ -36,7 +36,7 @@ pub(super) fn apply(kernel: Option<&Kernel>, config: &Config, listening: impl It
         return;
     };
     let drops = offload::drops(config);
-    let listeners: Vec<(SocketAddr, u32)> = listening.map(|address| (*address, drops)).collect();
+    let listeners: Vec<(SocketAddr, u32)> = listening.map(|address| (address, drops)).collect();
     kernel.set_bans(&config.ebpf.ban);
     kernel.set_listeners(&listeners);
 }

@@ -75,7 +75,7 @@ async fn control(cli: &Cli, logs: &Logs, started: Instant) -> Result<()> {
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
-    kernel::apply(kernel.as_deref(), &config, listeners.addresses(Transport::Udp));
+    kernel::apply(kernel.as_deref(), &config, listeners.addresses(Transport::Udp).copied());
     let mut daemon = Daemon {
         path: cli.config.clone(),
         config,

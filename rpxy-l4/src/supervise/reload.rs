@@ -96,7 +96,7 @@ impl Daemon {
         let udp_plane = Arc::new(udp_plane);
         self.listeners.tell_udp(|| udp::Control::Plane(Arc::clone(&udp_plane)));
         self.listeners.apply(plan);
-        kernel::apply(self.kernel.as_deref(), &config, self.listeners.addresses(Transport::Udp));
+        kernel::apply(self.kernel.as_deref(), &config, self.listeners.addresses(Transport::Udp).copied());
         self.config = config;
         if let Some(listener) = scrape {
             self.scrape(listener);
