@@ -88,7 +88,7 @@ pub mod kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Listener {
-    /// Bits of [`drop`]: classes that have no destination.
+    /// Bits of [`mod@drop`]: classes that have no destination.
     pub drop: u32,
 }
 

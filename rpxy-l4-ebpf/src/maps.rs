@@ -41,7 +41,7 @@ pub(crate) fn count(outcome: Counter) {
 
 /// Accounts a packet that was steered in the entry of its flow.
 #[inline(always)]
-pub(crate) fn account<H>(steer: &Steer<Entry<Flow>, H>) {
+pub(crate) fn account<H>(steer: &Steer<'_, Entry<Flow>, H>) {
     let entry = steer.flow.0.as_ptr();
     // SAFETY: a helper that reads a clock. The fields lie within the entry, are aligned to 8 bytes, and are written by
     // nobody but the programs; the kernel keeps the memory until this program ends.

@@ -86,7 +86,11 @@ impl Bytes for Frame<'_> {
 
     #[inline(always)]
     fn reaches(&self, len: usize) -> bool {
-        self.0.data() + len <= self.0.data_end()
+        let mut end = self.0.data_end();
+        // SAFETY: no instruction. The compiler may not know what is compared here: it would take out the checks of
+        // reads that are within `len`, which the verifier wants to see, since it cannot follow `len`.
+        unsafe { asm!("/* {end} */", end = inout(reg) end, options(pure, nomem, nostack)) };
+        self.0.data() + len <= end
     }
 }
 
@@ -131,6 +135,8 @@ impl Skb<'_> {
 }
 
 impl Bytes for Skb<'_> {
+    const SEGMENTS: usize = 4;
+
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = Words([0; N]);
@@ -143,6 +149,16 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn opaque(&self, number: usize) -> usize {
+        // SAFETY: the first of the words that the kernel leaves to programs; what it reads from there is anything.
+        unsafe {
+            let word = &raw mut (*self.pointer()).cb[0];
+            word.write_volatile(number as u32);
+            word.read_volatile() as usize
+        }
     }
 }
 

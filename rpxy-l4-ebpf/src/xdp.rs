@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use rpxy_l4_common::decide::{Arrival, Steer, Verdict, decide};
-use rpxy_l4_common::map::{Flow, Hop};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_common::verdict::Counter;
@@ -22,7 +22,8 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
     let frame = Frame(&context);
     let interface = context.ingress_ifindex() as u32;
     let arrival = Arrival { link: Link::Ethernet, interface, segment: 0, needs_hop: true, vlan_aside: false };
-    let (action, outcome) = match decide(&Kernel, &frame, arrival) {
+    let mut key = FlowKey::default();
+    let (action, outcome) = match decide(&Kernel, &frame, arrival, &mut key) {
         Verdict::Pass(reason) => (XDP_PASS, reason),
         Verdict::Drop(reason) => (XDP_DROP, reason),
         Verdict::Steer(steer) => match send(&frame, &steer, interface) {
@@ -36,7 +37,7 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn send(frame: &Frame<'_>, steer: &Steer<Entry<Flow>, Entry<Hop>>, interface: u32) -> Result<u32, Failed> {
+fn send(frame: &Frame<'_>, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>, interface: u32) -> Result<u32, Failed> {
     // The decision has asked for it.
     let hop = steer.hop.ok_or(Failed::Untouched)?;
     write::frame(frame, &Rewrite::new(&steer.packet, &steer.flow))?;

@@ -29,7 +29,7 @@ pub const fn drop_class(class: DatagramClass) -> (u32, Counter) {
     }
 }
 
-/// Whether a listener that has set these bits of [`drop`] wants a datagram dropped, and under which number.
+/// Whether a listener that has set these bits of [`mod@drop`] wants a datagram dropped, and under which number.
 #[inline(always)]
 #[must_use]
 pub const fn dropped(bits: u32, datagram: Datagram) -> Option<Counter> {
