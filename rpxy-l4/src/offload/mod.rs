@@ -84,7 +84,8 @@ impl NotSteered {
     }
 }
 
-/// What the kernel has done for a session, both directions together.
+/// What the kernel has done for a session, both directions together. While a direction is out because its route is
+/// gone, what that one has counted is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Packets steered.
