@@ -341,9 +341,11 @@ impl Offload for Kernel {
 
 /// What an entry has counted: last seen, packets, bytes.
 type Counted = (u64, u64, u64);
+/// Of both directions.
+type Both = [Option<Counted>; 2];
 
 /// What the entries of both directions say at `now`, that towards the backend first.
-fn usage(counted: [Option<Counted>; 2], now: Duration) -> Option<Usage> {
+fn usage(counted: Both, now: Duration) -> Option<Usage> {
     let [up, down] = counted;
     up.or(down)?;
     let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
@@ -416,7 +418,7 @@ mod tests {
         let now = Duration::from_secs(10);
         let second = 1_000_000_000;
         let idle = Duration::from_secs;
-        let rows: &[(&str, [Option<Counted>; 2], Option<Usage>)] = &[
+        let rows: &[(&str, Both, Option<Usage>)] = &[
             ("not installed", [None, None], None),
             ("nothing yet", [Some((0, 0, 0)), Some((0, 0, 0))], Some(Usage::default())),
             (

@@ -12,7 +12,7 @@ use aya::{
     maps::{HashMap as KernelMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use rpxy_l4_common::map::{FlowKey, Listener, Socket, name};
+use rpxy_l4_common::map::{Flow, FlowKey, Listener, Socket, name};
 
 use super::{
     encode::{self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, NetworkBytes, SocketBytes},
@@ -27,6 +27,8 @@ pub(super) struct Maps {
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
     banned: LpmTrie<MapData, NetworkBytes, u8>,
+    /// What flows have counted that are out for now: last seen, packets, bytes.
+    parked: HashMap<FlowKey, (u64, u64, u64)>,
     /// What the maps hold.
     has_listeners: HashMap<Socket, u32>,
     has_local: HashSet<[u8; 16]>,
@@ -50,6 +52,7 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
         listeners: map(name::LISTENERS)?.try_into()?,
         local: map(name::LOCAL)?.try_into()?,
         banned: map(name::BANNED)?.try_into()?,
+        parked: HashMap::new(),
         has_listeners: HashMap::new(),
         has_local: HashSet::new(),
         has_banned: HashSet::new(),
@@ -82,15 +85,24 @@ impl Maps {
         match update {
             Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(hop), 0),
             Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
-            Update::NoFlow(key) => absent_is_fine(self.flows.remove(&encode::key_bytes(key))),
-            Update::Flow(key, flow) => {
-                let key = encode::key_bytes(key);
-                let mut flow = *flow;
-                // What is counted in between is lost: a few packets, when a connection ID or a route changes.
-                if let Ok(before) = self.flows.get(&key, 0) {
-                    (flow.last_seen, flow.packets, flow.bytes) = encode::counted(&before);
+            Update::NoFlow(key) => {
+                self.parked.remove(key);
+                absent_is_fine(self.flows.remove(&encode::key_bytes(key)))
+            }
+            Update::Park(key) => {
+                let bytes = encode::key_bytes(key);
+                if let Ok(entry) = self.flows.get(&bytes, 0) {
+                    self.parked.insert(*key, encode::counted(&entry));
                 }
-                self.flows.insert(key, encode::flow_bytes(&flow), 0)
+                absent_is_fine(self.flows.remove(&bytes))
+            }
+            Update::Flow(key, flow) => {
+                let bytes = encode::key_bytes(key);
+                // What is counted in between is lost: a few packets, when a connection ID or a route changes.
+                let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
+                let before = self.parked.remove(key).or(present).unwrap_or_default();
+                let (last_seen, packets, counted) = before;
+                self.flows.insert(bytes, encode::flow_bytes(&Flow { last_seen, packets, bytes: counted, ..*flow }), 0)
             }
         }
     }

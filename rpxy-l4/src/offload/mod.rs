@@ -84,7 +84,8 @@ impl NotSteered {
     }
 }
 
-/// What the kernel has done for a session.
+/// What the kernel has done for a session. While a direction is out because its route is gone, what that one has counted
+/// is missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Packets steered.

@@ -22,6 +22,8 @@ pub(super) enum Update {
     NoHop(HopKey),
     Flow(FlowKey, Flow),
     NoFlow(FlowKey),
+    /// Out for now, since its way is not known. What it has counted is kept.
+    Park(FlowKey),
 }
 
 /// From one of our addresses to somebody else's.
@@ -342,7 +344,7 @@ impl Table {
                 (flow.interface, flow.hop) = (interface, hop);
                 Update::Flow(key, *flow)
             }
-            None => Update::NoFlow(key),
+            None => Update::Park(key),
         });
     }
 }

@@ -75,6 +75,7 @@ fn short(updates: &[Update]) -> Vec<String> {
         Update::Flow(key, flow) => {
             format!("flow to {} by {} at {}", u16::from_be_bytes(key.destination.port), flow.hop, flow.interface)
         }
+        Update::Park(key) => format!("park {}", u16::from_be_bytes(key.destination.port)),
         Update::NoFlow(key) => format!("no flow to {}", u16::from_be_bytes(key.destination.port)),
     };
     updates.iter().map(text).collect()
@@ -140,7 +141,7 @@ fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
         short(&updates)
     };
     assert_eq!(reroute(Some(route(2, BACKEND))), [""; 0], "the same");
-    assert_eq!(reroute(None), ["no flow to 443", "no hop 2"]);
+    assert_eq!(reroute(None), ["park 443", "no hop 2"]);
     assert_eq!(reroute(Some(route(7, BACKEND))), [""; 0], "by an interface without program: still out");
     assert_eq!(reroute(Some(route(2, BACKEND))), ["hop 3 at 2 mtu 1500 mac 2", "flow to 443 by 3 at 2"]);
     let narrow = Route { mtu: Some(1300), ..route(1, GATEWAY) };
