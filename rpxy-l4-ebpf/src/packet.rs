@@ -1,5 +1,10 @@
 //! Access to packets, and the helpers that send them on: the only place that knows packet pointers and socket buffers.
 #![expect(unsafe_code, reason = "packet pointers and helpers of the kernel")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "offsets within packets, numbers of interfaces and actions have 32 bits in the kernel"
+)]
 
 use core::arch::asm;
 
@@ -16,9 +21,9 @@ use rpxy_l4_ebpf::write;
 const FARTHEST: usize = 0x7fff;
 
 /// A packet as the driver has it, in one piece.
-pub(crate) struct Frame<'a>(pub(crate) &'a XdpContext);
+pub(crate) struct Frame(pub(crate) XdpContext);
 
-impl Frame<'_> {
+impl Frame {
     /// The `N` bytes at an offset, if they are within the packet.
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
@@ -27,6 +32,12 @@ impl Frame<'_> {
         }
         let start = self.0.data() + offset;
         (start + N <= self.0.data_end()).then_some(start as *mut [u8; N])
+    }
+
+    /// The interface that the packet came by.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
     }
 
     /// Sends the packet out of an interface when the program ends; the action to return.
@@ -41,6 +52,36 @@ impl Frame<'_> {
 #[repr(align(8))]
 struct Words<const N: usize>([u8; N]);
 
+/// Four bytes in one load. Rust has none for a place that may have any alignment, while the kernel has.
+///
+/// # Safety
+///
+/// The bytes are within the packet.
+#[inline(always)]
+unsafe fn load_4(from: *const u8) -> [u8; 4] {
+    let word: u32;
+    // SAFETY: one load, of which the verifier makes sure as well.
+    unsafe {
+        asm!("{word} = *(u32 *)({from} + 0)", word = out(reg) word, from = in(reg) from, options(pure, readonly));
+    };
+    word.to_ne_bytes()
+}
+
+/// Two bytes in one load.
+///
+/// # Safety
+///
+/// The bytes are within the packet.
+#[inline(always)]
+unsafe fn load_2(from: *const u8) -> [u8; 2] {
+    let word: u32;
+    // SAFETY: as above.
+    unsafe {
+        asm!("{word} = *(u16 *)({from} + 0)", word = out(reg) word, from = in(reg) from, options(pure, readonly));
+    };
+    (word as u16).to_ne_bytes()
+}
+
 #[inline(always)]
 fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u8; M]) {
     if let Some(place) = bytes.get_mut(at..at + M) {
@@ -48,28 +89,20 @@ fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u
     }
 }
 
-impl Bytes for Frame<'_> {
+impl Bytes for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.at::<N>(offset)?.cast::<u8>().cast_const();
+        let start = self.at::<N>(offset)?.cast::<u8>();
         let mut words = Words([0; N]);
         let mut done = 0;
         while done + 4 <= N {
-            let word: u32;
             // SAFETY: the bytes are within the packet, and nobody else has it.
-            unsafe {
-                asm!("{word} = *(u32 *)({at} + 0)", word = out(reg) word, at = in(reg) start.add(done), options(pure, readonly, nostack))
-            };
-            put(&mut words.0, done, word.to_ne_bytes());
+            put(&mut words.0, done, unsafe { load_4(start.add(done)) });
             done += 4;
         }
         if done + 2 <= N {
-            let word: u32;
             // SAFETY: likewise.
-            unsafe {
-                asm!("{word} = *(u16 *)({at} + 0)", word = out(reg) word, at = in(reg) start.add(done), options(pure, readonly, nostack))
-            };
-            put(&mut words.0, done, (word as u16).to_ne_bytes());
+            put(&mut words.0, done, unsafe { load_2(start.add(done)) });
             done += 2;
         }
         if done < N {
@@ -94,7 +127,7 @@ impl Bytes for Frame<'_> {
     }
 }
 
-impl write::Frame for Frame<'_> {
+impl write::Frame for Frame {
     #[inline(always)]
     fn write<const N: usize>(&self, offset: usize, value: [u8; N]) -> Option<()> {
         // SAFETY: as in `read`.
@@ -103,9 +136,9 @@ impl write::Frame for Frame<'_> {
 }
 
 /// A packet as the network stack has it: parts may lie elsewhere, so that helpers read and write.
-pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
+pub(crate) struct Skb(pub(crate) TcContext);
 
-impl Skb<'_> {
+impl Skb {
     #[inline(always)]
     fn pointer(&self) -> *mut __sk_buff {
         self.0.as_ptr().cast()
@@ -134,7 +167,8 @@ impl Skb<'_> {
     }
 }
 
-impl Bytes for Skb<'_> {
+impl Bytes for Skb {
+    /// A fifth would cost the verifier more than the four before.
     const SEGMENTS: usize = 4;
 
     #[inline(always)]
@@ -162,7 +196,7 @@ impl Bytes for Skb<'_> {
     }
 }
 
-impl write::Skb for Skb<'_> {
+impl write::Skb for Skb {
     #[inline(always)]
     fn store<const N: usize>(&self, offset: usize, value: [u8; N], summed: bool) -> Option<()> {
         let flags = if summed { u64::from(BPF_F_RECOMPUTE_CSUM) } else { 0 };

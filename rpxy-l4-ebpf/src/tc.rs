@@ -15,7 +15,7 @@ use crate::packet::Skb;
 
 #[classifier]
 fn rpxy_l4_tc(context: TcContext) -> i32 {
-    let skb = Skb(&context);
+    let skb = Skb(context);
     // The kernel takes an Ethernet header without tags off when it sends a packet to another neighbour: tagged packets
     // are not steered, so the interface does not matter.
     let arrival = Arrival {
@@ -40,7 +40,7 @@ fn rpxy_l4_tc(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn send(skb: &Skb<'_>, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>) -> Result<i32, Failed> {
+fn send(skb: &Skb, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>) -> Result<i32, Failed> {
     write::skb(skb, &Rewrite::new(&steer.packet, &steer.flow))?;
     account(steer);
     Ok(skb.redirect(steer.flow.interface))

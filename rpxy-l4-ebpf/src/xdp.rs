@@ -19,8 +19,8 @@ const LINK_SOURCE: usize = 6;
 
 #[xdp]
 fn rpxy_l4_xdp(context: XdpContext) -> u32 {
-    let frame = Frame(&context);
-    let interface = context.ingress_ifindex() as u32;
+    let frame = Frame(context);
+    let interface = frame.interface();
     let arrival = Arrival { link: Link::Ethernet, interface, segment: 0, needs_hop: true, vlan_aside: false };
     let mut key = FlowKey::default();
     let (action, outcome) = match decide(&Kernel, &frame, arrival, &mut key) {
@@ -37,7 +37,7 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn send(frame: &Frame<'_>, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>, interface: u32) -> Result<u32, Failed> {
+fn send(frame: &Frame, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>, interface: u32) -> Result<u32, Failed> {
     // The decision has asked for it.
     let hop = steer.hop.ok_or(Failed::Untouched)?;
     write::frame(frame, &Rewrite::new(&steer.packet, &steer.flow))?;
