@@ -160,7 +160,7 @@ impl Topology {
     ///
     /// # Panics
     ///
-    /// When the machine should be able to and is not, and when [`REQUIRED_VARIABLE`] is set and it cannot.
+    /// When the machine should be able to and is not, and when [`privilege::REQUIRED_VARIABLE`] is set and it cannot.
     pub fn or_skip() -> Option<Self> {
         if let Some(missing) = privilege::missing() {
             privilege::skip(&format!("{missing}; run as root for network namespaces"));

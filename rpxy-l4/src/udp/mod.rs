@@ -1,6 +1,6 @@
 //! The UDP plane: datagrams are recognised, routed and relayed in sessions.
 //!
-//! [`session`] decides, without IO; [`worker`] runs it: sockets, batches, logs. [`Plane`] is one configuration's
+//! [`session`] decides, without IO; [`Worker`] runs it: sockets, batches, logs. [`Plane`] is one configuration's
 //! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
