@@ -9,9 +9,9 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::{
     attach,
-    kernel::interfaces,
     machine::Machine,
     netlink::{Event, Link, Netlink},
+    state::interfaces,
 };
 use crate::config::model::{Config, Ebpf, EbpfMode};
 

@@ -1,256 +1,36 @@
-//! The kernel plane at work: the loaded object, its maps, and the thread that keeps next hops fresh.
-//!
-//! Entries are written under one lock, which is taken for sessions (install, revoke, another connection ID), for events
-//! of the network and for reloads, never for datagrams. Reading what an entry has counted takes none.
+//! The kernel plane as the daemon uses it: sessions in and out, what they have counted, what to drop.
 
 use std::{
     collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
-use aya::EbpfLoader;
 use ipnet::IpNet;
 use rpxy_l4_common::{
-    map::{Flow, FlowKey, name},
+    map::{Flow, FlowKey},
     verdict::Counter,
 };
 use rpxy_l4_proto::quic::ConnectionId;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    NotSteered, Offload, Steered, Unavailable, Usage,
-    attach::{self, Plane, Programs},
-    encode, explain,
-    machine::Machine,
-    maps::{self, Maps, Readers},
-    netlink::{self, Event, Events, Link, Netlink, Route},
-    table::{Direction, Table, Way, is_link_local},
-    watch,
+    NotSteered, Offload, Steered, Usage, encode, explain, netlink,
+    state::Inner,
+    table::{Direction, Way, is_link_local},
 };
-use crate::config::model::{Ebpf, EbpfMode};
-
-/// Room for neighbours and for listening sockets, in entries.
-const MOST_HOPS: u32 = 1 << 16;
 
 /// The kernel plane.
 #[derive(Debug)]
 pub struct Kernel {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Closed when the thread is to end.
-    stop: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread shares.
-#[derive(Debug)]
-pub(super) struct Inner {
-    plane: Plane,
-    wanted: Wanted,
-    readers: Readers,
-    state: Mutex<State>,
-}
-
-/// What is written.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) table: Table,
-    maps: Maps,
-    programs: Programs,
-    routes: Netlink,
-}
-
-/// Interfaces to attach to.
-#[derive(Debug)]
-enum Wanted {
-    Named(Vec<String>),
-    Found,
-}
-
-impl Wanted {
-    fn new(config: &Ebpf) -> Self {
-        if config.interfaces.is_empty() { Self::Found } else { Self::Named(config.interfaces.clone()) }
-    }
-
-    fn holds(&self, link: &Link, table: &Table) -> bool {
-        match self {
-            Self::Named(names) => link.up && !link.loopback && names.contains(&link.name),
-            Self::Found => link.up && !link.loopback && link.ethernet && table.has_address(link.index),
-        }
-    }
-}
-
-/// The interfaces that `config` means, among those that there are.
-pub(super) fn interfaces(config: &Ebpf, state: Vec<Event>) -> Vec<Link> {
-    let mut table = Table::new(false, 0);
-    for event in state {
-        table.learn(event);
-    }
-    let wanted = Wanted::new(config);
-    let mut links: Vec<Link> = table.links().filter(|link| wanted.holds(link, &table)).cloned().collect();
-    links.sort_unstable_by_key(|link| link.index);
-    links
-}
-
-pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
-    let machine = Machine::read();
-    if config.mode == EbpfMode::Off {
-        return Err(unavailable("switched off", "set ebpf.mode = \"auto\""));
-    }
-    let Some(object) = super::object() else {
-        return Err(unavailable(
-            "this program was built without the eBPF object",
-            "run `cargo xtask build-ebpf` before the build",
-        ));
-    };
-    if !machine.missing().is_empty() || machine.user_namespace {
-        let (what, remedy) = machine.why_refused();
-        return Err(Unavailable { what, remedy });
-    }
-    if machine.jit == Some(false) {
-        tracing::warn!("kernel plane: programs are interpreted, which is slow: set net.core.bpf_jit_enable = 1");
-    }
-    let network = |error: io::Error| explain::unavailable("cannot follow the network (rtnetlink)", &error, &machine);
-    // Listened to before the first look, so that nothing falls in between.
-    let events = Events::open().map_err(network)?;
-    let mut routes = Netlink::open().map_err(network)?;
-    let world = routes.state().map_err(network)?;
-    let links = interfaces(config, world.clone());
-
-    let entries = config.max_flows.get().saturating_mul(2);
-    let mut ebpf = EbpfLoader::new()
-        .map_max_entries(name::FLOWS, entries)
-        .map_max_entries(name::HOPS, entries.min(MOST_HOPS))
-        .load(object)
-        .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
-    let (maps, readers) = maps::take(&mut ebpf)
-        .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
-    let mut programs = Programs::new(ebpf, &machine);
-    attach(config, &mut programs, &links, &machine)?;
-
-    let plane = programs.plane;
-    let table = Table::new(plane != Plane::Tc, config.max_flows.get());
-    let inner = Arc::new(Inner {
-        plane,
-        wanted: Wanted::new(config),
-        readers,
-        state: Mutex::new(State { table, maps, programs, routes }),
-    });
-    inner.learn(world);
-    let (stopped, stop) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| network(error.into()))?;
-    let asking = Netlink::open().map_err(network)?;
-    let thread = watch::start(Arc::clone(&inner), events, asking, stopped).map_err(network)?;
-    Ok(Kernel { inner, stop: Some(stop), thread: Some(thread) })
-}
-
-fn unavailable(what: &str, remedy: &str) -> Unavailable {
-    Unavailable { what: what.to_owned(), remedy: remedy.to_owned() }
-}
-
-/// Attaches by the first of the possible planes that all interfaces take; with TC, to those that take it.
-fn attach(config: &Ebpf, programs: &mut Programs, links: &[Link], machine: &Machine) -> Result<(), Unavailable> {
-    for name in config.interfaces.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
-        tracing::warn!("ebpf.interfaces: {name} is not there or not up; it is taken when it comes");
-    }
-    for plane in attach::candidates(config.mode, links) {
-        let result = match plane {
-            Plane::Tc => programs.attach_some(*plane, links),
-            Plane::Xdp | Plane::XdpGeneric => programs.attach_all(*plane, links),
-        };
-        match result {
-            Ok(()) => return Ok(()),
-            Err(error) if *plane == Plane::Tc => {
-                return Err(Unavailable { what: error, remedy: explain::old_kernel(machine) });
-            }
-            Err(error) if config.mode == EbpfMode::Auto => {
-                tracing::info!("kernel plane: no {}, TC is taken instead: {error}", plane.name());
-            }
-            Err(error) => tracing::warn!("kernel plane: no {}, TC is taken instead: {error}", plane.name()),
-        }
-    }
-    Ok(())
-}
-
-impl Inner {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves the table usable: at worst an entry too many, which only costs time.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes events in. Returns whether routes have to be asked for again.
-    pub(super) fn learn(&self, events: Vec<Event>) -> bool {
-        let state = &mut *self.state();
-        let mut reroute = false;
-        for event in events {
-            if let Event::NoLink(index) = event {
-                state.programs.forget(index);
-            }
-            let (updates, changed) = state.table.learn(event);
-            state.maps.apply_all(&updates);
-            reroute |= changed;
-        }
-        if reroute {
-            self.attach_what_came(state);
-            if let Err(error) = state.maps.set_local(state.table.addresses()) {
-                tracing::debug!("kernel plane: addresses of this machine: {error}");
-            }
-        }
-        reroute
-    }
-
-    /// Takes a whole picture of the network in, after events were lost.
-    pub(super) fn relearn(&self, world: Vec<Event>) {
-        {
-            let state = &mut *self.state();
-            state.table.forget_world();
-        }
-        self.learn(world);
-        let state = &mut *self.state();
-        let there: HashSet<u32> = state.table.links().map(|link| link.index).collect();
-        state.programs.retain(&there);
-        let updates = state.table.refresh_all();
-        state.maps.apply_all(&updates);
-    }
-
-    /// A way may have another route now.
-    pub(super) fn reroute(&self, way: Way, route: Option<Route>) {
-        let state = &mut *self.state();
-        let mut updates = Vec::new();
-        state.table.reroute(way, route, &mut updates);
-        state.maps.apply_all(&updates);
-    }
-
-    /// Interfaces that are wanted and were not there before.
-    fn attach_what_came(&self, state: &mut State) {
-        let wanted: Vec<Link> =
-            state.table.links().filter(|link| self.wanted.holds(link, &state.table)).cloned().collect();
-        for link in wanted {
-            let attached = state.programs.attach_or_say(&link);
-            state.table.set_attached(link.index, attached);
-        }
-    }
-}
-
-impl State {
-    /// The route of a way, if packets may be steered along it.
-    fn route(&mut self, way: &Way) -> Result<Route, NotSteered> {
-        if self.table.is_local(way.destination) || way.destination.is_loopback() {
-            return Err(NotSteered::Loopback);
-        }
-        let route = match self.table.known_route(way) {
-            Some(route) => route,
-            None => self.routes.route(way.destination, self.table.source(way)).map_err(|error| {
-                tracing::trace!("no route from {} to {}: {error}", way.source, way.destination);
-                NotSteered::NoRoute
-            })?,
-        };
-        self.table.check(&route).map(|()| route)
-    }
+    pub(super) stop: Option<OwnedFd>,
+    pub(super) thread: Option<JoinHandle<()>>,
 }
 
 /// Keys of both directions, the forward one first.

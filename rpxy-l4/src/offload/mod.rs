@@ -14,6 +14,8 @@ mod maps;
 mod netlink;
 mod object;
 mod policy;
+mod start;
+mod state;
 mod table;
 mod watch;
 
@@ -162,5 +164,5 @@ pub struct Unavailable {
 ///
 /// Says why there is no kernel plane. Everything then passes through the daemon.
 pub fn start(config: &model::Ebpf) -> Result<Arc<Kernel>, Unavailable> {
-    kernel::start(config).map(Arc::new)
+    start::start(config).map(Arc::new)
 }

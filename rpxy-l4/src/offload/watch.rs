@@ -18,8 +18,8 @@ use rustix::{
 };
 
 use super::{
-    kernel::Inner,
     netlink::{Events, Netlink},
+    state::Inner,
 };
 
 /// How often neighbours in use are confirmed. The kernel takes an entry for stale after half a minute.

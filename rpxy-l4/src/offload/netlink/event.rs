@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
@@ -69,7 +69,16 @@ impl Event {
     /// What a message says.
     pub(super) fn of(message: &RouteNetlinkMessage) -> Option<Self> {
         match message {
-            RouteNetlinkMessage::NewLink(link) => Some(Self::Link(read_link(link))),
+            // Bridges tell of their ports in messages of a family of their own: a port that leaves is no link that goes.
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)
+                if link.header.interface_family != AddressFamily::Unspec =>
+            {
+                None
+            }
+            // Wireless drivers tell of other things than the link, without its name.
+            RouteNetlinkMessage::NewLink(link) => {
+                Some(read_link(link)).filter(|link| !link.name.is_empty()).map(Self::Link)
+            }
             RouteNetlinkMessage::DelLink(link) => Some(Self::NoLink(link.header.index)),
             RouteNetlinkMessage::NewAddress(message) => {
                 let (interface, address) = read_address(message)?;
@@ -164,5 +173,53 @@ pub(super) fn route_address(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_what_only_looks_like_one() {
+        let message = |family, name: Option<&str>| {
+            let mut message = LinkMessage::default();
+            message.header.interface_family = family;
+            message.header.index = 7;
+            message.attributes.extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
+            message
+        };
+        let link = message(AddressFamily::Unspec, Some("eth0"));
+        let expected = Link { index: 7, name: "eth0".to_owned(), ..Link::default() };
+        assert_eq!(Event::of(&RouteNetlinkMessage::NewLink(link.clone())), Some(Event::Link(expected)));
+        assert_eq!(Event::of(&RouteNetlinkMessage::DelLink(link)), Some(Event::NoLink(7)));
+        let port = message(AddressFamily::Bridge, Some("eth0"));
+        assert_eq!(Event::of(&RouteNetlinkMessage::NewLink(port.clone())), None, "port of a bridge");
+        assert_eq!(Event::of(&RouteNetlinkMessage::DelLink(port)), None, "port that leaves its bridge");
+        assert_eq!(Event::of(&RouteNetlinkMessage::NewLink(message(AddressFamily::Unspec, None))), None, "wireless");
+    }
+
+    #[test]
+    fn neighbours_are_known_in_these_states() {
+        let rows = [
+            ("reachable", NeighbourState::Reachable, true),
+            ("stale", NeighbourState::Stale, true),
+            ("permanent", NeighbourState::Permanent, true),
+            ("incomplete", NeighbourState::Incomplete, false),
+            ("failed", NeighbourState::Failed, false),
+            ("no ARP", NeighbourState::Noarp, false),
+        ];
+        for (name, state, known) in rows {
+            let mut message = NeighbourMessage::default();
+            message.header.state = state;
+            message.attributes.push(NeighbourAttribute::Destination(IpAddr::from([192, 0, 2, 1]).into()));
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![1; 6]));
+            let mac = |message| match Event::of(&message) {
+                Some(Event::Neighbour { mac, .. }) => mac,
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(mac(RouteNetlinkMessage::NewNeighbour(message.clone())).is_some(), known, "{name}");
+            assert_eq!(mac(RouteNetlinkMessage::DelNeighbour(message)), None, "{name}, gone");
+        }
     }
 }

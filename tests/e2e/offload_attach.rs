@@ -1,0 +1,122 @@
+//! The kernel plane on the interfaces: attached, told what to drop, and gone without a trace.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rpxy_l4_tests::{
+    daemon::{Daemon, Edit, binary},
+    peers::{
+        programs,
+        udp::{UdpClient, UdpServer},
+    },
+    privilege,
+    topology::{CLIENT_V4, CLIENT_V6, Topology, client_pool},
+    wait,
+};
+use rustix::process::Signal;
+
+use crate::common::{at, front, front_v6};
+
+/// The network, if the daemon can be expected to have a kernel plane.
+fn with_object() -> Option<Topology> {
+    // Built into the daemon when it was there.
+    let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
+    if !object.exists() {
+        privilege::skip(&format!("{} is missing; run `cargo xtask build-ebpf`", object.display()));
+        return None;
+    }
+    Topology::or_skip()
+}
+
+/// A configuration with `keys` in its table `[ebpf]`.
+fn config(port: u16, target: SocketAddr, keys: &str) -> String {
+    format!("listen_port = {port}\nlisten_ipv6 = true\nudp_target = [\"{target}\"]\n[ebpf]\n{keys}\n")
+}
+
+/// Whether an XDP program stands on an interface of the gateway.
+fn has_xdp(net: &Topology) -> bool {
+    programs::text(net.gateway.command("ip").args(["-d", "link", "show"])).contains("rpxy_l4_xdp")
+}
+
+#[test]
+fn bans_hold_on_every_hook_and_follow_reloads() {
+    for (mode, how) in [("tc", "tcx"), ("auto", "tcx"), ("xdp-generic", "xdp-generic"), ("xdp", "xdp")] {
+        let Some(net) = with_object() else { return };
+        let server = UdpServer::echo(&net.backend, at(7000), "");
+        let with = |ban: &str| config(443, at(7000), &format!("mode = \"{mode}\"\nban = [{ban}]"));
+        let mut daemon = Daemon::start(&net.gateway, &with(""));
+        daemon.wait_for(0, &format!("on eth0 ({how}), eth1 ({how})"));
+        let [ours, ours_v6, other] = [CLIENT_V4.into(), IpAddr::from(CLIENT_V6), client_pool(1).into()]
+            .map(|from| UdpClient::bind(&net.client, (from, 0)));
+        let all = [(&ours, front()), (&ours_v6, front_v6()), (&other, front())];
+        for (client, to) in all {
+            assert_eq!(client.ask_text(to, "x"), "x", "{mode}");
+        }
+
+        daemon.reload(Edit::Rename, &with(&format!("\"{CLIENT_V4}\", \"{CLIENT_V6}/127\"")));
+        for (client, to) in &all[..2] {
+            client.send(*to, b"banned");
+        }
+        assert_eq!(other.ask_text(front(), "y"), "y", "{mode}: not banned");
+
+        daemon.reload(Edit::Rename, &with(&format!("\"{}/32\"", client_pool(1))));
+        other.send(front(), b"banned");
+        for (client, to) in &all[..2] {
+            assert_eq!(client.ask_text(*to, "z"), "z", "{mode}: no more");
+        }
+        let payloads = server.payloads();
+        assert!(!payloads.iter().any(|payload| payload == b"banned"), "{mode}: {payloads:?}");
+    }
+}
+
+#[test]
+fn a_killed_daemon_leaves_no_program() {
+    let Some(net) = with_object() else { return };
+    let mut daemon = Daemon::start(&net.gateway, &config(443, at(7000), "mode = \"xdp-generic\""));
+    assert!(has_xdp(&net));
+    daemon.process().signal(Signal::KILL).unwrap();
+    daemon.wait();
+    wait::until("the program is gone", || (!has_xdp(&net)).then_some(()));
+
+    let daemon = Daemon::start(&net.gateway, &config(443, at(7000), "mode = \"xdp-generic\""));
+    assert!(has_xdp(&net));
+    daemon.stop();
+    assert!(!has_xdp(&net));
+}
+
+#[test]
+fn a_program_of_somebody_else_stays() {
+    let Some(net) = with_object() else { return };
+    let first = Daemon::start(&net.gateway, &config(443, at(7000), "mode = \"xdp-generic\""));
+    let builder = Daemon::builder(&config(444, at(7000), "mode = \"xdp-generic\""));
+    let second = builder.allow("another XDP program, which is left alone").start(&net.gateway);
+    second.wait_for(0, "kernel plane: tc on eth0 (tcx), eth1 (tcx)");
+    second.stop();
+    assert!(has_xdp(&net));
+    first.stop();
+}
+
+#[test]
+fn interfaces_that_come_later_are_taken() {
+    let Some(net) = with_object() else { return };
+    let builder = Daemon::builder(&config(443, at(7000), "mode = \"xdp-generic\"\ninterfaces = [\"late\"]"));
+    let daemon = builder.allow("late is not there").start(&net.gateway);
+    // With nobody there to refuse, it is what was asked for.
+    daemon.wait_for(0, "kernel plane: xdp-generic on no interface yet");
+    net.gateway.ip("link add late type veth peer name later").unwrap();
+    assert!(!has_xdp(&net));
+    net.gateway.ip("link set late up").unwrap();
+    wait::until("the program is attached", || has_xdp(&net).then_some(()));
+    net.gateway.ip("link del late").unwrap();
+    wait::until("it is gone", || (!has_xdp(&net)).then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn what_needs_a_restart_is_told() {
+    let Some(net) = with_object() else { return };
+    let mut daemon = Daemon::start(&net.gateway, &config(443, at(7000), "mode = \"tc\""));
+    daemon.allow("takes effect when the daemon is started again");
+    daemon.reload(Edit::Rename, &config(443, at(7000), "mode = \"xdp-generic\""));
+    assert_eq!(daemon.lines_with("ebpf: a change of mode").len(), 1);
+    assert!(!has_xdp(&net));
+}
