@@ -3,13 +3,34 @@
 //! Reads have a fixed size and say nothing when they would go past the end, because that is what the kernel's verifier
 //! can follow.
 
+/// The most datagrams that the kernel keeps in one buffer (`UDP_MAX_SEGMENTS`).
+pub const MAX_SEGMENTS: usize = 128;
+
 /// A packet, or as much of it as can be read.
 pub trait Bytes {
+    /// How many datagrams are looked through where the kernel keeps several in one buffer. The verifier walks through
+    /// the loop once for each.
+    const SEGMENTS: usize = MAX_SEGMENTS;
+
     /// The `N` bytes from `offset` on; nothing when one of them cannot be read.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
     /// Length in bytes. Not all of them need be readable: the kernel may keep a part of a large packet elsewhere.
     fn len(&self) -> usize;
+
+    /// Whether there are so many bytes. A program without CAP_PERFMON may compare the two ends of a packet, but not
+    /// subtract them.
+    #[inline(always)]
+    fn reaches(&self, len: usize) -> bool {
+        self.len() >= len
+    }
+
+    /// The same number, of which the kernel's verifier knows nothing any more. In a loop it then takes all rounds for
+    /// alike, and does not follow each way through them on its own.
+    #[inline(always)]
+    fn opaque(&self, number: usize) -> usize {
+        number
+    }
 
     /// Whether there are no bytes at all.
     #[inline(always)]

@@ -20,9 +20,9 @@ pub mod name {
     pub const COUNTERS: &str = "COUNTERS";
 }
 
-/// A UDP socket address.
+/// A UDP socket address. Aligned, for the programs then move it by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Socket {
     /// The address; IPv4 in the first four bytes.
     pub address: [u8; 16],
@@ -149,8 +149,8 @@ macro_rules! layout {
 
 // The sums of the fields: no padding anywhere.
 layout! {
-    Socket: 20 bytes, aligned to 1;
-    FlowKey: 40 bytes, aligned to 1;
+    Socket: 20 bytes, aligned to 4;
+    FlowKey: 40 bytes, aligned to 4;
     Flow: 96 bytes, aligned to 8;
     Listener: 4 bytes, aligned to 4;
     Prefix: 24 bytes, aligned to 4;

@@ -27,6 +27,8 @@ mod listen;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod offload_attach;
+#[cfg(test)]
 mod precedence;
 #[cfg(test)]
 mod probe;

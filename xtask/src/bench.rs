@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 /// Builds and runs one benchmark suite.
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let (suite, rest) = split(&arguments.words)?;
-    setup::require(&[Purpose::Build, Purpose::Bench])?;
+    setup::require(workspace, &[Purpose::Build, Purpose::Bench])?;
     if !process::is_root() {
         bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
     }

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 
 /// Runs one or all targets; goes on after a finding and fails in the end, naming each target that failed.
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    setup::require(&[Purpose::Build, Purpose::Fuzz])?;
+    setup::require(workspace, &[Purpose::Build, Purpose::Fuzz])?;
     let known = targets(workspace)?;
     let chosen = choose(&known, arguments.target.as_deref())?;
     let mut failures = Vec::new();

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
 mod bench;
+mod ebpf;
 mod fuzz;
 mod process;
 mod run;
@@ -36,6 +37,8 @@ enum Task {
     Setup(setup::Arguments),
     /// Build the daemon in release mode and run it.
     Run(run::Arguments),
+    /// Build the eBPF programs, which the daemon then embeds.
+    BuildEbpf,
     /// Check everything that this machine can check: the one command before a commit.
     Test(test::Arguments),
     /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT.
@@ -59,8 +62,9 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> Result<()> {
     let workspace = Workspace::locate()?;
     match task {
-        Task::Setup(arguments) => setup::command(&arguments),
+        Task::Setup(arguments) => setup::command(&workspace, &arguments),
         Task::Run(arguments) => run::command(&workspace, &arguments),
+        Task::BuildEbpf => ebpf::command(&workspace),
         Task::Test(arguments) => test::command(&workspace, &arguments),
         Task::Bench(arguments) => bench::command(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, &arguments),

@@ -14,7 +14,12 @@ const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// `cargo run` describes the xtask package to its child in `CARGO_PKG_*` and the like. Build scripts of some
 /// dependencies watch these variables, and would build again whenever a developer changes between the two ways.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo_at(Path::new(&env::var_os("CARGO").unwrap_or_else(|| "cargo".into())))
+}
+
+/// The same with the cargo at `path`.
+pub(crate) fn cargo_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     let inherited =
         env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(describes_the_running_package));
     for name in inherited {

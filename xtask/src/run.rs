@@ -27,7 +27,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if !config.is_file() {
         bail!("there is no configuration file {}", config.display());
     }
-    setup::require(&[Purpose::Build])?;
+    setup::require(workspace, &[Purpose::Build])?;
     let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;
     let mut command = Command::new(&daemon);
     command.arg("--config").arg(config).args(&arguments.daemon_arguments);

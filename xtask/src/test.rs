@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::ebpf::{self, Tools};
 use crate::process;
 use crate::setup::{self, Purpose};
 use crate::tidy;
@@ -26,11 +27,12 @@ pub(crate) struct Arguments {
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let mut left_out = Vec::new();
-    let complete = prepare(arguments, &mut left_out)?;
-    let namespaces = namespaces(&mut left_out);
     let ci = env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
-    let required = end_to_end_is_required(ci, process::is_root(), namespaces && complete);
-    let steps = steps(workspace, required, &mut left_out);
+    let complete = prepare(workspace, arguments, &mut left_out)?;
+    let tools = ebpf_tools(workspace, arguments, ci && process::is_root(), &mut left_out)?;
+    let namespaces = namespaces(&mut left_out);
+    let required = privileged_are_required(ci, process::is_root(), namespaces && complete && tools.is_some());
+    let steps = steps(workspace, required, tools, &mut left_out);
     let count = steps.len();
     for (index, step) in steps.into_iter().enumerate() {
         println!("\n==> [{}/{count}] {}", index + 1, step.name);
@@ -61,6 +63,7 @@ struct Step {
 enum Action {
     Command(Command),
     Tidy,
+    Ebpf(Tools),
 }
 
 impl Action {
@@ -68,17 +71,18 @@ impl Action {
         match self {
             Self::Command(mut command) => process::run(&mut command),
             Self::Tidy => tidy::command(workspace),
+            Self::Ebpf(tools) => ebpf::build(workspace, &tools).map(drop),
         }
     }
 }
 
 /// Installs what is missing; true when all peers of the end-to-end tests are there.
-fn prepare(arguments: &Arguments, left_out: &mut Vec<LeftOut>) -> Result<bool> {
+fn prepare(workspace: &Workspace, arguments: &Arguments, left_out: &mut Vec<LeftOut>) -> Result<bool> {
     if arguments.no_setup {
         return Ok(false);
     }
     println!("==> setup");
-    let Some(missing) = setup::install(&[Purpose::Build, Purpose::Test])? else { return Ok(true) };
+    let Some(missing) = setup::install(workspace, &[Purpose::Build, Purpose::Test])? else { return Ok(true) };
     if missing.purposes.contains(&Purpose::Build) {
         bail!("{}", missing.remedy);
     }
@@ -87,9 +91,31 @@ fn prepare(arguments: &Arguments, left_out: &mut Vec<LeftOut>) -> Result<bool> {
     Ok(false)
 }
 
-/// In CI, root means that the end-to-end tests must run. Elsewhere they must run when nothing stands in their way, so
+/// What the eBPF programs are built with. Where it is not to be had, the rest is tested all the same, unless `required`.
+fn ebpf_tools(
+    workspace: &Workspace,
+    arguments: &Arguments,
+    required: bool,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<Option<Tools>> {
+    let what = "eBPF programs, and the tests that load them".to_owned();
+    let installed = if arguments.no_setup { Ok(None) } else { setup::install(workspace, &[Purpose::Ebpf]) };
+    let remedy = match (installed, Tools::find(workspace)) {
+        (_, Some(tools)) => return Ok(Some(tools)),
+        (Ok(Some(missing)), None) => missing.remedy,
+        (Ok(None), None) => "cargo xtask build-ebpf".to_owned(),
+        (Err(error), None) => format!("cargo xtask build-ebpf ({error:#})"),
+    };
+    if required {
+        bail!("{what}: {remedy}");
+    }
+    left_out.push(LeftOut { what, remedy });
+    Ok(None)
+}
+
+/// In CI, root means that the tests which need rights must run. Elsewhere they must run when nothing stands in their way, so
 /// that a test which skips itself on a complete machine is seen.
-fn end_to_end_is_required(ci: bool, root: bool, able: bool) -> bool {
+fn privileged_are_required(ci: bool, root: bool, able: bool) -> bool {
     (ci && root) || able
 }
 
@@ -112,7 +138,7 @@ fn namespaces(left_out: &mut Vec<LeftOut>) -> bool {
     false
 }
 
-fn steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>) -> Vec<Step> {
+fn steps(workspace: &Workspace, required: bool, tools: Option<Tools>, left_out: &mut Vec<LeftOut>) -> Vec<Step> {
     let cargo = |line: &str| {
         let mut command = workspace.cargo();
         command.args(line.split(' '));
@@ -135,13 +161,18 @@ fn steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>) -> 
         let remedy = "run from a git clone".to_owned();
         left_out.push(LeftOut { what: "tidy (asks git which files are ours)".to_owned(), remedy });
     }
+    // Before the daemon, which embeds them.
+    if let Some(tools) = tools {
+        test.env("RPXY_L4_TESTS_OBJECT", workspace.ebpf_object());
+        steps.extend(tools.lints(workspace).map(|lints| command("lints of the eBPF programs", lints)));
+        steps.push(Step { name: "eBPF programs", action: Action::Ebpf(tools) });
+    }
     steps.extend([
         command("lints", cargo("clippy --locked --workspace --all-targets --all-features -- -D warnings")),
         command(
             "lints without default features",
             cargo("clippy --locked --package rpxy-l4 --no-default-features --all-targets -- -D warnings"),
         ),
-        command("eBPF crate", cargo("check --locked --package rpxy-l4-ebpf")),
         // Before the daemon is built: it leaves a daemon without features where the end-to-end tests look for one.
         command("tests without default features", cargo("test --locked --package rpxy-l4 --no-default-features")),
         command("daemon", cargo("build --locked --package rpxy-l4 --bin rpxy-l4")),
@@ -165,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_to_end_tests_may_only_be_skipped_where_they_cannot_be_asked_for() {
+    fn tests_that_need_rights_may_only_be_skipped_where_they_cannot_be_asked_for() {
         let rows = [
             ("a user at home", false, false, false, false),
             ("root at home without namespaces", false, true, false, false),
@@ -175,7 +206,7 @@ mod tests {
             ("root in CI", true, true, true, true),
         ];
         for (name, ci, root, able, expected) in rows {
-            assert_eq!(end_to_end_is_required(ci, root, able), expected, "{name}");
+            assert_eq!(privileged_are_required(ci, root, able), expected, "{name}");
         }
     }
 }

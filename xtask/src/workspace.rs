@@ -69,6 +69,11 @@ impl Workspace {
         self.target.join(task)
     }
 
+    /// The object with the eBPF programs: where the build script of the daemon looks for it.
+    pub(crate) fn ebpf_object(&self) -> PathBuf {
+        self.target.join("bpf").join("rpxy-l4.o")
+    }
+
     /// A path inside the repository.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)

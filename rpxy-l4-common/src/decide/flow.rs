@@ -23,7 +23,7 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
         return Err(Counter::FlowFamily);
     }
     if !is_open(flow) {
-        each_datagram(packet.payload, arrival.segment, &mut Gate { flow, bytes })?;
+        each_datagram(bytes, packet.payload, arrival.segment, &mut Gate { flow, bytes })?;
     }
     if packet.ttl <= 1 {
         return Err(Counter::Ttl);

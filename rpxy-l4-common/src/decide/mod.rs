@@ -9,8 +9,8 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+pub use crate::bytes::MAX_SEGMENTS;
 pub use maps::{Arrival, Maps};
-pub use segments::MAX_SEGMENTS;
 
 use segments::{Visit, each_datagram};
 
@@ -103,7 +103,7 @@ fn listener<M: Maps>(maps: &M, destination: &Socket) -> Option<u32> {
 #[inline(always)]
 fn all_dropped<B: Bytes>(bytes: &B, packet: &Packet<'_>, bits: u32, segment: usize) -> Result<Counter, Counter> {
     let mut early = EarlyDrop { bytes, bits, first: None };
-    each_datagram(packet.payload, segment, &mut early)?;
+    each_datagram(bytes, packet.payload, segment, &mut early)?;
     early.first.ok_or(Counter::NoFlow)
 }
 

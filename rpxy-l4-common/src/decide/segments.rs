@@ -2,11 +2,8 @@
 
 use core::num::NonZero;
 
-use crate::bytes::Span;
+use crate::bytes::{Bytes, Span};
 use crate::verdict::Counter;
-
-/// The most datagrams in one buffer of the kernel that are looked through (`UDP_MAX_SEGMENTS`).
-pub const MAX_SEGMENTS: usize = 128;
 
 /// What is asked of every datagram. Not a closure, because those cannot be made to be inlined.
 pub(super) trait Visit {
@@ -15,16 +12,22 @@ pub(super) trait Visit {
 }
 
 /// Shows every datagram of a payload until one fails: the whole of it, or parts of `segment` bytes where that is not 0.
-/// Fails when there are more than [`MAX_SEGMENTS`].
+/// Fails when there are more than [`Bytes::SEGMENTS`].
 #[inline(always)]
-pub(super) fn each_datagram(payload: Span, segment: usize, visit: &mut impl Visit) -> Result<(), Counter> {
+pub(super) fn each_datagram<B: Bytes>(
+    bytes: &B,
+    payload: Span,
+    segment: usize,
+    visit: &mut impl Visit,
+) -> Result<(), Counter> {
     if segment == 0 {
         return visit.datagram(payload);
     }
     let mut done = 0;
-    for _ in 0..MAX_SEGMENTS {
-        let left = payload.len - done;
-        let len = if left < segment { left } else { segment };
+    for _ in 0..B::SEGMENTS {
+        done = bytes.opaque(done);
+        let left = payload.len.saturating_sub(done);
+        let len = bytes.opaque(if left < segment { left } else { segment });
         visit.datagram(Span { offset: payload.offset + done, len })?;
         done += len;
         if done >= payload.len {

@@ -217,7 +217,7 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
         return Err(Pass::IpLength);
     }
     // Longer is legal: short Ethernet frames are padded.
-    if bytes.len() < l3 + ip_len {
+    if !bytes.reaches(l3 + ip_len) {
         return Err(Pass::Truncated);
     }
     let l4 = l3 + header_len;

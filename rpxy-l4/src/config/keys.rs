@@ -9,6 +9,8 @@
 pub(super) enum Scope {
     /// The top level.
     Global,
+    /// `[ebpf]`.
+    Ebpf,
     /// `[protocols."<name>"]`.
     Rule,
     /// `[protocols."<name>".ech]`.
@@ -21,6 +23,7 @@ impl Scope {
     fn describe(self) -> &'static str {
         match self {
             Self::Global => "the top of the file, above the first [table]",
+            Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
             Self::Ech => "[protocols.\"<name>\".ech]",
             Self::Target => "a target's table",
@@ -58,7 +61,13 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "orphan"),
     (Scope::Global, "quic_unknown_version"),
     (Scope::Global, "quic_affinity_lifetime"),
+    (Scope::Global, "ebpf"),
     (Scope::Global, "protocols"),
+    (Scope::Ebpf, "mode"),
+    (Scope::Ebpf, "interfaces"),
+    (Scope::Ebpf, "max_flows"),
+    (Scope::Ebpf, "early_drop"),
+    (Scope::Ebpf, "ban"),
     (Scope::Rule, "protocol"),
     (Scope::Rule, "target"),
     (Scope::Rule, "load_balance"),
@@ -190,6 +199,8 @@ mod tests {
             ("slip in a rule", Scope::Rule, "reserve", Some("did you mean reserved?")),
             ("name from old documentation", Scope::Rule, "tls_alpn", Some("the key is alpns")),
             ("nothing like it", Scope::Global, "experimental", None),
+            ("key of ebpf at the top", Scope::Global, "early_drop", Some("it belongs to [ebpf]")),
+            ("plural in ebpf", Scope::Ebpf, "interface", Some("did you mean interfaces?")),
             ("too short to guess", Scope::Rule, "x", None),
         ];
         for (name, scope, key, expected) in rows {

@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use super::ech::EchKeys;
-#[cfg(feature = "proxy-protocol")]
 use ipnet::IpNet;
+
+use super::ech::EchKeys;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Config {
     pub tcp: Tcp,
     /// UDP settings.
     pub udp: Udp,
+    /// The kernel plane.
+    pub ebpf: Ebpf,
     /// The `[protocols.*]` tables, in file order.
     pub rules: Vec<Arc<Rule>>,
 }
@@ -179,6 +181,39 @@ pub enum UnknownVersion {
     /// where there is neither.
     #[default]
     Default,
+}
+
+/// The `[ebpf]` table: what the kernel does for established UDP sessions and with datagrams nobody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ebpf {
+    /// Whether, and by which hook. Read at start only.
+    pub mode: EbpfMode,
+    /// Names of the interfaces to attach to, without duplicates; empty means every interface that is up, has an address
+    /// and is no loopback. Read at start only.
+    pub interfaces: Vec<String>,
+    /// Sessions that the kernel steers at once; those beyond stay in the daemon. Read at start only.
+    pub max_flows: NonZeroU32,
+    /// Drop in the kernel what the configuration gives no destination. A reload applies to the next datagram.
+    pub early_drop: bool,
+    /// Source networks whose datagrams are dropped, without duplicates. A reload applies to the next datagram, and
+    /// leaves steered sessions alone.
+    pub ban: Vec<IpNet>,
+}
+
+/// How the kernel plane is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EbpfMode {
+    /// Not at all: all datagrams pass through the daemon.
+    #[default]
+    Off,
+    /// Native XDP where all interfaces are physical and their drivers take it, otherwise TC.
+    Auto,
+    /// Native XDP on every interface; TC where one refuses.
+    Xdp,
+    /// Generic XDP on every interface; TC where one refuses.
+    XdpGeneric,
+    /// TC.
+    Tc,
 }
 
 /// Every inbound TCP connection starts with a PROXY header.

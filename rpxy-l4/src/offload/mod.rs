@@ -1,36 +1,133 @@
 //! Handing established flows to the kernel.
 //!
-//! The worker carries out what the session core asks for: install a flow, revoke it, tell when it was last used. This
-//! build has one implementation, which does nothing: all datagrams pass through the daemon.
+//! The daemon decides; the programs of `rpxy-l4-ebpf` repeat the decision for every further datagram. [`Kernel`] is the
+//! loaded object with its maps and interfaces, [`Off`] the absence of one. Only this module names aya. Whatever is in
+//! doubt stays in the daemon, and [`NotSteered`] says why.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+mod attach;
+mod doctor;
+mod encode;
+mod explain;
+mod kernel;
+mod machine;
+mod maps;
+mod netlink;
+mod object;
+mod policy;
+mod start;
+mod state;
+mod table;
+mod watch;
 
-use crate::{config::model::Config, udp::session::SessionId};
+use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
-/// Why nothing is steered.
-pub const OFF: &str = "the kernel plane is not part of this build";
+pub use doctor::doctor;
+pub use kernel::Kernel;
+pub use object::object;
+pub use policy::drops;
+use rpxy_l4_proto::quic::ConnectionId;
+use thiserror::Error;
 
-/// `rpxy-l4 doctor`: writes to `out` what this machine can do for the kernel plane, with the settings of `config` if
-/// one is given, and what to change.
-///
-/// # Errors
-///
-/// Those of `out`.
-pub fn doctor(out: &mut impl Write, _config: Option<&Config>) -> io::Result<()> {
-    writeln!(out, "{OFF}: all flows are forwarded in userspace")
+use crate::config::model;
+
+/// A session as the kernel would see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Steered {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address and port that the client sends to. Not a wildcard.
+    pub local: SocketAddr,
+    /// Our end towards the backend. Not a wildcard.
+    pub upstream: SocketAddr,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Bits of `rpxy_l4_common::map::kind`, for both directions.
+    pub kind: u8,
+    /// QUIC: the connection ID that short headers of the client carry. Others go to the daemon. `None`, or an empty one,
+    /// is not compared.
+    pub cid: Option<ConnectionId>,
 }
 
-/// Steers established sessions past the daemon.
-pub trait Offload: std::fmt::Debug {
-    /// From now on the session's datagrams may bypass the daemon.
-    fn install(&mut self, session: SessionId);
-    /// From now on they must not.
-    fn revoke(&mut self, session: SessionId);
-    /// When the kernel last forwarded one; `None` when it steers nothing for this session.
-    fn last_seen(&self, session: SessionId) -> Option<Duration>;
+/// Why a session stays in the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotSteered {
+    /// There is no kernel plane.
+    Off,
+    /// Client and backend are of different families.
+    Family,
+    /// Client or backend is on this machine.
+    Loopback,
+    /// An address that only a link knows, or none at all.
+    Address,
+    /// There is no way to the client or to the backend. Worth another try later.
+    NoRoute,
+    /// As many flows as allowed. Worth another try later.
+    Full,
+    /// Packets would leave by an interface that has no program.
+    Interface,
+    /// The kernel refused the entry.
+    Failed,
+}
+
+impl NotSteered {
+    /// As `rpxy-l4 flows` shows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Family => "family",
+            Self::Loopback => "loopback",
+            Self::Address => "address",
+            Self::NoRoute => "no_route",
+            Self::Full => "full",
+            Self::Interface => "interface",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the kernel has done for a session. While a direction is out because its route is gone, what that one has counted
+/// is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Packets steered.
+    pub packets: u64,
+    /// UDP payload bytes steered from the client to the backend.
+    pub bytes_up: u64,
+    /// UDP payload bytes steered from the backend to the client.
+    pub bytes_down: u64,
+    /// Time since the last packet was steered; `None` when none was.
+    pub idle: Option<Duration>,
+}
+
+impl Usage {
+    /// Adds what was done at another time.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.idle = other.idle;
+    }
+}
+
+/// Steers established sessions past the daemon. Calls are for sessions, not for datagrams: they take system calls.
+pub trait Offload: Send + Sync + Debug {
+    /// From now on the session's datagrams may bypass the daemon. Also for one that is installed: counters go on from
+    /// zero.
+    ///
+    /// # Errors
+    ///
+    /// The session stays in the daemon, and nothing of it in the kernel.
+    fn install(&self, flow: &Steered) -> Result<(), NotSteered>;
+
+    /// The client goes on with another connection ID, `flow.cid`.
+    fn update_cid(&self, flow: &Steered);
+
+    /// From now on the session's datagrams must not bypass the daemon.
+    fn revoke(&self, flow: &Steered);
+
+    /// What was steered so far; `None` when the session is not installed.
+    fn usage(&self, flow: &Steered) -> Option<Usage>;
 }
 
 /// No offload.
@@ -38,11 +135,34 @@ pub trait Offload: std::fmt::Debug {
 pub struct Off;
 
 impl Offload for Off {
-    fn install(&mut self, _session: SessionId) {}
+    fn install(&self, _flow: &Steered) -> Result<(), NotSteered> {
+        Err(NotSteered::Off)
+    }
 
-    fn revoke(&mut self, _session: SessionId) {}
+    fn update_cid(&self, _flow: &Steered) {}
 
-    fn last_seen(&self, _session: SessionId) -> Option<Duration> {
+    fn revoke(&self, _flow: &Steered) {}
+
+    fn usage(&self, _flow: &Steered) -> Option<Usage> {
         None
     }
+}
+
+/// Why there is no kernel plane, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what}; {remedy}")]
+pub struct Unavailable {
+    /// What is missing.
+    pub what: String,
+    /// The remedy.
+    pub remedy: String,
+}
+
+/// Loads the programs and attaches them, as `config` says. They are gone when the value is dropped.
+///
+/// # Errors
+///
+/// Says why there is no kernel plane. Everything then passes through the daemon.
+pub fn start(config: &model::Ebpf) -> Result<Arc<Kernel>, Unavailable> {
+    start::start(config).map(Arc::new)
 }

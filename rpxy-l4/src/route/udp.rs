@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::map::{drop, kind};
+use rpxy_l4_common::map::kind;
 use rpxy_l4_proto::{
     tls::ClientHello,
     wireguard::{self, Mac1Key},
@@ -216,27 +216,6 @@ impl UdpRoutes {
         }
     }
 
-    /// Classes of datagrams that cannot have a destination, whatever sessions there are, as bits of `map::drop`. It errs
-    /// towards a destination: where QUIC is served, next to anything may be a short header.
-    #[must_use]
-    pub fn without_destination(&self) -> u32 {
-        let anything = self.default.is_some();
-        let nothing_else = !anything && !self.has_quic();
-        let filled = self.wireguard.iter().any(|rule| rule.reserved == wireguard::Reserved::Any);
-        [
-            (drop::QUIC_LONG, nothing_else),
-            (drop::QUIC_OTHER_VERSION, if self.has_quic() { self.unknown_version().is_none() } else { !anything }),
-            (drop::QUIC_SMALL_INITIAL, !anything),
-            (drop::QUIC_SHORT, nothing_else),
-            (drop::WIREGUARD_INITIATION, nothing_else && !self.has_wireguard()),
-            (drop::WIREGUARD_OTHER, nothing_else && !self.has_wireguard()),
-            (drop::UNKNOWN, nothing_else && !filled),
-        ]
-        .into_iter()
-        .filter(|(_, without)| *without)
-        .fold(0, |bits, (bit, _)| bits | bit)
-    }
-
     /// Which datagrams of a session that carries `carries` the kernel may steer, as bits of `map::kind`.
     #[must_use]
     pub fn steerable(&self, carries: Datagrams) -> u8 {
@@ -259,51 +238,6 @@ impl UdpRoutes {
         match self.unmatched {
             Unmatched::Drop => None,
             Unmatched::Default => self.default.as_ref(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config, metrics::Metrics};
-
-    const NONE: u32 = 0;
-    const ALL: u32 = drop::QUIC_LONG
-        | drop::QUIC_OTHER_VERSION
-        | drop::QUIC_SMALL_INITIAL
-        | drop::QUIC_SHORT
-        | drop::WIREGUARD_INITIATION
-        | drop::WIREGUARD_OTHER
-        | drop::UNKNOWN;
-
-    #[test]
-    fn only_what_can_have_no_destination_is_dropped_early() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let target = "udp_target = ['192.0.2.1:1']\n";
-        let quic = "[protocols.q]\nprotocol = 'quic'\ntarget = ['192.0.2.1:2']\n";
-        let wireguard = "[protocols.w]\nprotocol = 'wireguard'\ntarget = ['192.0.2.1:3']\n";
-        let tcp = "tcp_target = ['192.0.2.1:4']\n";
-        let drop_versions = "quic_unknown_version = 'drop'\n";
-        let not_wireguard = ALL & !(drop::WIREGUARD_INITIATION | drop::WIREGUARD_OTHER);
-        for (row, text, expected) in [
-            ("no UDP", tcp.to_owned(), ALL),
-            ("a default target takes everything", format!("{target}{quic}{wireguard}"), NONE),
-            ("but unknown versions", format!("{drop_versions}{target}{quic}"), drop::QUIC_OTHER_VERSION),
-            ("QUIC", quic.to_owned(), drop::QUIC_SMALL_INITIAL),
-            (
-                "QUIC without other versions",
-                format!("{drop_versions}{quic}"),
-                drop::QUIC_SMALL_INITIAL | drop::QUIC_OTHER_VERSION,
-            ),
-            ("WireGuard", wireguard.to_owned(), not_wireguard),
-            ("filled reserved bytes", format!("{wireguard}reserved = 'any'"), not_wireguard & !drop::UNKNOWN),
-            ("both", format!("{quic}{wireguard}"), drop::QUIC_SMALL_INITIAL),
-        ] {
-            let config = config::parse(&format!("listen_port = 1\n{text}")).unwrap().config;
-            let resolver = Resolver::new(runtime.handle().clone(), config.dns, Metrics::new());
-            let routes = UdpRoutes::new(&config, &Targets::default(), &resolver);
-            assert_eq!(routes.without_destination(), expected, "{row}");
         }
     }
 }

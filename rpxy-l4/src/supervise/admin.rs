@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -13,6 +13,7 @@ use crate::{
     config::model::Config,
     limit::{BanSource, Lifted},
     net::unix::PrivateListener,
+    offload::Kernel,
     route::DownTarget,
     udp::{Control, FlowLine},
 };
@@ -47,6 +48,22 @@ struct Load {
 struct KernelPlane {
     state: &'static str,
     reason: Option<&'static str>,
+    /// Interfaces with a program, each with its hook.
+    interfaces: Vec<String>,
+    /// What became of packets there.
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl KernelPlane {
+    fn of(kernel: Option<&Kernel>) -> Self {
+        let Some(kernel) = kernel else {
+            let reason = Some("[ebpf] is off, or the log says why it could not be had");
+            return Self { state: "off", reason, interfaces: Vec::new(), counters: BTreeMap::new() };
+        };
+        let interfaces = kernel.attachments().into_iter().map(|(name, hook)| format!("{name} ({hook})")).collect();
+        let counters = kernel.counters().into_iter().filter(|(_, count)| *count > 0).collect();
+        Self { state: kernel.plane(), reason: None, interfaces, counters }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +157,7 @@ impl Daemon {
                 active: self.udp.active.count(),
                 max: self.config.udp.max_connections.get(),
             },
-            kernel_plane: KernelPlane { state: "off", reason: Some(crate::offload::OFF) },
+            kernel_plane: KernelPlane::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
             bans: self.bans.count(),
         }
@@ -210,5 +227,8 @@ impl Daemon {
     /// Ends the sessions that a ban concerns.
     pub(super) fn bans_changed(&self) {
         self.listeners.tell_udp(|| Control::Bans);
+        if let Some(kernel) = &self.kernel {
+            kernel.set_bans(&self.bans.networks());
+        }
     }
 }

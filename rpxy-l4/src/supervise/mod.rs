@@ -4,6 +4,7 @@
 //! and metrics. Connections live on the workers.
 
 mod admin;
+mod kernel;
 mod listeners;
 mod reload;
 mod signals;
@@ -64,11 +65,19 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let udp_plane = Arc::new(udp::Plane::new(&config, &targets.udp, &resolver));
     let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
     let bans = Arc::new(Bans::default());
+    bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
+    let kernel = kernel::start(&config);
     let shared =
         Arc::new(tcp::Shared::new(plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
-    let udp =
-        Arc::new(udp::Shared::new(&udp_plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+    let udp = Arc::new(udp::Shared::new(
+        &udp_plane,
+        Arc::clone(&bans),
+        kernel::offload(kernel.as_ref()),
+        Arc::clone(&metrics),
+        logs.access.clone(),
+        started,
+    ));
     let count = worker_count(&config);
     let workers = worker::start(count, &shared).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
@@ -90,11 +99,13 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
         bans,
         shared,
         udp,
+        kernel,
         listeners,
         scrape: None,
         requests,
         admin: None,
     };
+    daemon.tell_kernel();
     daemon.serve_metrics()?;
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{
-    admin,
+    admin, kernel,
     listeners::{self, Listeners, Served, Transport},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     limit::Bans,
     metrics::{self, Metrics, Reload},
     net,
+    offload::Kernel,
     resolve::Resolver,
     route::Targets,
     tcp, udp,
@@ -47,6 +48,7 @@ pub(super) struct Daemon {
     pub(super) bans: Arc<Bans>,
     pub(super) shared: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
+    pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
     pub(super) scrape: Option<JoinHandle<()>>,
     /// Where the admin socket's server puts what is asked.
@@ -97,6 +99,7 @@ impl Daemon {
         if config.workers != self.config.workers {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
+        kernel::warn_of_what_waits(&self.config, &config);
         super::warn_of_what_is_not_served(&config);
         super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
@@ -106,6 +109,8 @@ impl Daemon {
         self.listeners.tell_udp(|| udp::Control::Plane(Arc::clone(&udp_plane)));
         self.listeners.apply(plan);
         self.config = config;
+        self.adopt_bans();
+        self.tell_kernel();
         if let Some(listener) = scrape {
             self.scrape(listener);
         }

@@ -7,6 +7,7 @@
 pub mod affinity;
 mod relay;
 pub mod session;
+mod steering;
 mod worker;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     limit::{Bans, Gauge, Seldom},
     log::AccessLog,
     metrics::Metrics,
+    offload::Offload,
     resolve::Resolver,
     route::{Endpoint, Targets, UdpRoutes},
 };
@@ -79,6 +81,7 @@ pub struct Shared {
     pub affinity: Arc<Affinity>,
     /// Whose datagrams are dropped.
     bans: Arc<Bans>,
+    offload: Arc<dyn Offload>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -90,11 +93,19 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(plane: &Plane, bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+    pub fn new(
+        plane: &Plane,
+        bans: Arc<Bans>,
+        offload: Arc<dyn Offload>,
+        metrics: Arc<Metrics>,
+        access: AccessLog,
+        started: Instant,
+    ) -> Self {
         Self {
             active: Arc::default(),
             affinity: Arc::new(Affinity::new(plane.affinity_lifetime(), Arc::clone(&metrics))),
             bans,
+            offload,
             metrics,
             access,
             started,

@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rpxy_l4_proto::quic::ConnectionId;
+use socket2::SockRef;
+
 use super::{
     Plane, Shared,
     session::{Command, Flow, FlowLine, Notice, OpenError, Output, SessionId, Sessions, Started},
+    steering::Steering,
     worker::{Lookups, listener_token, session_token},
 };
 use crate::{
@@ -25,7 +29,7 @@ use crate::{
         poller::Poller,
         udp::{self, Message, Received, Sender, Sent},
     },
-    offload::{self, Off, Offload},
+    offload::{Steered, Usage},
 };
 
 /// How long the port of a session that ended in the middle is given to nobody else.
@@ -81,8 +85,18 @@ struct Upstream {
     socket: OwnedFd,
     v6: bool,
     appetite: Appetite,
+    steering: Steering,
+    /// What the kernel had forwarded when it gave the session back.
+    steered: Usage,
     format: AccessLogFormat,
     access: Option<Access>,
+}
+
+impl Upstream {
+    /// The backend, once the session has started.
+    fn backend(&self) -> Option<SocketAddr> {
+        self.access.as_ref().map(|access| access.destination)
+    }
 }
 
 /// The sessions of a worker with everything outside of them.
@@ -91,7 +105,6 @@ pub(super) struct Relay {
     shared: Arc<Shared>,
     format: AccessLogFormat,
     sessions: Sessions,
-    offload: Off,
     poller: Arc<Poller>,
     lookups: Lookups,
     /// By number; a number is used again after its socket was closed with all its sessions.
@@ -128,7 +141,6 @@ impl Relay {
             shared,
             format,
             sessions,
-            offload: Off,
             poller,
             lookups,
             listeners: Vec::new(),
@@ -196,9 +208,17 @@ impl Relay {
     /// Looks which sessions are over.
     pub(super) fn timeout(&mut self) {
         while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
-        let offload = self.offload;
-        let steered = |session| offload.last_seen(session);
-        self.with_core(|sessions, now, out| sessions.handle_timeout(now, steered, out));
+        let (upstreams, offload, now) =
+            (std::mem::take(&mut self.upstreams), Arc::clone(&self.shared.offload), self.now);
+        let steered = |session| {
+            let idle = open_upstream(&upstreams, session)?.steering.idle(&*offload)?;
+            Some(now.saturating_sub(idle))
+        };
+        let mut output = std::mem::take(&mut self.output);
+        self.sessions.handle_timeout(now, steered, &mut output);
+        self.upstreams = upstreams;
+        self.carry_out(&mut output);
+        self.output = output;
     }
 
     /// The first lookup of a session's name has ended.
@@ -213,10 +233,21 @@ impl Relay {
 
     /// What there is to tell of the first `limit` sessions.
     pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
-        let told = |(_, listener, mut line): (SessionId, u32, FlowLine)| {
+        let told = |(session, listener, mut line): (SessionId, u32, FlowLine)| {
             let held = usize::try_from(listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
             line.listener = held.map(|held| held.address);
-            line.reason = Some(offload::OFF);
+            match session_steering(&self.upstreams, session) {
+                Some(Steering::Installed(_)) => line.plane = "kernel",
+                Some(Steering::Not(reason)) => line.reason = Some(reason.name()),
+                Some(Steering::Unasked) | None => {}
+            }
+            if let Some(usage) =
+                session_steering(&self.upstreams, session).and_then(|steering| steering.usage(&*self.shared.offload))
+            {
+                line.bytes_up += usage.bytes_up;
+                line.bytes_down += usage.bytes_down;
+                line.idle = usage.idle.map_or(line.idle, |idle| idle.min(line.idle));
+            }
             line
         };
         self.sessions.flow_lines(limit, self.now).map(told).collect()
@@ -361,9 +392,13 @@ impl Relay {
             }
             Command::Started(started) => self.started(*started),
             Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
-            Command::InstallFlow { session, .. } => self.offload.install(session),
-            Command::UpdateFlow { .. } => {}
-            Command::RevokeFlow { session } => self.offload.revoke(session),
+            Command::InstallFlow { session, cid } => self.install(session, cid),
+            Command::UpdateFlow { session, cid } => {
+                if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
+                    upstream.steering.update(&*self.shared.offload, cid);
+                }
+            }
+            Command::RevokeFlow { session } => self.revoke(session),
             Command::Say(notice) => self.say(notice),
         }
     }
@@ -391,6 +426,8 @@ impl Relay {
                 socket: socket.into(),
                 v6: address.is_ipv6(),
                 appetite: Appetite::default(),
+                steering: Steering::Unasked,
+                steered: Usage::default(),
                 format: self.format,
                 access: None,
             });
@@ -407,6 +444,30 @@ impl Relay {
             let here = || address.ip().is_loopback() || socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
             held.address.ip() == address.ip() || (wildcard && here())
         })
+    }
+
+    /// Lets the kernel steer a session, where it can.
+    fn install(&mut self, session: SessionId, cid: Option<ConnectionId>) {
+        let (Some(flow), Some(kind)) = (self.sessions.flow(session).copied(), self.sessions.steerable(session)) else {
+            return;
+        };
+        let listener = usize::try_from(flow.listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
+        let Some(listening) = listener.map(|held| held.address) else { return };
+        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
+        let local = flow.local.map_or(listening, |local| SocketAddr::new(local.address, listening.port()));
+        let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
+        if let Some((own, backend)) = own.zip(upstream.backend()) {
+            let flow = Steered { client: flow.client, local, upstream: own, backend, kind, cid };
+            upstream.steering.install(&*self.shared.offload, flow);
+        }
+    }
+
+    fn revoke(&mut self, session: SessionId) {
+        if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session)
+            && let Some(usage) = upstream.steering.revoke(&*self.shared.offload)
+        {
+            upstream.steered.add(&usage);
+        }
     }
 
     fn started(&mut self, started: Started) {
@@ -426,6 +487,8 @@ impl Relay {
         let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();
+            let Usage { bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
+            let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration };
             self.shared.access.finish(upstream.format, access, &ended);
         }
@@ -473,6 +536,10 @@ impl Relay {
     fn open_upstream(&self, session: SessionId) -> Option<&Upstream> {
         open_upstream(&self.upstreams, session)
     }
+}
+
+fn session_steering(upstreams: &[Option<Upstream>], session: SessionId) -> Option<&Steering> {
+    open_upstream(upstreams, session).map(|upstream| &upstream.steering)
 }
 
 fn open_upstream(upstreams: &[Option<Upstream>], session: SessionId) -> Option<&Upstream> {

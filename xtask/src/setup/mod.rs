@@ -8,9 +8,11 @@ mod needs;
 
 use anyhow::{Result, bail};
 
+use crate::ebpf;
 use crate::process;
+use crate::workspace::Workspace;
 pub(crate) use needs::Purpose;
-use needs::{Need, Source};
+use needs::{Need, Probe, Source};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
@@ -30,8 +32,8 @@ pub(crate) struct Missing {
 }
 
 /// Installs everything for every purpose, or only reports with `--check`.
-pub(crate) fn command(arguments: &Arguments) -> Result<()> {
-    let missing = needs::missing(&Purpose::ALL);
+pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let missing = needs::missing(workspace, &Purpose::ALL);
     for need in &missing {
         println!("missing: {} ({})", need.probe, need.why);
     }
@@ -42,14 +44,14 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         bail!("{} missing; `cargo xtask setup` installs them", missing.len());
     }
-    require(&Purpose::ALL)?;
+    require(workspace, &Purpose::ALL)?;
     println!("setup: done");
     Ok(())
 }
 
 /// Installs what `purposes` need; an error, with the remedy, when something stays missing.
-pub(crate) fn require(purposes: &[Purpose]) -> Result<()> {
-    match install(purposes)? {
+pub(crate) fn require(workspace: &Workspace, purposes: &[Purpose]) -> Result<()> {
+    match install(workspace, purposes)? {
         None => Ok(()),
         Some(missing) => bail!("{}", missing.remedy),
     }
@@ -57,28 +59,41 @@ pub(crate) fn require(purposes: &[Purpose]) -> Result<()> {
 
 /// Installs what `purposes` need as far as this user may. Returns what it could not install for want of rights or of a
 /// known package manager; an error is an installation that was tried and failed.
-pub(crate) fn install(purposes: &[Purpose]) -> Result<Option<Missing>> {
-    for need in needs::missing(purposes) {
+pub(crate) fn install(workspace: &Workspace, purposes: &[Purpose]) -> Result<Option<Missing>> {
+    let missing = needs::missing(workspace, purposes);
+    for need in &missing {
         match need.source {
-            Source::Apt(_) => {}
-            Source::Component(name) => add_component(name)?,
+            Source::Apt(_) | Source::EbpfLinker => {}
+            Source::Component(name) => match add_component(name) {
+                Err(error) if has_alternative(need, &missing) => println!("setup: {error:#}"),
+                result => result?,
+            },
             Source::Crate(name) => process::run(process::cargo().args(["install", "--locked", name]))?,
         }
     }
-    let packages = debian_packages(&needs::missing(purposes));
-    if packages.is_empty() {
-        return Ok(None);
-    }
-    if apt::is_available() && process::is_root() {
+    let packages = debian_packages(&needs::missing(workspace, purposes));
+    if !packages.is_empty() && apt::is_available() && process::is_root() {
         apt::install(&packages)?;
     }
-    let still = needs::missing(purposes);
+    // Last: it is built with what the packages brought.
+    let is_linker = |need: &&Need| need.probe == Probe::EbpfLinker;
+    let still = needs::missing(workspace, purposes);
+    if still.iter().any(is_linker) && debian_packages(&still).is_empty() {
+        ebpf::Linker::install(workspace)?;
+    }
+    let still = needs::missing(workspace, purposes);
     Ok(if still.is_empty() { None } else { Some(report(&still)) })
+}
+
+/// Whether a Debian package would do as well.
+fn has_alternative(need: &Need, missing: &[&'static Need]) -> bool {
+    apt::is_available()
+        && missing.iter().any(|other| other.probe == need.probe && matches!(other.source, Source::Apt(_)))
 }
 
 fn add_component(name: &str) -> Result<()> {
     let Some(rustup) = process::find("rustup") else {
-        bail!("`cargo {name}` is missing, and there is no rustup to add it: install {name} for this toolchain");
+        bail!("there is no rustup to add {name}: install it for this toolchain");
     };
     process::run(std::process::Command::new(rustup).args(["component", "add", name]))
 }
@@ -101,7 +116,7 @@ fn debian_packages(needs: &[&'static Need]) -> Vec<&'static str> {
         .iter()
         .filter_map(|need| match need.source {
             Source::Apt(package) => Some(package),
-            Source::Component(_) | Source::Crate(_) => None,
+            Source::Component(_) | Source::Crate(_) | Source::EbpfLinker => None,
         })
         .collect();
     packages.sort_unstable();

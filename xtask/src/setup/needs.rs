@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use super::apt;
+use crate::ebpf;
 use crate::process;
+use crate::workspace::Workspace;
 
 /// What a need is for; a task asks only for its own purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +19,13 @@ pub(crate) enum Purpose {
     Bench,
     /// `cargo xtask fuzz`.
     Fuzz,
+    /// `cargo xtask build-ebpf`.
+    Ebpf,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub(crate) const ALL: [Self; 4] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz];
+    pub(crate) const ALL: [Self; 5] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz, Self::Ebpf];
 }
 
 /// One thing that may be missing.
@@ -38,7 +42,7 @@ pub(crate) struct Need {
 }
 
 /// How to see that something is installed. Never by package name: a program built by hand is as good.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// A program by its file name.
     Program(&'static str),
@@ -47,6 +51,12 @@ pub(crate) enum Probe {
     DebianFile(&'static str),
     /// A cargo subcommand. It must run: rustup leaves a proxy in place of a component that is not installed.
     Cargo(&'static str),
+    /// A Rust toolchain that can build core for the eBPF target.
+    EbpfToolchain,
+    /// bpf-linker in the version that is pinned.
+    EbpfLinker,
+    /// What bpf-linker is built with, by a program of it; of no interest once the linker is there.
+    EbpfLinkerNeeds(&'static str),
 }
 
 /// Where something comes from.
@@ -58,6 +68,8 @@ pub(crate) enum Source {
     Component(&'static str),
     /// A crate with a program, built by `cargo install`.
     Crate(&'static str),
+    /// bpf-linker, built into the target directory when all else is there.
+    EbpfLinker,
 }
 
 /// Everything, in the order in which it is reported.
@@ -86,11 +98,19 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("nft"), Source::Apt("nftables"), Purpose::Bench, "kernel NAT as bench candidate"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Fuzz, "compiles libFuzzer"),
     need(Probe::Cargo("fuzz"), Source::Crate("cargo-fuzz"), Purpose::Fuzz, "drives libFuzzer"),
+    // Either the component or the three packages.
+    need(Probe::EbpfToolchain, Source::Component("rust-src"), Purpose::Ebpf, "sources of the core library"),
+    need(Probe::EbpfToolchain, Source::Apt("rustc-web"), Purpose::Ebpf, "a compiler whose sources Debian has"),
+    need(Probe::EbpfToolchain, Source::Apt("cargo-web"), Purpose::Ebpf, "cargo of that compiler"),
+    need(Probe::EbpfToolchain, Source::Apt("rust-web-src"), Purpose::Ebpf, "sources of its core library"),
+    need(Probe::EbpfLinkerNeeds(ebpf::LLVM_CONFIG), Source::Apt("llvm-22-dev"), Purpose::Ebpf, "the library in bpf-linker"),
+    need(Probe::EbpfLinkerNeeds("c++"), Source::Apt("g++"), Purpose::Ebpf, "links bpf-linker with LLVM"),
+    need(Probe::EbpfLinker, Source::EbpfLinker, Purpose::Ebpf, "links the eBPF programs"),
 ];
 
 /// What this machine lacks for `purposes`.
-pub(crate) fn missing(purposes: &[Purpose]) -> Vec<&'static Need> {
-    missing_by(purposes, Probe::is_present)
+pub(crate) fn missing(workspace: &Workspace, purposes: &[Purpose]) -> Vec<&'static Need> {
+    missing_by(purposes, |probe| probe.is_present(workspace))
 }
 
 fn missing_by(purposes: &[Purpose], is_present: impl Fn(&Probe) -> bool) -> Vec<&'static Need> {
@@ -109,11 +129,14 @@ impl Need {
 }
 
 impl Probe {
-    fn is_present(&self) -> bool {
+    fn is_present(&self, workspace: &Workspace) -> bool {
         match self {
             Self::Program(name) => process::find(name).is_some(),
             Self::DebianFile(path) => !apt::is_available() || Path::new(path).exists(),
             Self::Cargo(name) => process::read(process::cargo().args([name, "--version"])).is_ok(),
+            Self::EbpfToolchain => ebpf::Toolchain::find().is_some(),
+            Self::EbpfLinker => ebpf::Linker::find(workspace).is_some(),
+            Self::EbpfLinkerNeeds(name) => process::find(name).is_some() || ebpf::Linker::find(workspace).is_some(),
         }
     }
 }
@@ -121,9 +144,11 @@ impl Probe {
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Program(name) => f.write_str(name),
+            Self::Program(name) | Self::EbpfLinkerNeeds(name) => f.write_str(name),
             Self::DebianFile(path) => f.write_str(path),
             Self::Cargo(name) => write!(f, "cargo {name}"),
+            Self::EbpfToolchain => f.write_str("rust-src"),
+            Self::EbpfLinker => write!(f, "bpf-linker {}", ebpf::LINKER_VERSION),
         }
     }
 }
@@ -134,11 +159,12 @@ mod tests {
 
     #[test]
     fn a_task_asks_only_for_its_own_purposes() {
-        let rows: [(&[Purpose], &[&str], &[&str]); 4] = [
+        let rows: [(&[Purpose], &[&str], &[&str]); 5] = [
             (&[Purpose::Build], &["cc"], &["haproxy", "nft", "cargo fuzz"]),
             (&[Purpose::Test], &["haproxy", "cargo clippy"], &["cc", "nft", "cargo fuzz"]),
             (&[Purpose::Bench], &["haproxy", "nft"], &["cc", "cargo fuzz"]),
-            (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy"]),
+            (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy", "rust-src"]),
+            (&[Purpose::Ebpf], &["c++", "rust-src", "llvm-config-22"], &["cc", "haproxy", "cargo fuzz"]),
         ];
         for (purposes, wanted, unwanted) in rows {
             let names: Vec<String> = missing_by(purposes, |_| false).iter().map(|n| n.probe.to_string()).collect();
@@ -154,9 +180,11 @@ mod tests {
     #[test]
     fn what_is_there_is_not_missing() {
         assert!(missing_by(&Purpose::ALL, |_| true).is_empty());
-        assert!(Probe::Program("sh").is_present() && !Probe::Program("no-such-program-anywhere").is_present());
-        assert!(Probe::DebianFile("/proc/self").is_present());
-        assert_eq!(Probe::DebianFile("/nonexistent").is_present(), !apt::is_available());
-        assert!(!Probe::Cargo("no-such-subcommand-anywhere").is_present());
+        let workspace = Workspace::locate().unwrap();
+        let is_present = |probe: Probe| probe.is_present(&workspace);
+        assert!(is_present(Probe::Program("sh")) && !is_present(Probe::Program("no-such-program-anywhere")));
+        assert!(is_present(Probe::DebianFile("/proc/self")));
+        assert_eq!(is_present(Probe::DebianFile("/nonexistent")), !apt::is_available());
+        assert!(!is_present(Probe::Cargo("no-such-subcommand-anywhere")));
     }
 }

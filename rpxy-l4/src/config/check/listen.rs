@@ -105,7 +105,7 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
 }
 
 /// What Linux accepts as the name of an interface: up to 15 bytes, no slash, colon or space.
-fn is_interface(name: &str) -> bool {
+pub(super) fn is_interface(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%[]".contains(&byte))
 }
 
@@ -128,7 +128,7 @@ fn addresses(
 }
 
 /// Keeps the first of equal elements. Lists here are as long as a person writes them.
-fn without_duplicates<T: PartialEq>(elements: Vec<T>) -> Vec<T> {
+pub(super) fn without_duplicates<T: PartialEq>(elements: Vec<T>) -> Vec<T> {
     let mut kept: Vec<T> = Vec::with_capacity(elements.len());
     for element in elements {
         if !kept.contains(&element) {

@@ -6,10 +6,12 @@
 mod admin;
 mod dns;
 mod duration;
+mod ebpf;
 mod ech;
 mod listen;
 mod matcher;
 mod names;
+mod network;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
@@ -98,6 +100,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
         dns: dns::dns(report, &root),
         tcp,
         udp,
+        ebpf: ebpf::ebpf(report, &root),
         rules: rules.into_iter().map(|(_, rule)| rule).collect(),
     }
 }

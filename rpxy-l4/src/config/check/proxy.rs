@@ -1,12 +1,10 @@
 //! PROXY protocol: versions to send, peers to receive from.
 
-use crate::{
-    config::{
-        file::{Field, Table},
-        model::{ProxyVersion, ReceiveProxy},
-        report::{Report, quote},
-    },
-    limit::network,
+use super::network::network;
+use crate::config::{
+    file::{Field, Table},
+    model::{ProxyVersion, ReceiveProxy},
+    report::Report,
 };
 
 const VERSIONS: &[(&str, Option<ProxyVersion>)] = &[
@@ -50,13 +48,7 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
             if field.is_empty_array() {
                 report.error(&field.place, "must not be empty when tcp_recv_proxy_protocol is on");
             }
-            let trusted = elements.into_iter().filter_map(|(place, text)| {
-                let network = network(text);
-                if network.is_none() {
-                    report.error(&place, format!("{} is no network such as \"10.0.0.0/8\"", quote(text)));
-                }
-                network
-            });
+            let trusted = elements.into_iter().filter_map(|(place, text)| network(report, &place, text));
             Some(ReceiveProxy { trusted: trusted.collect() })
         }
     }

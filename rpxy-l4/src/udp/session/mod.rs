@@ -323,6 +323,12 @@ impl Sessions {
         self.get(session).map(|state| &state.flow)
     }
 
+    /// Which datagrams of a session the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
+    #[must_use]
+    pub fn steerable(&self, session: SessionId) -> Option<u8> {
+        Some(self.plane.routes.steerable(self.carries(session)?))
+    }
+
     /// The session that all datagrams of a flow go to without being looked at.
     fn all_alike(&self, flow: &Flow) -> Option<SessionId> {
         let routes = &self.plane.routes;

@@ -1,0 +1,33 @@
+//! The object that the kernel loads. On the host it is an empty program.
+//!
+//! The entry points are thin: they say how a packet came, ask [`rpxy_l4_common::decide`], and carry the verdict out. Each
+//! packet is counted once, under the number of its outcome.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
+
+/// Nothing in the programs can panic, so that the linker leaves this out.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers are for programs under the GPL only. The rest of the repository is under the MIT licence alone.
+#[cfg(target_arch = "bpf")]
+#[expect(unsafe_code, reason = "the loader finds it by its section")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The host has no use for the programs.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,115 @@
+//! The maps of the object, and the only place where their memory is touched.
+//!
+//! Sizes are defaults, which the loader replaces. All are filled by the daemon alone. They are preallocated where the
+//! kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for memory.
+#![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
+
+use core::arch::asm;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_map;
+use rpxy_l4_common::decide::{Maps, Steer};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::verdict::Counter;
+
+#[btf_map]
+static FLOWS: HashMap<FlowKey, Flow, 65536> = HashMap::new();
+#[btf_map]
+static LISTENERS: HashMap<Socket, Listener, 1024> = HashMap::new();
+#[btf_map]
+static LOCAL: HashMap<[u8; 16], u8, 1024> = HashMap::new();
+#[btf_map]
+static BANNED: LpmTrie<[u8; 20], u8, 65536> = LpmTrie::new();
+#[btf_map]
+static HOPS: HashMap<HopKey, Hop, 1024> = HashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+
+/// Counts a packet under its outcome.
+#[inline(always)]
+pub(crate) fn count(outcome: Counter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(outcome.index()) {
+        // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it
+        // (TC is not protected from XDP), a packet may go uncounted.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Accounts a packet that was steered in the entry of its flow.
+#[inline(always)]
+pub(crate) fn account<H>(steer: &Steer<'_, Entry<Flow>, H>) {
+    let entry = steer.flow.0.as_ptr();
+    // SAFETY: a helper that reads a clock. The fields lie within the entry, are aligned to 8 bytes, and are written by
+    // nobody but the programs; the kernel keeps the memory until this program ends.
+    unsafe {
+        (&raw mut (*entry).last_seen).write_volatile(bpf_ktime_get_ns());
+        add(&raw mut (*entry).packets, steer.datagrams as u64);
+        add(&raw mut (*entry).bytes, steer.packet.payload.len as u64);
+    }
+}
+
+/// Atomic addition, which the target has, although core says that it has no atomic operations at all.
+///
+/// # Safety
+///
+/// `place` points to a number in a map, aligned to 8 bytes.
+#[inline(always)]
+unsafe fn add(place: *mut u64, number: u64) {
+    // SAFETY: one instruction that adds to the number at `place`.
+    unsafe { asm!("lock *(u64 *)({place} + 0) += {number}", place = in(reg) place, number = in(reg) number) };
+}
+
+/// The value of an entry, where it lies in the map.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<T>(NonNull<T>);
+
+impl<T> Deref for Entry<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the kernel gave the pointer out and keeps the memory until this program ends. Every type in the maps
+        // is plain bytes, so that a value is one even while the daemon replaces it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The look-ups of a decision.
+pub(crate) struct Kernel;
+
+impl Maps for Kernel {
+    type Flow = Entry<Flow>;
+    type Hop = Entry<Hop>;
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Entry<Flow>> {
+        FLOWS.get_ptr_mut(key).and_then(NonNull::new).map(Entry)
+    }
+
+    #[inline(always)]
+    fn hop(&self, key: HopKey) -> Option<Entry<Hop>> {
+        HOPS.get_ptr_mut(key).and_then(NonNull::new).map(Entry)
+    }
+
+    #[inline(always)]
+    fn listener(&self, socket: &Socket) -> Option<Listener> {
+        LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|entry| *Entry(entry))
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &[u8; 16]) -> bool {
+        LOCAL.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn is_banned(&self, source: &Prefix) -> bool {
+        const { assert!(size_of::<Prefix>() == size_of::<Key<[u8; 20]>>()) };
+        // SAFETY: both are the number of bits and 20 bytes behind it, and the key may have any alignment.
+        let key = unsafe { &*core::ptr::from_ref(source).cast::<Key<[u8; 20]>>() };
+        BANNED.get(key).is_some()
+    }
+}

@@ -1,0 +1,79 @@
+//! The kernel plane.
+
+use std::num::NonZeroU32;
+
+use ipnet::IpNet;
+
+use super::{
+    listen::{is_interface, without_duplicates},
+    network::network,
+};
+use crate::config::{
+    file::{Field, Table},
+    keys::Scope,
+    model::{Ebpf, EbpfMode},
+    report::{Report, quote},
+};
+
+const MAX_FLOWS: u32 = 65_536;
+/// Two entries a session, with what the kernel adds: some 400 MB.
+const MOST_FLOWS: u32 = 1 << 20;
+
+const MODES: &[(&str, EbpfMode)] = &[
+    ("off", EbpfMode::Off),
+    ("auto", EbpfMode::Auto),
+    ("xdp", EbpfMode::Xdp),
+    ("xdp-generic", EbpfMode::XdpGeneric),
+    ("tc", EbpfMode::Tc),
+];
+
+pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
+    let table = root.field("ebpf").and_then(|field| field.table(report, Scope::Ebpf));
+    let field = |key| table.as_ref().and_then(|table| table.field(key));
+    let ebpf = Ebpf {
+        mode: field("mode").and_then(|field| field.word(report, MODES)).unwrap_or_default(),
+        interfaces: field("interfaces").map(|field| interfaces(report, &field)).unwrap_or_default(),
+        max_flows: field("max_flows")
+            .and_then(|field| field.integer(report, 1..=MOST_FLOWS))
+            .and_then(NonZeroU32::new)
+            .unwrap_or(const { NonZeroU32::new(MAX_FLOWS).unwrap() }),
+        early_drop: field("early_drop").and_then(|field| field.boolean(report)).unwrap_or_default(),
+        ban: field("ban").map(|field| ban(report, &field)).unwrap_or_default(),
+    };
+    if ebpf.mode == EbpfMode::Off {
+        // The list of bans holds for the daemon, too.
+        let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
+        for field in idle.filter_map(field) {
+            report.warn_with(&field.place, "without effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
+        }
+    }
+    ebpf
+}
+
+fn interfaces(report: &mut Report<'_>, field: &Field<'_>) -> Vec<String> {
+    if field.is_empty_array() {
+        report.error_with(&field.place, "must not be empty", "without the key, interfaces are found");
+    }
+    let mut names = Vec::new();
+    for (place, name) in field.strings(report).unwrap_or_default() {
+        if !is_interface(name) {
+            report.error(&place, format!("{} is no name of an interface", quote(name)));
+        } else if name == "lo" {
+            report.warn(&place, "without effect: what stays on this machine is not steered");
+        }
+        names.push(name.to_owned());
+    }
+    without_duplicates(names)
+}
+
+fn ban(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (place, text) in field.strings(report).unwrap_or_default() {
+        let Some(network) = network(report, &place, text) else { continue };
+        if network.prefix_len() == 0 {
+            report.warn(&place, "bans everybody");
+        }
+        networks.push(network);
+    }
+    without_duplicates(networks)
+}

@@ -1,0 +1,163 @@
+//! What this machine can do for the kernel plane, and what to change: `rpxy-l4 doctor`.
+
+use std::{
+    fs,
+    io::{self, Write},
+};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+
+use super::{
+    attach,
+    machine::Machine,
+    netlink::{Event, Link, Netlink},
+    state::interfaces,
+};
+use crate::config::model::{Config, Ebpf, EbpfMode};
+
+/// Writes the report. Without a configuration, interfaces are those that `auto` would find.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
+    let machine = Machine::read();
+    let mut advice = Vec::new();
+    about_machine(out, &machine, &mut advice)?;
+    let found = default_settings();
+    let settings = config.map_or(&found, |config| &config.ebpf);
+    if config.is_some() && settings.mode == EbpfMode::Off {
+        advice.push("ebpf.mode is \"off\" in the configuration: set it to \"auto\"".to_owned());
+    }
+    match Netlink::open().and_then(|mut netlink| netlink.state()) {
+        Ok(state) => about_interfaces(out, settings, state, &machine, &mut advice)?,
+        Err(error) => writeln!(out, "interfaces: cannot be read: {error}")?,
+    }
+    if advice.is_empty() {
+        writeln!(out, "nothing to change")
+    } else {
+        writeln!(out, "to change:")?;
+        advice.iter().try_for_each(|line| writeln!(out, "  - {line}"))
+    }
+}
+
+fn default_settings() -> Ebpf {
+    Ebpf {
+        mode: EbpfMode::Auto,
+        interfaces: Vec::new(),
+        max_flows: std::num::NonZeroU32::MIN,
+        early_drop: false,
+        ban: Vec::new(),
+    }
+}
+
+fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<String>) -> io::Result<()> {
+    writeln!(out, "kernel: {}", machine.release)?;
+    if machine.is_older_than((5, 15)) {
+        advice.push("use Linux 5.15 or newer".to_owned());
+    }
+    let object = super::object();
+    match object {
+        Some(object) => writeln!(out, "eBPF object: built in, {} bytes", object.len())?,
+        None => {
+            writeln!(out, "eBPF object: missing")?;
+            advice.push("build with the eBPF object: `cargo xtask build-ebpf`, then `cargo build`".to_owned());
+        }
+    }
+    let missing = machine.missing();
+    let capabilities = if missing.is_empty() { "enough".to_owned() } else { format!("missing {}", missing.join(", ")) };
+    writeln!(out, "capabilities: {capabilities}")?;
+    writeln!(
+        out,
+        "user namespace: {}",
+        if machine.user_namespace { "its own (unprivileged container)" } else { "the first" }
+    )?;
+    let lockdown = machine.lockdown.as_deref().unwrap_or("none");
+    writeln!(out, "lockdown: {lockdown}")?;
+    writeln!(out, "seccomp: {}", if machine.seccomp { "filters system calls" } else { "off" })?;
+    let jit = match machine.jit {
+        Some(true) => "on",
+        Some(false) => "off",
+        None => "not readable",
+    };
+    writeln!(out, "JIT: {jit}")?;
+    if machine.jit == Some(false) {
+        advice.push("compile programs: sysctl net.core.bpf_jit_enable=1".to_owned());
+    }
+    if !missing.is_empty() || machine.user_namespace || lockdown == "confidentiality" {
+        let (what, remedy) = machine.why_refused();
+        advice.push(format!("{what}: {remedy}"));
+    }
+    Ok(())
+}
+
+fn about_interfaces(
+    out: &mut impl Write,
+    settings: &Ebpf,
+    state: Vec<Event>,
+    machine: &Machine,
+    advice: &mut Vec<String>,
+) -> io::Result<()> {
+    let links = interfaces(settings, state);
+    for name in settings.interfaces.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
+        advice.push(format!("ebpf.interfaces: {name} is not there or not up"));
+    }
+    if links.is_empty() {
+        writeln!(out, "interfaces: none")?;
+        advice.push("bring an interface with an address up, or name it in ebpf.interfaces".to_owned());
+        return Ok(());
+    }
+    for link in &links {
+        writeln!(out, "interface {}: {}", link.name, describe(link, machine))?;
+        if link.has_xdp && matches!(settings.mode, EbpfMode::Xdp | EbpfMode::XdpGeneric) {
+            advice.push(format!("{}: another XDP program stands there, so that TC is taken", link.name));
+        }
+    }
+    let first = attach::candidates(EbpfMode::Auto, &links).first();
+    writeln!(out, "auto takes: {}", first.map_or("nothing", |plane| plane.name()))
+}
+
+/// Driver, what it can do, and who is there already.
+fn describe(link: &Link, machine: &Machine) -> String {
+    let device = format!("/sys/class/net/{}/device/driver", link.name);
+    let driver = fs::read_link(device).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let driver = driver.or_else(|| link.kind.clone()).unwrap_or_else(|| "unknown".to_owned());
+    let xdp = match (link.ethernet, link.has_xdp) {
+        (false, _) => "no Ethernet: neither XDP nor TC",
+        (true, true) => "XDP taken by another program",
+        (true, false) if attach::takes_native_xdp(link) => "native XDP if the driver takes it",
+        (true, false) => "XDP only when asked for (virtual device)",
+    };
+    let mut text = format!("driver {driver}, MTU {}, {xdp}", link.mtu);
+    if !machine.is_older_than((6, 6))
+        && let Ok((_, programs)) = SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress)
+        && !programs.is_empty()
+    {
+        let names: Vec<&str> = programs.iter().map(|program| program.name_as_str().unwrap_or("?")).collect();
+        text.push_str(&format!(", TC programs before ours: {}", names.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_without_rights_and_without_configuration() {
+        let mut out = Vec::new();
+        doctor(&mut out, None).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for start in ["kernel: ", "eBPF object: ", "capabilities: ", "lockdown: ", "JIT: ", "interface"] {
+            assert!(text.lines().any(|line| line.starts_with(start)), "{start}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn advises_to_switch_on() {
+        let config = crate::config::parse("listen_port = 1\nudp_target = ['192.0.2.1:1']").unwrap().config;
+        let mut out = Vec::new();
+        doctor(&mut out, Some(&config)).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("ebpf.mode is \"off\""));
+    }
+}

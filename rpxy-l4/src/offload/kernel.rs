@@ -1,0 +1,224 @@
+//! The kernel plane as the daemon uses it: sessions in and out, what they have counted, what to drop.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use rpxy_l4_common::{
+    map::{Flow, FlowKey},
+    verdict::Counter,
+};
+use rpxy_l4_proto::quic::ConnectionId;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{
+    NotSteered, Offload, Steered, Usage, encode, explain, netlink,
+    state::Inner,
+    table::{Direction, Way, is_link_local},
+};
+
+/// The kernel plane.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(super) inner: Arc<Inner>,
+    /// Closed when the thread is to end.
+    pub(super) stop: Option<OwnedFd>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+/// Keys of both directions, the forward one first.
+fn keys(flow: &Steered) -> [FlowKey; 2] {
+    [
+        FlowKey { source: encode::socket(flow.client), destination: encode::socket(flow.local) },
+        FlowKey { source: encode::socket(flow.backend), destination: encode::socket(flow.upstream) },
+    ]
+}
+
+/// The address ways and families are judged by.
+fn ip(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
+    let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
+    entry.cid = [0; 20];
+    entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
+    entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
+    entry
+}
+
+impl Offload for Kernel {
+    fn install(&self, flow: &Steered) -> Result<(), NotSteered> {
+        let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(ip);
+        if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
+            return Err(NotSteered::Family);
+        }
+        // A link-local address alone does not tell whose it is.
+        if addresses.iter().any(|address| is_link_local(*address) || !netlink::is_plain(*address)) {
+            return Err(NotSteered::Address);
+        }
+        let [client, local, upstream, backend] = addresses;
+        let [forward, reverse] = keys(flow);
+        let there = Way { source: upstream, destination: backend };
+        let back = Way { source: local, destination: client };
+
+        let state = &mut *self.inner.state();
+        let route_there = state.route(&there)?;
+        let route_back = state.route(&back)?;
+        let entry = |source, destination| Flow {
+            source: encode::socket(source),
+            destination: encode::socket(destination),
+            kind: flow.kind,
+            ..Flow::default()
+        };
+        let reply = Direction { key: reverse, flow: entry(flow.local, flow.client), way: back, route: route_back };
+        let request = Direction {
+            key: forward,
+            flow: with_cid(entry(flow.upstream, flow.backend), flow),
+            way: there,
+            route: route_there,
+        };
+        let updates = state.table.install([reply, request])?;
+        let Err(error) = state.maps.apply(&updates) else { return Ok(()) };
+        let undo = state.table.revoke([forward, reverse]);
+        state.maps.apply_all(&undo);
+        match explain::os_error(&error).and_then(io::Error::raw_os_error) {
+            Some(libc::E2BIG | libc::ENOMEM) => Err(NotSteered::Full),
+            _ => {
+                tracing::debug!("kernel plane: cannot install {flow:?}: {error}");
+                Err(NotSteered::Failed)
+            }
+        }
+    }
+
+    fn update_cid(&self, flow: &Steered) {
+        let [forward, _] = keys(flow);
+        let state = &mut *self.inner.state();
+        if let Some(updates) = state.table.change(forward, |entry| *entry = with_cid(*entry, flow)) {
+            state.maps.apply_all(&updates);
+        }
+    }
+
+    fn revoke(&self, flow: &Steered) {
+        let state = &mut *self.inner.state();
+        let updates = state.table.revoke(keys(flow));
+        state.maps.apply_all(&updates);
+    }
+
+    fn usage(&self, flow: &Steered) -> Option<Usage> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
+        usage(keys(flow).map(|key| self.inner.readers.counted(&key)), now)
+    }
+}
+
+/// What an entry has counted: last seen, packets, bytes.
+type Counted = (u64, u64, u64);
+/// Of both directions.
+type Both = [Option<Counted>; 2];
+
+/// What the entries of both directions say at `now`, that towards the backend first.
+fn usage(counted: Both, now: Duration) -> Option<Usage> {
+    let [up, down] = counted;
+    up.or(down)?;
+    let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
+    let seen = up.0.max(down.0);
+    let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
+    Some(Usage { packets: up.1 + down.1, bytes_up: up.2, bytes_down: down.2, idle })
+}
+
+impl Kernel {
+    /// Which hook is used: `tc`, `xdp` or `xdp-generic`.
+    #[must_use]
+    pub fn plane(&self) -> &'static str {
+        self.inner.plane.name()
+    }
+
+    /// The interfaces that a program stands on, each with how.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<(String, &'static str)> {
+        self.inner.state().programs.attachments()
+    }
+
+    /// The sockets that the daemon listens on, wildcards among them, each with bits of `map::drop`: replaces those of
+    /// before.
+    pub fn set_listeners(&self, listeners: &[(SocketAddr, u32)]) {
+        let wanted: HashMap<_, _> = listeners.iter().map(|(address, drop)| (encode::socket(*address), *drop)).collect();
+        if let Err(error) = self.inner.state().maps.set_listeners(wanted) {
+            tracing::warn!(
+                "kernel plane: not all listening sockets are known to it, early_drop and ban miss them: {error}"
+            );
+        }
+    }
+
+    /// The networks whose datagrams to listening sockets are dropped: replaces those of before.
+    pub fn set_bans(&self, networks: &[IpNet]) {
+        let wanted: HashSet<IpNet> = networks.iter().map(IpNet::trunc).collect();
+        if let Err(error) = self.inner.state().maps.set_banned(wanted) {
+            tracing::warn!("kernel plane: not all banned networks are known to it: {error}");
+        }
+    }
+
+    /// Packets by outcome, over all interfaces, since the start.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        counter_names().filter_map(|(index, name)| Some((name, self.inner.readers.counter(index)?))).collect()
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("kernel plane: the thread that follows the network has failed");
+        }
+    }
+}
+
+/// Indices and names of `COUNTERS`.
+fn counter_names() -> impl Iterator<Item = (u32, &'static str)> {
+    Counter::ALL.iter().map(|counter| (counter.index(), counter.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_that_of_both_directions() {
+        let now = Duration::from_secs(10);
+        let second = 1_000_000_000;
+        let idle = Duration::from_secs;
+        let rows: &[(&str, Both, Option<Usage>)] = &[
+            ("not installed", [None, None], None),
+            ("nothing yet", [Some((0, 0, 0)), Some((0, 0, 0))], Some(Usage::default())),
+            (
+                "the later one counts",
+                [Some((7 * second, 2, 300)), Some((9 * second, 1, 50))],
+                Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)) }),
+            ),
+            (
+                "one direction",
+                [Some((7 * second, 2, 300)), None],
+                Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)) }),
+            ),
+            (
+                "seen after the clock was read",
+                [Some((11 * second, 1, 1)), None],
+                Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO) }),
+            ),
+        ];
+        for (name, counted, expected) in rows {
+            assert_eq!(usage(*counted, now), *expected, "{name}");
+        }
+    }
+}

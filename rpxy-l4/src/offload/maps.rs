@@ -1,0 +1,180 @@
+//! The maps, with their types. Reading flows needs no lock; writing is for whoever holds this value.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::IpAddr,
+    os::fd::AsFd,
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap as KernelMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use rpxy_l4_common::map::{Flow, FlowKey, Listener, Socket, name};
+
+use super::{
+    encode::{self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, NetworkBytes, SocketBytes},
+    table::Update,
+};
+
+/// Maps that are filled.
+#[derive(Debug)]
+pub(super) struct Maps {
+    flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
+    hops: KernelMap<MapData, [u8; 4], HopBytes>,
+    listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
+    local: KernelMap<MapData, [u8; 16], u8>,
+    banned: LpmTrie<MapData, NetworkBytes, u8>,
+    /// What flows have counted that are out for now: last seen, packets, bytes.
+    parked: HashMap<FlowKey, (u64, u64, u64)>,
+    /// What the maps hold.
+    has_listeners: HashMap<Socket, u32>,
+    has_local: HashSet<[u8; 16]>,
+    has_banned: HashSet<IpNet>,
+}
+
+/// Maps that are read while others write.
+pub(super) struct Readers {
+    flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+/// The maps of a loaded object.
+pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
+    let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+    let flows = map(name::FLOWS)?;
+    let readers = Readers { flows: again(&flows)?.try_into()?, counters: map(name::COUNTERS)?.try_into()? };
+    let maps = Maps {
+        flows: flows.try_into()?,
+        hops: map(name::HOPS)?.try_into()?,
+        listeners: map(name::LISTENERS)?.try_into()?,
+        local: map(name::LOCAL)?.try_into()?,
+        banned: map(name::BANNED)?.try_into()?,
+        parked: HashMap::new(),
+        has_listeners: HashMap::new(),
+        has_local: HashSet::new(),
+        has_banned: HashSet::new(),
+    };
+    Ok((maps, readers))
+}
+
+/// A second handle of a hash map.
+fn again(map: &Map) -> Result<Map, MapError> {
+    let Map::HashMap(data) = map else { return Err(MapError::InvalidName { name: format!("{map:?}") }) };
+    Ok(Map::HashMap(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?))
+}
+
+impl Maps {
+    /// Makes changes, in order; stops at the first that the kernel refuses.
+    pub(super) fn apply(&mut self, updates: &[Update]) -> Result<(), MapError> {
+        updates.iter().try_for_each(|update| self.apply_one(update))
+    }
+
+    /// Makes changes as far as the kernel takes them.
+    pub(super) fn apply_all(&mut self, updates: &[Update]) {
+        for update in updates {
+            if let Err(error) = self.apply_one(update) {
+                tracing::debug!("kernel plane: {update:?}: {error}");
+            }
+        }
+    }
+
+    fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
+        match update {
+            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(hop), 0),
+            Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
+            Update::NoFlow(key) => {
+                self.parked.remove(key);
+                absent_is_fine(self.flows.remove(&encode::key_bytes(key)))
+            }
+            Update::Park(key) => {
+                let bytes = encode::key_bytes(key);
+                if let Ok(entry) = self.flows.get(&bytes, 0) {
+                    self.parked.insert(*key, encode::counted(&entry));
+                }
+                absent_is_fine(self.flows.remove(&bytes))
+            }
+            Update::Flow(key, flow) => {
+                let bytes = encode::key_bytes(key);
+                // What is counted in between is lost: a few packets, when a connection ID or a route changes.
+                let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
+                let before = self.parked.remove(key).or(present).unwrap_or_default();
+                let (last_seen, packets, counted) = before;
+                self.flows.insert(bytes, encode::flow_bytes(&Flow { last_seen, packets, bytes: counted, ..*flow }), 0)
+            }
+        }
+    }
+
+    /// Listening sockets of the daemon, each with the classes to drop.
+    pub(super) fn set_listeners(&mut self, wanted: HashMap<Socket, u32>) -> Result<(), MapError> {
+        for gone in self.has_listeners.keys().filter(|socket| !wanted.contains_key(socket)) {
+            absent_is_fine(self.listeners.remove(&encode::socket_bytes(gone)))?;
+        }
+        for (socket, drop) in &wanted {
+            let value = encode::listener_bytes(Listener { drop: *drop });
+            self.listeners.insert(encode::socket_bytes(socket), value, 0)?;
+        }
+        self.has_listeners = wanted;
+        Ok(())
+    }
+
+    /// Addresses of this machine.
+    pub(super) fn set_local(&mut self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), MapError> {
+        let wanted: HashSet<[u8; 16]> = addresses.map(encode::address).collect();
+        for gone in self.has_local.difference(&wanted) {
+            absent_is_fine(self.local.remove(gone))?;
+        }
+        for new in wanted.difference(&self.has_local) {
+            self.local.insert(new, 1, 0)?;
+        }
+        self.has_local = wanted;
+        Ok(())
+    }
+
+    /// Networks whose datagrams to the daemon are dropped.
+    pub(super) fn set_banned(&mut self, wanted: HashSet<IpNet>) -> Result<(), MapError> {
+        for gone in self.has_banned.difference(&wanted) {
+            absent_is_fine(self.banned.remove(&network_key(*gone)))?;
+        }
+        for new in wanted.difference(&self.has_banned) {
+            self.banned.insert(&network_key(*new), 1, 0)?;
+        }
+        self.has_banned = wanted;
+        Ok(())
+    }
+}
+
+fn network_key(network: IpNet) -> Key<NetworkBytes> {
+    let (bits, bytes) = encode::network(network);
+    Key::new(bits, bytes)
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// What the programs have counted for an entry: last seen, packets, bytes.
+    pub(super) fn counted(&self, key: &FlowKey) -> Option<(u64, u64, u64)> {
+        let bytes = self.flows.get(&encode::key_bytes(key), 0).ok()?;
+        Some(encode::counted(&bytes))
+    }
+
+    /// A counter, over all processors.
+    pub(super) fn counter(&self, index: u32) -> Option<u64> {
+        let values = self.counters.get(&index, 0).ok()?;
+        Some(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
+    }
+}

@@ -1,0 +1,98 @@
+//! Loads the programs and attaches them, or says why not.
+
+use std::{io, sync::Arc};
+
+use aya::EbpfLoader;
+use rpxy_l4_common::map::name;
+
+use super::{
+    Unavailable,
+    attach::{self, Plane, Programs},
+    explain,
+    kernel::Kernel,
+    machine::Machine,
+    maps,
+    netlink::{Events, Link, Netlink},
+    state::{Inner, State, Wanted, interfaces},
+    table::Table,
+    watch,
+};
+use crate::config::model::{Ebpf, EbpfMode};
+
+/// Room for next hops, in entries. With more of them the flows of some stay in the daemon.
+const MOST_HOPS: u32 = 1 << 16;
+
+pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
+    let machine = Machine::read();
+    if config.mode == EbpfMode::Off {
+        return Err(unavailable("switched off", "set ebpf.mode = \"auto\""));
+    }
+    let Some(object) = super::object() else {
+        return Err(unavailable(
+            "this program was built without the eBPF object",
+            "run `cargo xtask build-ebpf` before the build",
+        ));
+    };
+    if !machine.missing().is_empty() || machine.user_namespace {
+        let (what, remedy) = machine.why_refused();
+        return Err(Unavailable { what, remedy });
+    }
+    if machine.jit == Some(false) {
+        tracing::warn!("kernel plane: programs are interpreted, which is slow: set net.core.bpf_jit_enable = 1");
+    }
+    let network = |error: io::Error| explain::unavailable("cannot follow the network (rtnetlink)", &error, &machine);
+    // Listened to before the first look, so that nothing falls in between.
+    let events = Events::open().map_err(network)?;
+    let mut routes = Netlink::open().map_err(network)?;
+    let world = routes.state().map_err(network)?;
+    let links = interfaces(config, world.clone());
+
+    let entries = config.max_flows.get().saturating_mul(2);
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(name::FLOWS, entries)
+        .map_max_entries(name::HOPS, entries.min(MOST_HOPS))
+        .load(object)
+        .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
+    let (maps, readers) = maps::take(&mut ebpf)
+        .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
+    let mut programs = Programs::new(ebpf, &machine);
+    attach(config, &mut programs, &links, &machine)?;
+
+    let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get());
+    let state = State::new(table, maps, programs, routes);
+    let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
+    inner.learn(world);
+    let (stopped, stop) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| network(error.into()))?;
+    let asking = Netlink::open().map_err(network)?;
+    let thread = watch::start(Arc::clone(&inner), events, asking, stopped).map_err(network)?;
+    Ok(Kernel { inner, stop: Some(stop), thread: Some(thread) })
+}
+
+fn unavailable(what: &str, remedy: &str) -> Unavailable {
+    Unavailable { what: what.to_owned(), remedy: remedy.to_owned() }
+}
+
+/// Attaches by the first of the possible planes that all interfaces take; with TC, to those that take it.
+fn attach(config: &Ebpf, programs: &mut Programs, links: &[Link], machine: &Machine) -> Result<(), Unavailable> {
+    for name in config.interfaces.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
+        tracing::warn!("ebpf.interfaces: {name} is not there or not up; it is taken when it comes");
+    }
+    for plane in attach::candidates(config.mode, links) {
+        let result = match plane {
+            Plane::Tc => programs.attach_some(*plane, links),
+            Plane::Xdp | Plane::XdpGeneric => programs.attach_all(*plane, links),
+        };
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error) if *plane == Plane::Tc => {
+                return Err(Unavailable { what: error, remedy: explain::old_kernel(machine) });
+            }
+            Err(error) if config.mode == EbpfMode::Auto => {
+                tracing::info!("kernel plane: no {}, TC is taken instead: {error}", plane.name());
+            }
+            Err(error) => tracing::warn!("kernel plane: no {}, TC is taken instead: {error}", plane.name()),
+        }
+    }
+    Ok(())
+}

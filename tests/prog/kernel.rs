@@ -1,0 +1,184 @@
+//! Loads the object and runs its programs on packets.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use rpxy_l4_common::map::{FlowKey, name};
+use rpxy_l4_common::verdict::Counter;
+use rpxy_l4_tests::privilege;
+
+use crate::maps::{self, Maps};
+
+/// Names the object when it is not where `cargo xtask build-ebpf` puts it.
+const OBJECT_VARIABLE: &str = "RPXY_L4_TESTS_OBJECT";
+/// Room for what a program could make of a packet.
+const ROOM: usize = 256;
+
+/// The entry points of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    Xdp,
+    Tc,
+}
+
+/// What a program did, whichever of the two it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Pass,
+    Drop,
+    /// Out of the interface that the packet came by.
+    Back,
+    /// Out of another one.
+    Redirect,
+}
+
+/// What came out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) action: Action,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) counter: Counter,
+}
+
+/// The loaded object, with maps of its own.
+pub(crate) struct Kernel(Ebpf);
+
+impl Kernel {
+    /// Loads both programs, or says that the calling test is skipped.
+    pub(crate) fn or_skip() -> Option<Self> {
+        if let Some(missing) = privilege::missing_for_programs() {
+            privilege::skip(&format!("{missing}; run as root to load eBPF programs"));
+            return None;
+        }
+        let object = object();
+        if !object.exists() {
+            privilege::skip(&format!("{} is missing; run `cargo xtask build-ebpf`", object.display()));
+            return None;
+        }
+        Some(Self::load(&std::fs::read(&object).unwrap()))
+    }
+
+    fn load(object: &[u8]) -> Self {
+        let mut loader = EbpfLoader::new();
+        // As small as it gets: every test has its own.
+        for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::HOPS] {
+            loader.map_max_entries(map, 64);
+        }
+        // What the daemon gets is the same without; the log of a program that passes would be long.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        let mut ebpf = loader.load(object).unwrap();
+        let xdp: &mut Xdp = ebpf.program_mut(Program::Xdp.name()).unwrap().try_into().unwrap();
+        xdp.load().unwrap();
+        let tc: &mut SchedClassifier = ebpf.program_mut(Program::Tc.name()).unwrap().try_into().unwrap();
+        tc.load().unwrap();
+        Self(ebpf)
+    }
+
+    /// Instructions that the verifier walked through.
+    pub(crate) fn verified(&self, program: Program) -> u32 {
+        self.0.program(program.name()).unwrap().info().unwrap().verified_instruction_count().unwrap_or(0)
+    }
+
+    /// Puts entries into the maps.
+    pub(crate) fn fill(&mut self, entries: &Maps) {
+        for (key, flow) in &entries.flows {
+            self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(flow));
+        }
+        for (key, hop) in &entries.hops {
+            self.put(name::HOPS, key.to_ne_bytes(), maps::hop_bytes(hop));
+        }
+        for (socket, drop) in &entries.listeners {
+            self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+        }
+        for address in &entries.local {
+            self.put(name::LOCAL, maps::field(*address), [1u8]);
+        }
+        for (network, len) in &entries.banned {
+            let map = self.0.map_mut(name::BANNED).unwrap();
+            let mut trie: LpmTrie<&mut MapData, [u8; 20], u8> = map.try_into().unwrap();
+            let (bits, bytes) = maps::banned_bytes(*network, *len);
+            trie.insert(&Key::new(bits, bytes), 1, 0).unwrap();
+        }
+    }
+
+    /// Runs a program on a packet that comes in by the loopback interface.
+    pub(crate) fn run(&self, program: Program, packet: &[u8]) -> Outcome {
+        let before = self.counters();
+        let mut out = vec![0; packet.len() + ROOM];
+        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = match program {
+            Program::Xdp => {
+                let xdp: &Xdp = self.0.program(program.name()).unwrap().try_into().unwrap();
+                xdp.test_run(options)
+            }
+            Program::Tc => {
+                let tc: &SchedClassifier = self.0.program(program.name()).unwrap().try_into().unwrap();
+                tc.test_run(options)
+            }
+        };
+        let result = result.unwrap();
+        out.truncate(result.data_size_out.try_into().unwrap());
+        let counted: Vec<Counter> = Counter::ALL
+            .iter()
+            .zip(before.iter().zip(self.counters()))
+            .flat_map(|(counter, (before, after))| (*before..after).map(|_| *counter))
+            .collect();
+        let [counter] = counted[..] else { panic!("not one outcome, but {counted:?}") };
+        Outcome { action: program.action(result.return_value), packet: out, counter }
+    }
+
+    /// What was accounted in a flow: last seen, packets, bytes.
+    pub(crate) fn account(&mut self, key: &FlowKey) -> [u64; 3] {
+        maps::account(&self.hash(name::FLOWS).get(&maps::key_bytes(key), 0).unwrap())
+    }
+
+    fn put<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {
+        self.hash::<K, V>(name).insert(key, value, 0).unwrap();
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        self.0.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    /// All counters, summed up over the processors.
+    fn counters(&self) -> Vec<u64> {
+        let counters: PerCpuArray<&MapData, u64> = self.0.map(name::COUNTERS).unwrap().try_into().unwrap();
+        Counter::ALL.iter().map(|c| counters.get(&c.index(), 0).unwrap().iter().sum()).collect()
+    }
+}
+
+impl Program {
+    pub(crate) const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "rpxy_l4_xdp",
+            Self::Tc => "rpxy_l4_tc",
+        }
+    }
+
+    /// Numbers of `enum xdp_action` and of `TC_ACT_*`.
+    fn action(self, number: u32) -> Action {
+        match (self, number) {
+            (Self::Xdp, 1) | (Self::Tc, 2) => Action::Drop,
+            (Self::Xdp, 2) | (Self::Tc, 0) => Action::Pass,
+            (Self::Xdp, 3) => Action::Back,
+            (Self::Xdp, 4) | (Self::Tc, 7) => Action::Redirect,
+            (Self::Xdp | Self::Tc, number) => panic!("{self:?} returned {number}"),
+        }
+    }
+}
+
+/// Where the object is.
+fn object() -> PathBuf {
+    if let Some(path) = env::var_os(OBJECT_VARIABLE) {
+        return path.into();
+    }
+    // Tests are in target/<profile>/deps.
+    let test = env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap_or(Path::new(".")).join("bpf").join("rpxy-l4.o")
+}

@@ -1,0 +1,17 @@
+//! Tests of the eBPF programs: a packet and the maps go in; what comes out is the action, the packet and the counter.
+//!
+//! The kernel's own verifier loads the object, and its BPF_PROG_TEST_RUN runs the programs, so that nothing stands
+//! between the test and what a network card would meet.
+
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod maps;
+#[cfg(test)]
+mod packet;
+#[cfg(test)]
+mod rows;
+#[cfg(test)]
+mod steer;

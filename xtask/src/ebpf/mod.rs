@@ -1,0 +1,135 @@
+//! `cargo xtask build-ebpf`: from the sources of the eBPF programs to the object that the daemon embeds.
+//!
+//! The compiler has no ready-made core library for `bpfel-unknown-none`, so it builds core too; the linker is
+//! bpf-linker, which optimises all of it as one and writes the types for the kernel (BTF). Versions are pinned and the
+//! object names no directory of this machine: the same sources and the same compiler give the same bytes anywhere.
+
+mod linker;
+mod object;
+mod toolchain;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+pub(crate) use linker::{LLVM_CONFIG, Linker, VERSION as LINKER_VERSION};
+pub(crate) use toolchain::Toolchain;
+
+/// The package and the program in it.
+const PACKAGE: &str = "rpxy-l4-ebpf";
+const TARGET: &str = "bpfel-unknown-none";
+/// The profile in the root manifest.
+const PROFILE: &str = "bpf";
+/// Most instructions that a program may have, with the functions that it calls. The kernel's limit is on those that its
+/// verifier walks through, over all paths; a program that outgrows this one should be looked at long before.
+const BUDGET: usize = 4096;
+
+/// What the sources are compiled with.
+pub(crate) struct Tools {
+    toolchain: Toolchain,
+    linker: Linker,
+}
+
+impl Tools {
+    /// Looks for them; `None` when one is missing.
+    pub(crate) fn find(workspace: &Workspace) -> Option<Self> {
+        Some(Self { toolchain: Toolchain::find()?, linker: Linker::find(workspace)? })
+    }
+
+    /// A cargo command for the programs: `subcommand` with everything that selects them.
+    fn cargo(&self, workspace: &Workspace, subcommand: &str) -> std::process::Command {
+        let mut command = self.toolchain.cargo();
+        command.current_dir(&workspace.root);
+        // Building core is unstable; this lets a stable compiler do it, as the one that is tested with.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker.path);
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags(&workspace.root));
+        command.env_remove("RUSTFLAGS");
+        command.args([subcommand, "--locked", "--package", PACKAGE, "--bin", PACKAGE]);
+        command.args(["--target", TARGET, "--profile", PROFILE, "-Zbuild-std=core"]);
+        command.arg("--target-dir").arg(workspace.scratch("bpf-build"));
+        command
+    }
+
+    /// Lints of what is compiled for the kernel alone, where the toolchain has them.
+    pub(crate) fn lints(&self, workspace: &Workspace) -> Option<std::process::Command> {
+        self.toolchain.has_clippy().then(|| {
+            let mut command = self.cargo(workspace, "clippy");
+            command.args(["--", "-D", "warnings"]);
+            command
+        })
+    }
+
+    /// Separated as cargo wants them: a path may hold a blank.
+    fn flags(&self, root: &Path) -> OsString {
+        let mut flags = OsString::from("-Cdebuginfo=2\u{1f}-Clink-arg=--btf");
+        let registry = cargo_home().map(|home| (home, "/cargo"));
+        let renamed = [(self.toolchain.sysroot.clone(), "/rust"), (root.to_owned(), "/rpxy-l4")];
+        for (path, name) in registry.into_iter().chain(renamed) {
+            flags.push("\u{1f}--remap-path-prefix=");
+            flags.push(path);
+            flags.push("=");
+            flags.push(name);
+        }
+        flags
+    }
+}
+
+/// Installs what is missing, builds, and says how large the programs are.
+pub(crate) fn command(workspace: &Workspace) -> Result<()> {
+    setup::require(workspace, &[Purpose::Build, Purpose::Ebpf])?;
+    let Some(tools) = Tools::find(workspace) else { bail!("the eBPF toolchain that was installed cannot be found") };
+    let object = build(workspace, &tools)?;
+    println!("{}", object.display());
+    Ok(())
+}
+
+/// Builds the object and returns where it is: where the daemon's build script looks for it.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Result<PathBuf> {
+    println!("eBPF toolchain: {}; {}", tools.toolchain, tools.linker);
+    process::run(&mut tools.cargo(workspace, "build"))?;
+    let built = workspace.scratch("bpf-build").join(TARGET).join(PROFILE).join(PACKAGE);
+    let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let object = workspace.ebpf_object();
+    // A file that stays as it is keeps cargo from building the daemon again.
+    if std::fs::read(&object).ok().as_ref() != Some(&bytes) {
+        store(&object, &bytes).with_context(|| format!("cannot write {}", object.display()))?;
+    }
+    weigh(&bytes).with_context(|| object.display().to_string())?;
+    Ok(object)
+}
+
+/// Whole or not at all: the daemon may be built at the same time.
+fn store(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::write(&new, bytes)?;
+    std::fs::rename(new, path)
+}
+
+fn weigh(bytes: &[u8]) -> Result<()> {
+    let programs = object::programs(bytes)?;
+    if programs.is_empty() {
+        bail!("there is no program in the object");
+    }
+    for program in &programs {
+        let object::Program { name, own, shared } = program;
+        println!("{name}: {own} instructions, {shared} in functions shared by all; budget {BUDGET}");
+    }
+    let over: Vec<&str> = programs.iter().filter(|p| p.own + p.shared > BUDGET).map(|p| p.name.as_str()).collect();
+    if !over.is_empty() {
+        bail!("over the budget of {BUDGET} instructions: {}", over.join(", "));
+    }
+    Ok(())
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)
+}
