@@ -4,10 +4,14 @@
 
 use std::fmt::Debug;
 
-pub use datagrams::{quic_initial, quic_packet, wireguard};
+pub use self::{
+    datagrams::{quic_initial, quic_packet, wireguard},
+    ech::{ech_inner, ech_pem},
+};
 
 use crate::{
-    Outcome, ech,
+    Outcome,
+    ech::{EchConfigList, EchConfigListError, parse_config_list},
     http::{HttpProbe, HttpRequest},
     proxy_protocol::{self, Addresses, Decoded, Header, Version},
     socks5, ssh,
@@ -96,19 +100,19 @@ pub fn socks5_ssh(data: &[u8]) -> (Outcome<()>, Outcome<()>) {
 }
 
 /// The raw bytes of the configurations make up the list, but for those skipped, and no prefix of a list is one.
-pub fn ech_config(data: &[u8]) -> Result<ech::EchConfigList, ech::EchConfigListError> {
-    let list = ech::parse_config_list(data)?;
+pub fn ech_config(data: &[u8]) -> Result<EchConfigList, EchConfigListError> {
+    let list = parse_config_list(data)?;
     let raw = list.configs.iter().flat_map(|config| config.raw.iter().copied()).collect::<Vec<_>>();
     if let Ok(length @ 1..) = u16::try_from(raw.len()) {
         let again = [&length.to_be_bytes(), raw.as_slice()].concat();
-        let expected = ech::EchConfigList { configs: list.configs.clone(), skipped: 0 };
-        assert_eq!(ech::parse_config_list(&again).as_ref(), Ok(&expected));
+        let expected = EchConfigList { configs: list.configs.clone(), skipped: 0 };
+        assert_eq!(parse_config_list(&again).as_ref(), Ok(&expected));
         if list.skipped == 0 {
             assert_eq!(again, data, "nothing but configurations is in the list");
         }
     }
     for len in 0..data.len() {
-        assert!(data.get(..len).is_some_and(|part| ech::parse_config_list(part).is_err()), "{len} bytes");
+        assert!(data.get(..len).is_some_and(|part| parse_config_list(part).is_err()), "{len} bytes");
     }
     Ok(list)
 }
@@ -183,6 +187,7 @@ fn encode(header: &Header) -> Vec<u8> {
 #[cfg(test)]
 mod corpus;
 mod datagrams;
+mod ech;
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,

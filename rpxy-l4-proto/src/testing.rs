@@ -2,6 +2,8 @@
 //! vectors, hellos and records; Initial packets in [`quic`]; a WireGuard initiation.
 
 #[expect(clippy::indexing_slicing, reason = "made of constants: a test input that cannot be built must stop the test")]
+pub(crate) mod ech;
+#[expect(clippy::indexing_slicing, reason = "made of constants: a test input that cannot be built must stop the test")]
 pub(crate) mod quic;
 
 /// Bytes from hexadecimal digits; everything else in the text is a separator.

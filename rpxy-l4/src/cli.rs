@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::{admin, limit};
+use rpxy_l4_proto::ech::{CipherSuite, Kem};
+
+use crate::{admin, ech, limit};
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -82,12 +84,69 @@ pub enum Command {
         #[command(flatten)]
         daemon: Daemon,
     },
+    /// Make, show and change keys for Encrypted Client Hello
+    #[command(subcommand)]
+    Ech(Ech),
     /// Tell what this machine can do for forwarding in the kernel, and what to change
     Doctor {
         /// Configuration file whose settings are looked at as well
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+/// Keys for Encrypted Client Hello, in files after RFC 9934.
+#[derive(Debug, Subcommand)]
+pub enum Ech {
+    /// Make a key and its configuration
+    Generate(Generate),
+    /// Show a key file: its configurations, and what to publish of it
+    Show {
+        /// The key file
+        file: PathBuf,
+        /// Print the private keys as well, as keys of the configuration file
+        #[arg(long)]
+        private: bool,
+    },
+    /// Put a new key in front of a key file, like its first one; the old ones stay
+    Rotate {
+        /// The key file
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `ech generate`.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The name that is sent in the clear, like public.example
+    #[arg(long, value_name = "NAME")]
+    pub public_name: String,
+
+    /// How keys are exchanged: x25519 or p256
+    #[arg(long, value_name = "KEM", default_value = "x25519", value_parser = ech::kem)]
+    pub kem: Kem,
+
+    /// Pairs of KDF and AEAD that clients may choose from
+    #[arg(
+        long,
+        value_name = "KDF/AEAD",
+        value_delimiter = ',',
+        default_value = "hkdf-sha256/aes-128-gcm,hkdf-sha256/chacha20-poly1305",
+        value_parser = ech::suite
+    )]
+    pub suites: Vec<CipherSuite>,
+
+    /// The number that clients name the configuration by, from 0 to 255; at random if not given
+    #[arg(long, value_name = "NUMBER")]
+    pub config_id: Option<u8>,
+
+    /// The longest private name in bytes, so that padding hides how long they are
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub max_name_length: u8,
+
+    /// The file to make, readable by its owner only; standard output if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Where the daemon is asked.
@@ -150,6 +209,10 @@ mod tests {
             &["bans", "--socket=s"],
             &["doctor"],
             &["doctor", "--config", "c.toml"],
+            &["ech", "generate", "--public-name", "p.example"],
+            &["ech", "generate", "--public-name", "p.example", "--kem", "p256", "--suites", "hkdf-sha512/aes-256-gcm"],
+            &["ech", "show", "ech.pem"],
+            &["ech", "rotate", "ech.pem"],
         ] {
             let cli = parse(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
             assert!(cli.run.is_none() && cli.command.is_some(), "{arguments:?}: {cli:?}");
@@ -168,6 +231,10 @@ mod tests {
             ("no network", &["ban", "--socket", "s"]),
             ("not a network", &["ban", "--socket", "s", "everybody"]),
             ("no flows", &["flows", "--socket", "s", "--limit", "0"]),
+            ("no public name", &["ech", "generate"]),
+            ("unknown mechanism", &["ech", "generate", "--public-name", "p.example", "--kem", "x448"]),
+            ("unknown suite", &["ech", "generate", "--public-name", "p.example", "--suites", "hkdf-sha256/des"]),
+            ("number out of range", &["ech", "generate", "--public-name", "p.example", "--config-id", "256"]),
             ("too many flows", &["flows", "--socket", "s", "--limit", "10001"]),
         ] {
             let error = parse(arguments).unwrap_err();

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod ech;
 pub mod limit;
 pub mod log;
 pub mod metrics;

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use rpxy_l4::{
     admin::{self, client},
     cli::{Cli, Command, Run},
-    config, offload, supervise,
+    config, ech, offload, supervise,
 };
 
 fn main() -> ExitCode {
@@ -39,6 +39,10 @@ fn ask(command: &Command) -> Result<()> {
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
+        Command::Ech(command) => {
+            ech::run(command, &mut out)?;
+            return Ok(out.flush()?);
+        }
         Command::Doctor { config } => {
             let config = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config);
             offload::doctor(&mut out, config.as_ref())?;

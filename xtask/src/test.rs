@@ -179,6 +179,7 @@ fn steps(workspace: &Workspace, required: bool, tools: Option<Tools>, left_out: 
         command("tests", test),
         command("documentation", doc),
     ]);
+    steps.extend(ech_steps(workspace, required, left_out));
     if process::find("cargo-deny").is_some() {
         // Advisories come from the network, so they are left to a scheduled run.
         steps.push(command("dependencies", cargo("deny check --hide-inclusion-graph bans licenses sources")));
@@ -189,6 +190,41 @@ fn steps(workspace: &Workspace, required: bool, tools: Option<Tools>, left_out: 
         });
     }
     steps
+}
+
+/// Tests with foreign software for Encrypted Client Hello. They are a workspace of their own: see its manifest.
+fn ech_steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>) -> Vec<Step> {
+    let missing: Vec<&str> =
+        ["cmake", "clang", "c++"].into_iter().filter(|name| process::find(name).is_none()).collect();
+    if !missing.is_empty() {
+        left_out.push(LeftOut {
+            what: "tests of Encrypted Client Hello with foreign software".to_owned(),
+            remedy: format!("install {}", missing.join(", ")),
+        });
+        return Vec::new();
+    }
+    let cargo = |name: &str, line: &str| {
+        let mut command = workspace.cargo();
+        command.args([name, "--manifest-path", "tests/ech/Cargo.toml"]).args(line.split(' '));
+        command
+    };
+    let build = |name: &str, line: &str| {
+        let mut command = cargo(name, line);
+        // Its dependencies have other features than the workspace's.
+        command.env("CARGO_TARGET_DIR", workspace.scratch("ech"));
+        command.env("RPXY_L4_BIN", workspace.program("rpxy-l4", Profile::Debug));
+        if required {
+            command.env("RPXY_L4_TESTS_REQUIRED", "1");
+        }
+        command
+    };
+    [
+        ("format of the ECH tests", cargo("fmt", "--check")),
+        ("lints of the ECH tests", build("clippy", "--locked --all-targets -- -D warnings")),
+        ("ECH tests", build("test", "--locked")),
+    ]
+    .map(|(name, command)| Step { name, action: Action::Command(command) })
+    .into()
 }
 
 #[cfg(test)]

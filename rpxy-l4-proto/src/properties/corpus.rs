@@ -37,6 +37,8 @@ fn the_corpora_hold_and_reach_every_answer() {
         &pairs,
     );
     replay("ech_config", |data| kind(&ech_config(data)), &["Err", "Ok"]);
+    replay("ech_inner", |data| kind(&ech_inner(data)), &["Err", "Ok"]);
+    replay("ech_pem", |data| kind(&ech_pem(data)), &["Err", "Ok"]);
     let packets = ["Handshake Err", "Initial Err", "None Err", "None Ok", "Retry Err", "ZeroRtt Err"];
     replay(
         "quic_packet",

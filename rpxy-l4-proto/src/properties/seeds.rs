@@ -3,6 +3,7 @@
 //! One list for the test that finds them committed and for the example `write-stream-seeds` that writes them.
 
 mod datagrams;
+mod ech;
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,8 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("proxy_protocol", proxy_protocol_seeds()),
         ("socks5_ssh", socks5_ssh_seeds()),
         ("ech_config", ech_config_seeds()),
+        ("ech_inner", ech::ech_inner_seeds()),
+        ("ech_pem", ech::ech_pem_seeds()),
         ("quic_packet", datagrams::quic_packet_seeds()),
         ("quic_initial", datagrams::quic_initial_seeds()),
         ("wireguard", datagrams::wireguard_seeds()),

@@ -8,13 +8,17 @@
 mod extension;
 mod hello;
 mod record;
+mod second_hello;
+mod server_flight;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
 pub use hello::{Alpn, ClientHello, Extension};
-pub use record::HelloProbe;
+pub use record::{HelloProbe, fatal_alert, handshake_records};
+pub use second_hello::{Found, SecondHello};
+pub use server_flight::{ServerFlight, ServerFlightProbe};
 
 /// The longest ClientHello accepted, in bytes, its four-byte handshake header included.
 ///

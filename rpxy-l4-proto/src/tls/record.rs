@@ -5,11 +5,13 @@ use super::{ClientHello, walk::Walk};
 use crate::Outcome;
 
 /// Content type of handshake records (RFC 8446 section 5.1).
-const HANDSHAKE: u8 = 22;
+pub(super) const HANDSHAKE: u8 = 22;
+/// Content type of alerts.
+const ALERT: u8 = 21;
 /// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
 const MAJOR_VERSION: u8 = 3;
 /// The largest fragment of a plaintext record, in bytes (RFC 8446 section 5.1).
-const MAX_FRAGMENT: u16 = 1 << 14;
+pub(super) const MAX_FRAGMENT: u16 = 1 << 14;
 
 /// Looks for a ClientHello at the start of a stream.
 ///
@@ -24,6 +26,8 @@ pub struct HelloProbe {
     message: Vec<u8>,
     walk: Walk,
     rejected: bool,
+    /// Set by a match; see [`HelloProbe::end`].
+    end: Option<usize>,
 }
 
 impl HelloProbe {
@@ -38,7 +42,11 @@ impl HelloProbe {
         match self.read(stream) {
             Outcome::Match(()) => {
                 let done = std::mem::take(self);
-                Outcome::Match(done.walk.into_hello(done.message))
+                let gathered = done.message.len();
+                let hello = done.walk.into_hello(done.message);
+                let at_record_end = done.fragment_left == 0 && gathered == hello.message().len();
+                self.end = at_record_end.then_some(done.cursor);
+                Outcome::Match(hello)
             }
             Outcome::NotThis => {
                 // What was gathered is of no use to anybody any more.
@@ -47,6 +55,13 @@ impl HelloProbe {
             }
             Outcome::NeedMore => Outcome::NeedMore,
         }
+    }
+
+    /// After a match, where in the stream the hello's last record ends; `None` when that record holds more than the
+    /// hello, which no client of TLS 1.3 sends (RFC 8446 section 5.1: nothing may follow it under the same keys).
+    #[must_use]
+    pub fn end(&self) -> Option<usize> {
+        self.end
     }
 
     /// The memory held for the message, in bytes.
@@ -82,8 +97,30 @@ impl HelloProbe {
     }
 }
 
+/// Records with a handshake message, as a client sends them (RFC 8446 section 5.1). `version` is the second byte of
+/// `legacy_record_version`.
+#[must_use]
+pub fn handshake_records(message: &[u8], version: u8) -> Vec<u8> {
+    let fragments = message.chunks(usize::from(MAX_FRAGMENT));
+    let mut records = Vec::with_capacity(message.len().saturating_add(fragments.len().saturating_mul(5)));
+    for fragment in fragments {
+        // A fragment has at most 2^14 bytes.
+        let [high, low] = u16::try_from(fragment.len()).unwrap_or(MAX_FRAGMENT).to_be_bytes();
+        records.extend_from_slice(&[HANDSHAKE, MAJOR_VERSION, version, high, low]);
+        records.extend_from_slice(fragment);
+    }
+    records
+}
+
+/// The record of a fatal alert before any key is known (RFC 8446 section 6).
+#[must_use]
+pub fn fatal_alert(description: u8) -> [u8; 7] {
+    const FATAL: u8 = 2;
+    [ALERT, MAJOR_VERSION, 3, 0, 2, FATAL, description]
+}
+
 /// The length of the fragment behind a record header that may still be arriving.
-fn record_length(header: &[u8]) -> Outcome<u16> {
+pub(super) fn record_length(header: &[u8]) -> Outcome<u16> {
     let wrong = match header {
         [] => false,
         [content_type] => *content_type != HANDSHAKE,

@@ -2,6 +2,7 @@
 
 mod limits;
 mod oracle;
+mod retry;
 mod segments;
 
 use super::{ClientHello, HelloProbe};

@@ -15,6 +15,8 @@ pub(super) enum Scope {
     Rule,
     /// `[protocols."<name>".ech]`.
     Ech,
+    /// `[[protocols."<name>".ech.private]]`.
+    EchPrivate,
     /// A target written as a table.
     Target,
 }
@@ -26,6 +28,7 @@ impl Scope {
             Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
             Self::Ech => "[protocols.\"<name>\".ech]",
+            Self::EchPrivate => "[[protocols.\"<name>\".ech.private]]",
             Self::Target => "a target's table",
         }
     }
@@ -81,6 +84,14 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Ech, "ech_config_list"),
     (Scope::Ech, "private_keys"),
     (Scope::Ech, "private_server_names"),
+    (Scope::Ech, "config_files"),
+    (Scope::Ech, "policy"),
+    (Scope::Ech, "private"),
+    (Scope::EchPrivate, "server_names"),
+    (Scope::EchPrivate, "alpns"),
+    (Scope::EchPrivate, "alpn"),
+    (Scope::EchPrivate, "target"),
+    (Scope::EchPrivate, "load_balance"),
     (Scope::Target, "address"),
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),

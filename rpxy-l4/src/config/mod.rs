@@ -36,6 +36,8 @@ pub struct Loaded {
     pub config: Config,
     /// What somebody should look at, in the order of the file's lines.
     pub warnings: Vec<Problem>,
+    /// Other files that the configuration was read from (ECH keys). Like the file itself, they may change.
+    pub files: Vec<watch::Seen>,
 }
 
 /// Why a configuration file cannot be used. Displays every problem on its own line, with file and line number.
@@ -56,12 +58,25 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong with it.
         problems: Problems,
+        /// Other files that it names.
+        files: Vec<watch::Seen>,
     },
 }
 
-/// Reads and checks the configuration file at `path`.
+impl LoadError {
+    /// Other files whose change may mend it.
+    #[must_use]
+    pub fn files(&self) -> &[watch::Seen] {
+        match self {
+            Self::Unreadable { .. } => &[],
+            Self::Invalid { files, .. } => files,
+        }
+    }
+}
+
+/// Reads and checks the configuration file at `path`, and the files that it names, relative to its directory.
 ///
-/// Blocks for as long as reading the file takes.
+/// Blocks for as long as reading takes.
 ///
 /// # Errors
 ///
@@ -69,23 +84,28 @@ pub enum LoadError {
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     // The text may hold private keys.
     let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
+    let directory = path.parent().unwrap_or(Path::new(""));
     let checked = match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text),
-        Err(error) => Err(not_utf8(&bytes, error.valid_up_to())),
+        Ok(text) => usable(check::check(text, directory)),
+        Err(error) => Err((not_utf8(&bytes, error.valid_up_to()), Vec::new())),
     };
-    checked.map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })
+    checked.map_err(|(problems, files)| LoadError::Invalid { path: path.to_owned(), problems, files })
 }
 
-/// Checks the text of a configuration file.
+/// Checks the text of a configuration file. Relative paths in it start at the current directory.
 ///
 /// # Errors
 ///
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
 pub fn parse(text: &str) -> Result<Loaded, Problems> {
-    let (config, problems) = check::check(text);
+    usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
+}
+
+fn usable(checked: check::Checked) -> Result<Loaded, (Problems, Vec<watch::Seen>)> {
+    let check::Checked { config, problems, files } = checked;
     match config {
-        Some(config) => Ok(Loaded { config, warnings: problems }),
-        None => Err(Problems::new(problems)),
+        Some(config) => Ok(Loaded { config, warnings: problems, files }),
+        None => Err((Problems::new(problems), files)),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
 
+use std::path::Path;
+
 use super::{
     keys::{self, Scope},
     problem::{Problem, Severity},
+    watch::Seen,
 };
 
 /// A place in the file: a key and where it stands.
@@ -20,11 +23,22 @@ pub(super) struct Report<'t> {
     text: &'t str,
     problems: Vec<Problem>,
     unknown: Vec<(Place, Option<String>)>,
+    files: Vec<Seen>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: Vec::new(), unknown: Vec::new() }
+        Self { text, problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
+    }
+
+    /// Another file has a part in what the configuration says, and is about to be read.
+    pub(super) fn reads(&mut self, path: &Path) {
+        self.files.push(Seen::now(path));
+    }
+
+    /// The files noted so far.
+    pub(super) fn take_files(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.files)
     }
 
     /// The file cannot be used.

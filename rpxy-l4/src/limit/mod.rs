@@ -185,15 +185,26 @@ impl Prefixes {
         Self { key, slots: vec![full; Self::SLOTS].into_boxed_slice() }
     }
 
-    /// Whether `source` may do one more thing at `now` (any monotonic time).
-    pub fn allow(&mut self, source: IpAddr, now: Duration) -> bool {
+    /// Whether `source` may do one more thing at `now` (any monotonic time), which is not done yet.
+    pub fn would_allow(&mut self, source: IpAddr, now: Duration) -> bool {
+        self.bucket(source, now).is_some_and(|bucket| bucket.tokens > 0)
+    }
+
+    /// The bucket of `source`, filled up to `now`.
+    fn bucket(&mut self, source: IpAddr, now: Duration) -> Option<&mut Bucket> {
         let index = usize::try_from(self.hash(source) % Self::SLOTS as u64).unwrap_or(0);
-        let Some(bucket) = self.slots.get_mut(index) else { return false };
+        let bucket = self.slots.get_mut(index)?;
         let now = millis(now);
         let gained = now.saturating_sub(bucket.filled) / Self::REFILL;
         bucket.filled = bucket.filled.saturating_add(gained * Self::REFILL);
         let gained = u32::try_from(gained).unwrap_or(u32::MAX);
         bucket.tokens = bucket.tokens.saturating_add(gained).min(Self::BURST);
+        Some(bucket)
+    }
+
+    /// Whether `source` may do one more thing at `now` (any monotonic time), which it does.
+    pub fn allow(&mut self, source: IpAddr, now: Duration) -> bool {
+        let Some(bucket) = self.bucket(source, now) else { return false };
         match bucket.tokens.checked_sub(1) {
             Some(left) => {
                 bucket.tokens = left;

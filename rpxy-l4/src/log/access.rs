@@ -11,14 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpxy_l4_proto::tls::ClientHello;
+use rpxy_l4_proto::{ech::ENCRYPTED_CLIENT_HELLO, tls::ClientHello};
 use serde::Serialize;
 
 use super::{ACCESS_TARGET, Sink, timestamp};
-use crate::config::model::AccessLogFormat;
-
-/// Extension type of Encrypted Client Hello (RFC 9849 section 5).
-const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+use crate::{config::model::AccessLogFormat, metrics::EchState};
 
 /// The access log's output.
 #[derive(Debug, Clone)]
@@ -55,9 +52,12 @@ pub struct Access {
 pub struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
-    /// Server name the client asked for.
+    /// Server name the client asked for in the clear.
     pub server_name: Option<String>,
-    /// ALPN protocol names offered.
+    /// Server name in the decrypted hello.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inner_server_name: Option<String>,
+    /// ALPN protocol names offered, those of the decrypted hello where there is one.
     pub alpn: Vec<String>,
     /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
     pub ech: Option<&'static str>,
@@ -70,8 +70,22 @@ impl Detail {
         Self {
             rule,
             server_name: hello.server_name().map(str::to_owned),
+            inner_server_name: None,
             alpn: hello.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect(),
             ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered"),
+        }
+    }
+
+    /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.
+    #[must_use]
+    pub fn with_ech(self, state: EchState, inner: Option<&ClientHello>) -> Self {
+        let ech = self.ech.map(|_| state.name());
+        match inner {
+            None => Self { ech, ..self },
+            Some(inner) => {
+                let Self { server_name: inner_server_name, alpn, .. } = Self::of_hello(None, inner);
+                Self { ech, inner_server_name, alpn, ..self }
+            }
         }
     }
 }
@@ -194,6 +208,7 @@ mod tests {
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),
                 server_name: Some("a\"b.example".to_owned()),
+                inner_server_name: None,
                 alpn: vec!["h2".to_owned()],
                 ech: None,
             })),

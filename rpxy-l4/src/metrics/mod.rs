@@ -3,11 +3,14 @@
 //! The registry is a value made by the supervisor and handed down; nothing here is global. Names and labels are listed
 //! in docs/metrics.md, and a test holds the two together.
 
+mod ech;
 mod endpoint;
 mod udp;
 
 use std::sync::Arc;
 
+use ech::Ech;
+pub use ech::EchState;
 pub use endpoint::serve;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -42,6 +45,8 @@ pub enum Outcome {
     NotRecognised,
     /// Recognised, but no rule of its protocol fits.
     Unmatched,
+    /// Encrypted Client Hello that no correct client sends.
+    EchInvalid,
     /// No target could be reached.
     Unreachable,
     /// The client went away before it had a backend.
@@ -53,7 +58,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -65,6 +70,7 @@ impl Outcome {
         Self::ProxyIncomplete,
         Self::NotRecognised,
         Self::Unmatched,
+        Self::EchInvalid,
         Self::Unreachable,
         Self::ClientGone,
         Self::Drained,
@@ -86,6 +92,7 @@ impl Outcome {
             Self::ProxyIncomplete => "proxy_incomplete",
             Self::NotRecognised => "not_recognised",
             Self::Unmatched => "unmatched",
+            Self::EchInvalid => "ech_invalid",
             Self::Unreachable => "unreachable",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
@@ -145,6 +152,7 @@ pub struct Metrics {
     reloads: Family<ByResult, Counter>,
     dns_failed: Counter,
     udp: Udp,
+    ech: Ech,
 }
 
 impl Metrics {
@@ -165,6 +173,7 @@ impl Metrics {
             reloads: Family::default(),
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
+            ech: Ech::new(&mut registry),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -208,6 +217,16 @@ impl Metrics {
     /// Accepting had to pause.
     pub fn accept_paused(&self) {
         self.accept_paused.inc();
+    }
+
+    /// A hello over TCP came to a rule with ECH keys.
+    pub fn tcp_ech(&self, state: EchState) {
+        self.ech.tcp(state);
+    }
+
+    /// A hello over QUIC came to a rule with ECH keys.
+    pub fn udp_ech(&self, state: EchState) {
+        self.ech.udp(state);
     }
 
     /// What UDP counts.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rpxy_l4_proto::{http::HttpRequest, tls::ClientHello};
 
-use super::{Conditions, Endpoint, Group, NameTable, Targets};
+use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
     config::model::{Config, Matcher, Unmatched, Upstream},
     resolve::Resolver,
@@ -49,6 +49,16 @@ pub struct Route {
     /// PROXY header to send.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<crate::config::model::ProxyVersion>,
+    /// Encrypted Client Hello, for rules about TLS.
+    pub ech: Option<EchRoute<Self>>,
+}
+
+impl Route {
+    /// Its endpoints, and those that decrypted hellos go to.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let private = self.ech.iter().flat_map(EchRoute::iter);
+        self.group.endpoints().iter().chain(private.flat_map(|route| route.group.endpoints()))
+    }
 }
 
 /// The TCP rules of one configuration.
@@ -66,14 +76,16 @@ impl TcpRoutes {
     /// Compiles the TCP rules of `config`.
     #[must_use]
     pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        let route = |rule: Option<&Arc<str>>, upstream: &Upstream| {
+        let with_ech = |rule: Option<&Arc<str>>, upstream: &Upstream, ech| {
             Arc::new(Route {
                 rule: rule.cloned(),
                 group: Group::new(upstream, targets, resolver),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
+                ech,
             })
         };
+        let route = |rule: Option<&Arc<str>>, upstream: &Upstream| with_ech(rule, upstream, None);
         let mut routes = Self {
             http: NameTable::default(),
             tls: NameTable::default(),
@@ -89,7 +101,10 @@ impl TcpRoutes {
                     routes.http.add(Conditions { names: server_names, alpns: &[] }, &to());
                 }
                 Matcher::Tls(tls) => {
-                    routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to());
+                    let private = |upstream: &Upstream| route(Some(&rule.name), upstream);
+                    let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
+                    let to = with_ech(Some(&rule.name), &rule.upstream, ech);
+                    routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
                 }
                 // The first in the file wins; `config` has warned of the others.
                 Matcher::Ssh => routes.ssh = routes.ssh.take().or_else(|| Some(to())),
@@ -136,7 +151,7 @@ impl TcpRoutes {
     /// All endpoints of all rules and of the default.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
-        self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.group.endpoints())
+        self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.endpoints())
     }
 
     /// The default targets.

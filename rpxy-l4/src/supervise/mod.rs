@@ -112,12 +112,12 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
 
     loop {
         tokio::select! {
-            () = watch.changed() => daemon.reload().await,
+            () = watch.changed() => watch.set_others(&daemon.reload().await),
             Some(request) = asked.recv() => daemon.obey(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
-                    daemon.reload().await;
+                    watch.set_others(&daemon.reload().await);
                 }
                 Signal::Stop => break,
             },
@@ -139,10 +139,14 @@ async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Re
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.in_file(&cli.config));
                 }
+                watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
             Err(error) if !cli.wait_for_config => return Err(error.into()),
-            Err(error) => tracing::warn!("waiting for a valid configuration: {error}"),
+            Err(error) => {
+                tracing::warn!("waiting for a valid configuration: {error}");
+                watch.set_others(error.files());
+            }
         }
         tokio::select! {
             () = watch.changed() => {}
@@ -213,7 +217,7 @@ fn warn_of_few_resources(config: &Config) {
 /// Says once what the file asks for and this version does not do.
 fn warn_of_what_is_not_served(config: &Config) {
     use config::model::Matcher;
-    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Tls(tls) | Matcher::Quic(tls) if tls.ech.is_some());
+    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Quic(quic) if quic.ech.is_some());
     for rule in config.rules.iter().filter(ech) {
         tracing::warn!(
             "protocols.\"{}\".ech: Encrypted Client Hello is not decrypted by this version; its hellos go by their outer name",

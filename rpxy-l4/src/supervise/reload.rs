@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     admin::Request,
-    config::{self, model::Config},
+    config::{self, LoadError, Loaded, model::Config, watch::Seen},
     limit::Bans,
     metrics::{self, Metrics, Reload},
     net,
@@ -58,9 +58,12 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Reads the file again and takes it over if it is valid and its ports can be had.
-    pub(super) async fn reload(&mut self) {
-        let result = self.try_reload().await;
+    /// Reads the file again and takes it over if it is valid and its ports can be had. Returns the other files that had a
+    /// part in it, whatever came of it: a change of one of them may mend a bad file.
+    pub(super) async fn reload(&mut self) -> Vec<Seen> {
+        let loaded = config::load(&self.path);
+        let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
+        let result = self.take_over(loaded).await;
         let path = self.path.display();
         match result {
             Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
@@ -68,14 +71,14 @@ impl Daemon {
             Err(ref error) => tracing::error!("configuration not reloaded, the old one stays: {error:#}"),
         }
         self.metrics.reloaded(result.unwrap_or(Reload::Refused));
+        files
     }
 
-    async fn try_reload(&mut self) -> Result<Reload> {
-        let loaded = config::load(&self.path)?;
-        for warning in &loaded.warnings {
+    async fn take_over(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
+        let Loaded { config, warnings, .. } = loaded?;
+        for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
         }
-        let config = loaded.config;
         if config == self.config {
             return Ok(Reload::Unchanged);
         }

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use rpxy_l4_proto::Outcome as Parse;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
+use rpxy_l4_proto::{Outcome as Parse, ech::Alert};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Origin, Plane, Shared,
     connect::{Patience, Reached, reach},
+    ech::{self, Decision, Handshake, Refusal},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -46,7 +47,7 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, plane, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, first, timer, idle } = match ready {
+    let Ready { reached, mut first, handshake, mut timer, idle } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -55,6 +56,18 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
     };
     let Reached { stream: backend, busy, .. } = reached;
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
+    if let Some(handshake) = handshake {
+        let first = std::mem::take(&mut first);
+        let run = handshake.run(&mut ends.client, &mut ends.backend, &mut record.traffic, first, (&mut timer, idle));
+        if let Err(outcome) = Box::pin(run).await {
+            record.outcome = outcome;
+            if outcome == Outcome::EchInvalid {
+                // A reset would destroy the alert on its way.
+                ends.cut_off = Some(Side::Backend);
+            }
+            return;
+        }
+    }
     let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, first, timer, idle).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
@@ -108,6 +121,8 @@ impl Drop for Ends {
 struct Ready {
     reached: Reached,
     first: First,
+    /// For a hello that was decrypted.
+    handshake: Option<Box<Handshake>>,
     timer: Timer,
     idle: Option<Duration>,
 }
@@ -145,6 +160,21 @@ async fn prepare(
         None
     };
     let (protocol, route) = choose(&plane, recognised.as_ref(), peer)?;
+    let decision = match &recognised {
+        Some(Recognised::Tls { hello, .. }) => {
+            ech::decide(shared, route, hello, origin.source).map_err(|refusal| refuse(client, &refusal, peer))?
+        }
+        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => None,
+    };
+    let (state, opened) = decision.map(|Decision { state, opened }| (state, opened)).unzip();
+    let (mut inner, mut handshake, mut private) = (None, None, None);
+    if let (Some(opened), Some(Recognised::Tls { end, .. })) = (opened.flatten(), &recognised) {
+        let end = end.ok_or_else(|| refuse(client, &Refusal::Alert(Alert::IllegalParameter), peer))?;
+        let (records, begun) = Handshake::begin(opened.context, &opened.inner, end, received);
+        (received, handshake) = (records, Some(begun));
+        (inner, private) = (Some(opened.inner), Some(opened.route));
+    }
+    let route = private.as_ref().unwrap_or(route);
 
     #[cfg(feature = "proxy-protocol")]
     let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
@@ -156,9 +186,24 @@ async fn prepare(
         tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
-    let detail = record.detail(route.rule.as_ref(), recognised.as_ref());
+    let ech = state.map(|state| (state, inner.as_deref()));
+    let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech);
     record.started(protocol, origin.source, reached.address, detail);
-    Ok(Ready { reached, first, timer, idle: settings.idle_timeout })
+    Ok(Ready { reached, first, handshake, timer, idle: settings.idle_timeout })
+}
+
+/// Ends a connection because of its ECH.
+fn refuse(client: &TcpStream, refusal: &Refusal, peer: SocketAddr) -> Outcome {
+    let outcome = match refusal {
+        Refusal::Alert(alert) => {
+            tracing::trace!("{peer}: ECH: {alert}");
+            ech::send_alert(client, *alert);
+            Outcome::EchInvalid
+        }
+        Refusal::Unmatched => Outcome::Unmatched,
+    };
+    tracing::trace!("{peer}: closed: {} (tcp:tls)", outcome.name());
+    outcome
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter
@@ -194,7 +239,7 @@ fn choose<'a>(
     let routes = &plane.routes;
     let (protocol, route) = match recognised {
         Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request)),
-        Some(Recognised::Tls(hello)) => (Protocol::Tls, routes.tls(hello)),
+        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(hello)),
         Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh()),
         Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5()),
         None => (Protocol::Any, routes.default()),

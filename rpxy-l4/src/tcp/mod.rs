@@ -5,6 +5,7 @@
 
 mod connect;
 mod connection;
+mod ech;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 mod listener;
@@ -20,7 +21,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -31,7 +32,7 @@ pub use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
-    limit::{Bans, Gauge, Seldom, Shortage},
+    limit::{Bans, Gauge, Prefixes, Seldom, Shortage},
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
@@ -87,6 +88,8 @@ pub struct Shared {
     access: AccessLog,
     started: Instant,
     entropy: AtomicU64,
+    /// Hellos of Encrypted Client Hello that did not open, by network. Locked for hellos only that name a key of ours.
+    failed_hellos: Mutex<Prefixes>,
     shortage: Shortage,
     said_too_many: Seldom,
     said_no_port: Seldom,
@@ -104,6 +107,7 @@ impl Shared {
             access,
             started,
             entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+            failed_hellos: Mutex::new(Prefixes::new(RandomState::new().hash_one(started))),
             shortage: Shortage::new(SAY_AGAIN),
             said_too_many: Seldom::new(SAY_AGAIN),
             said_no_port: Seldom::new(SAY_AGAIN),

@@ -19,7 +19,11 @@ pub(super) const MAX_RECEIVED: usize = 80 << 10;
 #[derive(Debug)]
 pub(super) enum Recognised {
     Http(HttpRequest),
-    Tls(Box<ClientHello>),
+    Tls {
+        hello: Box<ClientHello>,
+        /// Where in the stream its last record ends, if it fills that.
+        end: Option<usize>,
+    },
     Ssh,
     Socks5,
 }
@@ -50,7 +54,9 @@ impl Prober {
         }
         if let Some(probe) = &mut self.tls {
             match probe.advance(stream) {
-                Outcome::Match(hello) => return Outcome::Match(Recognised::Tls(Box::new(hello))),
+                Outcome::Match(hello) => {
+                    return Outcome::Match(Recognised::Tls { hello: Box::new(hello), end: probe.end() });
+                }
                 Outcome::NotThis => self.tls = None,
                 Outcome::NeedMore => {}
             }
@@ -100,7 +106,7 @@ mod tests {
     fn answer(make: impl Fn() -> Prober, stream: &[u8]) -> String {
         let name = |outcome: Outcome<Recognised>| match outcome {
             Outcome::Match(Recognised::Http(request)) => format!("http {:?}", request.host),
-            Outcome::Match(Recognised::Tls(_)) => "tls".to_owned(),
+            Outcome::Match(Recognised::Tls { .. }) => "tls".to_owned(),
             Outcome::Match(Recognised::Ssh) => "ssh".to_owned(),
             Outcome::Match(Recognised::Socks5) => "socks5".to_owned(),
             Outcome::NotThis => "none of them".to_owned(),

@@ -3,12 +3,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+use rpxy_l4_proto::tls::ClientHello;
+
 use super::{Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
     limit::Permit,
     log::{Access, Detail, Ended},
-    metrics::Outcome,
+    metrics::{EchState, Outcome},
     route::Protocol,
 };
 
@@ -62,13 +64,24 @@ impl Record {
     }
 
     /// What the JSON form adds, collected only when it is asked for.
-    pub(super) fn detail(&self, rule: Option<&Arc<str>>, recognised: Option<&Recognised>) -> Option<Box<Detail>> {
+    pub(super) fn detail(
+        &self,
+        rule: Option<&Arc<str>>,
+        recognised: Option<&Recognised>,
+        ech: Option<(EchState, Option<&ClientHello>)>,
+    ) -> Option<Box<Detail>> {
         if self.format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();
         let detail = match recognised {
-            Some(Recognised::Tls(hello)) => Detail::of_hello(rule, hello),
+            Some(Recognised::Tls { hello, .. }) => {
+                let detail = Detail::of_hello(rule, hello);
+                match ech {
+                    Some((state, inner)) => detail.with_ech(state, inner),
+                    None => detail,
+                }
+            }
             Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
             Some(Recognised::Ssh | Recognised::Socks5) | None => Detail { rule, ..Detail::default() },
         };

@@ -92,6 +92,9 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("wg"), Source::Apt("wireguard-tools"), Purpose::Test, "keys and settings of WireGuard"),
     need(Probe::Program("boringtun-cli"), Source::Crate("boringtun-cli"), Purpose::Test, "another WireGuard client"),
     need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "traffic through a tunnel"),
+    need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Test, "builds BoringSSL, a peer for Encrypted Client Hello"),
+    need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Test, "compiles BoringSSL"),
+    need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Test, "binds BoringSSL to Rust"),
     need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
          "nginx as a layer-4 proxy"),
     need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Bench, "bench candidate"),
@@ -161,7 +164,7 @@ mod tests {
     fn a_task_asks_only_for_its_own_purposes() {
         let rows: [(&[Purpose], &[&str], &[&str]); 5] = [
             (&[Purpose::Build], &["cc"], &["haproxy", "nft", "cargo fuzz"]),
-            (&[Purpose::Test], &["haproxy", "cargo clippy"], &["cc", "nft", "cargo fuzz"]),
+            (&[Purpose::Test], &["haproxy", "cargo clippy", "cmake"], &["cc", "nft", "cargo fuzz"]),
             (&[Purpose::Bench], &["haproxy", "nft"], &["cc", "cargo fuzz"]),
             (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy", "rust-src"]),
             (&[Purpose::Ebpf], &["c++", "rust-src", "llvm-config-22"], &["cc", "haproxy", "cargo fuzz"]),

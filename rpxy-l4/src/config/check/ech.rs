@@ -1,23 +1,27 @@
 //! The `[protocols."<name>".ech]` table.
 
-use super::{names, targets};
+use super::{Inherited, matcher, names, targets};
 use crate::config::{
-    ech::{ConfigList, EchKeys},
+    ech::{ConfigList, EchKey, EchKeys, read_key_file},
     file::{Field, Table},
     keys::Scope,
-    model::{Ech, EchPrivate, Host, NamePattern, Target},
+    model::{Ech, EchPolicy, EchPrivate, Host, NamePattern, Target},
     report::Report,
 };
+
+const POLICIES: &[(&str, EchPolicy)] =
+    &[("allowed", EchPolicy::Allowed), ("required", EchPolicy::Required), ("rejected", EchPolicy::Rejected)];
 
 pub(super) fn ech(
     report: &mut Report<'_>,
     field: &Field<'_>,
     server_names: &[NamePattern],
-    listen_port: u16,
+    inherited: &Inherited<'_>,
 ) -> Option<Ech> {
     let table = field.table(report, Scope::Ech)?;
-    let keys = keys(report, &table);
-    let private = private(report, &table, listen_port);
+    let keys = keys(report, &table, inherited);
+    let private = private(report, &table, inherited);
+    let policy = table.field("policy").and_then(|field| field.word(report, POLICIES)).unwrap_or_default();
     let keys = keys?;
     let public_names = || keys.iter().map(|key| key.config().public_name.to_ascii_lowercase());
     let reached = |name: String| server_names.iter().any(|pattern| names::covers(pattern, &name));
@@ -25,14 +29,30 @@ pub(super) fn ech(
         let public_names: Vec<String> = public_names().collect();
         report.warn(
             &table.place,
-            format!("never used: server_names holds no public name of ech_config_list ({})", public_names.join(", ")),
+            format!(
+                "never used: server_names holds no public name of the configurations ({})",
+                public_names.join(", ")
+            ),
         );
     }
-    Some(Ech { keys, private: private? })
+    Some(Ech { keys, policy, private: private? })
+}
+
+/// The keys of the table itself, then those of files.
+fn keys(report: &mut Report<'_>, table: &Table<'_>, inherited: &Inherited<'_>) -> Option<EchKeys> {
+    let files = table.field("config_files");
+    let inline = ["ech_config_list", "private_keys"].iter().any(|key| table.field(key).is_some());
+    let own = if inline || files.is_none() { Some(inline_keys(report, table)) } else { None };
+    let from_files = files.map(|files| file_keys(report, &files, inherited));
+    let mut keys = Vec::new();
+    for source in [own, from_files].into_iter().flatten() {
+        keys.extend(source?);
+    }
+    Some(keys.into_iter().collect())
 }
 
 /// The configurations of the list that have a private key. Every key must belong to one.
-fn keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<EchKeys> {
+fn inline_keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<Vec<EchKey>> {
     let list_field = table.required(report, "ech_config_list");
     let keys_field = table.required(report, "private_keys");
     let list = list_field.as_ref().and_then(|field| {
@@ -58,8 +78,8 @@ fn keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<EchKeys> {
             Err(error) => report.error(&place, error.to_string()),
         }
     }
-    let keys = EchKeys::from(found);
-    let without_key = list.len().saturating_sub(keys.iter().len());
+    let keys = list.in_order(found);
+    let without_key = list.len().saturating_sub(keys.len());
     if without_key > 0 && !keys.is_empty() {
         report.warn_with(
             &list_field.place,
@@ -70,28 +90,76 @@ fn keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<EchKeys> {
     Some(keys)
 }
 
-fn private(report: &mut Report<'_>, table: &Table<'_>, listen_port: u16) -> Option<Vec<EchPrivate>> {
-    let field = table.required(report, "private_server_names")?;
-    let elements = field.strings(report)?;
+/// The keys of files, in order.
+fn file_keys(report: &mut Report<'_>, field: &Field<'_>, inherited: &Inherited<'_>) -> Option<Vec<EchKey>> {
+    let mut keys = Vec::new();
+    for (place, name) in field.strings(report)? {
+        let path = inherited.directory.join(name);
+        report.reads(&path);
+        match read_key_file(&path) {
+            Ok(file) => {
+                if let Some(mode) = file.exposed {
+                    let remedy = format!("chmod 600 {}", path.display());
+                    report.warn_with(&place, format!("others may read the private key (mode {mode:04o})"), remedy);
+                }
+                keys.extend(file.keys);
+            }
+            Err(error) => report.error(&place, error.to_string()),
+        }
+    }
+    if field.is_empty_array() {
+        report.error(&field.place, "must not be empty");
+    }
+    Some(keys)
+}
+
+/// Where decrypted hellos go: the names that are dialled themselves, then the groups.
+fn private(report: &mut Report<'_>, table: &Table<'_>, inherited: &Inherited<'_>) -> Option<Vec<EchPrivate>> {
+    let groups = table.field("private");
+    let names = match &groups {
+        Some(_) => table.field("private_server_names"),
+        None => Some(table.required(report, "private_server_names")?),
+    };
+    let mut private = names.map(|names| dialled(report, &names, inherited)).unwrap_or_default();
+    if let Some(groups) = groups {
+        for group in groups.array_of(report, "an array of tables")?.iter() {
+            private.extend(self::group(report, group, inherited));
+        }
+        if groups.is_empty_array() {
+            report.error(&groups.place, "must not be empty");
+        }
+    }
+    Some(private)
+}
+
+/// `private_server_names`: each name is also what is dialled.
+fn dialled(report: &mut Report<'_>, field: &Field<'_>, inherited: &Inherited<'_>) -> Vec<EchPrivate> {
+    let elements = field.strings(report).unwrap_or_default();
     if field.is_empty_array() {
         report.error(&field.place, "must not be empty");
     }
     let mut private: Vec<EchPrivate> = Vec::with_capacity(elements.len());
     for (place, text) in elements {
+        if text.starts_with("*.") {
+            let remedy = "give it a target of its own: [[protocols.\"<name>\".ech.private]]";
+            report.error_with(&place, "a wildcard is no name to connect to", remedy);
+            continue;
+        }
         let target = if text.contains(':') {
             targets::address(report, &place, text)
         } else {
-            targets::address(report, &place, &format!("{text}:{listen_port}"))
+            targets::address(report, &place, &format!("{text}:{}", inherited.listen_port))
         };
         let Some(target) = target else { continue };
-        let name = inner_name(&target);
-        if private.iter().any(|earlier| earlier.name == name) {
-            report.warn(&place, format!("{name} is listed twice: the first entry wins"));
+        let name = NamePattern::Exact(inner_name(&target));
+        if private.iter().any(|earlier| earlier.server_names.contains(&name)) {
+            report.warn(&place, format!("{} is listed twice: the first entry wins", inner_name(&target)));
         } else {
-            private.push(EchPrivate { name, target });
+            let upstream = targets::single(target, inherited);
+            private.push(EchPrivate { server_names: vec![name], alpns: Vec::new(), upstream });
         }
     }
-    Some(private)
+    private
 }
 
 /// The name to match in the inner hello is the host that is dialled.
@@ -100,4 +168,17 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
         Host::Ip { address, .. } => address.to_string().into(),
         Host::Name(name) => name.clone(),
     }
+}
+
+/// A `[[protocols."<name>".ech.private]]` table.
+fn group(report: &mut Report<'_>, field: &Field<'_>, inherited: &Inherited<'_>) -> Option<EchPrivate> {
+    let table = field.table(report, Scope::EchPrivate)?;
+    let names = table.required(report, "server_names");
+    let server_names = names.as_ref().map(|names| names::patterns(report, names)).unwrap_or_default();
+    if let Some(names) = names.filter(Field::is_empty_array) {
+        report.error(&names.place, "must not be empty");
+    }
+    let alpns = matcher::alpns(report, &table, None);
+    let upstream = targets::of_rule(report, &table, inherited);
+    Some(EchPrivate { server_names, alpns, upstream })
 }

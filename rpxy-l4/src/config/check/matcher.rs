@@ -19,7 +19,7 @@ pub(super) fn matcher(
     report: &mut Report<'_>,
     table: &Table<'_>,
     protocol: Option<Protocol>,
-    inherited: &Inherited,
+    inherited: &Inherited<'_>,
 ) -> Option<Matcher> {
     let server_names = server_names(report, table, protocol);
     let alpns = alpns(report, table, protocol);
@@ -39,7 +39,6 @@ pub(super) fn matcher(
 
 fn server_names(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Vec<NamePattern> {
     let Some(field) = table.field("server_names") else { return Vec::new() };
-    let Some(names) = field.strings(report) else { return Vec::new() };
     match protocol {
         Some(Protocol::Ssh | Protocol::Socks5 | Protocol::WireGuard) if !field.is_empty_array() => {
             report.error_with(
@@ -50,18 +49,10 @@ fn server_names(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Pro
         }
         _ => {}
     }
-    let mut patterns: Vec<NamePattern> = Vec::with_capacity(names.len());
-    for (place, name) in names {
-        if let Some(pattern) = names::pattern(report, &place, name)
-            && !patterns.contains(&pattern)
-        {
-            patterns.push(pattern);
-        }
-    }
-    patterns
+    names::patterns(report, &field)
 }
 
-fn alpns(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Vec<Arc<[u8]>> {
+pub(super) fn alpns(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Vec<Arc<[u8]>> {
     let field = match (table.field("alpns"), table.field("alpn")) {
         (Some(_), Some(second)) => {
             report.error_with(&second.place, "alpns and alpn are the same key", "keep one of them");
@@ -93,13 +84,13 @@ fn ech(
     table: &Table<'_>,
     protocol: Option<Protocol>,
     server_names: &[NamePattern],
-    inherited: &Inherited,
+    inherited: &Inherited<'_>,
 ) -> Option<Arc<Ech>> {
     let field = table.field("ech")?;
     if !has_hello(protocol) {
         without_effect(report, &field, "tls and quic");
     }
-    ech::ech(report, &field, server_names, inherited.listen_port).map(Arc::new)
+    ech::ech(report, &field, server_names, inherited).map(Arc::new)
 }
 
 fn public_key(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Option<[u8; 32]> {

@@ -20,7 +20,10 @@ mod targets;
 mod tcp;
 mod udp;
 
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::{
+    num::{NonZeroU16, NonZeroUsize},
+    path::Path,
+};
 
 use toml::de::DeTable;
 
@@ -29,10 +32,14 @@ use super::{
     model::{AccessLogFormat, Config, Unmatched},
     problem::{Problem, Severity},
     report::{Place, Report},
+    watch::Seen,
 };
 
-/// What rules take over from the global keys.
-struct Inherited {
+/// What rules take over from what is around them.
+#[derive(Debug, Clone)]
+struct Inherited<'a> {
+    /// Relative paths in the file start here.
+    directory: &'a Path,
     /// The port that ECH private names are dialled on unless they name one.
     listen_port: u16,
     /// The PROXY header sent to targets of rules that do not say.
@@ -40,26 +47,37 @@ struct Inherited {
     send_proxy: Option<super::model::ProxyVersion>,
 }
 
-/// Checks `text`. There is a configuration exactly when none of the problems is an error.
-pub(super) fn check(text: &str) -> (Option<Config>, Vec<Problem>) {
+/// What a text came to.
+pub(super) struct Checked {
+    /// There is a configuration exactly when none of the problems is an error.
+    pub(super) config: Option<Config>,
+    pub(super) problems: Vec<Problem>,
+    /// Other files that were read, or would have been.
+    pub(super) files: Vec<Seen>,
+}
+
+/// Checks `text`, whose relative paths start at `directory`.
+pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let mut report = Report::new(text);
     let config = match DeTable::parse(text) {
-        Ok(document) => Some(configuration(&mut report, document.get_ref())),
+        Ok(document) => Some(configuration(&mut report, document.get_ref(), directory)),
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
             report.error(&Place { path: String::new(), offset }, format!("not TOML: {}", error.message()));
             None
         }
     };
+    let files = report.take_files();
     let problems = report.finish();
     let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
-    (config.filter(|_| usable), problems)
+    Checked { config: config.filter(|_| usable), problems, files }
 }
 
-fn configuration(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
+fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
     let root = Table::root(report, document);
     let listen = listen::listen(report, &root);
     let inherited = Inherited {
+        directory,
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::{
+    file::Field,
     model::NamePattern,
     report::{Place, Report, quote},
 };
@@ -34,8 +35,21 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, &'static str> {
     Ok(name.to_ascii_lowercase().into())
 }
 
+/// The server names of an array, without duplicates.
+pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>) -> Vec<NamePattern> {
+    let mut patterns: Vec<NamePattern> = Vec::new();
+    for (place, name) in field.strings(report).unwrap_or_default() {
+        if let Some(pattern) = pattern(report, &place, name)
+            && !patterns.contains(&pattern)
+        {
+            patterns.push(pattern);
+        }
+    }
+    patterns
+}
+
 /// A server name to match, `*.` in front for any name below.
-pub(super) fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePattern> {
+fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePattern> {
     if text.trim().is_empty() {
         report.error_with(place, "a server name must not be blank", "leave server_names out to match any name");
         return None;

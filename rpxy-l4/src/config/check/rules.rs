@@ -54,22 +54,26 @@ pub(super) fn any(root: &Table<'_>) -> bool {
 }
 
 /// The rules in file order, each with its place.
-pub(super) fn rules(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited) -> Vec<(Place, Arc<Rule>)> {
+pub(super) fn rules(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited<'_>) -> Vec<(Place, Arc<Rule>)> {
     let entries = root.field("protocols").and_then(|field| field.named(report)).unwrap_or_default();
     entries.into_iter().filter_map(|(name, field)| rule(report, name, &field, inherited)).collect()
 }
 
 /// One rule; `None` when it is so wrong that nothing can be said of what it matches.
-fn rule(report: &mut Report<'_>, name: &str, field: &Field<'_>, inherited: &Inherited) -> Option<(Place, Arc<Rule>)> {
+fn rule(
+    report: &mut Report<'_>,
+    name: &str,
+    field: &Field<'_>,
+    inherited: &Inherited<'_>,
+) -> Option<(Place, Arc<Rule>)> {
     let table = field.table(report, Scope::Rule)?;
     let protocol = table.required(report, "protocol").and_then(|field| field.word(report, PROTOCOLS));
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
-    let matcher = matcher::matcher(report, &table, protocol, inherited);
-    let upstream = targets::of_rule(report, &table);
-    let idle_lifetime = idle_lifetime(report, &table, protocol);
     #[cfg(feature = "proxy-protocol")]
-    let upstream =
-        crate::config::model::Upstream { send_proxy: send_proxy(report, &table, protocol, inherited), ..upstream };
+    let inherited = &Inherited { send_proxy: send_proxy(report, &table, protocol, inherited), ..inherited.clone() };
+    let matcher = matcher::matcher(report, &table, protocol, inherited);
+    let upstream = targets::of_rule(report, &table, inherited);
+    let idle_lifetime = idle_lifetime(report, &table, protocol);
     Some((field.place.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
 }
 
@@ -91,7 +95,7 @@ fn send_proxy(
     report: &mut Report<'_>,
     table: &Table<'_>,
     protocol: Option<Protocol>,
-    inherited: &Inherited,
+    inherited: &Inherited<'_>,
 ) -> Option<crate::config::model::ProxyVersion> {
     let own = super::proxy::send(report, table.field("send_proxy_protocol"));
     if !protocol.is_some_and(Protocol::is_udp) {

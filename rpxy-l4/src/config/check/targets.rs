@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{ONE, names};
+use super::{Inherited, ONE, names};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -25,10 +25,29 @@ const BALANCES: &[(&str, Balance)] = &[
 /// A target's largest weight.
 const MAX_WEIGHT: u16 = 256;
 
-/// The group of a rule. PROXY headers are the caller's business.
-pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>) -> Upstream {
+/// The group of a rule, or of a part of one, which sends the PROXY header of `inherited`.
+pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, inherited: &Inherited<'_>) -> Upstream {
     let field = rule.required(report, "target");
-    upstream(report, rule, field.as_ref(), "load_balance")
+    let upstream = upstream(report, rule, field.as_ref(), "load_balance");
+    with_proxy(upstream, inherited)
+}
+
+/// One target with the PROXY header of `inherited`.
+pub(super) fn single(target: Target, inherited: &Inherited<'_>) -> Upstream {
+    let upstream = Upstream {
+        targets: vec![target],
+        balance: Balance::None,
+        #[cfg(feature = "proxy-protocol")]
+        send_proxy: None,
+    };
+    with_proxy(upstream, inherited)
+}
+
+#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited by groups"))]
+fn with_proxy(upstream: Upstream, inherited: &Inherited<'_>) -> Upstream {
+    #[cfg(feature = "proxy-protocol")]
+    let upstream = Upstream { send_proxy: inherited.send_proxy, ..upstream };
+    upstream
 }
 
 /// The default destination at `target_key`, if there is one.

@@ -8,7 +8,7 @@ use crate::config::{file::Table, model::Tcp, report::Report};
 const BACKLOG: u32 = 1024;
 const MAX_CONNECTIONS: u32 = 1024;
 
-pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited) -> Tcp {
+pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited<'_>) -> Tcp {
     Tcp {
         backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
         max_connections: max_connections(report, root, "tcp_max_connections", MAX_CONNECTIONS),
@@ -37,7 +37,7 @@ pub(super) fn max_connections(
 fn default_target(
     report: &mut Report<'_>,
     root: &Table<'_>,
-    inherited: &Inherited,
+    inherited: &Inherited<'_>,
 ) -> Option<crate::config::model::Upstream> {
     let upstream = targets::default(report, root, "tcp_target", "tcp_load_balance");
     #[cfg(feature = "proxy-protocol")]

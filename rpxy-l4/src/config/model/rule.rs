@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Target, Upstream};
+use super::Upstream;
 use crate::config::ech::EchKeys;
 
 /// One `[protocols."<name>"]` table.
@@ -91,15 +91,32 @@ pub enum NamePattern {
 pub struct Ech {
     /// Configurations with their private keys.
     pub keys: EchKeys,
-    /// Inner server names served, each with the address to dial.
+    /// What happens to hellos with and without Encrypted Client Hello.
+    pub policy: EchPolicy,
+    /// Where decrypted hellos go: those of `private_server_names`, then the `private` tables, in file order.
     pub private: Vec<EchPrivate>,
 }
 
-/// One entry of `private_server_names`.
+/// What a rule with an `ech` table does with a hello. What is *rejected* (RFC 9849 section 7.1) goes by its outer hello
+/// to the targets of the rule, which can hand out the present configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EchPolicy {
+    /// What can be decrypted is; the rest is rejected.
+    #[default]
+    Allowed,
+    /// As `Allowed`, but a hello without the extension is refused: closed over TCP, dropped over UDP.
+    Required,
+    /// Nothing is decrypted.
+    Rejected,
+}
+
+/// Where decrypted hellos of some names go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EchPrivate {
-    /// Inner server name.
-    pub name: Arc<str>,
-    /// What to dial.
-    pub target: Target,
+    /// Inner server names; not empty.
+    pub server_names: Vec<NamePattern>,
+    /// ALPN protocol names of the inner hello, any of which must be offered; empty matches any.
+    pub alpns: Vec<Arc<[u8]>>,
+    /// Where they go.
+    pub upstream: Upstream,
 }

@@ -1,12 +1,16 @@
 //! The `ech` table and its keys.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use base64::Engine as _;
 use hpke::{Kem as _, Serializable as _, kem::DhP256HkdfSha256};
 
+use rpxy_l4_proto::ech::{CipherSuite, Parameters, generate, write_pem};
+
 use super::{accepted, errors, warnings};
 use crate::config::{
-    ech::{BASE64, EchKeys, EchKeysError, Kem},
-    model::{Config, Ech, Matcher},
+    ech::{BASE64, EchKeysError, Kem, from_base64},
+    model::{Balance, Config, Ech, EchPolicy, Matcher, NamePattern},
 };
 
 /// A throw-away pair: X25519, configuration 0x41, public name `public.example`.
@@ -74,7 +78,7 @@ fn keys_of_a_list() {
         ("unknown version skipped", &with_unknown, &[KEY], &[(0x41, Kem::X25519)]),
     ];
     for (name, list, keys, expected) in rows {
-        let keys = EchKeys::from_base64(list, keys).expect(name);
+        let keys = from_base64(list, keys).expect(name);
         let found: Vec<(u8, Kem)> = keys.iter().map(|key| (key.config().config_id, key.kem())).collect();
         assert_eq!(found, *expected, "{name}");
         for key in &keys {
@@ -82,10 +86,10 @@ fn keys_of_a_list() {
             assert_eq!(key.config().kem_id, key.kem().id(), "{name}");
         }
     }
-    let keys = EchKeys::from_base64(LIST, &[KEY]).unwrap();
+    let keys = from_base64(LIST, &[KEY]).unwrap();
     let key = keys.iter().next().unwrap();
     assert_eq!(key.config().raw, x25519());
-    assert_eq!(key.private_key(), BASE64.decode(KEY).unwrap());
+    assert_eq!(*key.private_key(), BASE64.decode(KEY).unwrap());
 }
 
 #[test]
@@ -104,18 +108,18 @@ fn keys_that_do_not_fit() {
         ("nothing usable", &unusable, &[KEY], EchKeysError::NothingUsable { skipped: 1, other_kems: 1 }),
     ];
     for (name, list, keys, expected) in rows {
-        assert_eq!(EchKeys::from_base64(list, keys).unwrap_err(), *expected, "{name}");
+        assert_eq!(from_base64(list, keys).unwrap_err(), *expected, "{name}");
     }
-    let truncated = EchKeys::from_base64("AAA=", &[KEY]).unwrap_err();
+    let truncated = from_base64("AAA=", &[KEY]).unwrap_err();
     assert!(matches!(truncated, EchKeysError::List(_)), "{truncated}");
 }
 
 #[test]
 fn keys_are_equal_by_what_is_public() {
-    let keys = || EchKeys::from_base64(LIST, &[KEY]).unwrap();
+    let keys = || from_base64(LIST, &[KEY]).unwrap();
     let (config, key) = p256();
     assert_eq!(keys(), keys());
-    assert_ne!(keys(), EchKeys::from_base64(&list(&[&config]), &[&key]).unwrap());
+    assert_ne!(keys(), from_base64(&list(&[&config]), &[&key]).unwrap());
 }
 
 #[test]
@@ -145,12 +149,138 @@ fn private_server_names() {
     ];
     for (name, names, expected) in rows {
         let config = accepted(&file("tls", LIST, &format!("['{KEY}']"), names));
-        let found: Vec<(String, String)> =
-            ech(&config).private.iter().map(|private| (private.name.to_string(), private.target.to_string())).collect();
-        let expected: Vec<(String, String)> =
-            expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let found: Vec<_> = ech(&config)
+            .private
+            .iter()
+            .map(|private| (private.server_names.clone(), private.upstream.targets[0].to_string()))
+            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(a, b)| (vec![NamePattern::Exact((*a).into())], (*b).to_owned())).collect();
         assert_eq!(found, expected, "{name}");
     }
+}
+
+#[test]
+fn groups_of_private_names() {
+    let group = "[[protocols.a.ech.private]]\nserver_names = ['*.corp.example', 'X.example']\nalpns = ['h2']\n\
+                 target = ['b:1', 'c:2']\nload_balance = 'round_robin'\n";
+    let text = file("tls", LIST, &format!("['{KEY}']"), "['private.example']");
+    let config = accepted(&format!("{text}\n{group}"));
+    let [dialled, group_of] = &ech(&config).private[..] else { panic!("{config:?}") };
+    assert_eq!(dialled.server_names, [NamePattern::Exact("private.example".into())]);
+    assert_eq!(
+        group_of.server_names,
+        [NamePattern::Wildcard("corp.example".into()), NamePattern::Exact("x.example".into())]
+    );
+    assert_eq!(group_of.alpns, [b"h2".as_slice().into()]);
+    assert_eq!(group_of.upstream.balance, Balance::RoundRobin);
+    assert_eq!(group_of.upstream.targets.len(), 2);
+
+    let only = text.replace("private_server_names = ['private.example']", "");
+    assert_eq!(ech(&accepted(&format!("{only}\n{group}"))).private.len(), 1, "groups suffice");
+    let at = |key: &str| format!("9: protocols.\"a\".ech.private[0]{key}");
+    let rows: &[(&str, &str, String)] = &[
+        ("no names", "target = ['b:1']", at(".server_names")),
+        ("no name in the list", "target = ['b:1']\nserver_names = []", at("").replace("9: ", "11: ") + ".server_names"),
+        ("no target", "server_names = ['b']", at(".target")),
+    ];
+    for (name, group, expected) in rows {
+        assert_eq!(
+            errors(&format!("{text}\n[[protocols.a.ech.private]]\n{group}")),
+            std::slice::from_ref(expected),
+            "{name}"
+        );
+    }
+    assert_eq!(errors(&format!("{only}private = []")), ["8: protocols.\"a\".ech.private"]);
+}
+
+/// A key file's text, with this configuration number.
+pub(super) fn pem(config_id: u8) -> String {
+    let parameters = Parameters {
+        public_name: "public.example".to_owned(),
+        kem: Kem::P256,
+        cipher_suites: vec![CipherSuite { kdf_id: 1, aead_id: 1 }],
+        config_id,
+        maximum_name_length: 0,
+    };
+    write_pem(&generate(&parameters, &[config_id; 32]).unwrap()).unwrap().to_string()
+}
+
+#[test]
+fn key_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let inline = format!("ech_config_list = '{LIST}'\nprivate_keys = ['{KEY}']\n");
+    let load = |ech: &str| {
+        let text = format!(
+            "listen_port = 443\n[protocols.a]\nprotocol = 'tls'\ntarget = ['a:1']\n[protocols.a.ech]\n\
+             private_server_names = ['b']\n{ech}"
+        );
+        write("config.toml", &text, 0o644);
+        crate::config::load(&directory.path().join("config.toml"))
+    };
+    write("one.pem", &pem(1), 0o600);
+    write("two.pem", &(pem(2) + &pem(3)), 0o400);
+    write("open.pem", &pem(4), 0o644);
+    write("broken.pem", &pem(5).replace("-----END ECHCONFIG", "-----END"), 0o600);
+
+    let rows: &[(&str, String, &[u8], &[&str])] = &[
+        ("one file", "config_files = ['one.pem']".to_owned(), &[1], &[]),
+        ("files in order", "config_files = ['two.pem', 'one.pem']".to_owned(), &[2, 3, 1], &[]),
+        ("beside keys of its own", format!("{inline}config_files = ['one.pem']"), &[0x41, 1], &[]),
+        ("the same file twice", "config_files = ['one.pem', './one.pem']".to_owned(), &[1], &[]),
+        ("absolute path", format!("config_files = ['{}']", directory.path().join("one.pem").display()), &[1], &[]),
+        ("open to others", "config_files = ['open.pem']".to_owned(), &[4], &["7: protocols.\"a\".ech.config_files[0]"]),
+    ];
+    for (name, ech_keys, expected, warnings) in rows {
+        let loaded = load(ech_keys).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let ids: Vec<u8> = ech(&loaded.config).keys.iter().map(|key| key.config().config_id).collect();
+        assert_eq!(ids, *expected, "{name}");
+        assert_eq!(loaded.warnings.iter().map(super::place).collect::<Vec<_>>(), *warnings, "{name}");
+        assert_eq!(loaded.files.len(), ech_keys.matches(".pem").count(), "{name}");
+    }
+    for (name, ech_keys, expected) in [
+        ("missing", "config_files = ['one.pem', 'none.pem']", "7: protocols.\"a\".ech.config_files[1]: cannot read"),
+        ("a directory", "config_files = ['.']", "7: protocols.\"a\".ech.config_files[0]: cannot read"),
+        ("broken", "config_files = ['broken.pem']", "line 5: the block has no end"),
+        ("no file", "config_files = []", "must not be empty"),
+        ("list without keys", &format!("ech_config_list = '{LIST}'\nconfig_files = ['one.pem']"), "private_keys"),
+    ] {
+        let error = load(ech_keys).unwrap_err();
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert_eq!(
+            error.files().len(),
+            ech_keys.matches(".pem").count() + usize::from(name == "a directory"),
+            "{name}"
+        );
+    }
+}
+
+#[cfg(feature = "proxy-protocol")]
+#[test]
+fn private_backends_get_the_proxy_header_of_the_rule() {
+    use crate::config::model::ProxyVersion;
+    let text = file("tls", LIST, &format!("['{KEY}']"), "['private.example']");
+    let of = |text: &str| ech(&accepted(text)).private[0].upstream.send_proxy;
+    assert_eq!(of(&text), None);
+    assert_eq!(of(&format!("tcp_send_proxy_protocol = 'v1'\n{text}")), Some(ProxyVersion::V1), "global");
+    let own = text.replace("target = ['a:1']", "target = ['a:1']\nsend_proxy_protocol = 'v2'");
+    assert_eq!(of(&format!("tcp_send_proxy_protocol = 'v1'\n{own}")), Some(ProxyVersion::V2), "the rule's own");
+}
+
+#[test]
+fn policies() {
+    let text = file("tls", LIST, &format!("['{KEY}']"), "['private.example']");
+    let of = |line: &str| ech(&accepted(&format!("{text}\n{line}"))).policy;
+    assert_eq!(of(""), EchPolicy::Allowed);
+    assert_eq!(of("policy = 'allowed'"), EchPolicy::Allowed);
+    assert_eq!(of("policy = 'Required'"), EchPolicy::Required);
+    assert_eq!(of("policy = 'rejected'"), EchPolicy::Rejected);
+    assert_eq!(errors(&format!("{text}\npolicy = 'require'")), ["9: protocols.\"a\".ech.policy"]);
 }
 
 #[test]
@@ -174,6 +304,7 @@ fn tables() {
         ("no name", file("tls", LIST, &key, "[]"), "8: protocols.\"a\".ech.private_server_names"),
         ("wrong name", file("tls", LIST, &key, "['a', 'b:c']"), "8: protocols.\"a\".ech.private_server_names[1]"),
         ("blank name", file("tls", LIST, &key, "['']"), "8: protocols.\"a\".ech.private_server_names[0]"),
+        ("wildcard", file("tls", LIST, &key, "['*.a']"), "8: protocols.\"a\".ech.private_server_names[0]"),
     ];
     for (name, text, expected) in rows {
         assert_eq!(errors(text), [*expected], "{name}");

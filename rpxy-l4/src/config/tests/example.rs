@@ -8,7 +8,14 @@ const EXAMPLE: &str = include_str!("../../../../config.example.toml");
 /// The example with every `# key = value` and `# [table]` switched on.
 fn all_switched_on() -> String {
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
-        Some(rest) if rest.starts_with("[protocols.") || rest == "[ebpf]" || assigned_key(rest).is_some() => rest,
+        Some(rest)
+            if rest.starts_with("[protocols.")
+                || rest.starts_with("[[protocols.")
+                || rest == "[ebpf]"
+                || assigned_key(rest).is_some() =>
+        {
+            rest
+        }
         _ => line,
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -38,8 +45,14 @@ fn loads_as_it_stands() {
 #[cfg(feature = "proxy-protocol")]
 #[test]
 fn loads_with_every_key_switched_on() {
-    let text = all_switched_on();
-    let loaded = crate::config::parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let key_file =
+        std::fs::File::options().write(true).create_new(true).mode(0o600).open(directory.path().join("ech.pem"));
+    std::io::Write::write_all(&mut key_file.unwrap(), super::ech::pem(1).as_bytes()).unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, all_switched_on()).unwrap();
+    let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.rules.len(), 7);
 }

@@ -81,6 +81,10 @@ fn every_known_key_is_looked_at() {
                 (format!("[protocols.a]\n{target}\n[protocols.a.ech]\n{wrong}"), format!("protocols.\"a\".ech.{key}"))
             }
             Scope::Ebpf => (format!("{BASE}[ebpf]\n{wrong}"), format!("ebpf.{key}")),
+            Scope::EchPrivate => (
+                format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{wrong}"),
+                format!("protocols.\"a\".ech.private[0].{key}"),
+            ),
             Scope::Target => (format!("[[tcp_target]]\naddress = 'a:1'\n{wrong}"), format!("tcp_target[0].{key}")),
         };
         // These would be TOML's own mistakes, a key given twice.

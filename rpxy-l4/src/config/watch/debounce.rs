@@ -26,7 +26,7 @@ struct Candidate<T> {
     last: Instant,
 }
 
-impl<T: PartialEq + Copy> Debounce<T> {
+impl<T: PartialEq + Clone> Debounce<T> {
     /// Starts from `state`, which is taken as known; `None` is a missing file.
     pub(super) fn new(state: Option<T>) -> Self {
         Self { reported: state, candidate: None }
@@ -36,13 +36,13 @@ impl<T: PartialEq + Copy> Debounce<T> {
     ///
     /// A missing file is no change: what was last reported goes on until there is a file again.
     pub(super) fn look(&mut self, state: Option<T>, now: Instant) -> bool {
-        let Some(state) = state.filter(|state| self.reported != Some(*state)) else {
+        let Some(state) = state.filter(|state| self.reported.as_ref() != Some(state)) else {
             self.candidate = None;
             return false;
         };
-        let candidate = self.candidate.get_or_insert(Candidate { state, first: now, last: now });
+        let candidate = self.candidate.get_or_insert_with(|| Candidate { state: state.clone(), first: now, last: now });
         if candidate.state != state {
-            candidate.state = state;
+            candidate.state = state.clone();
             candidate.last = now;
         }
         let due = candidate.due() <= now;
@@ -51,6 +51,14 @@ impl<T: PartialEq + Copy> Debounce<T> {
             self.candidate = None;
         }
         due
+    }
+
+    /// Changes what was last reported, if anything was; a change under way begins anew.
+    pub(super) fn amend(&mut self, change: impl FnOnce(&mut T)) {
+        if let Some(reported) = &mut self.reported {
+            change(reported);
+        }
+        self.candidate = None;
     }
 
     /// When to look again at the latest, if a change is under way.

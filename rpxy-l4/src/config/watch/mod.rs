@@ -1,4 +1,4 @@
-//! Tells when the configuration file has changed.
+//! Tells when the configuration file, or a file that it names, has changed.
 //!
 //! The directories on the way to the file are watched, not the file: editors replace it, Kubernetes swaps a symbolic
 //! link above it. An event there is only a reason to look; whether the file changed is told by its fingerprint, so that
@@ -56,7 +56,9 @@ pub enum WatchError {
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
-    debounce: Debounce<Fingerprint>,
+    /// Files that the configuration names.
+    others: Vec<Seen>,
+    debounce: Debounce<State>,
     events: Events,
     last_look: Instant,
     next_look: Instant,
@@ -79,11 +81,12 @@ impl Watch {
         let absolute =
             std::path::absolute(path).map_err(|error| WatchError::CurrentDirectory { path: path.to_owned(), error })?;
         let mut events = Events::new();
-        events.follow(&absolute);
+        events.follow(&absolute, &[]);
         let now = Instant::now();
         Ok(Self {
-            debounce: Debounce::new(Fingerprint::of(&absolute)),
+            debounce: Debounce::new(state(&absolute, &[])),
             path: absolute,
+            others: Vec::new(),
             events,
             last_look: now,
             next_look: now + interval,
@@ -108,6 +111,15 @@ impl Watch {
         }
     }
 
+    /// From now on watches these files beside the configuration file. Changes since they were seen are found.
+    pub fn set_others(&mut self, files: &[Seen]) {
+        self.others = files.to_vec();
+        self.debounce.amend(|(_, others)| *others = files.iter().map(|seen| seen.fingerprint).collect());
+        // There were no events for what happened until now.
+        self.next_look = Instant::now();
+        self.events.follow(&self.path, &self.others);
+    }
+
     /// Why the file is only looked at every 5 s instead of on events, if that is so. Changes are still found.
     pub fn degraded(&self) -> Option<&str> {
         self.events.degraded.as_deref()
@@ -121,8 +133,32 @@ impl Watch {
             self.next_look = now + self.interval;
             self.events.retry();
         }
-        self.events.follow(&self.path);
-        self.debounce.look(Fingerprint::of(&self.path), now)
+        self.events.follow(&self.path, &self.others);
+        self.debounce.look(state(&self.path, &self.others), now)
+    }
+}
+
+/// The configuration file, and those that it names; a missing one of these is a state like any other.
+type State = (Fingerprint, Vec<Option<Fingerprint>>);
+
+/// `None` while there is no configuration file.
+fn state(path: &Path, others: &[Seen]) -> Option<State> {
+    Some((Fingerprint::of(path)?, others.iter().map(|other| Fingerprint::of(&other.path)).collect()))
+}
+
+/// A file as it was before it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    path: PathBuf,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Seen {
+    /// The file at `path` now; it need not exist.
+    #[must_use]
+    pub fn now(path: &Path) -> Self {
+        let path = std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned());
+        Self { fingerprint: Fingerprint::of(&path), path }
     }
 }
 
@@ -149,10 +185,11 @@ impl Events {
         self.happened.notified().await;
     }
 
-    /// Watches the directories that matter for `path` now, and no others.
-    fn follow(&mut self, path: &Path) {
+    /// Watches the directories that matter for `path` and `others` now, and no others.
+    fn follow(&mut self, path: &Path, others: &[Seen]) {
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted = directories(path);
+        let mut wanted = directories(path);
+        wanted.extend(others.iter().flat_map(|other| directories(&other.path)));
         // A directory made anew under its old name is another directory.
         let stale: Vec<PathBuf> = self
             .watched

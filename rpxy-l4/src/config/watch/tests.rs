@@ -116,6 +116,50 @@ async fn changes_are_seen_by_their_events() {
 }
 
 #[tokio::test]
+async fn files_that_the_configuration_names_are_watched_as_well() {
+    let rows: &[(&str, Action, Action)] = &[
+        ("written in place", |files| files.write("opt/1/key.pem", "1"), |files| files.write("opt/1/key.pem", "22")),
+        ("created", |_| {}, |files| files.write("opt/1/key.pem", "1")),
+        (
+            "removed",
+            |files| files.write("opt/1/key.pem", "1"),
+            |files| fs::remove_file(files.path("opt/1/key.pem")).unwrap(),
+        ),
+        ("the configuration itself", |_| {}, |files| files.write("etc/c.toml", "22")),
+    ];
+    for (name, prepare, change) in rows {
+        // Whether it happens before the watch is told of the file, or after.
+        for late in [false, true] {
+            let files = Files::new();
+            files.write("etc/c.toml", "1");
+            prepare(&files);
+            let mut watch = Watch::with_interval(&files.path("etc/c.toml"), NEVER).unwrap();
+            let seen = Seen::now(&files.path("opt/1/key.pem"));
+            if !late {
+                change(&files);
+            }
+            watch.set_others(&[seen]);
+            if late {
+                change(&files);
+            }
+            timeout(GIVE_UP, watch.changed()).await.expect(name);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_no_longer_named_is_no_longer_watched() {
+    let files = Files::new();
+    files.write("etc/c.toml", "1");
+    files.write("opt/key.pem", "1");
+    let mut watch = Watch::new(&files.path("etc/c.toml")).unwrap();
+    watch.set_others(&[Seen::now(&files.path("opt/key.pem"))]);
+    watch.set_others(&[]);
+    files.write("opt/key.pem", "22");
+    assert!(timeout(LOOK * 10, watch.changed()).await.is_err());
+}
+
+#[tokio::test]
 async fn the_new_place_of_a_link_is_watched_in_turn() {
     let files = Files::new();
     files.write("opt/1/c.toml", "1");
@@ -205,10 +249,10 @@ fn running_out_of_watches_is_told_and_survived() {
     assert_eq!(events.degraded, None);
     events.watcher = None;
     events.degraded = Some("no more watches".into());
-    events.follow(&files.path("etc/c.toml"));
+    events.follow(&files.path("etc/c.toml"), &[]);
     assert_eq!(events.degraded.as_deref(), Some("no more watches"), "still without");
     events.retry();
-    events.follow(&files.path("etc/c.toml"));
+    events.follow(&files.path("etc/c.toml"), &[]);
     assert_eq!(events.degraded, None, "recovered");
     assert!(!events.watched.is_empty());
 }

@@ -1,0 +1,100 @@
+//! The client's stream behind its first hello, until its second one is there or is not wanted.
+//!
+//! Between the two there may be a ChangeCipherSpec (RFC 8446 appendix D.4) and early data, which belong to the backend
+//! as they are. It errs towards passing on: what is not a hello is none of ours.
+
+use super::{ClientHello, HelloProbe, record::HANDSHAKE};
+use crate::Outcome;
+
+/// The largest fragment of an encrypted record, in bytes (RFC 8446 section 5.2).
+const MAX_ENCRYPTED: u16 = (1 << 14) + 256;
+
+/// Looks for the second hello.
+#[derive(Debug, Default)]
+pub struct SecondHello {
+    /// Bytes not passed on: the beginning of a record header, or the records of the hello so far.
+    held: Vec<u8>,
+    /// How much of the current record is passed on without a look, in bytes.
+    pass: usize,
+    /// Set once the hello is wanted.
+    probe: Option<HelloProbe>,
+}
+
+/// The second hello of a connection.
+#[derive(Debug)]
+pub struct Found {
+    /// The hello.
+    pub hello: ClientHello,
+    /// The second byte of its `legacy_record_version`.
+    pub version: u8,
+    /// What came behind it.
+    pub rest: Vec<u8>,
+}
+
+impl SecondHello {
+    /// From now on handshake records are read. Until then they are held: before a HelloRetryRequest no client sends any.
+    pub fn expect(&mut self) {
+        self.probe.get_or_insert_default();
+    }
+
+    /// Whether a handshake record waits for [`SecondHello::expect`], so that nothing behind it can be passed on either.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.probe.is_none() && self.pass == 0 && self.held.first() == Some(&HANDSHAKE)
+    }
+
+    /// Goes on with the next `bytes` of the stream. What can be passed on is put behind `forward`, in order.
+    ///
+    /// After a match, `forward` is what came before the hello. After [`Outcome::NotThis`] all bytes are in `forward`:
+    /// the stream holds no hello that could be read.
+    pub fn advance(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Outcome<Found> {
+        self.held.extend_from_slice(bytes);
+        loop {
+            let passed = self.pass.min(self.held.len());
+            forward.extend(self.held.drain(..passed));
+            self.pass = self.pass.saturating_sub(passed);
+            if let Some(probe) = self.probe.as_mut().filter(|_| self.pass == 0 && self.held.first() == Some(&HANDSHAKE))
+            {
+                let outcome = probe.advance(&self.held);
+                let end = probe.end();
+                return match (outcome, end) {
+                    (Outcome::NeedMore, _) => Outcome::NeedMore,
+                    (Outcome::Match(hello), Some(end)) => {
+                        let version = self.held.get(2).copied().unwrap_or(3);
+                        let rest = self.held.split_off(end);
+                        self.held.clear();
+                        Outcome::Match(Found { hello, version, rest })
+                    }
+                    (Outcome::Match(_) | Outcome::NotThis, _) => {
+                        forward.append(&mut self.held);
+                        Outcome::NotThis
+                    }
+                };
+            }
+            match *self.held.as_slice() {
+                // change_cipher_spec, alert, application_data
+                [20 | 21 | 23, _, _, high, low, ..] if u16::from_be_bytes([high, low]) <= MAX_ENCRYPTED => {
+                    self.pass = usize::from(u16::from_be_bytes([high, low])).saturating_add(5);
+                }
+                []
+                | [HANDSHAKE, ..]
+                | [20 | 21 | 23]
+                | [20 | 21 | 23, _]
+                | [20 | 21 | 23, _, _]
+                | [20 | 21 | 23, _, _, _] => {
+                    return Outcome::NeedMore;
+                }
+                _ => {
+                    forward.append(&mut self.held);
+                    return Outcome::NotThis;
+                }
+            }
+        }
+    }
+
+    /// What was held back, when a second hello is not to come any more.
+    #[must_use]
+    pub fn into_held(self) -> Vec<u8> {
+        self.held
+    }
+}
