@@ -13,7 +13,7 @@ mod outer;
 mod pem;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

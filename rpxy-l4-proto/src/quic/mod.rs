@@ -15,6 +15,7 @@ mod keys;
 mod packet;
 mod packet_number;
 mod probe;
+mod rewrite;
 mod varint;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use header::{LongHeader, LongType, Version};
 pub use keys::{InitialKeys, Opened};
 pub use packet::{LongPacket, Packets, packets};
 pub use probe::InitialProbe;
+pub use rewrite::{InitialRewriter, Rewritten};
 
 /// The shortest UDP payload that may carry an Initial packet, in bytes (RFC 9000 section 14.1).
 pub const MIN_INITIAL_DATAGRAM: usize = 1200;

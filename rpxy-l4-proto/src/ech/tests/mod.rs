@@ -9,7 +9,7 @@ mod generate;
 mod inner;
 mod pem;
 mod second;
-mod vectors;
+pub(crate) mod vectors;
 
 use super::{EchKey, EchKeys, First, first};
 use crate::{

@@ -12,7 +12,7 @@ const FIRST: &[u8] = include_bytes!("../testdata/go_hello_first.bin");
 const SECOND: &[u8] = include_bytes!("../testdata/go_hello_second.bin");
 
 /// A throw-away key.
-fn vector_keys() -> EchKeys {
+pub(crate) fn vector_keys() -> EchKeys {
     let list = hex("0041 fe0d 003d 41 0020 0020 40df78025e9e6407aa990c3a1b662516985de9339f23fcf0d17a7ff760b6c45b
         0004 0001 0001 00 0e 7075626c69632e6578616d706c65 0000");
     let private_key = hex("882a8369614401e1a515ed1a8c0e8a0ffe522a3f70ee54fd6e6c76b6ed4e7747");

@@ -6,6 +6,7 @@ mod frames;
 mod packets;
 mod probe;
 mod protection;
+mod rewrite;
 
 use super::*;
 use crate::testing::{
