@@ -105,9 +105,9 @@ impl InitialRewriter {
             }
         }
         // Nothing is changed before everything can be.
-        match self.look(&opened) {
-            Rewritten::Done => {}
-            other => return other,
+        let answer = self.look(&opened);
+        if answer != Rewritten::Done {
+            return answer;
         }
         for (range, version, mut plain) in opened {
             let Some(payload) = self.payload(&plain.payload) else { return Rewritten::Broken };

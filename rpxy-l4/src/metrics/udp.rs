@@ -41,6 +41,8 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
+        /// Its second hello was none that a client of Encrypted Client Hello sends.
+        EchInvalid = "ech_invalid",
         /// The daemon stopped.
         Drained = "drained",
         /// A bug.
@@ -63,6 +65,8 @@ named! {
         Incomplete = "incomplete",
         /// Its ClientHello contradicts itself.
         Malformed = "malformed",
+        /// Encrypted Client Hello that no correct client sends.
+        EchInvalid = "ech_invalid",
         /// Too much was waiting for a decision.
         Overflow = "overflow",
         /// Over `udp_max_connections`.

@@ -12,9 +12,9 @@ use rpxy_l4_proto::{
     wireguard::{self, Mac1Key},
 };
 
-use super::{Conditions, Endpoint, Group, NameTable, Targets};
+use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
-    config::model::{Config, Matcher, Orphan, Reserved, UnknownVersion, Unmatched, Upstream},
+    config::model::{Config, Matcher, Orphan, Reserved, Target, UnknownVersion, Unmatched, Upstream},
     resolve::Resolver,
 };
 
@@ -52,6 +52,17 @@ pub struct UdpRoute {
     pub group: Group,
     /// How long a session lasts without a datagram; `None` is for ever.
     pub idle: Option<Duration>,
+    /// Encrypted Client Hello, for rules about QUIC.
+    pub ech: Option<EchRoute<Self>>,
+    /// Whether only decrypted hellos lead here.
+    pub private: bool,
+}
+
+impl UdpRoute {
+    /// This route, and those that decrypted hellos go to.
+    fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
+    }
 }
 
 /// The UDP rules of one configuration.
@@ -82,14 +93,14 @@ impl UdpRoutes {
     pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
             let group = Group::new(upstream, targets, resolver);
-            Arc::new(UdpRoute { rule: rule.cloned(), carries, group, idle })
+            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false }
         };
         let default = config.udp.default.as_ref();
         let mut routes = Self {
             quic: NameTable::default(),
             quic_any: None,
             wireguard: Vec::new(),
-            default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime)),
+            default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime).into()),
             by_name: HashMap::new(),
             unmatched: config.unmatched,
             orphan: config.udp.orphan,
@@ -100,7 +111,12 @@ impl UdpRoutes {
             let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime);
             let compiled = match &rule.matcher {
                 Matcher::Quic(tls) => {
-                    let to = to(Datagrams::Quic);
+                    let private = |upstream: &Upstream| {
+                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime);
+                        Arc::new(UdpRoute { private: true, ..to })
+                    };
+                    let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
+                    let to = Arc::new(UdpRoute { ech, ..to(Datagrams::Quic) });
                     routes.quic.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
                     if tls.server_names.is_empty() && tls.alpns.is_empty() {
                         routes.quic_any.get_or_insert_with(|| Arc::clone(&to));
@@ -108,7 +124,7 @@ impl UdpRoutes {
                     to
                 }
                 Matcher::WireGuard { public_key, reserved } => {
-                    let to = to(Datagrams::WireGuard);
+                    let to = Arc::new(to(Datagrams::WireGuard));
                     // The key alone tells rules apart; of equals the first wins, as `config` has warned.
                     let key = public_key.as_ref();
                     if !keys.insert(key) {
@@ -173,6 +189,16 @@ impl UdpRoutes {
         }
     }
 
+    /// The route of the rule of this name, or of the default for `None`, that leads to `target`, with the index of that
+    /// in its group. Of a rule that decrypts, the same kind of route as before if there is one.
+    #[must_use]
+    pub fn leading_to(&self, rule: Option<&str>, target: &Target, private: bool) -> Option<(&Arc<UdpRoute>, usize)> {
+        let all = || self.named(rule).into_iter().flat_map(UdpRoute::all);
+        let find = |route: &'_ Arc<UdpRoute>| route.group.position(target);
+        let same = all().filter(|route| route.private == private).find_map(|route| Some((route, find(route)?)));
+        same.or_else(|| all().find_map(|route| Some((route, find(route)?))))
+    }
+
     /// The rule for a QUIC connection; `None` when none fits.
     #[must_use]
     pub fn quic(&self, hello: &ClientHello) -> Option<&Arc<UdpRoute>> {
@@ -231,7 +257,7 @@ impl UdpRoutes {
 
     /// All endpoints of all rules and of the default.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.by_name.values().chain(&self.default).flat_map(|route| route.group.endpoints())
+        self.by_name.values().chain(&self.default).flat_map(UdpRoute::all).flat_map(|route| route.group.endpoints())
     }
 
     fn unmatched(&self) -> Option<&Arc<UdpRoute>> {

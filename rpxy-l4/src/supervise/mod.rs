@@ -56,7 +56,6 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     }
     let Some(config) = first_config(cli, &mut watch, &mut signals).await? else { return Ok(()) };
     warn_of_few_resources(&config);
-    warn_of_what_is_not_served(&config);
 
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
@@ -211,17 +210,5 @@ fn warn_of_few_resources(config: &Config) {
     }
     if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
         tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
-    }
-}
-
-/// Says once what the file asks for and this version does not do.
-fn warn_of_what_is_not_served(config: &Config) {
-    use config::model::Matcher;
-    let ech = |rule: &&Arc<config::model::Rule>| matches!(&rule.matcher, Matcher::Quic(quic) if quic.ech.is_some());
-    for rule in config.rules.iter().filter(ech) {
-        tracing::warn!(
-            "protocols.\"{}\".ech: Encrypted Client Hello is not decrypted by this version; its hellos go by their outer name",
-            rule.name
-        );
     }
 }

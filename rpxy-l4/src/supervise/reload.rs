@@ -103,7 +103,6 @@ impl Daemon {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
         kernel::warn_of_what_waits(&self.config, &config);
-        super::warn_of_what_is_not_served(&config);
         super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
         self.shared.plane.store(Arc::new(plane));

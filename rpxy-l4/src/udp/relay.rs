@@ -375,6 +375,9 @@ impl Relay {
         while let Some(command) = output.commands.pop_front() {
             self.obey(command, output);
         }
+        for state in output.hellos.drain(..) {
+            self.shared.metrics.udp_ech(state);
+        }
         for (reason, count) in output.dropped.drain(..) {
             self.shared.metrics.udp().dropped(reason, u64::from(count));
         }

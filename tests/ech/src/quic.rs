@@ -114,6 +114,8 @@ fn server_config(certificate: &Certificate, serve: Serve<'_>) -> anyhow::Result<
 }
 
 fn flow_control(config: &mut Config) {
+    // The path is a few metres of memory, and what is lost should be missed soon.
+    config.set_initial_rtt(Duration::from_millis(10));
     config.set_max_idle_timeout(30_000);
     config.set_initial_max_data(1 << 20);
     config.set_initial_max_stream_data_bidi_local(1 << 16);
@@ -183,6 +185,8 @@ impl Endpoint {
         self.next_id += 1;
         let mut scid = [0; CID];
         scid[..8].copy_from_slice(&self.next_id.to_be_bytes());
+        // No two servers give out the same.
+        scid[8..10].copy_from_slice(&self.address.port().to_be_bytes());
         let fresh = ConnectionId::from_ref(&scid);
         let token = header.token.as_deref().unwrap_or_default();
         if self.retry && token.is_empty() {
@@ -234,22 +238,26 @@ fn flush(connection: &mut Connection, mut send: impl FnMut(&[u8])) {
 /// A bad line: of a hundred datagrams, each way, so many are lost. The same seed loses the same ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
-    /// From 0 to 100.
-    pub percent: u64,
-    /// Any number.
-    pub seed: u64,
+    percent: u64,
+    state: u64,
 }
 
 impl Loss {
     /// Nothing is lost.
-    pub const NONE: Self = Self { percent: 0, seed: 1 };
+    pub const NONE: Self = Self { percent: 0, state: 1 };
+
+    /// Loses `percent` of a hundred.
+    pub fn new(percent: u64, seed: u64) -> Self {
+        // Spread, since the generator begins slowly with small numbers.
+        Self { percent, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
+    }
 
     /// Whether the next datagram is lost (xorshift64).
     fn strikes(&mut self) -> bool {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        self.seed % 100 < self.percent
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state % 100 < self.percent
     }
 }
 

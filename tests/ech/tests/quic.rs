@@ -83,12 +83,14 @@ fn a_quarter_of_all_datagrams_lost() {
     let certificate = Certificate::new(&NAMES);
     let keys = Keys::generate(PUBLIC, &[]);
     let retry = Serve { groups: Some(RETRY_GROUP), ..Serve::default() };
-    let _servers = servers(&net, &certificate, Serve::default(), retry);
     let daemon = Daemon::start(&net.gateway, &config("quic", &[&keys], ""));
-    for seed in 1..=8 {
-        let loss = Loss { percent: 25, seed };
-        let answer = connect(&net, &certificate, PRIVATE, &Offer::Encrypted(keys.list()), loss);
-        assert_eq!(answer, Ok(Answer::private("private", PRIVATE).over("h3")), "seed {seed}");
+    for (case, serve) in [("one hello", Serve::default()), ("two hellos", retry)] {
+        let _servers = servers(&net, &certificate, Serve::default(), serve);
+        for seed in 1..=12 {
+            let loss = Loss::new(25, seed);
+            let answer = connect(&net, &certificate, PRIVATE, &Offer::Encrypted(keys.list()), loss);
+            assert_eq!(answer, Ok(Answer::private("private", PRIVATE).over("h3")), "{case}, seed {seed}");
+        }
     }
     daemon.stop();
 }

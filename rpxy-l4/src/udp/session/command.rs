@@ -7,7 +7,7 @@ use rpxy_l4_proto::quic::ConnectionId;
 use super::{Flow, SessionId};
 use crate::{
     log::Detail,
-    metrics::{DatagramDrop, SessionEnd},
+    metrics::{DatagramDrop, EchState, SessionEnd},
     resolve::Name,
     route::Datagrams,
 };
@@ -119,6 +119,8 @@ pub struct Output {
     pub forward: Vec<(SessionId, Range<usize>)>,
     /// Datagrams that went nowhere, by reason.
     pub dropped: Vec<(DatagramDrop, u32)>,
+    /// What became of hellos at rules with keys for Encrypted Client Hello.
+    pub hellos: Vec<EchState>,
 }
 
 impl Output {

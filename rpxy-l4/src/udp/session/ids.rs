@@ -2,6 +2,8 @@
 
 use rpxy_l4_proto::quic::ConnectionId;
 
+use super::ech::Decryption;
+
 /// IDs of either kind that are remembered for a session: Retry, handshake and later ones of the server; the last that
 /// the client went on to use.
 const MOST: usize = 4;
@@ -38,7 +40,7 @@ impl<T: Copy + PartialEq> Few<T> {
 }
 
 /// The connection IDs of a QUIC session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct QuicIds {
     /// The client's source connection ID, which its long headers carry from beginning to end; `None` for a connection
     /// that was found by a short header, which does not tell it.
@@ -55,11 +57,14 @@ pub(super) struct QuicIds {
     pub(super) held: Vec<ConnectionId>,
     /// Length of the server's connection IDs in bytes, once it is known.
     pub(super) len: Option<usize>,
+    /// Its hello was decrypted, and its handshake is not known to be over.
+    pub(super) decryption: Option<Box<Decryption>>,
 }
 
 impl QuicIds {
     pub(super) fn new(client: Option<ConnectionId>, first: ConnectionId) -> Self {
-        Self { client, first, server: Few::default(), used: Few::default(), current: None, held: Vec::new(), len: None }
+        let (server, used) = (Few::default(), Few::default());
+        Self { client, first, server, used, current: None, held: Vec::new(), len: None, decryption: None }
     }
 
     /// For a connection that goes on from another address, under an ID that its server is known by.
@@ -90,7 +95,7 @@ impl QuicIds {
 }
 
 /// What tells a session apart from others of the same client socket.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) enum Ids {
     /// Nothing.
     #[default]
@@ -101,6 +106,14 @@ pub(super) enum Ids {
 }
 
 impl Ids {
+    /// The decryption under way, to be taken or put back.
+    pub(super) fn decryption_mut(&mut self) -> Option<&mut Option<Box<Decryption>>> {
+        match self {
+            Self::Quic(ids) => Some(&mut ids.decryption),
+            Self::None | Self::WireGuard(_) => None,
+        }
+    }
+
     pub(super) fn quic(&self) -> Option<&QuicIds> {
         match self {
             Self::Quic(ids) => Some(ids),

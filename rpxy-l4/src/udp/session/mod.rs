@@ -13,12 +13,14 @@
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
 mod command;
+mod ech;
 mod flows;
 mod held;
 mod ids;
 mod open;
 mod place;
 mod quic;
+mod quic_ids;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -112,6 +114,8 @@ pub struct Sessions {
     /// For what waits for a socket.
     opening_budget: Budget,
     arrivals: Prefixes,
+    /// Hellos of Encrypted Client Hello that did not open.
+    failed_hellos: Prefixes,
     generation: u32,
     entropy: u64,
 }
@@ -146,6 +150,7 @@ impl Sessions {
             budget: Budget::default(),
             opening_budget: Budget::default(),
             arrivals: Prefixes::new(seed),
+            failed_hellos: Prefixes::new(!seed),
             generation: 0,
             entropy: seed,
         }
@@ -445,6 +450,9 @@ impl Sessions {
         }
         if undecided {
             self.undecided_now -= 1;
+        }
+        if let Some(decryption) = state.ids.decryption_mut().and_then(Option::take) {
+            out.drop(reason, decryption.give_up(&mut self.budget));
         }
         self.leave_flow(&state.flow, session);
         self.release_ids(&state, now);

@@ -242,15 +242,19 @@ impl Sessions {
             }
             Stage::Open(reached) => (&mut reached.route, Some(&mut reached.target)),
         };
-        let Some(new) = self.plane.routes.named(route.rule.as_deref()) else { return false };
-        if new.carries != route.carries {
-            return false;
-        }
-        if let Some(index) = target {
-            let Some(old) = route.group.endpoint(*index) else { return false };
-            let Some(found) = new.group.position(&old.target) else { return false };
-            *index = found;
-        }
+        let rule = route.rule.as_deref();
+        let new = match target {
+            Some(index) => {
+                let Some(old) = route.group.endpoint(*index) else { return false };
+                let found = self.plane.routes.leading_to(rule, &old.target, route.private);
+                found.map(|(new, found)| {
+                    *index = found;
+                    new
+                })
+            }
+            None => self.plane.routes.named(rule).filter(|_| !route.private),
+        };
+        let Some(new) = new.filter(|new| new.carries == route.carries) else { return false };
         *route = Arc::clone(new);
         // Their places in the group may be others now.
         match &mut state.stage {
@@ -262,8 +266,8 @@ impl Sessions {
     }
 
     fn find_target(&self, backend: &Backend) -> Option<(Arc<UdpRoute>, usize)> {
-        let route = self.plane.routes.named(backend.rule.as_deref())?;
-        Some((Arc::clone(route), route.group.position(&backend.target)?))
+        let (route, target) = self.plane.routes.leading_to(backend.rule.as_deref(), &backend.target, false)?;
+        Some((Arc::clone(route), target))
     }
 
     fn opening(

@@ -88,6 +88,7 @@ impl Sessions {
 
     /// Gives a datagram to a session: back to the caller where it can be sent on, otherwise it is held.
     pub(super) fn deliver(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let arrival = self.rewrite(session, arrival, out)?;
         let state = self.slab.get_mut(super::place(session))?;
         let undecided = matches!(state.stage, Stage::Undecided(_));
         let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };

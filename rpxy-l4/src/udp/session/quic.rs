@@ -12,7 +12,7 @@ use rpxy_l4_proto::{
 };
 
 use super::{
-    Command, Flow, Members, Output, SessionId, Sessions,
+    Flow, Output, SessionId, Sessions,
     held::{Held, UNDECIDED},
     ids::{Ids, QuicIds},
     place::Arrival,
@@ -22,7 +22,7 @@ use crate::{
     config::model::AccessLogFormat,
     log::Detail,
     metrics::{DatagramDrop, SessionEnd},
-    route::Datagrams,
+    route::{Datagrams, UdpRoute},
     udp::affinity::Key,
 };
 
@@ -118,27 +118,21 @@ impl Sessions {
 
     /// The hello of an undecided session is complete.
     fn decide(&mut self, session: SessionId, hello: &ClientHello, now: Duration, out: &mut Output) {
-        let route = self.plane.routes.quic(hello).cloned();
         let Some(state) = self.get_mut(session) else { return };
         let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
+        let Ids::Quic(ids) = ids else { return };
         let Stage::Undecided(undecided) = &mut state.stage else { return };
         let mut held = std::mem::take(&mut undecided.held);
         let held = held.take(&mut self.budget);
         self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
-        match route {
-            Some(route) => {
-                let detail = self.detail(route.rule.as_ref(), hello);
-                let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
-                self.start(&flow, route, ids, &held, detail, now, out);
-            }
-            None => out.drop(DatagramDrop::Unmatched, held.len()),
-        }
+        let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
+        self.begin_quic(&flow, hello, *ids, &held, now, out);
     }
 
     /// The first datagram of a connection, or one that only looks like it.
     fn new_connection(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, ecn, now } = arrival;
-        let ids = Ids::Quic(Box::new(QuicIds::new(Some(packet.client), packet.destination)));
+        let ids = QuicIds::new(Some(packet.client), packet.destination);
         let mut probe = InitialProbe::new(packet.version, packet.destination);
         let small = datagram.len() < MIN_INITIAL_DATAGRAM;
         let outcome = if small { Outcome::NeedMore } else { probe.advance(datagram) };
@@ -150,7 +144,8 @@ impl Sessions {
             Outcome::NotThis => true,
             Outcome::NeedMore => small || packet.typ != LongType::Initial,
             Outcome::Match(hello) => {
-                packet.has_token && self.plane.routes.quic(hello).is_some_and(|route| route.rule == backend.rule)
+                let same = |route: &Arc<UdpRoute>| route.rule == backend.rule && route.ech.is_none();
+                packet.has_token && self.plane.routes.quic(hello).is_some_and(same)
             }
         });
         if let Some(backend) = goes_on {
@@ -163,14 +158,8 @@ impl Sessions {
         }
         match outcome {
             Outcome::NotThis => return self.any(arrival, out),
-            Outcome::NeedMore => self.wait_for_hello(arrival, ids, probe, out),
-            Outcome::Match(hello) => match self.plane.routes.quic(&hello).cloned() {
-                Some(route) => {
-                    let detail = self.detail(route.rule.as_ref(), &hello);
-                    self.start(flow, route, ids, &[(datagram, ecn)], detail, now, out);
-                }
-                None => out.drop(DatagramDrop::Unmatched, 1),
-            },
+            Outcome::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
+            Outcome::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
         }
         None
     }
@@ -269,24 +258,6 @@ impl Sessions {
         self.get(only)?.ids.quic().is_some_and(|ids| ids.len == Some(0)).then_some(only)
     }
 
-    /// A short header of a session under way may carry an ID that the server gave the client in secret.
-    fn learn_from_client(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
-        let Some(state) = self.get(session) else { return };
-        let Some(id) = state.ids.quic().and_then(|ids| ids.of_short(datagram)) else { return };
-        // Of several connections, it could be any one's.
-        if !self.flows.get(&state.flow).is_some_and(Members::is_single) {
-            return;
-        }
-        // Before an answer nothing proves that the server knows of this connection.
-        if !state.answered || !state.is_open() || !self.hold(session, id, now) {
-            return;
-        }
-        let displaced = self.quic_ids_mut(session).and_then(|ids| ids.used.add(id));
-        if let Some(displaced) = displaced {
-            self.let_go(session, displaced, now);
-        }
-    }
-
     /// A long header told whose it is. The server's own ID in it shows that the client receives.
     fn identified(&mut self, session: SessionId, destination: &[u8]) {
         if let Some(state) = self.get_mut(session)
@@ -312,97 +283,7 @@ impl Sessions {
         }
     }
 
-    /// The client of a session goes on with an ID that is not its last one.
-    fn note_current(&mut self, session: SessionId, datagram: &[u8], out: &mut Output) {
-        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
-        match ids.of_short(datagram) {
-            Some(id) if ids.current != Some(id) => self.set_current(session, id, out),
-            Some(_) | None => {}
-        }
-    }
-
-    fn set_current(&mut self, session: SessionId, cid: ConnectionId, out: &mut Output) {
-        let Some(state) = self.get_mut(session) else { return };
-        let steered = state.steered;
-        if let Ids::Quic(ids) = &mut state.ids {
-            ids.current = Some(cid);
-            if steered {
-                out.commands.push_back(Command::UpdateFlow { session, cid });
-            }
-        }
-    }
-
-    /// Long headers of the backend show the ID that it wants to be addressed by.
-    pub(super) fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
-        for packet in packets(datagram) {
-            let id = packet.scid;
-            let Some(ids) = self.quic_ids_mut(session) else { return };
-            if ids.server.contains(id) {
-                continue;
-            }
-            if packet.typ != LongType::Retry {
-                ids.len = Some(id.len());
-            }
-            let displaced = ids.server.add(id);
-            if let Some(displaced) = displaced {
-                self.let_go(session, displaced, now);
-            }
-            // An ID of a Retry is replaced by the handshake's own; until then it leads here as well.
-            let _held = self.hold(session, id, now);
-            if !id.is_empty() {
-                self.set_current(session, id, out);
-            }
-        }
-    }
-
-    fn hold(&mut self, session: SessionId, id: ConnectionId, now: Duration) -> bool {
-        let Some(backend) = self.backend(session) else { return false };
-        let held = self.affinity.hold(Key::ConnectionId(id), &backend, now);
-        if held && let Some(ids) = self.quic_ids_mut(session) {
-            ids.held.push(id);
-        }
-        held
-    }
-
-    /// The IDs that a session was found by live as long as it does.
-    pub(super) fn hold_known_ids(&mut self, session: SessionId, now: Duration) {
-        let Some(ids) = self.get(session).and_then(|state| state.ids.quic()) else { return };
-        let known: Vec<ConnectionId> = ids.server.iter().chain(ids.used.iter()).collect();
-        for id in known {
-            let _held = self.hold(session, id, now);
-        }
-    }
-
-    fn let_go(&mut self, session: SessionId, id: ConnectionId, now: Duration) {
-        let Some(backend) = self.backend(session) else { return };
-        let Some(ids) = self.quic_ids_mut(session) else { return };
-        if let Some(at) = ids.held.iter().position(|held| *held == id) {
-            ids.held.swap_remove(at);
-            // Whatever a client makes up must not stay longer than its session uses it.
-            self.affinity.release(Key::ConnectionId(id), &backend, false, now);
-        }
-    }
-
-    /// A session's IDs outlive it for a while, unless its client may never have been there.
-    pub(super) fn release_ids(&self, state: &Session, now: Duration) {
-        let (Some(ids), Some(backend)) =
-            (state.ids.quic(), state.reached().and_then(|reached| reached.backend.as_ref()))
-        else {
-            return;
-        };
-        for id in &ids.held {
-            self.affinity.release(Key::ConnectionId(*id), backend, state.confirmed, now);
-        }
-    }
-
-    fn quic_ids_mut(&mut self, session: SessionId) -> Option<&mut QuicIds> {
-        match &mut self.get_mut(session)?.ids {
-            Ids::Quic(ids) => Some(ids),
-            Ids::None | Ids::WireGuard(_) => None,
-        }
-    }
-
-    fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
+    pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
         if self.plane.access_log_format != AccessLogFormat::Json {
             return None;
         }
