@@ -12,25 +12,30 @@
 //!
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
+mod backend;
 mod command;
 mod ech;
+mod failed;
 mod flows;
 mod held;
+mod hello;
 mod ids;
+mod learn;
 mod open;
 mod place;
 mod quic;
-mod quic_ids;
+mod room;
 mod state;
+mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod wireguard;
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     net::SocketAddr,
-    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -38,26 +43,23 @@ use std::{
 pub use command::{Command, Notice, OpenError, Output, Started};
 pub use flows::FlowLine;
 use held::Budget;
+use ids::Ids;
 use place::Arrival;
 use slab::Slab;
-use state::{Session, Stage};
+use state::Session;
+use table::{id, place};
 
 use super::{Plane, affinity::Affinity};
 use crate::{
     limit::{Bans, Gauge, Prefixes},
-    metrics::{DatagramDrop, SessionEnd},
+    metrics::DatagramDrop,
     net::udp::Local,
 };
 
-/// How long a ClientHello may take to arrive (a client repeats itself after 1 s, RFC 9002 section 6.2.2).
-const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the first addresses of a name may take.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
 /// than the time in which a neighbour that is gone is noticed (`mcast_solicit` and `retrans_time`, 3 s).
 const NOT_REFUSED: Duration = Duration::from_secs(5);
-/// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
-const MAX_OF_FLOW: usize = 128;
+
 /// Flows without a complete ClientHello at most; the oldest gives way.
 const MAX_UNDECIDED: usize = 1024;
 
@@ -118,16 +120,6 @@ pub struct Sessions {
     failed_hellos: Prefixes,
     generation: u32,
     entropy: u64,
-}
-
-impl Members {
-    fn all(&self) -> impl Iterator<Item = SessionId> + '_ {
-        std::iter::once(self.latest).chain(self.earlier.iter().rev().copied())
-    }
-
-    fn is_single(&self) -> bool {
-        self.earlier.is_empty()
-    }
 }
 
 impl Sessions {
@@ -223,85 +215,15 @@ impl Sessions {
         state.bytes_down += bytes.len() as u64;
         let flow = state.flow;
         let first = !std::mem::replace(&mut state.answered, true);
-        self.learn_from_answers(session, bytes, segment, now, out);
+        if !matches!(state.ids, Ids::None) {
+            for datagram in datagrams(bytes, segment) {
+                self.learn_from_answer(session, datagram, now, out);
+            }
+        }
         if first {
             self.first_answer(session, out);
         }
         Some(flow)
-    }
-
-    /// Does what is due at `now`. `steered` tells when the kernel last forwarded something for a session that it steers.
-    pub fn handle_timeout(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>, out: &mut Output) {
-        self.make_wanted_room(now, out);
-        while let Some(Reverse((at, session))) = self.deadlines.peek().copied() {
-            if at > now {
-                return;
-            }
-            self.deadlines.pop();
-            let Some(state) = self.get_mut(session) else { continue };
-            if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
-                state.last_seen = state.last_seen.max(seen);
-            }
-            match state.deadline() {
-                None => {}
-                Some(at) if at > now => self.deadlines.push(Reverse((at, session))),
-                Some(_) => match state.stage {
-                    Stage::Undecided(_) => self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out),
-                    Stage::Opening(_) => self.end(session, SessionEnd::Idle, DatagramDrop::Unreachable, now, out),
-                    Stage::Open(_) => self.end(session, SessionEnd::Idle, DatagramDrop::Unreachable, now, out),
-                },
-            }
-        }
-    }
-
-    /// When [`Sessions::handle_timeout`] has something to do next, if nothing else happens.
-    #[must_use]
-    pub fn next_timeout(&self) -> Option<Duration> {
-        self.deadlines.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Goes on under another configuration: sessions whose rule and target are in it stay, others end.
-    pub fn handle_plane(&mut self, plane: Arc<Plane>, now: Duration, out: &mut Output) {
-        self.plane = plane;
-        let ids: Vec<SessionId> = self.slab.iter().map(|(index, state)| id(index, state.generation)).collect();
-        self.deadlines.clear();
-        for session in ids {
-            if !self.adopt(session) {
-                self.end(session, SessionEnd::Withdrawn, DatagramDrop::Unreachable, now, out);
-                continue;
-            }
-            let Some(state) = self.get(session) else { continue };
-            let (steered, cid) = (state.steered, state.ids.quic().and_then(|ids| ids.current));
-            if let Some(at) = state.deadline() {
-                self.deadlines.push(Reverse((at, session)));
-            }
-            if steered {
-                // Which datagrams may be steered depends on the rules.
-                out.commands.push_back(Command::RevokeFlow { session });
-                out.commands.push_back(Command::InstallFlow { session, cid });
-            }
-        }
-    }
-
-    /// Ends all sessions of a listening socket, or all that there are.
-    pub fn handle_closed(&mut self, listener: Option<u32>, end: SessionEnd, now: Duration, out: &mut Output) {
-        let of_it = |state: &Session| listener.is_none_or(|listener| state.flow.listener == listener);
-        for session in self.those(of_it) {
-            self.end(session, end, DatagramDrop::Unreachable, now, out);
-        }
-    }
-
-    /// Ends the sessions of clients that are banned now.
-    pub fn handle_bans(&mut self, now: Duration, out: &mut Output) {
-        let bans = Arc::clone(&self.bans);
-        for session in self.those(|state| bans.refuses(state.flow.client.ip())) {
-            self.end(session, SessionEnd::Banned, DatagramDrop::Banned, now, out);
-        }
-    }
-
-    fn those(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
-        let wanted = self.slab.iter().filter(|(_, state)| wanted(state));
-        wanted.map(|(index, state)| id(index, state.generation)).collect()
     }
 
     /// Whether there is no session.
@@ -377,113 +299,6 @@ impl Sessions {
         }
     }
 
-    /// Adds a session, which becomes its flow's latest.
-    fn insert(&mut self, mut state: Session, now: Duration, out: &mut Output) -> SessionId {
-        self.make_room_in(&state.flow, now, out);
-        self.generation = self.generation.wrapping_add(1);
-        state.generation = self.generation;
-        let (flow, deadline, undecided) = (state.flow, state.deadline(), matches!(state.stage, Stage::Undecided(_)));
-        let session = id(self.slab.insert(state), self.generation);
-        match self.flows.get_mut(&flow) {
-            Some(members) => {
-                let before = std::mem::replace(&mut members.latest, session);
-                members.earlier.push(before);
-                self.unsteer(&flow, out);
-            }
-            None => drop(self.flows.insert(flow, Members { latest: session, earlier: Vec::new() })),
-        }
-        self.expect(deadline, session);
-        if undecided {
-            self.undecided_now += 1;
-            self.undecided.push_back(session);
-        }
-        session
-    }
-
-    /// Has a session looked at. Entries of sessions that are over go when they are the majority.
-    fn expect(&mut self, at: Option<Duration>, session: SessionId) {
-        let Some(at) = at else { return };
-        if self.deadlines.len() > 4 * self.slab.len() + 64 {
-            self.deadlines.clear();
-            let all =
-                self.slab.iter().filter_map(|(index, state)| Some((state.deadline()?, id(index, state.generation))));
-            self.deadlines.extend(all.map(Reverse));
-        }
-        self.deadlines.push(Reverse((at, session)));
-    }
-
-    /// One client socket must not make its own datagrams ever more expensive.
-    fn make_room_in(&mut self, flow: &Flow, now: Duration, out: &mut Output) {
-        let Some(members) = self.flows.get(flow) else { return };
-        if members.earlier.len() + 1 < MAX_OF_FLOW {
-            return;
-        }
-        let unconfirmed = |id: &&SessionId| self.get(**id).is_some_and(|state| !state.confirmed);
-        let oldest = members.earlier.iter().find(unconfirmed).or(members.earlier.first()).copied();
-        if let Some(oldest) = oldest {
-            self.end(oldest, SessionEnd::Evicted, DatagramDrop::Overflow, now, out);
-        }
-    }
-
-    /// The kernel cannot tell the sessions of one client socket apart.
-    fn unsteer(&mut self, flow: &Flow, out: &mut Output) {
-        let Some(members) = self.flows.get(flow) else { return };
-        let ids: Vec<SessionId> = members.all().collect();
-        for session in ids {
-            if self.get_mut(session).is_some_and(|state| std::mem::take(&mut state.steered)) {
-                out.commands.push_back(Command::RevokeFlow { session });
-            }
-        }
-    }
-
-    /// Ends a session; what it holds is dropped for `reason`.
-    fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
-        if self.get(session).is_none() {
-            return;
-        }
-        let mut state = self.slab.remove(place(session));
-        let undecided = matches!(state.stage, Stage::Undecided(_));
-        if let Some((held, _)) = state.held() {
-            let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };
-            let count = held.take(budget).len();
-            out.drop(reason, count);
-        }
-        if undecided {
-            self.undecided_now -= 1;
-        }
-        if let Some(decryption) = state.ids.decryption_mut().and_then(Option::take) {
-            out.drop(reason, decryption.give_up(&mut self.budget));
-        }
-        self.leave_flow(&state.flow, session);
-        self.release_ids(&state, now);
-        if state.steered {
-            out.commands.push_back(Command::RevokeFlow { session });
-        }
-        if state.is_open() {
-            let (bytes_up, bytes_down) = (state.bytes_up, state.bytes_down);
-            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down });
-        }
-    }
-
-    fn leave_flow(&mut self, flow: &Flow, session: SessionId) {
-        let Some(members) = self.flows.get_mut(flow) else { return };
-        if members.latest != session {
-            members.earlier.retain(|earlier| *earlier != session);
-        } else if let Some(before) = members.earlier.pop() {
-            members.latest = before;
-        } else {
-            self.flows.remove(flow);
-        }
-    }
-
-    fn get(&self, session: SessionId) -> Option<&Session> {
-        self.slab.get(place(session)).filter(|state| state.generation == session.generation)
-    }
-
-    fn get_mut(&mut self, session: SessionId) -> Option<&mut Session> {
-        self.slab.get_mut(place(session)).filter(|state| state.generation == session.generation)
-    }
-
     /// A uniform number for balancing; not for secrets (splitmix64).
     fn random(&mut self) -> u64 {
         self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -494,34 +309,12 @@ impl Sessions {
     }
 }
 
-impl Session {
-    /// When it has to be looked at; `None` is never.
-    fn deadline(&self) -> Option<Duration> {
-        let (from, limit) = match &self.stage {
-            Stage::Undecided(_) => (self.born, Some(HELLO_TIMEOUT)),
-            Stage::Opening(_) => (self.born, Some(RESOLVE_TIMEOUT)),
-            Stage::Open(reached) => (self.last_seen, reached.route.idle),
-        };
-        limit.map(|limit| from.saturating_add(limit))
-    }
-}
-
-fn place(session: SessionId) -> usize {
-    usize::try_from(session.index).unwrap_or(usize::MAX)
-}
-
-/// The limits on sessions are 32 bits wide.
-fn id(index: usize, generation: u32) -> SessionId {
-    SessionId { index: u32::try_from(index).unwrap_or(u32::MAX), generation }
-}
-
 /// Cuts a buffer into its datagrams; an empty buffer is one empty datagram.
-fn datagrams(bytes: &[u8], segment: usize) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+fn datagrams(bytes: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
     let segment = segment.max(1);
     let count = bytes.len().div_ceil(segment).max(1);
     (0..count).map(move |index| {
         let start = index * segment;
-        let range = start..start.saturating_add(segment).min(bytes.len());
-        (range.clone(), bytes.get(range).unwrap_or_default())
+        bytes.get(start..start.saturating_add(segment).min(bytes.len())).unwrap_or_default()
     })
 }

@@ -3,37 +3,15 @@
 //! Long headers belong to a connection by both of their IDs, since a client may use one socket for several; short
 //! headers by the ID that the server chose. Where that is not enough, the youngest connection of the flow gets them.
 
-use std::{sync::Arc, time::Duration};
-
-use rpxy_l4_proto::{
-    Outcome,
-    quic::{ConnectionId, InitialProbe, LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets},
-    tls::ClientHello,
-};
+use rpxy_l4_proto::quic::{LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets};
 
 use super::{
     Flow, Output, SessionId, Sessions,
-    held::{Held, UNDECIDED},
+    hello::Packet,
     ids::{Ids, QuicIds},
     place::Arrival,
-    state::{Session, Stage, Undecided},
 };
-use crate::{
-    config::model::AccessLogFormat,
-    log::Detail,
-    metrics::{DatagramDrop, SessionEnd},
-    route::{Datagrams, UdpRoute},
-    udp::affinity::Key,
-};
-
-/// A long header of a version whose packets can be read.
-struct Packet {
-    version: Version,
-    typ: LongType,
-    client: ConnectionId,
-    destination: ConnectionId,
-    has_token: bool,
-}
+use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
 
 impl Sessions {
     pub(super) fn quic_long(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
@@ -92,103 +70,6 @@ impl Sessions {
             }
             None => self.any(arrival, out),
         }
-    }
-
-    /// A further datagram of a connection that is known.
-    fn more(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        let Arrival { datagram, ecn, now, .. } = arrival;
-        let (budget, slab) = (&mut self.budget, &mut self.slab);
-        let state = slab.get_mut(super::place(session))?;
-        let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, arrival, out) };
-        let outcome = undecided.probe.advance(datagram);
-        if outcome != Outcome::NotThis {
-            let given_up = undecided.held.push(datagram, ecn, UNDECIDED, budget);
-            out.drop(DatagramDrop::Overflow, given_up);
-        }
-        match outcome {
-            Outcome::NeedMore => {}
-            Outcome::NotThis => {
-                out.drop(DatagramDrop::Malformed, 1);
-                self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
-            }
-            Outcome::Match(hello) => self.decide(session, &hello, now, out),
-        }
-        None
-    }
-
-    /// The hello of an undecided session is complete.
-    fn decide(&mut self, session: SessionId, hello: &ClientHello, now: Duration, out: &mut Output) {
-        let Some(state) = self.get_mut(session) else { return };
-        let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
-        let Ids::Quic(ids) = ids else { return };
-        let Stage::Undecided(undecided) = &mut state.stage else { return };
-        let mut held = std::mem::take(&mut undecided.held);
-        let held = held.take(&mut self.budget);
-        self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
-        let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
-        self.begin_quic(&flow, hello, *ids, &held, now, out);
-    }
-
-    /// The first datagram of a connection, or one that only looks like it.
-    fn new_connection(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
-        let ids = QuicIds::new(Some(packet.client), packet.destination);
-        let mut probe = InitialProbe::new(packet.version, packet.destination);
-        let small = datagram.len() < MIN_INITIAL_DATAGRAM;
-        let outcome = if small { Outcome::NeedMore } else { probe.advance(datagram) };
-        // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
-        // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
-        // must lead to the same rule.
-        let backend = self.affinity.find(Key::ConnectionId(packet.destination), now);
-        let goes_on = backend.filter(|backend| match &outcome {
-            Outcome::NotThis => true,
-            Outcome::NeedMore => small || packet.typ != LongType::Initial,
-            Outcome::Match(hello) => {
-                let same = |route: &Arc<UdpRoute>| route.rule == backend.rule && route.ech.is_none();
-                packet.has_token && self.plane.routes.quic(hello).is_some_and(same)
-            }
-        });
-        if let Some(backend) = goes_on {
-            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
-            self.start_known(arrival, &backend, ids, out);
-            return None;
-        }
-        if packet.typ == LongType::Initial && small {
-            return self.any(arrival, out);
-        }
-        match outcome {
-            Outcome::NotThis => return self.any(arrival, out),
-            Outcome::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
-            Outcome::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
-        }
-        None
-    }
-
-    fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
-        while self.undecided_now >= super::MAX_UNDECIDED || !self.budget.has_room(datagram.len()) {
-            let Some(oldest) = self.undecided.pop_front() else {
-                out.drop(DatagramDrop::Overflow, 1);
-                return;
-            };
-            if self.get(oldest).is_some_and(|state| matches!(state.stage, Stage::Undecided(_))) {
-                self.end(oldest, SessionEnd::Idle, DatagramDrop::Overflow, now, out);
-            }
-        }
-        if self.undecided.len() > 2 * super::MAX_UNDECIDED {
-            let slab = &self.slab;
-            let alive = |id: &SessionId| {
-                slab.get(super::place(*id)).is_some_and(|state| {
-                    state.generation == id.generation && matches!(state.stage, Stage::Undecided(_))
-                })
-            };
-            self.undecided.retain(alive);
-        }
-        let mut held = Held::default();
-        let given_up = held.push(datagram, ecn, UNDECIDED, &mut self.budget);
-        out.drop(DatagramDrop::Overflow, given_up);
-        let stage = Stage::Undecided(Box::new(Undecided { probe, held }));
-        self.insert(Session::new(*flow, ids, stage, now), now, out);
     }
 
     /// A packet that cannot be a connection's first, with IDs that this flow does not know.
@@ -256,37 +137,5 @@ impl Sessions {
         let mut known = members.all().filter(known);
         let only = known.next().filter(|_| known.next().is_none())?;
         self.get(only)?.ids.quic().is_some_and(|ids| ids.len == Some(0)).then_some(only)
-    }
-
-    /// A long header told whose it is. The server's own ID in it shows that the client receives.
-    fn identified(&mut self, session: SessionId, destination: &[u8]) {
-        if let Some(state) = self.get_mut(session)
-            && let Ids::Quic(ids) = &state.ids
-            && ids.server.iter().any(|id| id.as_bytes() == destination)
-        {
-            state.confirmed = true;
-            self.prefer(session);
-        }
-    }
-
-    /// A datagram was identified as this session's: what cannot be told goes to it from now on.
-    pub(super) fn prefer(&mut self, session: SessionId) {
-        let Some(state) = self.get_mut(session) else { return };
-        state.confirmed |= state.answered;
-        let flow = state.flow;
-        if let Some(members) = self.flows.get_mut(&flow)
-            && members.latest != session
-        {
-            members.earlier.retain(|earlier| *earlier != session);
-            let before = std::mem::replace(&mut members.latest, session);
-            members.earlier.push(before);
-        }
-    }
-
-    pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
-        if self.plane.access_log_format != AccessLogFormat::Json {
-            return None;
-        }
-        Some(Box::new(Detail::of_hello(rule.cloned(), hello)))
     }
 }

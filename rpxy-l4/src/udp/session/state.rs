@@ -95,6 +95,23 @@ pub(super) struct Reached {
 }
 
 impl Session {
+    pub(super) fn new(flow: Flow, ids: Ids, stage: Stage, now: Duration) -> Self {
+        Self {
+            generation: 0,
+            flow,
+            ids,
+            born: now,
+            last_seen: now,
+            bytes_up: 0,
+            bytes_down: 0,
+            answered: false,
+            confirmed: false,
+            steered: false,
+            permit: None,
+            stage,
+        }
+    }
+
     /// The rule that it goes by; `None` while undecided.
     pub(super) fn route(&self) -> Option<&Arc<UdpRoute>> {
         match &self.stage {

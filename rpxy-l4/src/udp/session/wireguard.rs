@@ -5,7 +5,7 @@ use std::time::Duration;
 use rpxy_l4_proto::wireguard::{self, Message, Reserved};
 
 use super::{
-    Flow, Output, SessionId, Sessions, datagrams,
+    Flow, Output, SessionId, Sessions,
     ids::{Few, Ids},
     place::Arrival,
 };
@@ -74,33 +74,7 @@ impl Sessions {
         self.flows.get(flow)?.all().find(owns)
     }
 
-    /// Notes what the datagrams of a backend tell of how it wants to be addressed.
-    pub(super) fn learn_from_answers(
-        &mut self,
-        session: SessionId,
-        bytes: &[u8],
-        segment: usize,
-        now: Duration,
-        out: &mut Output,
-    ) {
-        match self.get(session).map(|state| &state.ids) {
-            Some(Ids::Quic(_)) => {
-                for (_, datagram) in datagrams(bytes, segment) {
-                    if datagram.first().is_some_and(|first| first & 0x80 != 0) {
-                        self.learn_from_server(session, datagram, now, out);
-                    }
-                }
-            }
-            Some(Ids::WireGuard(_)) => {
-                for (_, datagram) in datagrams(bytes, segment) {
-                    self.learn_index(session, datagram, now);
-                }
-            }
-            Some(Ids::None) | None => {}
-        }
-    }
-
-    fn learn_index(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+    pub(super) fn learn_index(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
         // Transport messages, the bulk, tell nothing.
         if datagram.first() == Some(&4) {
             return;

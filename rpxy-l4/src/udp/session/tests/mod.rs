@@ -18,10 +18,14 @@ use std::{
 
 use rpxy_l4_proto::quic::ConnectionId;
 
-use super::*;
+use super::{
+    room::MAX_OF_FLOW,
+    upkeep::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
+    *,
+};
 use crate::{
     config,
-    metrics::Metrics,
+    metrics::{Metrics, SessionEnd},
     resolve::Resolver,
     route::{Datagrams, Targets},
 };
@@ -126,7 +130,7 @@ impl Bench {
         self.sessions.handle_datagrams(&flow, bytes, segment, 0, self.now, &mut out);
         self.carry_out(&mut out);
         for (session, range) in out.forward {
-            for (_, datagram) in datagrams(&bytes[range], segment) {
+            for datagram in datagrams(&bytes[range], segment) {
                 self.arrive(session, datagram);
             }
         }

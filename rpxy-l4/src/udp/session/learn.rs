@@ -1,4 +1,4 @@
-//! The connection IDs of QUIC sessions: learned from both sides, remembered for those who come back, let go.
+//! Which connection IDs a session goes by: what its server chooses, what its client goes on to use.
 
 use std::time::Duration;
 
@@ -12,6 +12,17 @@ use super::{
 use crate::udp::affinity::Key;
 
 impl Sessions {
+    /// Notes what a datagram of a backend tells of how it wants to be addressed.
+    pub(super) fn learn_from_answer(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
+        match self.get(session).map(|state| &state.ids) {
+            Some(Ids::Quic(_)) if datagram.first().is_some_and(|first| first & 0x80 != 0) => {
+                self.learn_from_server(session, datagram, now, out);
+            }
+            Some(Ids::WireGuard(_)) => self.learn_index(session, datagram, now),
+            Some(Ids::Quic(_) | Ids::None) | None => {}
+        }
+    }
+
     /// A short header of a session under way may carry an ID that the server gave the client in secret.
     pub(super) fn learn_from_client(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
         let Some(state) = self.get(session) else { return };
@@ -27,6 +38,31 @@ impl Sessions {
         let displaced = self.quic_ids_mut(session).and_then(|ids| ids.used.add(id));
         if let Some(displaced) = displaced {
             self.let_go(session, displaced, now);
+        }
+    }
+
+    /// A long header told whose it is. The server's own ID in it shows that the client receives.
+    pub(super) fn identified(&mut self, session: SessionId, destination: &[u8]) {
+        if let Some(state) = self.get_mut(session)
+            && let Ids::Quic(ids) = &state.ids
+            && ids.server.iter().any(|id| id.as_bytes() == destination)
+        {
+            state.confirmed = true;
+            self.prefer(session);
+        }
+    }
+
+    /// A datagram was identified as this session's: what cannot be told goes to it from now on.
+    pub(super) fn prefer(&mut self, session: SessionId) {
+        let Some(state) = self.get_mut(session) else { return };
+        state.confirmed |= state.answered;
+        let flow = state.flow;
+        if let Some(members) = self.flows.get_mut(&flow)
+            && members.latest != session
+        {
+            members.earlier.retain(|earlier| *earlier != session);
+            let before = std::mem::replace(&mut members.latest, session);
+            members.earlier.push(before);
         }
     }
 
@@ -51,7 +87,7 @@ impl Sessions {
     }
 
     /// Long headers of the backend show the ID that it wants to be addressed by.
-    pub(super) fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
+    fn learn_from_server(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
         for packet in packets(datagram) {
             let id = packet.scid;
             let Some(ids) = self.quic_ids_mut(session) else { return };
@@ -113,7 +149,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn quic_ids_mut(&mut self, session: SessionId) -> Option<&mut QuicIds> {
+    fn quic_ids_mut(&mut self, session: SessionId) -> Option<&mut QuicIds> {
         match &mut self.get_mut(session)?.ids {
             Ids::Quic(ids) => Some(ids),
             Ids::None | Ids::WireGuard(_) => None,

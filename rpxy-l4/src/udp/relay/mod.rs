@@ -1,0 +1,255 @@
+//! Carries out what the session core commands: sockets, sends, logs, counters.
+
+mod commands;
+mod notices;
+mod send;
+mod sockets;
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+pub(super) use sockets::Listener;
+use sockets::{Appetite, Upstream, open_upstream, open_upstream_mut, session_steering};
+
+use super::{
+    Plane, Shared,
+    session::{Flow, FlowLine, Output, SessionId, Sessions},
+    steering::Steering,
+    worker::{Lookups, listener_token},
+};
+use crate::{
+    config::model::AccessLogFormat,
+    metrics::SessionEnd,
+    net::{
+        poller::Poller,
+        udp::{self, Received, Sender},
+    },
+};
+
+/// How long the port of a session that ended in the middle is given to nobody else.
+const CLOSING: Duration = Duration::from_secs(3);
+/// Ports kept so at most; beyond that the oldest is free at once.
+const MOST_CLOSING: usize = 256;
+
+/// The sessions of a worker with everything outside of them.
+#[derive(Debug)]
+pub(super) struct Relay {
+    shared: Arc<Shared>,
+    format: AccessLogFormat,
+    sessions: Sessions,
+    poller: Arc<Poller>,
+    lookups: Lookups,
+    /// By number; a number is used again after its socket was closed with all its sessions.
+    listeners: Vec<Option<Listener>>,
+    /// By the sessions' place.
+    upstreams: Vec<Option<Upstream>>,
+    sender: Sender,
+    /// Sockets of sessions that ended in the middle, and until when they stay open.
+    closing: VecDeque<(Duration, OwnedFd)>,
+    output: Output,
+    sent: Sums,
+    now: Duration,
+}
+
+/// Datagrams and bytes sent on since the counters were told. Workers share those, and would fight for them.
+#[derive(Debug, Default)]
+struct Sums {
+    up: (u64, u64),
+    down: (u64, u64),
+}
+
+impl Relay {
+    pub(super) fn new(shared: Arc<Shared>, plane: Arc<Plane>, poller: Arc<Poller>, lookups: Lookups) -> Self {
+        let format = plane.access_log_format;
+        let sessions = Sessions::new(
+            plane,
+            Arc::clone(&shared.affinity),
+            Arc::clone(&shared.active),
+            Arc::clone(&shared.bans),
+            Shared::seed(),
+        );
+        Self {
+            now: shared.uptime(),
+            shared,
+            format,
+            sessions,
+            poller,
+            lookups,
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            sender: Sender::new(),
+            closing: VecDeque::new(),
+            output: Output::default(),
+            sent: Sums::default(),
+        }
+    }
+
+    /// Reads the clock; everything up to the next call happens at this time.
+    pub(super) fn clock(&mut self) {
+        self.now = self.shared.uptime();
+    }
+
+    /// The time read last.
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    pub(super) fn listener(&mut self, number: u32) -> Option<&mut Listener> {
+        self.listeners.get_mut(usize::try_from(number).ok()?)?.as_mut()
+    }
+
+    /// A session's socket, and how much to ask it for.
+    pub(super) fn upstream(&mut self, session: SessionId) -> Option<(&OwnedFd, &mut Appetite)> {
+        open_upstream_mut(&mut self.upstreams, session).map(|upstream| (&upstream.socket, &mut upstream.appetite))
+    }
+
+    /// Receives on another socket from now on.
+    pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
+        let place = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        self.poller.add(&socket, listener_token(number))?;
+        let listener = Some(Listener { address, socket, appetite: Appetite::default() });
+        match self.listeners.get_mut(place) {
+            Some(free) => *free = listener,
+            None => self.listeners.push(listener),
+        }
+        Ok(())
+    }
+
+    /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
+    pub(super) fn close(&mut self, address: SocketAddr) {
+        let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
+        let Some(place) = self.listeners.iter().position(is_it) else { return };
+        let number = u32::try_from(place).ok();
+        self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
+        if let Some(held) = self.listeners.get_mut(place) {
+            *held = None;
+        }
+    }
+
+    /// Another configuration is in effect.
+    pub(super) fn adopt(&mut self, plane: Arc<Plane>) {
+        self.format = plane.access_log_format;
+        self.with_core(|sessions, now, out| sessions.handle_plane(plane, now, out));
+    }
+
+    /// Looks which sessions are over.
+    pub(super) fn timeout(&mut self) {
+        while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
+        let (upstreams, offload, now) =
+            (std::mem::take(&mut self.upstreams), Arc::clone(&self.shared.offload), self.now);
+        let steered = |session| {
+            let idle = open_upstream(&upstreams, session)?.steering.idle(&*offload)?;
+            Some(now.saturating_sub(idle))
+        };
+        let mut output = std::mem::take(&mut self.output);
+        self.sessions.handle_timeout(now, steered, &mut output);
+        self.upstreams = upstreams;
+        self.carry_out(&mut output);
+        self.output = output;
+    }
+
+    /// The first lookup of a session's name has ended.
+    pub(super) fn resolved(&mut self, session: SessionId) {
+        self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
+    }
+
+    /// Other networks are banned.
+    pub(super) fn bans(&mut self) {
+        self.with_core(Sessions::handle_bans);
+    }
+
+    /// What there is to tell of the first `limit` sessions.
+    pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
+        let told = |(session, listener, mut line): (SessionId, u32, FlowLine)| {
+            let held = usize::try_from(listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
+            line.listener = held.map(|held| held.address);
+            match session_steering(&self.upstreams, session) {
+                Some(Steering::Installed(_)) => line.plane = "kernel",
+                Some(Steering::Not(reason)) => line.reason = Some(reason.name()),
+                Some(Steering::Unasked) | None => {}
+            }
+            if let Some(usage) =
+                session_steering(&self.upstreams, session).and_then(|steering| steering.usage(&*self.shared.offload))
+            {
+                line.bytes_up += usage.bytes_up;
+                line.bytes_down += usage.bytes_down;
+                line.idle = usage.idle.map_or(line.idle, |idle| idle.min(line.idle));
+            }
+            line
+        };
+        self.sessions.flow_lines(limit, self.now).map(told).collect()
+    }
+
+    pub(super) fn end_all(&mut self, end: SessionEnd) {
+        self.with_core(|sessions, now, out| sessions.handle_closed(None, end, now, out));
+    }
+
+    /// Forgets all sessions, whose state cannot be trusted any more.
+    pub(super) fn begin_anew(&mut self) {
+        let open: Vec<SessionId> = (0_u32..)
+            .zip(&self.upstreams)
+            .filter_map(|(index, held)| Some(SessionId { index, generation: held.as_ref()?.generation }))
+            .collect();
+        for session in open {
+            self.ended(session, SessionEnd::InternalError, 0, 0);
+        }
+        self.output = Output::default();
+        let (sessions, now) = (&mut self.sessions, self.now);
+        // IDs must not stay for ever; should that fail as well, they do.
+        let _failed = catch_unwind(AssertUnwindSafe(|| sessions.forget_ids(now)));
+        self.sessions = self.sessions.anew();
+    }
+
+    /// Gives datagrams of a client to the core, and what has to be sent on to `forward`.
+    pub(super) fn datagrams(
+        &mut self,
+        flow: &Flow,
+        got: &Received<'_>,
+        mut forward: impl FnMut(SessionId, Range<usize>),
+    ) {
+        let mut output = std::mem::take(&mut self.output);
+        self.sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, self.now, &mut output);
+        self.carry_out(&mut output);
+        for (session, range) in output.forward.drain(..) {
+            forward(session, range);
+        }
+        self.output = output;
+    }
+
+    /// Tells the core of answers; the client's end that they go to.
+    pub(super) fn answers(&mut self, session: SessionId, got: &Received<'_>) -> Option<Flow> {
+        let mut output = std::mem::take(&mut self.output);
+        let flow = self.sessions.handle_answers(session, got.bytes, got.segment, self.now, &mut output);
+        self.carry_out(&mut output);
+        self.output = output;
+        flow
+    }
+
+    /// A session's socket reported an error.
+    pub(super) fn failed(&mut self, session: SessionId, error: &io::Error) {
+        tracing::trace!("{session:?}: {error}");
+        if udp::is_unreachable(error) {
+            self.with_core(|sessions, now, out| sessions.handle_refused(session, error, now, out));
+        }
+    }
+
+    fn with_core(&mut self, action: impl FnOnce(&mut Sessions, Duration, &mut Output)) {
+        let mut output = std::mem::take(&mut self.output);
+        action(&mut self.sessions, self.now, &mut output);
+        self.carry_out(&mut output);
+        self.output = output;
+    }
+}
