@@ -4,11 +4,13 @@
 //! in docs/metrics.md, and a test holds the two together.
 
 mod endpoint;
+mod kernel;
 mod udp;
 
 use std::sync::Arc;
 
 pub use endpoint::serve;
+pub use kernel::{KernelPackets, KernelPlane};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -145,6 +147,7 @@ pub struct Metrics {
     reloads: Family<ByResult, Counter>,
     dns_failed: Counter,
     udp: Udp,
+    kernel: kernel::Place,
 }
 
 impl Metrics {
@@ -165,6 +168,7 @@ impl Metrics {
             reloads: Family::default(),
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
+            kernel: kernel::Place::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -181,6 +185,7 @@ impl Metrics {
         r.register("accept_paused", help, metrics.accept_paused.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
+        r.register_collector(Box::new(metrics.kernel.clone()));
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -214,6 +219,11 @@ impl Metrics {
     #[must_use]
     pub(crate) fn udp(&self) -> &Udp {
         &self.udp
+    }
+
+    /// Counts what the kernel plane does from now on.
+    pub fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
+        self.kernel.fill(plane);
     }
 
     /// A reload ended.

@@ -168,8 +168,21 @@ impl Kernel {
 
     /// Packets by outcome, over all interfaces, since the start.
     #[must_use]
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        counter_names().filter_map(|(index, name)| Some((name, self.inner.readers.counter(index)?))).collect()
+    pub fn counters(&self) -> Vec<(Counter, u64)> {
+        let counted = |counter: &Counter| Some((*counter, self.inner.readers.counter(counter.index())?));
+        Counter::ALL.iter().filter_map(counted).collect()
+    }
+
+    /// Sessions that are installed now.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.inner.state().table.sessions()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn max_flows(&self) -> usize {
+        self.inner.state().table.max_sessions()
     }
 }
 
@@ -182,11 +195,6 @@ impl Drop for Kernel {
             tracing::error!("kernel plane: the thread that follows the network has failed");
         }
     }
-}
-
-/// Indices and names of `COUNTERS`.
-fn counter_names() -> impl Iterator<Item = (u32, &'static str)> {
-    Counter::ALL.iter().map(|counter| (counter.index(), counter.name()))
 }
 
 #[cfg(test)]
