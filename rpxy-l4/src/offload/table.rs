@@ -108,6 +108,11 @@ impl Table {
         self.max_sessions
     }
 
+    /// Whether there is no place for one more session, which `key` is a direction of. One that is there has its own.
+    pub(super) fn is_full(&self, key: &FlowKey) -> bool {
+        self.sessions() >= self.max_sessions && !self.flows.contains_key(key)
+    }
+
     /// The links that are there.
     pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::{
     Plane, Shared,
     session::{Command, Flow, FlowLine, Notice, OpenError, Output, SessionId, Sessions, Started},
-    steering::Steering,
+    steering::{Retries, Steering},
     worker::{Lookups, listener_token, session_token},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         poller::Poller,
         udp::{self, Message, Received, Sender, Sent},
     },
-    offload::{Steered, Usage},
+    offload::{NotSteered, Steered, Usage},
 };
 
 /// How long the port of a session that ended in the middle is given to nobody else.
@@ -114,6 +114,8 @@ pub(super) struct Relay {
     sender: Sender,
     /// Sockets of sessions that ended in the middle, and until when they stay open.
     closing: VecDeque<(Duration, OwnedFd)>,
+    /// Sessions that the kernel may take later.
+    retries: Retries,
     output: Output,
     sent: Sums,
     now: Duration,
@@ -147,6 +149,7 @@ impl Relay {
             upstreams: Vec::new(),
             sender: Sender::new(),
             closing: VecDeque::new(),
+            retries: Retries::default(),
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -219,6 +222,12 @@ impl Relay {
         self.upstreams = upstreams;
         self.carry_out(&mut output);
         self.output = output;
+        let upstreams = &mut self.upstreams;
+        self.retries.run(offload.changes(), |session| {
+            let steering = &mut open_upstream_mut(upstreams, session)?.steering;
+            steering.retry(&*offload);
+            steering.reason().filter(|reason| reason.may_pass())
+        });
     }
 
     /// The first lookup of a session's name has ended.
@@ -238,8 +247,8 @@ impl Relay {
             line.listener = held.map(|held| held.address);
             match session_steering(&self.upstreams, session) {
                 Some(Steering::Installed(_)) => line.plane = "kernel",
-                Some(Steering::Not(reason)) => line.reason = Some(reason.name()),
-                Some(Steering::Unasked) | None => {}
+                Some(steering) => line.reason = steering.reason().map(NotSteered::name),
+                None => {}
             }
             if let Some(usage) =
                 session_steering(&self.upstreams, session).and_then(|steering| steering.usage(&*self.shared.offload))
@@ -458,7 +467,12 @@ impl Relay {
         let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, cid };
-            upstream.steering.install(&*self.shared.offload, flow);
+            upstream.steering.install(&*self.shared.offload, Box::new(flow));
+            if matches!(upstream.steering, Steering::Waiting(..)) {
+                let upstreams = &self.upstreams;
+                let waits = |id| matches!(session_steering(upstreams, id), Some(Steering::Waiting(..)));
+                self.retries.add(session, self.sessions.len(), waits);
+            }
         }
     }
 
