@@ -29,6 +29,12 @@ mod logs;
 #[cfg(test)]
 mod offload_attach;
 #[cfg(test)]
+mod offload_kit;
+#[cfg(test)]
+mod offload_life;
+#[cfg(test)]
+mod offload_rights;
+#[cfg(test)]
 mod precedence;
 #[cfg(test)]
 mod probe;

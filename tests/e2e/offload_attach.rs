@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use crate::common::{at, at_v6, front, front_v6};
 
 /// The network, if the daemon can be expected to have a kernel plane.
-fn with_object() -> Option<Topology> {
+pub(crate) fn with_object() -> Option<Topology> {
     // Built into the daemon when it was there.
     let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
     if !object.exists() {
@@ -28,7 +28,7 @@ fn with_object() -> Option<Topology> {
 }
 
 /// A configuration with `keys` in its table `[ebpf]`.
-fn config(port: u16, target: SocketAddr, keys: &str) -> String {
+pub(crate) fn config(port: u16, target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {port}\nlisten_ipv6 = true\nudp_target = [\"{target}\"]\n[ebpf]\n{keys}\n")
 }
 

@@ -57,6 +57,7 @@ pub struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
+    capabilities: Option<String>,
     allowed: Vec<String>,
 }
 
@@ -79,6 +80,13 @@ impl Builder {
     #[must_use]
     pub fn open_files(mut self, count: u64) -> Self {
         self.open_files = Some(count);
+        self
+    }
+
+    /// Leaves the daemon no capabilities but these, comma-separated as setpriv(1) names them.
+    #[must_use]
+    pub fn capabilities(mut self, names: &str) -> Self {
+        self.capabilities = Some(names.to_owned());
         self
     }
 
@@ -125,11 +133,17 @@ impl Builder {
         std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
         let config = directory.path().join("current/config.toml");
 
-        let mut command = match self.open_files {
-            None => host.command(binary()),
-            Some(count) => {
+        let mut command = match (self.open_files, &self.capabilities) {
+            (None, None) => host.command(binary()),
+            (Some(count), _) => {
                 let mut command = host.command("prlimit");
                 command.arg(format!("--nofile={count}:{count}")).arg(binary());
+                command
+            }
+            (None, Some(names)) => {
+                let mut command = host.command("setpriv");
+                let set: String = names.split(',').map(|name| format!(",+{name}")).collect();
+                command.args(["--inh-caps=-all", &format!("--bounding-set=-all{set}")]).arg(binary());
                 command
             }
         };
@@ -160,6 +174,7 @@ impl Daemon {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            capabilities: None,
             allowed: Vec::new(),
         }
     }

@@ -17,10 +17,12 @@ pub fn required() -> bool {
 pub fn missing_for_programs() -> Option<&'static str> {
     const CAP_NET_ADMIN: u64 = 1 << 12;
     const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const CAP_PERFMON: u64 = 1 << 38;
     const CAP_BPF: u64 = 1 << 39;
     match capabilities() {
         held if held & CAP_NET_ADMIN == 0 => Some("CAP_NET_ADMIN is missing"),
         held if held & (CAP_BPF | CAP_SYS_ADMIN) == 0 => Some("CAP_BPF is missing"),
+        held if held & (CAP_PERFMON | CAP_SYS_ADMIN) == 0 => Some("CAP_PERFMON is missing"),
         _ => None,
     }
 }

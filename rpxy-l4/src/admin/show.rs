@@ -66,10 +66,17 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         .flatten()
         .map(|down| format!("{} ({})", text(&down["target"]), text(&down["transport"])))
         .collect();
-    let kernel = match line["kernel_plane"]["reason"].as_str() {
-        Some(_) => format!("{}: {}", text(&line["kernel_plane"]["state"]), text(&line["kernel_plane"]["reason"])),
-        None => text(&line["kernel_plane"]["state"]),
+    let plane = &line["kernel_plane"];
+    let kernel = match (plane["reason"].as_str(), plane["flows"].as_u64()) {
+        (Some(_), _) => format!("{}: {}", text(&plane["state"]), text(&plane["reason"])),
+        (None, Some(flows)) => {
+            let on = words(plane["interfaces"].as_array().into_iter().flatten().map(text), "no interface yet");
+            format!("{} on {on}; {flows} of {} flows", text(&plane["state"]), text(&plane["max_flows"]))
+        }
+        (None, None) => text(&plane["state"]),
     };
+    let counters = plane["counters"].as_object().into_iter().flatten();
+    let packets = words(counters.map(|(name, count)| format!("{name} {}", text(count))), "none");
     for (name, value) in [
         ("version", text(&line["version"])),
         ("process", text(&line["pid"])),
@@ -79,12 +86,19 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         ("TCP connections", load(&line["tcp"])),
         ("UDP sessions", load(&line["udp"])),
         ("kernel plane", kernel),
+        ("kernel packets", packets),
         ("targets down", if down.is_empty() { "none".to_owned() } else { down.join(", ") }),
         ("bans", text(&line["bans"])),
     ] {
         writeln!(out, "{name:<16} {value}")?;
     }
     Ok(())
+}
+
+/// With commas between; `none` when there is nothing.
+fn words(words: impl Iterator<Item = String>, none: &str) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { none.to_owned() } else { words.join(", ") }
 }
 
 fn ban(line: &Value, out: &mut dyn Write) -> io::Result<()> {
@@ -195,6 +209,20 @@ mod tests {
             "192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\u{fffd}b   1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
         );
         assert_eq!(lines[2], "there are more than 1; see --limit");
+    }
+
+    #[test]
+    fn the_kernel_plane_in_a_status() {
+        let plane = json!({
+            "state": "tc", "reason": null, "interfaces": ["eth0 (tcx)", "eth1 (tcx)"], "flows": 3, "max_flows": 65536,
+            "counters": { "foreign": 7, "steered": 1000 },
+        });
+        let text = shown(&Command::Status {}, &[json!({ "kernel_plane": plane })], false);
+        assert!(text.contains("kernel plane     tc on eth0 (tcx), eth1 (tcx); 3 of 65536 flows\n"), "{text}");
+        assert!(text.contains("kernel packets   foreign 7, steered 1000\n"), "{text}");
+        let plane = json!({ "state": "off", "reason": "why", "interfaces": [], "flows": null, "counters": {} });
+        let text = shown(&Command::Status {}, &[json!({ "kernel_plane": plane })], false);
+        assert!(text.contains("kernel plane     off: why\n") && text.contains("kernel packets   none\n"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod ech;
 mod endpoint;
+mod kernel;
 mod udp;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use ech::Ech;
 pub use ech::EchState;
 pub use endpoint::serve;
+pub use kernel::{KernelPackets, KernelPlane};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -153,6 +155,7 @@ pub struct Metrics {
     dns_failed: Counter,
     udp: Udp,
     ech: Ech,
+    kernel: kernel::Place,
 }
 
 impl Metrics {
@@ -174,6 +177,7 @@ impl Metrics {
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
+            kernel: kernel::Place::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -190,6 +194,7 @@ impl Metrics {
         r.register("accept_paused", help, metrics.accept_paused.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
+        r.register_collector(Box::new(metrics.kernel.clone()));
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -233,6 +238,11 @@ impl Metrics {
     #[must_use]
     pub(crate) fn udp(&self) -> &Udp {
         &self.udp
+    }
+
+    /// Counts what the kernel plane does from now on.
+    pub fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
+        self.kernel.fill(plane);
     }
 
     /// A reload ended.

@@ -37,6 +37,12 @@ pub(super) fn old_kernel(machine: &Machine) -> String {
 /// An error of a program in one line.
 pub(super) fn program(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
+        // The verifier says EACCES for what it would take from somebody with more capabilities, and its last line tells
+        // of that one instruction only.
+        let missing = Machine::read().missing();
+        if !missing.is_empty() && matches!(io_error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
+            return format!("the kernel refused the program: missing {}", missing.join(" and "));
+        }
         let log = verifier_log.to_string();
         // The summary behind the reason counts instructions.
         let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));

@@ -70,6 +70,11 @@ impl Offload for Kernel {
         let back = Way { source: local, destination: client };
 
         let state = &mut *self.inner.state();
+        // Asked first: to find routes takes system calls.
+        if state.table.is_full(&forward) {
+            state.turned_away = true;
+            return Err(NotSteered::Full);
+        }
         let route_there = state.route(&there)?;
         let route_back = state.route(&back)?;
         let entry = |source, destination| Flow {
@@ -90,7 +95,10 @@ impl Offload for Kernel {
         let undo = state.table.revoke([forward, reverse]);
         state.maps.apply_all(&undo);
         match explain::os_error(&error).and_then(io::Error::raw_os_error) {
-            Some(libc::E2BIG | libc::ENOMEM) => Err(NotSteered::Full),
+            Some(libc::E2BIG | libc::ENOMEM) => {
+                state.turned_away = true;
+                Err(NotSteered::Full)
+            }
             _ => {
                 tracing::debug!("kernel plane: cannot install {flow:?}: {error}");
                 Err(NotSteered::Failed)
@@ -110,12 +118,20 @@ impl Offload for Kernel {
         let state = &mut *self.inner.state();
         let updates = state.table.revoke(keys(flow));
         state.maps.apply_all(&updates);
+        // Whoever was turned away hears of the place once; the next one tells the rest.
+        if !updates.is_empty() && std::mem::take(&mut state.turned_away) {
+            self.inner.changed();
+        }
     }
 
     fn usage(&self, flow: &Steered) -> Option<Usage> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
         usage(keys(flow).map(|key| self.inner.readers.counted(&key)), now)
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner.changes()
     }
 }
 
@@ -168,8 +184,21 @@ impl Kernel {
 
     /// Packets by outcome, over all interfaces, since the start.
     #[must_use]
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        counter_names().filter_map(|(index, name)| Some((name, self.inner.readers.counter(index)?))).collect()
+    pub fn counters(&self) -> Vec<(Counter, u64)> {
+        let counted = |counter: &Counter| Some((*counter, self.inner.readers.counter(counter.index())?));
+        Counter::ALL.iter().filter_map(counted).collect()
+    }
+
+    /// Sessions that are installed now.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.inner.state().table.sessions()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn max_flows(&self) -> usize {
+        self.inner.state().table.max_sessions()
     }
 }
 
@@ -182,11 +211,6 @@ impl Drop for Kernel {
             tracing::error!("kernel plane: the thread that follows the network has failed");
         }
     }
-}
-
-/// Indices and names of `COUNTERS`.
-fn counter_names() -> impl Iterator<Item = (u32, &'static str)> {
-    Counter::ALL.iter().map(|counter| (counter.index(), counter.name()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{fmt, fs, path::Path};
 /// Bits of a capability set (`linux/capability.h`).
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// The facts.
@@ -54,9 +55,15 @@ impl Machine {
         let Some(set) = self.capabilities else { return Vec::new() };
         let has = |bit: u32| set >> bit & 1 == 1;
         let mut missing = Vec::new();
-        if !has(CAP_SYS_ADMIN) && !has(CAP_BPF) {
-            // Linux 5.8 split it off.
-            missing.push(if self.is_older_than((5, 8)) { "CAP_SYS_ADMIN" } else { "CAP_BPF" });
+        if !has(CAP_SYS_ADMIN) {
+            // Linux 5.8 split both off.
+            if self.is_older_than((5, 8)) {
+                missing.push("CAP_SYS_ADMIN");
+            } else {
+                // CAP_PERFMON lets a program do with pointers what the verifier cannot follow otherwise.
+                let split = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")];
+                missing.extend(split.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name));
+            }
         }
         if !has(CAP_NET_ADMIN) {
             missing.push("CAP_NET_ADMIN");
@@ -70,7 +77,7 @@ impl Machine {
             (
                 "this is an unprivileged container (a user namespace)".to_owned(),
                 "eBPF needs capabilities in the first user namespace: run on the host, or in a container with \
-                 --network host --cap-add BPF --cap-add NET_ADMIN"
+                 --network host --cap-add BPF --cap-add PERFMON --cap-add NET_ADMIN"
                     .to_owned(),
             )
         } else if !self.missing().is_empty() {
@@ -163,10 +170,13 @@ mod tests {
             let capabilities = Some(bits.iter().fold(0, |set, bit| set | 1 << bit));
             Machine { capabilities, release: release.to_owned(), ..machine() }.missing()
         };
-        assert_eq!(with(&[CAP_BPF, CAP_NET_ADMIN], "6.1"), [""; 0]);
+        assert_eq!(with(&[CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN], "6.1"), [""; 0]);
+        assert_eq!(with(&[CAP_BPF, CAP_NET_ADMIN], "6.1"), ["CAP_PERFMON"]);
+        assert_eq!(with(&[CAP_PERFMON, CAP_NET_ADMIN], "6.1"), ["CAP_BPF"]);
+        assert_eq!(with(&[CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN], "5.7"), ["CAP_SYS_ADMIN"]);
         assert_eq!(with(&[CAP_SYS_ADMIN, CAP_NET_ADMIN], "6.1"), [""; 0]);
         assert_eq!(with(&[CAP_SYS_ADMIN], "6.1"), ["CAP_NET_ADMIN"]);
-        assert_eq!(with(&[], "6.1"), ["CAP_BPF", "CAP_NET_ADMIN"]);
+        assert_eq!(with(&[], "6.1"), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
         assert_eq!(with(&[CAP_NET_ADMIN], "5.4"), ["CAP_SYS_ADMIN"]);
     }
 
@@ -174,7 +184,8 @@ mod tests {
     fn the_likeliest_reason_comes_first() {
         let rows: &[(&str, Machine)] = &[
             ("unprivileged container", Machine { user_namespace: true, capabilities: Some(0), ..machine() }),
-            ("CAP_NET_ADMIN", Machine { capabilities: Some(1 << CAP_BPF), ..machine() }),
+            ("CAP_NET_ADMIN", Machine { capabilities: Some(1 << CAP_BPF | 1 << CAP_PERFMON), ..machine() }),
+            ("CAP_PERFMON", Machine { capabilities: Some(1 << CAP_BPF | 1 << CAP_NET_ADMIN), ..machine() }),
             ("locked down", Machine { lockdown: Some("confidentiality".to_owned()), ..machine() }),
             ("locked memory", Machine { release: "5.10.0".to_owned(), ..machine() }),
             ("seccomp", Machine { seccomp: true, ..machine() }),

@@ -63,13 +63,19 @@ pub enum NotSteered {
     NoRoute,
     /// As many flows as allowed. Worth another try later.
     Full,
-    /// Packets would leave by an interface that has no program.
+    /// Packets would leave by an interface that has no program. Worth another try later.
     Interface,
     /// The kernel refused the entry.
     Failed,
 }
 
 impl NotSteered {
+    /// Whether it may pass without the session's doing: then [`Offload::changes`] tells when.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::NoRoute | Self::Full | Self::Interface)
+    }
+
     /// As `rpxy-l4 flows` shows it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -128,6 +134,10 @@ pub trait Offload: Send + Sync + Debug {
 
     /// What was steered so far; `None` when the session is not installed.
     fn usage(&self, flow: &Steered) -> Option<Usage>;
+
+    /// A number that is another one whenever a session that was refused for a reason that may pass could be taken now: a
+    /// place is free again, or the network has changed.
+    fn changes(&self) -> u64;
 }
 
 /// No offload.
@@ -145,6 +155,10 @@ impl Offload for Off {
 
     fn usage(&self, _flow: &Steered) -> Option<Usage> {
         None
+    }
+
+    fn changes(&self) -> u64 {
+        0
     }
 }
 

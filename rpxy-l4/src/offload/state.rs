@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -24,6 +27,8 @@ pub(super) struct Inner {
     wanted: Wanted,
     pub(super) readers: Readers,
     state: Mutex<State>,
+    /// Counts what may let sessions in that were refused; see [`super::Offload::changes`].
+    changes: AtomicU64,
 }
 
 /// What is written.
@@ -33,6 +38,8 @@ pub(super) struct State {
     pub(super) maps: Maps,
     pub(super) programs: Programs,
     routes: Netlink,
+    /// A session was refused for want of a place since one was freed last.
+    pub(super) turned_away: bool,
 }
 
 /// Interfaces to attach to.
@@ -69,7 +76,16 @@ pub(super) fn interfaces(config: &Ebpf, state: Vec<Event>) -> Vec<Link> {
 
 impl Inner {
     pub(super) fn new(wanted: Wanted, readers: Readers, state: State) -> Self {
-        Self { plane: state.programs.plane, wanted, readers, state: Mutex::new(state) }
+        Self { plane: state.programs.plane, wanted, readers, state: Mutex::new(state), changes: AtomicU64::new(0) }
+    }
+
+    /// Sessions that were refused may be let in now.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -133,7 +149,7 @@ impl Inner {
 
 impl State {
     pub(super) fn new(table: Table, maps: Maps, programs: Programs, routes: Netlink) -> Self {
-        Self { table, maps, programs, routes }
+        Self { table, maps, programs, routes, turned_away: false }
     }
 
     /// The route of a way, if packets may be steered along it.

@@ -98,6 +98,21 @@ impl Table {
         }
     }
 
+    /// Sessions that are taken in.
+    pub(super) fn sessions(&self) -> usize {
+        self.flows.len() / 2
+    }
+
+    /// How many there may be.
+    pub(super) fn max_sessions(&self) -> usize {
+        self.max_sessions
+    }
+
+    /// Whether there is no place for one more session, which `key` is a direction of. One that is there has its own.
+    pub(super) fn is_full(&self, key: &FlowKey) -> bool {
+        self.sessions() >= self.max_sessions && !self.flows.contains_key(key)
+    }
+
     /// The links that are there.
     pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
@@ -151,7 +166,7 @@ impl Table {
         }
         let [reverse, forward] = &directions;
         let mut updates = self.revoke([forward.key, reverse.key]);
-        if self.flows.len() / 2 >= self.max_sessions {
+        if self.sessions() >= self.max_sessions {
             return Err(NotSteered::Full);
         }
         for Direction { key, flow, way, route } in directions {

@@ -101,6 +101,7 @@ impl Watch {
             let route = self.asking.route(way.destination, source).ok();
             self.inner.reroute(way, route);
         }
+        self.inner.changed();
     }
 
     fn confirm(&mut self) {

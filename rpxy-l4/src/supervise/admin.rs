@@ -50,6 +50,9 @@ struct KernelPlane {
     reason: Option<&'static str>,
     /// Interfaces with a program, each with its hook.
     interfaces: Vec<String>,
+    /// Sessions that are steered, and how many may be; `null` when it is off.
+    flows: Option<usize>,
+    max_flows: Option<usize>,
     /// What became of packets there.
     counters: BTreeMap<&'static str, u64>,
 }
@@ -58,11 +61,14 @@ impl KernelPlane {
     fn of(kernel: Option<&Kernel>) -> Self {
         let Some(kernel) = kernel else {
             let reason = Some("[ebpf] is off, or the log says why it could not be had");
-            return Self { state: "off", reason, interfaces: Vec::new(), counters: BTreeMap::new() };
+            let (interfaces, counters) = (Vec::new(), BTreeMap::new());
+            return Self { state: "off", reason, interfaces, flows: None, max_flows: None, counters };
         };
         let interfaces = kernel.attachments().into_iter().map(|(name, hook)| format!("{name} ({hook})")).collect();
-        let counters = kernel.counters().into_iter().filter(|(_, count)| *count > 0).collect();
-        Self { state: kernel.plane(), reason: None, interfaces, counters }
+        let counted = kernel.counters().into_iter().filter(|(_, count)| *count > 0);
+        let counters = counted.map(|(counter, count)| (counter.name(), count)).collect();
+        let (flows, max_flows) = (Some(kernel.flows()), Some(kernel.max_flows()));
+        Self { state: kernel.plane(), reason: None, interfaces, flows, max_flows, counters }
     }
 }
 

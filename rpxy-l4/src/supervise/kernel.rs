@@ -2,11 +2,29 @@
 
 use std::sync::Arc;
 
+use rpxy_l4_common::verdict::Counter;
+
 use super::{listeners::Transport, reload::Daemon};
 use crate::{
     config::model::{Config, EbpfMode},
+    metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
 };
+
+impl KernelPlane for Kernel {
+    fn packets(&self) -> Vec<KernelPackets> {
+        let of = |(counter, count): (Counter, u64)| KernelPackets {
+            action: counter.action().name(),
+            outcome: counter.name(),
+            count,
+        };
+        self.counters().into_iter().map(of).collect()
+    }
+
+    fn flows(&self) -> u64 {
+        Kernel::flows(self) as u64
+    }
+}
 
 /// The kernel plane that `config` asks for. Without it everything passes through the daemon, which is said once.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {

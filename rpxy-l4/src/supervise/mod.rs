@@ -67,6 +67,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
     let kernel = kernel::start(&config);
+    if let Some(kernel) = &kernel {
+        metrics.set_kernel(Arc::clone(kernel) as _);
+    }
     let shared =
         Arc::new(tcp::Shared::new(plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::{
     CLOSING, MOST_CLOSING, Relay,
-    sockets::{Appetite, Upstream, open_upstream_mut},
+    sockets::{Appetite, Upstream, open_upstream_mut, session_steering},
 };
 use crate::{
     log::{Access, Ended},
@@ -120,7 +120,12 @@ impl Relay {
         let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, cid };
-            upstream.steering.install(&*self.shared.offload, flow);
+            upstream.steering.install(&*self.shared.offload, Box::new(flow));
+            if matches!(upstream.steering, Steering::Waiting(..)) {
+                let upstreams = &self.upstreams;
+                let waits = |id| matches!(session_steering(upstreams, id), Some(Steering::Waiting(..)));
+                self.retries.add(session, self.sessions.len(), waits);
+            }
         }
     }
 

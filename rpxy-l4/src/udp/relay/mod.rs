@@ -22,7 +22,7 @@ use sockets::{Appetite, Upstream, open_upstream, open_upstream_mut, session_stee
 use super::{
     Plane, Shared,
     session::{Flow, FlowLine, Output, SessionId, Sessions},
-    steering::Steering,
+    steering::{Retries, Steering},
     worker::{Lookups, listener_token},
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
         poller::Poller,
         udp::{self, Received, Sender},
     },
+    offload::NotSteered,
 };
 
 /// How long the port of a session that ended in the middle is given to nobody else.
@@ -54,6 +55,8 @@ pub(super) struct Relay {
     sender: Sender,
     /// Sockets of sessions that ended in the middle, and until when they stay open.
     closing: VecDeque<(Duration, OwnedFd)>,
+    /// Sessions that the kernel may take later.
+    retries: Retries,
     output: Output,
     sent: Sums,
     now: Duration,
@@ -87,6 +90,7 @@ impl Relay {
             upstreams: Vec::new(),
             sender: Sender::new(),
             closing: VecDeque::new(),
+            retries: Retries::default(),
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -159,6 +163,12 @@ impl Relay {
         self.upstreams = upstreams;
         self.carry_out(&mut output);
         self.output = output;
+        let upstreams = &mut self.upstreams;
+        self.retries.run(offload.changes(), |session| {
+            let steering = &mut open_upstream_mut(upstreams, session)?.steering;
+            steering.retry(&*offload);
+            steering.reason().filter(|reason| reason.may_pass())
+        });
     }
 
     /// The first lookup of a session's name has ended.
@@ -178,8 +188,8 @@ impl Relay {
             line.listener = held.map(|held| held.address);
             match session_steering(&self.upstreams, session) {
                 Some(Steering::Installed(_)) => line.plane = "kernel",
-                Some(Steering::Not(reason)) => line.reason = Some(reason.name()),
-                Some(Steering::Unasked) | None => {}
+                Some(steering) => line.reason = steering.reason().map(NotSteered::name),
+                None => {}
             }
             if let Some(usage) =
                 session_steering(&self.upstreams, session).and_then(|steering| steering.usage(&*self.shared.offload))

@@ -1,0 +1,52 @@
+//! What tests of the kernel plane share.
+
+use std::net::SocketAddr;
+
+use rpxy_l4_tests::{admin::Admin, daemon::Daemon, topology::Topology, wait};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::offload_attach::config;
+
+/// A daemon with a kernel plane that can be asked.
+pub(crate) struct Steering {
+    pub(crate) daemon: Daemon,
+    place: TempDir,
+}
+
+impl Steering {
+    /// Starts one with `keys` in its table `[ebpf]` and `top` at the top of its file.
+    pub(crate) fn start(net: &Topology, target: SocketAddr, keys: &str, top: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("admin").display().to_string();
+        let config = format!("admin_socket = \"{socket}\"\n{top}\n{}", config(443, target, keys));
+        Self { daemon: Daemon::start(&net.gateway, &config), place }
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::connect(&self.place.path().join("admin"))
+    }
+
+    /// What `status` tells of the kernel plane.
+    pub(crate) fn plane(&self) -> Value {
+        self.admin().ask(&json!({ "command": "status" })).remove(0)["kernel_plane"].clone()
+    }
+
+    /// Plane and reason of the session of `client`.
+    pub(crate) fn session_of(&self, client: SocketAddr) -> (Value, Value) {
+        let lines = self.admin().ask(&json!({ "command": "flows" }));
+        let line = lines.iter().find(|line| line["client"] == client.to_string());
+        let line = line.unwrap_or_else(|| panic!("no session of {client} in {lines:?}"));
+        (line["plane"].clone(), line["reason"].clone())
+    }
+
+    /// Waits until the kernel steers the session of `client`.
+    pub(crate) fn wait_steered(&self, client: SocketAddr) {
+        wait::until("the session is steered", || (self.session_of(client).0 == "kernel").then_some(()));
+    }
+
+    /// How often a packet had `outcome`.
+    pub(crate) fn counted(&self, outcome: &str) -> u64 {
+        self.plane()["counters"][outcome].as_u64().unwrap_or(0)
+    }
+}
