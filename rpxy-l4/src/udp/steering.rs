@@ -26,7 +26,7 @@ impl Steering {
         };
     }
 
-    /// The client goes on with another connection ID.
+    /// The client goes on with another connection ID or index.
     pub(super) fn update(&mut self, offload: &dyn Offload, cid: ConnectionId) {
         if let Self::Installed(flow) = self {
             flow.cid = Some(cid);
