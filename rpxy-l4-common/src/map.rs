@@ -65,10 +65,11 @@ pub struct Flow {
     pub interface: u32,
     /// [`kind`]: which datagrams may be steered.
     pub kind: u8,
-    /// Length of `cid`, 0 to 20; with 0 it is not compared.
+    /// Length of `cid`, 0 to 20; with 0 it is not compared. 4 for a WireGuard index.
     pub cid_len: u8,
     /// QUIC short headers are steered only when they carry this destination connection ID; others go to the daemon,
-    /// which learns them. Only on flows towards backends.
+    /// which learns them. In the same way, with [`kind::ONLY_WIREGUARD_TRANSPORT`], messages are steered only when they
+    /// carry these 4 bytes as the receiver's index. Only on flows towards backends.
     pub cid: [u8; 20],
     /// Zero.
     pub zero: [u8; 2],

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_tests::{
-    daemon::{Daemon, Edit, binary, run_to_end},
+    daemon::{Daemon, Edit, missing_object, run_to_end},
     peers::{
         programs,
         udp::{UdpClient, UdpServer},
@@ -18,10 +18,8 @@ use crate::common::{at, at_v6, front, front_v6};
 
 /// The network, if the daemon can be expected to have a kernel plane.
 pub(crate) fn with_object() -> Option<Topology> {
-    // Built into the daemon when it was there.
-    let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
-    if !object.exists() {
-        privilege::skip(&format!("{} is missing; run `cargo xtask build-ebpf`", object.display()));
+    if let Some(missing) = missing_object() {
+        privilege::skip(&missing);
         return None;
     }
     Topology::or_skip()

@@ -16,6 +16,18 @@ use rpxy_l4_tests::{
 
 use crate::common::{PORT, at, front, rule, udp_to};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent,
+        a_hello_without_its_end_reaches_nobody,
+        hellos_of_both_versions_are_read_in_pieces_of_any_order,
+        a_reused_client_port_reaches_the_server_of_its_new_name,
+        what_cannot_be_read_goes_where_its_key_says,
+        a_flood_of_hellos_without_end_costs_little_and_stops_nobody,
+        mutated_datagrams_end_neither_the_daemon_nor_what_it_serves,
+    }
+}
+
 /// The first datagrams of Chromium 156 to `public.example`: the hello is in the first two, or in the first and the two
 /// retransmissions that follow.
 const CHROMIUM: [&[u8]; 4] = [
@@ -50,7 +62,6 @@ fn permutations(items: &[usize]) -> Vec<Vec<usize>> {
     all
 }
 
-#[test]
 fn the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent() {
     let Some(net) = Topology::or_skip() else { return };
     let public = UdpServer::recorder(&net.backend, at(7000));
@@ -86,7 +97,6 @@ fn the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent() {
     assert!(other.received().is_empty());
 }
 
-#[test]
 fn a_hello_without_its_end_reaches_nobody() {
     let Some(net) = Topology::or_skip() else { return };
     let default = UdpServer::recorder(&net.backend, at(7000));
@@ -116,7 +126,6 @@ fn a_hello_without_its_end_reaches_nobody() {
     wait::until("every session is in the log", || (daemon.lines_with("[start]").len() == begun.len()).then_some(()));
 }
 
-#[test]
 fn hellos_of_both_versions_are_read_in_pieces_of_any_order() {
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::recorder(&net.backend, at(7001));
@@ -146,7 +155,6 @@ fn hellos_of_both_versions_are_read_in_pieces_of_any_order() {
     assert!(other.received().is_empty());
 }
 
-#[test]
 fn a_reused_client_port_reaches_the_server_of_its_new_name() {
     let Some(net) = Topology::or_skip() else { return };
     let one_server = UdpServer::recorder(&net.backend, at(7001));
@@ -173,7 +181,6 @@ fn a_reused_client_port_reaches_the_server_of_its_new_name() {
     }
 }
 
-#[test]
 fn what_cannot_be_read_goes_where_its_key_says() {
     let Some(net) = Topology::or_skip() else { return };
     let default = UdpServer::recorder(&net.backend, at(7000));
@@ -230,7 +237,6 @@ fn what_cannot_be_read_goes_where_its_key_says() {
     }
 }
 
-#[test]
 fn a_flood_of_hellos_without_end_costs_little_and_stops_nobody() {
     const SOURCES: u16 = 10_000;
     const GROWTH: u64 = 64 << 20;
@@ -267,7 +273,6 @@ fn a_flood_of_hellos_without_end_costs_little_and_stops_nobody() {
     assert!(daemon.lines_with("[start]").iter().all(|line| line.contains(&quic.address().to_string())));
 }
 
-#[test]
 fn mutated_datagrams_end_neither_the_daemon_nor_what_it_serves() {
     const CLIENTS: u64 = 40;
     const EACH: usize = 100;

@@ -18,13 +18,23 @@ use rpxy_l4_tests::{
 
 use crate::common::{PORT, at, front, rule, udp_to};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        a_transfer_survives_a_nat_that_changes_the_port_all_the_time,
+        a_connection_id_outlives_its_session,
+        a_client_that_moves_with_a_new_connection_id_goes_on_where_strays_have_a_place,
+        a_client_that_moves_where_strays_are_dropped_can_connect_again,
+        a_stolen_connection_id_reaches_the_server_but_takes_nothing_from_its_owner,
+        several_connections_of_one_socket_move_together,
+    }
+}
+
 const NAMES: [&str; 2] = ["one.test", "two.test"];
 
 fn one() -> String {
     rule("one", "quic", at(7001), "server_names = [\"one.test\"]")
 }
 
-#[test]
 fn a_transfer_survives_a_nat_that_changes_the_port_all_the_time() {
     const BYTES: u64 = 50_000_000;
     let Some(net) = Topology::or_skip() else { return };
@@ -49,7 +59,6 @@ fn a_transfer_survives_a_nat_that_changes_the_port_all_the_time() {
     assert_eq!((server.accepted(), other.accepted()), (1, 0), "one connection all the time");
 }
 
-#[test]
 fn a_connection_id_outlives_its_session() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);
@@ -77,7 +86,6 @@ fn a_connection_id_outlives_its_session() {
     assert_eq!(servers.iter().map(QuicServer::accepted).sum::<usize>(), 3, "no connection was made anew");
 }
 
-#[test]
 fn a_client_that_moves_with_a_new_connection_id_goes_on_where_strays_have_a_place() {
     let rows = [("no rule for QUIC", String::new()), ("strays go to the default", one())];
     for (name, rules) in rows {
@@ -98,7 +106,6 @@ fn a_client_that_moves_with_a_new_connection_id_goes_on_where_strays_have_a_plac
     }
 }
 
-#[test]
 fn a_client_that_moves_where_strays_are_dropped_can_connect_again() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);
@@ -117,7 +124,6 @@ fn a_client_that_moves_where_strays_are_dropped_can_connect_again() {
     assert_eq!(other.accepted(), 0);
 }
 
-#[test]
 fn a_stolen_connection_id_reaches_the_server_but_takes_nothing_from_its_owner() {
     const ID: [u8; 8] = [0xab; 8];
     let Some(net) = Topology::or_skip() else { return };
@@ -147,7 +153,6 @@ fn a_stolen_connection_id_reaches_the_server_but_takes_nothing_from_its_owner() 
     assert!(default.received().is_empty());
 }
 
-#[test]
 fn several_connections_of_one_socket_move_together() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);

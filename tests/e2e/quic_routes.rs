@@ -15,6 +15,15 @@ use serde_json::Value;
 
 use crate::common::{PORT, at, front, front_v6, rule};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        server_names_and_alpns_choose_the_backend,
+        one_client_socket_talks_to_several_servers_at_once,
+        a_hello_over_several_initials_is_read_whole,
+        unmatched_connections_are_dropped_or_go_to_the_default,
+    }
+}
+
 const NAMES: [&str; 4] = ["one.test", "two.test", "a.wild.test", "other.test"];
 const ALPNS: [&str; 3] = ["h3", "hq", "doq"];
 
@@ -26,7 +35,6 @@ fn names(names: &str) -> String {
     format!("server_names = [{names}]")
 }
 
-#[test]
 fn server_names_and_alpns_choose_the_backend() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);
@@ -62,7 +70,6 @@ fn server_names_and_alpns_choose_the_backend() {
     daemon.wait_for(0, &format!("[start] udp:quic: {} -> {}", v4.address(), at(7000)));
 }
 
-#[test]
 fn one_client_socket_talks_to_several_servers_at_once() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);
@@ -91,7 +98,6 @@ fn one_client_socket_talks_to_several_servers_at_once() {
     assert_eq!(servers.each_ref().map(QuicServer::accepted), [2, 2, 2]);
 }
 
-#[test]
 fn a_hello_over_several_initials_is_read_whole() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);
@@ -117,7 +123,6 @@ fn a_hello_over_several_initials_is_read_whole() {
     }
 }
 
-#[test]
 fn unmatched_connections_are_dropped_or_go_to_the_default() {
     let Some(net) = Topology::or_skip() else { return };
     let certificate = Certificate::new(&NAMES);

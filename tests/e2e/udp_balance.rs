@@ -17,6 +17,21 @@ use rpxy_l4_tests::{
 
 use crate::common::{PORT, front};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        none_takes_the_first,
+        source_ip_is_stable_over_ports_reload_and_restart,
+        source_socket_spreads_the_ports_of_one_client_and_keeps_each,
+        random_and_round_robin_follow_the_weights,
+        least_conn_evens_out_the_sessions,
+        the_same_session_goes_to_the_next_target_when_the_first_refuses,
+        a_target_that_refused_is_used_again_after_its_time,
+        a_backup_is_used_only_while_the_others_are_down,
+        without_a_target_that_answers_nothing_breaks,
+        a_name_that_moves_is_followed_by_new_sessions,
+    }
+}
+
 const TAGS: [&str; 3] = ["a", "b", "c"];
 
 fn servers(net: &Topology) -> Vec<UdpServer> {
@@ -61,7 +76,6 @@ fn count(tags: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     })
 }
 
-#[test]
 fn none_takes_the_first() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -70,7 +84,6 @@ fn none_takes_the_first() {
     assert_eq!(tags, BTreeMap::from([("a".to_owned(), 12)]));
 }
 
-#[test]
 fn source_ip_is_stable_over_ports_reload_and_restart() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -97,7 +110,6 @@ fn source_ip_is_stable_over_ports_reload_and_restart() {
     }
 }
 
-#[test]
 fn source_socket_spreads_the_ports_of_one_client_and_keeps_each() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -114,7 +126,6 @@ fn source_socket_spreads_the_ports_of_one_client_and_keeps_each() {
     assert_eq!(count(map.into_values()).len(), 3);
 }
 
-#[test]
 fn random_and_round_robin_follow_the_weights() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -140,7 +151,6 @@ fn random_and_round_robin_follow_the_weights() {
     }
 }
 
-#[test]
 fn least_conn_evens_out_the_sessions() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -150,7 +160,6 @@ fn least_conn_evens_out_the_sessions() {
     assert_eq!(tags, TAGS.map(|tag| (tag.to_owned(), 3)).into_iter().collect());
 }
 
-#[test]
 fn the_same_session_goes_to_the_next_target_when_the_first_refuses() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -172,7 +181,6 @@ fn the_same_session_goes_to_the_next_target_when_the_first_refuses() {
     assert_eq!(daemon.lines_with("WARN").len(), 1);
 }
 
-#[test]
 fn a_target_that_refused_is_used_again_after_its_time() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -184,7 +192,6 @@ fn a_target_that_refused_is_used_again_after_its_time() {
     wait::until("the first is used again", || try_visit(&net).filter(|tag| tag == "a"));
 }
 
-#[test]
 fn a_backup_is_used_only_while_the_others_are_down() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, third] = BACKENDS_V4;
@@ -203,7 +210,6 @@ fn a_backup_is_used_only_while_the_others_are_down() {
     wait::until("the first that is back is used again", || try_visit(&net).filter(|tag| tag == "two"));
 }
 
-#[test]
 fn without_a_target_that_answers_nothing_breaks() {
     let Some(net) = Topology::or_skip() else { return };
     let targets = [plain(), vec!["\"nowhere.test:7000\"".to_owned()]].concat();
@@ -219,7 +225,6 @@ fn without_a_target_that_answers_nothing_breaks() {
     wait::until("they are used as soon as they are there", || try_visit(&net));
 }
 
-#[test]
 fn a_name_that_moves_is_followed_by_new_sessions() {
     const NAME: &str = "service.test";
     let Some(net) = Topology::or_skip() else { return };

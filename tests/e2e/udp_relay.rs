@@ -18,7 +18,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::common::{PORT, at, at_v6, front, front_v6, udp_to};
 
-#[test]
+rpxy_l4_tests::planes! {
+    Unknown {
+        every_client_address_and_port_is_a_session_with_a_socket_of_its_own,
+        an_answer_comes_from_the_address_and_port_that_the_client_used,
+        families_meet_in_every_combination,
+        datagrams_of_every_size_stay_whole,
+        a_burst_keeps_boundaries_and_order_both_ways,
+        the_first_datagrams_of_a_flow_arrive_in_order,
+        ecn_bits_pass_both_ways,
+        thousands_of_flows_get_their_own_answers,
+        only_the_ports_of_the_file_are_open_and_only_where_there_is_a_destination,
+    }
+}
+
 fn every_client_address_and_port_is_a_session_with_a_socket_of_its_own() {
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::echo(&net.backend, at(7000), "tag:");
@@ -42,7 +55,6 @@ fn every_client_address_and_port_is_a_session_with_a_socket_of_its_own() {
     assert_eq!(daemon.lines_with("[start]").len(), 3);
 }
 
-#[test]
 fn an_answer_comes_from_the_address_and_port_that_the_client_used() {
     let Some(net) = Topology::or_skip() else { return };
     let second_v4 = Ipv4Addr::new(192, 0, 2, 2);
@@ -80,7 +92,6 @@ fn an_answer_comes_from_the_address_and_port_that_the_client_used() {
     }
 }
 
-#[test]
 fn families_meet_in_every_combination() {
     let Some(net) = Topology::or_skip() else { return };
     for target in [at(7000), at_v6(7000)] {
@@ -96,7 +107,6 @@ fn families_meet_in_every_combination() {
     }
 }
 
-#[test]
 fn datagrams_of_every_size_stay_whole() {
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::echo(&net.backend, at(7000), "");
@@ -111,7 +121,6 @@ fn datagrams_of_every_size_stay_whole() {
     }
 }
 
-#[test]
 fn a_burst_keeps_boundaries_and_order_both_ways() {
     let Some(net) = Topology::or_skip() else { return };
     processor::keep_to_one();
@@ -131,7 +140,6 @@ fn a_burst_keeps_boundaries_and_order_both_ways() {
     }
 }
 
-#[test]
 fn the_first_datagrams_of_a_flow_arrive_in_order() {
     const FLOWS: usize = 50;
     let Some(net) = Topology::or_skip() else { return };
@@ -155,7 +163,6 @@ fn the_first_datagrams_of_a_flow_arrive_in_order() {
     }
 }
 
-#[test]
 fn ecn_bits_pass_both_ways() {
     let Some(net) = Topology::or_skip() else { return };
     for (target, from, to) in [
@@ -179,7 +186,6 @@ fn ecn_bits_pass_both_ways() {
     }
 }
 
-#[test]
 fn thousands_of_flows_get_their_own_answers() {
     const FLOWS: usize = 3000;
     const AT_ONCE: usize = 100;
@@ -213,7 +219,6 @@ fn thousands_of_flows_get_their_own_answers() {
     assert!(rounds[0] == rounds[1], "some flow has changed its socket");
 }
 
-#[test]
 fn only_the_ports_of_the_file_are_open_and_only_where_there_is_a_destination() {
     let Some(net) = Topology::or_skip() else { return };
     let tcp_only = format!("listen_port = {PORT}\ntcp_target = [\"{}\"]\n", at(7000));

@@ -12,11 +12,20 @@ use serde_json::Value;
 
 use crate::common::{PORT, at, front, rule, udp_to};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        a_session_goes_on_while_its_target_is_in_the_file,
+        removing_a_rule_ends_its_sessions_and_no_others,
+        sockets_come_and_go_with_the_destinations_and_ports,
+        a_port_that_cannot_be_bound_keeps_the_old_state,
+        nothing_is_lost_while_the_configuration_changes_all_the_time,
+    }
+}
+
 fn client(net: &Topology) -> UdpClient {
     UdpClient::bind(&net.client, (CLIENT_V4, 0))
 }
 
-#[test]
 fn a_session_goes_on_while_its_target_is_in_the_file() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -52,7 +61,6 @@ fn a_session_goes_on_while_its_target_is_in_the_file() {
     assert_eq!(client.ask_text(front(), "x"), "two:x", "the next datagram begins a session by the new file");
 }
 
-#[test]
 fn removing_a_rule_ends_its_sessions_and_no_others() {
     let Some(net) = Topology::or_skip() else { return };
     let answer = |datagram: &udp::Datagram| vec![datagram.bytes[..5].to_vec()];
@@ -77,7 +85,6 @@ fn removing_a_rule_ends_its_sessions_and_no_others() {
     assert_eq!(quic.ask(front(), &initial[0]), initial[0]);
 }
 
-#[test]
 fn sockets_come_and_go_with_the_destinations_and_ports() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = UdpServer::echo(&net.backend, at(7000), "");
@@ -101,7 +108,6 @@ fn sockets_come_and_go_with_the_destinations_and_ports() {
     wait::until("port 8443 is closed", || (!udp::is_bound(&net.gateway, 8443)).then_some(()));
 }
 
-#[test]
 fn a_port_that_cannot_be_bound_keeps_the_old_state() {
     let Some(net) = Topology::or_skip() else { return };
     let _one = UdpServer::echo(&net.backend, at(7001), "one:");
@@ -119,7 +125,6 @@ fn a_port_that_cannot_be_bound_keeps_the_old_state() {
     drop(taken);
 }
 
-#[test]
 fn nothing_is_lost_while_the_configuration_changes_all_the_time() {
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::echo(&net.backend, at(7000), "");

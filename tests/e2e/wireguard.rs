@@ -16,6 +16,16 @@ use rpxy_l4_tests::{
 
 use crate::common::{PORT, at, front, rule, udp_to};
 
+rpxy_l4_tests::planes! {
+    Unknown {
+        servers_are_told_apart_by_their_public_keys,
+        a_client_that_changes_its_port_keeps_its_tunnel,
+        one_client_interface_with_two_servers_behind_the_port_reaches_both,
+        initiations_go_by_their_mac_and_what_fits_no_key_is_dropped,
+        wireguard_quic_and_the_rest_share_a_port,
+    }
+}
+
 /// An initiation for the server with the public key [`INITIATION_KEY`].
 const INITIATION: &[u8; 148] = include_bytes!("../data/wireguard-initiation.bin");
 const INITIATION_KEY: &str = "i6MmfpY2tEzA2ntGSGiN+D9Cg8AItdNaYNuo1W5EWRw=";
@@ -57,7 +67,6 @@ impl Pair {
     }
 }
 
-#[test]
 fn servers_are_told_apart_by_their_public_keys() {
     let Some(net) = Topology::or_skip() else { return };
     let pairs = [1, 2, 3].map(|number| Pair::new(&net, number, Implementation::Go));
@@ -76,7 +85,6 @@ fn servers_are_told_apart_by_their_public_keys() {
     assert_eq!(daemon.lines_with("[start]").len(), 3, "nothing went astray");
 }
 
-#[test]
 fn a_client_that_changes_its_port_keeps_its_tunnel() {
     for implementation in [Implementation::Go, Implementation::Boringtun] {
         let Some(net) = Topology::or_skip() else { return };
@@ -97,7 +105,6 @@ fn a_client_that_changes_its_port_keeps_its_tunnel() {
     }
 }
 
-#[test]
 fn one_client_interface_with_two_servers_behind_the_port_reaches_both() {
     let Some(net) = Topology::or_skip() else { return };
     let keys = [KeyPair::new(), KeyPair::new()];
@@ -132,7 +139,6 @@ fn one_client_interface_with_two_servers_behind_the_port_reaches_both() {
     assert_eq!(handshakes(), before, "by the old keys, not by new handshakes");
 }
 
-#[test]
 fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
     let Some(net) = Topology::or_skip() else { return };
     let (default, keyed, other, rest) = (
@@ -196,7 +202,6 @@ fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
     }
 }
 
-#[test]
 fn wireguard_quic_and_the_rest_share_a_port() {
     let Some(net) = Topology::or_skip() else { return };
     let pair = Pair::new(&net, 1, Implementation::Go);

@@ -1,7 +1,8 @@
 //! The daemon under test: started with a configuration on the gateway, watched, and ended in good order.
 //!
 //! A test that ends well asserts more than it says: the daemon is still alive, has logged no WARN or ERROR that the
-//! test did not name, stops with success when told to, and its access log has an end for every beginning.
+//! test did not name, stops with success when told to, and its access log has an end for every beginning. On a kernel
+//! plane the programs were attached.
 
 use std::{
     env, fs,
@@ -11,9 +12,17 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit};
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{OrFail as _, process::Process, topology::Host, wait};
+use crate::{
+    OrFail as _,
+    admin::Admin,
+    plane::{self, Plane},
+    process::Process,
+    topology::Host,
+    wait,
+};
 
 /// Open files that a daemon may keep in reserve.
 pub const SPARE_FILES: usize = 10;
@@ -35,6 +44,13 @@ pub fn binary() -> PathBuf {
     let path = test.parent().and_then(Path::parent).or_fail("directory of the test").join("rpxy-l4");
     assert!(path.exists(), "{} is missing: run `cargo xtask test`, or set {BINARY_VARIABLE}", path.display());
     path
+}
+
+/// What the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
+pub fn missing_object() -> Option<String> {
+    // Built into the daemon when it was there.
+    let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
+    (!object.exists()).then(|| format!("{} is missing; run `cargo xtask build-ebpf`", object.display()))
 }
 
 /// How a configuration file is changed.
@@ -127,7 +143,9 @@ impl Builder {
         // The file is reached through a link, so that `Edit::Symlink` can swing it.
         let first = directory.path().join("0");
         fs::create_dir(&first).or_fail("directory");
+        let plane = Plane::current().unwrap_or(Plane::Userspace);
         if let Some(config) = &self.config {
+            let config = complete(config, plane, directory.path());
             fs::write(first.join("config.toml"), config).or_fail("write the configuration");
         }
         std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
@@ -150,7 +168,7 @@ impl Builder {
         command.arg("--config").arg(&config).args(&self.arguments);
         command.env_remove("RUST_LOG").envs(self.environment);
         let process = Process::spawn("rpxy-l4", &mut command).or_fail("start the daemon");
-        Daemon { process, directory, config, generation: 0, allowed: self.allowed, ended: false }
+        Daemon { process, directory, config, generation: 0, allowed: self.allowed, plane, ended: false }
     }
 }
 
@@ -162,15 +180,16 @@ pub struct Daemon {
     config: PathBuf,
     generation: u32,
     allowed: Vec<String>,
+    plane: Plane,
     ended: bool,
 }
 
 impl Daemon {
     /// Prepares a daemon with the configuration `config`, to which a short `drain_timeout` is added if it has none,
-    /// so that tests end soon.
+    /// so that tests end soon, and what the plane of the running test asks for.
     pub fn builder(config: &str) -> Builder {
         Builder {
-            config: Some(complete(config)),
+            config: Some(config.to_owned()),
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
@@ -195,7 +214,7 @@ impl Daemon {
         &self.config
     }
 
-    /// Directory of the configuration, empty but for that and removed with the daemon.
+    /// Directory of the configuration, empty but for that and the admin socket of a kernel plane; removed with the daemon.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -213,7 +232,7 @@ impl Daemon {
     #[track_caller]
     pub fn edit(&mut self, edit: Edit, config: &str) -> usize {
         let mark = self.process.mark();
-        let config = complete(config);
+        let config = complete(config, self.plane, self.directory.path());
         match edit {
             Edit::InPlace => fs::write(&self.config, config).or_fail("write"),
             Edit::Rename => {
@@ -302,6 +321,25 @@ impl Daemon {
         rustix::process::prlimit(pid, Resource::Nofile, limit).or_fail("prlimit");
     }
 
+    /// Adds what has been steered so far to what the test has seen. Done at the end, unless the test itself ends the
+    /// daemon.
+    ///
+    /// # Panics
+    ///
+    /// When there should be a kernel plane and is none.
+    #[track_caller]
+    pub fn count_steered(&self) {
+        if self.plane.table().is_none() {
+            return;
+        }
+        let lines = Admin::connect(&admin_socket(self.directory.path())).ask(&json!({ "command": "status" }));
+        let kernel = &lines.first().or_fail("status")["kernel_plane"];
+        let attached = kernel["interfaces"].as_array().is_some_and(|interfaces| !interfaces.is_empty());
+        assert!(attached, "no kernel plane: {kernel}\n{}", self.process.transcript());
+        // A counter that is zero is not told.
+        plane::count(kernel["counters"]["steered"].as_u64().unwrap_or(0));
+    }
+
     /// Waits for the daemon to end by itself or by a signal that the test sent.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -322,6 +360,7 @@ impl Daemon {
     fn finish(&mut self) {
         if !self.ended {
             assert!(self.process.is_running(), "the daemon has ended:\n{}", self.process.transcript());
+            self.count_steered();
             self.process.signal(Signal::TERM).or_fail("SIGTERM");
             let status = self.wait();
             assert!(status.success(), "the daemon ended with {status}:\n{}", self.process.transcript());
@@ -372,9 +411,20 @@ pub fn run_to_end(host: &Host, arguments: &[&str]) -> (ExitStatus, Vec<String>) 
     (status, process.lines())
 }
 
+fn admin_socket(directory: &Path) -> PathBuf {
+    directory.join("admin")
+}
+
 /// Adds what every test wants and few care about. Keys at the top of a TOML file must come before its tables.
-fn complete(config: &str) -> String {
-    if config.contains("drain_timeout") { config.to_owned() } else { format!("drain_timeout = \"1s\"\n{config}") }
+fn complete(config: &str, plane: Plane, directory: &Path) -> String {
+    let drain = if config.contains("drain_timeout") { "" } else { "drain_timeout = \"1s\"\n" };
+    match plane.table() {
+        None => format!("{drain}{config}"),
+        Some(table) => {
+            let socket = admin_socket(directory);
+            format!("{drain}admin_socket = \"{}\"\n{config}\n{table}", socket.display())
+        }
+    }
 }
 
 #[cfg(test)]

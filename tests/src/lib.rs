@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod checksum;
 pub mod daemon;
 pub mod flow;
 pub mod hello;
@@ -12,6 +13,7 @@ pub mod initial;
 pub mod load;
 pub mod nat;
 pub mod peers;
+pub mod plane;
 pub mod privilege;
 pub mod process;
 pub mod processor;

@@ -30,7 +30,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::privilege;
+use crate::{checksum, plane::Plane, privilege};
 
 /// The client's first address; `.11` and `.12` follow.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -131,6 +131,17 @@ impl Host {
         run(Command::new("ip").args(["-n", &self.name]).args(words.split_ascii_whitespace()))
     }
 
+    /// Changes features of a device, such as `tx off`, its words separated by spaces.
+    ///
+    /// # Errors
+    ///
+    /// When `ethtool` fails; its own words are in the error.
+    pub fn ethtool(&self, device: &str, features: &str) -> anyhow::Result<()> {
+        let mut command = Command::new("ethtool");
+        command.args(["-K", device]).args(features.split_ascii_whitespace());
+        self.run(|| run(&mut command))
+    }
+
     /// Directory of files that programs on this host see in place of those in `/etc`, such as `resolv.conf` and
     /// `hosts`. A file that is there when the program starts must be changed in place, not replaced.
     pub fn etc(&self) -> PathBuf {
@@ -144,7 +155,7 @@ impl Host {
     }
 }
 
-/// The three hosts. Dropping it removes them.
+/// The three hosts. Dropping it removes them, and fails the test when a wrong checksum has arrived at one of them.
 #[derive(Debug)]
 pub struct Topology {
     /// Where clients run.
@@ -153,6 +164,7 @@ pub struct Topology {
     pub gateway: Host,
     /// Where servers run.
     pub backend: Host,
+    complete: bool,
 }
 
 impl Topology {
@@ -172,7 +184,7 @@ impl Topology {
         }
     }
 
-    /// Builds the three hosts.
+    /// Builds the three hosts, their devices prepared for the plane of the running test.
     ///
     /// # Errors
     ///
@@ -185,8 +197,12 @@ impl Topology {
         let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
         let host = |letter: char| Host { name: format!("{NAME_PREFIX}{}-{instance}-{letter}", std::process::id()) };
         // From here on a failure cleans up through Drop.
-        let topology = Self { client: host('c'), gateway: host('g'), backend: host('b') };
+        let mut topology = Self { client: host('c'), gateway: host('g'), backend: host('b'), complete: false };
         topology.build()?;
+        if let Some(plane) = Plane::current() {
+            checksum::prepare(&topology, plane)?;
+        }
+        topology.complete = true;
         Ok(topology)
     }
 
@@ -213,7 +229,7 @@ impl Topology {
     }
 
     fn build(&self) -> anyhow::Result<()> {
-        let Self { client, gateway, backend } = self;
+        let Self { client, gateway, backend, .. } = self;
         let (c, g, b) = (client.name(), gateway.name(), backend.name());
         ip_batch(
             None,
@@ -276,8 +292,13 @@ impl Topology {
 
 impl Drop for Topology {
     fn drop(&mut self) {
-        for host in [&self.client, &self.gateway, &self.backend] {
+        let hosts = [&self.client, &self.gateway, &self.backend];
+        let verified = if self.complete && !thread::panicking() { checksum::verify(&hosts) } else { Ok(()) };
+        for host in hosts {
             remove(host.name());
+        }
+        if let Err(error) = verified {
+            panic!("{error:#}");
         }
     }
 }

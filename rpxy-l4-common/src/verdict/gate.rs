@@ -9,6 +9,8 @@ use crate::verdict::Counter;
 
 const INITIATION: u8 = 1;
 const TRANSPORT: u8 = 4;
+/// Where a transport message has the receiver's index (WireGuard section 5.4.6).
+const WIREGUARD_TRANSPORT_RECEIVER: usize = 4;
 
 /// Whether the gate of a flow looks at datagrams at all.
 #[inline(always)]
@@ -26,6 +28,9 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
         return Err(Counter::Short);
     }
     let [first] = payload.read(bytes, 0).ok_or(Counter::Truncated)?;
+    if flow.kind & kind::ONLY_WIREGUARD_TRANSPORT != 0 {
+        return wireguard_transport(flow, bytes, payload, first);
+    }
     if first & QUIC_LONG != 0 && (flow.kind & kind::NO_QUIC_LONG != 0 || flow.cid_len != 0) {
         return Err(Counter::QuicLong);
     }
@@ -33,16 +38,24 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
     {
         return Err(Counter::WireGuardInitiation);
     }
-    // Reserved bytes are not looked at: the flow has one session, which gets the message either way.
-    if flow.kind & kind::ONLY_WIREGUARD_TRANSPORT != 0
-        && (first != TRANSPORT || payload.len < WIREGUARD_TRANSPORT_MIN_LEN)
-    {
+    if flow.cid_len == 0 {
+        return Ok(());
+    }
+    connection_id(flow, bytes, payload)
+}
+
+/// Reserved bytes are not looked at: the receiver is told by its index alone.
+#[inline(always)]
+fn wireguard_transport<B: Bytes>(flow: &Flow, bytes: &B, payload: Span, first: u8) -> Result<(), Counter> {
+    if first != TRANSPORT || payload.len < WIREGUARD_TRANSPORT_MIN_LEN {
         return Err(Counter::NotWireGuardTransport);
     }
     if flow.cid_len == 0 {
         return Ok(());
     }
-    connection_id(flow, bytes, payload)
+    let carried: [u8; 4] = payload.read(bytes, WIREGUARD_TRANSPORT_RECEIVER).ok_or(Counter::Truncated)?;
+    let [a, b, c, d, ..] = flow.cid;
+    if carried == [a, b, c, d] { Ok(()) } else { Err(Counter::ConnectionId) }
 }
 
 /// Compares all 20 bytes that a connection ID can have, in words, with those behind its end masked out: no loop, and no

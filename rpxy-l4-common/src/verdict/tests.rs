@@ -123,6 +123,25 @@ fn a_connection_id_counts_up_to_its_last_byte() {
 }
 
 #[test]
+fn a_wireguard_index_counts_whole() {
+    let mut cid = [0; 20];
+    cid[..4].copy_from_slice(&[0x11, 0x22, 0x33, 0x44]);
+    let flow = Flow { kind: kind::ONLY_WIREGUARD_TRANSPORT, cid_len: 4, cid, ..Flow::default() };
+    let carried = payload(&[4, 0, 0, 0, 0x11, 0x22, 0x33, 0x44], 32);
+    assert_eq!(gate_of(&flow, &carried), Ok(()));
+    for index in 0..32 {
+        let mut other = carried.clone();
+        other[index] ^= 0x80;
+        let expected = match index {
+            0 => Err(Counter::NotWireGuardTransport),
+            4..8 => Err(Counter::ConnectionId),
+            _ => Ok(()),
+        };
+        assert_eq!(gate_of(&flow, &other), expected, "byte {index} differs");
+    }
+}
+
+#[test]
 fn a_payload_that_cannot_be_read_passes_no_gate() {
     let span = Span { offset: 0, len: 100 };
     let flow = Flow { kind: kind::NO_QUIC_LONG, cid_len: 8, ..Flow::default() };

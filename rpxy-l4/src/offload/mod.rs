@@ -43,8 +43,8 @@ pub struct Steered {
     pub backend: SocketAddr,
     /// Bits of `rpxy_l4_common::map::kind`, for both directions.
     pub kind: u8,
-    /// QUIC: the connection ID that short headers of the client carry. Others go to the daemon. `None`, or an empty one,
-    /// is not compared.
+    /// QUIC: the connection ID that short headers of the client carry; WireGuard: the receiver's index that its transport
+    /// messages carry, 4 bytes. Others go to the daemon. `None`, or an empty one, is not compared.
     pub cid: Option<ConnectionId>,
 }
 
@@ -126,7 +126,7 @@ pub trait Offload: Send + Sync + Debug {
     /// The session stays in the daemon, and nothing of it in the kernel.
     fn install(&self, flow: &Steered) -> Result<(), NotSteered>;
 
-    /// The client goes on with another connection ID, `flow.cid`.
+    /// The client goes on with another connection ID or index, `flow.cid`.
     fn update_cid(&self, flow: &Steered);
 
     /// From now on the session's datagrams must not bypass the daemon.

@@ -49,7 +49,7 @@ impl Steering {
         }
     }
 
-    /// The client goes on with another connection ID.
+    /// The client goes on with another connection ID or index.
     pub(super) fn update(&mut self, offload: &dyn Offload, cid: ConnectionId) {
         match self {
             Self::Installed(flow) => {

@@ -81,6 +81,7 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Cargo("clippy"), Source::Component("clippy"), Purpose::Test, "lints"),
     need(Probe::Program("git"), Source::Apt("git"), Purpose::Test, "tells tidy which files are ours"),
     need(Probe::Program("ip"), Source::Apt("iproute2"), Purpose::Test, "makes the network namespaces"),
+    need(Probe::Program("ethtool"), Source::Apt("ethtool"), Purpose::Test, "checksums and GRO of their devices"),
     need(Probe::Program("curl"), Source::Apt("curl"), Purpose::Test, "HTTP, TLS and SOCKS5 client"),
     need(Probe::Program("openssl"), Source::Apt("openssl"), Purpose::Test, "certificates, TLS client and server"),
     need(Probe::Program("ssh"), Source::Apt("openssh-client"), Purpose::Test, "SSH client"),

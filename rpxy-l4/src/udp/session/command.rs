@@ -55,10 +55,11 @@ pub enum Command {
     InstallFlow {
         /// Which.
         session: SessionId,
-        /// The connection ID of the client's short headers. Others have to come to the daemon, which learns them.
+        /// The connection ID of the client's short headers, or the index in its WireGuard messages. Others have to come to
+        /// the daemon, which learns them.
         cid: Option<ConnectionId>,
     },
-    /// The client of a session that the kernel steers goes on with another connection ID.
+    /// The client of a session that the kernel steers goes on with another connection ID or index.
     UpdateFlow {
         /// Which.
         session: SessionId,

@@ -101,8 +101,26 @@ pub(super) enum Ids {
     #[default]
     None,
     Quic(Box<QuicIds>),
-    /// Indices that the server has chosen.
-    WireGuard(Few<u32>),
+    WireGuard(Indices),
+}
+
+/// The indices of a WireGuard session that the server has chosen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Indices {
+    /// The last few.
+    pub(super) server: Few<u32>,
+    /// The one that the client uses, as far as it is known; the kernel steers messages with this one only.
+    pub(super) current: Option<u32>,
+}
+
+impl Indices {
+    /// For a session that goes on from another address, under an index that its server is known by.
+    pub(super) fn known(index: u32) -> Self {
+        let mut indices = Self::default();
+        indices.server.add(index);
+        indices.current = Some(index);
+        indices
+    }
 }
 
 impl Ids {
@@ -111,6 +129,16 @@ impl Ids {
         match self {
             Self::Quic(ids) => Some(&mut ids.decryption),
             Self::None | Self::WireGuard(_) => None,
+        }
+    }
+
+    /// What the client's datagrams carry that the kernel may steer, as it is on the wire.
+    pub(super) fn current(&self) -> Option<ConnectionId> {
+        match self {
+            Self::None => None,
+            Self::Quic(ids) => ids.current,
+            // Little-endian (WireGuard section 5.4).
+            Self::WireGuard(indices) => indices.current.and_then(|index| ConnectionId::new(&index.to_le_bytes())),
         }
     }
 

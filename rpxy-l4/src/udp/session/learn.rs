@@ -18,7 +18,7 @@ impl Sessions {
             Some(Ids::Quic(_)) if datagram.first().is_some_and(|first| first & 0x80 != 0) => {
                 self.learn_from_server(session, datagram, now, out);
             }
-            Some(Ids::WireGuard(_)) => self.learn_index(session, datagram, now),
+            Some(Ids::WireGuard(_)) => self.learn_index(session, datagram, now, out),
             Some(Ids::Quic(_) | Ids::None) | None => {}
         }
     }

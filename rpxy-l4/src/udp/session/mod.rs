@@ -279,12 +279,23 @@ impl Sessions {
     /// The backend has shown that it is there.
     fn first_answer(&mut self, session: SessionId, out: &mut Output) {
         self.target_is_up(session, out);
+        self.steer(session, out);
+    }
+
+    /// Lets the kernel steer a session that has been answered, unless it could not tell whose the datagrams are.
+    fn steer(&mut self, session: SessionId, out: &mut Output) {
         let Some(state) = self.get(session) else { return };
         // Short headers of two sessions of one socket look alike to the kernel.
         let single = self.flows.get(&state.flow).is_some_and(Members::is_single);
-        if single && let Some(state) = self.get_mut(session) {
+        let cid = state.ids.current();
+        // Answered with a cookie only.
+        let unknown = matches!(state.ids, Ids::WireGuard(_)) && cid.is_none();
+        if single
+            && !unknown
+            && !state.steered
+            && let Some(state) = self.get_mut(session)
+        {
             state.steered = true;
-            let cid = state.ids.quic().and_then(|ids| ids.current);
             out.commands.push_back(Command::InstallFlow { session, cid });
         }
     }

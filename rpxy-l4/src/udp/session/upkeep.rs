@@ -58,7 +58,7 @@ impl Sessions {
                 continue;
             }
             let Some(state) = self.get(session) else { continue };
-            let (steered, cid) = (state.steered, state.ids.quic().and_then(|ids| ids.current));
+            let (steered, cid) = (state.steered, state.ids.current());
             if let Some(at) = state.deadline() {
                 self.deadlines.push(Reverse((at, session)));
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rpxy_l4_proto::wireguard::{self, Message, Reserved};
 
 use super::{
-    Flow, Output, SessionId, Sessions,
-    ids::{Few, Ids},
+    Command, Flow, Output, SessionId, Sessions,
+    ids::{Ids, Indices},
     place::Arrival,
 };
 use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
@@ -35,7 +35,7 @@ impl Sessions {
         if let Some(session) = session {
             return self.deliver(session, arrival, out);
         }
-        let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Few::default()) } else { Ids::None };
+        let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Indices::default()) } else { Ids::None };
         self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
         None
     }
@@ -45,15 +45,14 @@ impl Sessions {
         let Arrival { flow, now, .. } = arrival;
         if let Some(session) = self.owner_of_index(flow, receiver) {
             self.prefer(session);
+            self.set_index(session, receiver, out);
             return self.deliver(session, arrival, out);
         }
         if let Some(backend) = self.affinity.find(Key::Index(receiver), now) {
             if let Some(session) = self.session_with(flow, &backend) {
                 return self.deliver(session, arrival, out);
             }
-            let mut indices = Few::default();
-            indices.add(receiver);
-            self.start_known(arrival, &backend, Ids::WireGuard(indices), out);
+            self.start_known(arrival, &backend, Ids::WireGuard(Indices::known(receiver)), out);
             return None;
         }
         let session = self.flows.get(flow).and_then(|members| {
@@ -68,29 +67,48 @@ impl Sessions {
 
     fn owner_of_index(&self, flow: &Flow, receiver: u32) -> Option<SessionId> {
         let owns = |id: &SessionId| match self.get(*id).map(|state| &state.ids) {
-            Some(Ids::WireGuard(indices)) => indices.contains(receiver),
+            Some(Ids::WireGuard(indices)) => indices.server.contains(receiver),
             Some(Ids::None | Ids::Quic(_)) | None => false,
         };
         self.flows.get(flow)?.all().find(owns)
     }
 
-    pub(super) fn learn_index(&mut self, session: SessionId, datagram: &[u8], now: Duration) {
+    pub(super) fn learn_index(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
         // Transport messages, the bulk, tell nothing.
         if datagram.first() == Some(&4) {
             return;
         }
-        let (Some(Message::Response { sender, .. }) | Some(Message::Initiation { sender })) =
-            wireguard::parse(datagram, Reserved::Any)
-        else {
-            return;
+        let (sender, in_use) = match wireguard::parse(datagram, Reserved::Any) {
+            Some(Message::Response { sender, .. }) => (sender, true),
+            // The client uses it once it has answered, which shows when it does.
+            Some(Message::Initiation { sender }) => (sender, false),
+            Some(Message::CookieReply { .. } | Message::Transport { .. }) | None => return,
         };
         let Some(backend) = self.backend(session) else { return };
         self.affinity.learn_index(sender, &backend, now);
         if let Some(state) = self.get_mut(session)
             && let Ids::WireGuard(indices) = &mut state.ids
-            && !indices.contains(sender)
+            && !indices.server.contains(sender)
         {
-            indices.add(sender);
+            indices.server.add(sender);
+        }
+        if in_use {
+            self.set_index(session, sender, out);
+        }
+    }
+
+    /// The client of a session goes on with this index.
+    fn set_index(&mut self, session: SessionId, index: u32, out: &mut Output) {
+        let Some(state) = self.get_mut(session) else { return };
+        let (steered, answered) = (state.steered, state.answered);
+        let Ids::WireGuard(indices) = &mut state.ids else { return };
+        if indices.current.replace(index) == Some(index) {
+            return;
+        }
+        match state.ids.current().filter(|_| steered) {
+            Some(cid) => out.commands.push_back(Command::UpdateFlow { session, cid }),
+            None if answered => self.steer(session, out),
+            None => {}
         }
     }
 }

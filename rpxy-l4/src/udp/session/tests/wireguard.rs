@@ -2,7 +2,10 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{packets::wireguard, *};
+use super::{
+    packets::{self, wireguard},
+    *,
+};
 
 /// An initiation made for [`KEY`] (a capture of wireguard-go).
 const INITIATION: &str = "AQAAAAF1s7TNPg9EeSitHw47JY2IYtcaVT1+cVW9Oz38UeQJZbYIcYX5oEjCZKlj4poQ64nTYZmo/5NPdLuNnwTuiIUsmpadGrHX1eyOyJwRqZe6+NsaraCTpmBua54uioB1zxd9pWl6WaUC2/IjSLqmKX93T6F8q5d3NDsF3N6pFRDZAAAAAAAAAAAAAAAAAAAAAA==";
@@ -109,6 +112,39 @@ fn a_client_that_changes_its_address_keeps_its_tunnel() {
         bench.client(flow(3), &wireguard(4, 12_345, 0, 128));
         assert_eq!(bench.last().unwrap().1, 9, "{row}: an unknown index");
     }
+}
+
+#[test]
+fn the_kernel_steers_the_index_that_the_client_uses_now() {
+    let mut bench = Bench::new(&config());
+    bench.client(flow(1), &initiation());
+    let session = bench.last().unwrap().0;
+    let steered = |bench: &Bench| bench.steered_ids.get(&session).copied().flatten();
+    let on_the_wire = |index: u32| Some(packets::id(&index.to_le_bytes()));
+    bench.answer(session, &wireguard(3, 7, 0, 64));
+    assert_eq!(bench.installed, [], "a cookie tells no index");
+    bench.client(flow(1), &initiation());
+    bench.answer(session, &wireguard(2, 100, 7, 92));
+    assert_eq!((bench.installed.as_slice(), steered(&bench)), ([session].as_slice(), on_the_wire(100)));
+    bench.client(flow(1), &wireguard(4, 100, 0, 96));
+    bench.answer(session, &wireguard(2, 0x0102_0304, 7, 92));
+    assert_eq!(steered(&bench), on_the_wire(0x0102_0304), "the client will use it");
+    bench.client(flow(1), &wireguard(4, 100, 0, 96));
+    assert_eq!(steered(&bench), on_the_wire(100), "it does not yet");
+    bench.answer(session, &wireguard(1, 300, 0, 148));
+    assert_eq!(steered(&bench), on_the_wire(100), "the server begins anew");
+    bench.client(flow(1), &wireguard(2, 8, 300, 92));
+    assert_eq!(steered(&bench), on_the_wire(300), "and the client has answered");
+    bench.reload(&format!("udp_max_connections = 9\n{}", config()));
+    assert_eq!((bench.installed.len(), steered(&bench)), (1, on_the_wire(300)));
+    // Data for another server of the same client: the kernel must not take it for the first one's.
+    bench.client(flow(2), &stray());
+    let other = bench.last().unwrap().0;
+    bench.answer(other, &wireguard(2, 200, 7, 92));
+    bench.ports();
+    bench.client(flow(1), &wireguard(4, 200, 0, 96));
+    assert_eq!(bench.ports(), [2]);
+    assert_eq!(bench.installed, [other], "two on one socket cannot be told apart");
 }
 
 #[test]
