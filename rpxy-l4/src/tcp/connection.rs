@@ -47,7 +47,7 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, plane, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, mut first, handshake, mut timer, idle } = match ready {
+    let Ready { reached, first, timer, idle } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -56,18 +56,6 @@ pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accept
     };
     let Reached { stream: backend, busy, .. } = reached;
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    if let Some(handshake) = handshake {
-        let first = std::mem::take(&mut first);
-        let run = handshake.run(&mut ends.client, &mut ends.backend, &mut record.traffic, first, (&mut timer, idle));
-        if let Err(outcome) = Box::pin(run).await {
-            record.outcome = outcome;
-            if outcome == Outcome::EchInvalid {
-                // A reset would destroy the alert on its way.
-                ends.cut_off = Some(Side::Backend);
-            }
-            return;
-        }
-    }
     let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, first, timer, idle).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
@@ -121,8 +109,6 @@ impl Drop for Ends {
 struct Ready {
     reached: Reached,
     first: First,
-    /// For a hello that was decrypted.
-    handshake: Option<Box<Handshake>>,
     timer: Timer,
     idle: Option<Duration>,
 }
@@ -182,14 +168,27 @@ async fn prepare(
     let mut first = First { bytes: received.freeze(), ..First::default() };
 
     let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
-    let Some(reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
+    let Some(mut reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
         tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
     let ech = state.map(|state| (state, inner.as_deref()));
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech);
     record.started(protocol, origin.source, reached.address, detail);
-    Ok(Ready { reached, first, handshake, timer, idle: settings.idle_timeout })
+    let idle = settings.idle_timeout;
+    if let Some(handshake) = handshake {
+        let first = std::mem::take(&mut first);
+        let backend = &mut reached.stream;
+        if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
+            net::reset_on_close(backend);
+            if outcome != Outcome::EchInvalid {
+                // It would destroy the alert on its way.
+                net::reset_on_close(client);
+            }
+            return Err(outcome);
+        }
+    }
+    Ok(Ready { reached, first, timer, idle })
 }
 
 /// Ends a connection because of its ECH.
