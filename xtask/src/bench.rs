@@ -12,7 +12,7 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` (when absent) or `udp`, then arguments of its program (`tcp --help` lists them).
+    /// The suite to run, `tcp` (when absent), `udp` or `ech`, then arguments of its program (`tcp --help` lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -20,6 +20,11 @@ pub(crate) struct Arguments {
 /// Builds and runs one benchmark suite.
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let (suite, rest) = split(&arguments.words)?;
+    if suite == Suite::Ech {
+        // Computes only: no namespaces, no peers, no daemon.
+        let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+        return process::run(Command::new(bench).args(rest));
+    }
     setup::require(workspace, &[Purpose::Build, Purpose::Bench])?;
     if !process::is_root() {
         bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
@@ -34,6 +39,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
 enum Suite {
     Tcp,
     Udp,
+    Ech,
 }
 
 impl Suite {
@@ -41,6 +47,7 @@ impl Suite {
         match self {
             Self::Tcp => "bench-tcp",
             Self::Udp => "bench-udp",
+            Self::Ech => "bench-ech",
         }
     }
 }
@@ -50,8 +57,9 @@ fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
     match words.split_first() {
         Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
         Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
+        Some((first, rest)) if first == "ech" => Ok((Suite::Ech, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
-            bail!("there is no suite `{}`; there are `tcp` and `udp`", first.display())
+            bail!("there is no suite `{}`; there are `tcp`, `udp` and `ech`", first.display())
         }
         Some(_) | None => Ok((Suite::Tcp, words)),
     }
@@ -63,11 +71,12 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<Suite>, usize); 6] = [
+        let rows: [(&str, &[&str], Option<Suite>, usize); 7] = [
             ("nothing", &[], Some(Suite::Tcp), 0),
             ("suite alone", &["tcp"], Some(Suite::Tcp), 0),
             ("suite and options", &["tcp", "--rounds", "3"], Some(Suite::Tcp), 2),
             ("the other suite", &["udp", "--rounds", "3"], Some(Suite::Udp), 2),
+            ("without a network", &["ech", "--rounds", "3"], Some(Suite::Ech), 2),
             ("options alone", &["--rounds", "3"], Some(Suite::Tcp), 2),
             ("unknown suite", &["sctp"], None, 0),
         ];

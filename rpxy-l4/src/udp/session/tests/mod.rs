@@ -1,6 +1,7 @@
 //! The session core against made-up sockets and time.
 
 mod bans;
+mod ech;
 mod packets;
 mod paths;
 mod quic;
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     config,
-    metrics::{Metrics, SessionEnd},
+    metrics::{EchState, Metrics, SessionEnd},
     resolve::Resolver,
     route::{Datagrams, Targets},
 };
@@ -50,6 +51,7 @@ struct Bench {
     /// What backends got, in order.
     sent: Vec<(SessionId, SocketAddr, Vec<u8>)>,
     dropped: HashMap<DatagramDrop, u32>,
+    hellos: Vec<EchState>,
     /// `[start]` and `[finish]` in short.
     log: Vec<String>,
     said: Vec<String>,
@@ -88,6 +90,7 @@ impl Bench {
             sockets: BTreeMap::new(),
             sent: Vec::new(),
             dropped: HashMap::new(),
+            hellos: Vec::new(),
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
@@ -205,6 +208,7 @@ impl Bench {
                 Command::Say(notice) => self.said.push(format!("{notice:?}")),
             }
         }
+        self.hellos.append(&mut out.hellos);
         for (reason, count) in out.dropped.drain(..) {
             *self.dropped.entry(reason).or_default() += count;
         }

@@ -38,10 +38,21 @@ pub(super) fn initials(client: &[u8], server: &[u8], stream: &[u8], piece: usize
     stream.chunks(piece).enumerate().map(piece_of).collect()
 }
 
-fn initial(keys: &InitialKeys, client: &[u8], server: &[u8], number: u64, mut payload: Vec<u8>) -> Vec<u8> {
+fn initial(keys: &InitialKeys, client: &[u8], server: &[u8], number: u64, payload: Vec<u8>) -> Vec<u8> {
+    initial_with(&[], keys, client, server, number, payload)
+}
+
+fn initial_with(
+    token: &[u8],
+    keys: &InitialKeys,
+    client: &[u8],
+    server: &[u8],
+    number: u64,
+    mut payload: Vec<u8>,
+) -> Vec<u8> {
     payload.resize(payload.len().max(1180), 0);
     let length = u16::try_from(4 + payload.len() + 16).unwrap() | 0x4000;
-    let header = [&[0xc3, 0, 0, 0, 1][..], &vec8(server), &vec8(client), &[0], &length.to_be_bytes()].concat();
+    let header = [&[0xc3, 0, 0, 0, 1][..], &vec8(server), &vec8(client), &vec8(token), &length.to_be_bytes()].concat();
     let opened = Opened { packet_number: number, packet_number_len: 4, first: 0xc3, payload };
     let mut packet = header.clone();
     packet.resize(header.len() + 4 + opened.payload.len() + 16, 0);
@@ -57,6 +68,14 @@ pub(super) fn later_initial(client: &[u8], server: &[u8], first: &[u8]) -> Vec<u
 /// One datagram with a whole hello.
 pub(super) fn first(client: &[u8], server: &[u8], name: &str) -> Vec<u8> {
     initials(client, server, &hello(name, "h3", 300), 2000).remove(0)
+}
+
+/// One datagram with a whole hello, after a Retry: the server has chosen `server` and `token`.
+pub(super) fn with_token(client: &[u8], server: &[u8], name: &str, token: &[u8]) -> Vec<u8> {
+    let stream = hello(name, "h3", 300);
+    let len = u16::try_from(stream.len()).unwrap() | 0x4000;
+    let frame = [&[6, 0][..], &len.to_be_bytes(), &stream].concat();
+    initial_with(token, &InitialKeys::client(Version::V1, &id(server)), client, server, 3, frame)
 }
 
 /// A long header packet whose inside nobody can read: a server's, or later ones of a client.
