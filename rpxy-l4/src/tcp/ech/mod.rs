@@ -239,3 +239,6 @@ async fn limit<T>(timer: &mut Timer, idle: Option<Duration>, future: impl Future
 fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
