@@ -42,6 +42,23 @@ impl Keys {
         run(Command::new(daemon::binary()).args(["ech", "rotate"]).arg(self.file()));
     }
 
+    /// Gives the first configuration another extension, whose type is not mandatory. Its key stays.
+    pub fn extend(&self) {
+        const EXTENSION: [u8; 8] = [0x1a, 0x1a, 0, 4, 1, 2, 3, 4];
+        let list = self.list();
+        // The list's length, version and length of the configuration; its last field is the length of no extensions.
+        let mut contents = list[6..list.len() - 2].to_vec();
+        contents.extend([0, EXTENSION.len() as u8]);
+        contents.extend(EXTENSION);
+        let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+        let config = [&list[2..4], &with_length(&contents)].concat();
+        let text = fs::read_to_string(self.file()).or_fail("key file");
+        let (key, _) = text.split_once("-----BEGIN ECHCONFIG-----").or_fail("key file");
+        let encoded = STANDARD.encode(with_length(&config));
+        fs::write(self.file(), format!("{key}-----BEGIN ECHCONFIG-----\n{encoded}\n-----END ECHCONFIG-----\n"))
+            .or_fail("key file");
+    }
+
     /// The file.
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("ech.pem")

@@ -5,6 +5,7 @@
 //! as `retry_configs`.
 
 pub mod keys;
+pub mod nss;
 pub mod quic;
 pub mod tls;
 

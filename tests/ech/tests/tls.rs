@@ -3,6 +3,7 @@
 use rpxy_l4_ech::{
     Answer,
     keys::Keys,
+    nss,
     tls::{self, Dribble, Offer, RETRY_GROUP, Serve},
 };
 use rpxy_l4_tests::{
@@ -151,6 +152,43 @@ fn suites_and_key_encapsulations() {
             let answer = connect(&net, &certificate, PRIVATE, &[], &Offer::Encrypted(keys.list()));
             assert_eq!(answer, Ok(Answer::private("private", PRIVATE)), "{client}: {kem}, {suite}");
         }
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_configuration_with_an_extension() {
+    let Some(net) = Topology::or_skip() else { return };
+    let certificate = Certificate::new(&NAMES);
+    let keys = Keys::generate(PUBLIC, &[]);
+    let plain = keys.list();
+    keys.extend();
+    assert_ne!(keys.list(), plain);
+    let _servers = servers(&net, &certificate, Serve::default(), Serve::default());
+    let daemon = Daemon::start(&net.gateway, &config("tls", &[&keys], ""));
+    for (client, connect) in CLIENTS {
+        let answer = connect(&net, &certificate, PRIVATE, &[], &Offer::Encrypted(keys.list()));
+        assert_eq!(answer, Ok(Answer::private("private", PRIVATE)), "{client}");
+        // The extension is part of what the key is bound to.
+        let answer = connect(&net, &certificate, PRIVATE, &[], &Offer::Encrypted(plain.clone()));
+        assert!(answer.is_err(), "{client}: {answer:?}");
+    }
+    daemon.wait_for(0, "\"ech\":\"undecryptable\"");
+    daemon.stop();
+}
+
+#[test]
+fn nss() {
+    let Some(net) = Topology::or_skip() else { return };
+    let certificate = Certificate::new(&NAMES);
+    let keys = Keys::generate(PUBLIC, &[]);
+    let daemon = Daemon::start(&net.gateway, &config("tls", &[&keys], ""));
+    for (case, serve) in
+        [("one hello", Serve::default()), ("two", Serve { groups: Some(RETRY_GROUP), ..Serve::default() })]
+    {
+        let _servers = servers(&net, &certificate, serve, serve);
+        let answer = nss::tstclnt(&net.client, front(), PRIVATE, &keys.list());
+        assert_eq!(answer, Some(Answer::private("private", PRIVATE)), "{case}");
     }
     daemon.stop();
 }

@@ -93,6 +93,7 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("wg"), Source::Apt("wireguard-tools"), Purpose::Test, "keys and settings of WireGuard"),
     need(Probe::Program("boringtun-cli"), Source::Crate("boringtun-cli"), Purpose::Test, "another WireGuard client"),
     need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "traffic through a tunnel"),
+    need(Probe::Program("tstclnt"), Source::Apt("libnss3-tools"), Purpose::Test, "TLS client with Encrypted Client Hello"),
     need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Test, "builds BoringSSL, a peer for Encrypted Client Hello"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Test, "compiles BoringSSL"),
     need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Test, "binds BoringSSL to Rust"),
