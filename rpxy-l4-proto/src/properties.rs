@@ -7,6 +7,7 @@ use std::fmt::Debug;
 pub use self::{
     datagrams::{quic_initial, quic_packet, wireguard},
     ech::{ech_inner, ech_pem},
+    tls::second_hello,
 };
 
 use crate::{
@@ -194,3 +195,4 @@ mod ech;
     reason = "made of constants: a seed that cannot be built must stop the test or the example that asks for it"
 )]
 pub mod seeds;
+mod tls;

@@ -76,7 +76,10 @@ fn is_public_name(name: &str) -> bool {
     };
     let is_number = |label: &str| {
         label.bytes().all(|byte| byte.is_ascii_digit())
-            || label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            || label
+                .strip_prefix("0x")
+                .or_else(|| label.strip_prefix("0X"))
+                .is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
     };
     name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(is_number)
 }

@@ -45,6 +45,8 @@ pub enum PemErrorKind {
     Empty,
     /// A block does not end, or its end has another label.
     Unfinished,
+    /// A block ends that did not begin.
+    Unopened,
     /// The inside of a block is not base64.
     NotBase64,
     /// A block of another kind.
@@ -68,6 +70,7 @@ impl fmt::Display for PemError {
             PemErrorKind::TooLong => write!(f, "the file is longer than 1 MiB"),
             PemErrorKind::Empty => write!(f, "no PEM block"),
             PemErrorKind::Unfinished => write!(f, "the block has no end"),
+            PemErrorKind::Unopened => write!(f, "the end of a block that has no beginning"),
             PemErrorKind::NotBase64 => write!(f, "the block is not base64"),
             PemErrorKind::UnknownLabel => write!(f, "neither a PRIVATE KEY nor an ECHCONFIG"),
             PemErrorKind::UnknownKey => write!(f, "not a private key for X25519 or P-256 in PKCS#8"),
@@ -197,21 +200,29 @@ struct Blocks<'t> {
 
 impl<'t> Blocks<'t> {
     fn next_block(&mut self) -> Result<Option<Block<'t>>, PemError> {
-        let begin = self.lines.find_map(|(index, line)| Some((index.saturating_add(1), boundary(line, "BEGIN")?)));
-        let Some((line, label)) = begin else { return Ok(None) };
-        let mut encoded = Zeroizing::new(String::new());
+        let begin = self.lines.find_map(|(index, line)| {
+            let line_number = index.saturating_add(1);
+            // An END outside of a block is the rest of one whose BEGIN is damaged: a key would be missing unnoticed.
+            let stray =
+                boundary(line, "END").map(|_| Err(PemError { line: line_number, kind: PemErrorKind::Unopened }));
+            stray.or_else(|| boundary(line, "BEGIN").map(|label| Ok((line_number, label))))
+        });
+        let Some((line, label)) = begin.transpose()? else { return Ok(None) };
+        let mut encoded: Vec<&str> = Vec::new();
         for (_, text) in self.lines.by_ref() {
             if let Some(end) = boundary(text, "END") {
                 let error = |kind| Err(PemError { line, kind });
                 if end != label {
                     return error(PemErrorKind::Unfinished);
                 }
+                // Put together in one allocation, so that no part of a key stays in memory that was given back.
+                let encoded = Zeroizing::new(encoded.concat());
                 return match STANDARD.decode(encoded.as_bytes()) {
                     Ok(content) => Ok(Some(Block { line, label, content: Zeroizing::new(content) })),
                     Err(_) => error(PemErrorKind::NotBase64),
                 };
             }
-            encoded.push_str(text.trim());
+            encoded.push(text.trim());
         }
         Err(PemError { line, kind: PemErrorKind::Unfinished })
     }

@@ -39,6 +39,20 @@ fn the_corpora_hold_and_reach_every_answer() {
     replay("ech_config", |data| kind(&ech_config(data)), &["Err", "Ok"]);
     replay("ech_inner", |data| kind(&ech_inner(data)), &["Err", "Ok"]);
     replay("ech_pem", |data| kind(&ech_pem(data)), &["Err", "Ok"]);
+    replay(
+        "second_hello",
+        |data| {
+            let (second, flight) = second_hello(data);
+            format!("{} {flight:?}", kind(&second))
+        },
+        &[
+            "Match NotThis",
+            "NeedMore NotThis",
+            "NotThis Match(HelloRetryRequest)",
+            "NotThis Match(ServerHello)",
+            "NotThis NotThis",
+        ],
+    );
     let packets = ["Handshake Err", "Initial Err", "None Err", "None Ok", "Retry Err", "ZeroRtt Err"];
     replay(
         "quic_packet",

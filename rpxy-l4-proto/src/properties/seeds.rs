@@ -4,6 +4,7 @@
 
 mod datagrams;
 mod ech;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -23,6 +24,7 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("ech_config", ech_config_seeds()),
         ("ech_inner", ech::ech_inner_seeds()),
         ("ech_pem", ech::ech_pem_seeds()),
+        ("second_hello", tls::second_hello_seeds()),
         ("quic_packet", datagrams::quic_packet_seeds()),
         ("quic_initial", datagrams::quic_initial_seeds()),
         ("wireguard", datagrams::wireguard_seeds()),

@@ -49,29 +49,20 @@ impl SecondHello {
     /// the stream holds no hello that could be read.
     pub fn advance(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Outcome<Found> {
         self.held.extend_from_slice(bytes);
-        loop {
-            let passed = self.pass.min(self.held.len());
-            forward.extend(self.held.drain(..passed));
-            self.pass = self.pass.saturating_sub(passed);
-            if let Some(probe) = self.probe.as_mut().filter(|_| self.pass == 0 && self.held.first() == Some(&HANDSHAKE))
-            {
-                let outcome = probe.advance(&self.held);
-                let end = probe.end();
-                return match (outcome, end) {
-                    (Outcome::NeedMore, _) => Outcome::NeedMore,
-                    (Outcome::Match(hello), Some(end)) => {
-                        let version = self.held.get(2).copied().unwrap_or(3);
-                        let rest = self.held.split_off(end);
-                        self.held.clear();
-                        Outcome::Match(Found { hello, version, rest })
-                    }
-                    (Outcome::Match(_) | Outcome::NotThis, _) => {
-                        forward.append(&mut self.held);
-                        Outcome::NotThis
-                    }
-                };
+        // How far of what is held has been looked at: it is moved once, however many records there are.
+        let mut at: usize = 0;
+        let outcome = loop {
+            let rest = self.held.get(at..).unwrap_or_default();
+            if self.pass > 0 {
+                let passed = self.pass.min(rest.len());
+                at = at.saturating_add(passed);
+                self.pass = self.pass.saturating_sub(passed);
+                if self.pass > 0 {
+                    break Outcome::NeedMore;
+                }
+                continue;
             }
-            match *self.held.as_slice() {
+            match *rest {
                 // change_cipher_spec, alert, application_data
                 [20 | 21 | 23, _, _, high, low, ..] if u16::from_be_bytes([high, low]) <= MAX_ENCRYPTED => {
                     self.pass = usize::from(u16::from_be_bytes([high, low])).saturating_add(5);
@@ -81,13 +72,36 @@ impl SecondHello {
                 | [20 | 21 | 23]
                 | [20 | 21 | 23, _]
                 | [20 | 21 | 23, _, _]
-                | [20 | 21 | 23, _, _, _] => {
-                    return Outcome::NeedMore;
-                }
-                _ => {
-                    forward.append(&mut self.held);
-                    return Outcome::NotThis;
-                }
+                | [20 | 21 | 23, _, _, _] => break Outcome::NeedMore,
+                _ => break Outcome::NotThis,
+            }
+        };
+        forward.extend(self.held.drain(..at));
+        match outcome {
+            Outcome::NeedMore if self.held.first() == Some(&HANDSHAKE) => self.look(forward),
+            Outcome::NotThis => {
+                forward.append(&mut self.held);
+                Outcome::NotThis
+            }
+            Outcome::NeedMore | Outcome::Match(()) => Outcome::NeedMore,
+        }
+    }
+
+    /// Looks for the hello in what is held, which starts with a handshake record.
+    fn look(&mut self, forward: &mut Vec<u8>) -> Outcome<Found> {
+        let Some(probe) = &mut self.probe else { return Outcome::NeedMore };
+        let outcome = probe.advance(&self.held);
+        match (outcome, probe.end()) {
+            (Outcome::NeedMore, _) => Outcome::NeedMore,
+            (Outcome::Match(hello), Some(end)) => {
+                let version = self.held.get(2).copied().unwrap_or(3);
+                let rest = self.held.split_off(end);
+                self.held.clear();
+                Outcome::Match(Found { hello, version, rest })
+            }
+            (Outcome::Match(_) | Outcome::NotThis, _) => {
+                forward.append(&mut self.held);
+                Outcome::NotThis
             }
         }
     }

@@ -39,7 +39,9 @@ fn the_key_is_as_random_as_its_material() {
 #[test]
 fn parameters_that_no_configuration_has() {
     let named = |name: &str| Parameters { public_name: name.to_owned(), ..parameters() };
-    for name in ["", "a..b", "a.example.", "192.0.2.1", "a.0x1f", "-a.b", "a-.b", "a_b.c", "a b", &"a.".repeat(127)] {
+    for name in
+        ["", "a..b", "a.example.", "192.0.2.1", "a.0x1f", "a.0X1F", "-a.b", "a-.b", "a_b.c", "a b", &"a.".repeat(127)]
+    {
         assert_eq!(generate(&named(name), &[3; 32]), Err(GenerateError::PublicName), "{name:?}");
     }
     for count in [0, 1001] {

@@ -50,7 +50,7 @@ fn files_that_are_refused() {
     let block = |label: &str, content: &[u8]| {
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(content))
     };
-    let rows: [(&str, String, usize, PemErrorKind); 12] = [
+    let rows: [(&str, String, usize, PemErrorKind); 14] = [
         ("empty", String::new(), 1, PemErrorKind::Empty),
         ("no block", "hello\n".to_owned(), 1, PemErrorKind::Empty),
         ("too long", "\n".repeat((1 << 20) + 1), 1, PemErrorKind::TooLong),
@@ -60,6 +60,8 @@ fn files_that_are_refused() {
         ("configuration of another key", format!("{private}{other_config}"), 4, PemErrorKind::OtherKey),
         ("no end", text.trim_end().trim_end_matches('-').to_owned(), 4, PemErrorKind::Unfinished),
         ("another end", text.replace("END ECHCONFIG", "END CERTIFICATE"), 4, PemErrorKind::Unfinished),
+        ("damaged begin", text.replacen("-BEGIN PRIVATE", "-BEGIN_PRIVATE", 1), 3, PemErrorKind::Unopened),
+        ("damaged begin of the last", format!("{text}\n-----END ECHCONFIG-----"), 9, PemErrorKind::Unopened),
         ("not base64", text.replacen('\n', "\n?", 1), 1, PemErrorKind::NotBase64),
         ("another label", block("CERTIFICATE", &[1]), 1, PemErrorKind::UnknownLabel),
         ("not PKCS#8", block("PRIVATE KEY", &[0x30, 0]) + config, 1, PemErrorKind::UnknownKey),
