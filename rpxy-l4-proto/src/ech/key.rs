@@ -38,8 +38,9 @@ impl Kem {
 
 /// What stands before the configuration in the HPKE `info` (RFC 9849 section 6.1).
 const INFO: &[u8] = b"tls ech\0";
-/// The longest configuration that a key is made for, in bytes. Real ones have some 70; HPKE has no room for 64 KiB.
-const MAX_CONFIG: usize = 16 << 10;
+/// The longest configuration that a key is made for, in bytes. Real ones have some 70; HPKE has no room for all of 64 KiB
+/// in its `info` (RFC 9180 section 7.2.1).
+const MAX_CONFIG: usize = 65_000;
 
 /// A configuration and the private key that opens what clients seal with it.
 pub struct EchKey {
@@ -52,7 +53,7 @@ pub struct EchKey {
 
 impl EchKey {
     /// The key for `config` with this private key, serialised as RFC 9180 section 7.1.1 has it. `None` when its public
-    /// key is another, when the mechanism is not known here, or when the configuration has more than 16 KiB.
+    /// key is another, when the mechanism is not known here, or when the configuration has more than 65,000 bytes.
     #[must_use]
     pub fn new(config: EchConfig, private_key: &[u8]) -> Option<Self> {
         let kem = Kem::from_id(config.kem_id)?;

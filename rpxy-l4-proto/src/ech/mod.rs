@@ -33,6 +33,8 @@ pub enum Alert {
     DecodeError,
     /// `decrypt_error`: the second hello does not open in the context of the first.
     DecryptError,
+    /// `unexpected_message`: something else than the hello that a HelloRetryRequest asks for.
+    UnexpectedMessage,
     /// `missing_extension`: the second hello came without the extension of the first.
     MissingExtension,
 }
@@ -42,6 +44,7 @@ impl Alert {
     #[must_use]
     pub const fn description(self) -> u8 {
         match self {
+            Self::UnexpectedMessage => 10,
             Self::IllegalParameter => 47,
             Self::DecodeError => 50,
             Self::DecryptError => 51,
@@ -53,6 +56,7 @@ impl Alert {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::UnexpectedMessage => "unexpected_message",
             Self::IllegalParameter => "illegal_parameter",
             Self::DecodeError => "decode_error",
             Self::DecryptError => "decrypt_error",

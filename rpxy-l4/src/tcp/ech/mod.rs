@@ -112,6 +112,8 @@ pub(super) struct Handshake {
     /// What the client sent behind its first hello.
     rest: BytesMut,
     reader: SecondHello,
+    /// The backend has asked for a second hello.
+    asked: bool,
     /// What goes to the backend next.
     forward: Vec<u8>,
 }
@@ -136,7 +138,7 @@ impl Handshake {
         let version = received.get(2).copied().unwrap_or(3);
         let rest = received.split_off(end.min(received.len()));
         let records = handshake_records(inner.message(), version);
-        let handshake = Self { context, rest, reader: SecondHello::default(), forward: Vec::new() };
+        let handshake = Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() };
         (BytesMut::from(records.as_slice()), Box::new(handshake))
     }
 
@@ -197,6 +199,7 @@ impl Handshake {
             Parse::Match(ServerFlight::ServerHello) | Parse::NotThis => self.release(),
             Parse::Match(ServerFlight::HelloRetryRequest) => {
                 *flight = None;
+                self.asked = true;
                 self.reader.expect();
                 self.take(&[])
             }
@@ -207,7 +210,12 @@ impl Handshake {
     fn take(&mut self, bytes: &[u8]) -> Step {
         let Found { hello, version, rest } = match self.reader.advance(bytes, &mut self.forward) {
             Parse::NeedMore => return Step::GoOn,
-            // The backend will know what to do with it.
+            Parse::NotThis if self.asked => {
+                // An outer hello, mangled or not, is nothing for a private backend.
+                self.forward.clear();
+                return Step::Refuse(Alert::UnexpectedMessage);
+            }
+            // Not TLS, and the backend has not answered yet: it will know what to do.
             Parse::NotThis => return Step::Relay,
             Parse::Match(found) => found,
         };
