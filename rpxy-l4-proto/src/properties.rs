@@ -7,7 +7,6 @@ use std::fmt::Debug;
 pub use self::{
     datagrams::{quic_initial, quic_packet, wireguard},
     ech::{ech_inner, ech_pem},
-    rewrite::quic_rewrite,
     tls::second_hello,
 };
 
@@ -190,7 +189,6 @@ fn encode(header: &Header) -> Vec<u8> {
 mod corpus;
 mod datagrams;
 mod ech;
-mod rewrite;
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,

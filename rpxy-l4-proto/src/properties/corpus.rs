@@ -62,12 +62,6 @@ fn the_corpora_hold_and_reach_every_answer() {
         },
         &packets,
     );
-    let rewritten = ["None", "Some Broken", "Some Done", "Some Second", "Some Wait"];
-    replay(
-        "quic_rewrite",
-        |data| quic_rewrite(data).map_or("None".to_owned(), |answer| format!("Some {}", kind(&answer))),
-        &rewritten,
-    );
     replay("quic_initial", |data| kind(&quic_initial(data)), &three);
     let messages = ["CookieReply", "Initiation", "Initiation for the key", "None", "Response", "Transport"];
     replay(

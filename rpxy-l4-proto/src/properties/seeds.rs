@@ -4,7 +4,6 @@
 
 mod datagrams;
 mod ech;
-mod rewrite;
 mod tls;
 
 use std::net::SocketAddr;
@@ -28,7 +27,6 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("second_hello", tls::second_hello_seeds()),
         ("quic_packet", datagrams::quic_packet_seeds()),
         ("quic_initial", datagrams::quic_initial_seeds()),
-        ("quic_rewrite", rewrite::quic_rewrite_seeds()),
         ("wireguard", datagrams::wireguard_seeds()),
     ];
     groups
