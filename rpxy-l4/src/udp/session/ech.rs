@@ -68,11 +68,6 @@ impl Decryption {
         Some(Self { keys, dcid, until: now.saturating_add(HANDSHAKE), stage, held: Held::default() })
     }
 
-    /// When it is of no use any more.
-    pub(super) fn until(&self) -> Duration {
-        self.until
-    }
-
     /// Drops what waits; returns how much that was.
     pub(super) fn give_up(mut self, budget: &mut Budget) -> usize {
         self.held.take(budget).len()
@@ -130,10 +125,6 @@ impl Decryption {
         if let Progress::Rewriting(progress) = &mut self.stage
             && progress.0.opens(datagram)
         {
-            return;
-        }
-        // Anybody can send something that looks like it.
-        if InitialProbe::new(initial.version, initial.dcid).advance(datagram) == Outcome::NotThis {
             return;
         }
         self.dcid = initial.dcid;
@@ -307,14 +298,6 @@ impl Sessions {
                 self.end(session, SessionEnd::EchInvalid, DatagramDrop::EchInvalid, now, out);
                 None
             }
-        }
-    }
-
-    /// Forgets a handshake that has taken too long, or that is over where the kernel carries what would show it.
-    pub(super) fn forget_handshake(&mut self, session: SessionId, now: Duration, out: &mut Output) {
-        let slot = self.get_mut(session).and_then(|state| state.ids.decryption_mut());
-        if let Some(over) = slot.and_then(|slot| slot.take_if(|decryption| decryption.until <= now)) {
-            out.drop(DatagramDrop::Incomplete, over.give_up(&mut self.budget));
         }
     }
 

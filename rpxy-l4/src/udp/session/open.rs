@@ -86,9 +86,7 @@ impl Sessions {
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
         state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, backend: None, tried, detail });
         let deadline = state.deadline();
-        let handshake = state.ids.quic().and_then(|ids| ids.decryption.as_ref()).map(|decryption| decryption.until());
         self.expect(deadline, session);
-        self.expect(handshake, session);
         out.commands.push_back(Command::Started(Box::new(started)));
         for (datagram, ecn) in datagrams {
             out.commands.push_back(Command::Send { session, datagram, ecn });

@@ -25,7 +25,6 @@ impl Sessions {
                 return;
             }
             self.deadlines.pop();
-            self.forget_handshake(session, now, out);
             let Some(state) = self.get_mut(session) else { continue };
             if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
                 state.last_seen = state.last_seen.max(seen);

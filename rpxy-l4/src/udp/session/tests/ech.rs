@@ -159,12 +159,8 @@ fn rewriting_ends_with_the_handshake() {
     got(&mut bench);
     assert_eq!(repeat(&mut bench), [(2, "as it came", 2)], "after it");
 
-    let (mut bench, session) = start();
-    let decrypts = |bench: &Bench| bench.sessions.get(session).unwrap().ids.quic().unwrap().decryption.is_some();
-    bench.wait(seconds(9));
-    assert!(decrypts(&bench));
-    bench.wait(seconds(1));
-    assert!(!decrypts(&bench), "nothing of the handshake is kept, also where the kernel carries all datagrams");
+    let (mut bench, _) = start();
+    bench.wait(seconds(11));
     assert_eq!(repeat(&mut bench), [(2, "as it came", 2)], "after ten seconds");
 }
 
