@@ -7,6 +7,7 @@ use std::fmt::Debug;
 pub use self::{
     datagrams::{quic_initial, quic_packet, wireguard},
     ech::{ech_inner, ech_pem},
+    rewrite::initial_rewrite,
     tls::second_hello,
 };
 
@@ -189,6 +190,7 @@ fn encode(header: &Header) -> Vec<u8> {
 mod corpus;
 mod datagrams;
 mod ech;
+mod rewrite;
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,

@@ -63,6 +63,11 @@ fn the_corpora_hold_and_reach_every_answer() {
         &packets,
     );
     replay("quic_initial", |data| kind(&quic_initial(data)), &three);
+    replay(
+        "initial_rewrite",
+        |data| initial_rewrite(data).map_or("None".to_owned(), |answer| kind(&answer)),
+        &["Broken", "Done", "None", "Second", "Wait"],
+    );
     let messages = ["CookieReply", "Initiation", "Initiation for the key", "None", "Response", "Transport"];
     replay(
         "wireguard",

@@ -142,7 +142,7 @@ fn whole_stream(version: Version, dcid: ConnectionId, datagrams: &[Vec<u8>]) -> 
 ///
 /// Of the other bits, 0x10 clears the fixed bit of a sealed packet, 0x20 takes other keys, 0x40 adds a token and 0x80
 /// sets a reserved bit. Chunks past the 16th are ignored.
-fn flow(data: &[u8]) -> (Version, ConnectionId, Vec<Vec<u8>>) {
+pub(super) fn flow(data: &[u8]) -> (Version, ConnectionId, Vec<Vec<u8>>) {
     let (&start, mut rest) = data.split_first().unwrap_or((&0, &[]));
     let mut version = if start & 1 == 0 { Version::V1 } else { Version::V2 };
     let Initial { mut dcid, .. } = Initial::default();

@@ -27,6 +27,7 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("second_hello", tls::second_hello_seeds()),
         ("quic_packet", datagrams::quic_packet_seeds()),
         ("quic_initial", datagrams::quic_initial_seeds()),
+        ("initial_rewrite", datagrams::initial_rewrite_seeds()),
         ("wireguard", datagrams::wireguard_seeds()),
     ];
     groups

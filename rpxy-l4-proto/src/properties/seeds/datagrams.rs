@@ -2,11 +2,12 @@
 
 use super::Seeds;
 use crate::{
+    properties::rewrite::outer,
     quic::Version,
     testing::{
         Hello, INITIATION, handshake, hex,
         quic::{CHROMIUM, Initial, crypto, crypto_of},
-        vec16,
+        server_name, vec16,
     },
 };
 
@@ -78,6 +79,42 @@ pub(super) fn quic_initial_seeds() -> Seeds {
         ("too_long", v1(&[chunk(0, &crypto(16_384, b"a"))])),
         ("announced_too_long", v1(&[chunk(0, &crypto(0, &hex("01 003ffd")))])),
         ("nothing", vec![]),
+    ]
+}
+
+pub(super) fn initial_rewrite_seeds() -> Seeds {
+    let first = outer().message().to_vec();
+    let at = first.len();
+    let long = Hello::with(vec![(0, server_name("public.example")), (21, vec![0x44; 120])]).message();
+    let stream = [first.clone(), long].concat();
+    let part = |start: usize, end: usize| crypto_of(&stream, &[(start, end)]);
+    let (all, front, back) = (part(0, at), part(0, 60), part(40, at));
+    let wide = [hex("06 80000010 c000000000000020"), first[16..48].to_vec()].concat();
+    let frames = [hex("02 05 00 00 05 01"), part(3, 9), hex("1c 0a 06 02 6e6f")].concat();
+    let short = [first, Hello::with(vec![]).message()].concat();
+    let v1 = |chunks: &[Vec<u8>]| [vec![0], chunks.concat()].concat();
+    vec![
+        ("whole", v1(&[chunk(0, &all)])),
+        ("version_2", [vec![1], chunk(0, &all)].concat()),
+        ("scattered", v1(&[chunk(0, &crypto_of(&stream, &[(380, at), (7, 8), (90, 300)])), chunk(0, &front)])),
+        ("behind_the_inner_hello", v1(&[chunk(0, &part(at - 20, at))])),
+        ("coalesced", v1(&[chunk(3, &front), chunk(3, &[1]), chunk(0, &back)])),
+        ("other_keys", v1(&[chunk(0, &front), chunk(0x20, &back), chunk(1, &[0x41; 30])])),
+        ("integers_longer_than_needed", v1(&[chunk(2, &wide)])),
+        ("frames", v1(&[chunk(2, &frames)])),
+        ("malformed_frame", v1(&[chunk(2, &[&*front, &[8, 0], &*back].concat())])),
+        ("no_bytes", v1(&[chunk(2, &crypto(7, &[]))])),
+        ("second_hello_waits", v1(&[chunk(0, &part(at + 10, at + 90)), chunk(0, &part(at - 5, at + 5))])),
+        ("second_hello", v1(&[chunk(0, &part(at + 80, stream.len())), chunk(0, &part(at - 400, at + 90))])),
+        (
+            "second_hello_again",
+            v1(&[chunk(0, &part(at, stream.len())), chunk(0, &part(at - 9, at + 40)), chunk(0, &part(at - 3, at))]),
+        ),
+        ("second_hello_too_short", v1(&[chunk(0, &crypto_of(&short, &[(at, short.len())]))])),
+        ("no_second_hello", v1(&[chunk(0, &crypto(at, &handshake(2, &[3; 60])))])),
+        ("second_hello_too_far", v1(&[chunk(0, &crypto(at + 20_000, b"a"))])),
+        ("chromium", v1(&[chunk(1, CHROMIUM[1]), chunk(1, CHROMIUM[0])])),
+        ("none", vec![]),
     ]
 }
 

@@ -153,6 +153,24 @@ fn both_versions_of_one_connection() {
     assert!(!rewriter.opens(&stranger.packet(&[1; 40])));
 }
 
+/// RFC 9000 appendix A.3: a number may be cut to what tells it apart from the largest one.
+#[test]
+fn packet_numbers_are_read_against_the_largest_one() {
+    let (first, inner) = (outer(), inner());
+    let behind = first.message().len();
+    for (case, before) in [("rewritten", crypto_of(first.message(), &[(0, 9)])), ("waiting", crypto(behind, &[1]))] {
+        let mut rewriter = rewriter();
+        let _answer = rewriter.rewrite(&mut Initial::number(0x1f0).packet(&before));
+        let initial = Initial { packet_number_len: 1, ..Initial::number(0x201) };
+        let mut datagram = initial.packet(&crypto_of(first.message(), &[(3, 90)]));
+        assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done, "{case}");
+        let packet = packets(&datagram).next().unwrap();
+        let opened = InitialKeys::client(Version::V1, &dcid()).open(&packet, Some(0x1f0)).unwrap();
+        assert_eq!(opened.packet_number, 0x201, "{case}");
+        assert_eq!(crypto_frames(&opened.payload), [(3, inner.message()[3..90].to_vec())], "{case}");
+    }
+}
+
 #[test]
 fn an_inner_hello_is_never_longer() {
     assert!(InitialRewriter::new(dcid(), &inner(), &outer()).is_none());

@@ -6,18 +6,18 @@
 use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
-    Outcome,
-    ech::{self, Context, ENCRYPTED_CLIENT_HELLO, EchKeys, First},
-    quic::{ConnectionId, InitialProbe, InitialRewriter, LongType, Rewritten, packets},
+    ech::{self, ENCRYPTED_CLIENT_HELLO, First},
+    quic::ConnectionId,
     tls::ClientHello,
 };
 
 use super::{
     Command, Flow, Output, SessionId, Sessions,
-    held::{Budget, Held, OPENING, UNDECIDED},
+    decryption::{Broken, Decryption},
+    held::OPENING,
     ids::{Ids, QuicIds},
     place::Arrival,
-    state::{Session, Stage},
+    state::Stage,
 };
 use crate::{
     config::model::EchPolicy,
@@ -25,130 +25,6 @@ use crate::{
     metrics::{DatagramDrop, EchState, SessionEnd},
     route::UdpRoute,
 };
-
-/// How long a handshake is followed. One that takes longer has to be begun anew.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Datagrams with their ECN bits.
-type Datagrams = Vec<(Box<[u8]>, u8)>;
-
-/// A decrypted connection whose handshake may not be over.
-#[derive(Debug)]
-pub(super) struct Decryption {
-    keys: EchKeys,
-    /// The connection ID that the keys of Initial packets come from.
-    dcid: ConnectionId,
-    until: Duration,
-    stage: Progress,
-    /// What waits for the rest of a hello.
-    held: Held,
-}
-
-#[derive(Debug)]
-enum Progress {
-    /// After a Retry the client begins again under new keys, maybe with another hello (quiche).
-    Again(InitialProbe),
-    Rewriting(Box<(InitialRewriter, Context)>),
-}
-
-/// The connection cannot go on.
-struct Broken;
-
-impl Decryption {
-    fn new(
-        keys: EchKeys,
-        dcid: ConnectionId,
-        outer: &ClientHello,
-        inner: &ClientHello,
-        context: Context,
-        now: Duration,
-    ) -> Option<Self> {
-        let rewriter = InitialRewriter::new(dcid, outer, inner)?;
-        let stage = Progress::Rewriting(Box::new((rewriter, context)));
-        Some(Self { keys, dcid, until: now.saturating_add(HANDSHAKE), stage, held: Held::default() })
-    }
-
-    /// Drops what waits; returns how much that was.
-    pub(super) fn give_up(mut self, budget: &mut Budget) -> usize {
-        self.held.take(budget).len()
-    }
-
-    /// Takes a datagram with a long header, and returns what can be sent on now, in order.
-    fn take(&mut self, datagram: &[u8], ecn: u8, budget: &mut Budget, out: &mut Output) -> Result<Datagrams, Broken> {
-        self.begin_again(datagram, budget, out);
-        match &mut self.stage {
-            Progress::Again(probe) => match probe.advance(datagram) {
-                Outcome::NeedMore => {
-                    self.hold(datagram, ecn, budget, out);
-                    Ok(Vec::new())
-                }
-                Outcome::NotThis => Err(Broken),
-                Outcome::Match(outer) => {
-                    // The client has proved its address by now.
-                    let First::Accepted { inner, context } = ech::first(&self.keys, &outer, || true) else {
-                        return Err(Broken);
-                    };
-                    let rewriter = InitialRewriter::new(self.dcid, &outer, &inner).ok_or(Broken)?;
-                    self.stage = Progress::Rewriting(Box::new((rewriter, context)));
-                    self.hold(datagram, ecn, budget, out);
-                    self.release(budget)
-                }
-            },
-            Progress::Rewriting(progress) => {
-                let (rewriter, context) = &mut **progress;
-                let mut copy: Box<[u8]> = datagram.into();
-                match rewriter.rewrite(&mut copy) {
-                    Rewritten::Done => Ok(vec![(copy, ecn)]),
-                    Rewritten::Wait => {
-                        self.hold(datagram, ecn, budget, out);
-                        Ok(Vec::new())
-                    }
-                    Rewritten::Second(outer) => {
-                        let inner = context.second(&outer).map_err(|_alert| Broken)?;
-                        rewriter.second(&outer, &inner).ok_or(Broken)?;
-                        self.hold(datagram, ecn, budget, out);
-                        self.release(budget)
-                    }
-                    Rewritten::Broken => Err(Broken),
-                }
-            }
-        }
-    }
-
-    /// A Retry has given the client another ID, and with it other keys: the token tells, since a server that has not
-    /// sent one goes on with the first ID's.
-    fn begin_again(&mut self, datagram: &[u8], budget: &mut Budget, out: &mut Output) {
-        let Some(initial) = packets(datagram).find(|packet| packet.typ == LongType::Initial) else { return };
-        if initial.token.is_empty() || initial.dcid == self.dcid {
-            return;
-        }
-        if let Progress::Rewriting(progress) = &mut self.stage
-            && progress.0.opens(datagram)
-        {
-            return;
-        }
-        self.dcid = initial.dcid;
-        self.stage = Progress::Again(InitialProbe::new(initial.version, initial.dcid));
-        out.drop(DatagramDrop::Incomplete, self.held.take(budget).len());
-    }
-
-    fn hold(&mut self, datagram: &[u8], ecn: u8, budget: &mut Budget, out: &mut Output) {
-        let given_up = self.held.push(datagram, ecn, UNDECIDED, budget);
-        out.drop(DatagramDrop::Overflow, given_up);
-    }
-
-    /// What waited, rewritten.
-    fn release(&mut self, budget: &mut Budget) -> Result<Datagrams, Broken> {
-        let mut ready = self.held.take(budget);
-        let Progress::Rewriting(progress) = &mut self.stage else { return Err(Broken) };
-        for (datagram, _) in &mut ready {
-            if progress.0.rewrite(datagram) != Rewritten::Done {
-                return Err(Broken);
-            }
-        }
-        Ok(ready)
-    }
-}
 
 /// What a rule makes of a hello.
 pub(super) enum Decided {
@@ -203,7 +79,8 @@ impl Sessions {
             First::Accepted { inner, context } => {
                 out.hellos.push(EchState::Accepted);
                 let Some(private) = rule.find(&inner) else { return Decided::Nowhere(DatagramDrop::Unmatched) };
-                match Decryption::new(rule.keys.clone(), dcid, hello, &inner, context, now) {
+                let (keys, hellos) = (rule.keys.clone(), (hello, &*inner));
+                match Decryption::new(keys, dcid, hellos, context, &self.handshake_budget, now) {
                     Some(decryption) => {
                         Decided::Inner { route: Arc::clone(private), inner, decryption: Box::new(decryption) }
                     }
@@ -243,7 +120,7 @@ impl Sessions {
             Decided::Inner { route, inner, mut decryption } => {
                 let mut rewritten = Vec::with_capacity(datagrams.len());
                 for (datagram, ecn) in datagrams {
-                    match decryption.take(datagram, *ecn, &mut self.budget, out) {
+                    match decryption.take(datagram, *ecn, out) {
                         Ok(ready) => rewritten.extend(ready),
                         Err(Broken) => {
                             out.drop(DatagramDrop::EchInvalid, datagrams.len());
@@ -270,35 +147,26 @@ impl Sessions {
         let Arrival { datagram, ecn, now, .. } = arrival;
         let Some(state) = self.get_mut(session) else { return Some(arrival) };
         let answered = state.answered;
-        let Some(slot) = state.ids.decryption_mut() else { return Some(arrival) };
-        let Some(mut decryption) = slot.take() else { return Some(arrival) };
-        let is_long = datagram.first().is_some_and(|first| first & 0x80 != 0);
-        // A client sends short headers when its handshake is complete, and then no Initial packets any more.
-        if now > decryption.until || (!is_long && answered) {
-            out.drop(DatagramDrop::Incomplete, decryption.give_up(&mut self.budget));
+        let Some(decryption) = state.ids.decryption_mut() else { return Some(arrival) };
+        if datagram.first().is_none_or(|first| first & 0x80 == 0) {
+            // A client sends short headers when its handshake is complete, and then no Initial packets any more.
+            if answered {
+                out.drop(DatagramDrop::Incomplete, state.ids.end_decryption());
+            }
             return Some(arrival);
         }
-        let ready = if is_long { Some(decryption.take(datagram, ecn, &mut self.budget, out)) } else { None };
-        let state = self.get_mut(session)?;
-        match ready {
-            None => {
-                put_back(state, decryption);
-                Some(arrival)
-            }
-            Some(Ok(ready)) => {
-                put_back(state, decryption);
+        match decryption.take(datagram, ecn, out) {
+            Ok(ready) => {
                 for (datagram, ecn) in ready {
                     self.send_or_hold(session, datagram, ecn, now, out);
                 }
-                None
             }
-            Some(Err(Broken)) => {
-                let waiting = decryption.give_up(&mut self.budget);
-                out.drop(DatagramDrop::EchInvalid, waiting + 1);
+            Err(Broken) => {
+                out.drop(DatagramDrop::EchInvalid, 1);
                 self.end(session, SessionEnd::EchInvalid, DatagramDrop::EchInvalid, now, out);
-                None
             }
         }
+        None
     }
 
     /// A datagram that is not that of the buffer: sent by a command, or held until there is a socket.
@@ -307,7 +175,7 @@ impl Sessions {
         match &mut state.stage {
             Stage::Undecided(_) => {}
             Stage::Opening(opening) => {
-                let given_up = opening.held.push(&datagram, ecn, OPENING, &mut self.opening_budget);
+                let given_up = opening.held.push(&datagram, ecn, OPENING);
                 out.drop(DatagramDrop::Overflow, given_up);
             }
             Stage::Open(_) => {
@@ -321,10 +189,4 @@ impl Sessions {
 
 fn with_ech(detail: Option<Box<Detail>>, state: EchState, inner: Option<&ClientHello>) -> Option<Box<Detail>> {
     detail.map(|detail| Box::new(detail.with_ech(state, inner)))
-}
-
-fn put_back(state: &mut Session, decryption: Box<Decryption>) {
-    if let Some(slot) = state.ids.decryption_mut() {
-        *slot = Some(decryption);
-    }
 }

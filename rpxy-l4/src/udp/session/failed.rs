@@ -84,7 +84,7 @@ impl Sessions {
         self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);
         let opening = Opening {
             route,
-            held: Held::default(),
+            held: Held::new(&self.opening_budget),
             tried,
             target: busy.map(|busy| (next, busy)),
             candidates: Vec::new(),

@@ -36,12 +36,11 @@ impl Sessions {
     /// A further datagram of a connection that is known.
     pub(super) fn more(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let Arrival { datagram, ecn, now, .. } = arrival;
-        let (budget, slab) = (&mut self.budget, &mut self.slab);
-        let state = slab.get_mut(super::place(session))?;
+        let state = self.slab.get_mut(super::place(session))?;
         let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = undecided.probe.advance(datagram);
         if outcome != Outcome::NotThis {
-            let given_up = undecided.held.push(datagram, ecn, UNDECIDED, budget);
+            let given_up = undecided.held.push(datagram, ecn, UNDECIDED);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         match outcome {
@@ -61,8 +60,7 @@ impl Sessions {
         let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
         let Ids::Quic(ids) = ids else { return };
         let Stage::Undecided(undecided) = &mut state.stage else { return };
-        let mut held = std::mem::take(&mut undecided.held);
-        let held = held.take(&mut self.budget);
+        let held = undecided.held.take();
         self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
         let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
         self.begin_quic(&flow, hello, *ids, &held, now, out);
@@ -128,8 +126,8 @@ impl Sessions {
             };
             self.undecided.retain(alive);
         }
-        let mut held = Held::default();
-        let given_up = held.push(datagram, ecn, UNDECIDED, &mut self.budget);
+        let mut held = Held::new(&self.budget);
+        let given_up = held.push(datagram, ecn, UNDECIDED);
         out.drop(DatagramDrop::Overflow, given_up);
         let stage = Stage::Undecided(Box::new(Undecided { probe, held }));
         self.insert(Session::new(*flow, ids, stage, now), now, out);

@@ -2,7 +2,7 @@
 
 use rpxy_l4_proto::quic::ConnectionId;
 
-use super::ech::Decryption;
+use super::decryption::Decryption;
 
 /// IDs of either kind that are remembered for a session: Retry, handshake and later ones of the server; the last that
 /// the client went on to use.
@@ -124,12 +124,31 @@ impl Indices {
 }
 
 impl Ids {
-    /// The decryption under way, to be taken or put back.
-    pub(super) fn decryption_mut(&mut self) -> Option<&mut Option<Box<Decryption>>> {
+    /// The decryption under way.
+    pub(super) fn decryption(&self) -> Option<&Decryption> {
+        self.quic()?.decryption.as_deref()
+    }
+
+    /// The same, to be gone on with.
+    pub(super) fn decryption_mut(&mut self) -> Option<&mut Decryption> {
         match self {
-            Self::Quic(ids) => Some(&mut ids.decryption),
+            Self::Quic(ids) => ids.decryption.as_deref_mut(),
             Self::None | Self::WireGuard(_) => None,
         }
+    }
+
+    /// Gives up the decryption under way, and tells how many datagrams waited in it.
+    pub(super) fn end_decryption(&mut self) -> usize {
+        let waiting = self.waiting();
+        if let Self::Quic(ids) = self {
+            ids.decryption = None;
+        }
+        waiting
+    }
+
+    /// How many datagrams wait in the decryption under way.
+    pub(super) fn waiting(&self) -> usize {
+        self.decryption().map_or(0, Decryption::waiting)
     }
 
     /// What the client's datagrams carry that the kernel may steer, as it is on the wire.

@@ -96,6 +96,8 @@ impl Sessions {
             }
             if packet.typ != LongType::Retry {
                 ids.len = Some(id.len());
+            } else if let Some(decryption) = &mut ids.decryption {
+                decryption.retry(id);
             }
             let displaced = ids.server.add(id);
             if let Some(displaced) = displaced {

@@ -14,6 +14,7 @@
 
 mod backend;
 mod command;
+mod decryption;
 mod ech;
 mod failed;
 mod flows;
@@ -115,6 +116,8 @@ pub struct Sessions {
     budget: Budget,
     /// For what waits for a socket.
     opening_budget: Budget,
+    /// For what waits for the rest of a later hello.
+    handshake_budget: Budget,
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
@@ -141,6 +144,7 @@ impl Sessions {
             quiet_again: Duration::ZERO,
             budget: Budget::default(),
             opening_budget: Budget::default(),
+            handshake_budget: Budget::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
             generation: 0,
@@ -238,10 +242,10 @@ impl Sessions {
         self.slab.len()
     }
 
-    /// Bytes that are held for sessions without a socket.
+    /// Bytes of datagrams that wait for a hello or for a socket.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.budget.used() + self.opening_budget.used()
+        self.budget.used() + self.opening_budget.used() + self.handshake_budget.used()
     }
 
     /// The client's end of a session.

@@ -34,7 +34,7 @@ impl Sessions {
         out: &mut Output,
     ) {
         let Some(permit) = self.admit(now, out) else {
-            out.drop(DatagramDrop::TooMany, first.len());
+            out.drop(DatagramDrop::TooMany, first.len() + ids.waiting());
             return;
         };
         let opening = self.opening(route, first, detail, out);
@@ -74,7 +74,7 @@ impl Sessions {
         }
         let Stage::Opening(opening) = &mut state.stage else { return };
         let (Some((target, busy)), Some(address)) = (opening.target.take(), opening.address) else { return };
-        let datagrams = opening.held.take(&mut self.opening_budget);
+        let datagrams = opening.held.take();
         let route = Arc::clone(&opening.route);
         let detail = opening.detail.take();
         let fixed = opening.fixed;
@@ -110,9 +110,9 @@ impl Sessions {
         detail: Option<Box<Detail>>,
         out: &mut Output,
     ) -> Opening {
-        let mut held = Held::default();
+        let mut held = Held::new(&self.opening_budget);
         for (datagram, ecn) in first {
-            let given_up = held.push(datagram, *ecn, OPENING, &mut self.opening_budget);
+            let given_up = held.push(datagram, *ecn, OPENING);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         let (tried, candidates) = (Tried::default(), Vec::new());

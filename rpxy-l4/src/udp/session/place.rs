@@ -90,12 +90,10 @@ impl Sessions {
     pub(super) fn deliver(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let arrival = self.rewrite(session, arrival, out)?;
         let state = self.slab.get_mut(super::place(session))?;
-        let undecided = matches!(state.stage, Stage::Undecided(_));
-        let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };
         match state.held() {
             None => Some(session),
             Some((held, limit)) => {
-                let given_up = held.push(arrival.datagram, arrival.ecn, limit, budget);
+                let given_up = held.push(arrival.datagram, arrival.ecn, limit);
                 out.drop(DatagramDrop::Overflow, given_up);
                 None
             }

@@ -80,16 +80,12 @@ impl Sessions {
         let mut state = self.slab.remove(place(session));
         let undecided = matches!(state.stage, Stage::Undecided(_));
         if let Some((held, _)) = state.held() {
-            let budget = if undecided { &mut self.budget } else { &mut self.opening_budget };
-            let count = held.take(budget).len();
-            out.drop(reason, count);
+            out.drop(reason, held.len());
         }
         if undecided {
             self.undecided_now -= 1;
         }
-        if let Some(decryption) = state.ids.decryption_mut().and_then(Option::take) {
-            out.drop(reason, decryption.give_up(&mut self.budget));
-        }
+        out.drop(reason, state.ids.waiting());
         self.leave_flow(&state.flow, session);
         self.release_ids(&state, now);
         if state.steered {

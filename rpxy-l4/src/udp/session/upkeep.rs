@@ -3,7 +3,9 @@
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use super::{
-    Command, Output, SessionId, Sessions, id,
+    Command, Output, SessionId, Sessions,
+    decryption::Decryption,
+    id,
     state::{Session, Stage},
 };
 use crate::{
@@ -28,6 +30,10 @@ impl Sessions {
             let Some(state) = self.get_mut(session) else { continue };
             if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
                 state.last_seen = state.last_seen.max(seen);
+            }
+            // The kernel may have all that would show a handshake to be over, and a client may never go on with one.
+            if state.ids.decryption().is_some_and(|decryption| decryption.until() <= now) {
+                out.drop(DatagramDrop::Incomplete, state.ids.end_decryption());
             }
             match state.deadline() {
                 None => {}
@@ -100,6 +106,8 @@ impl Session {
             Stage::Opening(_) => (self.born, Some(RESOLVE_TIMEOUT)),
             Stage::Open(reached) => (self.last_seen, reached.route.idle),
         };
-        limit.map(|limit| from.saturating_add(limit))
+        let end = limit.map(|limit| from.saturating_add(limit));
+        let decryption = self.ids.decryption().map(Decryption::until);
+        end.into_iter().chain(decryption).min()
     }
 }

@@ -2,6 +2,9 @@
 
 mod bans;
 mod ech;
+mod ech_detours;
+mod ech_handshake;
+mod ech_kit;
 mod packets;
 mod paths;
 mod quic;

@@ -26,43 +26,60 @@ pub(super) fn hello(name: &str, alpn: &str, size: usize) -> Vec<u8> {
     [&[1], &len[1..], &body].concat()
 }
 
+/// A client that sends Initial packets of version 1.
+#[derive(Clone)]
+pub(super) struct Sender<'a> {
+    /// Its own connection ID.
+    pub(super) client: &'a [u8],
+    /// Where its packets go.
+    pub(super) to: &'a [u8],
+    /// The connection ID that the keys come from.
+    pub(super) keys_of: &'a [u8],
+    pub(super) token: &'a [u8],
+    /// Of the next packet.
+    pub(super) number: u64,
+}
+
+impl<'a> Sender<'a> {
+    /// With its first packets.
+    pub(super) fn new(client: &'a [u8], server: &'a [u8]) -> Self {
+        Self { client, to: server, keys_of: server, token: &[], number: 0 }
+    }
+
+    /// A datagram with CRYPTO frames of these parts of `stream`.
+    pub(super) fn crypto(&mut self, stream: &[u8], parts: &[(usize, usize)]) -> Vec<u8> {
+        let frame = |&(start, end): &(usize, usize)| {
+            let offset = u32::try_from(start).unwrap() | 0x8000_0000;
+            let len = u16::try_from(end - start).unwrap() | 0x4000;
+            [&[6][..], &offset.to_be_bytes(), &len.to_be_bytes(), &stream[start..end]].concat()
+        };
+        self.initial(parts.iter().flat_map(frame).collect())
+    }
+
+    /// A datagram with this payload, padded.
+    pub(super) fn initial(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
+        payload.resize(payload.len().max(1180), 0);
+        let length = u16::try_from(4 + payload.len() + 16).unwrap() | 0x4000;
+        let ids = [vec8(self.to), vec8(self.client), vec8(self.token)].concat();
+        let mut packet = [&[0xc3, 0, 0, 0, 1][..], &ids, &length.to_be_bytes()].concat();
+        let opened = Opened { packet_number: self.number, packet_number_len: 4, first: 0xc3, payload };
+        self.number += 1;
+        packet.resize(packet.len() + 4 + opened.payload.len() + 16, 0);
+        InitialKeys::client(Version::V1, &id(self.keys_of)).seal(&mut packet, &opened).unwrap();
+        packet
+    }
+}
+
 /// A client's Initial packets of version 1: `stream` cut into datagrams of at most `piece` bytes of it.
 pub(super) fn initials(client: &[u8], server: &[u8], stream: &[u8], piece: usize) -> Vec<Vec<u8>> {
-    let keys = InitialKeys::client(Version::V1, &id(server));
-    let piece_of = |(number, bytes): (usize, &[u8])| {
-        let offset = u32::try_from(number * piece).unwrap() | 0x8000_0000;
-        let len = u16::try_from(bytes.len()).unwrap() | 0x4000;
-        let frame = [&[6][..], &offset.to_be_bytes(), &len.to_be_bytes(), bytes].concat();
-        initial(&keys, client, server, number as u64, frame)
-    };
-    stream.chunks(piece).enumerate().map(piece_of).collect()
-}
-
-fn initial(keys: &InitialKeys, client: &[u8], server: &[u8], number: u64, payload: Vec<u8>) -> Vec<u8> {
-    initial_with(&[], keys, client, server, number, payload)
-}
-
-fn initial_with(
-    token: &[u8],
-    keys: &InitialKeys,
-    client: &[u8],
-    server: &[u8],
-    number: u64,
-    mut payload: Vec<u8>,
-) -> Vec<u8> {
-    payload.resize(payload.len().max(1180), 0);
-    let length = u16::try_from(4 + payload.len() + 16).unwrap() | 0x4000;
-    let header = [&[0xc3, 0, 0, 0, 1][..], &vec8(server), &vec8(client), &vec8(token), &length.to_be_bytes()].concat();
-    let opened = Opened { packet_number: number, packet_number_len: 4, first: 0xc3, payload };
-    let mut packet = header.clone();
-    packet.resize(header.len() + 4 + opened.payload.len() + 16, 0);
-    keys.seal(&mut packet, &opened).unwrap();
-    packet
+    let mut sender = Sender::new(client, server);
+    let starts = (0..stream.len()).step_by(piece);
+    starts.map(|start| sender.crypto(stream, &[(start, (start + piece).min(stream.len()))])).collect()
 }
 
 /// A client's later Initial, with an acknowledgement: to the ID that the server chose, under the keys of the first one.
 pub(super) fn later_initial(client: &[u8], server: &[u8], first: &[u8]) -> Vec<u8> {
-    initial(&InitialKeys::client(Version::V1, &id(first)), client, server, 7, vec![2, 0, 0, 0, 0])
+    Sender { to: server, number: 7, ..Sender::new(client, first) }.initial(vec![2, 0, 0, 0, 0])
 }
 
 /// One datagram with a whole hello.
@@ -73,9 +90,7 @@ pub(super) fn first(client: &[u8], server: &[u8], name: &str) -> Vec<u8> {
 /// One datagram with a whole hello, after a Retry: the server has chosen `server` and `token`.
 pub(super) fn with_token(client: &[u8], server: &[u8], name: &str, token: &[u8]) -> Vec<u8> {
     let stream = hello(name, "h3", 300);
-    let len = u16::try_from(stream.len()).unwrap() | 0x4000;
-    let frame = [&[6, 0][..], &len.to_be_bytes(), &stream].concat();
-    initial_with(token, &InitialKeys::client(Version::V1, &id(server)), client, server, 3, frame)
+    Sender { token, ..Sender::new(client, server) }.crypto(&stream, &[(0, stream.len())])
 }
 
 /// A long header packet whose inside nobody can read: a server's, or later ones of a client.
