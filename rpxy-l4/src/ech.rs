@@ -70,7 +70,10 @@ fn make(arguments: &Generate, out: &mut impl Write) -> Result<()> {
     let text = pem(&new_key(&parameters)?)?;
     let Some(path) = &arguments.out else { return Ok(out.write_all(text.as_bytes())?) };
     let file = fs::File::options().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    let mut file = file.with_context(|| match path.exists() {
+        true => format!("cannot make {} (`rpxy-l4 ech rotate` puts a key into a file that is there)", path.display()),
+        false => format!("cannot make {}", path.display()),
+    })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())?;
     writeln!(out, "{} holds a key for {}. See `rpxy-l4 ech show {0}`.", path.display(), parameters.public_name)?;
     Ok(())
