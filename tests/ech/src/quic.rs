@@ -28,6 +28,8 @@ const CID: usize = 12;
 /// The stream on which the client asks and the server answers.
 const STREAM: u64 = 0;
 const ALPN: &[&[u8]] = &[b"h3", b"hq"];
+/// Behind the tag of a server that was asked by early data.
+pub const EARLY: &str = ", early";
 
 /// How a server differs from an ordinary one.
 #[derive(Debug, Default, Clone, Copy)]
@@ -114,6 +116,7 @@ fn server_config(certificate: &Certificate, serve: Serve<'_>) -> anyhow::Result<
 }
 
 fn flow_control(config: &mut Config) {
+    config.enable_early_data();
     // The path is a few metres of memory, and what is lost should be missed soon.
     config.set_initial_rtt(Duration::from_millis(10));
     config.set_max_idle_timeout(30_000);
@@ -208,8 +211,11 @@ impl Endpoint {
 fn answer(connection: &mut Connection, tag: &str) {
     let mut question = [0; 64];
     while connection.stream_readable(STREAM) {
+        // Before the handshake is over, it can only have come as early data.
+        let early = if connection.is_established() { "" } else { EARLY };
         let Ok((_, fin)) = connection.stream_recv(STREAM, &mut question) else { return };
         if fin {
+            let tag = &format!("{tag}{early}");
             let alpn = String::from_utf8_lossy(connection.application_proto()).into_owned();
             let line = Answer::line(tag, connection.server_name().unwrap_or_default(), &alpn);
             let _closed = connection.stream_send(STREAM, line.as_bytes(), true);
@@ -269,7 +275,21 @@ pub fn client(
     certificate: &Certificate,
     name: &str,
     offer: &Offer,
+    loss: Loss,
+) -> Result<Answer, Refused> {
+    resume(host, (from, to), certificate, name, offer, loss, &mut None)
+}
+
+/// As [`client`], with what an earlier connection left in `session`, so that the question can go as early data; leaves
+/// its own there.
+pub fn resume(
+    host: &Host,
+    (from, to): (SocketAddr, SocketAddr),
+    certificate: &Certificate,
+    name: &str,
+    offer: &Offer,
     mut loss: Loss,
+    session: &mut Option<Vec<u8>>,
 ) -> Result<Answer, Refused> {
     let socket = bind(host, from);
     let local = socket.local_addr().or_fail("local address");
@@ -282,10 +302,13 @@ pub fn client(
         Offer::Grease => connection.as_mut().set_enable_ech_grease(true),
         Offer::Encrypted(list) => connection.as_mut().set_ech_config_list(list).or_fail("ECHConfigList"),
     }
+    if let Some(session) = session.take() {
+        connection.set_session(&session).or_fail("session");
+    }
     let (mut buffer, mut line, mut asked) = ([0; 2048], Vec::new(), false);
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if connection.is_established() && !asked {
+        if (connection.is_established() || connection.is_in_early_data()) && !asked {
             asked = connection.stream_send(STREAM, b"who are you?", true).is_ok();
         }
         flush(&mut connection, |datagram| {
@@ -307,6 +330,7 @@ pub fn client(
             line.extend_from_slice(&buffer[..length]);
             if fin {
                 let accepted = connection.as_mut().ech_accepted();
+                *session = connection.session().map(<[u8]>::to_vec);
                 let _done = connection.close(true, 0, b"");
                 flush(&mut connection, |datagram| drop(socket.send_to(datagram, to)));
                 return Ok(Answer::parse(&String::from_utf8_lossy(&line), accepted));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rpxy_l4_ech::{
     Answer, Refused,
     keys::Keys,
-    quic::{self, Loss, Serve, Server},
+    quic::{self, EARLY, Loss, Serve, Server},
     tls::{Offer, RETRY_GROUP},
 };
 use rpxy_l4_tests::{
@@ -74,6 +74,22 @@ fn handshakes_with_a_detour() {
             assert_eq!(answer, Ok(expected.over("h3")), "{case}: {name}");
         }
     }
+    daemon.stop();
+}
+
+#[test]
+fn early_data() {
+    let Some(net) = Topology::or_skip() else { return };
+    let certificate = Certificate::new(&NAMES);
+    let keys = Keys::generate(PUBLIC, &[]);
+    let _servers = servers(&net, &certificate, Serve::default(), Serve::default());
+    let daemon = Daemon::start(&net.gateway, &config("quic", &[&keys], ""));
+    let path = (SocketAddr::from((CLIENT_V4, 0)), front());
+    let offer = Offer::Encrypted(keys.list());
+    let mut session = None;
+    let mut ask = || quic::resume(&net.client, path, &certificate, PRIVATE, &offer, Loss::NONE, &mut session);
+    assert_eq!(ask(), Ok(Answer::private("private", PRIVATE).over("h3")), "first");
+    assert_eq!(ask(), Ok(Answer::private(&format!("private{EARLY}"), PRIVATE).over("h3")), "resumed");
     daemon.stop();
 }
 
