@@ -18,17 +18,21 @@ use crate::{
 };
 
 rpxy_l4_tests::planes! {
+    Steered {
+        a_name_that_moves_is_followed_by_new_sessions,
+    }
+    NotSteered {
+        source_socket_spreads_the_ports_of_one_client_and_keeps_each,
+        least_conn_evens_out_the_sessions,
+    }
     Unknown {
         none_takes_the_first,
         source_ip_is_stable_over_ports_reload_and_restart,
-        source_socket_spreads_the_ports_of_one_client_and_keeps_each,
         random_and_round_robin_follow_the_weights,
-        least_conn_evens_out_the_sessions,
         the_same_session_goes_to_the_next_target_when_the_first_refuses,
         a_target_that_refused_is_used_again_after_its_time,
         a_backup_is_used_only_while_the_others_are_down,
         without_a_target_that_answers_nothing_breaks,
-        a_name_that_moves_is_followed_by_new_sessions,
     }
 }
 
