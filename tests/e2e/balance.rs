@@ -1,21 +1,19 @@
 //! Which of several targets a connection takes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, TcpStream},
-};
+use std::net::{Ipv4Addr, TcpStream};
 
 use rpxy_l4_tests::{
-    daemon::{Daemon, Edit},
+    daemon::Daemon,
     peers::server::Server,
     socket,
-    topology::{BACKENDS_V4, CLIENT_V4, Topology, client_pool},
+    topology::{BACKENDS_V4, CLIENT_V4, Topology},
     wait,
 };
 
-use crate::common::{PORT, front};
-
-const TAGS: [&str; 3] = ["a", "b", "c"];
+use crate::{
+    common::{PORT, front},
+    targets::{self, TAGS, count, plain, with_keys},
+};
 
 fn servers(net: &Topology) -> Vec<Server> {
     BACKENDS_V4.iter().zip(TAGS).map(|(ip, tag)| Server::tagged(&net.backend, (*ip, 7000), tag)).collect()
@@ -29,14 +27,6 @@ fn config(balance: &str, targets: &[String]) -> String {
     )
 }
 
-fn plain() -> Vec<String> {
-    BACKENDS_V4.iter().map(|ip| format!("\"{ip}:7000\"")).collect()
-}
-
-fn with_keys(keys: [&str; 3]) -> Vec<String> {
-    BACKENDS_V4.iter().zip(keys).map(|(ip, keys)| format!("{{ address = \"{ip}:7000\"{keys} }}")).collect()
-}
-
 #[track_caller]
 fn visit(net: &Topology, from: Ipv4Addr) -> (TcpStream, String) {
     let stream = socket::dial_from(&net.client, from, front());
@@ -44,47 +34,19 @@ fn visit(net: &Topology, from: Ipv4Addr) -> (TcpStream, String) {
     (stream, tag)
 }
 
-fn count(tags: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
-    tags.into_iter().fold(BTreeMap::new(), |mut counts, tag| {
-        *counts.entry(tag).or_default() += 1;
-        counts
-    })
-}
-
 #[test]
 fn none_takes_the_first() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let _daemon = Daemon::start(&net.gateway, &config("none", &plain()));
-    let tags = count((0..12).map(|n| visit(&net, client_pool(n)).1));
-    assert_eq!(tags, BTreeMap::from([("a".to_owned(), 12)]));
+    targets::none_takes_the_first(&net, &config("none", &plain()), |from| visit(&net, from).1);
 }
 
 #[test]
 fn source_ip_is_stable_over_ports_reload_and_restart() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let map =
-        || -> BTreeMap<Ipv4Addr, String> { (0..60).map(client_pool).map(|from| (from, visit(&net, from).1)).collect() };
-    let mut daemon = Daemon::start(&net.gateway, &config("source_ip", &plain()));
-    let before = map();
-    let used: BTreeSet<_> = before.values().collect();
-    assert_eq!(used.len(), 3, "60 clients use only {used:?}");
-    assert_eq!(map(), before, "the same addresses from other ports");
-
-    daemon.reload(Edit::Rename, &format!("tcp_idle_timeout = \"1h\"\n{}", config("source_ip", &plain())));
-    assert_eq!(map(), before, "after a reload");
-    drop(daemon);
-    let mut daemon = Daemon::start(&net.gateway, &config("source_ip", &plain()));
-    assert_eq!(map(), before, "after a restart");
-
-    // Rendezvous hashing: without the last target only its own clients move.
-    daemon.reload(Edit::Rename, &config("source_ip", &plain()[..2]));
-    for (from, tag) in map() {
-        if before[&from] != "c" {
-            assert_eq!(tag, before[&from], "{from} has moved although its target is still there");
-        }
-    }
+    let config = |keys: &str, targets: &[String]| format!("{keys}\n{}", config("source_ip", targets));
+    targets::source_ip_is_stable(&net, config, "tcp_idle_timeout = \"1h\"", |from| visit(&net, from).1);
 }
 
 #[test]
@@ -100,24 +62,7 @@ fn source_socket_spreads_the_ports_of_one_client() {
 fn random_and_round_robin_follow_the_weights() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let weighted = with_keys(["", ", weight = 3", ", weight = 6"]);
-    let mut daemon = Daemon::start(&net.gateway, &config("random", &weighted));
-    let rows: [(&str, [std::ops::RangeInclusive<usize>; 3]); 2] = [
-        // Of 200: 20, 60 and 120 on average, with more than five standard deviations to either side.
-        ("random", [1..=45, 25..=95, 80..=160]),
-        // Every worker may take its own turns.
-        ("round_robin", [16..=24, 54..=66, 112..=128]),
-    ];
-    for (balance, [a, b, c]) in rows {
-        if balance != "random" {
-            daemon.reload(Edit::Rename, &config(balance, &weighted));
-        }
-        let tags = count((0..200).map(|_| visit(&net, CLIENT_V4).1));
-        for (tag, expected) in TAGS.iter().zip([a, b, c]) {
-            let seen = tags.get(*tag).copied().unwrap_or(0);
-            assert!(expected.contains(&seen), "{balance}: {tags:?}, expected {expected:?} for {tag}");
-        }
-    }
+    targets::weights_are_followed(&net, config, || (0..200).map(|_| visit(&net, CLIENT_V4).1).collect());
 }
 
 #[test]

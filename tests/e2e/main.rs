@@ -53,6 +53,8 @@ mod relay;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod udp_balance;
 #[cfg(test)]
 mod udp_kit;

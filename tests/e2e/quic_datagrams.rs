@@ -17,13 +17,17 @@ use rpxy_l4_tests::{
 use crate::common::{PORT, at, front, rule, udp_to};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
+        a_flood_of_hellos_without_end_costs_little_and_stops_nobody,
+    }
+    NotSteered {
         the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent,
         a_hello_without_its_end_reaches_nobody,
         hellos_of_both_versions_are_read_in_pieces_of_any_order,
         a_reused_client_port_reaches_the_server_of_its_new_name,
         what_cannot_be_read_goes_where_its_key_says,
-        a_flood_of_hellos_without_end_costs_little_and_stops_nobody,
+    }
+    Unknown {
         mutated_datagrams_end_neither_the_daemon_nor_what_it_serves,
     }
 }

@@ -19,7 +19,7 @@ use rpxy_l4_tests::{
 use crate::common::{PORT, at, front, rule, udp_to};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
         a_transfer_survives_a_nat_that_changes_the_port_all_the_time,
         a_connection_id_outlives_its_session,
         a_client_that_moves_with_a_new_connection_id_goes_on_where_strays_have_a_place,

@@ -16,11 +16,13 @@ use serde_json::Value;
 use crate::common::{PORT, at, front, front_v6, rule};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
         server_names_and_alpns_choose_the_backend,
-        one_client_socket_talks_to_several_servers_at_once,
         a_hello_over_several_initials_is_read_whole,
         unmatched_connections_are_dropped_or_go_to_the_default,
+    }
+    Unknown {
+        one_client_socket_talks_to_several_servers_at_once,
     }
 }
 

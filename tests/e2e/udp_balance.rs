@@ -1,12 +1,9 @@
 //! Which of several targets a UDP session takes, and what happens when one refuses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use rpxy_l4_tests::{
-    daemon::{Daemon, Edit},
+    daemon::Daemon,
     peers::{
         dns::DnsServer,
         udp::{UdpClient, UdpServer},
@@ -15,24 +12,29 @@ use rpxy_l4_tests::{
     wait,
 };
 
-use crate::common::{PORT, front};
+use crate::{
+    common::{PORT, front},
+    targets::{self, TAGS, count, plain, with_keys},
+};
 
 rpxy_l4_tests::planes! {
+    Steered {
+        a_name_that_moves_is_followed_by_new_sessions,
+    }
+    NotSteered {
+        source_socket_spreads_the_ports_of_one_client_and_keeps_each,
+        least_conn_evens_out_the_sessions,
+    }
     Unknown {
         none_takes_the_first,
         source_ip_is_stable_over_ports_reload_and_restart,
-        source_socket_spreads_the_ports_of_one_client_and_keeps_each,
         random_and_round_robin_follow_the_weights,
-        least_conn_evens_out_the_sessions,
         the_same_session_goes_to_the_next_target_when_the_first_refuses,
         a_target_that_refused_is_used_again_after_its_time,
         a_backup_is_used_only_while_the_others_are_down,
         without_a_target_that_answers_nothing_breaks,
-        a_name_that_moves_is_followed_by_new_sessions,
     }
 }
-
-const TAGS: [&str; 3] = ["a", "b", "c"];
 
 fn servers(net: &Topology) -> Vec<UdpServer> {
     BACKENDS_V4.iter().zip(TAGS).map(|(ip, tag)| UdpServer::echo(&net.backend, (*ip, 7000), tag)).collect()
@@ -45,14 +47,6 @@ fn config(keys: &str, targets: &[String]) -> String {
 
 fn balanced(balance: &str, targets: &[String]) -> String {
     config(&format!("udp_load_balance = \"{balance}\""), targets)
-}
-
-fn plain() -> Vec<String> {
-    BACKENDS_V4.iter().map(|ip| format!("\"{ip}:7000\"")).collect()
-}
-
-fn with_keys(keys: [&str; 3]) -> Vec<String> {
-    BACKENDS_V4.iter().zip(keys).map(|(ip, keys)| format!("{{ address = \"{ip}:7000\"{keys} }}")).collect()
 }
 
 /// A new session, and the tag of the server that it reaches.
@@ -69,45 +63,17 @@ fn try_visit(net: &Topology) -> Option<String> {
     client.try_ask(front(), b"").map(|tag| String::from_utf8(tag).unwrap())
 }
 
-fn count(tags: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
-    tags.into_iter().fold(BTreeMap::new(), |mut counts, tag| {
-        *counts.entry(tag).or_default() += 1;
-        counts
-    })
-}
-
 fn none_takes_the_first() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let _daemon = Daemon::start(&net.gateway, &balanced("none", &plain()));
-    let tags = count((0..12).map(|n| visit(&net, client_pool(n)).1));
-    assert_eq!(tags, BTreeMap::from([("a".to_owned(), 12)]));
+    targets::none_takes_the_first(&net, &balanced("none", &plain()), |from| visit(&net, from).1);
 }
 
 fn source_ip_is_stable_over_ports_reload_and_restart() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let map =
-        || -> BTreeMap<Ipv4Addr, String> { (0..60).map(client_pool).map(|from| (from, visit(&net, from).1)).collect() };
-    let mut daemon = Daemon::start(&net.gateway, &balanced("source_ip", &plain()));
-    let before = map();
-    let used: BTreeSet<_> = before.values().collect();
-    assert_eq!(used.len(), 3, "60 clients use only {used:?}");
-    assert_eq!(map(), before, "the same addresses from other ports");
-
-    daemon.reload(Edit::Rename, &format!("udp_idle_lifetime = 31\n{}", balanced("source_ip", &plain())));
-    assert_eq!(map(), before, "after a reload");
-    drop(daemon);
-    let mut daemon = Daemon::start(&net.gateway, &balanced("source_ip", &plain()));
-    assert_eq!(map(), before, "after a restart");
-
-    // Rendezvous hashing: without the last target only its own clients move.
-    daemon.reload(Edit::Rename, &balanced("source_ip", &plain()[..2]));
-    for (from, tag) in map() {
-        if before[&from] != "c" {
-            assert_eq!(tag, before[&from], "{from} has moved although its target is still there");
-        }
-    }
+    let config = |keys: &str, targets: &[String]| format!("{keys}\n{}", balanced("source_ip", targets));
+    targets::source_ip_is_stable(&net, config, "udp_idle_lifetime = 31", |from| visit(&net, from).1);
 }
 
 fn source_socket_spreads_the_ports_of_one_client_and_keeps_each() {
@@ -129,26 +95,11 @@ fn source_socket_spreads_the_ports_of_one_client_and_keeps_each() {
 fn random_and_round_robin_follow_the_weights() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
-    let weighted = with_keys(["", ", weight = 3", ", weight = 6"]);
-    let mut daemon = Daemon::start(&net.gateway, &balanced("random", &weighted));
-    let rows: [(&str, [std::ops::RangeInclusive<usize>; 3]); 2] = [
-        // Of 200: 20, 60 and 120 on average, with more than five standard deviations to either side.
-        ("random", [1..=45, 25..=95, 80..=160]),
-        // Every worker may take its own turns.
-        ("round_robin", [16..=24, 54..=66, 112..=128]),
-    ];
-    for (balance, [a, b, c]) in rows {
-        if balance != "random" {
-            daemon.reload(Edit::Rename, &balanced(balance, &weighted));
-        }
+    targets::weights_are_followed(&net, balanced, || {
         // Kept, so that no client gets the port of an earlier one, whose session goes on.
         let visits: Vec<_> = (0..200).map(|_| visit(&net, client_pool(0))).collect();
-        let tags = count(visits.into_iter().map(|(_, tag)| tag));
-        for (tag, expected) in TAGS.iter().zip([a, b, c]) {
-            let seen = tags.get(*tag).copied().unwrap_or(0);
-            assert!(expected.contains(&seen), "{balance}: {tags:?}, expected {expected:?} for {tag}");
-        }
-    }
+        visits.into_iter().map(|(_, tag)| tag).collect()
+    });
 }
 
 fn least_conn_evens_out_the_sessions() {

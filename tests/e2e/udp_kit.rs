@@ -1,8 +1,14 @@
 //! The UDP half of the test kit, peers talking to each other with no daemon between: the gateway forwards.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    panic,
+    path::Path,
+    time::Duration,
+};
 
 use rpxy_l4_tests::{
+    checksum,
     flow::Flow,
     nat::Nat,
     peers::{
@@ -15,6 +21,7 @@ use rpxy_l4_tests::{
     topology::{CLIENT_V4, CLIENT_V6, Topology, client_pool},
     wait,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::{at, at_v6};
 
@@ -40,6 +47,39 @@ fn datagrams_arrive_as_sent_and_answers_come_back() {
     drop(server);
     let client = UdpClient::new(&net.client);
     assert_eq!(client.try_ask(at(7000), b"gone"), None);
+}
+
+#[test]
+fn a_wrong_checksum_is_found() {
+    // A header of UDP to port 9 and one of TCP, whose checksums do not fit, as neither fits the addresses.
+    let udp = |checksum: u16| [0, 9, 0, 9, 0, 8, checksum.to_be_bytes()[0], checksum.to_be_bytes()[1]].to_vec();
+    let tcp = [&[0, 9, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0x12, 0x34, 0, 0][..]].concat();
+    let rows = [
+        ("UDP", Protocol::UDP, IpAddr::from(CLIENT_V4), udp(0x1234), Some("UdpInCsumErrors")),
+        ("UDP over IPv6", Protocol::UDP, CLIENT_V6.into(), udp(0x1234), Some("Udp6InCsumErrors")),
+        ("UDP over IPv6, none", Protocol::UDP, CLIENT_V6.into(), udp(0), Some("Udp6InCsumErrors")),
+        ("TCP", Protocol::TCP, CLIENT_V4.into(), tcp.clone(), Some("TcpInCsumErrors")),
+        ("TCP over IPv6", Protocol::TCP, CLIENT_V6.into(), tcp, Some("TcpInCsumErrors")),
+        ("UDP, none", Protocol::UDP, CLIENT_V4.into(), udp(0), None),
+    ];
+    for (row, protocol, to, segment, counter) in rows {
+        let Some(net) = Topology::or_skip() else { return };
+        let sent = net.gateway.run(|| -> std::io::Result<()> {
+            let to = SocketAddr::new(to, 0);
+            let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(protocol))?;
+            socket.send_to(&segment, &to.into()).map(drop)
+        });
+        sent.unwrap();
+        // It goes the same way as what was sent before.
+        let client = UdpServer::echo(&net.client, SocketAddr::new(to, 7000), "");
+        assert_eq!(UdpClient::bind(&net.gateway, udp::unspecified(client.address())).ask(client.address(), b"x"), b"x");
+        let found: Vec<_> = checksum::errors(&net.client).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(found, counter.into_iter().collect::<Vec<_>>(), "{row}");
+        let name = net.client.name().to_owned();
+        let dropped = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(net)));
+        assert_eq!(dropped.is_err(), counter.is_some(), "{row}: the test fails");
+        assert!(!Path::new("/run/netns").join(&name).exists(), "{row}: {name} is left over");
+    }
 }
 
 #[test]

@@ -19,15 +19,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::common::{PORT, at, at_v6, front, front_v6, udp_to};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
         every_client_address_and_port_is_a_session_with_a_socket_of_its_own,
-        an_answer_comes_from_the_address_and_port_that_the_client_used,
-        families_meet_in_every_combination,
         datagrams_of_every_size_stay_whole,
         a_burst_keeps_boundaries_and_order_both_ways,
-        the_first_datagrams_of_a_flow_arrive_in_order,
         ecn_bits_pass_both_ways,
         thousands_of_flows_get_their_own_answers,
+    }
+    NotSteered {
+        an_answer_comes_from_the_address_and_port_that_the_client_used,
+        families_meet_in_every_combination,
+        the_first_datagrams_of_a_flow_arrive_in_order,
         only_the_ports_of_the_file_are_open_and_only_where_there_is_a_destination,
     }
 }

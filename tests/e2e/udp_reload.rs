@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::common::{PORT, at, front, rule, udp_to};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
         a_session_goes_on_while_its_target_is_in_the_file,
         removing_a_rule_ends_its_sessions_and_no_others,
         sockets_come_and_go_with_the_destinations_and_ports,

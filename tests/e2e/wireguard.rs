@@ -17,12 +17,14 @@ use rpxy_l4_tests::{
 use crate::common::{PORT, at, front, rule, udp_to};
 
 rpxy_l4_tests::planes! {
-    Unknown {
+    Steered {
         servers_are_told_apart_by_their_public_keys,
         a_client_that_changes_its_port_keeps_its_tunnel,
         one_client_interface_with_two_servers_behind_the_port_reaches_both,
-        initiations_go_by_their_mac_and_what_fits_no_key_is_dropped,
         wireguard_quic_and_the_rest_share_a_port,
+    }
+    NotSteered {
+        initiations_go_by_their_mac_and_what_fits_no_key_is_dropped,
     }
 }
 

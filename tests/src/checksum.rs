@@ -22,13 +22,18 @@ use crate::{
 pub fn prepare(net: &Topology, plane: Plane) -> Result<()> {
     net.gateway.ethtool("eth0", "tx off")?;
     net.gateway.ethtool("eth1", "tx off")?;
-    if plane == Plane::Xdp {
+    match plane {
+        Plane::Userspace => Ok(()),
+        // Complete sums from the client. Those of the backend are left to the device, and so is the cutting of large
+        // buffers into datagrams: TC has to deal with either.
+        Plane::Tc => net.client.ethtool("eth0", "tx off"),
         // XDP cannot finish a sum. And a veth takes frames that were redirected to it only with a poll loop, which GRO
         // brings along.
-        net.client.ethtool("eth0", "tx off gro on")?;
-        net.backend.ethtool("eth0", "tx off gro on")?;
+        Plane::Xdp => {
+            net.client.ethtool("eth0", "tx off gro on")?;
+            net.backend.ethtool("eth0", "tx off gro on")
+        }
     }
-    Ok(())
 }
 
 /// Counters of wrong checksums on `host` that are not zero, by name.

@@ -35,14 +35,6 @@ impl Plane {
             Self::Xdp => Some("[ebpf]\nmode = \"xdp\"\n"),
         }
     }
-
-    /// The plane of the running test, or userspace, as flows and access lines name it.
-    pub fn name_of_current() -> &'static str {
-        match Self::current() {
-            None | Some(Self::Userspace) => "userspace",
-            Some(Self::Tc | Self::Xdp) => "kernel",
-        }
-    }
 }
 
 /// What a test expects of a kernel plane. In userspace nothing is ever steered.
@@ -52,7 +44,7 @@ pub enum Expected {
     Steered,
     /// None is: no session lasts longer than the answer that installs it, or all have a reason to stay.
     NotSteered,
-    /// It depends on who is faster.
+    /// It depends on who is faster, or on whether a client gets the port of an earlier one.
     Unknown,
 }
 
@@ -82,7 +74,6 @@ pub fn run(plane: Plane, expected: Expected, test: fn()) {
     STEERED.set(0);
     test();
     let steered = STEERED.get();
-    eprintln!("TRACE {:?} {plane:?} {steered}", std::thread::current().name());
     if privilege::missing().is_some() {
         return;
     }

@@ -16,7 +16,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -30,7 +30,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{checksum, plane::Plane, privilege};
+use crate::{checksum, plane::Plane, privilege, socket};
 
 /// The client's first address; `.11` and `.12` follow.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -62,6 +62,8 @@ pub fn client_pool(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 128 + n % 126)
 }
 
+/// A port where nobody listens.
+const DISCARD: u16 = 9;
 const NAME_PREFIX: &str = "rx";
 const RUN_DIRECTORY: &str = "/run/netns";
 const ETC_DIRECTORY: &str = "/etc/netns";
@@ -201,6 +203,9 @@ impl Topology {
         topology.build()?;
         if let Some(plane) = Plane::current() {
             checksum::prepare(&topology, plane)?;
+            if plane != Plane::Userspace {
+                topology.meet();
+            }
         }
         topology.complete = true;
         Ok(topology)
@@ -226,6 +231,15 @@ impl Topology {
         // The neighbour stays resolvable, so that a connection attempt hangs instead of failing for want of ARP.
         let mac = self.backend.run(|| mac_of("eth0"))?;
         self.gateway.ip(&format!("neigh replace {address} lladdr {mac} dev eth1 nud permanent"))
+    }
+
+    /// Makes the gateway know its neighbours, so that what is steered does not depend on when a daemon hears of them.
+    fn meet(&self) {
+        let inside = BACKENDS_V4.map(IpAddr::from).into_iter().chain(BACKENDS_V6.map(IpAddr::from));
+        for address in inside.chain([CLIENT_V4.into(), CLIENT_V6.into()]) {
+            // Nobody listens; the refusal comes from the neighbour.
+            let _refused = socket::try_dial(&self.gateway, None, SocketAddr::new(address, DISCARD));
+        }
     }
 
     fn build(&self) -> anyhow::Result<()> {

@@ -108,7 +108,7 @@ counters! {
     WireGuardInitiation = 18, Pass, "wireguard_initiation";
     /// Passed to the daemon: anything but a transport message on a WireGuard flow.
     NotWireGuardTransport = 19, Pass, "not_wireguard_transport";
-    /// Passed to the daemon: another connection ID than the one that the flow is known by.
+    /// Passed to the daemon: another connection ID, or WireGuard index, than the one that the flow is known by.
     ConnectionId = 20, Pass, "connection_id";
     /// Passed to the daemon: too short to tell what it is, on a flow where that matters.
     Short = 21, Pass, "short";

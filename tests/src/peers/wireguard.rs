@@ -115,7 +115,8 @@ impl Tunnel {
         let mut tunnel = Self { host: host.clone(), name, process, _keys: directory };
         wait::until(&format!("{} takes orders", tunnel.name), || {
             assert!(tunnel.process.is_running(), "ended:\n{}", tunnel.process.transcript());
-            tunnel.show("private-key").map(drop)
+            // `wg` is not asked before: it removes a socket that nobody listens on yet.
+            if tunnel.listens() { tunnel.show("private-key").map(drop) } else { None }
         });
         let mut words = vec!["private-key".to_owned(), file.display().to_string()];
         words.extend(["listen-port".to_owned(), port.to_string()]);
@@ -199,6 +200,21 @@ impl Tunnel {
         row.trim().to_owned()
     }
 
+    fn socket(&self) -> PathBuf {
+        Path::new(SOCKETS).join(format!("{}.sock", self.name))
+    }
+
+    /// Whether the program listens for orders. Connecting to find out would confuse boringtun.
+    fn listens(&self) -> bool {
+        // Flag __SO_ACCEPTCON, the fourth column.
+        let is_it = |line: &str| {
+            line.split_ascii_whitespace().nth(3) == Some("00010000")
+                && Path::new(line.rsplit(' ').next().unwrap_or_default()) == self.socket()
+        };
+        let table = self.host.run(|| fs::read_to_string("/proc/thread-self/net/unix"));
+        table.is_ok_and(|table| table.lines().any(is_it))
+    }
+
     fn show(&self, what: &str) -> Option<String> {
         let output = Command::new("wg").args(["show", &self.name, what]).output().or_fail("wg");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -209,7 +225,7 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         // The interface ends with the program that holds it open, which is killed after this; a socket file stays.
         let _gone = self.host.ip(&format!("link del {}", self.name));
-        let _gone = fs::remove_file(Path::new(SOCKETS).join(format!("{}.sock", self.name)));
+        let _gone = fs::remove_file(self.socket());
     }
 }
 
