@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 use rpxy_l4_common::{
-    map::{Flow, FlowKey},
+    map::{Counted, Flow, FlowKey},
     verdict::Counter,
 };
 use rpxy_l4_proto::quic::ConnectionId;
@@ -135,8 +135,6 @@ impl Offload for Kernel {
     }
 }
 
-/// What an entry has counted: last seen, packets, bytes.
-type Counted = (u64, u64, u64);
 /// Of both directions.
 type Both = [Option<Counted>; 2];
 
@@ -145,9 +143,9 @@ fn usage(counted: Both, now: Duration) -> Option<Usage> {
     let [up, down] = counted;
     up.or(down)?;
     let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
-    let seen = up.0.max(down.0);
+    let seen = up.last_seen.max(down.last_seen);
     let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
-    Some(Usage { packets: up.1 + down.1, bytes_up: up.2, bytes_down: down.2, idle })
+    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle })
 }
 
 impl Kernel {
@@ -222,22 +220,23 @@ mod tests {
         let now = Duration::from_secs(10);
         let second = 1_000_000_000;
         let idle = Duration::from_secs;
+        let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes };
         let rows: &[(&str, Both, Option<Usage>)] = &[
             ("not installed", [None, None], None),
-            ("nothing yet", [Some((0, 0, 0)), Some((0, 0, 0))], Some(Usage::default())),
+            ("nothing yet", [Some(of(0, 0, 0)), Some(of(0, 0, 0))], Some(Usage::default())),
             (
                 "the later one counts",
-                [Some((7 * second, 2, 300)), Some((9 * second, 1, 50))],
+                [Some(of(7 * second, 2, 300)), Some(of(9 * second, 1, 50))],
                 Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)) }),
             ),
             (
                 "one direction",
-                [Some((7 * second, 2, 300)), None],
+                [Some(of(7 * second, 2, 300)), None],
                 Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)) }),
             ),
             (
                 "seen after the clock was read",
-                [Some((11 * second, 1, 1)), None],
+                [Some(of(11 * second, 1, 1)), None],
                 Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO) }),
             ),
         ];

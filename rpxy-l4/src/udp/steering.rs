@@ -37,7 +37,7 @@ impl Steering {
     pub(super) fn retry(&mut self, offload: &dyn Offload) {
         match std::mem::replace(self, Self::Unasked) {
             Self::Waiting(flow, _) => self.install(offload, flow),
-            other => *self = other,
+            other @ (Self::Unasked | Self::Not(_) | Self::Installed(_)) => *self = other,
         }
     }
 
