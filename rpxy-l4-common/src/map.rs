@@ -86,8 +86,9 @@ pub struct Flow {
     /// QUIC short headers are steered only when they carry this destination connection ID; others go to the daemon,
     /// which learns them. Only on flows towards backends.
     pub cid: [u8; 20],
-    /// Zero.
-    pub zero: [u8; 2],
+    /// The daemon's own note, which the programs do not read: by what rule the session goes, in entries of clients'
+    /// packets; zero in those of backends'.
+    pub mark: [u8; 2],
     /// [`Flow::seal_for`] the key: by it a program knows that what it has read is this entry, and all of it.
     pub seal: u64,
 }

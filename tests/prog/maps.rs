@@ -57,7 +57,7 @@ pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 104] {
         &flow.interface.to_ne_bytes(),
         &[flow.kind, flow.cid_len],
         &flow.cid,
-        &flow.zero,
+        &flow.mark,
         &flow.seal.to_ne_bytes(),
     ])
 }

@@ -77,7 +77,7 @@ pub(super) fn flow_bytes(key: &FlowKey, flow: &Flow, counted: Counted) -> FlowBy
         &flow.interface.to_ne_bytes(),
         &[flow.kind, flow.cid_len],
         &flow.cid,
-        &flow.zero,
+        &flow.mark,
         &flow.seal_for(key).to_ne_bytes(),
     ])
 }
@@ -87,6 +87,47 @@ pub(super) fn counted(entry: &FlowBytes) -> Counted {
     let mut numbers = entry.chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes));
     let mut number = || numbers.next().unwrap_or_default();
     Counted { last_seen: number(), packets: number(), bytes: number() }
+}
+
+/// An entry as it is stored, if it is one that was stored whole.
+pub(super) fn read_flow(key: &FlowKeyBytes, entry: &FlowBytes) -> Option<(FlowKey, Flow)> {
+    let (source, rest) = key.split_first_chunk()?;
+    let key = FlowKey { source: read_socket(source), destination: read_socket(rest.first_chunk()?) };
+    let rest = entry.get(size_of::<Counted>()..)?;
+    let (source, rest) = rest.split_first_chunk()?;
+    let (destination, rest) = rest.split_first_chunk()?;
+    let (hop, rest) = rest.split_first_chunk()?;
+    let (interface, rest) = rest.split_first_chunk()?;
+    let ([kind, cid_len], rest) = rest.split_first_chunk()?;
+    let (cid, rest) = rest.split_first_chunk()?;
+    let (mark, seal) = rest.split_first_chunk()?;
+    let flow = Flow {
+        source: read_socket(source),
+        destination: read_socket(destination),
+        hop: u32::from_ne_bytes(*hop),
+        interface: u32::from_ne_bytes(*interface),
+        kind: *kind,
+        cid_len: *cid_len,
+        cid: *cid,
+        mark: *mark,
+        seal: u64::from_ne_bytes(*seal.first_chunk()?),
+    };
+    flow.is_whole(&key).then_some((key, flow))
+}
+
+fn read_socket(bytes: &SocketBytes) -> Socket {
+    let [address @ .., p, q, family, zero] = *bytes;
+    Socket { address, port: [p, q], family, zero }
+}
+
+/// A socket address of the maps; `None` for one of no family.
+pub(super) fn address_of(socket: &Socket) -> Option<SocketAddr> {
+    let ip = match (socket.family, socket.address) {
+        (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        (6, address) => IpAddr::from(address),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_be_bytes(socket.port)))
 }
 
 /// The parts one after another. They add up to `N`: every type above is made of its fields.
@@ -117,10 +158,17 @@ mod tests {
             kind: 6,
             cid_len: 7,
             cid: [8; 20],
-            zero: [0; 2],
+            mark: [9; 2],
             seal: 0,
         };
         let key = FlowKey { source: socket(near), destination: socket(far) };
+        let (again, read) = read_flow(&key_bytes(&key), &flow_bytes(&key, &flow, Counted::default())).unwrap();
+        assert_eq!((again, read), (key, flow.sealed(&key)));
+        let mut torn = flow_bytes(&key, &flow, Counted::default());
+        torn[offset_of!(FlowEntry, flow)] ^= 1;
+        assert_eq!(read_flow(&key_bytes(&key), &torn), None);
+        assert_eq!([near, far].map(|address| address_of(&socket(address))), [Some(near), Some(far)]);
+        assert_eq!(address_of(&Socket::default()), None);
         let before = Counted { last_seen: 1, packets: 2, bytes: 3 };
         let bytes = flow_bytes(&key, &flow, before);
         assert_eq!(counted(&bytes), before);

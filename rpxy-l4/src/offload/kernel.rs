@@ -5,7 +5,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,6 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     NotSteered, Offload, Steered, Usage, encode, explain, netlink,
+    pin::Pins,
     state::Inner,
     table::{Direction, Way, is_link_local},
 };
@@ -31,6 +35,8 @@ pub struct Kernel {
     /// Closed when the thread is to end.
     pub(super) stop: Option<OwnedFd>,
     pub(super) thread: Option<JoinHandle<()>>,
+    /// The daemon ends, and its flows stay.
+    pub(super) leaving: AtomicBool,
 }
 
 /// Keys of both directions, the forward one first.
@@ -46,11 +52,13 @@ fn ip(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
+/// The client's direction alone has these.
 fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
     let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
     entry.cid = [0; 20];
     entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
     entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
+    entry.mark = flow.mark.to_ne_bytes();
     entry
 }
 
@@ -115,6 +123,9 @@ impl Offload for Kernel {
     }
 
     fn revoke(&self, flow: &Steered) {
+        if self.leaving.load(Ordering::Relaxed) {
+            return;
+        }
         let state = &mut *self.inner.state();
         let updates = state.table.revoke(keys(flow));
         state.maps.apply_all(&updates);
@@ -159,6 +170,30 @@ impl Kernel {
     #[must_use]
     pub fn attachments(&self) -> Vec<(String, &'static str)> {
         self.inner.state().programs.attachments()
+    }
+
+    /// The sessions that an earlier daemon has left to the kernel. They end with [`Kernel::take_over`], unless they are
+    /// installed before.
+    #[must_use]
+    pub fn left(&self) -> Vec<Steered> {
+        self.inner.state().programs.pins.as_ref().map(Pins::left).unwrap_or_default()
+    }
+
+    /// From now on what this value knows holds, instead of what an earlier daemon has left.
+    pub fn take_over(&self) {
+        let state = &mut *self.inner.state();
+        state.programs.take_over(&state.maps.flows_data);
+        let attached: Vec<u32> = state.table.links().map(|link| link.index).collect();
+        for index in attached {
+            state.table.set_attached(index, state.programs.is_attached(index));
+        }
+    }
+
+    /// The daemon ends: flows are not taken out any more, where they can be found again.
+    pub fn leave(&self) {
+        if self.inner.state().programs.pins.is_some() {
+            self.leaving.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The sockets that the daemon listens on, wildcards among them, each with bits of `map::drop`: replaces those of

@@ -23,6 +23,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Maps {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
+    /// The same, to be pinned.
+    pub(super) flows_data: MapData,
     hops: KernelMap<MapData, [u8; 4], HopBytes>,
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
@@ -45,9 +47,12 @@ pub(super) struct Readers {
 pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
     let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
     let flows = map(name::FLOWS)?;
-    let readers = Readers { flows: again(&flows)?.try_into()?, counters: map(name::COUNTERS)?.try_into()? };
+    let flows_data = again(&flows)?;
+    let readers =
+        Readers { flows: Map::HashMap(again(&flows)?).try_into()?, counters: map(name::COUNTERS)?.try_into()? };
     let maps = Maps {
         flows: flows.try_into()?,
+        flows_data,
         hops: map(name::HOPS)?.try_into()?,
         listeners: map(name::LISTENERS)?.try_into()?,
         local: map(name::LOCAL)?.try_into()?,
@@ -61,9 +66,9 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
 }
 
 /// A second handle of a hash map.
-fn again(map: &Map) -> Result<Map, MapError> {
+fn again(map: &Map) -> Result<MapData, MapError> {
     let Map::HashMap(data) = map else { return Err(MapError::InvalidName { name: format!("{map:?}") }) };
-    Ok(Map::HashMap(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?))
+    MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)
 }
 
 impl Maps {

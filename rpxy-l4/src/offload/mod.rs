@@ -8,11 +8,13 @@ mod attach;
 mod doctor;
 mod encode;
 mod explain;
+mod inherit;
 mod kernel;
 mod machine;
 mod maps;
 mod netlink;
 mod object;
+mod pin;
 mod policy;
 mod start;
 mod state;
@@ -24,6 +26,7 @@ use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 pub use doctor::doctor;
 pub use kernel::Kernel;
 pub use object::object;
+pub use pin::{Pinned, unpin};
 pub use policy::drops;
 use rpxy_l4_proto::quic::ConnectionId;
 use thiserror::Error;
@@ -43,6 +46,8 @@ pub struct Steered {
     pub backend: SocketAddr,
     /// Bits of `rpxy_l4_common::map::kind`, for both directions.
     pub kind: u8,
+    /// By what rule it goes, as a later daemon finds it (`UdpRoute::mark`); not 0.
+    pub mark: u16,
     /// QUIC: the connection ID that short headers of the client carry. Others go to the daemon. `None`, or an empty one,
     /// is not compared.
     pub cid: Option<ConnectionId>,

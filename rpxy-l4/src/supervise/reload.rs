@@ -27,7 +27,7 @@ use crate::{
 /// Scrapers are few.
 const METRICS_BACKLOG: u32 = 16;
 /// How long a reload waits for the addresses of names that are new.
-const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What is known of targets. A host may answer on a TCP port and not on the UDP port of the same number.
 #[derive(Debug, Default)]

@@ -19,6 +19,7 @@ mod ids;
 mod open;
 mod place;
 mod quic;
+mod restore;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use command::{Command, Notice, OpenError, Output, Started};
 pub use flows::FlowLine;
 use held::Budget;
 use place::Arrival;
+pub use restore::Left;
 use slab::Slab;
 use state::{Session, Stage};
 
@@ -327,6 +329,12 @@ impl Sessions {
     #[must_use]
     pub fn steerable(&self, session: SessionId) -> Option<u8> {
         Some(self.plane.routes.steerable(self.carries(session)?))
+    }
+
+    /// By what rule a session goes, as a later daemon finds it.
+    #[must_use]
+    pub fn mark(&self, session: SessionId) -> Option<u16> {
+        self.get(session)?.route().map(|route| route.mark())
     }
 
     /// The session that all datagrams of a flow go to without being looked at.

@@ -4,6 +4,7 @@ mod bans;
 mod packets;
 mod paths;
 mod quic;
+mod restore;
 mod simulation;
 mod targets;
 mod wireguard;

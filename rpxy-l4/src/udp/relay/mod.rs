@@ -1,5 +1,7 @@
 //! Carries out what the session core commands: sockets, sends, logs, counters.
 
+mod steer;
+
 use std::{
     collections::VecDeque,
     io,
@@ -11,11 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpxy_l4_proto::quic::ConnectionId;
-use socket2::SockRef;
-
 use super::{
     Plane, Shared,
+    adopted::End,
     session::{Command, Flow, FlowLine, Notice, OpenError, Output, SessionId, Sessions, Started},
     steering::{Retries, Steering},
     worker::{Lookups, listener_token, session_token},
@@ -88,6 +88,8 @@ struct Upstream {
     steering: Steering,
     /// What the kernel had forwarded when it gave the session back.
     steered: Usage,
+    /// It was taken over from an earlier daemon.
+    adopted: Option<End>,
     format: AccessLogFormat,
     access: Option<Access>,
 }
@@ -116,6 +118,10 @@ pub(super) struct Relay {
     closing: VecDeque<(Duration, OwnedFd)>,
     /// Sessions that the kernel may take later.
     retries: Retries,
+    /// Those of an earlier daemon whose clients' socket is not there yet.
+    left: Vec<Steered>,
+    /// How many of them were taken over.
+    taken_over: usize,
     output: Output,
     sent: Sums,
     now: Duration,
@@ -150,6 +156,8 @@ impl Relay {
             sender: Sender::new(),
             closing: VecDeque::new(),
             retries: Retries::default(),
+            left: Vec::new(),
+            taken_over: 0,
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -188,6 +196,7 @@ impl Relay {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
+        self.adopt_left(number, address);
         Ok(())
     }
 
@@ -289,6 +298,9 @@ impl Relay {
         got: &Received<'_>,
         mut forward: impl FnMut(SessionId, Range<usize>),
     ) {
+        if self.is_elsewhere(flow, got) {
+            return;
+        }
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, self.now, &mut output);
         self.carry_out(&mut output);
@@ -424,6 +436,11 @@ impl Relay {
                 "it is an address that this daemon listens on",
             ));
         }
+        self.hold(session, address, socket)
+    }
+
+    /// Keeps the socket of a session.
+    fn hold(&mut self, session: SessionId, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         self.poller.add(&socket, session_token(session))?;
         let place = usize::try_from(session.index).unwrap_or(usize::MAX);
         if self.upstreams.len() <= place {
@@ -437,6 +454,7 @@ impl Relay {
                 appetite: Appetite::default(),
                 steering: Steering::Unasked,
                 steered: Usage::default(),
+                adopted: None,
                 format: self.format,
                 access: None,
             });
@@ -455,35 +473,6 @@ impl Relay {
         })
     }
 
-    /// Lets the kernel steer a session, where it can.
-    fn install(&mut self, session: SessionId, cid: Option<ConnectionId>) {
-        let (Some(flow), Some(kind)) = (self.sessions.flow(session).copied(), self.sessions.steerable(session)) else {
-            return;
-        };
-        let listener = usize::try_from(flow.listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
-        let Some(listening) = listener.map(|held| held.address) else { return };
-        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let local = flow.local.map_or(listening, |local| SocketAddr::new(local.address, listening.port()));
-        let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
-        if let Some((own, backend)) = own.zip(upstream.backend()) {
-            let flow = Steered { client: flow.client, local, upstream: own, backend, kind, cid };
-            upstream.steering.install(&*self.shared.offload, Box::new(flow));
-            if matches!(upstream.steering, Steering::Waiting(..)) {
-                let upstreams = &self.upstreams;
-                let waits = |id| matches!(session_steering(upstreams, id), Some(Steering::Waiting(..)));
-                self.retries.add(session, self.sessions.len(), waits);
-            }
-        }
-    }
-
-    fn revoke(&mut self, session: SessionId) {
-        if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session)
-            && let Some(usage) = upstream.steering.revoke(&*self.shared.offload)
-        {
-            upstream.steered.add(&usage);
-        }
-    }
-
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
         let Started { session, flow, carries, destination, detail } = started;
@@ -498,6 +487,9 @@ impl Relay {
         let place = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(place) else { return };
         let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        if let Some(end) = &upstream.adopted {
+            self.shared.adopted.remove(end);
+        }
         let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();
