@@ -11,7 +11,7 @@ use rpxy_l4_tests::{
         programs,
         udp::{UdpClient, UdpServer},
     },
-    topology::{CLIENT_V4, Topology, client_pool},
+    topology::{CLIENT_V4, client_pool},
     wait,
 };
 use rustix::process::Signal;
@@ -152,12 +152,9 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
 
 #[test]
 fn what_the_configuration_gives_no_place_any_more_ends() {
-    let rows: [(&str, fn(&Topology, &str) -> String); 3] = [
-        ("another target", |_, keys| config(443, at(7001), keys)),
-        ("another port", |_, keys| config(444, at(7000), keys)),
-        ("banned", |_, keys| config(443, at(7000), &format!("{keys}\nban = [\"{CLIENT_V4}\"]"))),
-    ];
-    for (name, changed) in rows {
+    let ban = format!("ban = [\"{CLIENT_V4}\"]");
+    let rows = [("another target", 443, 7001, ""), ("another port", 444, 7000, ""), ("banned", 443, 7000, &ban)];
+    for (name, port, target, keys) in rows {
         let Some(net) = with_object() else { return };
         let (fs, server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
         let _other = UdpServer::recorder(&net.backend, at(7001));
@@ -165,7 +162,8 @@ fn what_the_configuration_gives_no_place_any_more_ends() {
         let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
         assert_eq!(client.ask_text(front(), "x"), "x");
         kill(&mut steering);
-        let steering = Steering::start_with(&net, &changed(&net, &fs.keys("tc")));
+        let keys = format!("{}\n{keys}", fs.keys("tc"));
+        let steering = Steering::start_with(&net, &config(port, at(target), &keys));
         steering.daemon.wait_for(0, "0 of 1 sessions of an earlier daemon go on");
         assert_eq!(steering.plane()["flows"].as_u64(), Some(0), "{name}");
         server.take();

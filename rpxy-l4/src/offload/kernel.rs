@@ -135,6 +135,11 @@ impl Offload for Kernel {
         }
     }
 
+    fn path_changed(&self, flow: &Steered) {
+        let way = Way { source: ip(flow.upstream), destination: ip(flow.backend) };
+        self.inner.state().ask_again(way);
+    }
+
     fn usage(&self, flow: &Steered) -> Option<Usage> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);

@@ -26,7 +26,7 @@ use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 pub use doctor::doctor;
 pub use kernel::Kernel;
 pub use object::object;
-pub use pin::{Pinned, unpin};
+pub use pin::{Pinned, unpin, warn_of_left};
 pub use policy::drops;
 use rpxy_l4_proto::quic::ConnectionId;
 use thiserror::Error;
@@ -137,6 +137,9 @@ pub trait Offload: Send + Sync + Debug {
     /// From now on the session's datagrams must not bypass the daemon.
     fn revoke(&self, flow: &Steered);
 
+    /// A router has told that the way to the session's backend takes smaller packets than was known.
+    fn path_changed(&self, flow: &Steered);
+
     /// What was steered so far; `None` when the session is not installed.
     fn usage(&self, flow: &Steered) -> Option<Usage>;
 
@@ -157,6 +160,8 @@ impl Offload for Off {
     fn update_cid(&self, _flow: &Steered) {}
 
     fn revoke(&self, _flow: &Steered) {}
+
+    fn path_changed(&self, _flow: &Steered) {}
 
     fn usage(&self, _flow: &Steered) -> Option<Usage> {
         None

@@ -11,6 +11,8 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -33,6 +35,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const FLOWS: &str = "flows-1";
 /// The same, until the links run the programs that use it.
 const NEW_FLOWS: &str = "flows-1-new";
+/// How often a directory that is held is tried, and how long apart.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 /// What the names of links begin with; plane and number of the interface follow.
 const LINK: &str = "link-";
 
@@ -46,12 +51,13 @@ pub(super) struct Pins {
 /// Why there is nothing pinned, and what to do about it.
 fn refused(directory: &Path, error: &io::Error) -> String {
     let directory = directory.display();
-    let remedy = match error.kind() {
-        io::ErrorKind::WouldBlock => "another daemon holds it: give each its own ebpf.pin_path",
-        io::ErrorKind::InvalidInput => "it is in no BPF file system: mount -t bpf bpf /sys/fs/bpf",
-        io::ErrorKind::PermissionDenied => "make the directory for the daemon's user",
-        _ => "see ebpf.pin_path",
-    };
+    let remedies = [
+        (io::ErrorKind::WouldBlock, "another daemon holds it: give each its own ebpf.pin_path"),
+        (io::ErrorKind::InvalidInput, "it is in no BPF file system: mount -t bpf bpf /sys/fs/bpf"),
+        (io::ErrorKind::PermissionDenied, "make the directory for the daemon's user"),
+    ];
+    let remedy = remedies.into_iter().find(|(kind, _)| *kind == error.kind());
+    let remedy = remedy.map_or("see ebpf.pin_path", |(_, remedy)| remedy);
     format!("{directory}: {error}; {remedy}")
 }
 
@@ -59,7 +65,18 @@ impl Pins {
     /// Holds the directory, which is made if need be.
     pub(super) fn open(directory: &Path) -> Result<Self, String> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(directory);
-        made.and_then(|()| Self::hold(directory)).map_err(|error| refused(directory, &error))
+        made.and_then(|()| Self::hold_patiently(directory)).map_err(|error| refused(directory, &error))
+    }
+
+    /// The daemon before this one may be about to end, and `doctor` may be looking.
+    fn hold_patiently(directory: &Path) -> io::Result<Self> {
+        for _ in 1..TRIES {
+            match Self::hold(directory) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(PAUSE),
+                result => return result,
+            }
+        }
+        Self::hold(directory)
     }
 
     fn hold(directory: &Path) -> io::Result<Self> {
@@ -187,17 +204,28 @@ pub(super) fn look(directory: &Path) -> Option<Pinned> {
     (links > 0 || held).then_some(Pinned { links, held })
 }
 
+/// Says that flows go on which this daemon, without [`Pins`], does not know.
+pub fn warn_of_left(directory: &Path) {
+    if look(directory).is_some_and(|pinned| !pinned.held) {
+        tracing::warn!(
+            "kernel plane: flows of an earlier daemon go on without one; `rpxy-l4 unpin --path {}` ends them",
+            directory.display()
+        );
+    }
+}
+
 /// Removes what is pinned in `directory`: programs that no daemon holds go from their interfaces, and flows end.
 ///
 /// # Errors
 ///
 /// Says why not; a running daemon holds them, above all.
 pub fn unpin(directory: &Path) -> Result<Option<Pinned>, String> {
-    let fail = |error: &io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => {
+    let fail = |error: &io::Error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
             format!("{}: a running daemon holds it; stop that first", directory.display())
+        } else {
+            refused(directory, error)
         }
-        _ => refused(directory, error),
     };
     if !directory.exists() {
         return Ok(None);

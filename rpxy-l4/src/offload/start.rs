@@ -81,12 +81,7 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
 /// The directory of what outlives this daemon, if it is wanted and can be had.
 fn pins(config: &Ebpf, machine: &Machine) -> Option<Pins> {
     if !config.pin {
-        if pin::look(&config.pin_path).is_some_and(|pinned| !pinned.held) {
-            tracing::warn!(
-                "kernel plane: flows of an earlier daemon go on without one; `rpxy-l4 unpin --path {}` ends them",
-                config.pin_path.display()
-            );
-        }
+        pin::warn_of_left(&config.pin_path);
         return None;
     }
     if machine.is_older_than((6, 6)) && matches!(config.mode, EbpfMode::Tc | EbpfMode::Auto) {

@@ -35,6 +35,7 @@ impl KernelPlane for Kernel {
 /// The kernel plane that `config` asks for. Without it everything passes through the daemon, which is said once.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
+        offload::warn_of_left(&config.ebpf.pin_path);
         return None;
     }
     match offload::start(&config.ebpf) {

@@ -61,6 +61,13 @@ impl Steering {
         }
     }
 
+    /// A router has told of a smaller MTU on the way to the backend.
+    pub(super) fn path_changed(&self, offload: &dyn Offload) {
+        if let Self::Installed(flow) = self {
+            offload.path_changed(flow);
+        }
+    }
+
     /// Takes the session back; what the kernel has done for it.
     pub(super) fn revoke(&mut self, offload: &dyn Offload) -> Option<Usage> {
         let Self::Installed(flow) = std::mem::replace(self, Self::Unasked) else { return None };

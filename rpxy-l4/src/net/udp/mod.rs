@@ -103,6 +103,12 @@ pub fn is_unreachable(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a router has told that a datagram was larger than the path takes (ICMP).
+#[must_use]
+pub fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}
+
 /// Whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
 /// (`inet_autobind`).
 #[must_use]

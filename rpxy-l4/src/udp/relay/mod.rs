@@ -324,6 +324,11 @@ impl Relay {
         tracing::trace!("{session:?}: {error}");
         if udp::is_unreachable(error) {
             self.with_core(|sessions, now, out| sessions.handle_refused(session, error, now, out));
+        } else if udp::is_too_big(error)
+            && let Some(upstream) = self.open_upstream(session)
+        {
+            // Datagrams that pass through here are fragmented by the kernel, which has taken note.
+            upstream.steering.path_changed(&*self.shared.offload);
         }
     }
 
