@@ -14,6 +14,7 @@ pub mod packet;
 #[doc(hidden)]
 pub mod properties;
 pub mod rewrite;
+mod seal;
 pub mod verdict;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 /// Names of the maps in the object.
 pub mod name {
-    /// Hash: [`super::FlowKey`] to [`super::Flow`].
+    /// Hash: [`super::FlowKey`] to [`super::FlowEntry`].
     pub const FLOWS: &str = "FLOWS";
     /// Hash: [`super::Socket`] to [`super::Listener`].
     pub const LISTENERS: &str = "LISTENERS";
@@ -44,17 +44,33 @@ pub struct FlowKey {
     pub destination: Socket,
 }
 
+/// The value of `FLOWS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct FlowEntry {
+    /// What has passed.
+    pub counted: Counted,
+    /// What to do.
+    pub flow: Flow,
+}
+
+/// What the programs write into the entry of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counted {
+    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), 0 for never. Written
+    /// without a lock: only its rough size matters.
+    pub last_seen: u64,
+    /// Packets steered. Written by atomic addition.
+    pub packets: u64,
+    /// UDP payload bytes steered. Written by atomic addition.
+    pub bytes: u64,
+}
+
 /// What happens to the packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Flow {
-    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), 0 for never. Written by the
-    /// programs, without a lock: only its rough size matters.
-    pub last_seen: u64,
-    /// Packets steered. Written by the programs (atomic addition).
-    pub packets: u64,
-    /// UDP payload bytes steered. Written by the programs (atomic addition).
-    pub bytes: u64,
     /// New sender: this machine, as the other side knows it.
     pub source: Socket,
     /// New receiver.
@@ -71,8 +87,11 @@ pub struct Flow {
     /// which learns them. In the same way, with [`kind::ONLY_WIREGUARD_TRANSPORT`], messages are steered only when they
     /// carry these 4 bytes as the receiver's index. Only on flows towards backends.
     pub cid: [u8; 20],
-    /// Zero.
-    pub zero: [u8; 2],
+    /// The daemon's own note, which the programs do not read: by what rule the session goes, in entries of clients'
+    /// packets; zero in those of backends'.
+    pub mark: [u8; 2],
+    /// [`Flow::seal_for`] the key: by it a program knows that what it has read is this entry, and all of it.
+    pub seal: u64,
 }
 
 /// Which datagrams of a flow may be steered. Bits of [`Flow::kind`].
@@ -140,6 +159,8 @@ pub struct Hop {
     pub destination: [u8; 6],
     /// Ethernet address of the interface.
     pub source: [u8; 6],
+    /// [`Hop::seal_for`] the key.
+    pub seal: u32,
 }
 
 macro_rules! layout {
@@ -152,8 +173,10 @@ macro_rules! layout {
 layout! {
     Socket: 20 bytes, aligned to 4;
     FlowKey: 40 bytes, aligned to 4;
-    Flow: 96 bytes, aligned to 8;
+    FlowEntry: 104 bytes, aligned to 8;
+    Counted: 24 bytes, aligned to 8;
+    Flow: 80 bytes, aligned to 8;
     Listener: 4 bytes, aligned to 4;
     Prefix: 24 bytes, aligned to 4;
-    Hop: 20 bytes, aligned to 4;
+    Hop: 24 bytes, aligned to 4;
 }

@@ -1,10 +1,13 @@
 //! The maps of the object, and the only place where their memory is touched.
 //!
 //! Sizes are defaults, which the loader replaces. All are filled by the daemon alone. They are preallocated where the
-//! kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for memory.
+//! kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for memory. The
+//! price is that the kernel uses removed entries again at once: see [`Flow::seal`](rpxy_l4_common::map::Flow::seal).
 #![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -13,11 +16,11 @@ use aya_ebpf::btf_maps::{HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::decide::{Maps, Steer};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
 use rpxy_l4_common::verdict::Counter;
 
 #[btf_map]
-static FLOWS: HashMap<FlowKey, Flow, 65536> = HashMap::new();
+static FLOWS: HashMap<FlowKey, FlowEntry, 65536> = HashMap::new();
 #[btf_map]
 static LISTENERS: HashMap<Socket, Listener, 1024> = HashMap::new();
 #[btf_map]
@@ -41,14 +44,14 @@ pub(crate) fn count(outcome: Counter) {
 
 /// Accounts a packet that was steered in the entry of its flow.
 #[inline(always)]
-pub(crate) fn account<H>(steer: &Steer<'_, Entry<Flow>, H>) {
-    let entry = steer.flow.0.as_ptr();
+pub(crate) fn account<H>(steer: &Steer<'_, Entry<'_>, H>) {
+    let place = steer.flow.place.as_ptr();
     // SAFETY: a helper that reads a clock. The fields lie within the entry, are aligned to 8 bytes, and are written by
     // nobody but the programs; the kernel keeps the memory until this program ends.
     unsafe {
-        (&raw mut (*entry).last_seen).write_volatile(bpf_ktime_get_ns());
-        add(&raw mut (*entry).packets, steer.datagrams as u64);
-        add(&raw mut (*entry).bytes, steer.packet.payload.len as u64);
+        (&raw mut (*place).counted.last_seen).write_volatile(bpf_ktime_get_ns());
+        add(&raw mut (*place).counted.packets, steer.datagrams as u64);
+        add(&raw mut (*place).counted.bytes, steer.packet.payload.len as u64);
     }
 }
 
@@ -63,41 +66,101 @@ unsafe fn add(place: *mut u64, number: u64) {
     unsafe { asm!("lock *(u64 *)({place} + 0) += {number}", place = in(reg) place, number = in(reg) number) };
 }
 
-/// The value of an entry, where it lies in the map.
+/// A flow as it was read, and where its entry lies in the map. The kernel may use that place for another entry at any
+/// time, so that everything is decided by the copy, once it is known to be whole.
 #[derive(Clone, Copy)]
-pub(crate) struct Entry<T>(NonNull<T>);
+pub(crate) struct Entry<'s> {
+    copy: &'s Flow,
+    place: NonNull<FlowEntry>,
+}
 
-impl<T> Deref for Entry<T> {
-    type Target = T;
+impl Deref for Entry<'_> {
+    type Target = Flow;
 
     #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: the kernel gave the pointer out and keeps the memory until this program ends. Every type in the maps
-        // is plain bytes, so that a value is one even while the daemon replaces it.
-        unsafe { self.0.as_ref() }
+    fn deref(&self) -> &Flow {
+        self.copy
     }
 }
 
-/// The look-ups of a decision.
-pub(crate) struct Kernel;
+/// Room for one copy of a value.
+#[repr(align(8))]
+struct Room<T>(UnsafeCell<MaybeUninit<T>>);
 
-impl Maps for Kernel {
-    type Flow = Entry<Flow>;
-    type Hop = Entry<Hop>;
+impl<T: Copy> Room<T> {
+    /// Copies the value at `place`.
+    ///
+    /// # Safety
+    ///
+    /// It is within an entry, at a multiple of 8 bytes, and of plain bytes, so that it is a value even while the daemon
+    /// replaces it. No earlier copy is used any more.
+    #[inline(always)]
+    unsafe fn read(&self, place: *const T) -> &T {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let (from, to) = (place.cast::<u64>(), self.0.get().cast::<u64>());
+        let mut word = 0;
+        while word < size_of::<T>() / 8 {
+            // SAFETY: both have as many words. Volatile, so that nothing is read a second time.
+            unsafe { to.add(word).write(from.add(word).read_volatile()) };
+            word += 1;
+        }
+        let mut copy = self.0.get().cast::<T>().cast_const();
+        // SAFETY: an instruction that does nothing; without any, the kernel refuses the line numbers. The compiler may
+        // not know what is there: it would keep every word in a place of its own, and make a copy of the program for
+        // each kind of flow. All of it has been written.
+        unsafe {
+            asm!("{copy} = {copy}", copy = inout(reg) copy, options(nostack));
+            &*copy
+        }
+    }
+}
+
+/// The look-ups of one decision, which asks for one flow and one hop.
+pub(crate) struct Kernel {
+    flow: Room<Flow>,
+    hop: Room<Hop>,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self { flow: Room(UnsafeCell::new(MaybeUninit::uninit())), hop: Room(UnsafeCell::new(MaybeUninit::uninit())) }
+    }
+}
+
+impl<'s> Maps for &'s Kernel {
+    type Flow = Entry<'s>;
+    type Hop = &'s Hop;
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<Entry<Flow>> {
-        FLOWS.get_ptr_mut(key).and_then(NonNull::new).map(Entry)
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
+        let place = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
+        // SAFETY: the kernel gave the pointer out, and keeps the memory until this program ends.
+        let copy = unsafe { self.flow.read(&raw const (*place.as_ptr()).flow) };
+        Some(Entry { copy, place })
     }
 
     #[inline(always)]
-    fn hop(&self, key: HopKey) -> Option<Entry<Hop>> {
-        HOPS.get_ptr_mut(key).and_then(NonNull::new).map(Entry)
+    fn hop(&self, key: HopKey) -> Option<Self::Hop> {
+        let place = HOPS.get_ptr_mut(key).and_then(NonNull::new)?;
+        // SAFETY: likewise.
+        Some(unsafe { self.hop.read(place.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn is_whole_flow(&self, key: &FlowKey, flow: &Self::Flow) -> bool {
+        flow.is_whole(key)
+    }
+
+    #[inline(always)]
+    fn is_whole_hop(&self, key: HopKey, hop: &Self::Hop) -> bool {
+        hop.is_whole(key)
     }
 
     #[inline(always)]
     fn listener(&self, socket: &Socket) -> Option<Listener> {
-        LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|entry| *Entry(entry))
+        // SAFETY: the kernel gave the pointer out. It is one number, and all listeners have the same.
+        LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|place| unsafe { place.as_ptr().read_volatile() })
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rpxy_l4_common::decide::{Arrival, Steer, Verdict, decide};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop};
+use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_common::verdict::Counter;
@@ -25,8 +25,9 @@ fn rpxy_l4_tc(context: TcContext) -> i32 {
         needs_hop: false,
         vlan_aside: skb.has_vlan_aside(),
     };
+    let kernel = Kernel::new();
     let mut key = FlowKey::default();
-    let (action, outcome) = match decide(&Kernel, &skb, arrival, &mut key) {
+    let (action, outcome) = match decide(&&kernel, &skb, arrival, &mut key) {
         Verdict::Pass(reason) => (TC_ACT_OK, reason),
         Verdict::Drop(reason) => (TC_ACT_SHOT, reason),
         Verdict::Steer(steer) => match send(&skb, &steer) {
@@ -40,7 +41,7 @@ fn rpxy_l4_tc(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn send(skb: &Skb, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>) -> Result<i32, Failed> {
+fn send(skb: &Skb, steer: &Steer<'_, Entry<'_>, &Hop>) -> Result<i32, Failed> {
     write::skb(skb, &Rewrite::new(&steer.packet, &steer.flow))?;
     account(steer);
     Ok(skb.redirect(steer.flow.interface))

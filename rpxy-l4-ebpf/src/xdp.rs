@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use rpxy_l4_common::decide::{Arrival, Steer, Verdict, decide};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop};
+use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_common::verdict::Counter;
@@ -22,8 +22,9 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
     let frame = Frame(context);
     let interface = frame.interface();
     let arrival = Arrival { link: Link::Ethernet, interface, segment: 0, needs_hop: true, vlan_aside: false };
+    let kernel = Kernel::new();
     let mut key = FlowKey::default();
-    let (action, outcome) = match decide(&Kernel, &frame, arrival, &mut key) {
+    let (action, outcome) = match decide(&&kernel, &frame, arrival, &mut key) {
         Verdict::Pass(reason) => (XDP_PASS, reason),
         Verdict::Drop(reason) => (XDP_DROP, reason),
         Verdict::Steer(steer) => match send(&frame, &steer, interface) {
@@ -37,7 +38,7 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn send(frame: &Frame, steer: &Steer<'_, Entry<Flow>, Entry<Hop>>, interface: u32) -> Result<u32, Failed> {
+fn send(frame: &Frame, steer: &Steer<'_, Entry<'_>, &Hop>, interface: u32) -> Result<u32, Failed> {
     // The decision has asked for it.
     let hop = steer.hop.ok_or(Failed::Untouched)?;
     write::frame(frame, &Rewrite::new(&steer.packet, &steer.flow))?;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
-use crate::{admin, ech, limit};
+use crate::{admin, config::model::PIN_PATH, ech, limit};
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -87,6 +87,15 @@ pub enum Command {
     /// Make, show and change keys for Encrypted Client Hello
     #[command(subcommand)]
     Ech(Ech),
+    /// Remove programs and flows that a daemon with ebpf.pin has left in the kernel
+    Unpin {
+        /// Directory where they are pinned
+        #[arg(short, long, value_name = "PATH", conflicts_with = "config", default_value = PIN_PATH)]
+        path: PathBuf,
+        /// Configuration file whose ebpf.pin_path is used
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Tell what this machine can do for forwarding in the kernel, and what to change
     Doctor {
         /// Configuration file whose settings are looked at as well
@@ -207,6 +216,9 @@ mod tests {
             &["ban", "192.0.2.0/24", "--socket", "s"],
             &["unban", "--socket", "s", "2001:db8::1"],
             &["bans", "--socket=s"],
+            &["unpin"],
+            &["unpin", "--path", "/sys/fs/bpf/other"],
+            &["unpin", "-c", "c.toml"],
             &["doctor"],
             &["doctor", "--config", "c.toml"],
             &["ech", "generate", "--public-name", "p.example"],
@@ -229,6 +241,7 @@ mod tests {
             ("socket and file", &["status", "--socket", "s", "--config", "f"]),
             ("arguments of both", &["-c", "f", "status", "--socket", "s"]),
             ("no network", &["ban", "--socket", "s"]),
+            ("path and file", &["unpin", "--path", "/p", "--config", "f"]),
             ("not a network", &["ban", "--socket", "s", "everybody"]),
             ("no flows", &["flows", "--socket", "s", "--limit", "0"]),
             ("no public name", &["ech", "generate"]),

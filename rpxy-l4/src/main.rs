@@ -43,6 +43,16 @@ fn ask(command: &Command) -> Result<()> {
             ech::run(command, &mut out)?;
             return Ok(out.flush()?);
         }
+        Command::Unpin { path, config } => {
+            let configured = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config.ebpf.pin_path);
+            let directory = configured.as_ref().unwrap_or(path);
+            let line = match offload::unpin(directory).map_err(anyhow::Error::msg)? {
+                Some(offload::Pinned { links, .. }) => format!("removed the programs from {links} interfaces"),
+                None => format!("nothing is pinned in {}", directory.display()),
+            };
+            writeln!(out, "{line}")?;
+            return Ok(out.flush()?);
+        }
         Command::Doctor { config } => {
             let config = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config);
             offload::doctor(&mut out, config.as_ref())?;

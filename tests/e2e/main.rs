@@ -33,6 +33,12 @@ mod offload_kit;
 #[cfg(test)]
 mod offload_life;
 #[cfg(test)]
+mod offload_network;
+#[cfg(test)]
+mod offload_pin;
+#[cfg(test)]
+mod offload_restart;
+#[cfg(test)]
 mod offload_rights;
 #[cfg(test)]
 mod precedence;

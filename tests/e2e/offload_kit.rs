@@ -17,9 +17,14 @@ pub(crate) struct Steering {
 impl Steering {
     /// Starts one with `keys` in its table `[ebpf]` and `top` at the top of its file.
     pub(crate) fn start(net: &Topology, target: SocketAddr, keys: &str, top: &str) -> Self {
+        Self::start_with(net, &format!("{top}\n{}", config(443, target, keys)))
+    }
+
+    /// Starts one with a file.
+    pub(crate) fn start_with(net: &Topology, config: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
         let socket = place.path().join("admin").display().to_string();
-        let config = format!("admin_socket = \"{socket}\"\n{top}\n{}", config(443, target, keys));
+        let config = format!("admin_socket = \"{socket}\"\n{config}");
         Self { daemon: Daemon::start(&net.gateway, &config), place }
     }
 

@@ -86,10 +86,10 @@ impl Kernel {
     /// Puts entries into the maps.
     pub(crate) fn fill(&mut self, entries: &Maps) {
         for (key, flow) in &entries.flows {
-            self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(flow));
+            self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(&flow.sealed(key)));
         }
         for (key, hop) in &entries.hops {
-            self.put(name::HOPS, key.to_ne_bytes(), maps::hop_bytes(hop));
+            self.put(name::HOPS, key.to_ne_bytes(), maps::hop_bytes(&hop.sealed(*key)));
         }
         for (socket, drop) in &entries.listeners {
             self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
@@ -136,7 +136,8 @@ impl Kernel {
         maps::account(&self.hash(name::FLOWS).get(&maps::key_bytes(key), 0).unwrap())
     }
 
-    fn put<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {
+    /// Puts an entry into a hash map as it is.
+    pub(crate) fn put<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {
         self.hash::<K, V>(name).insert(key, value, 0).unwrap();
     }
 

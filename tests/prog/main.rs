@@ -14,4 +14,6 @@ mod packet;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod seal;
+#[cfg(test)]
 mod steer;

@@ -46,23 +46,25 @@ pub(crate) fn key_bytes(key: &FlowKey) -> [u8; 40] {
     exactly(&[&socket_bytes(&key.source), &socket_bytes(&key.destination)])
 }
 
-pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 96] {
+/// A flow as it is stored under its key.
+pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 104] {
     exactly(&[
-        &flow.last_seen.to_ne_bytes(),
-        &flow.packets.to_ne_bytes(),
-        &flow.bytes.to_ne_bytes(),
+        // What is counted.
+        &[0; 24],
         &socket_bytes(&flow.source),
         &socket_bytes(&flow.destination),
         &flow.hop.to_ne_bytes(),
         &flow.interface.to_ne_bytes(),
         &[flow.kind, flow.cid_len],
         &flow.cid,
-        &flow.zero,
+        &flow.mark,
+        &flow.seal.to_ne_bytes(),
     ])
 }
 
-pub(crate) fn hop_bytes(hop: &Hop) -> [u8; 20] {
-    exactly(&[&hop.interface.to_ne_bytes(), &hop.mtu.to_ne_bytes(), &hop.destination, &hop.source])
+pub(crate) fn hop_bytes(hop: &Hop) -> [u8; 24] {
+    let (interface, mtu) = (hop.interface.to_ne_bytes(), hop.mtu.to_ne_bytes());
+    exactly(&[&interface, &mtu, &hop.destination, &hop.source, &hop.seal.to_ne_bytes()])
 }
 
 /// A banned network: its bits, and the bytes behind their number.
@@ -72,7 +74,7 @@ pub(crate) fn banned_bytes(network: IpAddr, len: u32) -> (u32, [u8; 20]) {
 }
 
 /// What the programs have written into a flow: last seen, packets, bytes.
-pub(crate) fn account(flow: &[u8; 96]) -> [u64; 3] {
+pub(crate) fn account(flow: &[u8; 104]) -> [u64; 3] {
     [0, 8, 16].map(|at| u64::from_ne_bytes(*flow[at..].first_chunk().unwrap()))
 }
 

@@ -35,7 +35,7 @@ fn flow(source: &str, destination: &str, hop: u32, interface: u32) -> Flow {
 
 /// Two flows, one of which turns round, and a listener of each family.
 fn maps() -> Maps {
-    let hop = |interface| Hop { interface, mtu: 1500, destination: NEIGHBOUR, source: STATION };
+    let hop = |interface| Hop { interface, mtu: 1500, destination: NEIGHBOUR, source: STATION, ..Hop::default() };
     Maps {
         flows: vec![
             (key(address(CLIENT_V4), address(OURS_V4)), flow(UPSTREAM_V4, BACKEND_V4, 5, ELSEWHERE)),

@@ -17,6 +17,9 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     entry: M::Flow,
     arrival: Arrival,
 ) -> Result<Steer<'k, M::Flow, M::Hop>, Counter> {
+    if !maps.is_whole_flow(packet.key, &entry) {
+        return Err(Counter::EntryChanged);
+    }
     let flow: &Flow = &entry;
     let family = packet.family as u8;
     if flow.source.family != family || flow.destination.family != family {
@@ -35,6 +38,7 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     }
     let hop = maps.hop(flow.hop);
     match &hop {
+        Some(entry) if !maps.is_whole_hop(flow.hop, entry) => return Err(Counter::EntryChanged),
         Some(hop) if !fits(hop, &packet, arrival.segment) => return Err(Counter::Mtu),
         None if arrival.needs_hop => return Err(Counter::NoHop),
         Some(_) | None => {}

@@ -16,6 +16,16 @@ pub trait Maps {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
     /// The next hop of a flow.
     fn hop(&self, key: HopKey) -> Option<Self::Hop>;
+    /// Whether what was read is the entry of `key`, and whole. Maps of the host do not change under a reader's hands.
+    #[inline(always)]
+    fn is_whole_flow(&self, _key: &FlowKey, _flow: &Self::Flow) -> bool {
+        true
+    }
+    /// The same for a next hop.
+    #[inline(always)]
+    fn is_whole_hop(&self, _key: HopKey, _hop: &Self::Hop) -> bool {
+        true
+    }
     /// The listener of a socket address, exactly this one.
     fn listener(&self, socket: &Socket) -> Option<Listener>;
     /// Whether an address is one of this machine.

@@ -144,4 +144,6 @@ counters! {
     DroppedUnknown = 36, Drop, "dropped_unknown";
     /// Dropped: the kernel refused a step when the packet was partly rewritten.
     Broken = 37, Drop, "broken";
+    /// Passed to the daemon: the entry of the flow, or of its next hop, was being replaced.
+    EntryChanged = 38, Pass, "entry_changed";
 }

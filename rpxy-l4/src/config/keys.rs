@@ -71,6 +71,8 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Ebpf, "max_flows"),
     (Scope::Ebpf, "early_drop"),
     (Scope::Ebpf, "ban"),
+    (Scope::Ebpf, "pin"),
+    (Scope::Ebpf, "pin_path"),
     (Scope::Rule, "protocol"),
     (Scope::Rule, "target"),
     (Scope::Rule, "load_balance"),

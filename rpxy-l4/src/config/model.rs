@@ -48,6 +48,9 @@ pub struct Config {
     pub rules: Vec<Arc<Rule>>,
 }
 
+/// Where programs and flows are pinned unless told otherwise.
+pub const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
+
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -200,6 +203,10 @@ pub struct Ebpf {
     /// Source networks whose datagrams are dropped, without duplicates. A reload applies to the next datagram, and
     /// leaves steered sessions alone.
     pub ban: Vec<IpNet>,
+    /// Whether programs and flows outlive the daemon, for the next one to take over. Read at start only.
+    pub pin: bool,
+    /// Where they are pinned: a directory of its own in a BPF file system. Read at start only.
+    pub pin_path: PathBuf,
 }
 
 /// How the kernel plane is attached.

@@ -16,13 +16,13 @@ use aya::{
     },
 };
 
-use super::{explain, machine::Machine, netlink::Link};
+use super::{explain, machine::Machine, netlink::Link, pin::Pins};
 
-const XDP_PROGRAM: &str = "rpxy_l4_xdp";
-const TC_PROGRAM: &str = "rpxy_l4_tc";
+pub(super) const XDP_PROGRAM: &str = "rpxy_l4_xdp";
+pub(super) const TC_PROGRAM: &str = "rpxy_l4_tc";
 
 /// How the kernel plane stands on the interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Plane {
     Tc,
     Xdp,
@@ -41,9 +41,11 @@ impl Plane {
 }
 
 #[derive(Debug)]
-enum Hold {
-    /// Detached when it is dropped, and by the kernel when the process ends.
+pub(super) enum Hold {
+    /// Detached when it is dropped, and by the kernel when the process ends, unless it is pinned.
     Link { _link: FdLink },
+    /// An earlier daemon's, with its program, until [`Programs::take_over`].
+    Inherited { link: FdLink },
     /// Detached when it is dropped.
     Filter { _filter: SchedClassifierLink },
 }
@@ -54,23 +56,25 @@ pub(super) struct Programs {
     ebpf: Ebpf,
     pub(super) plane: Plane,
     tc_links: bool,
+    /// Where links are pinned, if they are.
+    pub(super) pins: Option<Pins>,
     /// By index.
-    held: HashMap<u32, (String, Hold)>,
+    pub(super) held: HashMap<u32, (String, Hold)>,
     /// Interfaces that did not take the program: said once.
     refused: HashSet<u32>,
 }
 
 impl Programs {
-    pub(super) fn new(ebpf: Ebpf, machine: &Machine) -> Self {
+    pub(super) fn new(ebpf: Ebpf, machine: &Machine, pins: Option<Pins>) -> Self {
         // TCX came with Linux 6.6.
         let tc_links = !machine.is_older_than((6, 6));
-        Self { ebpf, plane: Plane::Tc, tc_links, held: HashMap::new(), refused: HashSet::new() }
+        Self { ebpf, plane: Plane::Tc, tc_links, pins, held: HashMap::new(), refused: HashSet::new() }
     }
 
     /// Where the program is attached, and how.
     pub(super) fn attachments(&self) -> Vec<(String, &'static str)> {
         let mode = |hold: &Hold| match (self.plane, hold) {
-            (Plane::Tc, Hold::Link { .. }) => "tcx",
+            (Plane::Tc, Hold::Link { .. } | Hold::Inherited { .. }) => "tcx",
             (Plane::Tc, Hold::Filter { .. }) => "clsact",
             (plane, _) => plane.name(),
         };
@@ -89,7 +93,10 @@ impl Programs {
         self.plane = plane;
         for link in links {
             if let Err(error) = self.attach(link) {
-                self.held.clear();
+                let ours = self.held.drain().filter(|(_, (_, hold))| !matches!(hold, Hold::Inherited { .. }));
+                if let Some(pins) = &self.pins {
+                    ours.for_each(|(index, _)| pins.unpin(index, plane));
+                }
                 self.refused.clear();
                 return Err(format!("{}: {error}", link.name));
             }
@@ -131,13 +138,18 @@ impl Programs {
 
     /// An interface is gone.
     pub(super) fn forget(&mut self, index: u32) {
-        self.held.remove(&index);
+        if self.held.remove(&index).is_some()
+            && let Some(pins) = &self.pins
+        {
+            pins.unpin(index, self.plane);
+        }
         self.refused.remove(&index);
     }
 
     /// Only these interfaces are left.
     pub(super) fn retain(&mut self, there: &HashSet<u32>) {
-        self.held.retain(|index, _| there.contains(index));
+        let gone: Vec<u32> = self.held.keys().filter(|index| !there.contains(index)).copied().collect();
+        gone.into_iter().for_each(|index| self.forget(index));
         self.refused.retain(|index| there.contains(index));
     }
 
@@ -152,7 +164,7 @@ impl Programs {
         }
     }
 
-    fn program<'p, P>(&'p mut self, name: &str) -> Result<&'p mut P, String>
+    pub(super) fn program<'p, P>(&'p mut self, name: &str) -> Result<&'p mut P, String>
     where
         &'p mut P: TryFrom<&'p mut aya::programs::Program, Error = ProgramError>,
     {
@@ -164,13 +176,28 @@ impl Programs {
         if !link.ethernet {
             return Err("its frames have no Ethernet header".to_owned());
         }
+        let inherited = self.pins.as_ref().and_then(|pins| pins.link(link.index, self.plane));
+        let hold = match inherited {
+            Some(link) => Hold::Inherited { link },
+            None => self.attach_new(link)?,
+        };
+        self.held.insert(link.index, (link.name.clone(), hold));
+        Ok(())
+    }
+
+    /// Attaches without regard to what stands there.
+    pub(super) fn attach_new(&mut self, link: &Link) -> Result<Hold, String> {
         let hold = match self.plane {
             Plane::Tc => self.attach_tc(link)?,
             Plane::Xdp => self.attach_xdp(link, XdpMode::Driver)?,
             Plane::XdpGeneric => self.attach_xdp(link, XdpMode::Skb)?,
         };
-        self.held.insert(link.index, (link.name.clone(), hold));
-        Ok(())
+        match (hold, &self.pins) {
+            (Hold::Link { _link: attached }, Some(pins)) => {
+                Ok(Hold::Link { _link: pins.pin(link.index, self.plane, attached)? })
+            }
+            (hold, _) => Ok(hold),
+        }
     }
 
     fn attach_xdp(&mut self, link: &Link, mode: XdpMode) -> Result<Hold, String> {

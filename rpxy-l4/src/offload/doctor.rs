@@ -8,12 +8,13 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::{
-    attach,
+    Pinned, attach,
     machine::Machine,
     netlink::{Event, Link, Netlink},
+    pin,
     state::interfaces,
 };
-use crate::config::model::{Config, Ebpf, EbpfMode};
+use crate::config::model::{Config, Ebpf, EbpfMode, PIN_PATH};
 
 /// Writes the report. Without a configuration, interfaces are those that `auto` would find.
 ///
@@ -28,6 +29,19 @@ pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     let settings = config.map_or(&found, |config| &config.ebpf);
     if config.is_some() && settings.mode == EbpfMode::Off {
         advice.push("ebpf.mode is \"off\" in the configuration: set it to \"auto\"".to_owned());
+    }
+    match pin::look(&settings.pin_path) {
+        None => writeln!(out, "pinned: nothing in {}", settings.pin_path.display())?,
+        Some(Pinned { links, held }) => {
+            let held_by = if held { "held by a daemon" } else { "held by no daemon" };
+            writeln!(out, "pinned: programs on {links} interfaces in {}, {held_by}", settings.pin_path.display())?;
+            if !held {
+                advice.push(format!(
+                    "flows of an earlier daemon go on: start it again, or end them by `rpxy-l4 unpin --path {}`",
+                    settings.pin_path.display()
+                ));
+            }
+        }
     }
     match Netlink::open().and_then(|mut netlink| netlink.state()) {
         Ok(state) => about_interfaces(out, settings, state, &machine, &mut advice)?,
@@ -48,6 +62,8 @@ fn default_settings() -> Ebpf {
         max_flows: std::num::NonZeroU32::MIN,
         early_drop: false,
         ban: Vec::new(),
+        pin: false,
+        pin_path: PIN_PATH.into(),
     }
 }
 
@@ -148,7 +164,7 @@ mod tests {
         let mut out = Vec::new();
         doctor(&mut out, None).unwrap();
         let text = String::from_utf8(out).unwrap();
-        for start in ["kernel: ", "eBPF object: ", "capabilities: ", "lockdown: ", "JIT: ", "interface"] {
+        for start in ["kernel: ", "pinned: ", "eBPF object: ", "capabilities: ", "lockdown: ", "JIT: ", "interface"] {
             assert!(text.lines().any(|line| line.starts_with(start)), "{start}:\n{text}");
         }
     }

@@ -5,10 +5,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, Listener, Prefix, Socket};
+use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
 
 pub(super) type FlowKeyBytes = [u8; size_of::<FlowKey>()];
-pub(super) type FlowBytes = [u8; size_of::<Flow>()];
+pub(super) type FlowBytes = [u8; size_of::<FlowEntry>()];
 pub(super) type SocketBytes = [u8; size_of::<Socket>()];
 pub(super) type ListenerBytes = [u8; size_of::<Listener>()];
 pub(super) type HopBytes = [u8; size_of::<Hop>()];
@@ -58,30 +58,76 @@ pub(super) fn listener_bytes(listener: Listener) -> ListenerBytes {
     listener.drop.to_ne_bytes()
 }
 
-pub(super) fn hop_bytes(hop: &Hop) -> HopBytes {
-    concat(&[&hop.interface.to_ne_bytes(), &hop.mtu.to_ne_bytes(), &hop.destination, &hop.source])
+/// A next hop as it is stored under `key`.
+pub(super) fn hop_bytes(key: HopKey, hop: &Hop) -> HopBytes {
+    let seal = hop.seal_for(key).to_ne_bytes();
+    let (interface, mtu) = (hop.interface.to_ne_bytes(), hop.mtu.to_ne_bytes());
+    concat(&[&interface, &mtu, &hop.destination, &hop.source, &seal])
 }
 
-pub(super) fn flow_bytes(flow: &Flow) -> FlowBytes {
+/// A flow as it is stored under `key`, with what it has counted before.
+pub(super) fn flow_bytes(key: &FlowKey, flow: &Flow, counted: Counted) -> FlowBytes {
     concat(&[
-        &flow.last_seen.to_ne_bytes(),
-        &flow.packets.to_ne_bytes(),
-        &flow.bytes.to_ne_bytes(),
+        &counted.last_seen.to_ne_bytes(),
+        &counted.packets.to_ne_bytes(),
+        &counted.bytes.to_ne_bytes(),
         &socket_bytes(&flow.source),
         &socket_bytes(&flow.destination),
         &flow.hop.to_ne_bytes(),
         &flow.interface.to_ne_bytes(),
         &[flow.kind, flow.cid_len],
         &flow.cid,
-        &flow.zero,
+        &flow.mark,
+        &flow.seal_for(key).to_ne_bytes(),
     ])
 }
 
-/// What the programs have counted in an entry: last seen, packets, bytes.
-pub(super) fn counted(flow: &FlowBytes) -> (u64, u64, u64) {
-    let mut numbers = flow.chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes));
+/// What the programs have counted in an entry.
+pub(super) fn counted(entry: &FlowBytes) -> Counted {
+    let mut numbers = entry.chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes));
     let mut number = || numbers.next().unwrap_or_default();
-    (number(), number(), number())
+    Counted { last_seen: number(), packets: number(), bytes: number() }
+}
+
+/// An entry as it is stored, if it is one that was stored whole.
+pub(super) fn read_flow(key: &FlowKeyBytes, entry: &FlowBytes) -> Option<(FlowKey, Flow)> {
+    let (source, rest) = key.split_first_chunk()?;
+    let key = FlowKey { source: read_socket(source), destination: read_socket(rest.first_chunk()?) };
+    let rest = entry.get(size_of::<Counted>()..)?;
+    let (source, rest) = rest.split_first_chunk()?;
+    let (destination, rest) = rest.split_first_chunk()?;
+    let (hop, rest) = rest.split_first_chunk()?;
+    let (interface, rest) = rest.split_first_chunk()?;
+    let ([kind, cid_len], rest) = rest.split_first_chunk()?;
+    let (cid, rest) = rest.split_first_chunk()?;
+    let (mark, seal) = rest.split_first_chunk()?;
+    let flow = Flow {
+        source: read_socket(source),
+        destination: read_socket(destination),
+        hop: u32::from_ne_bytes(*hop),
+        interface: u32::from_ne_bytes(*interface),
+        kind: *kind,
+        cid_len: *cid_len,
+        cid: *cid,
+        mark: *mark,
+        seal: u64::from_ne_bytes(*seal.first_chunk()?),
+    };
+    flow.is_whole(&key).then_some((key, flow))
+}
+
+fn read_socket(bytes: &SocketBytes) -> Socket {
+    let [address @ .., p, q, family, zero] = *bytes;
+    Socket { address, port: [p, q], family, zero }
+}
+
+/// A socket address of the maps; `None` for one of no family.
+pub(super) fn address_of(socket: &Socket) -> Option<SocketAddr> {
+    let ip = match (socket.family, socket.address) {
+        (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        (6, address) => IpAddr::from(address),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_be_bytes(socket.port)))
 }
 
 /// The parts one after another. They add up to `N`: every type above is made of its fields.
@@ -105,9 +151,6 @@ mod tests {
         let near: SocketAddr = "192.0.2.1:443".parse().unwrap();
         let far: SocketAddr = "[2001:db8::1]:51820".parse().unwrap();
         let flow = Flow {
-            last_seen: 1,
-            packets: 2,
-            bytes: 3,
             source: socket(near),
             destination: socket(far),
             hop: 4,
@@ -115,14 +158,26 @@ mod tests {
             kind: 6,
             cid_len: 7,
             cid: [8; 20],
-            zero: [0; 2],
+            mark: [9; 2],
+            seal: 0,
         };
-        let bytes = flow_bytes(&flow);
-        assert_eq!(counted(&bytes), (1, 2, 3));
+        let key = FlowKey { source: socket(near), destination: socket(far) };
+        let (again, read) = read_flow(&key_bytes(&key), &flow_bytes(&key, &flow, Counted::default())).unwrap();
+        assert_eq!((again, read), (key, flow.sealed(&key)));
+        let mut torn = flow_bytes(&key, &flow, Counted::default());
+        torn[offset_of!(FlowEntry, flow)] ^= 1;
+        assert_eq!(read_flow(&key_bytes(&key), &torn), None);
+        assert_eq!([near, far].map(|address| address_of(&socket(address))), [Some(near), Some(far)]);
+        assert_eq!(address_of(&Socket::default()), None);
+        let before = Counted { last_seen: 1, packets: 2, bytes: 3 };
+        let bytes = flow_bytes(&key, &flow, before);
+        assert_eq!(counted(&bytes), before);
         let at = |offset: usize, expected: &[u8]| assert_eq!(&bytes[offset..][..expected.len()], expected);
-        at(offset_of!(Flow, last_seen), &1_u64.to_ne_bytes());
-        at(offset_of!(Flow, packets), &2_u64.to_ne_bytes());
-        at(offset_of!(Flow, bytes), &3_u64.to_ne_bytes());
+        at(offset_of!(Counted, last_seen), &1_u64.to_ne_bytes());
+        at(offset_of!(Counted, packets), &2_u64.to_ne_bytes());
+        at(offset_of!(Counted, bytes), &3_u64.to_ne_bytes());
+        let bytes = &bytes[offset_of!(FlowEntry, flow)..];
+        let at = |offset: usize, expected: &[u8]| assert_eq!(&bytes[offset..][..expected.len()], expected);
         at(offset_of!(Flow, source), &[192, 0, 2, 1, 0]);
         at(offset_of!(Flow, source) + offset_of!(Socket, port), &[1, 187, 4, 0]);
         at(offset_of!(Flow, destination), &[0x20, 1, 0x0d, 0xb8]);
@@ -132,13 +187,16 @@ mod tests {
         at(offset_of!(Flow, kind), &[6]);
         at(offset_of!(Flow, cid_len), &[7]);
         at(offset_of!(Flow, cid), &[8; 20]);
+        at(offset_of!(Flow, seal), &flow.seal_for(&key).to_ne_bytes());
 
-        let key = key_bytes(&FlowKey { source: socket(near), destination: socket(far) });
+        let key = key_bytes(&key);
         assert_eq!(&key[offset_of!(FlowKey, destination)..][..2], [0x20, 1]);
-        let hop = hop_bytes(&Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6] });
+        let value = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], ..Hop::default() };
+        let hop = hop_bytes(7, &value);
         assert_eq!(&hop[offset_of!(Hop, mtu)..][..4], 1500_u32.to_ne_bytes());
         assert_eq!(&hop[offset_of!(Hop, destination)..][..6], [2; 6]);
-        assert_eq!(&hop[offset_of!(Hop, source)..], [3; 6]);
+        assert_eq!(&hop[offset_of!(Hop, source)..][..6], [3; 6]);
+        assert_eq!(&hop[offset_of!(Hop, seal)..], value.seal_for(7).to_ne_bytes());
         assert_eq!(listener_bytes(Listener { drop: 9 }), 9_u32.to_ne_bytes());
     }
 

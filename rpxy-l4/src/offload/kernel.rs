@@ -5,14 +5,17 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use rpxy_l4_common::{
-    map::{Flow, FlowKey},
+    map::{Counted, Flow, FlowKey},
     verdict::Counter,
 };
 use rpxy_l4_proto::quic::ConnectionId;
@@ -20,6 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     NotSteered, Offload, Steered, Usage, encode, explain, netlink,
+    pin::Pins,
     state::Inner,
     table::{Direction, Way, is_link_local},
 };
@@ -31,6 +35,8 @@ pub struct Kernel {
     /// Closed when the thread is to end.
     pub(super) stop: Option<OwnedFd>,
     pub(super) thread: Option<JoinHandle<()>>,
+    /// The daemon ends, and its flows stay.
+    pub(super) leaving: AtomicBool,
 }
 
 /// Keys of both directions, the forward one first.
@@ -46,11 +52,13 @@ fn ip(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
+/// The client's direction alone has these.
 fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
     let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
     entry.cid = [0; 20];
     entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
     entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
+    entry.mark = flow.mark.to_ne_bytes();
     entry
 }
 
@@ -115,6 +123,9 @@ impl Offload for Kernel {
     }
 
     fn revoke(&self, flow: &Steered) {
+        if self.leaving.load(Ordering::Relaxed) {
+            return;
+        }
         let state = &mut *self.inner.state();
         let updates = state.table.revoke(keys(flow));
         state.maps.apply_all(&updates);
@@ -122,6 +133,11 @@ impl Offload for Kernel {
         if !updates.is_empty() && std::mem::take(&mut state.turned_away) {
             self.inner.changed();
         }
+    }
+
+    fn path_changed(&self, flow: &Steered) {
+        let way = Way { source: ip(flow.upstream), destination: ip(flow.backend) };
+        self.inner.state().ask_again(way);
     }
 
     fn usage(&self, flow: &Steered) -> Option<Usage> {
@@ -135,8 +151,6 @@ impl Offload for Kernel {
     }
 }
 
-/// What an entry has counted: last seen, packets, bytes.
-type Counted = (u64, u64, u64);
 /// Of both directions.
 type Both = [Option<Counted>; 2];
 
@@ -145,9 +159,9 @@ fn usage(counted: Both, now: Duration) -> Option<Usage> {
     let [up, down] = counted;
     up.or(down)?;
     let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
-    let seen = up.0.max(down.0);
+    let seen = up.last_seen.max(down.last_seen);
     let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
-    Some(Usage { packets: up.1 + down.1, bytes_up: up.2, bytes_down: down.2, idle })
+    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle })
 }
 
 impl Kernel {
@@ -161,6 +175,30 @@ impl Kernel {
     #[must_use]
     pub fn attachments(&self) -> Vec<(String, &'static str)> {
         self.inner.state().programs.attachments()
+    }
+
+    /// The sessions that an earlier daemon has left to the kernel. They end with [`Kernel::take_over`], unless they are
+    /// installed before.
+    #[must_use]
+    pub fn left(&self) -> Vec<Steered> {
+        self.inner.state().programs.pins.as_ref().map(Pins::left).unwrap_or_default()
+    }
+
+    /// From now on what this value knows holds, instead of what an earlier daemon has left.
+    pub fn take_over(&self) {
+        let state = &mut *self.inner.state();
+        state.programs.take_over(&state.maps.flows_data);
+        let attached: Vec<u32> = state.table.links().map(|link| link.index).collect();
+        for index in attached {
+            state.table.set_attached(index, state.programs.is_attached(index));
+        }
+    }
+
+    /// The daemon ends: flows are not taken out any more, where they can be found again.
+    pub fn leave(&self) {
+        if self.inner.state().programs.pins.is_some() {
+            self.leaving.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The sockets that the daemon listens on, wildcards among them, each with bits of `map::drop`: replaces those of
@@ -222,22 +260,23 @@ mod tests {
         let now = Duration::from_secs(10);
         let second = 1_000_000_000;
         let idle = Duration::from_secs;
+        let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes };
         let rows: &[(&str, Both, Option<Usage>)] = &[
             ("not installed", [None, None], None),
-            ("nothing yet", [Some((0, 0, 0)), Some((0, 0, 0))], Some(Usage::default())),
+            ("nothing yet", [Some(of(0, 0, 0)), Some(of(0, 0, 0))], Some(Usage::default())),
             (
                 "the later one counts",
-                [Some((7 * second, 2, 300)), Some((9 * second, 1, 50))],
+                [Some(of(7 * second, 2, 300)), Some(of(9 * second, 1, 50))],
                 Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)) }),
             ),
             (
                 "one direction",
-                [Some((7 * second, 2, 300)), None],
+                [Some(of(7 * second, 2, 300)), None],
                 Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)) }),
             ),
             (
                 "seen after the clock was read",
-                [Some((11 * second, 1, 1)), None],
+                [Some(of(11 * second, 1, 1)), None],
                 Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO) }),
             ),
         ];

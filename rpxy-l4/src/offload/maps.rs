@@ -12,7 +12,7 @@ use aya::{
     maps::{HashMap as KernelMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use rpxy_l4_common::map::{Flow, FlowKey, Listener, Socket, name};
+use rpxy_l4_common::map::{Counted, FlowKey, Listener, Socket, name};
 
 use super::{
     encode::{self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, NetworkBytes, SocketBytes},
@@ -23,12 +23,14 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Maps {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
+    /// The same, to be pinned.
+    pub(super) flows_data: MapData,
     hops: KernelMap<MapData, [u8; 4], HopBytes>,
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
     banned: LpmTrie<MapData, NetworkBytes, u8>,
-    /// What flows have counted that are out for now: last seen, packets, bytes.
-    parked: HashMap<FlowKey, (u64, u64, u64)>,
+    /// What flows have counted that are out for now.
+    parked: HashMap<FlowKey, Counted>,
     /// What the maps hold.
     has_listeners: HashMap<Socket, u32>,
     has_local: HashSet<[u8; 16]>,
@@ -45,9 +47,12 @@ pub(super) struct Readers {
 pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
     let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
     let flows = map(name::FLOWS)?;
-    let readers = Readers { flows: again(&flows)?.try_into()?, counters: map(name::COUNTERS)?.try_into()? };
+    let flows_data = again(&flows)?;
+    let readers =
+        Readers { flows: Map::HashMap(again(&flows)?).try_into()?, counters: map(name::COUNTERS)?.try_into()? };
     let maps = Maps {
         flows: flows.try_into()?,
+        flows_data,
         hops: map(name::HOPS)?.try_into()?,
         listeners: map(name::LISTENERS)?.try_into()?,
         local: map(name::LOCAL)?.try_into()?,
@@ -61,9 +66,9 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
 }
 
 /// A second handle of a hash map.
-fn again(map: &Map) -> Result<Map, MapError> {
+fn again(map: &Map) -> Result<MapData, MapError> {
     let Map::HashMap(data) = map else { return Err(MapError::InvalidName { name: format!("{map:?}") }) };
-    Ok(Map::HashMap(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?))
+    MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)
 }
 
 impl Maps {
@@ -83,7 +88,7 @@ impl Maps {
 
     fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
         match update {
-            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(hop), 0),
+            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(*key, hop), 0),
             Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
             Update::NoFlow(key) => {
                 self.parked.remove(key);
@@ -101,8 +106,7 @@ impl Maps {
                 // What is counted in between is lost: a few packets, when a connection ID or a route changes.
                 let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
                 let before = self.parked.remove(key).or(present).unwrap_or_default();
-                let (last_seen, packets, counted) = before;
-                self.flows.insert(bytes, encode::flow_bytes(&Flow { last_seen, packets, bytes: counted, ..*flow }), 0)
+                self.flows.insert(bytes, encode::flow_bytes(key, flow, before), 0)
             }
         }
     }
@@ -166,8 +170,8 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// What the programs have counted for an entry: last seen, packets, bytes.
-    pub(super) fn counted(&self, key: &FlowKey) -> Option<(u64, u64, u64)> {
+    /// What the programs have counted for an entry.
+    pub(super) fn counted(&self, key: &FlowKey) -> Option<Counted> {
         let bytes = self.flows.get(&encode::key_bytes(key), 0).ok()?;
         Some(encode::counted(&bytes))
     }

@@ -8,11 +8,13 @@ mod attach;
 mod doctor;
 mod encode;
 mod explain;
+mod inherit;
 mod kernel;
 mod machine;
 mod maps;
 mod netlink;
 mod object;
+mod pin;
 mod policy;
 mod start;
 mod state;
@@ -24,6 +26,7 @@ use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 pub use doctor::doctor;
 pub use kernel::Kernel;
 pub use object::object;
+pub use pin::{Pinned, unpin, warn_of_left};
 pub use policy::drops;
 use rpxy_l4_proto::quic::ConnectionId;
 use thiserror::Error;
@@ -43,6 +46,8 @@ pub struct Steered {
     pub backend: SocketAddr,
     /// Bits of `rpxy_l4_common::map::kind`, for both directions.
     pub kind: u8,
+    /// By what rule it goes, as a later daemon finds it (`UdpRoute::mark`); not 0.
+    pub mark: u16,
     /// QUIC: the connection ID that short headers of the client carry; WireGuard: the receiver's index that its transport
     /// messages carry, 4 bytes. Others go to the daemon. `None`, or an empty one, is not compared.
     pub cid: Option<ConnectionId>,
@@ -132,6 +137,9 @@ pub trait Offload: Send + Sync + Debug {
     /// From now on the session's datagrams must not bypass the daemon.
     fn revoke(&self, flow: &Steered);
 
+    /// A router has told that the way to the session's backend takes smaller packets than was known.
+    fn path_changed(&self, flow: &Steered);
+
     /// What was steered so far; `None` when the session is not installed.
     fn usage(&self, flow: &Steered) -> Option<Usage>;
 
@@ -152,6 +160,8 @@ impl Offload for Off {
     fn update_cid(&self, _flow: &Steered) {}
 
     fn revoke(&self, _flow: &Steered) {}
+
+    fn path_changed(&self, _flow: &Steered) {}
 
     fn usage(&self, _flow: &Steered) -> Option<Usage> {
         None

@@ -1,6 +1,9 @@
 //! Loads the programs and attaches them, or says why not.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use aya::EbpfLoader;
 use rpxy_l4_common::map::name;
@@ -13,6 +16,7 @@ use super::{
     machine::Machine,
     maps,
     netlink::{Events, Link, Netlink},
+    pin::{self, Pins},
     state::{Inner, State, Wanted, interfaces},
     table::Table,
     watch,
@@ -45,7 +49,12 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     let events = Events::open().map_err(network)?;
     let mut routes = Netlink::open().map_err(network)?;
     let world = routes.state().map_err(network)?;
-    let links = interfaces(config, world.clone());
+    let pins = pins(config, &machine);
+    let mut links = interfaces(config, world.clone());
+    for link in &mut links {
+        // What an earlier daemon has left is not somebody else's.
+        link.has_xdp &= !pins.as_ref().is_some_and(|pins| pins.has_xdp(link.index));
+    }
 
     let entries = config.max_flows.get().saturating_mul(2);
     let mut ebpf = EbpfLoader::new()
@@ -55,7 +64,7 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
-    let mut programs = Programs::new(ebpf, &machine);
+    let mut programs = Programs::new(ebpf, &machine, pins);
     attach(config, &mut programs, &links, &machine)?;
 
     let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get());
@@ -66,7 +75,21 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| network(error.into()))?;
     let asking = Netlink::open().map_err(network)?;
     let thread = watch::start(Arc::clone(&inner), events, asking, stopped).map_err(network)?;
-    Ok(Kernel { inner, stop: Some(stop), thread: Some(thread) })
+    Ok(Kernel { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false) })
+}
+
+/// The directory of what outlives this daemon, if it is wanted and can be had.
+fn pins(config: &Ebpf, machine: &Machine) -> Option<Pins> {
+    if !config.pin {
+        pin::warn_of_left(&config.pin_path);
+        return None;
+    }
+    if machine.is_older_than((6, 6)) && matches!(config.mode, EbpfMode::Tc | EbpfMode::Auto) {
+        tracing::warn!("ebpf.pin: without effect on TC before Linux 6.6, whose hooks have no links");
+    }
+    Pins::open(&config.pin_path)
+        .inspect_err(|error| tracing::warn!("ebpf.pin: flows will end with this daemon: {error}"))
+        .ok()
 }
 
 fn unavailable(what: &str, remedy: &str) -> Unavailable {

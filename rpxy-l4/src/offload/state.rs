@@ -152,6 +152,19 @@ impl State {
         Self { table, maps, programs, routes, turned_away: false }
     }
 
+    /// Asks for the route of a way in use, whose MTU may be another one now: the kernel keeps what routers tell about it
+    /// beside the routes, and sends no event.
+    pub(super) fn ask_again(&mut self, way: Way) {
+        if self.table.known_route(&way).is_none() {
+            return;
+        }
+        if let Ok(route) = self.routes.route(way.destination, self.table.source(&way)) {
+            let mut updates = Vec::new();
+            self.table.reroute(way, Some(route), &mut updates);
+            self.maps.apply_all(&updates);
+        }
+    }
+
     /// The route of a way, if packets may be steered along it.
     pub(super) fn route(&mut self, way: &Way) -> Result<Route, NotSteered> {
         if self.table.is_local(way.destination) || way.destination.is_loopback() {

@@ -323,7 +323,7 @@ impl Table {
         let mac = self.neighbours.get(&(id.interface, id.next)).copied();
         let destination = if self.needs_mac { mac? } else { mac.unwrap_or_default() };
         let mtu = id.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Some(Hop { interface: id.interface, mtu, destination, source: link.mac })
+        Some(Hop { interface: id.interface, mtu, destination, source: link.mac, seal: 0 })
     }
 
     fn enter_hop(&mut self, route: Route, updates: &mut Vec<Update>) {

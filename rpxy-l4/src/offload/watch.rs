@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::OwnedFd,
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -20,12 +21,15 @@ use rustix::{
 use super::{
     netlink::{Events, Netlink},
     state::Inner,
+    table::Way,
 };
 
 /// How often neighbours in use are confirmed. The kernel takes an entry for stale after half a minute.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// The same, as poll(2) takes it.
 const CONFIRM_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// Ways whose routes are asked for at once, without an event that says so.
+const ASK_AT_ONCE: usize = 512;
 /// A pause after a failure that does not end the thread.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -36,7 +40,7 @@ pub(super) fn start(
     asking: Netlink,
     stopped: OwnedFd,
 ) -> io::Result<JoinHandle<()>> {
-    let watch = Watch { inner, events, asking, stopped, confirmed: Instant::now() };
+    let watch = Watch { inner, events, asking, stopped, confirmed: Instant::now(), left: Vec::new() };
     Builder::new().name("network".to_owned()).spawn(move || watch.run())
 }
 
@@ -46,6 +50,8 @@ struct Watch {
     asking: Netlink,
     stopped: OwnedFd,
     confirmed: Instant,
+    /// Ways whose routes are still to be asked for in this round.
+    left: Vec<(Way, Option<IpAddr>)>,
 }
 
 impl Watch {
@@ -104,8 +110,22 @@ impl Watch {
         self.inner.changed();
     }
 
+    /// Asks for the routes of some ways again, and of all of them in turn: what routers have told of the MTU of a way is
+    /// kept beside the routes for some minutes, and no event says so.
+    fn ask_for_some(&mut self) {
+        if self.left.is_empty() {
+            self.left = self.inner.state().table.ways();
+        }
+        let from = self.left.len().saturating_sub(ASK_AT_ONCE);
+        for (way, source) in self.left.split_off(from) {
+            let route = self.asking.route(way.destination, source).ok();
+            self.inner.reroute(way, route);
+        }
+    }
+
     fn confirm(&mut self) {
         self.confirmed = Instant::now();
+        self.ask_for_some();
         let neighbours = self.inner.state().table.neighbours_in_use();
         for (interface, address) in neighbours {
             if let Err(error) = self.asking.use_neighbour(interface, address) {

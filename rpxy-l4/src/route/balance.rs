@@ -97,6 +97,18 @@ impl Group {
         self.endpoints.get(index)
     }
 
+    /// Index of the target that has this address, as far as its addresses are known.
+    #[must_use]
+    pub fn position_at(&self, address: SocketAddr) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| match endpoint.name() {
+            None => endpoint.target.literal() == Some(address),
+            Some(name) => {
+                endpoint.target.port == address.port()
+                    && name.known().is_some_and(|known| known.contains(&address.ip()))
+            }
+        })
+    }
+
     /// Where the endpoint of `target` is, if it is one of these.
     #[must_use]
     pub fn position(&self, target: &Target) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -62,6 +63,17 @@ impl UdpRoute {
     /// This route, and those that decrypted hellos go to.
     fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
+    }
+
+    /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
+    /// may have the same; with the backend it tells enough.
+    #[must_use]
+    pub fn mark(&self) -> u16 {
+        // FNV-1a, which stays the same between versions of this program.
+        let name = self.rule.as_deref().unwrap_or_default();
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let [a, b, c, d] = hash.to_be_bytes();
+        u16::from_be_bytes([a ^ c, b ^ d]).max(1)
     }
 }
 
@@ -146,6 +158,14 @@ impl UdpRoutes {
             routes.by_name.insert(Arc::clone(&rule.name), compiled);
         }
         routes
+    }
+
+    /// The rule that a flow of `mark` goes by, and which of its targets `backend` is.
+    #[must_use]
+    pub fn marked(&self, mark: u16, backend: SocketAddr) -> Option<(Arc<UdpRoute>, usize)> {
+        let all = self.by_name.values().chain(&self.default).flat_map(UdpRoute::all);
+        let mut routes = all.filter(|route| route.mark() == mark);
+        routes.find_map(|route| Some((Arc::clone(route), route.group.position_at(backend)?)))
     }
 
     /// Whether there is nowhere to send a datagram.

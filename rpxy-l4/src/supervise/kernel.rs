@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use rpxy_l4_common::verdict::Counter;
 
-use super::{listeners::Transport, reload::Daemon};
+use tokio::time::timeout;
+
+use super::{
+    listeners::{Listeners, Transport},
+    reload::{Daemon, FIRST_ANSWERS},
+};
 use crate::{
     config::model::{Config, EbpfMode},
     metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
+    udp::{self, Control},
 };
 
 impl KernelPlane for Kernel {
@@ -29,6 +35,7 @@ impl KernelPlane for Kernel {
 /// The kernel plane that `config` asks for. Without it everything passes through the daemon, which is said once.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
+        offload::warn_of_left(&config.ebpf.pin_path);
         return None;
     }
     match offload::start(&config.ebpf) {
@@ -54,7 +61,32 @@ pub(super) fn offload(kernel: Option<&Arc<Kernel>>) -> Arc<dyn Offload> {
     }
 }
 
+/// Tells the workers which sessions an earlier daemon has left; how many. Before their sockets are handed out.
+pub(super) async fn expect_left(kernel: Option<&Arc<Kernel>>, plane: &udp::Plane, listeners: &Listeners) -> usize {
+    let left = kernel.map(|kernel| kernel.left()).unwrap_or_default();
+    let count = left.len();
+    if count > 0 {
+        // Which target a backend is may take an answer of the DNS to tell.
+        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
+        listeners.expect_udp(left);
+    }
+    count
+}
+
 impl Daemon {
+    /// Lets the programs of this daemon run where an earlier one's did, once the workers have its sessions.
+    pub(super) async fn take_over(&self, left: usize) {
+        let Some(kernel) = &self.kernel else { return };
+        if left > 0 {
+            let mut taken = 0;
+            for told in self.listeners.ask_udp(Control::Adopted) {
+                taken += told.await.unwrap_or_default();
+            }
+            tracing::info!("kernel plane: {taken} of {left} sessions of an earlier daemon go on");
+        }
+        kernel.take_over();
+    }
+
     /// Tells the kernel plane what to drop, where, and from whom.
     pub(super) fn tell_kernel(&self) {
         let Some(kernel) = &self.kernel else { return };
@@ -77,5 +109,8 @@ pub(super) fn warn_of_what_waits(old: &Config, new: &Config) {
     let (old, new) = (&old.ebpf, &new.ebpf);
     if (old.mode, &old.interfaces, old.max_flows) != (new.mode, &new.interfaces, new.max_flows) {
         tracing::warn!("ebpf: a change of mode, interfaces or max_flows takes effect when the daemon is started again");
+    }
+    if (old.pin, &old.pin_path) != (new.pin, &new.pin_path) {
+        tracing::warn!("ebpf: a change of pin or pin_path takes effect when the daemon is started again");
     }
 }

@@ -9,6 +9,7 @@ use super::worker::{Command, Worker};
 use crate::{
     config::model::Config,
     net,
+    offload::Steered,
     udp::{self, Control},
 };
 
@@ -168,6 +169,20 @@ impl Listeners {
     pub(super) fn tell_udp(&self, control: impl Fn() -> Control) {
         for worker in &self.udp_workers {
             worker.tell(control());
+        }
+    }
+
+    /// Gives each UDP worker a part of the sessions that an earlier daemon has left, before their sockets.
+    pub(super) fn expect_udp(&self, left: Vec<Steered>) {
+        let mut parts = vec![Vec::new(); self.udp_workers.len()];
+        let count = parts.len().max(1);
+        for (index, flow) in left.into_iter().enumerate() {
+            if let Some(part) = parts.get_mut(index % count) {
+                part.push(flow);
+            }
+        }
+        for (worker, part) in self.udp_workers.iter().zip(parts) {
+            worker.tell(Control::Expect(part));
         }
     }
 

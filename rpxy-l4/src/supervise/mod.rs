@@ -89,7 +89,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
         .context("cannot start the UDP threads")?;
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
-    listeners.apply(listeners.plan(&wanted, config.listen.reuse_port)?);
+    let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
+    let left = kernel::expect_left(kernel.as_ref(), &udp_plane, &listeners).await;
+    listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: cli.config.clone(),
@@ -108,6 +110,7 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
         admin: None,
     };
     daemon.tell_kernel();
+    daemon.take_over(left).await;
     daemon.serve_metrics()?;
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
@@ -128,6 +131,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     drop(asked);
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;
+    if let Some(kernel) = &daemon.kernel {
+        kernel.leave();
+    }
     daemon.listeners.stop();
     tracing::info!("stopped");
     Ok(())

@@ -27,7 +27,7 @@ use crate::{
 /// Scrapers are few.
 const METRICS_BACKLOG: u32 = 16;
 /// How long a reload waits for the addresses of names that are new.
-const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What is known of targets. A host may answer on a TCP port and not on the UDP port of the same number.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self) -> Vec<Seen> {
         let loaded = config::load(&self.path);
         let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
-        let result = self.take_over(loaded).await;
+        let result = self.adopt_config(loaded).await;
         let path = self.path.display();
         match result {
             Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
@@ -74,7 +74,7 @@ impl Daemon {
         files
     }
 
-    async fn take_over(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
+    async fn adopt_config(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
         let Loaded { config, warnings, .. } = loaded?;
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));

@@ -4,6 +4,7 @@
 //! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
+mod adopted;
 pub mod affinity;
 mod relay;
 pub mod session;
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adopted::Adopted;
 use affinity::Affinity;
 pub use session::FlowLine;
 pub use worker::{Control, Worker};
@@ -82,6 +84,8 @@ pub struct Shared {
     /// Whose datagrams are dropped.
     bans: Arc<Bans>,
     offload: Arc<dyn Offload>,
+    /// Sessions that were taken over from an earlier daemon.
+    adopted: Adopted,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -106,6 +110,7 @@ impl Shared {
             affinity: Arc::new(Affinity::new(plane.affinity_lifetime(), Arc::clone(&metrics))),
             bans,
             offload,
+            adopted: Adopted::default(),
             metrics,
             access,
             started,

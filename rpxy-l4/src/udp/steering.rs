@@ -37,7 +37,7 @@ impl Steering {
     pub(super) fn retry(&mut self, offload: &dyn Offload) {
         match std::mem::replace(self, Self::Unasked) {
             Self::Waiting(flow, _) => self.install(offload, flow),
-            other => *self = other,
+            other @ (Self::Unasked | Self::Not(_) | Self::Installed(_)) => *self = other,
         }
     }
 
@@ -58,6 +58,13 @@ impl Steering {
             }
             Self::Waiting(flow, _) => flow.cid = Some(cid),
             Self::Unasked | Self::Not(_) => {}
+        }
+    }
+
+    /// A router has told of a smaller MTU on the way to the backend.
+    pub(super) fn path_changed(&self, offload: &dyn Offload) {
+        if let Self::Installed(flow) = self {
+            offload.path_changed(flow);
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Plane, Shared,
+    adopted::Passed,
     relay::{Listener, Relay},
     session::{Flow, FlowLine, SessionId},
 };
@@ -30,6 +31,7 @@ use crate::{
         poller::{Alarm, Poller, Ready},
         udp::{Message, Received, Receiver, Runs},
     },
+    offload::Steered,
     resolve::Name,
 };
 
@@ -53,6 +55,12 @@ pub enum Control {
     Plane(Arc<Plane>),
     /// The first lookup of a session's name has ended.
     Resolved(SessionId),
+    /// Sessions that an earlier daemon has left to the kernel: take them over when their clients' sockets come.
+    Expect(Vec<Steered>),
+    /// All of these have come: tell how many sessions were taken over, and forget the rest.
+    Adopted(oneshot::Sender<usize>),
+    /// Datagrams of a session here that arrived at another worker.
+    Passed(Passed),
     /// Other networks are banned: end the sessions that this concerns.
     Bans,
     /// Tell of so many sessions at most.
@@ -74,6 +82,13 @@ impl Commands {
         let _gone = self.outbox.send(control);
         self.alarm.ring();
     }
+}
+
+/// Where a worker of tests would take its commands.
+#[cfg(test)]
+pub(super) fn inbox(poller: &Poller) -> (Commands, Inbox<Control>) {
+    let (outbox, inbox) = channel();
+    (Commands { outbox, alarm: poller.alarm() }, inbox)
 }
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its sessions.
@@ -120,6 +135,11 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
+    /// Where this worker takes its commands.
+    pub(super) fn own_commands(&self) -> Commands {
+        self.answers.clone()
+    }
+
     /// Has `name` looked up; [`Control::Resolved`] follows.
     pub(super) fn begin(&self, session: SessionId, name: Arc<Name>) {
         let answers = self.answers.clone();
@@ -235,6 +255,9 @@ impl Thread {
                 }
                 Ok(Control::Plane(plane)) => self.relay.adopt(plane),
                 Ok(Control::Resolved(session)) => self.relay.resolved(session),
+                Ok(Control::Expect(left)) => self.relay.expect(left),
+                Ok(Control::Adopted(asker)) => drop(asker.send(self.relay.adopted())),
+                Ok(Control::Passed(passed)) => self.relay.passed(&passed),
                 Ok(Control::Bans) => self.relay.bans(),
                 Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),

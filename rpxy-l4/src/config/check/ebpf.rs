@@ -1,6 +1,9 @@
 //! The kernel plane.
 
-use std::num::NonZeroU32;
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 
@@ -11,7 +14,7 @@ use super::{
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Ebpf, EbpfMode},
+    model::{Ebpf, EbpfMode, PIN_PATH},
     report::{Report, quote},
 };
 
@@ -39,15 +42,28 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
             .unwrap_or(const { NonZeroU32::new(MAX_FLOWS).unwrap() }),
         early_drop: field("early_drop").and_then(|field| field.boolean(report)).unwrap_or_default(),
         ban: field("ban").map(|field| ban(report, &field)).unwrap_or_default(),
+        pin: field("pin").and_then(|field| field.boolean(report)).unwrap_or_default(),
+        pin_path: field("pin_path")
+            .and_then(|field| pin_path(report, &field))
+            .unwrap_or_else(|| PathBuf::from(PIN_PATH)),
     };
     if ebpf.mode == EbpfMode::Off {
         // The list of bans holds for the daemon, too.
         let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
+        let idle = idle.chain(ebpf.pin.then_some("pin"));
         for field in idle.filter_map(field) {
             report.warn_with(&field.place, "without effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
         }
     }
     ebpf
+}
+
+fn pin_path(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathBuf> {
+    let path = Path::new(field.string(report)?);
+    if !path.is_absolute() || path.parent().is_none() {
+        report.error_with(&field.place, "must be the absolute path of a directory", "try \"/sys/fs/bpf/rpxy-l4\"");
+    }
+    Some(path.to_owned())
 }
 
 fn interfaces(report: &mut Report<'_>, field: &Field<'_>) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! The table `[ebpf]`.
 
+use std::path::Path;
+
 use super::{BASE, accepted, refuses, warnings, warns};
 use crate::config::model::{Ebpf, EbpfMode};
 
@@ -16,6 +18,8 @@ fn off_unless_asked_for() {
         assert_eq!(ebpf.max_flows.get(), 65536);
         assert!(!ebpf.early_drop);
         assert!(ebpf.ban.is_empty());
+        assert!(!ebpf.pin);
+        assert_eq!(ebpf.pin_path, Path::new("/sys/fs/bpf/rpxy-l4"));
     }
     assert_eq!(warnings(&format!("{BASE}[ebpf]")), [""; 0]);
 }
@@ -36,6 +40,8 @@ fn values() {
     assert_eq!(with("max_flows = 1").max_flows.get(), 1);
     assert_eq!(with("max_flows = 1048576").max_flows.get(), 1 << 20);
     assert!(with("early_drop = true").early_drop);
+    assert!(with("pin = true").pin);
+    assert_eq!(with("pin_path = '/run/bpf/a'").pin_path, Path::new("/run/bpf/a"));
     let ban = with("ban = ['192.0.2.77/24', '192.0.2.0/24', '198.51.100.1', '2001:db8::/32', '::1']").ban;
     let ban: Vec<String> = ban.iter().map(ToString::to_string).collect();
     assert_eq!(ban, ["192.0.2.0/24", "198.51.100.1/32", "2001:db8::/32", "::1/128"]);
@@ -54,6 +60,9 @@ fn what_is_wrong_is_refused() {
         ("no flows", "[ebpf]\nmax_flows = 0", "4: ebpf.max_flows"),
         ("too many flows", "[ebpf]\nmax_flows = 1048577", "4: ebpf.max_flows"),
         ("early_drop as a number", "[ebpf]\nearly_drop = 1", "4: ebpf.early_drop"),
+        ("pin as a path", "[ebpf]\npin = '/sys/fs/bpf'", "4: ebpf.pin"),
+        ("pin_path from somewhere", "[ebpf]\npin_path = 'rpxy-l4'", "4: ebpf.pin_path"),
+        ("pin_path of everything", "[ebpf]\npin_path = '/'", "4: ebpf.pin_path"),
         ("name in the ban", "[ebpf]\nban = ['example.com']", "4: ebpf.ban[0]"),
         ("prefix too long", "[ebpf]\nban = ['192.0.2.0/33']", "4: ebpf.ban[0]"),
         ("one ban", "[ebpf]\nban = '192.0.2.1'", "4: ebpf.ban"),
@@ -67,6 +76,7 @@ fn what_has_no_effect_is_told() {
         ("interfaces, off", "[ebpf]\ninterfaces = ['eth0']", Some("4: ebpf.interfaces")),
         ("flows, off", "[ebpf]\nmax_flows = 7", Some("4: ebpf.max_flows")),
         ("early drop, off", "[ebpf]\nearly_drop = true", Some("4: ebpf.early_drop")),
+        ("pin, off", "[ebpf]\npin = true", Some("4: ebpf.pin")),
         ("no early drop, off", "[ebpf]\nearly_drop = false", None),
         ("bans do without", "[ebpf]\nban = ['192.0.2.1']", None),
         ("everybody", "[ebpf]\nban = ['0.0.0.0/0']", Some("4: ebpf.ban[0]")),

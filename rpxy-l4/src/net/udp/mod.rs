@@ -58,11 +58,23 @@ pub fn port_is_free(address: SocketAddr) -> io::Result<()> {
 /// A socket of its own towards the backend at `address`. Its local port is shared with nobody: neither SO_REUSEADDR nor
 /// SO_REUSEPORT is set, so that replies can only be this session's.
 pub fn connected(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    connect(None, address)
+}
+
+/// The same from a given address and port, which must be free.
+pub fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    connect(Some(local), address)
+}
+
+fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     control::ask_for_ecn(&socket, address.is_ipv6())?;
     control::ask_for_gro(&socket);
     // Without the privilege the default has to do; bursts of the backend are then lost sooner.
     let _default = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, CONNECTED_BUFFER);
+    if let Some(local) = local {
+        socket.bind(&local.into())?;
+    }
     socket.connect(&address.into())?;
     Ok(socket.into())
 }
@@ -89,6 +101,12 @@ pub fn is_unreachable(error: &io::Error) -> bool {
                 | Errno::AFNOSUPPORT
         )
     )
+}
+
+/// Whether a router has told that a datagram was larger than the path takes (ICMP).
+#[must_use]
+pub fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
 /// Whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN

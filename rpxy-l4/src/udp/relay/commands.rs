@@ -6,12 +6,9 @@ use std::{
     time::Instant,
 };
 
-use rpxy_l4_proto::quic::ConnectionId;
-use socket2::SockRef;
-
 use super::{
     CLOSING, MOST_CLOSING, Relay,
-    sockets::{Appetite, Upstream, open_upstream_mut, session_steering},
+    sockets::{Appetite, Upstream, open_upstream_mut},
 };
 use crate::{
     log::{Access, Ended},
@@ -20,7 +17,7 @@ use crate::{
         self,
         udp::{self, Message},
     },
-    offload::{Steered, Usage},
+    offload::Usage,
     udp::{
         session::{Command, OpenError, Output, SessionId, Started},
         steering::Steering,
@@ -77,6 +74,11 @@ impl Relay {
                 "it is an address that this daemon listens on",
             ));
         }
+        self.hold(session, address, socket)
+    }
+
+    /// Keeps the socket of a session.
+    pub(super) fn hold(&mut self, session: SessionId, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         self.poller.add(&socket, session_token(session))?;
         let place = usize::try_from(session.index).unwrap_or(usize::MAX);
         if self.upstreams.len() <= place {
@@ -90,6 +92,7 @@ impl Relay {
                 appetite: Appetite::default(),
                 steering: Steering::Unasked,
                 steered: Usage::default(),
+                adopted: None,
                 format: self.format,
                 access: None,
             });
@@ -108,35 +111,6 @@ impl Relay {
         })
     }
 
-    /// Lets the kernel steer a session, where it can.
-    fn install(&mut self, session: SessionId, cid: Option<ConnectionId>) {
-        let (Some(flow), Some(kind)) = (self.sessions.flow(session).copied(), self.sessions.steerable(session)) else {
-            return;
-        };
-        let listener = usize::try_from(flow.listener).ok().and_then(|place| self.listeners.get(place)?.as_ref());
-        let Some(listening) = listener.map(|held| held.address) else { return };
-        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let local = flow.local.map_or(listening, |local| SocketAddr::new(local.address, listening.port()));
-        let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
-        if let Some((own, backend)) = own.zip(upstream.backend()) {
-            let flow = Steered { client: flow.client, local, upstream: own, backend, kind, cid };
-            upstream.steering.install(&*self.shared.offload, Box::new(flow));
-            if matches!(upstream.steering, Steering::Waiting(..)) {
-                let upstreams = &self.upstreams;
-                let waits = |id| matches!(session_steering(upstreams, id), Some(Steering::Waiting(..)));
-                self.retries.add(session, self.sessions.len(), waits);
-            }
-        }
-    }
-
-    fn revoke(&mut self, session: SessionId) {
-        if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session)
-            && let Some(usage) = upstream.steering.revoke(&*self.shared.offload)
-        {
-            upstream.steered.add(&usage);
-        }
-    }
-
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
         let Started { session, flow, carries, destination, detail } = started;
@@ -151,6 +125,9 @@ impl Relay {
         let place = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(place) else { return };
         let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        if let Some(end) = &upstream.adopted {
+            self.shared.adopted.remove(end);
+        }
         let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();

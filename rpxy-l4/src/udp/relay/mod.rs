@@ -4,6 +4,7 @@ mod commands;
 mod notices;
 mod send;
 mod sockets;
+mod steer;
 
 use std::{
     collections::VecDeque,
@@ -32,7 +33,7 @@ use crate::{
         poller::Poller,
         udp::{self, Received, Sender},
     },
-    offload::NotSteered,
+    offload::{NotSteered, Steered},
 };
 
 /// How long the port of a session that ended in the middle is given to nobody else.
@@ -57,6 +58,10 @@ pub(super) struct Relay {
     closing: VecDeque<(Duration, OwnedFd)>,
     /// Sessions that the kernel may take later.
     retries: Retries,
+    /// Those of an earlier daemon whose clients' socket is not there yet.
+    left: Vec<Steered>,
+    /// How many of them were taken over.
+    taken_over: usize,
     output: Output,
     sent: Sums,
     now: Duration,
@@ -91,6 +96,8 @@ impl Relay {
             sender: Sender::new(),
             closing: VecDeque::new(),
             retries: Retries::default(),
+            left: Vec::new(),
+            taken_over: 0,
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -129,6 +136,7 @@ impl Relay {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
+        self.adopt_left(number, address);
         Ok(())
     }
 
@@ -230,6 +238,9 @@ impl Relay {
         got: &Received<'_>,
         mut forward: impl FnMut(SessionId, Range<usize>),
     ) {
+        if self.is_elsewhere(flow, got) {
+            return;
+        }
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, self.now, &mut output);
         self.carry_out(&mut output);
@@ -253,6 +264,11 @@ impl Relay {
         tracing::trace!("{session:?}: {error}");
         if udp::is_unreachable(error) {
             self.with_core(|sessions, now, out| sessions.handle_refused(session, error, now, out));
+        } else if udp::is_too_big(error)
+            && let Some(upstream) = open_upstream(&self.upstreams, session)
+        {
+            // Datagrams that pass through here are fragmented by the kernel, which has taken note.
+            upstream.steering.path_changed(&*self.shared.offload);
         }
     }
 

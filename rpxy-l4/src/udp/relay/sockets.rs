@@ -9,7 +9,7 @@ use crate::{
     config::model::AccessLogFormat,
     log::Access,
     offload::Usage,
-    udp::{session::SessionId, steering::Steering},
+    udp::{adopted::End, session::SessionId, steering::Steering},
 };
 
 /// How many buffers to ask for at once. Asking for more than there is costs the kernel a vain look; what is left is told
@@ -63,6 +63,8 @@ pub(super) struct Upstream {
     pub(super) steering: Steering,
     /// What the kernel had forwarded when it gave the session back.
     pub(super) steered: Usage,
+    /// It was taken over from an earlier daemon.
+    pub(super) adopted: Option<End>,
     pub(super) format: AccessLogFormat,
     pub(super) access: Option<Access>,
 }

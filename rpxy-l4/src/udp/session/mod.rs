@@ -25,6 +25,7 @@ mod learn;
 mod open;
 mod place;
 mod quic;
+mod restore;
 mod room;
 mod state;
 mod table;
@@ -46,6 +47,7 @@ pub use flows::FlowLine;
 use held::Budget;
 use ids::Ids;
 use place::Arrival;
+pub use restore::Left;
 use slab::Slab;
 use state::Session;
 use table::{id, place};
@@ -258,6 +260,12 @@ impl Sessions {
     #[must_use]
     pub fn steerable(&self, session: SessionId) -> Option<u8> {
         Some(self.plane.routes.steerable(self.carries(session)?))
+    }
+
+    /// By what rule a session goes, as a later daemon finds it.
+    #[must_use]
+    pub fn mark(&self, session: SessionId) -> Option<u16> {
+        self.get(session)?.route().map(|route| route.mark())
     }
 
     /// The session that all datagrams of a flow go to without being looked at.

@@ -8,6 +8,7 @@ mod ech_kit;
 mod packets;
 mod paths;
 mod quic;
+mod restore;
 mod simulation;
 mod targets;
 mod wireguard;

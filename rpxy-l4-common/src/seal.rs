@@ -1,0 +1,205 @@
+//! Whether an entry that was read is one entry, and the one that was asked for.
+//!
+//! A hash map of the kernel uses the element of a deleted or replaced entry again at once, for any other key, while a
+//! program on another processor may still read it: preallocated elements go to a free list and come back from it without
+//! a grace period of RCU (`pcpu_freelist_push()`, `extra_elems` in `kernel/bpf/hashtab.c`), and since Linux 6.1 those
+//! of `BPF_F_NO_PREALLOC` as well (`bpf_mem_cache_free()`). The reader then has the value of another flow, or half of
+//! each, and would send one client what belongs to another.
+//!
+//! So every value carries a sum over its key and over all that decides where a packet goes. A program copies the value
+//! first and believes the copy only if the sum is right. That asks nothing of the order in which the kernel writes, and
+//! nothing of whoever writes; it costs a multiplication for each word, and no wait of the daemon for programs to end.
+//! What is not in it can be torn: a connection ID decides whether a packet is steered, not where it goes, and what is
+//! counted may be counted for the element's next flow.
+
+use crate::map::{Flow, FlowKey, Hop, HopKey, Socket};
+
+/// What the sum of nothing is, so that an element of zeros is no entry.
+const START: u64 = 0x7270_7879_2d6c_3421;
+
+/// Numbers of 31 bits, one for each word (splitmix64): two neighbours are added to theirs and multiplied, as NH does it
+/// (RFC 4418 section 5.2). A word that differs changes the product, whatever the other one is.
+const ADDED: [u64; 24] = {
+    let mut numbers = [0; 24];
+    let mut state = START;
+    let mut index = 0;
+    while index < numbers.len() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        #[expect(clippy::indexing_slicing, reason = "within the array, or the program would not compile")]
+        let number = &mut numbers[index];
+        *number = (z ^ (z >> 31)) >> 33 | 1;
+        index += 1;
+    }
+    numbers
+};
+
+/// The product of two words at their places in [`ADDED`], which come to constants.
+macro_rules! product {
+    ($first:expr, $second:expr, $place:expr) => {{
+        const PAIR: (u64, u64) = (ADDED[$place], ADDED[$place + 1]);
+        ($first as u64 + PAIR.0).wrapping_mul($second as u64 + PAIR.1)
+    }};
+}
+
+/// Both ends of a packet, or of what becomes of it: five products from a place on.
+macro_rules! products {
+    ($source:expr, $destination:expr, $place:expr) => {{
+        let [a, b, c, d, e] = words($source);
+        let [f, g, h, i, j] = words($destination);
+        product!(a, b, $place)
+            .wrapping_add(product!(c, d, $place + 2))
+            .wrapping_add(product!(e, f, $place + 4))
+            .wrapping_add(product!(g, h, $place + 6))
+            .wrapping_add(product!(i, j, $place + 8))
+    }};
+}
+
+impl Flow {
+    /// The sum for this entry under `key`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seal_for(&self, key: &FlowKey) -> u64 {
+        let kind = u32::from_ne_bytes([self.kind, self.cid_len, 0, 0]);
+        START
+            .wrapping_add(products!(&key.source, &key.destination, 0))
+            .wrapping_add(products!(&self.source, &self.destination, 10))
+            .wrapping_add(product!(self.hop, self.interface, 20))
+            .wrapping_add(product!(kind, 0_u32, 22))
+    }
+
+    /// This entry as it is stored under `key`.
+    #[must_use]
+    pub const fn sealed(self, key: &FlowKey) -> Self {
+        Self { seal: self.seal_for(key), ..self }
+    }
+
+    /// Whether this is an entry that was stored under `key`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_whole(&self, key: &FlowKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+}
+
+impl Hop {
+    /// The sum for this entry under `key`.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "its halves are laid over each other")]
+    pub const fn seal_for(&self, key: HopKey) -> u32 {
+        let [a, b, c, d, e, f] = self.destination;
+        let [g, h, i, j, k, l] = self.source;
+        let sum = START
+            .wrapping_add(product!(key, self.interface, 0))
+            .wrapping_add(product!(self.mtu, u32::from_ne_bytes([a, b, c, d]), 2))
+            .wrapping_add(product!(u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l]), 4));
+        (sum ^ (sum >> 32)) as u32
+    }
+
+    /// This entry as it is stored under `key`.
+    #[must_use]
+    pub const fn sealed(self, key: HopKey) -> Self {
+        Self { seal: self.seal_for(key), ..self }
+    }
+
+    /// Whether this is an entry that was stored under `key`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_whole(&self, key: HopKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+}
+
+#[inline(always)]
+const fn words(socket: &Socket) -> [u32; 5] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = socket.address;
+    let [q, r] = socket.port;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+        u32::from_ne_bytes([q, r, socket.family, socket.zero]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{flow, socket};
+
+    fn entry(port: u16) -> (FlowKey, Flow) {
+        let key = FlowKey { source: socket(&std::format!("192.0.2.7:{port}")), destination: socket("192.0.2.1:443") };
+        let to = flow(&std::format!("10.0.0.1:{}", port ^ 0x5555), "10.0.0.2:443");
+        let flow = Flow { hop: 3, interface: 2, kind: 1, cid_len: 8, ..to };
+        (key, flow.sealed(&key))
+    }
+
+    #[test]
+    fn an_entry_is_whole_under_its_own_key_only() {
+        let ((key, flow), (other_key, other)) = (entry(1000), entry(1001));
+        assert!(flow.is_whole(&key) && other.is_whole(&other_key));
+        assert!(!flow.is_whole(&other_key) && !other.is_whole(&key), "the element has another flow by now");
+        assert!(!Flow::default().is_whole(&FlowKey::default()), "an element of zeros");
+        let hop = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], ..Hop::default() }.sealed(9);
+        assert!(hop.is_whole(9) && !hop.is_whole(8) && !Hop::default().is_whole(0));
+    }
+
+    /// A reader may find each field as it was before or as it is after.
+    #[test]
+    fn a_mixture_of_two_entries_is_not_whole() {
+        let ((key, old), (_, new)) = (entry(1000), entry(1001));
+        // A replaced entry of the same key, and one of another key.
+        let moved = Flow { hop: 4, interface: 5, kind: 2, destination: socket("10.0.0.3:53"), ..old }.sealed(&key);
+        for (name, other) in [("another flow", new), ("the same flow", moved)] {
+            for fields in 1..63_u32 {
+                let pick = |bit: u32| fields >> bit & 1 == 1;
+                let mixed = Flow {
+                    source: if pick(0) { other.source } else { old.source },
+                    destination: if pick(1) { other.destination } else { old.destination },
+                    hop: if pick(2) { other.hop } else { old.hop },
+                    interface: if pick(3) { other.interface } else { old.interface },
+                    kind: if pick(4) { other.kind } else { old.kind },
+                    seal: if pick(5) { other.seal } else { old.seal },
+                    ..old
+                };
+                let same = |one: &Flow| {
+                    let all = |flow: &Flow| (flow.source, flow.destination, flow.hop, flow.interface, flow.kind);
+                    all(&mixed) == all(one)
+                };
+                assert!(!mixed.is_whole(&key) || same(&old) || same(&moved), "{name}: {fields:#b}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_counts() {
+        let (key, flow) = entry(1000);
+        for bit in 0..160 {
+            let flip = |socket: &Socket| {
+                let mut changed = *socket;
+                match bit / 8 {
+                    byte @ 0..16 => changed.address[byte] ^= 1 << (bit % 8),
+                    byte @ 16..18 => changed.port[byte - 16] ^= 1 << (bit % 8),
+                    18 => changed.family ^= 1 << (bit % 8),
+                    _ => changed.zero ^= 1 << (bit % 8),
+                }
+                changed
+            };
+            assert!(!Flow { source: flip(&flow.source), ..flow }.is_whole(&key), "source, bit {bit}");
+            assert!(!Flow { destination: flip(&flow.destination), ..flow }.is_whole(&key), "destination, bit {bit}");
+            assert!(!flow.is_whole(&FlowKey { source: flip(&key.source), ..key }), "key's source, bit {bit}");
+            assert!(!flow.is_whole(&FlowKey { destination: flip(&key.destination), ..key }), "key's end, bit {bit}");
+        }
+        let hop = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], ..Hop::default() }.sealed(9);
+        for byte in 0..6 {
+            let flip = |mac: [u8; 6]| core::array::from_fn(|at| if at == byte { mac[at] ^ 0x80 } else { mac[at] });
+            assert!(!Hop { destination: flip(hop.destination), ..hop }.is_whole(9), "neighbour, byte {byte}");
+            assert!(!Hop { source: flip(hop.source), ..hop }.is_whole(9), "station, byte {byte}");
+        }
+        assert!(!Hop { interface: 2, ..hop }.is_whole(9) && !Hop { mtu: 1501, ..hop }.is_whole(9));
+    }
+}

@@ -1,0 +1,202 @@
+//! Flows that outlive their daemon (`ebpf.pin`), and the daemon that takes them over.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rpxy_l4_tests::{
+    daemon::run_to_end,
+    peers::{
+        programs,
+        udp::{UdpClient, UdpServer},
+    },
+    topology::{CLIENT_V4, client_pool},
+    wait,
+};
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::common::{at, front};
+use crate::offload_attach::{config, with_object};
+use crate::offload_kit::Steering;
+
+/// A BPF file system of a test's own.
+pub(crate) struct BpfFs(TempDir);
+
+impl BpfFs {
+    pub(crate) fn mount() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(place.path()).status().unwrap();
+        assert!(mounted.success());
+        Self(place)
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.0.path().join("rpxy-l4")
+    }
+
+    /// Keys of the table `[ebpf]` that pin here.
+    pub(crate) fn keys(&self, mode: &str) -> String {
+        format!("mode = \"{mode}\"\npin = true\npin_path = \"{}\"", self.pins().display())
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Kills the daemon as a fault would.
+pub(crate) fn kill(steering: &mut Steering) {
+    steering.daemon.process().signal(Signal::KILL).unwrap();
+    steering.daemon.wait();
+}
+
+/// Names of pinned files.
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
+    for (mode, workers) in [("tc", 1), ("tc", 4), ("xdp-generic", 4)] {
+        let Some(net) = with_object() else { return };
+        let (fs, server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+        let top = format!("workers = {workers}");
+        let mut steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
+        let clients: Vec<_> = (0..8).map(|n| UdpClient::bind(&net.client, (client_pool(n), 0))).collect();
+        let ask_all = |text: &str| {
+            for client in &clients {
+                assert_eq!(client.ask_text(front(), text), text, "{mode}");
+            }
+        };
+        ask_all("before");
+        ask_all("again");
+        kill(&mut steering);
+        ask_all("without");
+        ask_all("without, again");
+
+        let mut steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
+        steering.daemon.wait_for(0, "8 of 8 sessions of an earlier daemon go on");
+        for client in &clients {
+            steering.wait_steered(client.address());
+        }
+        let before = steering.counted("steered");
+        ask_all("after");
+        assert!(steering.counted("steered") >= before + 16, "{mode}");
+
+        // What only the daemon can forward goes by the same port, whichever worker gets it.
+        let long = "x".repeat(3000);
+        ask_all(&long);
+        let sources = server.received();
+        for client in &clients {
+            assert_eq!(client.ask_text(front(), "last"), "last");
+        }
+        let mut ports: Vec<_> = sources.iter().map(|datagram| datagram.source).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8, "{mode}, {workers} workers: a backend must see one port for each client: {ports:?}");
+
+        // Once more: what was taken over can be taken over again.
+        kill(&mut steering);
+        ask_all("without");
+        let steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
+        steering.daemon.wait_for(0, "8 of 8 sessions of an earlier daemon go on");
+        ask_all(&long);
+        let now = server.received();
+        assert!(now.iter().all(|datagram| ports.contains(&datagram.source)), "{mode}: {ports:?}");
+    }
+}
+
+#[test]
+fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
+    for mode in ["tc", "xdp-generic"] {
+        let Some(net) = with_object() else { return };
+        let (fs, _server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+        let start = || Steering::start(&net, at(7000), &fs.keys(mode), "");
+        let steering = start();
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        assert_eq!(client.ask_text(front(), "x"), "x");
+        let path = fs.pins().display().to_string();
+        let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
+        assert!(!status.success() && lines.iter().any(|line| line.contains("a running daemon holds it")), "{lines:?}");
+
+        steering.daemon.stop();
+        assert_eq!(client.ask_text(front(), "without"), "without", "{mode}");
+        let steering = start();
+        steering.daemon.wait_for(0, "1 of 1 sessions of an earlier daemon go on");
+        assert_eq!(client.ask_text(front(), "after"), "after", "{mode}");
+        steering.daemon.stop();
+
+        let (_, lines) = run_to_end(&net.gateway, &["doctor"]);
+        assert!(lines.iter().any(|line| line.starts_with("pinned: ")), "{lines:?}");
+        let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
+        assert!(status.success() && lines == ["removed the programs from 2 interfaces"], "{mode}: {lines:?}");
+        assert!(!fs.pins().exists(), "{mode}");
+        wait::until("the flow has ended", || client.try_ask(front(), b"gone").is_none().then_some(()));
+        let shown = programs::text(net.gateway.command("ip").args(["-d", "link", "show"]));
+        assert!(!shown.contains("rpxy_l4_xdp"), "{mode}");
+        let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
+        assert!(status.success() && lines[0].contains("nothing is pinned"), "{mode}: {lines:?}");
+    }
+}
+
+#[test]
+fn what_the_configuration_gives_no_place_any_more_ends() {
+    let ban = format!("ban = [\"{CLIENT_V4}\"]");
+    let rows = [("another target", 443, 7001, ""), ("another port", 444, 7000, ""), ("banned", 443, 7000, &ban)];
+    for (name, port, target, keys) in rows {
+        let Some(net) = with_object() else { return };
+        let (fs, server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+        let _other = UdpServer::recorder(&net.backend, at(7001));
+        let mut steering = Steering::start(&net, at(7000), &fs.keys("tc"), "");
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        assert_eq!(client.ask_text(front(), "x"), "x");
+        kill(&mut steering);
+        let keys = format!("{}\n{keys}", fs.keys("tc"));
+        let steering = Steering::start_with(&net, &config(port, at(target), &keys));
+        steering.daemon.wait_for(0, "0 of 1 sessions of an earlier daemon go on");
+        assert_eq!(steering.plane()["flows"].as_u64(), Some(0), "{name}");
+        server.take();
+        client.send(front(), b"to nobody");
+        wait::until("the datagram has been seen", || {
+            let flows = steering.plane();
+            let counted = |outcome: &str| flows["counters"][outcome].as_u64().unwrap_or(0);
+            (counted("no_flow") + counted("banned") + counted("foreign") > 0).then_some(())
+        });
+        assert!(server.take().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn one_daemon_holds_a_directory_and_another_hook_replaces_the_first() {
+    let Some(net) = with_object() else { return };
+    let (fs, _server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+    let mut first = Steering::start(&net, at(7000), &fs.keys("xdp-generic"), "");
+    let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    assert_eq!(client.ask_text(front(), "x"), "x");
+    let second = rpxy_l4_tests::daemon::Daemon::builder(&config(444, at(7000), &fs.keys("tc")));
+    let second = second.allow("another daemon holds it").start(&net.gateway);
+    second.wait_for(0, "ebpf.pin: flows will end with this daemon");
+    second.stop();
+
+    kill(&mut first);
+    let links =
+        |plane: &str| files(&fs.pins()).iter().filter(|name| name.starts_with(&format!("link-{plane}-"))).count();
+    assert_eq!((links("xdp-generic"), links("tc")), (2, 0));
+    let third = Steering::start(&net, at(7000), &fs.keys("tc"), "");
+    third.daemon.wait_for(0, "1 of 1 sessions of an earlier daemon go on");
+    assert_eq!((links("xdp-generic"), links("tc")), (0, 2));
+    assert_eq!(files(&fs.pins()).iter().filter(|name| name.starts_with("flows")).count(), 1);
+    assert_eq!(client.ask_text(front(), "y"), "y");
+    assert_eq!(third.session_of(client.address()).0, json!("kernel"));
+}
