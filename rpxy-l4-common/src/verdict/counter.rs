@@ -144,4 +144,8 @@ counters! {
     DroppedUnknown = 36, Drop, "dropped_unknown";
     /// Dropped: the kernel refused a step when the packet was partly rewritten.
     Broken = 37, Drop, "broken";
+    /// Dropped: WireGuard initiation that is made for none of the public keys.
+    DroppedWireGuardMac1 = 38, Drop, "dropped_wireguard_mac1";
+    /// Dropped: begins a handshake, of which the sender's network has begun too many.
+    DroppedSourceLimited = 39, Drop, "dropped_source_limited";
 }
