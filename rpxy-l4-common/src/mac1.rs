@@ -5,6 +5,8 @@
 //! compressed beforehand. Rounds are a loop and message words are read from memory, because the programs have few
 //! registers and half a kibibyte of stack.
 
+use core::hint::black_box;
+
 use crate::bytes::{Bytes, Span};
 
 /// Keys that the programs try at most.
@@ -50,6 +52,10 @@ pub struct Initiation {
     pub blocks: [[u32; 16]; 2],
     /// mac1.
     pub mac1: [u32; 4],
+    /// The state of the hash. Not on the stack, where it would not fit.
+    pub state: [u32; 8],
+    /// What is worked on in a round; likewise.
+    pub work: [u32; 16],
 }
 
 impl Mac1Key {
@@ -61,25 +67,12 @@ impl Mac1Key {
         put(&mut block, 2, *public_key);
         // Parameters (RFC 7693 section 2.5): length of the hash, of the key, and a tree of one.
         let mut key = start(32, 0);
-        compress(&mut key, &block, 40, true);
+        compress(&mut key, &mut [0; 16], &block, 40, true);
         let mut block = [0; 16];
         block.iter_mut().zip(key).for_each(|(to, word)| *to = word);
         let mut state = start(16, 32);
-        compress(&mut state, &block, 64, false);
+        compress(&mut state, &mut [0; 16], &block, 64, false);
         Self { state, used: 1 }
-    }
-
-    /// Whether an initiation is made for this key.
-    #[inline(always)]
-    #[must_use]
-    pub fn fits(&self, initiation: &Initiation) -> bool {
-        let mut state = self.state;
-        let [first, second] = &initiation.blocks;
-        compress(&mut state, first, 128, false);
-        compress(&mut state, second, 64 + MAC1_AT as u32, true);
-        let [a, b, c, d, ..] = state;
-        let [e, f, g, h] = initiation.mac1;
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 }
 
@@ -96,6 +89,20 @@ impl Initiation {
         let (words, _) = mac1.as_chunks();
         self.mac1.iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
         Some(())
+    }
+
+    /// Whether this is made for a key.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_for(&mut self, key: &Mac1Key) -> bool {
+        let Self { blocks, mac1, state, work } = self;
+        *state = key.state;
+        for (index, block) in blocks.iter().enumerate() {
+            let last = index == 1;
+            compress(state, work, block, if last { BLOCK + MAC1_AT } else { 2 * BLOCK } as u32, last);
+        }
+        let ([a, b, c, d, ..], [e, f, g, h]) = (*state, *mac1);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 }
 
@@ -126,26 +133,39 @@ macro_rules! mix {
     };
 }
 
+/// The message word whose number stands at a place of the order. The mask keeps it within the block, which the verifier
+/// wants to see.
+#[inline(always)]
+fn word(block: &[u32; 16], order: u64, place: u32) -> u32 {
+    block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default()
+}
+
 /// The compression function (RFC 7693 section 3.2). `so_far` is the number of bytes up to the end of this block.
 #[inline(always)]
-fn compress(state: &mut [u32; 8], block: &[u32; 16], so_far: u32, last: bool) {
+fn compress(state: &mut [u32; 8], work: &mut [u32; 16], block: &[u32; 16], so_far: u32, last: bool) {
     let [h0, h1, h2, h3, h4, h5, h6, h7] = *state;
     let [i0, i1, i2, i3, i4, i5, i6, i7] = IV;
     let end = if last { u32::MAX } else { 0 };
-    let mut v = [h0, h1, h2, h3, h4, h5, h6, h7, i0, i1, i2, i3, i4 ^ so_far, i5, i6 ^ end, i7];
-    for order in SIGMA {
-        // The mask keeps it within the block, which the verifier wants to see.
-        let word = |place: u32| block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default();
-        mix!(v, 0, 4, 8, 12, word(0), word(1));
-        mix!(v, 1, 5, 9, 13, word(2), word(3));
-        mix!(v, 2, 6, 10, 14, word(4), word(5));
-        mix!(v, 3, 7, 11, 15, word(6), word(7));
-        mix!(v, 0, 5, 10, 15, word(8), word(9));
-        mix!(v, 1, 6, 11, 12, word(10), word(11));
-        mix!(v, 2, 7, 8, 13, word(12), word(13));
-        mix!(v, 3, 4, 9, 14, word(14), word(15));
+    *work = [h0, h1, h2, h3, h4, h5, h6, h7, i0, i1, i2, i3, i4 ^ so_far, i5, i6 ^ end, i7];
+    for order in &SIGMA {
+        // Read anew and written back in each half of a round: otherwise more is kept on the stack than fits there.
+        let mut v = *black_box(&mut *work);
+        let half = *order;
+        mix!(v, 0, 4, 8, 12, word(block, half, 0), word(block, half, 1));
+        mix!(v, 1, 5, 9, 13, word(block, half, 2), word(block, half, 3));
+        mix!(v, 2, 6, 10, 14, word(block, half, 4), word(block, half, 5));
+        mix!(v, 3, 7, 11, 15, word(block, half, 6), word(block, half, 7));
+        *work = v;
+        let mut v = *black_box(&mut *work);
+        let half = *black_box(order) >> 32;
+        mix!(v, 0, 5, 10, 15, word(block, half, 0), word(block, half, 1));
+        mix!(v, 1, 6, 11, 12, word(block, half, 2), word(block, half, 3));
+        mix!(v, 2, 7, 8, 13, word(block, half, 4), word(block, half, 5));
+        mix!(v, 3, 4, 9, 14, word(block, half, 6), word(block, half, 7));
+        *work = v;
     }
-    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = v;
+    let state = black_box(state);
+    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = *work;
     let mixed = [a0 ^ b0, a1 ^ b1, a2 ^ b2, a3 ^ b3, a4 ^ b4, a5 ^ b5, a6 ^ b6, a7 ^ b7];
     state.iter_mut().zip(mixed).for_each(|(word, mixed)| *word ^= mixed);
 }

@@ -197,5 +197,5 @@ layout! {
     Hop: 20 bytes, aligned to 4;
     SourceLimit: 48 bytes, aligned to 8;
     crate::mac1::Mac1Key: 36 bytes, aligned to 4;
-    crate::mac1::Initiation: 144 bytes, aligned to 4;
+    crate::mac1::Initiation: 240 bytes, aligned to 4;
 }

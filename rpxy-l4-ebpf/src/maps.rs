@@ -127,7 +127,7 @@ impl Maps for Kernel {
     }
     #[inline(always)]
     fn fits_mac1<B: Bytes>(&self, bytes: &B, payload: Span) -> bool {
-        fits_mac1(bytes, payload.offset)
+        !read_initiation(bytes, payload.offset) || rpxy_l4_fits_any_key()
     }
 
     #[inline(always)]
@@ -136,16 +136,28 @@ impl Maps for Kernel {
     }
 }
 
-/// A function of its own: it needs the stack and the registers for itself.
-#[inline(never)]
-fn fits_mac1<B: Bytes>(bytes: &B, offset: usize) -> bool {
-    let Some(place) = INITIATION.get_ptr_mut(0).and_then(NonNull::new) else { return true };
+/// What one processor reads of an initiation.
+#[inline(always)]
+fn initiation<'a>() -> Option<&'a mut Initiation> {
+    let place = INITIATION.get_ptr_mut(0).and_then(NonNull::new)?;
     // SAFETY: the place belongs to this processor, where one program runs at a time; should another one interrupt it
     // (see `count`), an initiation may be dropped, and the client sends another one 5 s later.
-    let initiation = unsafe { &mut *place.as_ptr() };
-    if initiation.read(bytes, Span { offset, len: WIREGUARD_INITIATION_LEN }).is_none() {
-        return true;
-    }
+    Some(unsafe { &mut *place.as_ptr() })
+}
+
+/// Reads an initiation; whether all of it can be read. A function of its own: it needs the stack for itself.
+#[inline(never)]
+fn read_initiation<B: Bytes>(bytes: &B, offset: usize) -> bool {
+    let payload = Span { offset, len: WIREGUARD_INITIATION_LEN };
+    initiation().and_then(|initiation| initiation.read(bytes, payload)).is_some()
+}
+
+/// Whether the initiation that was read is made for one of the keys. A function of its own, and one for both programs:
+/// it needs the stack for itself. Being global, it is verified once and not on every way that leads to it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn rpxy_l4_fits_any_key() -> bool {
+    let Some(initiation) = initiation() else { return true };
     for index in 0..MOST_KEYS as u32 {
         let Some(key) = MAC1_KEYS.get_ptr(index).and_then(|key| NonNull::new(key.cast_mut())).map(Entry) else {
             return true;
@@ -153,7 +165,7 @@ fn fits_mac1<B: Bytes>(bytes: &B, offset: usize) -> bool {
         if key.used == 0 {
             return index == 0;
         }
-        if key.fits(initiation) {
+        if initiation.is_for(&key) {
             return true;
         }
     }
@@ -162,7 +174,7 @@ fn fits_mac1<B: Bytes>(bytes: &B, offset: usize) -> bool {
 
 /// Charges handshakes to the network of their sender. No lock: where two processors begin a bucket at once, one of them
 /// is forgotten, and so are buckets that had to make room.
-#[inline(never)]
+#[inline(always)]
 fn admits(source: &Socket, handshakes: u32) -> bool {
     let limit = SOURCE_LIMIT.get_ptr(0).and_then(|limit| NonNull::new(limit.cast_mut())).map(Entry);
     let Some(limit) = limit.filter(|limit| limit.interval > 0) else { return true };
