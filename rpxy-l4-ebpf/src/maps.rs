@@ -8,9 +8,9 @@ use core::arch::asm;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
-use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::bucket::{Charge, charge};

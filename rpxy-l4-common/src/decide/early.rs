@@ -24,7 +24,9 @@ pub(super) fn dropped_because<M: Maps, B: Bytes>(
     if look.handshakes == 0 {
         return look.first.ok_or(Counter::NoFlow);
     }
-    if bits & drop::WIREGUARD_MAC1 != 0 && is_initiation(bytes, packet.payload) && !maps.fits_mac1(bytes, packet.payload)
+    if bits & drop::WIREGUARD_MAC1 != 0
+        && is_initiation(bytes, packet.payload)
+        && !maps.fits_mac1(bytes, packet.payload)
     {
         return Ok(Counter::DroppedWireGuardMac1);
     }

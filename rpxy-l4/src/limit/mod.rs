@@ -14,8 +14,8 @@ use std::{
 };
 
 pub use bans::{BanSource, Bans, Lifted, TooManyBans, network};
-pub use sources::{Sources, timing};
 use siphasher::sip::SipHasher13;
+pub use sources::{Sources, timing};
 
 /// A count of things that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]

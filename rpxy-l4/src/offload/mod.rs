@@ -8,6 +8,7 @@ mod attach;
 mod doctor;
 mod encode;
 mod explain;
+mod guards;
 mod kernel;
 mod machine;
 mod maps;
@@ -22,6 +23,7 @@ mod watch;
 use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use doctor::doctor;
+pub use guards::Guards;
 pub use kernel::Kernel;
 pub use object::object;
 pub use policy::drops;

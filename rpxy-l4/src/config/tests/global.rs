@@ -155,7 +155,9 @@ fn new_sessions_of_each_source() {
     assert_eq!(limit("udp_new_sessions_per_source = 0"), None);
     assert_eq!(limit("udp_new_sessions_per_source = 50"), Some((50, 100, 32, 56)));
     assert_eq!(
-        limit("udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 7\nsource_prefix_v4 = 24\nsource_prefix_v6 = 64"),
+        limit(
+            "udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 7\nsource_prefix_v4 = 24\nsource_prefix_v6 = 64"
+        ),
         Some((1, 7, 24, 64))
     );
     refuses(&[
