@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use crate::common::{at, at_v6, front, front_v6};
 
 /// The network, if the daemon can be expected to have a kernel plane.
-fn with_object() -> Option<Topology> {
+pub(crate) fn with_object() -> Option<Topology> {
     // Built into the daemon when it was there.
     let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
     if !object.exists() {

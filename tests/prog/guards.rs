@@ -12,8 +12,8 @@ use crate::rows::{Expected, Row, check};
 /// A real one, for the server with the public key below.
 const INITIATION: &[u8; 148] = include_bytes!("../data/wireguard-initiation.bin");
 const PUBLIC_KEY: [u8; 32] = [
-    0x8b, 0xa3, 0x26, 0x7e, 0x97, 0x36, 0xb4, 0x4c, 0xc0, 0xda, 0x7b, 0x46, 0x48, 0x68, 0x8d, 0xf8, 0x3f, 0x42, 0x83,
-    0xc0, 0x08, 0xb5, 0xd3, 0x5a, 0x60, 0xdb, 0xa8, 0xd6, 0xee, 0x44, 0x59, 0x1c,
+    0x8b, 0xa3, 0x26, 0x7e, 0x96, 0x36, 0xb4, 0x4c, 0xc0, 0xda, 0x7b, 0x46, 0x48, 0x68, 0x8d, 0xf8, 0x3f, 0x42, 0x83,
+    0xc0, 0x08, 0xb5, 0xd3, 0x5a, 0x60, 0xdb, 0xa8, 0xd5, 0x6e, 0x44, 0x59, 0x1c,
 ];
 
 const CLIENTS: [(&str, &str); 2] =
@@ -36,7 +36,7 @@ fn an_initiation_passes_by_any_of_the_keys() {
         datagram
     };
     let (fits, others) = (Counter::NoFlow, Counter::DroppedWireGuardMac1);
-    for count in 0..=MOST_KEYS {
+    for count in [0, 1, MOST_KEYS] {
         for place in 0..=count {
             let mut keys: Vec<Mac1Key> = (0..count).map(key).collect();
             let expected = match keys.get_mut(place) {
@@ -52,10 +52,14 @@ fn an_initiation_passes_by_any_of_the_keys() {
             // The first and last bytes that the MAC covers, its own, and one behind it.
             let forged = [4, 63, 64, 115, 116, 131].map(|place| ("one bit", changed(place), wrong.clone()));
             let whole = [("as it is", INITIATION.to_vec(), expected.clone()), ("mac2", changed(132), expected)];
+            let Some(mut kernel) = Kernel::or_skip() else { return };
+            kernel.fill(&maps);
             for (name, payload, expected) in whole.into_iter().chain(forged) {
-                let rows =
-                    CLIENTS.map(|(from, to)| Row::new(name, Udp::new(from, to, &payload).bytes(), expected.clone()));
-                check(&maps, &rows);
+                for ((from, to), program) in CLIENTS.iter().flat_map(|c| Program::ALL.map(|program| (c, program))) {
+                    let row = Row::new(name, Udp::new(from, to, &payload).bytes(), expected.clone());
+                    let outcome = kernel.run(program, &row.packet);
+                    assert_eq!(outcome, row.expected(program), "{name}, key {place} of {count}, {from}, {program:?}");
+                }
             }
         }
     }
