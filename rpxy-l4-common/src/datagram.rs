@@ -81,6 +81,9 @@ pub struct Datagram {
     /// It begins with an Initial packet of version 1 or 2 and is shorter than [`QUIC_INITIAL_MIN_LEN`]: no client may
     /// send it, and a server has to discard it (RFC 9000 section 14.1).
     pub small_initial: bool,
+    /// It begins a handshake of its own: an Initial packet of version 1 or 2, or a WireGuard initiation. A session can
+    /// begin with other datagrams as well, but those of a session that is under way look like them.
+    pub opens: bool,
 }
 
 impl Datagram {
@@ -116,7 +119,7 @@ impl Datagram {
 impl From<DatagramClass> for Datagram {
     #[inline(always)]
     fn from(class: DatagramClass) -> Self {
-        Self { class, small_initial: false }
+        Self { class, small_initial: false, opens: matches!(class, DatagramClass::WireGuardInitiation) }
     }
 }
 
@@ -142,9 +145,11 @@ fn quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<Datagram> 
     if !fits || !within {
         return unknown;
     }
+    let opens = is_initial(version, first);
     Some(Datagram {
         class: DatagramClass::QuicLong { version },
-        small_initial: is_initial(version, first) && payload.len < QUIC_INITIAL_MIN_LEN,
+        small_initial: opens && payload.len < QUIC_INITIAL_MIN_LEN,
+        opens,
     })
 }
 

@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod bucket;
 pub mod bytes;
 pub mod datagram;
 pub mod decide;
+pub mod mac1;
 pub mod map;
 pub mod packet;
 #[cfg(any(test, feature = "properties"))]

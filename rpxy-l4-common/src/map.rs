@@ -16,6 +16,14 @@ pub mod name {
     pub const BANNED: &str = "BANNED";
     /// Hash: [`super::HopKey`] to [`super::Hop`].
     pub const HOPS: &str = "HOPS";
+    /// Array with one element: [`super::SourceLimit`].
+    pub const SOURCE_LIMIT: &str = "SOURCE_LIMIT";
+    /// LRU hash: a source network ([`super::Socket`] of port 0) to when its bucket is full again ([`crate::bucket`]).
+    pub const SOURCES: &str = "SOURCES";
+    /// Array: [`crate::mac1::Mac1Key`] of the servers, those that are used first.
+    pub const MAC1_KEYS: &str = "MAC1_KEYS";
+    /// Per-CPU array with one element: the [`crate::mac1::Initiation`] that is looked at.
+    pub const INITIATION: &str = "INITIATION";
     /// Per-CPU array, indexed by [`crate::verdict::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 }
@@ -128,6 +136,10 @@ pub mod drop {
     pub const QUIC_SHORT: u32 = 32;
     /// WireGuard messages of types 2 to 4.
     pub const WIREGUARD_OTHER: u32 = 64;
+    /// WireGuard handshake initiations that are made for none of the keys in `MAC1_KEYS`; none while there is no key.
+    pub const WIREGUARD_MAC1: u32 = 128;
+    /// Datagrams that begin handshakes, beyond the `SOURCE_LIMIT` of their network.
+    pub const SOURCE_LIMIT: u32 = 256;
 }
 
 /// A source network.
@@ -142,6 +154,34 @@ pub struct Prefix {
     pub address: [u8; 16],
     /// Zero; not part of the prefix.
     pub zero: [u8; 3],
+}
+
+/// How many datagrams that begin handshakes each source network may send; see [`crate::bucket::charge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct SourceLimit {
+    /// Nanoseconds until one more is allowed; 0 is no limit.
+    pub interval: u32,
+    /// Zero.
+    pub zero: u32,
+    /// Nanoseconds: as many as there are intervals in it are allowed at once.
+    pub window: u64,
+    /// The bits of an IPv4 address that make the network.
+    pub mask_v4: [u8; 16],
+    /// The bits of an IPv6 address that make the network.
+    pub mask_v6: [u8; 16],
+}
+
+impl SourceLimit {
+    /// The network of a sender, as a key of `SOURCES`.
+    #[inline(always)]
+    #[must_use]
+    pub fn network(&self, source: &Socket) -> Socket {
+        let mask = if source.family == 4 { &self.mask_v4 } else { &self.mask_v6 };
+        let mut network = Socket { port: [0; 2], ..*source };
+        network.address.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
+        network
+    }
 }
 
 /// Key of `HOPS`, given out by the daemon.
@@ -179,4 +219,7 @@ layout! {
     Listener: 4 bytes, aligned to 4;
     Prefix: 24 bytes, aligned to 4;
     Hop: 24 bytes, aligned to 4;
+    SourceLimit: 48 bytes, aligned to 8;
+    crate::mac1::Mac1Key: 36 bytes, aligned to 4;
+    crate::mac1::Initiation: 240 bytes, aligned to 4;
 }

@@ -1,6 +1,6 @@
 //! The maps of the object, and the only place where their memory is touched.
 //!
-//! Sizes are defaults, which the loader replaces. All are filled by the daemon alone. They are preallocated where the
+//! Sizes are defaults, which the loader replaces. All but `SOURCES` are filled by the daemon alone. They are preallocated where the
 //! kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for memory. The
 //! price is that the kernel uses removed entries again at once: see [`Flow::seal`](rpxy_l4_common::map::Flow::seal).
 #![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
@@ -11,12 +11,17 @@ use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
+use rpxy_l4_common::bucket::{Charge, charge};
+use rpxy_l4_common::bytes::{Bytes, Span};
+use rpxy_l4_common::datagram::WIREGUARD_INITIATION_LEN;
 use rpxy_l4_common::decide::{Maps, Steer};
-use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::mac1::{Initiation, MOST_KEYS, Mac1Key};
+use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit};
 use rpxy_l4_common::verdict::Counter;
 
 #[btf_map]
@@ -29,6 +34,14 @@ static LOCAL: HashMap<[u8; 16], u8, 1024> = HashMap::new();
 static BANNED: LpmTrie<[u8; 20], u8, 65536> = LpmTrie::new();
 #[btf_map]
 static HOPS: HashMap<HopKey, Hop, 1024> = HashMap::new();
+#[btf_map]
+static SOURCE_LIMIT: Array<SourceLimit, 1> = Array::new();
+#[btf_map]
+static SOURCES: LruHashMap<Socket, u64, 65536> = LruHashMap::new();
+#[btf_map]
+static MAC1_KEYS: Array<Mac1Key, MOST_KEYS> = Array::new();
+#[btf_map]
+static INITIATION: PerCpuArray<Initiation, 1> = PerCpuArray::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 
@@ -80,6 +93,20 @@ impl Deref for Entry<'_> {
     #[inline(always)]
     fn deref(&self) -> &Flow {
         self.copy
+    }
+}
+
+/// A setting of the daemon's, where it lies in its array.
+struct Setting<T>(NonNull<T>);
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the kernel gave the pointer out, and an array's places are for ever. Every type in the maps is plain
+        // bytes, so that a value is one even while the daemon replaces it.
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -175,4 +202,76 @@ impl<'s> Maps for &'s Kernel {
         let key = unsafe { &*core::ptr::from_ref(source).cast::<Key<[u8; 20]>>() };
         BANNED.get(key).is_some()
     }
+
+    #[inline(always)]
+    fn fits_mac1<B: Bytes>(&self, bytes: &B, payload: Span) -> bool {
+        !read_initiation(bytes, payload.offset) || rpxy_l4_fits_any_key()
+    }
+
+    #[inline(always)]
+    fn admits(&self, source: &Socket, handshakes: u32) -> bool {
+        admits(source, handshakes)
+    }
+}
+
+/// What one processor reads of an initiation.
+#[inline(always)]
+fn initiation<'a>() -> Option<&'a mut Initiation> {
+    let place = INITIATION.get_ptr_mut(0).and_then(NonNull::new)?;
+    // SAFETY: the place belongs to this processor, where one program runs at a time; should another one interrupt it
+    // (see `count`), an initiation may be dropped, and the client sends another one 5 s later.
+    Some(unsafe { &mut *place.as_ptr() })
+}
+
+/// Reads an initiation; whether all of it can be read. A function of its own: it needs the stack for itself.
+#[inline(never)]
+fn read_initiation<B: Bytes>(bytes: &B, offset: usize) -> bool {
+    let payload = Span { offset, len: WIREGUARD_INITIATION_LEN };
+    initiation().and_then(|initiation| initiation.read(bytes, payload)).is_some()
+}
+
+/// Whether the initiation that was read is made for one of the keys. A function of its own, and one for both programs:
+/// it needs the stack for itself. Being global, it is verified once and not on every way that leads to it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn rpxy_l4_fits_any_key() -> bool {
+    let Some(initiation) = initiation() else { return true };
+    for index in 0..MOST_KEYS as u32 {
+        let Some(key) = MAC1_KEYS.get_ptr(index).and_then(|key| NonNull::new(key.cast_mut())).map(Setting) else {
+            return true;
+        };
+        if key.used == 0 {
+            return index == 0;
+        }
+        if initiation.is_for(&key) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Charges handshakes to the network of their sender. No lock: where two processors begin a bucket at once, one of them
+/// is forgotten, and so are buckets that had to make room.
+#[inline(always)]
+fn admits(source: &Socket, handshakes: u32) -> bool {
+    let limit = SOURCE_LIMIT.get_ptr(0).and_then(|limit| NonNull::new(limit.cast_mut())).map(Setting);
+    let Some(limit) = limit.filter(|limit| limit.interval > 0) else { return true };
+    let network = limit.network(source);
+    // SAFETY: a helper that reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let bucket = SOURCES.get_ptr_mut(network).and_then(NonNull::new);
+    // SAFETY: aligned to 8 bytes, and written by nobody but the programs, whole.
+    let due = bucket.map_or(0, |bucket| unsafe { bucket.as_ptr().read_volatile() });
+    match (charge(due, now, limit.interval, limit.window, handshakes), bucket) {
+        (Charge::Refused, _) => return false,
+        (Charge::Begin(due) | Charge::Add(due), None) => {
+            // Without memory for it there is no limit.
+            let _: Result<(), i32> = SOURCES.insert(network, due, u64::from(BPF_ANY));
+        }
+        // SAFETY: as above.
+        (Charge::Begin(due), Some(bucket)) => unsafe { bucket.as_ptr().write_volatile(due) },
+        // SAFETY: as above.
+        (Charge::Add(more), Some(bucket)) => unsafe { add(bucket.as_ptr(), more) },
+    }
+    true
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use rpxy_l4_tests::{
-    daemon::Daemon,
+    daemon::{Daemon, run_to_end},
     hello::Hello,
     initial::Initial,
     peers::{
@@ -15,6 +15,7 @@ use rpxy_l4_tests::{
 };
 
 use crate::common::{PORT, at, front, rule, udp_to};
+use crate::offload_attach::with_object;
 
 rpxy_l4_tests::planes! {
     Steered {
@@ -223,4 +224,31 @@ fn wireguard_quic_and_the_rest_share_a_port() {
         wait::until("the hello arrives", || (quic.payloads().last() == initial.first()).then_some(()));
     }
     assert!(default.payloads().iter().all(|bytes| bytes == b"hello"), "something went astray");
+}
+
+#[test]
+fn initiations_for_other_keys_end_in_the_kernel() {
+    for (mode, implementation) in [("tc", Implementation::Go), ("xdp-generic", Implementation::Boringtun)] {
+        let Some(net) = with_object() else { return };
+        let pair = Pair::new(&net, 1, implementation);
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin").display().to_string();
+        let config = format!("listen_port = {PORT}\nadmin_socket = \"{socket}\"\n")
+            + &format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n")
+            + &pair.rule(7001, true);
+        let _daemon = Daemon::start(&net.gateway, &config);
+        // Made for another server.
+        let stranger = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        for _ in 0..3 {
+            stranger.send(front(), INITIATION);
+        }
+        pair.wait_for_ping();
+        assert_ne!(pair.handshake(), 0, "{mode}");
+        let counters = || {
+            let (_, lines) = run_to_end(&net.gateway, &["status", "--socket", &socket, "--json"]);
+            let status: serde_json::Value = serde_json::from_str(lines.first()?).ok()?;
+            status["kernel_plane"]["counters"]["dropped_wireguard_mac1"].as_u64()
+        };
+        wait::until("they are counted", || (counters() == Some(3)).then_some(()));
+    }
 }

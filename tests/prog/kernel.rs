@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use rpxy_l4_common::map::{FlowKey, name};
@@ -65,7 +65,7 @@ impl Kernel {
     fn load(object: &[u8]) -> Self {
         let mut loader = EbpfLoader::new();
         // As small as it gets: every test has its own.
-        for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::HOPS] {
+        for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::HOPS, name::SOURCES] {
             loader.map_max_entries(map, 64);
         }
         // What the daemon gets is the same without; the log of a program that passes would be long.
@@ -96,6 +96,12 @@ impl Kernel {
         }
         for address in &entries.local {
             self.put(name::LOCAL, maps::field(*address), [1u8]);
+        }
+        for (index, key) in (0..).zip(&entries.mac1_keys) {
+            self.array::<[u8; 36]>(name::MAC1_KEYS).set(index, maps::mac1_key_bytes(key), 0).unwrap();
+        }
+        if let Some(limit) = &entries.source_limit {
+            self.array::<[u8; 48]>(name::SOURCE_LIMIT).set(0, maps::source_limit_bytes(limit), 0).unwrap();
         }
         for (network, len) in &entries.banned {
             let map = self.0.map_mut(name::BANNED).unwrap();
@@ -139,6 +145,10 @@ impl Kernel {
     /// Puts an entry into a hash map as it is.
     pub(crate) fn put<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {
         self.hash::<K, V>(name).insert(key, value, 0).unwrap();
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+        self.0.map_mut(name).unwrap().try_into().unwrap()
     }
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {

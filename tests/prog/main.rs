@@ -4,6 +4,8 @@
 //! between the test and what a network card would meet.
 
 #[cfg(test)]
+mod guards;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod load;

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, Socket};
+use rpxy_l4_common::mac1::Mac1Key;
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, Socket, SourceLimit};
 
 use crate::packet::octets;
 
@@ -17,6 +18,10 @@ pub(crate) struct Maps {
     pub(crate) local: Vec<IpAddr>,
     /// Banned networks: address and length of the prefix.
     pub(crate) banned: Vec<(IpAddr, u32)>,
+    /// WireGuard servers.
+    pub(crate) mac1_keys: Vec<Mac1Key>,
+    /// How many handshakes each network may begin.
+    pub(crate) source_limit: Option<SourceLimit>,
 }
 
 /// A socket address.
@@ -65,6 +70,15 @@ pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 104] {
 pub(crate) fn hop_bytes(hop: &Hop) -> [u8; 24] {
     let (interface, mtu) = (hop.interface.to_ne_bytes(), hop.mtu.to_ne_bytes());
     exactly(&[&interface, &mtu, &hop.destination, &hop.source, &hop.seal.to_ne_bytes()])
+}
+
+pub(crate) fn mac1_key_bytes(key: &Mac1Key) -> [u8; 36] {
+    exactly(&[&key.state.map(u32::to_ne_bytes).concat(), &key.used.to_ne_bytes()])
+}
+
+pub(crate) fn source_limit_bytes(limit: &SourceLimit) -> [u8; 48] {
+    let numbers = [&limit.interval.to_ne_bytes()[..], &limit.zero.to_ne_bytes(), &limit.window.to_ne_bytes()].concat();
+    exactly(&[&numbers, &limit.mask_v4, &limit.mask_v6])
 }
 
 /// A banned network: its bits, and the bytes behind their number.

@@ -40,7 +40,7 @@ impl Row {
         Self { name, packet, expected }
     }
 
-    fn expected(&self, program: Program) -> Outcome {
+    pub(crate) fn expected(&self, program: Program) -> Outcome {
         let packet = self.packet.clone();
         match self.expected.clone() {
             Expected::Pass(counter) => Outcome { action: Action::Pass, packet, counter },

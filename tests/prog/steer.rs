@@ -45,6 +45,7 @@ fn maps() -> Maps {
         listeners: vec![(socket(address(OURS_V4)), 0), (socket(address("[::]:443")), 0)],
         local: vec![address(OURS_V6).ip()],
         banned: vec![(address("198.18.0.0:0").ip(), 15)],
+        ..Maps::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use core::ops::Deref;
 
+use crate::bytes::{Bytes, Span};
 use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
 use crate::packet::{Family, Link};
 
@@ -32,6 +33,16 @@ pub trait Maps {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// Whether a sender, as a prefix of full length, is in a banned network.
     fn is_banned(&self, source: &Prefix) -> bool;
+    /// Whether a WireGuard initiation is made for one of the keys, or there are none.
+    #[inline(always)]
+    fn fits_mac1<B: Bytes>(&self, _bytes: &B, _payload: Span) -> bool {
+        true
+    }
+    /// Whether a sender may begin so many handshakes; then they are charged to its network.
+    #[inline(always)]
+    fn admits(&self, _source: &Socket, _handshakes: u32) -> bool {
+        true
+    }
 }
 
 /// How a packet came.

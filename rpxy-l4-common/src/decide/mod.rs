@@ -3,6 +3,7 @@
 //! It only reads. What it decides is carried out by who asked, and every answer has a number to be counted under. It
 //! errs towards passing the packet on unchanged.
 
+mod early;
 mod flow;
 mod maps;
 mod segments;
@@ -12,13 +13,10 @@ mod tests;
 pub use crate::bytes::MAX_SEGMENTS;
 pub use maps::{Arrival, Maps};
 
-use segments::{Visit, each_datagram};
-
-use crate::bytes::{Bytes, Span};
-use crate::datagram::Datagram;
+use crate::bytes::Bytes;
 use crate::map::{FlowKey, Prefix, Socket};
 use crate::packet::{Packet, parse};
-use crate::verdict::{Counter, dropped};
+use crate::verdict::Counter;
 
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +80,7 @@ fn without_flow<'k, M: Maps, B: Bytes>(
     if bits == 0 {
         return Verdict::Pass(Counter::NoFlow);
     }
-    match all_dropped(bytes, packet, bits, segment) {
+    match early::dropped_because(maps, bytes, packet, bits, segment) {
         Ok(reason) => Verdict::Drop(reason),
         Err(reason) => Verdict::Pass(reason),
     }
@@ -97,28 +95,4 @@ fn listener<M: Maps>(maps: &M, destination: &Socket) -> Option<u32> {
     let any = Socket { address: [0; 16], ..*destination };
     let listener = maps.listener(&any)?;
     maps.is_local(&destination.address).then_some(listener.drop)
-}
-
-/// Why the first datagram is dropped, when all of them are.
-#[inline(always)]
-fn all_dropped<B: Bytes>(bytes: &B, packet: &Packet<'_>, bits: u32, segment: usize) -> Result<Counter, Counter> {
-    let mut early = EarlyDrop { bytes, bits, first: None };
-    each_datagram(bytes, packet.payload, segment, &mut early)?;
-    early.first.ok_or(Counter::NoFlow)
-}
-
-struct EarlyDrop<'a, B> {
-    bytes: &'a B,
-    bits: u32,
-    first: Option<Counter>,
-}
-
-impl<B: Bytes> Visit for EarlyDrop<'_, B> {
-    #[inline(always)]
-    fn datagram(&mut self, payload: Span) -> Result<(), Counter> {
-        let datagram = Datagram::read(self.bytes, payload).ok_or(Counter::Truncated)?;
-        let reason = dropped(self.bits, datagram).ok_or(Counter::NoFlow)?;
-        self.first = self.first.or(Some(reason));
-        Ok(())
-    }
 }

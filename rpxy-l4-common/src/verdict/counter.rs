@@ -146,4 +146,8 @@ counters! {
     Broken = 37, Drop, "broken";
     /// Passed to the daemon: the entry of the flow, or of its next hop, was being replaced.
     EntryChanged = 38, Pass, "entry_changed";
+    /// Dropped: WireGuard initiation that is made for none of the public keys.
+    DroppedWireGuardMac1 = 39, Drop, "dropped_wireguard_mac1";
+    /// Dropped: begins a handshake, of which the sender's network has begun too many.
+    DroppedSourceLimited = 40, Drop, "dropped_source_limited";
 }

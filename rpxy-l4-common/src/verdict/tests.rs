@@ -152,7 +152,11 @@ fn a_payload_that_cannot_be_read_passes_no_gate() {
 
 #[test]
 fn a_class_is_dropped_by_its_bit_alone() {
-    let quic = |version, small_initial| Datagram { class: DatagramClass::QuicLong { version }, small_initial };
+    let quic = |version, small_initial| Datagram {
+        class: DatagramClass::QuicLong { version },
+        small_initial,
+        opens: small_initial,
+    };
     let rows = [
         ("version 1", quic(QUIC_V1, false), drop::QUIC_LONG, Counter::DroppedQuicLong),
         ("version 2", quic(QUIC_V2, false), drop::QUIC_LONG, Counter::DroppedQuicLong),

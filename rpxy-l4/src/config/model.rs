@@ -147,6 +147,8 @@ pub struct Tcp {
 pub struct Udp {
     /// Sessions at once, over all UDP listeners.
     pub max_connections: NonZeroU32,
+    /// How many sessions each source network may begin; `None` means no limit.
+    pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.
     pub default: Option<Upstream>,
     /// Idle lifetime of sessions of the default destination; `None` means no limit.
@@ -186,6 +188,19 @@ pub enum UnknownVersion {
     /// where there is neither.
     #[default]
     Default,
+}
+
+/// How many sessions each source network may begin. A reload fills all buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSessions {
+    /// Sessions a second, in the long run.
+    pub rate: NonZeroU32,
+    /// Sessions at once.
+    pub burst: NonZeroU32,
+    /// Leading bits of an IPv4 address that make a network, 1 to 32.
+    pub prefix_v4: u8,
+    /// Leading bits of an IPv6 address that make a network, 1 to 128.
+    pub prefix_v6: u8,
 }
 
 /// The `[ebpf]` table: what the kernel does for established UDP sessions and with datagrams nobody wants.

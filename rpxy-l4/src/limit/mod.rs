@@ -1,6 +1,7 @@
 //! Caps on what strangers can fill, and the rate at which the daemon speaks of it.
 
 mod bans;
+mod sources;
 
 use std::{
     hash::Hasher,
@@ -14,6 +15,7 @@ use std::{
 
 pub use bans::{BanSource, Bans, Lifted, TooManyBans, network};
 use siphasher::sip::SipHasher13;
+pub use sources::{Sources, timing};
 
 /// A count of things that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]

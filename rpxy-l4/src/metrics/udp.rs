@@ -75,6 +75,8 @@ named! {
         Banned = "banned",
         /// Too many changes of address from one network.
         RateLimited = "rate_limited",
+        /// Over `udp_new_sessions_per_source`.
+        SourceLimited = "source_limited",
         /// No target could be reached.
         Unreachable = "unreachable",
         /// No local port was left towards the target.

@@ -5,13 +5,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::{
+    mac1::Mac1Key,
+    map::{Counted, Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit},
+};
 
 pub(super) type FlowKeyBytes = [u8; size_of::<FlowKey>()];
 pub(super) type FlowBytes = [u8; size_of::<FlowEntry>()];
 pub(super) type SocketBytes = [u8; size_of::<Socket>()];
 pub(super) type ListenerBytes = [u8; size_of::<Listener>()];
 pub(super) type HopBytes = [u8; size_of::<Hop>()];
+pub(super) type SourceLimitBytes = [u8; size_of::<SourceLimit>()];
+pub(super) type Mac1KeyBytes = [u8; size_of::<Mac1Key>()];
 /// Behind the length of the prefix, which is a field of aya's own key.
 pub(super) type NetworkBytes = [u8; size_of::<Prefix>() - 4];
 
@@ -56,6 +61,18 @@ pub(super) fn key_bytes(key: &FlowKey) -> FlowKeyBytes {
 
 pub(super) fn listener_bytes(listener: Listener) -> ListenerBytes {
     listener.drop.to_ne_bytes()
+}
+
+pub(super) fn source_limit_bytes(limit: &SourceLimit) -> SourceLimitBytes {
+    let SourceLimit { interval, zero, window, mask_v4, mask_v6 } = limit;
+    concat(&[&interval.to_ne_bytes(), &zero.to_ne_bytes(), &window.to_ne_bytes(), mask_v4, mask_v6])
+}
+
+pub(super) fn mac1_key_bytes(key: &Mac1Key) -> Mac1KeyBytes {
+    concat(&[
+        &concat::<32>(&key.state.each_ref().map(|word| word.to_ne_bytes()).each_ref().map(|b| &b[..])),
+        &key.used.to_ne_bytes(),
+    ])
 }
 
 /// A next hop as it is stored under `key`.
@@ -197,6 +214,15 @@ mod tests {
         assert_eq!(&hop[offset_of!(Hop, destination)..][..6], [2; 6]);
         assert_eq!(&hop[offset_of!(Hop, source)..][..6], [3; 6]);
         assert_eq!(&hop[offset_of!(Hop, seal)..], value.seal_for(7).to_ne_bytes());
+        let limit = SourceLimit { interval: 1, zero: 0, window: 2, mask_v4: [3; 16], mask_v6: [4; 16] };
+        let limit = source_limit_bytes(&limit);
+        assert_eq!(limit[..4], 1_u32.to_ne_bytes());
+        assert_eq!(limit[offset_of!(SourceLimit, window)..][..8], 2_u64.to_ne_bytes());
+        assert_eq!(limit[offset_of!(SourceLimit, mask_v4)..][..16], [3; 16]);
+        assert_eq!(limit[offset_of!(SourceLimit, mask_v6)..], [4; 16]);
+        let key = mac1_key_bytes(&Mac1Key { state: [1, 2, 3, 4, 5, 6, 7, 8], used: 9 });
+        assert_eq!((&key[..4], &key[28..32]), (&1_u32.to_ne_bytes()[..], &8_u32.to_ne_bytes()[..]));
+        assert_eq!(key[offset_of!(Mac1Key, used)..], 9_u32.to_ne_bytes());
         assert_eq!(listener_bytes(Listener { drop: 9 }), 9_u32.to_ne_bytes());
     }
 

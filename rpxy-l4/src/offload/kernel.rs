@@ -22,7 +22,7 @@ use rpxy_l4_proto::quic::ConnectionId;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    NotSteered, Offload, Steered, Usage, encode, explain, netlink,
+    Guards, NotSteered, Offload, Steered, Usage, encode, explain, netlink,
     pin::Pins,
     state::Inner,
     table::{Direction, Way, is_link_local},
@@ -209,6 +209,19 @@ impl Kernel {
             tracing::warn!(
                 "kernel plane: not all listening sockets are known to it, early_drop and ban miss them: {error}"
             );
+        }
+    }
+
+    /// What the beginnings of sessions are judged by: replaces what was before. Returns the bits of `map::drop` that
+    /// listeners may have because of it.
+    #[must_use]
+    pub fn set_guards(&self, guards: &Guards) -> u32 {
+        match self.inner.state().maps.set_guards(guards) {
+            Ok(()) => guards.bits(),
+            Err(error) => {
+                tracing::warn!("kernel plane: handshakes are left to the daemon: {error}");
+                0
+            }
         }
     }
 

@@ -9,18 +9,24 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap as KernelMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap as KernelMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use rpxy_l4_common::map::{Counted, FlowKey, Listener, Socket, name};
+use rpxy_l4_common::{
+    mac1::{MOST_KEYS, Mac1Key},
+    map::{Counted, FlowKey, Listener, Socket, name},
+};
 
 use super::{
-    encode::{self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, NetworkBytes, SocketBytes},
+    encode::{
+        self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, Mac1KeyBytes, NetworkBytes, SocketBytes,
+        SourceLimitBytes,
+    },
+    guards::Guards,
     table::Update,
 };
 
 /// Maps that are filled.
-#[derive(Debug)]
 pub(super) struct Maps {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
     /// The same, to be pinned.
@@ -29,12 +35,15 @@ pub(super) struct Maps {
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
     banned: LpmTrie<MapData, NetworkBytes, u8>,
+    mac1_keys: Array<MapData, Mac1KeyBytes>,
+    source_limit: Array<MapData, SourceLimitBytes>,
     /// What flows have counted that are out for now.
     parked: HashMap<FlowKey, Counted>,
     /// What the maps hold.
     has_listeners: HashMap<Socket, u32>,
     has_local: HashSet<[u8; 16]>,
     has_banned: HashSet<IpNet>,
+    has_guards: Guards,
 }
 
 /// Maps that are read while others write.
@@ -57,10 +66,13 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
         listeners: map(name::LISTENERS)?.try_into()?,
         local: map(name::LOCAL)?.try_into()?,
         banned: map(name::BANNED)?.try_into()?,
+        mac1_keys: map(name::MAC1_KEYS)?.try_into()?,
+        source_limit: map(name::SOURCE_LIMIT)?.try_into()?,
         parked: HashMap::new(),
         has_listeners: HashMap::new(),
         has_local: HashSet::new(),
         has_banned: HashSet::new(),
+        has_guards: Guards::default(),
     };
     Ok((maps, readers))
 }
@@ -137,6 +149,25 @@ impl Maps {
         Ok(())
     }
 
+    /// What the beginnings of sessions are judged by. The kernel replaces the values piece by piece: as long as they are
+    /// not whole, no listener may ask for them.
+    pub(super) fn set_guards(&mut self, wanted: &Guards) -> Result<(), MapError> {
+        if *wanted == self.has_guards {
+            return Ok(());
+        }
+        let trusting: HashMap<Socket, u32> =
+            self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !self.has_guards.bits())).collect();
+        self.set_listeners(trusting)?;
+        self.has_guards = Guards::default();
+        let unused = std::iter::repeat(Mac1Key::default());
+        for (index, key) in (0..).zip(wanted.keys.iter().copied().chain(unused).take(MOST_KEYS)) {
+            self.mac1_keys.set(index, encode::mac1_key_bytes(&key), 0)?;
+        }
+        self.source_limit.set(0, encode::source_limit_bytes(&wanted.limit), 0)?;
+        self.has_guards = wanted.clone();
+        Ok(())
+    }
+
     /// Networks whose datagrams to the daemon are dropped.
     pub(super) fn set_banned(&mut self, wanted: HashSet<IpNet>) -> Result<(), MapError> {
         for gone in self.has_banned.difference(&wanted) {
@@ -160,6 +191,12 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps").finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@ mod attach;
 mod doctor;
 mod encode;
 mod explain;
+mod guards;
 mod inherit;
 mod kernel;
 mod machine;
@@ -24,6 +25,7 @@ mod watch;
 use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use doctor::doctor;
+pub use guards::Guards;
 pub use kernel::Kernel;
 pub use object::object;
 pub use pin::{Pinned, unpin, warn_of_left};

@@ -90,7 +90,7 @@ impl Daemon {
     /// Tells the kernel plane what to drop, where, and from whom.
     pub(super) fn tell_kernel(&self) {
         let Some(kernel) = &self.kernel else { return };
-        let drops = offload::drops(&self.config);
+        let drops = offload::drops(&self.config) | kernel.set_guards(&offload::Guards::new(&self.config));
         let listeners: Vec<_> = self.listeners.addresses(Transport::Udp).map(|address| (*address, drops)).collect();
         kernel.set_bans(&self.bans.networks());
         kernel.set_listeners(&listeners);

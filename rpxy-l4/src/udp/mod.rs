@@ -24,7 +24,7 @@ pub use worker::{Control, Worker};
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
-    limit::{Bans, Gauge, Seldom},
+    limit::{Bans, Gauge, Seldom, Sources},
     log::AccessLog,
     metrics::Metrics,
     offload::Offload,
@@ -40,6 +40,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 pub struct Plane {
     settings: Udp,
     routes: UdpRoutes,
+    /// Who may begin sessions; `None` where everybody may.
+    sources: Option<Sources>,
     access_log_format: AccessLogFormat,
 }
 
@@ -50,6 +52,7 @@ impl Plane {
         Self {
             settings: config.udp.clone(),
             routes: UdpRoutes::new(config, targets, resolver),
+            sources: config.udp.new_sessions.map(Sources::new),
             access_log_format: config.access_log_format,
         }
     }

@@ -146,6 +146,34 @@ fn limits() {
 }
 
 #[test]
+fn new_sessions_of_each_source() {
+    let limit = |text: &str| {
+        let limit = with(text).udp.new_sessions?;
+        Some((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6))
+    };
+    assert_eq!(limit(""), None);
+    assert_eq!(limit("udp_new_sessions_per_source = 0"), None);
+    assert_eq!(limit("udp_new_sessions_per_source = 50"), Some((50, 100, 32, 56)));
+    assert_eq!(
+        limit(
+            "udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 7\nsource_prefix_v4 = 24\nsource_prefix_v6 = 64"
+        ),
+        Some((1, 7, 24, 64))
+    );
+    refuses(&[
+        ("rate", "udp_new_sessions_per_source = 1000001", "3: udp_new_sessions_per_source"),
+        ("burst", "udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 0", "4: udp_new_sessions_burst"),
+        ("IPv4 prefix", "udp_new_sessions_per_source = 1\nsource_prefix_v4 = 33", "4: source_prefix_v4"),
+        ("IPv6 prefix", "udp_new_sessions_per_source = 1\nsource_prefix_v6 = 0", "4: source_prefix_v6"),
+    ]);
+    warns(&[
+        ("burst alone", "udp_new_sessions_burst = 5", Some("3: udp_new_sessions_burst")),
+        ("prefix alone", "source_prefix_v6 = 48", Some("3: source_prefix_v6")),
+        ("both", "udp_new_sessions_per_source = 5\nudp_new_sessions_burst = 5", None),
+    ]);
+}
+
+#[test]
 fn lengths_of_time() {
     let seconds = Duration::from_secs;
     let longest = seconds(u32::MAX.into());

@@ -33,6 +33,10 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
+        if self.plane.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
+            out.drop(DatagramDrop::SourceLimited, first.len());
+            return;
+        }
         let Some(permit) = self.admit(now, out) else {
             out.drop(DatagramDrop::TooMany, first.len() + ids.waiting());
             return;

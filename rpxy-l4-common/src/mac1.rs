@@ -1,0 +1,171 @@
+//! mac1 of WireGuard initiations, by the public keys of the servers alone (WireGuard whitepaper section 5.4.4): whether
+//! an initiation is made for one of them.
+//!
+//! BLAKE2s (RFC 7693) as far as that takes: the MAC covers 116 bytes, two blocks behind that of the key, which is
+//! compressed beforehand. Rounds are a loop and message words are read from memory, because the programs have few
+//! registers and half a kibibyte of stack.
+
+use core::hint::black_box;
+
+use crate::bytes::{Bytes, Span};
+
+/// Keys that the programs try at most.
+pub const MOST_KEYS: usize = 8;
+
+/// Where mac1 begins in an initiation; it covers all before.
+const MAC1_AT: usize = 116;
+const BLOCK: usize = 64;
+
+const IV: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// The order of the message words in each round (RFC 7693 section 2.7), the first in the lowest four bits.
+const SIGMA: [u64; 10] = [
+    0xfedc_ba98_7654_3210,
+    0x357b_20c1_6df9_84ae,
+    0x4917_63ea_df25_0c8b,
+    0x8f04_a562_ebcd_1397,
+    0xd386_cb1e_fa42_7509,
+    0x91ef_57d4_38b0_a6c2,
+    0xb829_3670_a4de_f15c,
+    0xa268_4f05_931c_e7bd,
+    0x5a41_7d2c_803b_9ef6,
+    0x0dc3_e9bf_5167_482a,
+];
+
+/// A public key, as far as it can be computed beforehand: BLAKE2s after the block of the key
+/// BLAKE2s("mac1----" and the public key).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Mac1Key {
+    /// The state of the hash.
+    pub state: [u32; 8],
+    /// 1; 0 in places without a key.
+    pub used: u32,
+}
+
+/// What is read of an initiation, in words of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Initiation {
+    /// What mac1 covers, with zeros up to the end of the second block.
+    pub blocks: [[u32; 16]; 2],
+    /// mac1.
+    pub mac1: [u32; 4],
+    /// The state of the hash. Not on the stack, where it would not fit.
+    pub state: [u32; 8],
+    /// What is worked on in a round; likewise.
+    pub work: [u32; 16],
+}
+
+impl Mac1Key {
+    /// For the server with this static public key (Curve25519).
+    #[must_use]
+    pub fn new(public_key: &[u8; 32]) -> Self {
+        let mut block = [0; 16];
+        put(&mut block, 0, *b"mac1----");
+        put(&mut block, 2, *public_key);
+        // Parameters (RFC 7693 section 2.5): length of the hash, of the key, and a tree of one.
+        let mut key = start(32, 0);
+        compress(&mut key, &mut [0; 16], &block, 40, true);
+        let mut block = [0; 16];
+        block.iter_mut().zip(key).for_each(|(to, word)| *to = word);
+        let mut state = start(16, 32);
+        compress(&mut state, &mut [0; 16], &block, 64, false);
+        Self { state, used: 1 }
+    }
+}
+
+impl Initiation {
+    /// Reads a datagram of the class [`crate::datagram::DatagramClass::WireGuardInitiation`]; nothing when it cannot be
+    /// read that far. Not a constructor, for the programs have no room on the stack.
+    #[inline(always)]
+    pub fn read<B: Bytes>(&mut self, bytes: &B, payload: Span) -> Option<()> {
+        let [first, second] = &mut self.blocks;
+        put::<BLOCK>(first, 0, payload.read(bytes, 0)?);
+        *second = [0; 16];
+        put::<{ MAC1_AT - BLOCK }>(second, 0, payload.read(bytes, BLOCK)?);
+        let mac1: [u8; 16] = payload.read(bytes, MAC1_AT)?;
+        let (words, _) = mac1.as_chunks();
+        self.mac1.iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
+        Some(())
+    }
+
+    /// Whether this is made for a key.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_for(&mut self, key: &Mac1Key) -> bool {
+        let Self { blocks, mac1, state, work } = self;
+        *state = key.state;
+        for (index, block) in blocks.iter().enumerate() {
+            let last = index == 1;
+            compress(state, work, block, if last { BLOCK + MAC1_AT } else { 2 * BLOCK } as u32, last);
+        }
+        let ([a, b, c, d, ..], [e, f, g, h]) = (*state, *mac1);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+}
+
+/// The state before the first block.
+const fn start(hash: u32, key: u32) -> [u32; 8] {
+    let mut state = IV;
+    state[0] ^= 0x0101_0000 | key << 8 | hash;
+    state
+}
+
+/// Writes bytes into words from the word `at` on.
+#[inline(always)]
+fn put<const N: usize>(words: &mut [u32; 16], at: usize, bytes: [u8; N]) {
+    let (from, _) = bytes.as_chunks();
+    words.iter_mut().skip(at).zip(from).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
+}
+
+macro_rules! mix {
+    ($v:ident, $a:literal, $b:literal, $c:literal, $d:literal, $x:expr, $y:expr) => {
+        $v[$a] = $v[$a].wrapping_add($v[$b]).wrapping_add($x);
+        $v[$d] = ($v[$d] ^ $v[$a]).rotate_right(16);
+        $v[$c] = $v[$c].wrapping_add($v[$d]);
+        $v[$b] = ($v[$b] ^ $v[$c]).rotate_right(12);
+        $v[$a] = $v[$a].wrapping_add($v[$b]).wrapping_add($y);
+        $v[$d] = ($v[$d] ^ $v[$a]).rotate_right(8);
+        $v[$c] = $v[$c].wrapping_add($v[$d]);
+        $v[$b] = ($v[$b] ^ $v[$c]).rotate_right(7);
+    };
+}
+
+/// The message word whose number stands at a place of the order. The mask keeps it within the block, which the verifier
+/// wants to see.
+#[inline(always)]
+fn word(block: &[u32; 16], order: u64, place: u32) -> u32 {
+    block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default()
+}
+
+/// The compression function (RFC 7693 section 3.2). `so_far` is the number of bytes up to the end of this block.
+#[inline(always)]
+fn compress(state: &mut [u32; 8], work: &mut [u32; 16], block: &[u32; 16], so_far: u32, last: bool) {
+    let [h0, h1, h2, h3, h4, h5, h6, h7] = *state;
+    let [i0, i1, i2, i3, i4, i5, i6, i7] = IV;
+    let end = if last { u32::MAX } else { 0 };
+    *work = [h0, h1, h2, h3, h4, h5, h6, h7, i0, i1, i2, i3, i4 ^ so_far, i5, i6 ^ end, i7];
+    for order in &SIGMA {
+        // Read anew and written back in each half of a round: otherwise more is kept on the stack than fits there.
+        let mut v = *black_box(&mut *work);
+        let half = *order;
+        mix!(v, 0, 4, 8, 12, word(block, half, 0), word(block, half, 1));
+        mix!(v, 1, 5, 9, 13, word(block, half, 2), word(block, half, 3));
+        mix!(v, 2, 6, 10, 14, word(block, half, 4), word(block, half, 5));
+        mix!(v, 3, 7, 11, 15, word(block, half, 6), word(block, half, 7));
+        *work = v;
+        let mut v = *black_box(&mut *work);
+        let half = *black_box(order) >> 32;
+        mix!(v, 0, 5, 10, 15, word(block, half, 0), word(block, half, 1));
+        mix!(v, 1, 6, 11, 12, word(block, half, 2), word(block, half, 3));
+        mix!(v, 2, 7, 8, 13, word(block, half, 4), word(block, half, 5));
+        mix!(v, 3, 4, 9, 14, word(block, half, 6), word(block, half, 7));
+        *work = v;
+    }
+    let state = black_box(state);
+    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = *work;
+    let mixed = [a0 ^ b0, a1 ^ b1, a2 ^ b2, a3 ^ b3, a4 ^ b4, a5 ^ b5, a6 ^ b6, a7 ^ b7];
+    state.iter_mut().zip(mixed).for_each(|(word, mixed)| *word ^= mixed);
+}

@@ -1,0 +1,141 @@
+//! How many sessions each source network may begin.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use rpxy_l4_common::bucket::{Charge, charge};
+
+use crate::config::model::NewSessions;
+
+/// Token buckets by source network, shared by all workers without a lock, in a table of fixed size.
+///
+/// Errs towards allowing: networks that fall into the same place take it from each other with a full bucket, and what
+/// races is charged once. So strangers who fill the table cannot shut others out. The hash is keyed.
+#[derive(Debug)]
+pub struct Sources {
+    limit: NewSessions,
+    key: RandomState,
+    slots: Box<[Slot]>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Hash of the network; 0 is none.
+    network: AtomicU64,
+    /// When its bucket is full again ([`rpxy_l4_common::bucket`]).
+    due: AtomicU64,
+}
+
+impl Sources {
+    const SLOTS: usize = 1 << 14;
+
+    /// All buckets full.
+    #[must_use]
+    pub fn new(limit: NewSessions) -> Self {
+        let slots = (0..Self::SLOTS).map(|_| Slot::default()).collect();
+        Self { limit, key: RandomState::new(), slots }
+    }
+
+    /// Whether `source` may begin a session at `now` (any monotonic time), which is then charged to its network.
+    pub fn allow(&self, source: IpAddr, now: Duration) -> bool {
+        let hash = self.key.hash_one(self.network(source)) | 1;
+        let place = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
+        let Some(slot) = self.slots.get(place) else { return true };
+        if slot.network.swap(hash, Ordering::Relaxed) != hash {
+            slot.due.store(0, Ordering::Relaxed);
+        }
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let (interval, window) = timing(&self.limit, 1);
+        match charge(slot.due.load(Ordering::Relaxed), now, interval, window, 1) {
+            Charge::Refused => return false,
+            Charge::Begin(due) => slot.due.store(due, Ordering::Relaxed),
+            Charge::Add(more) => drop(slot.due.fetch_add(more, Ordering::Relaxed)),
+        }
+        true
+    }
+
+    /// Family and leading bits of an address.
+    fn network(&self, source: IpAddr) -> (bool, u128) {
+        match source.to_canonical() {
+            IpAddr::V4(address) => (true, leading(address.to_bits().into(), 32, self.limit.prefix_v4)),
+            IpAddr::V6(address) => (false, leading(address.to_bits(), 128, self.limit.prefix_v6)),
+        }
+    }
+}
+
+fn leading(address: u128, len: u32, bits: u8) -> u128 {
+    address.checked_shr(len - u32::from(bits)).unwrap_or_default()
+}
+
+/// Interval and window of a bucket ([`charge`]) that allows `times` what the limit says.
+#[must_use]
+pub fn timing(limit: &NewSessions, times: u32) -> (u32, u64) {
+    let interval = (1_000_000_000 / limit.rate.get().saturating_mul(times)).max(1);
+    (interval, u64::from(interval) * u64::from(limit.burst.get()) * u64::from(times))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn limit(prefix_v4: u8, prefix_v6: u8) -> NewSessions {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        NewSessions { rate: number(100), burst: number(200), prefix_v4, prefix_v6 }
+    }
+
+    #[test]
+    fn a_network_has_a_burst_and_a_rate_and_leaves_others_alone() {
+        let sources = Sources::new(limit(32, 56));
+        let count = |source: &str, now| {
+            let now = Duration::from_millis(now);
+            (0..1000).filter(|_| sources.allow(source.parse().unwrap(), now)).count()
+        };
+        for (row, source, now, expected) in [
+            ("a burst", "192.0.2.1", 5000, 200),
+            ("nothing right after", "192.0.2.1", 5009, 0),
+            ("one each ten milliseconds", "192.0.2.1", 5030, 3),
+            ("another address", "192.0.2.2", 5030, 200),
+            ("the v4-mapped form is the same", "::ffff:192.0.2.2", 5030, 0),
+            ("full again after two seconds", "192.0.2.1", 8000, 200),
+            ("an IPv6 network", "2001:db8:0:1::1", 8000, 200),
+            ("the same /56", "2001:db8:0:ff::7", 8000, 0),
+            ("another /56", "2001:db8:0:100::1", 8000, 200),
+        ] {
+            assert_eq!(count(source, now), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn networks_are_as_large_as_configured() {
+        let same = |limit, one: &str, other: &str| {
+            let sources = Sources::new(limit);
+            sources.network(one.parse().unwrap()) == sources.network(other.parse().unwrap())
+        };
+        for (row, v4, v6, one, other, expected) in [
+            ("/24", 24, 56, "192.0.2.1", "192.0.2.255", true),
+            ("another /24", 24, 56, "192.0.2.1", "192.0.3.1", false),
+            ("/1", 1, 56, "1.0.0.0", "127.0.0.0", true),
+            ("/128", 32, 128, "2001:db8::1", "2001:db8::2", false),
+            ("/1 of IPv6", 32, 1, "2001:db8::1", "7fff::2", true),
+            ("families", 1, 1, "1.0.0.0", "::1", false),
+        ] {
+            assert_eq!(same(limit(v4, v6), one, other), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_shuts_nobody_out() {
+        let sources = Sources::new(limit(32, 56));
+        let now = Duration::from_secs(9);
+        for address in 0..200_000_u32 {
+            sources.allow(IpAddr::V4(address.into()), now);
+        }
+        assert!(sources.allow("203.0.113.1".parse().unwrap(), now));
+    }
+}
