@@ -99,7 +99,9 @@ impl Initiation {
         *state = key.state;
         for (index, block) in blocks.iter().enumerate() {
             let last = index == 1;
-            compress(state, work, block, if last { BLOCK + MAC1_AT } else { 2 * BLOCK } as u32, last);
+            // With the block of the key.
+            const { assert!(BLOCK + MAC1_AT == 180 && 2 * BLOCK == 128) };
+            compress(state, work, block, if last { 180 } else { 128 }, last);
         }
         let ([a, b, c, d, ..], [e, f, g, h]) = (*state, *mac1);
         (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
@@ -136,6 +138,7 @@ macro_rules! mix {
 /// The message word whose number stands at a place of the order. The mask keeps it within the block, which the verifier
 /// wants to see.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "four bits are left")]
 fn word(block: &[u32; 16], order: u64, place: u32) -> u32 {
     block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default()
 }
