@@ -93,15 +93,14 @@ impl Initiation {
 
     /// Whether this is made for a key.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 180")]
     #[must_use]
     pub fn is_for(&mut self, key: &Mac1Key) -> bool {
         let Self { blocks, mac1, state, work } = self;
         *state = key.state;
         for (index, block) in blocks.iter().enumerate() {
             let last = index == 1;
-            // With the block of the key.
-            const { assert!(BLOCK + MAC1_AT == 180 && 2 * BLOCK == 128) };
-            compress(state, work, block, if last { 180 } else { 128 }, last);
+            compress(state, work, block, if last { BLOCK + MAC1_AT } else { 2 * BLOCK } as u32, last);
         }
         let ([a, b, c, d, ..], [e, f, g, h]) = (*state, *mac1);
         (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
