@@ -93,6 +93,7 @@ impl Initiation {
 
     /// Whether this is made for a key.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 180")]
     #[must_use]
     pub fn is_for(&mut self, key: &Mac1Key) -> bool {
         let Self { blocks, mac1, state, work } = self;
@@ -136,6 +137,7 @@ macro_rules! mix {
 /// The message word whose number stands at a place of the order. The mask keeps it within the block, which the verifier
 /// wants to see.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "four bits are left")]
 fn word(block: &[u32; 16], order: u64, place: u32) -> u32 {
     block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default()
 }

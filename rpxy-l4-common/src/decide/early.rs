@@ -12,6 +12,7 @@ use super::segments::{Visit, each_datagram};
 
 /// Why the first datagram is dropped, when all of them are; otherwise why they are passed.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most MAX_SEGMENTS")]
 pub(super) fn dropped_because<M: Maps, B: Bytes>(
     maps: &M,
     bytes: &B,

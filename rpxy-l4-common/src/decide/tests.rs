@@ -3,6 +3,7 @@
 use std::{collections::HashMap, collections::HashSet, vec, vec::Vec};
 
 use super::*;
+use crate::bytes::Span;
 use crate::map::{Flow, Hop, HopKey, Listener, drop, kind};
 use crate::packet::Link;
 use crate::testing::{Frame, flow, socket};
@@ -14,6 +15,8 @@ struct Tables {
     listeners: HashMap<Socket, Listener>,
     local: HashSet<[u8; 16]>,
     banned: Vec<Prefix>,
+    /// Whether all initiations fit no key, and all networks are over their limit.
+    guards: [bool; 2],
 }
 
 impl<'a> Maps for &'a Tables {
@@ -34,6 +37,14 @@ impl<'a> Maps for &'a Tables {
 
     fn is_local(&self, address: &[u8; 16]) -> bool {
         self.local.contains(address)
+    }
+
+    fn fits_mac1<B: Bytes>(&self, _: &B, _: Span) -> bool {
+        !self.guards[0]
+    }
+
+    fn admits(&self, _: &Socket, _: u32) -> bool {
+        !self.guards[1]
     }
 
     /// The longest prefix match of the kernel: an entry counts as far as it is long, and the key must be as long.
@@ -242,5 +253,42 @@ fn a_buffer_is_dropped_when_all_of_its_datagrams_are() {
         let payload = starts.map(|first| [&[first][..], &[0; 29]].concat()).concat();
         let bytes = Frame::v4(&payload).bytes();
         assert_eq!(outcome(&tables, &bytes, Arrival { segment: 30, ..TC }), Err(expected), "{row}");
+    }
+}
+
+#[test]
+fn handshakes_are_judged_by_key_and_by_network() {
+    let initiation = [&[1, 0, 0, 0][..], &[0; 144]].concat();
+    let initial = [&[0xc0, 0, 0, 0, 1, 0, 0][..], &[0; 141]].concat();
+    let [twice, mixed] = [[&initiation[..], &initiation].concat(), [&initial[..], &short(148)].concat()];
+    let (mac1, limit) = (drop::WIREGUARD_MAC1, drop::SOURCE_LIMIT);
+    let (wrong, over) = (Counter::DroppedWireGuardMac1, Counter::DroppedSourceLimited);
+    let rows = [
+        ("fits no key", &initiation, mac1 | limit, [true, true], wrong),
+        ("over the limit", &initiation, mac1 | limit, [false, true], over),
+        ("neither", &initiation, mac1 | limit, [false, false], Counter::NoFlow),
+        ("nothing is asked for", &initiation, drop::UNKNOWN, [true, true], Counter::NoFlow),
+        (
+            "no destination comes first",
+            &initiation,
+            drop::WIREGUARD_INITIATION | limit,
+            [true, true],
+            Counter::DroppedWireGuardInitiation,
+        ),
+        ("an Initial has no mac1", &initial, mac1, [true, true], Counter::NoFlow),
+        ("an Initial over the limit", &initial, limit, [true, true], over),
+        ("two in a buffer", &twice, mac1, [true, true], Counter::NoFlow),
+        ("two in a buffer, over the limit", &twice, limit, [true, true], over),
+        ("one of them may be under way", &mixed, limit, [true, true], Counter::NoFlow),
+        ("one of them has no destination", &mixed, limit | drop::QUIC_SHORT, [true, true], over),
+        ("a short header", &short(148), limit | mac1, [true, true], Counter::NoFlow),
+    ];
+    for (row, payload, drop, guards, expected) in rows {
+        for frame in [Frame::v4(payload), Frame::v6(payload)] {
+            let listeners = HashMap::from([(frame.destination, Listener { drop })]);
+            let tables = Tables { listeners, guards, ..Tables::default() };
+            let segment = if payload.len() > 148 { 148 } else { 0 };
+            assert_eq!(outcome(&tables, &frame.bytes(), Arrival { segment, ..TC }), Err(expected), "{row}");
+        }
     }
 }

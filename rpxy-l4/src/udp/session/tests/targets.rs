@@ -84,6 +84,21 @@ fn a_lifetime_of_nought_is_for_ever() {
 }
 
 #[test]
+fn a_network_begins_no_more_sessions_than_it_may() {
+    let limit = "udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 2\nsource_prefix_v4 = 24\n";
+    let mut bench = Bench::new(&format!("{TOP}{limit}{ONE}"));
+    for n in [1, 2, 3, 256, 1, 2] {
+        bench.client(flow(n), b"x");
+    }
+    assert_eq!(bench.drops(DatagramDrop::SourceLimited), 1, "the third, of one network");
+    assert_eq!(bench.active.count(), 3);
+    assert_eq!(bench.sent.len(), 5, "sessions under way go on");
+    bench.now += seconds(1);
+    bench.client(flow(3), b"x");
+    assert_eq!(bench.drops(DatagramDrop::SourceLimited), 1, "a second later");
+}
+
+#[test]
 fn a_full_table_gives_up_who_shows_least() {
     let mut bench = Bench::new(&format!("{TOP}udp_max_connections = 3\n{ONE}"));
     for n in 1..=3 {
