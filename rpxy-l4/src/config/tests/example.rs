@@ -51,7 +51,9 @@ fn loads_with_every_key_switched_on() {
         std::fs::File::options().write(true).create_new(true).mode(0o600).open(directory.path().join("ech.pem"));
     std::io::Write::write_all(&mut key_file.unwrap(), super::ech::pem(1).as_bytes()).unwrap();
     let path = directory.path().join("config.toml");
-    std::fs::write(&path, all_switched_on()).unwrap();
+    // A default of no limit would leave its companions without effect.
+    let text = all_switched_on().replace("udp_new_sessions_per_source = 0", "udp_new_sessions_per_source = 100");
+    std::fs::write(&path, text).unwrap();
     let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.rules.len(), 7);
