@@ -36,7 +36,7 @@ pub fn initial_rewrite(data: &[u8]) -> Option<Rewritten> {
     let mut last = None;
     for datagram in datagrams {
         let mut rewritten = datagram.clone();
-        let answer = rewriter.rewrite(&mut rewritten);
+        let answer = rewriter.rewrite(&mut rewritten, || true);
         flow.check(&datagram, &rewritten, answer == Rewritten::Done);
         if let Rewritten::Second(second) = &answer {
             let inner = hello("p.example", 0);
@@ -47,7 +47,7 @@ pub fn initial_rewrite(data: &[u8]) -> Option<Rewritten> {
             flow.outer.push(ClientHello::clone(second));
             flow.inner.push(inner);
             let mut rewritten = datagram.clone();
-            assert_eq!(rewriter.rewrite(&mut rewritten), Rewritten::Done, "when all is known");
+            assert_eq!(rewriter.rewrite(&mut rewritten, || true), Rewritten::Done, "when all is known");
             flow.check(&datagram, &rewritten, true);
         }
         last = Some(answer);

@@ -31,6 +31,8 @@ pub enum Rewritten {
     /// It carries a part of a second hello that has not arrived in full: it is as it was, and is to be shown again when
     /// [`InitialRewriter::second`] has been called.
     Wait,
+    /// It carries one that was not to be gathered: it is as it was, and nothing of it is remembered.
+    Refused,
     /// As before, and with it the second hello is complete.
     Second(Box<ClientHello>),
     /// It does not fit what came before, or a hello that would be longer inside: the connection cannot go on.
@@ -96,7 +98,10 @@ impl InitialRewriter {
 
     /// Rewrites all Initial packets of `datagram`. What does not open stays as it is: nobody could read a hello in it,
     /// and the backend drops it. So do other packets, and those without CRYPTO frames.
-    pub fn rewrite(&mut self, datagram: &mut [u8]) -> Rewritten {
+    ///
+    /// A second hello takes up to [`MAX_CRYPTO_STREAM`](super::MAX_CRYPTO_STREAM) bytes of memory, which the client need
+    /// not have a use for. So `may_gather` is asked before a part of one is kept.
+    pub fn rewrite(&mut self, datagram: &mut [u8], may_gather: impl FnOnce() -> bool) -> Rewritten {
         let mut opened: Vec<(Range<usize>, Version, Opened)> = Vec::new();
         for packet in packets(datagram).filter(|packet| packet.typ == LongType::Initial) {
             if let Some(plain) = self.keys.open(&packet) {
@@ -105,7 +110,7 @@ impl InitialRewriter {
             }
         }
         // Nothing is changed before everything can be.
-        let answer = self.look(&opened);
+        let answer = self.look(&opened, may_gather);
         if answer != Rewritten::Done {
             return answer;
         }
@@ -124,20 +129,22 @@ impl InitialRewriter {
     }
 
     /// Whether these packets can be rewritten; gathers what they have of a second hello.
-    fn look(&mut self, opened: &[(Range<usize>, Version, Opened)]) -> Rewritten {
+    fn look(&mut self, opened: &[(Range<usize>, Version, Opened)], may_gather: impl FnOnce() -> bool) -> Rewritten {
         let Second::Arriving(stream) = &mut self.second else { return Rewritten::Done };
-        let mut more = false;
+        let mut may_gather = Some(may_gather);
         for frame in opened.iter().flat_map(|(_, _, plain)| frames(&plain.payload)) {
             // A malformed frame ends the connection at the backend; it sees all before it.
             let Ok(Frame::Crypto { offset, data }) = frame else { continue };
             let known = usize::try_from(self.first.outer.saturating_sub(offset)).unwrap_or(usize::MAX);
             let Some(behind @ [_, ..]) = data.get(known..) else { continue };
+            if may_gather.take().is_some_and(|may_gather| !may_gather()) {
+                return Rewritten::Refused;
+            }
             if stream.insert(offset.saturating_sub(self.first.outer), behind).is_err() {
                 return Rewritten::Broken;
             }
-            more = true;
         }
-        if !more {
+        if may_gather.is_some() {
             return Rewritten::Done;
         }
         match ClientHello::parse(stream.prefix().to_vec()) {

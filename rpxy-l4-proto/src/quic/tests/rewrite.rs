@@ -52,7 +52,7 @@ fn opened(datagram: &[u8]) -> Vec<u8> {
 
 fn rewritten(rewriter: &mut InitialRewriter, payload: &[u8]) -> Vec<u8> {
     let mut datagram = Initial::default().packet(payload);
-    assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done);
+    assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done);
     opened(&datagram)
 }
 
@@ -127,13 +127,13 @@ fn what_is_not_an_initial_packet_of_the_connection_stays() {
     ];
     for (name, datagram) in rows {
         let mut after = datagram.clone();
-        assert_eq!(rewriter().rewrite(&mut after), Rewritten::Done, "{name}");
+        assert_eq!(rewriter().rewrite(&mut after, || true), Rewritten::Done, "{name}");
         assert_eq!(after, datagram, "{name}");
     }
     // Coalesced behind an Initial packet, and before one of another connection.
     let behind = [handshake.as_slice(), &[0x40; 30]].concat();
     let mut datagram = [good.as_slice(), &behind].concat();
-    assert_eq!(rewriter().rewrite(&mut datagram), Rewritten::Done);
+    assert_eq!(rewriter().rewrite(&mut datagram, || true), Rewritten::Done);
     assert_eq!(datagram[good.len()..], behind);
     assert_ne!(datagram[..good.len()], good);
     assert_eq!(crypto_frames(&opened(&datagram)), [(0, inner().message()[..200].to_vec())]);
@@ -146,7 +146,7 @@ fn both_versions_of_one_connection() {
         let initial = Initial { version, ..Initial::default() };
         let mut datagram = initial.packet(&crypto_of(outer().message(), &[(3, 90)]));
         assert!(rewriter.opens(&datagram), "{version:?}");
-        assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done, "{version:?}");
+        assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done, "{version:?}");
         assert_eq!(crypto_frames(&opened(&datagram)), [(3, inner().message()[3..90].to_vec())], "{version:?}");
     }
     let stranger = Initial { key_dcid: ConnectionId::new(&[9; 8]).unwrap(), ..Initial::default() };
@@ -160,10 +160,10 @@ fn packet_numbers_are_read_against_the_largest_one() {
     let behind = first.message().len();
     for (case, before) in [("rewritten", crypto_of(first.message(), &[(0, 9)])), ("waiting", crypto(behind, &[1]))] {
         let mut rewriter = rewriter();
-        let _answer = rewriter.rewrite(&mut Initial::number(0x1f0).packet(&before));
+        let _answer = rewriter.rewrite(&mut Initial::number(0x1f0).packet(&before), || true);
         let initial = Initial { packet_number_len: 1, ..Initial::number(0x201) };
         let mut datagram = initial.packet(&crypto_of(first.message(), &[(3, 90)]));
-        assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done, "{case}");
+        assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done, "{case}");
         let packet = packets(&datagram).next().unwrap();
         let opened = InitialKeys::client(Version::V1, &dcid()).open(&packet, Some(0x1f0)).unwrap();
         assert_eq!(opened.packet_number, 0x201, "{case}");
@@ -188,19 +188,22 @@ fn a_second_hello_goes_behind_the_first() {
     let mut rewriter = rewriter();
     let mut early = datagram(&[(cut, stream.len())]);
     let before = early.clone();
-    assert_eq!(rewriter.rewrite(&mut early), Rewritten::Wait);
+    assert_eq!(rewriter.rewrite(&mut early, || true), Rewritten::Wait);
     assert_eq!(early, before, "what waits is not changed");
     let mut late = datagram(&[(at, cut)]);
-    let Rewritten::Second(found) = rewriter.rewrite(&mut late) else { panic!("not complete") };
+    let Rewritten::Second(found) = rewriter.rewrite(&mut late, || true) else { panic!("not complete") };
     assert_eq!(*found, second_outer);
+    let again = late.clone();
+    assert_eq!(rewriter.rewrite(&mut late, || false), Rewritten::Refused);
+    assert_eq!(late, again, "what is refused is not changed");
     // The first hello can be repeated all the while.
-    assert_eq!(rewriter.rewrite(&mut datagram(&[(0, 100)])), Rewritten::Done);
+    assert_eq!(rewriter.rewrite(&mut datagram(&[(0, 100)]), || true), Rewritten::Done);
 
     rewriter.second(&second_outer, &second_inner).unwrap();
     let mut received = CryptoStream::default();
     let over_the_border = datagram(&[(at - 400, at + 20)]);
     for mut datagram in [early, datagram(&[(0, at - 100)]), late, over_the_border] {
-        assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done);
+        assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done);
         for (offset, data) in crypto_frames(&opened(&datagram)) {
             received.insert(u64::try_from(offset).unwrap(), &data).unwrap();
         }
@@ -217,7 +220,7 @@ fn what_cannot_be_a_second_hello_ends_the_connection() {
         ("beyond all bounds", crypto(at + (1 << 20), &[3; 9])),
     ] {
         let mut datagram = Initial::default().packet(&payload);
-        assert_eq!(rewriter().rewrite(&mut datagram), Rewritten::Broken, "{name}");
+        assert_eq!(rewriter().rewrite(&mut datagram, || true), Rewritten::Broken, "{name}");
     }
 }
 
@@ -245,7 +248,7 @@ fn chromium() {
     ];
     for (original, expected) in CHROMIUM.iter().zip(expected) {
         let mut datagram = original.to_vec();
-        assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done);
+        assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done);
         assert_eq!(Sha256::digest(&datagram).to_vec(), hex(expected));
     }
 }
@@ -279,7 +282,7 @@ proptest! {
         for (number, pair) in (0_u64..).zip(ranges.chunks(2)) {
             let original = Initial::number(number).packet(&crypto_of(&stream, pair));
             let mut datagram = original.clone();
-            prop_assert_eq!(rewriter.rewrite(&mut datagram), Rewritten::Done);
+            prop_assert_eq!(rewriter.rewrite(&mut datagram, || true), Rewritten::Done);
             prop_assert_eq!(datagram.len(), original.len());
             let packet = packets(&datagram).next().unwrap();
             prop_assert_eq!(packet.typ, LongType::Initial);

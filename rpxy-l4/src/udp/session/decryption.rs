@@ -5,7 +5,7 @@
 //! and maybe another hello (quiche makes a new one). It errs towards going on: a packet that does not open is the
 //! client's under no keys that the backend has, and says nothing of the connection.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
     Outcome,
@@ -19,10 +19,17 @@ use super::{
     held::{Budget, Held, UNDECIDED},
     ids::Few,
 };
-use crate::metrics::DatagramDrop;
+use crate::{
+    limit::{Gauge, Permit},
+    metrics::DatagramDrop,
+};
 
 /// How long a handshake is followed. One that takes longer has to be begun anew.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Connections that gather a second hello, or one after a Retry, at most. Each takes what it has gathered and what
+/// waits for the rest; more of them have to come again.
+pub(super) const MAX_GATHERING: u32 = 1024;
 
 /// Datagrams with their ECN bits.
 pub(super) type Datagrams = Vec<(Box<[u8]>, u8)>;
@@ -40,6 +47,9 @@ pub(super) struct Decryption {
     stage: Stage,
     /// What waits for the rest of a hello.
     held: Held,
+    gauge: Arc<Gauge>,
+    /// Its place among those that gather a hello.
+    permit: Option<Permit>,
 }
 
 #[derive(Debug)]
@@ -61,7 +71,7 @@ impl Decryption {
         dcid: ConnectionId,
         (outer, inner): (&ClientHello, &ClientHello),
         context: Context,
-        budget: &Budget,
+        (budget, gauge): (&Budget, &Arc<Gauge>),
         now: Duration,
     ) -> Option<Self> {
         let rewriter = InitialRewriter::new(dcid, outer, inner)?;
@@ -72,6 +82,8 @@ impl Decryption {
             retried: false,
             stage: Stage::Rewriting(Box::new((rewriter, context))),
             held: Held::new(budget),
+            gauge: Arc::clone(gauge),
+            permit: None,
         })
     }
 
@@ -116,8 +128,12 @@ impl Decryption {
             Stage::Rewriting(progress) => {
                 let (rewriter, context) = &mut **progress;
                 let mut copy: Box<[u8]> = datagram.into();
-                match rewriter.rewrite(&mut copy) {
+                match rewriter.rewrite(&mut copy, || has_place(&mut self.permit, &self.gauge)) {
                     Rewritten::Done => Ok(vec![(copy, ecn)]),
+                    Rewritten::Refused => {
+                        out.drop(DatagramDrop::Overflow, 1);
+                        Ok(Vec::new())
+                    }
                     Rewritten::Wait => {
                         self.hold(datagram, ecn, out);
                         Ok(Vec::new())
@@ -142,7 +158,10 @@ impl Decryption {
         }
         let Some(initial) = packets(datagram).find(|packet| packet.typ == LongType::Initial) else { return };
         let (version, dcid) = (initial.version, initial.dcid);
-        if self.retries.contains(dcid) && InitialKeys::client(version, &dcid).open(&initial, None).is_some() {
+        if self.retries.contains(dcid)
+            && InitialKeys::client(version, &dcid).open(&initial, None).is_some()
+            && has_place(&mut self.permit, &self.gauge)
+        {
             self.retried = true;
             self.stage = Stage::Again(dcid, InitialProbe::new(version, dcid));
             out.drop(DatagramDrop::Incomplete, self.held.take().len());
@@ -156,13 +175,20 @@ impl Decryption {
 
     /// What waited, rewritten.
     fn release(&mut self) -> Result<Datagrams, Broken> {
+        self.permit = None;
         let mut ready = self.held.take();
         let Stage::Rewriting(progress) = &mut self.stage else { return Err(Broken) };
         for (datagram, _) in &mut ready {
-            if progress.0.rewrite(datagram) != Rewritten::Done {
+            if progress.0.rewrite(datagram, || true) != Rewritten::Done {
                 return Err(Broken);
             }
         }
         Ok(ready)
     }
+}
+
+/// Whether a connection may gather a hello, or does already.
+fn has_place(permit: &mut Option<Permit>, gauge: &Arc<Gauge>) -> bool {
+    *permit = permit.take().or_else(|| gauge.acquire(MAX_GATHERING));
+    permit.is_some()
 }

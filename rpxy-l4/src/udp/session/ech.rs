@@ -80,7 +80,7 @@ impl Sessions {
                 out.hellos.push(EchState::Accepted);
                 let Some(private) = rule.find(&inner) else { return Decided::Nowhere(DatagramDrop::Unmatched) };
                 let (keys, hellos) = (rule.keys.clone(), (hello, &*inner));
-                match Decryption::new(keys, dcid, hellos, context, &self.handshake_budget, now) {
+                match Decryption::new(keys, dcid, hellos, context, (&self.handshake_budget, &self.gathering), now) {
                     Some(decryption) => {
                         Decided::Inner { route: Arc::clone(private), inner, decryption: Box::new(decryption) }
                     }
@@ -146,15 +146,20 @@ impl Sessions {
     ) -> Option<Arrival<'a>> {
         let Arrival { datagram, ecn, now, .. } = arrival;
         let Some(state) = self.get_mut(session) else { return Some(arrival) };
-        let answered = state.answered;
-        let Some(decryption) = state.ids.decryption_mut() else { return Some(arrival) };
+        if state.ids.decryption().is_none() {
+            return Some(arrival);
+        }
         if datagram.first().is_none_or(|first| first & 0x80 == 0) {
-            // A client sends short headers when its handshake is complete, and then no Initial packets any more.
-            if answered {
+            // A client sends short headers when its handshake is complete, and then no Initial packets any more. One to an
+            // ID that was not seen from its server may be anybody's.
+            let told =
+                |ids: &QuicIds| ids.len == Some(0) || ids.of_short(datagram).is_some_and(|id| ids.server.contains(id));
+            if state.answered && state.ids.quic().is_some_and(told) {
                 out.drop(DatagramDrop::Incomplete, state.ids.end_decryption());
             }
             return Some(arrival);
         }
+        let decryption = state.ids.decryption_mut()?;
         match decryption.take(datagram, ecn, out) {
             Ok(ready) => {
                 for (datagram, ecn) in ready {

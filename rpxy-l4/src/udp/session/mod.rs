@@ -120,6 +120,8 @@ pub struct Sessions {
     opening_budget: Budget,
     /// For what waits for the rest of a later hello.
     handshake_budget: Budget,
+    /// Decrypted connections that gather such a hello.
+    gathering: Arc<Gauge>,
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
@@ -147,6 +149,7 @@ impl Sessions {
             budget: Budget::default(),
             opening_budget: Budget::default(),
             handshake_budget: Budget::default(),
+            gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
             generation: 0,

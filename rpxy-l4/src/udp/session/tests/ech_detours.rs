@@ -5,6 +5,7 @@ use super::{
     packets::{RETRY, SERVER_INITIAL, Sender, hello, long},
     *,
 };
+use crate::udp::session::decryption;
 
 #[test]
 fn a_hello_after_a_hello_retry_request_follows_the_first() {
@@ -125,4 +126,29 @@ fn a_hello_after_a_retry_that_does_not_open_ends_the_session() {
     bench.client(flow(1), &client.crypto(&plain, &[(0, plain.len())]));
     assert_eq!(bench.log.last().unwrap(), "finish ech_invalid 198.51.100.1:2");
     assert_eq!(bench.sent.len(), 1);
+}
+
+#[test]
+fn connections_that_gather_another_hello_are_bounded() {
+    let (mut bench, mut client, session) = begun();
+    let gathering = Arc::clone(&bench.sessions.gathering);
+    let all: Vec<_> = std::iter::from_fn(|| gathering.acquire(decryption::MAX_GATHERING)).collect();
+    let stream = OUTER.concat();
+    bench.client(flow(1), &client.crypto(&stream, &[(445, 700)]));
+    assert_eq!((bench.sessions.held_bytes(), bench.drops(DatagramDrop::Overflow)), (0, 1), "no place");
+    bench.client(flow(1), &client.crypto(&stream, &[(100, 445)]));
+    assert_eq!(bench.sent.len(), 2, "the first hello needs none");
+    drop(all);
+    bench.client(flow(1), &client.crypto(&stream, &[(700, 891)]));
+    assert_eq!((gathering.count(), bench.sent.len()), (1, 2), "what was refused is not remembered");
+    bench.client(flow(1), &client.crypto(&stream, &[(445, 700)]));
+    assert_eq!(bench.stream(PRIVATE, DCID), inner().concat());
+    assert_eq!(gathering.count(), 0, "given back");
+
+    bench.answer(session, &long(RETRY, CLIENT, SERVER));
+    let mut client = Sender { token: b"token", ..Sender::new(CLIENT, SERVER) };
+    bench.client(flow(1), &client.crypto(OUTER[0], &[(0, 200)]));
+    assert_eq!(gathering.count(), 1, "a hello after a Retry needs one");
+    bench.act(|sessions, now, out| sessions.handle_closed(None, SessionEnd::Drained, now, out));
+    assert_eq!(gathering.count(), 0, "given back by an end");
 }
