@@ -26,7 +26,6 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, bail};
 pub use crate::host::Host;
 use crate::{
     checksum,
@@ -34,6 +33,7 @@ use crate::{
     plane::Plane,
     privilege, socket,
 };
+use anyhow::{Context as _, bail};
 
 /// The client's first address; `.11` and `.12` follow.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
