@@ -5,9 +5,9 @@
 //! plane the programs were attached.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::ExitStatus,
     thread,
 };
 
@@ -15,6 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit};
 use serde_json::json;
 use tempfile::TempDir;
 
+pub use crate::binary::{BINARY_VARIABLE, binary, missing_object, run_to_end};
 use crate::{
     OrFail as _,
     admin::Admin,
@@ -26,32 +27,6 @@ use crate::{
 
 /// Open files that a daemon may keep in reserve.
 pub const SPARE_FILES: usize = 10;
-
-/// Names the daemon's binary when it is not next to the test.
-pub const BINARY_VARIABLE: &str = "RPXY_L4_BIN";
-
-/// Path of the daemon's binary.
-///
-/// # Panics
-///
-/// When there is none.
-pub fn binary() -> PathBuf {
-    if let Some(path) = env::var_os(BINARY_VARIABLE) {
-        return path.into();
-    }
-    // Tests are in target/<profile>/deps, programs in target/<profile>.
-    let test = env::current_exe().or_fail("path of the test");
-    let path = test.parent().and_then(Path::parent).or_fail("directory of the test").join("rpxy-l4");
-    assert!(path.exists(), "{} is missing: run `cargo xtask test`, or set {BINARY_VARIABLE}", path.display());
-    path
-}
-
-/// What the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
-pub fn missing_object() -> Option<String> {
-    // Built into the daemon when it was there.
-    let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");
-    (!object.exists()).then(|| format!("{} is missing; run `cargo xtask build-ebpf`", object.display()))
-}
 
 /// How a configuration file is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -395,20 +370,6 @@ pub fn level(line: &str) -> Option<&str> {
 pub fn message(line: &str) -> &str {
     let after_word = |text| str::trim_start(text).split_once(' ').map_or("", |(_, rest)| rest);
     after_word(after_word(line)).trim_start()
-}
-
-/// Runs the daemon's binary on `host` to its end, for what it does without serving.
-///
-/// # Panics
-///
-/// When it cannot be run or does not end.
-#[track_caller]
-pub fn run_to_end(host: &Host, arguments: &[&str]) -> (ExitStatus, Vec<String>) {
-    let mut command: Command = host.command(binary());
-    command.args(arguments).env_remove("RUST_LOG");
-    let mut process = Process::spawn("rpxy-l4", &mut command).or_fail("start the daemon");
-    let status = process.wait().or_fail("end");
-    (status, process.lines())
 }
 
 fn admin_socket(directory: &Path) -> PathBuf {

@@ -5,10 +5,12 @@
 
 pub mod admin;
 pub mod bench;
+mod binary;
 pub mod checksum;
 pub mod daemon;
 pub mod flow;
 pub mod hello;
+mod host;
 pub mod initial;
 pub mod load;
 pub mod nat;

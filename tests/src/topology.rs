@@ -17,8 +17,7 @@ use std::{
     fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Once,
@@ -27,10 +26,14 @@ use std::{
     thread,
 };
 
+pub use crate::host::Host;
+use crate::{
+    checksum,
+    host::{ETC_DIRECTORY, RUN_DIRECTORY},
+    plane::Plane,
+    privilege, socket,
+};
 use anyhow::{Context as _, bail};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::{checksum, plane::Plane, privilege, socket};
 
 /// The client's first address; `.11` and `.12` follow.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -65,97 +68,6 @@ pub fn client_pool(n: u8) -> Ipv4Addr {
 /// A port where nobody listens.
 const DISCARD: u16 = 9;
 const NAME_PREFIX: &str = "rx";
-const RUN_DIRECTORY: &str = "/run/netns";
-const ETC_DIRECTORY: &str = "/etc/netns";
-
-/// One host: a network namespace.
-#[derive(Debug, Clone)]
-pub struct Host {
-    name: String,
-}
-
-impl Host {
-    /// Name of the namespace, as `ip netns list` shows it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// A command that runs on this host. The child's process id is that of the program itself.
-    ///
-    /// The program sees the files of [`Host::etc`] in place of those in `/etc`.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program.as_ref());
-        command
-    }
-
-    /// Runs `work` on a thread of its own that has entered this host, and returns what it returns.
-    ///
-    /// Sockets belong for ever to the host where they were made, so it is enough to make them here.
-    ///
-    /// # Panics
-    ///
-    /// When `work` panics, or the host cannot be entered.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let entered = thread::scope(|scope| scope.spawn(|| self.enter().map(|()| work())).join());
-        match entered {
-            Ok(Ok(value)) => value,
-            Ok(Err(error)) => panic!("cannot enter {}: {error:#}", self.name),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
-
-    /// Starts `work` on a thread of its own that has entered this host.
-    pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
-        let host = self.clone();
-        thread::spawn(move || match host.enter() {
-            Ok(()) => work(),
-            Err(error) => panic!("cannot enter {}: {error:#}", host.name),
-        })
-    }
-
-    /// Sets a key under `/proc/sys/net` of this host, such as `ipv4/ip_forward`.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses the value or has no such key.
-    pub fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
-        let path = Path::new("/proc/sys/net").join(key);
-        self.run(|| fs::write(&path, value)).with_context(|| format!("{}: {}", self.name, path.display()))
-    }
-
-    /// Runs one `ip` command on this host, its words separated by spaces.
-    ///
-    /// # Errors
-    ///
-    /// When `ip` fails; its own words are in the error.
-    pub fn ip(&self, words: &str) -> anyhow::Result<()> {
-        run(Command::new("ip").args(["-n", &self.name]).args(words.split_ascii_whitespace()))
-    }
-
-    /// Changes features of a device, such as `tx off`, its words separated by spaces.
-    ///
-    /// # Errors
-    ///
-    /// When `ethtool` fails; its own words are in the error.
-    pub fn ethtool(&self, device: &str, features: &str) -> anyhow::Result<()> {
-        let mut command = Command::new("ethtool");
-        command.args(["-K", device]).args(features.split_ascii_whitespace());
-        self.run(|| run(&mut command))
-    }
-
-    /// Directory of files that programs on this host see in place of those in `/etc`, such as `resolv.conf` and
-    /// `hosts`. A file that is there when the program starts must be changed in place, not replaced.
-    pub fn etc(&self) -> PathBuf {
-        Path::new(ETC_DIRECTORY).join(&self.name)
-    }
-
-    fn enter(&self) -> anyhow::Result<()> {
-        let path = Path::new(RUN_DIRECTORY).join(&self.name);
-        let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
-    }
-}
 
 /// The three hosts. Dropping it removes them, and fails the test when a wrong checksum has arrived at one of them.
 #[derive(Debug)]
@@ -197,7 +109,7 @@ impl Topology {
         STALE.call_once(remove_stale);
 
         let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
-        let host = |letter: char| Host { name: format!("{NAME_PREFIX}{}-{instance}-{letter}", std::process::id()) };
+        let host = |letter: char| Host::new(format!("{NAME_PREFIX}{}-{instance}-{letter}", std::process::id()));
         // From here on a failure cleans up through Drop.
         let mut topology = Self { client: host('c'), gateway: host('g'), backend: host('b'), complete: false };
         topology.build()?;
@@ -373,17 +285,10 @@ fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::run;
 
     #[test]
     fn what_a_dead_process_has_left_is_removed() {
@@ -391,7 +296,7 @@ mod tests {
             return assert!(!privilege::required());
         }
         // No process has this id: it is above the kernel's limit of 2^22 (proc(5), pid_max).
-        let stale = Host { name: format!("{NAME_PREFIX}4194305-0-c") };
+        let stale = Host::new(format!("{NAME_PREFIX}4194305-0-c"));
         run(Command::new("ip").args(["netns", "add", stale.name()])).unwrap();
         let mut left = stale.command("sleep").arg("3600").spawn().unwrap();
         crate::wait::until("the process is in its namespace", || {
