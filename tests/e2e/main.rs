@@ -33,6 +33,8 @@ mod offload_kit;
 #[cfg(test)]
 mod offload_life;
 #[cfg(test)]
+mod offload_many;
+#[cfg(test)]
 mod offload_network;
 #[cfg(test)]
 mod offload_pin;

@@ -28,6 +28,11 @@ impl Steering {
         Self { daemon: Daemon::start(&net.gateway, &config), place }
     }
 
+    /// Path of its admin socket.
+    pub(crate) fn socket(&self) -> String {
+        self.place.path().join("admin").display().to_string()
+    }
+
     pub(crate) fn admin(&self) -> Admin {
         Admin::connect(&self.place.path().join("admin"))
     }

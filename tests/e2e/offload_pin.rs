@@ -1,6 +1,7 @@
 //! Flows that outlive their daemon (`ebpf.pin`), and the daemon that takes them over.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,14 +12,14 @@ use rpxy_l4_tests::{
         programs,
         udp::{UdpClient, UdpServer},
     },
-    topology::{CLIENT_V4, client_pool},
+    topology::{CLIENT_V4, CLIENT_V6, client_pool},
     wait,
 };
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::common::{at, front};
+use crate::common::{at, at_v6, front, front_v6};
 use crate::offload_attach::{config, with_object};
 use crate::offload_kit::Steering;
 
@@ -68,15 +69,22 @@ fn files(directory: &Path) -> Vec<String> {
 
 #[test]
 fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
-    for (mode, workers) in [("tc", 1), ("tc", 4), ("xdp-generic", 4)] {
+    let rows = [
+        ("tc", 1, at(7000), front()),
+        ("tc", 4, at(7000), front()),
+        ("tc", 4, at_v6(7000), front_v6()),
+        ("xdp-generic", 4, at(7000), front()),
+    ];
+    for (mode, workers, target, front) in rows {
+        let address = |n| if front.is_ipv4() { IpAddr::from(client_pool(n)) } else { CLIENT_V6.into() };
         let Some(net) = with_object() else { return };
-        let (fs, server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+        let (fs, server) = (BpfFs::mount(), UdpServer::echo(&net.backend, target, ""));
         let top = format!("workers = {workers}");
-        let mut steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
-        let clients: Vec<_> = (0..8).map(|n| UdpClient::bind(&net.client, (client_pool(n), 0))).collect();
+        let mut steering = Steering::start(&net, target, &fs.keys(mode), &top);
+        let clients: Vec<_> = (0..8).map(|n| UdpClient::bind(&net.client, (address(n), 0))).collect();
         let ask_all = |text: &str| {
             for client in &clients {
-                assert_eq!(client.ask_text(front(), text), text, "{mode}");
+                assert_eq!(client.ask_text(front, text), text, "{mode}");
             }
         };
         ask_all("before");
@@ -85,7 +93,7 @@ fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
         ask_all("without");
         ask_all("without, again");
 
-        let mut steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
+        let mut steering = Steering::start(&net, target, &fs.keys(mode), &top);
         steering.daemon.wait_for(0, "8 of 8 sessions of an earlier daemon go on");
         for client in &clients {
             steering.wait_steered(client.address());
@@ -99,7 +107,7 @@ fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
         ask_all(&long);
         let sources = server.received();
         for client in &clients {
-            assert_eq!(client.ask_text(front(), "last"), "last");
+            assert_eq!(client.ask_text(front, "last"), "last");
         }
         let mut ports: Vec<_> = sources.iter().map(|datagram| datagram.source).collect();
         ports.sort_unstable();
@@ -109,7 +117,7 @@ fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
         // Once more: what was taken over can be taken over again.
         kill(&mut steering);
         ask_all("without");
-        let steering = Steering::start(&net, at(7000), &fs.keys(mode), &top);
+        let steering = Steering::start(&net, target, &fs.keys(mode), &top);
         steering.daemon.wait_for(0, "8 of 8 sessions of an earlier daemon go on");
         ask_all(&long);
         let now = server.received();
