@@ -4,6 +4,10 @@
 //! between the test and what a network card would meet.
 
 #[cfg(test)]
+mod account;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod load;
@@ -14,4 +18,4 @@ mod packet;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
-mod steer;
+mod tables;
