@@ -164,6 +164,12 @@ impl Net {
         ]
     }
 
+    /// A flow with these bits of [`mod@kind`].
+    pub(crate) fn flow_of_kind(self, kind: u8) -> Flow {
+        let [(_, plain), ..] = &self.flows()[..] else { panic!("no flows") };
+        Flow { kind, ..*plain }
+    }
+
     fn listeners(self) -> Vec<(SocketAddr, u32)> {
         let unspecified = if self.name == V4.name { "0.0.0.0" } else { "::" };
         let mut listeners = vec![

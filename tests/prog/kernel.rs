@@ -111,6 +111,22 @@ impl Kernel {
         }
     }
 
+    /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
+    pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
+        for (key, _) in &entries.flows {
+            self.hash::<[u8; 40], [u8; 96]>(name::FLOWS).remove(&maps::key_bytes(key)).unwrap();
+            if let Some((key, flow)) = base.flows.iter().find(|(replaced, _)| replaced == key) {
+                self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(flow));
+            }
+        }
+        for (socket, _) in &entries.listeners {
+            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&maps::socket_bytes(socket)).unwrap();
+            if let Some((socket, drop)) = base.listeners.iter().find(|(replaced, _)| replaced == socket) {
+                self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+            }
+        }
+    }
+
     /// Runs a program on a packet that comes in by the loopback interface. TC gets it as a buffer of several datagrams
     /// where `segment`, the payload bytes of one, is not 0.
     pub(crate) fn run(&self, program: Program, packet: &[u8], segment: u32) -> Outcome {
