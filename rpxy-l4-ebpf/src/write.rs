@@ -3,6 +3,9 @@
 //! The first write is the one that the kernel may refuse for want of memory; nothing has changed then, and the packet
 //! can go its old way. When a later one is refused the packet is neither old nor new, and must end.
 
+#[cfg(test)]
+mod tests;
+
 use rpxy_l4_common::packet::Family;
 use rpxy_l4_common::rewrite::{Rewrite, ipv4, ipv6, udp};
 

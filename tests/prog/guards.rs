@@ -7,7 +7,7 @@ use rpxy_l4_common::verdict::Counter;
 use crate::kernel::{Kernel, Program};
 use crate::maps::{Maps, socket};
 use crate::packet::Udp;
-use crate::rows::{Expected, Row, check};
+use crate::rows::{Expected, Row, check_over};
 
 /// A real one, for the server with the public key below.
 const INITIATION: &[u8; 148] = include_bytes!("../data/wireguard-initiation.bin");
@@ -22,6 +22,10 @@ const CLIENTS: [(&str, &str); 2] =
 fn maps(bits: u32) -> Maps {
     let listeners = CLIENTS.map(|(_, ours)| (socket(ours.parse().unwrap()), bits)).to_vec();
     Maps { listeners, ..Maps::default() }
+}
+
+fn udp(from: &str, to: &str, payload: &[u8]) -> Udp {
+    Udp::new(from.parse().unwrap(), to.parse().unwrap(), payload)
 }
 
 fn key(number: usize) -> Mac1Key {
@@ -56,9 +60,13 @@ fn an_initiation_passes_by_any_of_the_keys() {
             kernel.fill(&maps);
             for (name, payload, expected) in whole.into_iter().chain(forged) {
                 for ((from, to), program) in CLIENTS.iter().flat_map(|c| Program::ALL.map(|program| (c, program))) {
-                    let row = Row::new(name, Udp::new(from, to, &payload).bytes(), expected.clone());
-                    let outcome = kernel.run(program, &row.packet);
-                    assert_eq!(outcome, row.expected(program), "{name}, key {place} of {count}, {from}, {program:?}");
+                    let row = Row::new(name, udp(from, to, &payload).bytes(), expected.clone());
+                    let outcome = kernel.run(program, &row.packet, 0);
+                    assert_eq!(
+                        Some(outcome),
+                        row.expected(program),
+                        "{name}, key {place} of {count}, {from}, {program:?}"
+                    );
                 }
             }
         }
@@ -68,14 +76,14 @@ fn an_initiation_passes_by_any_of_the_keys() {
 #[test]
 fn mac1_concerns_initiations_to_sockets_that_ask_for_it() {
     let keys = vec![key(1)];
-    let other = |payload: &[u8]| Udp::new(CLIENTS[0].0, CLIENTS[0].1, payload).bytes();
+    let other = |payload: &[u8]| udp(CLIENTS[0].0, CLIENTS[0].1, payload).bytes();
     let asking = Maps { mac1_keys: keys.clone(), ..maps(drop::WIREGUARD_MAC1) };
     let reserved = [&[1, 0, 9, 0], &INITIATION[4..]].concat();
-    let foreign = Udp::new(CLIENTS[0].0, "203.0.113.2:443", INITIATION).bytes();
-    let tagged = Udp { vlan: vec![7], ..Udp::new(CLIENTS[1].0, CLIENTS[1].1, INITIATION) }.bytes();
-    check(
+    let foreign = udp(CLIENTS[0].0, "203.0.113.2:443", INITIATION).bytes();
+    let tagged = Udp { vlan: vec![(0x8100, 7)], ..udp(CLIENTS[1].0, CLIENTS[1].1, INITIATION) }.bytes();
+    check_over(
         &asking,
-        &[
+        [
             Row::new("an initiation", other(INITIATION), Expected::Drop(Counter::DroppedWireGuardMac1)),
             Row::new("in a VLAN", tagged, Expected::Drop(Counter::DroppedWireGuardMac1)),
             Row::new("filled reserved bytes", other(&reserved), Expected::Pass(Counter::NoFlow)),
@@ -89,7 +97,7 @@ fn mac1_concerns_initiations_to_sockets_that_ask_for_it() {
         ],
     );
     let silent = Maps { mac1_keys: keys, ..maps(0) };
-    check(&silent, &[Row::new("not asked for", other(INITIATION), Expected::Pass(Counter::NoFlow))]);
+    check_over(&silent, [Row::new("not asked for", other(INITIATION), Expected::Pass(Counter::NoFlow))]);
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn a_network_may_begin_so_many_handshakes() {
             let Some(mut kernel) = Kernel::or_skip() else { return };
             kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop::SOURCE_LIMIT) });
             for (step, payload, (from, to), expected) in steps {
-                let outcome = kernel.run(program, &Udp::new(from, to, payload).bytes());
+                let outcome = kernel.run(program, &udp(from, to, payload).bytes(), 0);
                 assert_eq!((outcome.action, outcome.counter), expected, "{step} from {from}, {program:?}");
             }
         }

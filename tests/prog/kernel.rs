@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use rpxy_l4_common::map::{FlowKey, name};
 use rpxy_l4_common::verdict::Counter;
@@ -17,6 +17,12 @@ use crate::maps::{self, Maps};
 const OBJECT_VARIABLE: &str = "RPXY_L4_TESTS_OBJECT";
 /// Room for what a program could make of a packet.
 const ROOM: usize = 256;
+
+/// A test run did not like what it was given.
+const EINVAL: i32 = 22;
+/// Where `gso_size` stands in `struct __sk_buff`, and where what is given of it ends.
+const GSO_SIZE: usize = 176;
+const CONTEXT_LEN: usize = GSO_SIZE + 4;
 
 /// The entry points of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +72,7 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         // As small as it gets: every test has its own.
         for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::HOPS, name::SOURCES] {
-            loader.map_max_entries(map, 64);
+            loader.map_max_entries(map, 256);
         }
         // What the daemon gets is the same without; the log of a program that passes would be long.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -111,11 +117,40 @@ impl Kernel {
         }
     }
 
-    /// Runs a program on a packet that comes in by the loopback interface.
-    pub(crate) fn run(&self, program: Program, packet: &[u8]) -> Outcome {
+    /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
+    pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
+        for (key, _) in &entries.flows {
+            self.hash::<[u8; 40], [u8; 104]>(name::FLOWS).remove(&maps::key_bytes(key)).unwrap();
+            if let Some((key, flow)) = base.flows.iter().find(|(replaced, _)| replaced == key) {
+                self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(&flow.sealed(key)));
+            }
+        }
+        for (socket, _) in &entries.listeners {
+            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&maps::socket_bytes(socket)).unwrap();
+            if let Some((socket, drop)) = base.listeners.iter().find(|(replaced, _)| replaced == socket) {
+                self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+            }
+        }
+    }
+
+    /// Runs a program on a packet that comes in by the loopback interface. TC gets it as a buffer of several datagrams
+    /// where `segment`, the payload bytes of one, is not 0.
+    pub(crate) fn run(&self, program: Program, packet: &[u8], segment: u32) -> Outcome {
+        self.try_run(program, packet, segment).expect("a test run takes the packet")
+    }
+
+    /// The same; nothing when a test run does not take such a packet.
+    pub(crate) fn try_run(&self, program: Program, packet: &[u8], segment: u32) -> Option<Outcome> {
         let before = self.counters();
         let mut out = vec![0; packet.len() + ROOM];
-        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let mut context = [0; CONTEXT_LEN];
+        context[GSO_SIZE..].copy_from_slice(&segment.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: (segment != 0).then_some(&context),
+            ..TestRunOptions::default()
+        };
         let result = match program {
             Program::Xdp => {
                 let xdp: &Xdp = self.0.program(program.name()).unwrap().try_into().unwrap();
@@ -126,7 +161,11 @@ impl Kernel {
                 tc.test_run(options)
             }
         };
-        let result = result.unwrap();
+        let result = match result {
+            Ok(result) => result,
+            Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EINVAL) => return None,
+            Err(error) => panic!("{program:?}: {error}"),
+        };
         out.truncate(result.data_size_out.try_into().unwrap());
         let counted: Vec<Counter> = Counter::ALL
             .iter()
@@ -134,7 +173,7 @@ impl Kernel {
             .flat_map(|(counter, (before, after))| (*before..after).map(|_| *counter))
             .collect();
         let [counter] = counted[..] else { panic!("not one outcome, but {counted:?}") };
-        Outcome { action: program.action(result.return_value), packet: out, counter }
+        Some(Outcome { action: program.action(result.return_value), packet: out, counter })
     }
 
     /// What was accounted in a flow: last seen, packets, bytes.

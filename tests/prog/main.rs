@@ -4,6 +4,12 @@
 //! between the test and what a network card would meet.
 
 #[cfg(test)]
+mod account;
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod guards;
 #[cfg(test)]
 mod kernel;
@@ -18,4 +24,4 @@ mod rows;
 #[cfg(test)]
 mod seal;
 #[cfg(test)]
-mod steer;
+mod tables;

@@ -11,8 +11,8 @@ pub(crate) const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) struct Udp {
     /// Receiver and sender on the link.
     pub(crate) link: ([u8; 6], [u8; 6]),
-    /// VLAN tags, outermost first.
-    pub(crate) vlan: Vec<u16>,
+    /// VLAN tags, outermost first: EtherType, and priority with number.
+    pub(crate) vlan: Vec<(u16, u16)>,
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     /// DSCP and ECN.
@@ -25,12 +25,12 @@ pub(crate) struct Udp {
 
 impl Udp {
     /// A plain one. Addresses are of one family.
-    pub(crate) fn new(source: &str, destination: &str, payload: &[u8]) -> Self {
+    pub(crate) fn new(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Self {
         Self {
             link: (STATION, ROUTER),
             vlan: Vec::new(),
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
+            source,
+            destination,
             traffic_class: 0xb9,
             ttl: 64,
             payload: payload.to_vec(),
@@ -41,9 +41,8 @@ impl Udp {
     /// The frame.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut frame = [self.link.0, self.link.1].concat();
-        for tag in &self.vlan {
-            frame.extend([0x81, 0x00]);
-            frame.extend(tag.to_be_bytes());
+        for (ethertype, tag) in &self.vlan {
+            frame.extend([ethertype.to_be_bytes(), tag.to_be_bytes()].concat());
         }
         let datagram = self.datagram();
         let len = u16::try_from(datagram.len()).unwrap();
@@ -71,6 +70,34 @@ impl Udp {
         }
         frame.extend(datagram);
         frame
+    }
+
+    /// The frame with some bytes replaced, at offsets from the IP header.
+    pub(crate) fn with(&self, changes: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut frame = self.bytes();
+        for (at, new) in changes {
+            frame[self.l3() + at..][..new.len()].copy_from_slice(new);
+        }
+        frame
+    }
+
+    /// Where the IP header begins.
+    pub(crate) fn l3(&self) -> usize {
+        14 + 4 * self.vlan.len()
+    }
+
+    /// Where the UDP header begins, from the IP header on.
+    pub(crate) fn header_len(&self) -> usize {
+        if self.source.is_ipv4() { 20 } else { 40 }
+    }
+
+    /// The same, with a first word of the payload that makes the sum 0, which is sent as its complement.
+    pub(crate) fn summing_up_to_nothing(&self) -> Self {
+        let mut udp = Self { payload: [&[0, 0], &self.payload[2..]].concat(), ..self.clone() };
+        let datagram = udp.datagram();
+        udp.payload[..2].copy_from_slice(&datagram[6..8]);
+        assert_eq!(udp.datagram()[6..8], [0xff, 0xff]);
+        udp
     }
 
     fn datagram(&self) -> Vec<u8> {

@@ -16,7 +16,7 @@ const BACKENDS: [&str; 2] = ["10.0.1.1:443", "10.0.2.2:8443"];
 const HOP: Hop = Hop { interface: 2, mtu: 1500, destination: [6; 6], source: [2; 6], seal: 0 };
 
 fn packet(client: usize) -> Udp {
-    Udp::new(CLIENTS[client], OURS, b"datagram")
+    Udp::new(CLIENTS[client].parse().unwrap(), OURS.parse().unwrap(), b"datagram")
 }
 
 fn flow_of(client: usize) -> (FlowKey, Flow) {
@@ -46,7 +46,7 @@ fn an_entry_that_is_not_whole_is_left_to_the_daemon() {
         kernel.put(name::HOPS, 5_u32.to_ne_bytes(), maps::hop_bytes(&hop));
         for program in Program::ALL {
             let bytes = packet(0).bytes();
-            let outcome = kernel.run(program, &bytes);
+            let outcome = kernel.run(program, &bytes, 0);
             assert_eq!(outcome.counter, expected, "{row}, {program:?}");
             assert_eq!(outcome.packet == bytes, expected != Counter::Steered, "{row}, {program:?}");
         }

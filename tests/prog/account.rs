@@ -1,0 +1,35 @@
+//! What is steered is accounted in the entry of its flow, and nothing else is.
+
+use std::net::SocketAddr;
+
+use crate::fixture::{NETS, address, from, maps, to};
+use crate::kernel::{Kernel, Program};
+use crate::maps::key;
+
+#[test]
+fn steered_packets_are_accounted_in_their_flow() {
+    let Some(mut kernel) = Kernel::or_skip() else { return };
+    kernel.fill(&maps());
+    for net in NETS {
+        let key = key(address(net.client, from::QUIC), address(net.ours, to::OURS));
+        assert_eq!(kernel.account(&key), [0; 3]);
+        let (mut packets, mut bytes) = (0, 0);
+        for program in Program::ALL {
+            // (name, payload, datagrams that are accounted)
+            let rows = [("short header", &[0x47; 30][..], 1), ("empty", &[], 0), ("long header", &[0xc3; 30], 0)];
+            for (name, payload, accounted) in rows {
+                kernel.run(program, &net.packet(from::QUIC, to::OURS, payload).bytes(), 0);
+                packets += accounted;
+                bytes += 30 * accounted;
+                let [last_seen, steered, summed] = kernel.account(&key);
+                assert!(last_seen > 0);
+                assert_eq!((steered, summed), (packets, bytes), "{}, {program:?}, {name}", net.name);
+            }
+        }
+        kernel.run(Program::Tc, &net.packet(from::QUIC, to::OURS, &[0x47; 70]).bytes(), 30);
+        let [_, steered, summed] = kernel.account(&key);
+        assert_eq!((steered, summed), (packets + 3, bytes + 70), "{}, a buffer of three", net.name);
+        let untouched: SocketAddr = address(net.client, from::OPEN);
+        assert_eq!(kernel.account(&crate::maps::key(untouched, address(net.ours, to::OURS))), [0; 3]);
+    }
+}

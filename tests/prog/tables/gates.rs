@@ -1,0 +1,95 @@
+//! Which datagrams of a flow are steered, by what the flow is: handshakes always reach the daemon.
+
+use rpxy_l4_common::verdict::Counter::{
+    self, ConnectionId, NotWireGuardTransport, QuicLong, Short, Steered, WireGuardInitiation,
+};
+
+use super::padded;
+use crate::fixture::{CID, from, to};
+use crate::rows::{Expected, Row, check};
+
+/// Name; the client's port; start and length of the payload; what becomes of it.
+type Gate = (&'static str, u16, &'static [u8], usize, Counter);
+
+const GATES: &[Gate] = &[
+    ("open flow, QUIC long header", from::OPEN, &[0xc3, 0, 0, 0, 1, 8], 1200, Steered),
+    ("open flow, WireGuard initiation", from::OPEN, &[1, 0, 0, 0], 148, Steered),
+    ("QUIC flow, short header", from::QUIC, &[0x47], 40, Steered),
+    ("QUIC flow, short header with the fixed bit clear", from::QUIC, &[0x07], 40, Steered),
+    ("QUIC flow, one byte", from::QUIC, &[0x47], 1, Steered),
+    ("QUIC flow, Initial", from::QUIC, &[0xc3, 0, 0, 0, 1, 8], 1200, QuicLong),
+    ("QUIC flow, Handshake", from::QUIC, &[0xe3, 0, 0, 0, 1, 8], 100, QuicLong),
+    ("QUIC flow, Initial of v2", from::QUIC, &[0xd3, 0x6b, 0x33, 0x43, 0xcf], 1200, QuicLong),
+    ("QUIC flow, another version", from::QUIC, &[0xc3, 0, 0, 0, 2], 1200, QuicLong),
+    ("QUIC flow, Version Negotiation", from::QUIC, &[0x80], 13, QuicLong),
+    ("QUIC flow, the form bit alone", from::QUIC, &[0x80], 1, QuicLong),
+    ("QUIC flow, no payload", from::QUIC, &[], 0, Short),
+    ("WireGuard flow, transport", from::WIREGUARD, &[4, 0, 0, 0], 1000, Steered),
+    ("WireGuard flow, keepalive", from::WIREGUARD, &[4, 0, 0, 0], 32, Steered),
+    ("WireGuard flow, transport with reserved bytes", from::WIREGUARD, &[4, 1, 2, 3], 32, Steered),
+    ("WireGuard flow, a byte shorter than a keepalive", from::WIREGUARD, &[4, 0, 0, 0], 31, NotWireGuardTransport),
+    ("WireGuard flow, initiation", from::WIREGUARD, &[1, 0, 0, 0], 148, NotWireGuardTransport),
+    ("WireGuard flow, response", from::WIREGUARD, &[2, 0, 0, 0], 92, NotWireGuardTransport),
+    ("WireGuard flow, cookie reply", from::WIREGUARD, &[3, 0, 0, 0], 64, NotWireGuardTransport),
+    ("WireGuard flow, QUIC Initial", from::WIREGUARD, &[0xc3, 0, 0, 0, 1, 8], 1200, NotWireGuardTransport),
+    ("WireGuard flow, QUIC short header", from::WIREGUARD, &[0x47], 40, NotWireGuardTransport),
+    ("WireGuard flow, no payload", from::WIREGUARD, &[], 0, Short),
+    ("generic flow, anything", from::GENERIC, b"anything", 8, Steered),
+    ("generic flow, WireGuard transport", from::GENERIC, &[4, 0, 0, 0], 32, Steered),
+    ("generic flow, WireGuard response", from::GENERIC, &[2, 0, 0, 0], 92, Steered),
+    ("generic flow, WireGuard initiation", from::GENERIC, &[1, 0, 0, 0], 148, WireGuardInitiation),
+    ("generic flow, initiation with reserved bytes", from::GENERIC, &[1, 9, 9, 9], 148, WireGuardInitiation),
+    ("generic flow, a byte short of an initiation", from::GENERIC, &[1, 0, 0, 0], 147, Steered),
+    ("generic flow, a byte more than an initiation", from::GENERIC, &[1, 0, 0, 0], 149, Steered),
+    ("generic flow, QUIC long header", from::GENERIC, &[0xc3, 0, 0, 0, 1, 8], 1200, QuicLong),
+    ("generic flow, no payload", from::GENERIC, &[], 0, Short),
+    ("known by an ID, long header", from::CID_8, &[0xc3, 0, 0, 0, 1, 8], 1200, QuicLong),
+    ("known by an ID, no payload", from::CID_8, &[], 0, Short),
+    ("known by an ID, 20 bytes", from::CID_8, &[0x47, 0xc1, 2, 3, 4, 5, 6, 7, 0xc8], 20, Short),
+    ("known by an ID, 21 bytes", from::CID_8, &[0x47, 0xc1, 2, 3, 4, 5, 6, 7, 0xc8], 21, Steered),
+];
+
+/// The client's port, and how long the ID is that its flow is known by.
+const KNOWN: &[(u16, usize)] =
+    &[(from::CID_1, 1), (from::CID_8, 8), (from::CID_9, 9), (from::CID_17, 17), (from::CID_20, 20)];
+
+/// A short header with the first bytes of the ID, others behind them.
+fn short_header(right: usize) -> Vec<u8> {
+    let mut payload = vec![0x47];
+    payload.extend(CID);
+    payload[1 + right..].iter_mut().for_each(|byte| *byte ^= 0x80);
+    payload.extend([0xee; 20]);
+    payload
+}
+
+fn gate(name: &str, port: u16, payload: &[u8], outcome: Counter) -> impl Iterator<Item = Row> {
+    Row::both(name, move |net| {
+        let udp = net.packet(port, to::OURS, payload);
+        let sent = net.sent(&udp).bytes();
+        let expected = if outcome == Steered { Expected::Steer(sent) } else { Expected::Pass(outcome) };
+        (udp, expected)
+    })
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for &(name, port, start, len, outcome) in GATES {
+        rows.extend(gate(name, port, &padded(start, len), outcome));
+    }
+    for &(port, len) in KNOWN {
+        let name = |what: &str| format!("known by an ID of {len} bytes, {what}");
+        rows.extend(gate(&name("the same and more"), port, &short_header(20), Steered));
+        rows.extend(gate(&name("the same, others behind"), port, &short_header(len), Steered));
+        rows.extend(gate(&name("the last byte another"), port, &short_header(len - 1), ConnectionId));
+        let mut first = short_header(20);
+        first[1] ^= 1;
+        rows.extend(gate(&name("the first byte another"), port, &first, ConnectionId));
+    }
+    rows.extend(gate("known by an ID that is longer than any", from::CID_21, &short_header(20), ConnectionId));
+    rows
+}
+
+#[test]
+fn handshakes_of_a_flow_reach_the_daemon() {
+    check(rows());
+}
