@@ -1,6 +1,7 @@
 //! Flows in the kernel from their first answer to their end.
 
 use rpxy_l4_tests::{
+    daemon::run_to_end,
     peers::{
         programs::{self, curl},
         udp::{UdpClient, UdpServer},
@@ -8,6 +9,7 @@ use rpxy_l4_tests::{
     topology::{CLIENT_V4, client_pool},
     wait,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{at, front};
@@ -41,6 +43,18 @@ fn scrapers_and_status_see_what_the_programs_count() {
         assert!(steered.is_some_and(|count| count >= 19), "{mode}: {steered:?}");
         assert_eq!(steering.counted("steered"), steered.unwrap(), "{mode}");
     }
+}
+
+/// XDP is looked at in `offload_attach`.
+#[test]
+fn a_killed_daemon_leaves_no_program_on_tc() {
+    let Some(net) = with_object() else { return };
+    let stands = || run_to_end(&net.gateway, &["doctor"]).1.iter().any(|line| line.contains("rpxy_l4_tc"));
+    let mut steering = Steering::start(&net, at(7000), "mode = \"tc\"", "");
+    assert!(stands());
+    steering.daemon.process().signal(Signal::KILL).unwrap();
+    steering.daemon.wait();
+    wait::until("the program is gone", || (!stands()).then_some(()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rpxy_l4_tests::{
-    daemon::run_to_end,
+    daemon::{Daemon, run_to_end},
     peers::{
         programs,
         udp::{UdpClient, UdpServer},
@@ -145,8 +145,20 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
         assert_eq!(client.ask_text(front(), "after"), "after", "{mode}");
         steering.daemon.stop();
 
-        let (_, lines) = run_to_end(&net.gateway, &["doctor"]);
-        assert!(lines.iter().any(|line| line.starts_with("pinned: ")), "{lines:?}");
+        let keys = fs.keys(mode).replace("pin = true", "pin = false");
+        let without = Daemon::builder(&config(444, at(7000), &keys));
+        let without = without.allow("flows of an earlier daemon go on without one").allow("another XDP program");
+        let without = without.start(&net.gateway);
+        without.wait_for(0, &format!("`rpxy-l4 unpin --path {path}` ends them"));
+        without.stop();
+
+        let file = fs.0.path().with_extension("toml");
+        std::fs::write(&file, config(443, at(7000), &fs.keys(mode))).unwrap();
+        let (status, lines) = run_to_end(&net.gateway, &["doctor", "--config", &file.display().to_string()]);
+        std::fs::remove_file(&file).unwrap();
+        let pinned = format!("pinned: programs on 2 interfaces in {path}, held by no daemon");
+        assert!(status.success() && lines.contains(&pinned), "{mode}: {lines:?}");
+        assert!(lines.iter().any(|line| line.contains(&format!("rpxy-l4 unpin --path {path}"))), "{mode}: {lines:?}");
         let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
         assert!(status.success() && lines == ["removed the programs from 2 interfaces"], "{mode}: {lines:?}");
         assert!(!fs.pins().exists(), "{mode}");
@@ -192,7 +204,7 @@ fn one_daemon_holds_a_directory_and_another_hook_replaces_the_first() {
     let mut first = Steering::start(&net, at(7000), &fs.keys("xdp-generic"), "");
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     assert_eq!(client.ask_text(front(), "x"), "x");
-    let second = rpxy_l4_tests::daemon::Daemon::builder(&config(444, at(7000), &fs.keys("tc")));
+    let second = Daemon::builder(&config(444, at(7000), &fs.keys("tc")));
     let second = second.allow("another daemon holds it").start(&net.gateway);
     second.wait_for(0, "ebpf.pin: flows will end with this daemon");
     second.stop();

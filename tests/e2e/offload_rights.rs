@@ -1,9 +1,14 @@
 //! Which capabilities the kernel plane needs, and what is said where one is missing.
 
-use rpxy_l4_tests::{daemon::Daemon, peers::udp::UdpClient, peers::udp::UdpServer, topology::CLIENT_V4};
+use rpxy_l4_tests::{
+    daemon::Daemon,
+    peers::udp::{UdpClient, UdpServer},
+    topology::CLIENT_V4,
+};
 
 use crate::common::{at, front};
 use crate::offload_attach::{config, with_object};
+use crate::offload_pin::BpfFs;
 
 #[test]
 fn a_missing_capability_is_named_and_datagrams_pass_through_the_daemon() {
@@ -34,5 +39,25 @@ fn three_capabilities_are_enough_without_root() {
         let daemon = builder.capabilities("net_bind_service,bpf,perfmon,net_admin").start(&net.gateway);
         daemon.wait_for(0, &format!("on eth0 ({how}), eth1 ({how})"));
         assert_eq!(UdpClient::bind(&net.client, (CLIENT_V4, 0)).ask_text(front(), "x"), "x", "{mode}");
+    }
+}
+
+#[test]
+fn they_are_enough_to_pin_flows_and_to_take_them_over() {
+    for mode in ["tc", "xdp-generic"] {
+        let Some(net) = with_object() else { return };
+        let (fs, _server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));
+        let start = || {
+            let builder = Daemon::builder(&config(443, at(7000), &fs.keys(mode)));
+            builder.capabilities("net_bind_service,bpf,perfmon,net_admin").start(&net.gateway)
+        };
+        let daemon = start();
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        assert_eq!(client.ask_text(front(), "before"), "before", "{mode}");
+        daemon.stop();
+        assert_eq!(client.ask_text(front(), "without"), "without", "{mode}");
+        let daemon = start();
+        daemon.wait_for(0, "1 of 1 sessions of an earlier daemon go on");
+        assert_eq!(client.ask_text(front(), "after"), "after", "{mode}");
     }
 }
