@@ -6,8 +6,6 @@
 #![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
 
 use core::arch::asm;
-use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -42,6 +40,8 @@ static SOURCES: LruHashMap<Socket, u64, 65536> = LruHashMap::new();
 static MAC1_KEYS: Array<Mac1Key, MOST_KEYS> = Array::new();
 #[btf_map]
 static INITIATION: PerCpuArray<Initiation, 1> = PerCpuArray::new();
+#[btf_map]
+static COPIES: PerCpuArray<Copies, PROGRAMS> = PerCpuArray::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 
@@ -110,49 +110,47 @@ impl<T> Deref for Setting<T> {
     }
 }
 
-/// Room for one copy of a value.
-#[repr(align(8))]
-struct Room<T>(UnsafeCell<MaybeUninit<T>>);
+/// Programs that have a place of their own for copies.
+pub(crate) const PROGRAMS: usize = 2;
 
-impl<T: Copy> Room<T> {
-    /// Copies the value at `place`.
-    ///
-    /// # Safety
-    ///
-    /// It is within an entry, at a multiple of 8 bytes, and of plain bytes, so that it is a value even while the daemon
-    /// replaces it. No earlier copy is used any more.
-    #[inline(always)]
-    unsafe fn read(&self, place: *const T) -> &T {
-        const { assert!(size_of::<T>().is_multiple_of(8)) };
-        let (from, to) = (place.cast::<u64>(), self.0.get().cast::<u64>());
-        let mut word = 0;
-        while word < size_of::<T>() / 8 {
-            // SAFETY: both have as many words. Volatile, so that nothing is read a second time.
-            unsafe { to.add(word).write(from.add(word).read_volatile()) };
-            word += 1;
-        }
-        let mut copy = self.0.get().cast::<T>().cast_const();
-        // SAFETY: an instruction that does nothing; without any, the kernel refuses the line numbers. The compiler may
-        // not know what is there: it would keep every word in a place of its own, and make a copy of the program for
-        // each kind of flow. All of it has been written.
-        unsafe {
-            asm!("{copy} = {copy}", copy = inout(reg) copy, options(nostack));
-            &*copy
-        }
-    }
+/// What a program has read of the maps for one packet. Not on the stack, where it has no room beside the hash of
+/// initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by another);
+/// XDP and TC have a place each all the same.
+#[repr(C)]
+struct Copies {
+    flow: Flow,
+    hop: Hop,
 }
 
 /// The look-ups of one decision, which asks for one flow and one hop.
-pub(crate) struct Kernel {
-    flow: Room<Flow>,
-    hop: Room<Hop>,
-}
+pub(crate) struct Kernel(NonNull<Copies>);
 
 impl Kernel {
+    /// With the place of a program for copies.
     #[inline(always)]
-    pub(crate) const fn new() -> Self {
-        Self { flow: Room(UnsafeCell::new(MaybeUninit::uninit())), hop: Room(UnsafeCell::new(MaybeUninit::uninit())) }
+    pub(crate) fn of(program: u32) -> Option<Self> {
+        COPIES.get_ptr_mut(program).and_then(NonNull::new).map(Self)
     }
+}
+
+/// Copies the value at `from`, word by word.
+///
+/// # Safety
+///
+/// Both places are within entries, at multiples of 8 bytes, and of plain bytes, so that what is read is a value even
+/// while the daemon replaces it. No earlier copy is used any more.
+#[inline(always)]
+unsafe fn copy<'s, T: Copy>(from: *const T, to: *mut T) -> &'s T {
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let (source, target) = (from.cast::<u64>(), to.cast::<u64>());
+    let mut word = 0;
+    while word < size_of::<T>() / 8 {
+        // SAFETY: both have as many words. Volatile, so that nothing is read a second time, or put off.
+        unsafe { target.add(word).write_volatile(source.add(word).read_volatile()) };
+        word += 1;
+    }
+    // SAFETY: all of it has been written.
+    unsafe { &*to }
 }
 
 impl<'s> Maps for &'s Kernel {
@@ -163,7 +161,7 @@ impl<'s> Maps for &'s Kernel {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
         let place = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
         // SAFETY: the kernel gave the pointer out, and keeps the memory until this program ends.
-        let copy = unsafe { self.flow.read(&raw const (*place.as_ptr()).flow) };
+        let copy = unsafe { copy(&raw const (*place.as_ptr()).flow, &raw mut (*self.0.as_ptr()).flow) };
         Some(Entry { copy, place })
     }
 
@@ -171,7 +169,7 @@ impl<'s> Maps for &'s Kernel {
     fn hop(&self, key: HopKey) -> Option<Self::Hop> {
         let place = HOPS.get_ptr_mut(key).and_then(NonNull::new)?;
         // SAFETY: likewise.
-        Some(unsafe { self.hop.read(place.as_ptr()) })
+        Some(unsafe { copy(place.as_ptr(), &raw mut (*self.0.as_ptr()).hop) })
     }
 
     #[inline(always)]
