@@ -55,6 +55,16 @@ impl Steering {
         wait::until("the session is steered", || (self.session_of(client).0 == "kernel").then_some(()));
     }
 
+    /// Repeats `exchange`, in which packets go both ways, until the kernel forwards all of them: the daemon learns of
+    /// the neighbours on the way a moment after it has installed a session.
+    pub(crate) fn wait_forwarded(&self, packets: u64, mut exchange: impl FnMut()) {
+        wait::until("the kernel forwards both ways", || {
+            let before = self.counted("steered");
+            exchange();
+            (self.counted("steered") >= before + packets).then_some(())
+        });
+    }
+
     /// How often a packet had `outcome`.
     pub(crate) fn counted(&self, outcome: &str) -> u64 {
         self.plane()["counters"][outcome].as_u64().unwrap_or(0)

@@ -28,6 +28,7 @@ fn scrapers_and_status_see_what_the_programs_count() {
             "metrics_listen = \"127.0.0.1:9901\"",
         );
         let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        steering.wait_forwarded(2, || assert_eq!(client.ask_text(front(), "ready?"), "ready?", "{mode}"));
         for n in 0..20 {
             assert_eq!(client.ask_text(front(), &n.to_string()), n.to_string(), "{mode}");
         }
@@ -40,7 +41,7 @@ fn scrapers_and_status_see_what_the_programs_count() {
                 .parse::<u64>()
                 .ok()
         });
-        assert!(steered.is_some_and(|count| count >= 19), "{mode}: {steered:?}");
+        assert!(steered.is_some_and(|count| count >= 42), "{mode}: {steered:?}");
         assert_eq!(steering.counted("steered"), steered.unwrap(), "{mode}");
     }
 }

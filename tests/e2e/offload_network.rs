@@ -43,12 +43,13 @@ impl Echo {
     #[track_caller]
     fn is_steered(&self, when: &str) {
         self.steering.wait_steered(self.client.address());
+        self.steering.wait_forwarded(2, || assert_eq!(self.client.ask_text(front(), "ready?"), "ready?", "{when}"));
         let before = self.steering.counted("steered");
         for n in 0..10 {
             assert_eq!(self.client.ask_text(front(), &n.to_string()), n.to_string(), "{when}");
         }
         let after = self.steering.counted("steered");
-        assert!(after >= before + 20, "{when}: {before} to {after} of 20");
+        assert!(after >= before + 20, "{when}: {before} to {after} of 20, {}", self.steering.plane());
     }
 
     /// Waits until answers come again.

@@ -66,6 +66,7 @@ fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {
     tunnel.wait_for_ping(inside);
     steering.wait_steered(client.address());
     steering.wait_steered((CLIENT_V4, 5001).into());
+    steering.wait_forwarded(1, || connection.download(Flow { seed: 1, length: 1000 }).unwrap());
     let seen_before = (connection.ask().client, server.endpoint(&client_keys.public));
 
     let (transfers, pings, lost) = (Watch::default(), Watch::default(), AtomicUsize::new(0));
