@@ -92,13 +92,13 @@ impl Kernel {
     /// Puts entries into the maps.
     pub(crate) fn fill(&mut self, entries: &Maps) {
         for (key, flow) in &entries.flows {
-            self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(flow));
+            self.put(name::FLOWS, key.to_bytes(), flow.to_bytes());
         }
         for (key, hop) in &entries.hops {
-            self.put(name::HOPS, key.to_ne_bytes(), maps::hop_bytes(hop));
+            self.put(name::HOPS, key.to_ne_bytes(), hop.to_bytes());
         }
         for (socket, drop) in &entries.listeners {
-            self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+            self.put(name::LISTENERS, socket.to_bytes(), drop.to_ne_bytes());
         }
         for address in &entries.local {
             self.put(name::LOCAL, maps::field(*address), [1u8]);
@@ -114,15 +114,15 @@ impl Kernel {
     /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
     pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
         for (key, _) in &entries.flows {
-            self.hash::<[u8; 40], [u8; 96]>(name::FLOWS).remove(&maps::key_bytes(key)).unwrap();
+            self.hash::<[u8; 40], [u8; 96]>(name::FLOWS).remove(&key.to_bytes()).unwrap();
             if let Some((key, flow)) = base.flows.iter().find(|(replaced, _)| replaced == key) {
-                self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(flow));
+                self.put(name::FLOWS, key.to_bytes(), flow.to_bytes());
             }
         }
         for (socket, _) in &entries.listeners {
-            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&maps::socket_bytes(socket)).unwrap();
+            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&socket.to_bytes()).unwrap();
             if let Some((socket, drop)) = base.listeners.iter().find(|(replaced, _)| replaced == socket) {
-                self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+                self.put(name::LISTENERS, socket.to_bytes(), drop.to_ne_bytes());
             }
         }
     }
@@ -172,7 +172,7 @@ impl Kernel {
 
     /// What was accounted in a flow: last seen, packets, bytes.
     pub(crate) fn account(&mut self, key: &FlowKey) -> [u64; 3] {
-        maps::account(&self.hash(name::FLOWS).get(&maps::key_bytes(key), 0).unwrap())
+        maps::account(&self.hash(name::FLOWS).get(&key.to_bytes(), 0).unwrap())
     }
 
     fn put<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {

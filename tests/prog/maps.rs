@@ -38,44 +38,13 @@ pub(crate) fn field(address: IpAddr) -> [u8; 16] {
     field
 }
 
-pub(crate) fn socket_bytes(socket: &Socket) -> [u8; 20] {
-    exactly(&[&socket.address, &socket.port, &[socket.family, socket.zero]])
-}
-
-pub(crate) fn key_bytes(key: &FlowKey) -> [u8; 40] {
-    exactly(&[&socket_bytes(&key.source), &socket_bytes(&key.destination)])
-}
-
-pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 96] {
-    exactly(&[
-        &flow.last_seen.to_ne_bytes(),
-        &flow.packets.to_ne_bytes(),
-        &flow.bytes.to_ne_bytes(),
-        &socket_bytes(&flow.source),
-        &socket_bytes(&flow.destination),
-        &flow.hop.to_ne_bytes(),
-        &flow.interface.to_ne_bytes(),
-        &[flow.kind, flow.cid_len],
-        &flow.cid,
-        &flow.zero,
-    ])
-}
-
-pub(crate) fn hop_bytes(hop: &Hop) -> [u8; 20] {
-    exactly(&[&hop.interface.to_ne_bytes(), &hop.mtu.to_ne_bytes(), &hop.destination, &hop.source])
-}
-
 /// A banned network: its bits, and the bytes behind their number.
 pub(crate) fn banned_bytes(network: IpAddr, len: u32) -> (u32, [u8; 20]) {
     let family = if network.is_ipv4() { 4 } else { 6 };
-    (8 + len, exactly(&[&[family], &field(network), &[0; 3]]))
+    (8 + len, [&[family][..], &field(network), &[0; 3]].concat().try_into().unwrap())
 }
 
 /// What the programs have written into a flow: last seen, packets, bytes.
 pub(crate) fn account(flow: &[u8; 96]) -> [u64; 3] {
     [0, 8, 16].map(|at| u64::from_ne_bytes(*flow[at..].first_chunk().unwrap()))
-}
-
-fn exactly<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
-    parts.concat().try_into().unwrap()
 }

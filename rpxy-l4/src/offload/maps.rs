@@ -83,26 +83,26 @@ impl Maps {
 
     fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
         match update {
-            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(hop), 0),
+            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), hop.to_bytes(), 0),
             Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
             Update::NoFlow(key) => {
                 self.parked.remove(key);
-                absent_is_fine(self.flows.remove(&encode::key_bytes(key)))
+                absent_is_fine(self.flows.remove(&key.to_bytes()))
             }
             Update::Park(key) => {
-                let bytes = encode::key_bytes(key);
+                let bytes = key.to_bytes();
                 if let Ok(entry) = self.flows.get(&bytes, 0) {
                     self.parked.insert(*key, encode::counted(&entry));
                 }
                 absent_is_fine(self.flows.remove(&bytes))
             }
             Update::Flow(key, flow) => {
-                let bytes = encode::key_bytes(key);
+                let bytes = key.to_bytes();
                 // What is counted in between is lost: a few packets, when a connection ID or a route changes.
                 let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
                 let before = self.parked.remove(key).or(present).unwrap_or_default();
                 let (last_seen, packets, counted) = before;
-                self.flows.insert(bytes, encode::flow_bytes(&Flow { last_seen, packets, bytes: counted, ..*flow }), 0)
+                self.flows.insert(bytes, Flow { last_seen, packets, bytes: counted, ..*flow }.to_bytes(), 0)
             }
         }
     }
@@ -110,11 +110,11 @@ impl Maps {
     /// Listening sockets of the daemon, each with the classes to drop.
     pub(super) fn set_listeners(&mut self, wanted: HashMap<Socket, u32>) -> Result<(), MapError> {
         for gone in self.has_listeners.keys().filter(|socket| !wanted.contains_key(socket)) {
-            absent_is_fine(self.listeners.remove(&encode::socket_bytes(gone)))?;
+            absent_is_fine(self.listeners.remove(&gone.to_bytes()))?;
         }
         for (socket, drop) in &wanted {
-            let value = encode::listener_bytes(Listener { drop: *drop });
-            self.listeners.insert(encode::socket_bytes(socket), value, 0)?;
+            let value = Listener { drop: *drop }.to_bytes();
+            self.listeners.insert(socket.to_bytes(), value, 0)?;
         }
         self.has_listeners = wanted;
         Ok(())
@@ -168,7 +168,7 @@ impl fmt::Debug for Readers {
 impl Readers {
     /// What the programs have counted for an entry: last seen, packets, bytes.
     pub(super) fn counted(&self, key: &FlowKey) -> Option<(u64, u64, u64)> {
-        let bytes = self.flows.get(&encode::key_bytes(key), 0).ok()?;
+        let bytes = self.flows.get(&key.to_bytes(), 0).ok()?;
         Some(encode::counted(&bytes))
     }
 
