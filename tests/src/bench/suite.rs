@@ -42,6 +42,8 @@ pub struct Setup {
     pub room: usize,
     /// Processes among which they are divided, where one may not have enough descriptors.
     pub processes: usize,
+    /// Whether what is sent is nobody's, so that nothing is answered.
+    pub unanswered: bool,
 }
 
 impl Suite {
