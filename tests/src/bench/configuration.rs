@@ -91,7 +91,16 @@ impl Candidate {
         let mode = match self {
             Self::RpxyTc => "tc",
             Self::RpxyGeneric => "xdp-generic",
-            _ => return String::new(),
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::Haproxy
+            | Self::Nginx
+            | Self::Sslh
+            | Self::Splice
+            | Self::Nat
+            | Self::Direct
+            | Self::Nowhere => return String::new(),
         };
         format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n")
     }

@@ -2,13 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 
 use super::{DATAGRAM, sample::Sample};
+use crate::wait::pause;
 
 /// Datagrams sent at once, and how often.
 const BURST: u32 = 50;
@@ -40,7 +40,7 @@ pub fn run(target: SocketAddrV4, source: Ipv4Addr, flows: u32, window: Duration)
             }
         }
         due += PERIOD;
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        pause(due.saturating_duration_since(Instant::now()));
     }
     sample.seconds = begin.elapsed().as_secs_f64();
     sample.all_operations = sample.operations;
