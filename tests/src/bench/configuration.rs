@@ -122,8 +122,9 @@ impl Candidate {
             (false, false) => format!("{general}tcp_max_connections = {allowed}\ntcp_target = [\"{back}\"]\n"),
             (false, true) => format!("{general}tcp_max_connections = {allowed}\n{}", rule("web", "http")),
             (true, _) if setup.unanswered => {
-                let rules = rule("quic", "quic") + &rule("wireguard", "wireguard");
-                format!("{general}udp_max_connections = {allowed}\n{}{rules}", self.kernel_plane())
+                // With a rule for QUIC, anything might be a short header with its fixed bit clear.
+                let rule = rule("wireguard", "wireguard");
+                format!("{general}udp_max_connections = {allowed}\n{}{rule}", self.kernel_plane())
             }
             (true, routed) => {
                 let rules = if routed { rule("quic", "quic") + &rule("wireguard", "wireguard") } else { String::new() };

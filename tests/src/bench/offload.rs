@@ -72,5 +72,5 @@ pub const SUITE: Suite = Suite {
              drops all of it where it is sent (nftables, egress), so that what the others take beyond it is what the \
              flood costs its victim.",
     shown: SMALL.setup,
-    shown_note: "For the exchanges. In *flood* rpxy-l4 has rules for QUIC and WireGuard and no `udp_target`.",
+    shown_note: "For the exchanges. In *flood* rpxy-l4 has a rule for WireGuard and no `udp_target`.",
 };

@@ -16,8 +16,8 @@ use rpxy_l4_common::map::{Flow, FlowKey, Hop, Listener, Socket, drop, kind, name
 
 /// Packets of one run: from TTL 255 down to the last one that is sent on.
 const REPEAT: u32 = 254;
-/// Runs of which the median counts.
-const RUNS: usize = 401;
+/// Runs of which the median counts. Each waits for the kernel to tell all processors about the program.
+const RUNS: usize = 15;
 /// What the rows are about; one for mac1 belongs behind `drop`, as soon as the programs know it.
 const ROWS: &[Row] = &[
     Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], steered: true },
