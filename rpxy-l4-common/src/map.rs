@@ -4,6 +4,8 @@
 //! in network byte order, as they stand in packets; everything else is in the machine's. IPv4 addresses stand in the
 //! first four bytes of a field, the rest is zero: one map then serves both families.
 
+mod bytes;
+
 /// Names of the maps in the object.
 pub mod name {
     /// Hash: [`super::FlowKey`] to [`super::FlowEntry`].

@@ -119,6 +119,10 @@ impl Bytes for Frame {
 
     #[inline(always)]
     fn reaches(&self, len: usize) -> bool {
+        // No frame is longer. Older verifiers, that of Linux 6.1 among them, do not know how large a length field can be.
+        if len > FARTHEST {
+            return false;
+        }
         let mut end = self.0.data_end();
         // SAFETY: no instruction. The compiler may not know what is compared here: it would take out the checks of
         // reads that are within `len`, which the verifier wants to see, since it cannot follow `len`.

@@ -92,22 +92,22 @@ impl Kernel {
     /// Puts entries into the maps.
     pub(crate) fn fill(&mut self, entries: &Maps) {
         for (key, flow) in &entries.flows {
-            self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(&flow.sealed(key)));
+            self.put(name::FLOWS, key.to_bytes(), maps::entry(flow.sealed(key)).to_bytes());
         }
         for (key, hop) in &entries.hops {
-            self.put(name::HOPS, key.to_ne_bytes(), maps::hop_bytes(&hop.sealed(*key)));
+            self.put(name::HOPS, key.to_ne_bytes(), hop.sealed(*key).to_bytes());
         }
         for (socket, drop) in &entries.listeners {
-            self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+            self.put(name::LISTENERS, socket.to_bytes(), drop.to_ne_bytes());
         }
         for address in &entries.local {
             self.put(name::LOCAL, maps::field(*address), [1u8]);
         }
         for (index, key) in (0..).zip(&entries.mac1_keys) {
-            self.array::<[u8; 36]>(name::MAC1_KEYS).set(index, maps::mac1_key_bytes(key), 0).unwrap();
+            self.array::<[u8; 36]>(name::MAC1_KEYS).set(index, key.to_bytes(), 0).unwrap();
         }
         if let Some(limit) = &entries.source_limit {
-            self.array::<[u8; 48]>(name::SOURCE_LIMIT).set(0, maps::source_limit_bytes(limit), 0).unwrap();
+            self.array::<[u8; 48]>(name::SOURCE_LIMIT).set(0, limit.to_bytes(), 0).unwrap();
         }
         for (network, len) in &entries.banned {
             let map = self.0.map_mut(name::BANNED).unwrap();
@@ -120,15 +120,15 @@ impl Kernel {
     /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
     pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
         for (key, _) in &entries.flows {
-            self.hash::<[u8; 40], [u8; 104]>(name::FLOWS).remove(&maps::key_bytes(key)).unwrap();
+            self.hash::<[u8; 40], [u8; 104]>(name::FLOWS).remove(&key.to_bytes()).unwrap();
             if let Some((key, flow)) = base.flows.iter().find(|(replaced, _)| replaced == key) {
-                self.put(name::FLOWS, maps::key_bytes(key), maps::flow_bytes(&flow.sealed(key)));
+                self.put(name::FLOWS, key.to_bytes(), maps::entry(flow.sealed(key)).to_bytes());
             }
         }
         for (socket, _) in &entries.listeners {
-            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&maps::socket_bytes(socket)).unwrap();
+            self.hash::<[u8; 20], [u8; 4]>(name::LISTENERS).remove(&socket.to_bytes()).unwrap();
             if let Some((socket, drop)) = base.listeners.iter().find(|(replaced, _)| replaced == socket) {
-                self.put(name::LISTENERS, maps::socket_bytes(socket), drop.to_ne_bytes());
+                self.put(name::LISTENERS, socket.to_bytes(), drop.to_ne_bytes());
             }
         }
     }
@@ -178,7 +178,7 @@ impl Kernel {
 
     /// What was accounted in a flow: last seen, packets, bytes.
     pub(crate) fn account(&mut self, key: &FlowKey) -> [u64; 3] {
-        maps::account(&self.hash(name::FLOWS).get(&maps::key_bytes(key), 0).unwrap())
+        maps::account(&self.hash(name::FLOWS).get(&key.to_bytes(), 0).unwrap())
     }
 
     /// Puts an entry into a hash map as it is.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::mac1::Mac1Key;
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, Socket, SourceLimit};
+use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Socket, SourceLimit};
 
 use crate::packet::octets;
 
@@ -43,55 +43,18 @@ pub(crate) fn field(address: IpAddr) -> [u8; 16] {
     field
 }
 
-pub(crate) fn socket_bytes(socket: &Socket) -> [u8; 20] {
-    exactly(&[&socket.address, &socket.port, &[socket.family, socket.zero]])
-}
-
-pub(crate) fn key_bytes(key: &FlowKey) -> [u8; 40] {
-    exactly(&[&socket_bytes(&key.source), &socket_bytes(&key.destination)])
-}
-
-/// A flow as it is stored under its key.
-pub(crate) fn flow_bytes(flow: &Flow) -> [u8; 104] {
-    exactly(&[
-        // What is counted.
-        &[0; 24],
-        &socket_bytes(&flow.source),
-        &socket_bytes(&flow.destination),
-        &flow.hop.to_ne_bytes(),
-        &flow.interface.to_ne_bytes(),
-        &[flow.kind, flow.cid_len],
-        &flow.cid,
-        &flow.mark,
-        &flow.seal.to_ne_bytes(),
-    ])
-}
-
-pub(crate) fn hop_bytes(hop: &Hop) -> [u8; 24] {
-    let (interface, mtu) = (hop.interface.to_ne_bytes(), hop.mtu.to_ne_bytes());
-    exactly(&[&interface, &mtu, &hop.destination, &hop.source, &hop.seal.to_ne_bytes()])
-}
-
-pub(crate) fn mac1_key_bytes(key: &Mac1Key) -> [u8; 36] {
-    exactly(&[&key.state.map(u32::to_ne_bytes).concat(), &key.used.to_ne_bytes()])
-}
-
-pub(crate) fn source_limit_bytes(limit: &SourceLimit) -> [u8; 48] {
-    let numbers = [&limit.interval.to_ne_bytes()[..], &limit.zero.to_ne_bytes(), &limit.window.to_ne_bytes()].concat();
-    exactly(&[&numbers, &limit.mask_v4, &limit.mask_v6])
+/// A flow that has counted nothing yet.
+pub(crate) fn entry(flow: Flow) -> FlowEntry {
+    FlowEntry { counted: Counted::default(), flow }
 }
 
 /// A banned network: its bits, and the bytes behind their number.
 pub(crate) fn banned_bytes(network: IpAddr, len: u32) -> (u32, [u8; 20]) {
     let family = if network.is_ipv4() { 4 } else { 6 };
-    (8 + len, exactly(&[&[family], &field(network), &[0; 3]]))
+    (8 + len, [&[family][..], &field(network), &[0; 3]].concat().try_into().unwrap())
 }
 
 /// What the programs have written into a flow: last seen, packets, bytes.
 pub(crate) fn account(flow: &[u8; 104]) -> [u64; 3] {
     [0, 8, 16].map(|at| u64::from_ne_bytes(*flow[at..].first_chunk().unwrap()))
-}
-
-fn exactly<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
-    parts.concat().try_into().unwrap()
 }

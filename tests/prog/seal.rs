@@ -42,8 +42,8 @@ fn an_entry_that_is_not_whole_is_left_to_the_daemon() {
         ("half of another hop", sealed, Hop { destination: [7; 6], ..hop }, Counter::EntryChanged),
     ];
     for (row, flow, hop, expected) in rows {
-        kernel.put(name::FLOWS, maps::key_bytes(&key), maps::flow_bytes(&flow));
-        kernel.put(name::HOPS, 5_u32.to_ne_bytes(), maps::hop_bytes(&hop));
+        kernel.put(name::FLOWS, key.to_bytes(), maps::entry(flow).to_bytes());
+        kernel.put(name::HOPS, 5_u32.to_ne_bytes(), hop.to_bytes());
         for program in Program::ALL {
             let bytes = packet(0).bytes();
             let outcome = kernel.run(program, &bytes, 0);

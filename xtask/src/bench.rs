@@ -12,7 +12,8 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` (when absent), `udp` or `ech`, then arguments of its program (`tcp --help` lists them).
+    /// The suite to run, `tcp` (when absent), `udp`, `offload` or `ech`, then arguments of its program (`tcp --help`
+    /// lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -29,16 +30,25 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if !process::is_root() {
         bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
     }
+    if suite == Suite::Offload && !workspace.ebpf_object().exists() {
+        bail!("the daemon has no eBPF programs: run `cargo xtask build-ebpf` first");
+    }
     // Two builds, not one: the daemon must not get features that only the test package asks of a shared dependency.
     let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;
     let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
-    process::run(Command::new(bench).current_dir(&workspace.root).arg("--daemon").arg(daemon).args(rest))
+    let mut command = Command::new(bench);
+    command.current_dir(&workspace.root).arg("--daemon").arg(daemon);
+    if suite == Suite::Offload {
+        command.arg("--object").arg(workspace.ebpf_object());
+    }
+    process::run(command.args(rest))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suite {
     Tcp,
     Udp,
+    Offload,
     Ech,
 }
 
@@ -47,6 +57,7 @@ impl Suite {
         match self {
             Self::Tcp => "bench-tcp",
             Self::Udp => "bench-udp",
+            Self::Offload => "bench-offload",
             Self::Ech => "bench-ech",
         }
     }
@@ -57,9 +68,10 @@ fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
     match words.split_first() {
         Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
         Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
+        Some((first, rest)) if first == "offload" => Ok((Suite::Offload, rest)),
         Some((first, rest)) if first == "ech" => Ok((Suite::Ech, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
-            bail!("there is no suite `{}`; there are `tcp`, `udp` and `ech`", first.display())
+            bail!("there is no suite `{}`; there are `tcp`, `udp`, `offload` and `ech`", first.display())
         }
         Some(_) | None => Ok((Suite::Tcp, words)),
     }
@@ -71,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<Suite>, usize); 7] = [
+        let rows: [(&str, &[&str], Option<Suite>, usize); 8] = [
+            ("the suite of the kernel plane", &["offload", "--rounds", "3"], Some(Suite::Offload), 2),
             ("nothing", &[], Some(Suite::Tcp), 0),
             ("suite alone", &["tcp"], Some(Suite::Tcp), 0),
             ("suite and options", &["tcp", "--rounds", "3"], Some(Suite::Tcp), 2),

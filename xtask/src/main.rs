@@ -13,6 +13,7 @@ mod process;
 mod run;
 mod setup;
 mod test;
+mod test_kernel;
 mod tidy;
 mod workspace;
 
@@ -41,6 +42,8 @@ enum Task {
     BuildEbpf,
     /// Check everything that this machine can check: the one command before a commit.
     Test(test::Arguments),
+    /// Test the eBPF programs in another kernel, Debian's packaged one, under QEMU.
+    TestKernel,
     /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT.
     Bench(bench::Arguments),
     /// Fuzz the parsers, each target for a while.
@@ -66,6 +69,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Run(arguments) => run::command(&workspace, &arguments),
         Task::BuildEbpf => ebpf::command(&workspace),
         Task::Test(arguments) => test::command(&workspace, &arguments),
+        Task::TestKernel => test_kernel::command(&workspace),
         Task::Bench(arguments) => bench::command(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, &arguments),
         Task::Tidy => tidy::command(&workspace),

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::ebpf::{self, Tools};
 use crate::process;
 use crate::setup::{self, Purpose};
+use crate::test_kernel;
 use crate::tidy;
 use crate::workspace::{Profile, Workspace};
 
@@ -32,7 +33,8 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     let tools = ebpf_tools(workspace, arguments, ci && process::is_root(), &mut left_out)?;
     let namespaces = namespaces(&mut left_out);
     let required = privileged_are_required(ci, process::is_root(), namespaces && complete && tools.is_some());
-    let steps = steps(workspace, required, tools, &mut left_out);
+    let kernel = tools.is_some() && other_kernel(workspace, arguments, &mut left_out)?;
+    let steps = steps(workspace, required, tools, kernel, &mut left_out);
     let count = steps.len();
     for (index, step) in steps.into_iter().enumerate() {
         println!("\n==> [{}/{count}] {}", index + 1, step.name);
@@ -64,6 +66,7 @@ enum Action {
     Command(Command),
     Tidy,
     Ebpf(Tools),
+    Kernel,
 }
 
 impl Action {
@@ -71,6 +74,7 @@ impl Action {
         match self {
             Self::Command(mut command) => process::run(&mut command),
             Self::Tidy => tidy::command(workspace),
+            Self::Kernel => test_kernel::command(workspace),
             Self::Ebpf(tools) => ebpf::build(workspace, &tools).map(drop),
         }
     }
@@ -113,6 +117,22 @@ fn ebpf_tools(
     Ok(None)
 }
 
+/// Whether the programs can be tested in another kernel: Debian's, which QEMU runs.
+fn other_kernel(workspace: &Workspace, arguments: &Arguments, left_out: &mut Vec<LeftOut>) -> Result<bool> {
+    let remedy = if process::find("apt-get").is_none() {
+        "run `cargo xtask test-kernel` on Debian, whose kernel it takes".to_owned()
+    } else if arguments.no_setup {
+        "cargo xtask test-kernel".to_owned()
+    } else {
+        match setup::install(workspace, &[Purpose::Kernel])? {
+            None => return Ok(true),
+            Some(missing) => missing.remedy,
+        }
+    };
+    left_out.push(LeftOut { what: "eBPF programs in another kernel".to_owned(), remedy });
+    Ok(false)
+}
+
 /// In CI, root means that the tests which need rights must run. Elsewhere they must run when nothing stands in their way, so
 /// that a test which skips itself on a complete machine is seen.
 fn privileged_are_required(ci: bool, root: bool, able: bool) -> bool {
@@ -138,7 +158,13 @@ fn namespaces(left_out: &mut Vec<LeftOut>) -> bool {
     false
 }
 
-fn steps(workspace: &Workspace, required: bool, tools: Option<Tools>, left_out: &mut Vec<LeftOut>) -> Vec<Step> {
+fn steps(
+    workspace: &Workspace,
+    required: bool,
+    tools: Option<Tools>,
+    kernel: bool,
+    left_out: &mut Vec<LeftOut>,
+) -> Vec<Step> {
     let cargo = |line: &str| {
         let mut command = workspace.cargo();
         command.args(line.split(' '));
@@ -180,6 +206,9 @@ fn steps(workspace: &Workspace, required: bool, tools: Option<Tools>, left_out: 
         command("documentation", doc),
     ]);
     steps.extend(ech_steps(workspace, required, left_out));
+    if kernel {
+        steps.push(Step { name: "eBPF programs in another kernel", action: Action::Kernel });
+    }
     if process::find("cargo-deny").is_some() {
         // Advisories come from the network, so they are left to a scheduled run.
         steps.push(command("dependencies", cargo("deny check --hide-inclusion-graph bans licenses sources")));

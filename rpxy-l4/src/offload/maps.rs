@@ -14,7 +14,7 @@ use aya::{
 use ipnet::IpNet;
 use rpxy_l4_common::{
     mac1::{MOST_KEYS, Mac1Key},
-    map::{Counted, FlowKey, Listener, Socket, name},
+    map::{Counted, FlowEntry, FlowKey, Listener, Socket, name},
 };
 
 use super::{
@@ -100,25 +100,25 @@ impl Maps {
 
     fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
         match update {
-            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), encode::hop_bytes(*key, hop), 0),
+            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), hop.sealed(*key).to_bytes(), 0),
             Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
             Update::NoFlow(key) => {
                 self.parked.remove(key);
-                absent_is_fine(self.flows.remove(&encode::key_bytes(key)))
+                absent_is_fine(self.flows.remove(&key.to_bytes()))
             }
             Update::Park(key) => {
-                let bytes = encode::key_bytes(key);
+                let bytes = key.to_bytes();
                 if let Ok(entry) = self.flows.get(&bytes, 0) {
                     self.parked.insert(*key, encode::counted(&entry));
                 }
                 absent_is_fine(self.flows.remove(&bytes))
             }
             Update::Flow(key, flow) => {
-                let bytes = encode::key_bytes(key);
+                let bytes = key.to_bytes();
                 // What is counted in between is lost: a few packets, when a connection ID or a route changes.
                 let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
                 let before = self.parked.remove(key).or(present).unwrap_or_default();
-                self.flows.insert(bytes, encode::flow_bytes(key, flow, before), 0)
+                self.flows.insert(bytes, FlowEntry { counted: before, flow: flow.sealed(key) }.to_bytes(), 0)
             }
         }
     }
@@ -126,11 +126,11 @@ impl Maps {
     /// Listening sockets of the daemon, each with the classes to drop.
     pub(super) fn set_listeners(&mut self, wanted: HashMap<Socket, u32>) -> Result<(), MapError> {
         for gone in self.has_listeners.keys().filter(|socket| !wanted.contains_key(socket)) {
-            absent_is_fine(self.listeners.remove(&encode::socket_bytes(gone)))?;
+            absent_is_fine(self.listeners.remove(&gone.to_bytes()))?;
         }
         for (socket, drop) in &wanted {
-            let value = encode::listener_bytes(Listener { drop: *drop });
-            self.listeners.insert(encode::socket_bytes(socket), value, 0)?;
+            let value = Listener { drop: *drop }.to_bytes();
+            self.listeners.insert(socket.to_bytes(), value, 0)?;
         }
         self.has_listeners = wanted;
         Ok(())
@@ -161,9 +161,9 @@ impl Maps {
         self.has_guards = Guards::default();
         let unused = std::iter::repeat(Mac1Key::default());
         for (index, key) in (0..).zip(wanted.keys.iter().copied().chain(unused).take(MOST_KEYS)) {
-            self.mac1_keys.set(index, encode::mac1_key_bytes(&key), 0)?;
+            self.mac1_keys.set(index, key.to_bytes(), 0)?;
         }
-        self.source_limit.set(0, encode::source_limit_bytes(&wanted.limit), 0)?;
+        self.source_limit.set(0, wanted.limit.to_bytes(), 0)?;
         self.has_guards = wanted.clone();
         Ok(())
     }
@@ -209,7 +209,7 @@ impl fmt::Debug for Readers {
 impl Readers {
     /// What the programs have counted for an entry.
     pub(super) fn counted(&self, key: &FlowKey) -> Option<Counted> {
-        let bytes = self.flows.get(&encode::key_bytes(key), 0).ok()?;
+        let bytes = self.flows.get(&key.to_bytes(), 0).ok()?;
         Some(encode::counted(&bytes))
     }
 

@@ -15,18 +15,21 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{candidate::Daemons, session::Plan, suite::Suite};
-use crate::load::sample::Sample;
+use super::{candidate::Daemons, session::Plan, suite::Suite, test_run};
+use crate::load::{sample::Sample, splice};
 
 /// What to measure, and where to tell it.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+struct Arguments {
     /// The rpxy-l4 to measure, a release build; without it only the others are measured.
     #[arg(long, value_name = "PATH")]
     daemon: Option<PathBuf>,
     /// Another build of rpxy-l4, measured next to the first.
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
+    /// The eBPF object, whose programs are then measured by themselves too.
+    #[arg(long, value_name = "PATH")]
+    object: Option<PathBuf>,
     /// Length of one measurement in seconds, 1 to 60.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
@@ -41,9 +44,19 @@ pub struct Arguments {
     markdown: Option<PathBuf>,
 }
 
-/// Both ends of the rig, which the benchmark starts as processes of their own. `M` are the workloads of a suite.
+/// The command line of a suite whose load has the modes `M`.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Command<M: ValueEnum + Clone + Send + Sync + 'static> {
+    #[command(flatten)]
+    arguments: Arguments,
+    #[command(subcommand)]
+    part: Option<Part<M>>,
+}
+
+/// Parts of the rig, which the benchmark starts as processes of their own. `M` are the workloads of a suite.
 #[derive(Debug, Subcommand)]
-pub enum End<M: ValueEnum + Clone + Send + Sync + 'static> {
+enum Part<M: ValueEnum + Clone + Send + Sync + 'static> {
     /// The backend.
     #[command(hide = true)]
     Serve {
@@ -64,15 +77,19 @@ pub enum End<M: ValueEnum + Clone + Send + Sync + 'static> {
         /// Length of the measurement.
         milliseconds: u64,
     },
+    /// The reference relay.
+    #[command(hide = true)]
+    Relay {
+        /// Where it listens.
+        address: SocketAddrV4,
+        /// Where it connects to.
+        target: SocketAddrV4,
+    },
 }
 
-impl<M: ValueEnum + Clone + Send + Sync + 'static> End<M> {
-    /// Is this end until it is no longer needed. The client tells its outcome.
-    ///
-    /// # Errors
-    ///
-    /// When `serve` or `drive` fails.
-    pub fn run(
+impl<M: ValueEnum + Clone + Send + Sync + 'static> Part<M> {
+    /// Is this part until it is no longer needed. The client tells its outcome.
+    fn run(
         self,
         serve: impl FnOnce(Ipv4Addr, u16) -> anyhow::Result<()>,
         drive: impl FnOnce(M, SocketAddrV4, u32, Duration) -> anyhow::Result<Sample>,
@@ -82,13 +99,31 @@ impl<M: ValueEnum + Clone + Send + Sync + 'static> End<M> {
             Self::Drive { mode, target, count, milliseconds } => {
                 say(&drive(mode, target, count, Duration::from_millis(milliseconds))?.to_json())?;
             }
+            Self::Relay { address, target } => splice::relay(address, target)?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Reads the command line of the program of `suite`. Ends the process when it is wrong, or asks for help.
-pub fn parse<P: Parser>(suite: &'static Suite) -> P {
+/// Is the program of `suite`, or the part of its rig that the command line asks for.
+pub fn main<M: ValueEnum + Clone + Send + Sync + 'static>(
+    suite: &'static Suite,
+    serve: impl FnOnce(Ipv4Addr, u16) -> anyhow::Result<()>,
+    drive: impl FnOnce(M, SocketAddrV4, u32, Duration) -> anyhow::Result<Sample>,
+) -> ExitCode {
+    let Command { arguments, part } = parse::<Command<M>>(suite);
+    let outcome = match part {
+        None => benchmark(suite, &arguments),
+        Some(part) => part.run(serve, drive),
+    };
+    outcome.unwrap_or_else(|error| {
+        progress(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Reads the command line. Ends the process when it is wrong, or asks for help.
+fn parse<P: Parser>(suite: &'static Suite) -> P {
     let known = |name: &str| {
         let names = suite.names();
         if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("it is one of {}", names.join(", "))) }
@@ -100,12 +135,8 @@ pub fn parse<P: Parser>(suite: &'static Suite) -> P {
     P::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
-/// Measures `suite` and tells the report.
-///
-/// # Errors
-///
-/// When nothing can be measured. A failed measurement is told and changes the exit code.
-pub fn benchmark(suite: &'static Suite, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+/// Measures `suite` and tells the report. A failed measurement is told and changes the exit code.
+fn benchmark(suite: &'static Suite, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for path in [&arguments.daemon, &arguments.baseline].into_iter().flatten() {
         if !path.is_file() {
             bail!("{}: no such program", path.display());
@@ -124,7 +155,10 @@ pub fn benchmark(suite: &'static Suite, arguments: &Arguments) -> anyhow::Result
         only: arguments.only.clone(),
         command,
     };
-    let outcome = plan.run(&progress)?;
+    let mut outcome = plan.run(&progress)?;
+    if let Some(object) = &arguments.object {
+        outcome.text += &test_run::report(object)?;
+    }
     say(outcome.text.trim_end())?;
     if let Some(path) = &arguments.markdown {
         fs::write(path, &outcome.text).with_context(|| path.display().to_string())?;
@@ -134,14 +168,6 @@ pub fn benchmark(suite: &'static Suite, arguments: &Arguments) -> anyhow::Result
     }
     progress(&format!("failed: {}", outcome.failures.join(", ")));
     Ok(ExitCode::FAILURE)
-}
-
-/// The exit code of `outcome`, whose error is told.
-pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| {
-        progress(&format!("error: {error:#}"));
-        ExitCode::FAILURE
-    })
 }
 
 /// Says `held` and keeps what the caller holds until the benchmark kills this process.

@@ -22,6 +22,10 @@ pub enum Candidate {
     RpxyRouted,
     /// Another build of rpxy-l4, set up as [`Candidate::Rpxy`].
     Baseline,
+    /// rpxy-l4 with the kernel plane on TC.
+    RpxyTc,
+    /// rpxy-l4 with the kernel plane on generic XDP.
+    RpxyGeneric,
     /// HAProxy in TCP mode.
     Haproxy,
     /// nginx with its stream module.
@@ -34,6 +38,8 @@ pub enum Candidate {
     Nat,
     /// Routing through the gateway's kernel, no proxy.
     Direct,
+    /// Nothing: what is sent ends at the sender's own interface. Tells what sending alone costs.
+    Nowhere,
 }
 
 /// Programs under test that are not taken from Debian.
@@ -47,20 +53,23 @@ pub struct Daemons {
 
 impl Candidate {
     /// All, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Rpxy,
         Self::RpxyRouted,
         Self::Baseline,
+        Self::RpxyTc,
+        Self::RpxyGeneric,
         Self::Haproxy,
         Self::Nginx,
         Self::Sslh,
         Self::Splice,
         Self::Nat,
         Self::Direct,
+        Self::Nowhere,
     ];
 
     /// How many there are.
-    pub const COUNT: u16 = 9;
+    pub const COUNT: u16 = 12;
 
     /// Name in the report and on the command line.
     pub fn name(self) -> &'static str {
@@ -68,20 +77,30 @@ impl Candidate {
             Self::Rpxy => "rpxy-l4",
             Self::RpxyRouted => "rpxy-l4-routed",
             Self::Baseline => "rpxy-l4-baseline",
+            Self::RpxyTc => "rpxy-l4-tc",
+            Self::RpxyGeneric => "rpxy-l4-xdp-generic",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Sslh => "sslh",
             Self::Splice => "splice",
             Self::Nat => "nat",
             Self::Direct => "direct",
+            Self::Nowhere => "nowhere",
         }
     }
 
     /// Whether it is a program whose memory per connection means something.
     pub fn is_proxy(self) -> bool {
         match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::Haproxy | Self::Nginx | Self::Sslh => true,
-            Self::Splice | Self::Nat | Self::Direct => false,
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::RpxyTc
+            | Self::RpxyGeneric
+            | Self::Haproxy
+            | Self::Nginx
+            | Self::Sslh => true,
+            Self::Splice | Self::Nat | Self::Direct | Self::Nowhere => false,
         }
     }
 
@@ -102,16 +121,18 @@ impl Candidate {
             Ok(format!("Linux {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()))
         };
         let what = match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline => match self.daemon(daemons) {
-                None => return Ok(None),
-                Some(path) => version(Command::new(path).arg("--version"))?,
-            },
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
+                match self.daemon(daemons) {
+                    None => return Ok(None),
+                    Some(path) => version(Command::new(path).arg("--version"))?,
+                }
+            }
             Self::Haproxy => version(Command::new("haproxy").arg("-v"))?,
             Self::Nginx => version(Command::new("nginx").arg("-v"))?,
             Self::Sslh => version(Command::new("sslh-select").arg("-V"))?,
             Self::Splice => "threads and splice(2), part of this benchmark".to_owned(),
             Self::Nat => format!("{}, {}", version(Command::new("nft").arg("--version"))?, kernel()?),
-            Self::Direct => kernel()?,
+            Self::Direct | Self::Nowhere => kernel()?,
         };
         Ok(Some(what))
     }

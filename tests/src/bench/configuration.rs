@@ -32,7 +32,9 @@ impl Candidate {
         let (front, back) = (Rig::front(self.index(), service), Rig::back(self.index(), service));
         let allowed = setup.allowed();
         match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline => self.daemon_configuration(setup, allowed),
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
+                self.daemon_configuration(setup, allowed)
+            }
             Self::Haproxy => {
                 // For bulk the best that it has: faster here than `splice-auto`, which does not always splice.
                 let option = if service == Service::Source { "    option splice-response\n" } else { "" };
@@ -59,6 +61,12 @@ impl Candidate {
             }
             Self::Sslh => format!("sslh-select -f -n -p {front} --http {back} --anyprot {back}\n"),
             Self::Splice | Self::Direct => String::new(),
+            Self::Nowhere => format!(
+                "add table netdev bench; \
+                 add chain netdev bench out {{ type filter hook egress device eth0 priority 0; }}; \
+                 add rule netdev bench out udp dport {} drop\n",
+                front.port()
+            ),
             Self::Nat => {
                 let (address, port) = (front.ip(), front.port());
                 let (protocol, masquerade) = if service.is_udp() {
@@ -78,6 +86,25 @@ impl Candidate {
         }
     }
 
+    /// The table of the kernel plane, where there is one.
+    fn kernel_plane(self) -> String {
+        let mode = match self {
+            Self::RpxyTc => "tc",
+            Self::RpxyGeneric => "xdp-generic",
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::Haproxy
+            | Self::Nginx
+            | Self::Sslh
+            | Self::Splice
+            | Self::Nat
+            | Self::Direct
+            | Self::Nowhere => return String::new(),
+        };
+        format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n")
+    }
+
     /// The configuration of rpxy-l4, with rules for every protocol that could be meant or without any.
     fn daemon_configuration(self, setup: Setup, allowed: usize) -> String {
         let (front, back) = (Rig::front(self.index(), setup.service), Rig::back(self.index(), setup.service));
@@ -94,11 +121,17 @@ impl Candidate {
         match (setup.service.is_udp(), self == Self::RpxyRouted) {
             (false, false) => format!("{general}tcp_max_connections = {allowed}\ntcp_target = [\"{back}\"]\n"),
             (false, true) => format!("{general}tcp_max_connections = {allowed}\n{}", rule("web", "http")),
+            (true, _) if setup.unanswered => {
+                // With a rule for QUIC, anything might be a short header with its fixed bit clear.
+                let rule = rule("wireguard", "wireguard");
+                format!("{general}udp_max_connections = {allowed}\n{}{rule}", self.kernel_plane())
+            }
             (true, routed) => {
                 let rules = if routed { rule("quic", "quic") + &rule("wireguard", "wireguard") } else { String::new() };
                 format!(
                     "{general}udp_max_connections = {allowed}\nudp_idle_lifetime = 600\nudp_target = [\"{back}\"]\n\
-                     {rules}"
+                     {}{rules}",
+                    self.kernel_plane()
                 )
             }
         }

@@ -44,6 +44,24 @@ impl<'rig> Nat<'rig> {
     }
 }
 
+/// A rule in the client's kernel that lets nothing out.
+#[derive(Debug)]
+pub(super) struct Nowhere<'rig>(&'rig Host);
+
+impl<'rig> Nowhere<'rig> {
+    pub(super) fn new(client: &'rig Host, rules: &str) -> anyhow::Result<Self> {
+        nft(client, rules)?;
+        Ok(Self(client))
+    }
+}
+
+impl Drop for Nowhere<'_> {
+    fn drop(&mut self) {
+        // Best effort, as below.
+        let _gone = nft(self.0, "delete table netdev bench");
+    }
+}
+
 impl Drop for Nat<'_> {
     fn drop(&mut self) {
         // Best effort: the namespace that holds the rules goes away too.

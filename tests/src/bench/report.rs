@@ -24,13 +24,14 @@ pub fn table(workload: &Workload, rows: &[Row]) -> String {
     let latency = if units.latency { " p50 µs | p99 µs |" } else { "" };
     let rule = if units.latency { "---:|---:|" } else { "" };
     let mut text = format!(
-        "## {}\n\n| candidate | {rate} | lowest to highest |{latency} proxy CPU {time} | machine CPU {time} | \
-         rate: rpxy-l4 ÷ this | CPU: rpxy-l4 ÷ this |\n|---|---:|---:|{rule}---:|---:|---:|---:|\n",
+        "## {}\n\n| candidate | {rate} | lowest to highest |{latency} proxy CPU {time} | rig's CPU {time} | \
+         rate: {against} ÷ this | CPU: {against} ÷ this |\n|---|---:|---:|{rule}---:|---:|---:|---:|\n",
         workload.title,
         rate = units.rate,
         time = units.time,
+        against = units.against.name(),
     );
-    let reference = rows.iter().find(|row| row.candidate == Candidate::Rpxy);
+    let reference = rows.iter().find(|row| row.candidate == units.against);
     for row in rows {
         let figures: Vec<&Figures> = row.rounds.iter().flatten().collect();
         let of = |value: fn(&Figures) -> f64| figures.iter().map(|figures| value(figures)).collect::<Vec<_>>();
@@ -54,7 +55,9 @@ pub fn table(workload: &Workload, rows: &[Row]) -> String {
         cells.push(cell(median(&times).map(|time| time * units.time_factor)));
         cells.push(cell(median(&of(|figures| figures.machine_time)).map(|time| time * units.time_factor)));
         cells.push(ratio(reference, row, |figures| Some(figures.rate)));
-        cells.push(ratio(reference, row, |figures| figures.proxy_time));
+        let time: fn(&Figures) -> Option<f64> =
+            if units.whole { |figures| Some(figures.machine_time) } else { |figures| figures.proxy_time };
+        cells.push(ratio(reference, row, time));
         push(&mut text, &format!("| {} |\n", cells.join(" | ")));
     }
     for row in rows {

@@ -116,6 +116,11 @@ impl Rig {
         &self.topology.gateway
     }
 
+    /// The host where the load comes from.
+    pub fn client_host(&self) -> &Host {
+        &self.topology.client
+    }
+
     /// This program itself, which is also the backend, the client and the reference relay.
     pub fn executable(&self) -> &Path {
         &self.executable

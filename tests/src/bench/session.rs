@@ -87,9 +87,10 @@ impl Plan {
              Client, gateway and backend are network namespaces on one machine, joined by veth pairs; the candidate \
              runs on the gateway and shares the processors with both ends of the load. Candidates alternate in \
              rounds; figures are medians over rounds, ratios are medians of the ratios of single rounds. Rate ratios \
-             above 1 and CPU ratios below 1 are in favour of rpxy-l4.\n\n\
-             *Proxy CPU* is user and system time of the candidate's processes for one operation; *machine CPU* is \
-             all that the machine spent meanwhile, both ends of the load included. {}\n",
+             above 1 and CPU ratios below 1 are in favour of the one compared.\n\n\
+             *Proxy CPU* is user and system time of the candidate's processes for one operation; *rig's CPU* is \
+             that of both ends of the load and of the kernel's threads for soft interrupts as well; what the kernel does \
+             for a datagram is system time of the process that it interrupts. {}\n",
             self.suite.title,
             self.command,
             std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -148,7 +149,9 @@ impl Session<'_> {
             .workloads
             .iter()
             .filter(|workload| self.plan.wants_workload(workload.name))
-            .map(|workload| (workload, candidates.iter().map(row).collect()))
+            .map(|workload| {
+                (workload, candidates.iter().filter(|(candidate, _)| workload.is_for(*candidate)).map(row).collect())
+            })
             .collect();
         for round in 0..self.plan.rounds.get() {
             for (workload, rows) in tables.iter_mut().filter(|(workload, _)| round == 0 || !workload.once) {

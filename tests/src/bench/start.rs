@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{
     candidate::{Candidate, Daemons},
-    conntrack::Nat,
+    conntrack::{Nat, Nowhere},
     procfs,
     rig::{Rig, guarded},
     suite::Setup,
@@ -32,6 +32,8 @@ pub struct Running<'rig> {
     processes: Vec<Process>,
     /// Held for its Drop.
     _nat: Option<Nat<'rig>>,
+    /// Likewise.
+    _nowhere: Option<Nowhere<'rig>>,
 }
 
 impl Candidate {
@@ -53,15 +55,15 @@ impl Candidate {
         let file = directory.join(format!("{}.conf", self.name()));
         fs::write(&file, &configuration).with_context(|| file.display().to_string())?;
 
-        let mut running = Running { target: front, processes: Vec::new(), _nat: None };
+        let mut running = Running { target: front, processes: Vec::new(), _nat: None, _nowhere: None };
         let gateway = rig.gateway();
         match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline => {
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
                 let mut command = guarded(gateway, self.daemon(daemons).context("no daemon given")?);
                 command.arg("--config").arg(&file).env("RUST_LOG", "warn");
                 for number in 1..=setup.processes {
                     running.spawn(self, &mut command)?;
-                    if setup.processes > 1 {
+                    if setup.processes > 1 || setup.unanswered {
                         running.until_bound(gateway, number * setup.threads())?;
                     }
                 }
@@ -82,6 +84,10 @@ impl Candidate {
             }
             Self::Nat => running._nat = Some(Nat::new(gateway, &configuration, setup)?),
             Self::Direct => running.target = back,
+            Self::Nowhere => running._nowhere = Some(Nowhere::new(rig.client_host(), &configuration)?),
+        }
+        if setup.unanswered {
+            return Ok(running);
         }
         rig.until_it_answers(setup.service, running.target).with_context(|| running.explain())?;
         Ok(running)

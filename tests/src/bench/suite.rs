@@ -42,6 +42,8 @@ pub struct Setup {
     pub room: usize,
     /// Processes among which they are divided, where one may not have enough descriptors.
     pub processes: usize,
+    /// Whether what is sent is nobody's, so that nothing is answered.
+    pub unanswered: bool,
 }
 
 impl Suite {
@@ -59,11 +61,11 @@ impl Suite {
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::bench::{tcp, udp};
+    use crate::bench::{offload, tcp, udp};
 
     #[test]
     fn every_name_of_a_suite_is_unique() {
-        for suite in [&tcp::SUITE, &udp::SUITE] {
+        for suite in [&tcp::SUITE, &udp::SUITE, &offload::SUITE] {
             let names: BTreeSet<_> = suite.names().into_iter().collect();
             assert_eq!(names.len(), suite.candidates.len() + suite.workloads.len() + 1, "{}", suite.name);
         }

@@ -18,6 +18,8 @@ pub(super) const EXCHANGES: Units = Units {
     time_factor: 1e6,
     latency: true,
     failed: "connections ended early",
+    against: Candidate::Rpxy,
+    whole: false,
 };
 
 const CONNECTIONS: Units = Units { rate: "connections/s", ..EXCHANGES };
@@ -32,9 +34,10 @@ const PING: Workload = Workload {
     units: EXCHANGES,
     mode: "ping",
     clients: 16,
-    setup: Setup { service: Service::Echo, room: ROOM, processes: 1 },
+    setup: Setup { service: Service::Echo, room: ROOM, processes: 1, unanswered: false },
     prepared: false,
     once: false,
+    only: &[],
     serial: false,
 };
 
@@ -44,7 +47,7 @@ const BULK: Workload = Workload {
     units: BYTES,
     mode: "download",
     clients: 1,
-    setup: Setup { service: Service::Source, room: ROOM, processes: 1 },
+    setup: Setup { service: Service::Source, ..PING.setup },
     ..PING
 };
 
@@ -52,7 +55,17 @@ const BULK: Workload = Workload {
 pub const SUITE: Suite = Suite {
     name: "tcp",
     title: "TCP",
-    candidates: &Candidate::ALL,
+    candidates: &[
+        Candidate::Rpxy,
+        Candidate::RpxyRouted,
+        Candidate::Baseline,
+        Candidate::Haproxy,
+        Candidate::Nginx,
+        Candidate::Sslh,
+        Candidate::Splice,
+        Candidate::Nat,
+        Candidate::Direct,
+    ],
     workloads: &[
         PING,
         Workload {

@@ -14,21 +14,22 @@ const MOST_FLOWS: usize = 50_000;
 /// Processes for that many flows: enough for 20,000 descriptors in each and an uneven division.
 const MANY_PROCESSES: usize = 4;
 
-const EXCHANGES: Units = Units { failed: "datagrams were lost", ..tcp::EXCHANGES };
+pub(super) const EXCHANGES: Units = Units { failed: "datagrams were lost", ..tcp::EXCHANGES };
 
-const PING: Workload = Workload {
+pub(super) const PING: Workload = Workload {
     name: "ping-1",
     title: "Ping-pong: 100 bytes, 1 flow",
     units: EXCHANGES,
     mode: "ping",
     clients: 1,
-    setup: Setup { service: Service::Datagrams, room: 1000, processes: 1 },
+    setup: Setup { service: Service::Datagrams, room: 1000, processes: 1, unanswered: false },
     prepared: false,
     once: false,
+    only: &[],
     serial: true,
 };
 
-const WINDOWS: Workload = Workload {
+pub(super) const WINDOWS: Workload = Workload {
     name: "windows",
     title: "Windows with GSO and GRO: 16 × 1,200 bytes, 8 flows; latencies are those of whole windows",
     units: Units { rate: "datagrams/s", ..EXCHANGES },

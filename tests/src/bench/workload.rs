@@ -34,6 +34,8 @@ pub struct Workload {
     pub prepared: bool,
     /// Whether it is measured in the first round only.
     pub once: bool,
+    /// The candidates that it means something for; all when empty.
+    pub only: &'static [Candidate],
     /// Whether one operation at a time is under way, for which one processor is enough and gives steadier figures.
     pub serial: bool,
 }
@@ -53,6 +55,10 @@ pub struct Units {
     pub latency: bool,
     /// What has happened to operations that failed.
     pub failed: &'static str,
+    /// Whom ratios compare the others with.
+    pub against: Candidate,
+    /// Whether ratios of processor time are those of the whole rig, because kernels do the work.
+    pub whole: bool,
 }
 
 /// What one run has shown.
@@ -66,7 +72,7 @@ pub struct Figures {
     pub p99_us: f64,
     /// Processor seconds of the candidate's processes an operation; `None` when the kernel alone does the work.
     pub proxy_time: Option<f64>,
-    /// Processor seconds of the whole machine an operation, both ends of the load included.
+    /// Processor seconds of the whole rig an operation, both ends of the load and the kernel's threads included.
     pub machine_time: f64,
     /// Operations that failed.
     pub failures: u64,
@@ -103,6 +109,11 @@ pub struct Memory {
 }
 
 impl Workload {
+    /// Whether it means something for `candidate`.
+    pub fn is_for(&self, candidate: Candidate) -> bool {
+        self.only.is_empty() || self.only.contains(&candidate)
+    }
+
     /// Starts `candidate`, puts the load on it for `window`, and ends it.
     ///
     /// # Errors
@@ -119,7 +130,7 @@ impl Workload {
         let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {
-            let machine = procfs::machine_time;
+            let machine = procfs::rig_time;
             let mut before = (running.processor_time()?, machine()?);
             let client = rig.client(self.mode, running.target, self.clients, window)?;
             if self.prepared {
@@ -160,8 +171,12 @@ impl Idle {
         directory: &Path,
     ) -> anyhow::Result<Memory> {
         let held = candidate.capacity(rig.descriptors(), self.descriptors).min(self.most);
-        let running =
-            candidate.start(rig, daemons, directory, Setup { service: self.service, room: held, processes: 1 })?;
+        let running = candidate.start(
+            rig,
+            daemons,
+            directory,
+            Setup { service: self.service, room: held, processes: 1, unanswered: false },
+        )?;
         let before = running.memory()?;
         let client = rig.client("idle", running.target, held, Duration::ZERO)?;
         client.wait_for("held").with_context(|| running.explain())?;

@@ -5,34 +5,11 @@
 
 use std::{net::SocketAddrV4, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::ValueEnum;
 use rpxy_l4_tests::{
-    bench::{
-        arguments::{self, Arguments, End},
-        tcp::SUITE,
-    },
-    load::{connect, download, idle, ping, sample::Sample, serve, splice},
+    bench::{arguments, tcp::SUITE},
+    load::{connect, download, idle, ping, sample::Sample, serve},
 };
-
-/// Measures TCP relays side by side in network namespaces; needs root.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Command {
-    #[command(flatten)]
-    arguments: Arguments,
-    #[command(subcommand)]
-    part: Option<Part>,
-}
-
-/// Parts of the rig, which the benchmark starts as processes of their own.
-#[derive(Debug, Subcommand)]
-enum Part {
-    #[command(flatten)]
-    End(End<Mode>),
-    /// The reference relay.
-    #[command(hide = true)]
-    Relay { address: SocketAddrV4, target: SocketAddrV4 },
-}
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Mode {
@@ -43,12 +20,7 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    let Command { arguments, part } = arguments::parse(&SUITE);
-    arguments::exit_code(match part {
-        None => arguments::benchmark(&SUITE, &arguments),
-        Some(Part::End(end)) => end.run(serve::serve, drive),
-        Some(Part::Relay { address, target }) => splice::relay(address, target).map(|()| ExitCode::SUCCESS),
-    })
+    arguments::main(&SUITE, serve::serve, drive)
 }
 
 fn drive(mode: Mode, target: SocketAddrV4, count: u32, window: Duration) -> anyhow::Result<Sample> {

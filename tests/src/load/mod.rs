@@ -17,6 +17,7 @@ pub mod sample;
 pub mod serve;
 pub mod splice;
 pub mod udp_client;
+pub mod udp_flood;
 pub mod udp_flows;
 pub mod udp_new;
 pub mod udp_serve;

@@ -21,11 +21,13 @@ pub(crate) enum Purpose {
     Fuzz,
     /// `cargo xtask build-ebpf`.
     Ebpf,
+    /// `cargo xtask test-kernel`.
+    Kernel,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub(crate) const ALL: [Self; 5] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz, Self::Ebpf];
+    pub(crate) const ALL: [Self; 6] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz, Self::Ebpf, Self::Kernel];
 }
 
 /// One thing that may be missing.
@@ -111,6 +113,9 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::EbpfLinkerNeeds(ebpf::LLVM_CONFIG), Source::Apt("llvm-22-dev"), Purpose::Ebpf, "the library in bpf-linker"),
     need(Probe::EbpfLinkerNeeds("c++"), Source::Apt("g++"), Purpose::Ebpf, "links bpf-linker with LLVM"),
     need(Probe::EbpfLinker, Source::EbpfLinker, Purpose::Ebpf, "links the eBPF programs"),
+    need(Probe::Program("qemu-system-x86_64"), Source::Apt("qemu-system-x86"), Purpose::Kernel, "runs another kernel"),
+    need(Probe::Program("busybox"), Source::Apt("busybox-static"), Purpose::Kernel, "the files of that kernel"),
+    need(Probe::Program("strip"), Source::Apt("binutils"), Purpose::Kernel, "makes the tests fit"),
 ];
 
 /// What this machine lacks for `purposes`.

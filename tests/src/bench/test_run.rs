@@ -1,0 +1,180 @@
+//! The programs by themselves: nanoseconds a packet, as the kernel tells for BPF_PROG_TEST_RUN.
+//!
+//! A test run that repeats hands the program what it has made of the packet. So that every repetition is a hit, the entry
+//! of the flow maps to itself: addresses and ports stay, and only the TTL falls, which ends a run after
+//! [`REPEAT`] packets. Every step of a real hit is taken, the checksums included. Nothing is sent (no live frames).
+
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
+
+use anyhow::{Context as _, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, drop, kind, name};
+
+/// Packets of one run: from TTL 255 down to the last one that is sent on.
+const REPEAT: u32 = 254;
+/// Runs of which the median counts. Each waits for the kernel to tell all processors about the program.
+const RUNS: usize = 15;
+/// What the rows are about; one for mac1 belongs behind `drop`, as soon as the programs know it.
+const ROWS: &[Row] = &[
+    Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], steered: true },
+    Row { name: "hit, QUIC by connection ID", from: 4001, to: 443, payload: &[0x47; 64], steered: true },
+    Row { name: "hit, WireGuard", from: 4002, to: 443, payload: &[4; 64], steered: true },
+    Row { name: "hit, 1,200 bytes", from: 4000, to: 443, payload: &[0x47; 1200], steered: true },
+    Row { name: "miss, nobody's", from: 5000, to: 80, payload: &[0x47; 64], steered: false },
+    Row { name: "miss, ours", from: 5000, to: 443, payload: &[0x47; 64], steered: false },
+    Row { name: "drop, by class", from: 5000, to: 444, payload: &[0x15; 64], steered: false },
+    Row { name: "drop, banned", from: 5001, to: 443, payload: &[0x15; 64], steered: false },
+];
+
+struct Row {
+    name: &'static str,
+    from: u16,
+    to: u16,
+    payload: &'static [u8],
+    steered: bool,
+}
+
+/// A family: the client, a banned client, and this machine.
+const NETS: [(&str, &str, &str, &str); 2] = [
+    ("IPv4", "192.0.2.10", "198.18.0.1", "203.0.113.1"),
+    ("IPv6", "2001:db8:1::10", "2001:db8:bad::1", "2001:db8:1::1"),
+];
+
+/// Measures both programs; a section of the report.
+///
+/// # Errors
+///
+/// When the object cannot be loaded, or a packet does not go the way that is measured.
+pub fn report(object: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(object).with_context(|| object.display().to_string())?;
+    let mut ebpf = EbpfLoader::new().load(&bytes)?;
+    let xdp: &mut Xdp = ebpf.program_mut("rpxy_l4_xdp").context("no XDP program")?.try_into()?;
+    xdp.load()?;
+    let tc: &mut SchedClassifier = ebpf.program_mut("rpxy_l4_tc").context("no TC program")?.try_into()?;
+    tc.load()?;
+    fill(&mut ebpf)?;
+    let mut text = format!(
+        "\n## Programs by themselves\n\nNanoseconds a packet by BPF_PROG_TEST_RUN, the median (and the lowest) of {RUNS} runs \
+         of {REPEAT} packets each. Nothing is sent; the entry of a hit maps to itself, so that each of the packets is \
+         rewritten whole.\n\n| packet | XDP, IPv4 | XDP, IPv6 | TC, IPv4 | TC, IPv6 |\n|---|---:|---:|---:|---:|\n"
+    );
+    for row in ROWS {
+        write!(text, "| {} |", row.name)?;
+        for program in ["rpxy_l4_xdp", "rpxy_l4_tc"] {
+            for net in NETS {
+                let (median, lowest) = measure(&ebpf, program, &row.packet(net)?, row)?;
+                write!(text, " {median} ({lowest}) |")?;
+            }
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn measure(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<(u128, u128)> {
+    let program = ebpf.program(name).context("no program")?;
+    let mut times = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let mut out = vec![0; packet.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            repeat: REPEAT,
+            ..TestRunOptions::default()
+        };
+        let result = if name == "rpxy_l4_xdp" {
+            <&Xdp>::try_from(program)?.test_run(options)?
+        } else {
+            <&SchedClassifier>::try_from(program)?.test_run(options)?
+        };
+        times.push(result.duration.as_nanos());
+        // The last packet of a run of hits has one hop left.
+        let ttl = if packet[12] == 0x08 { 14 + 8 } else { 14 + 7 };
+        let left = if row.steered { 1 } else { 255 };
+        ensure!(out[ttl] == left, "{name}, {}: TTL {} where {left} was expected", row.name, out[ttl]);
+    }
+    times.sort_unstable();
+    Ok((times[RUNS / 2], times[0]))
+}
+
+fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let mut hops: HashMap<_, [u8; 4], [u8; size_of::<Hop>()]> =
+        ebpf.map_mut(name::HOPS).context("no map")?.try_into()?;
+    let hop =
+        Hop { interface: 1, mtu: 1500, destination: [2, 0, 0, 0, 0, 9], source: [2, 0, 0, 0, 0, 1], ..Hop::default() };
+    hops.insert(1_u32.to_ne_bytes(), hop.sealed(1).to_bytes(), 0)?;
+    for (_, client, banned, ours) in NETS {
+        for (from, kind, cid_len) in
+            [(4000, 0, 0), (4001, kind::NO_QUIC_LONG, 8), (4002, kind::ONLY_WIREGUARD_TRANSPORT, 0)]
+        {
+            let key = FlowKey { source: socket(client, from)?, destination: socket(ours, 443)? };
+            let FlowKey { source, destination } = key;
+            let flow =
+                Flow { source, destination, hop: 1, interface: 1, kind, cid_len, cid: [0x47; 20], ..Flow::default() };
+            let entry = FlowEntry { counted: Counted::default(), flow: flow.sealed(&key) };
+            let mut flows: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]> =
+                ebpf.map_mut(name::FLOWS).context("no map")?.try_into()?;
+            flows.insert(key.to_bytes(), entry.to_bytes(), 0)?;
+        }
+        let mut listeners: HashMap<_, [u8; size_of::<Socket>()], [u8; size_of::<Listener>()]> =
+            ebpf.map_mut(name::LISTENERS).context("no map")?.try_into()?;
+        listeners.insert(socket(ours, 443)?.to_bytes(), Listener { drop: 0 }.to_bytes(), 0)?;
+        listeners.insert(socket(ours, 444)?.to_bytes(), Listener { drop: drop::UNKNOWN }.to_bytes(), 0)?;
+        let mut trie: LpmTrie<_, [u8; 20], u8> = ebpf.map_mut(name::BANNED).context("no map")?.try_into()?;
+        let banned = socket(banned, 0)?;
+        let mut network = [0; 20];
+        network[0] = banned.family;
+        network[1..17].copy_from_slice(&banned.address);
+        trie.insert(&Key::new(if banned.family == 4 { 8 + 32 } else { 8 + 128 }, network), 1, 0)?;
+    }
+    Ok(())
+}
+
+fn socket(address: &str, port: u16) -> anyhow::Result<Socket> {
+    let address: SocketAddr = SocketAddr::new(address.parse()?, port);
+    let mut field = [0; 16];
+    let family = match address.ip() {
+        std::net::IpAddr::V4(ip) => {
+            field[..4].copy_from_slice(&ip.octets());
+            4
+        }
+        std::net::IpAddr::V6(ip) => {
+            field = ip.octets();
+            6
+        }
+    };
+    Ok(Socket { address: field, port: port.to_be_bytes(), family, zero: 0 })
+}
+
+impl Row {
+    /// The packet. Its checksums are wrong and stay so: nobody looks at them here.
+    fn packet(&self, (_, client, banned, ours): (&str, &str, &str, &str)) -> anyhow::Result<Vec<u8>> {
+        let from = socket(if self.from == 5001 { banned } else { client }, self.from)?;
+        let to = socket(ours, self.to)?;
+        let len = u16::try_from(8 + self.payload.len())?;
+        let mut packet = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        if from.family == 4 {
+            packet.extend([0x08, 0x00, 0x45, 0]);
+            packet.extend((20 + len).to_be_bytes());
+            packet.extend([0, 0, 0x40, 0, 255, 17, 0x12, 0x34]);
+            packet.extend(&from.address[..4]);
+            packet.extend(&to.address[..4]);
+        } else {
+            packet.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            packet.extend(len.to_be_bytes());
+            packet.extend([17, 255]);
+            packet.extend(from.address);
+            packet.extend(to.address);
+        }
+        packet.extend(from.port);
+        packet.extend(to.port);
+        packet.extend(len.to_be_bytes());
+        packet.extend([0x56, 0x78]);
+        packet.extend(self.payload);
+        Ok(packet)
+    }
+}

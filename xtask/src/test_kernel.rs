@@ -1,0 +1,199 @@
+//! `cargo xtask test-kernel`: loads the eBPF programs into another kernel than this machine's, and tests them there.
+//!
+//! Debian's packaged kernel for cloud machines is started by QEMU, which emulates every instruction: no rights and no
+//! hardware are needed, and a minute is enough. Its only files are the program tests, what they load and read, and
+//! busybox. The package is taken apart, not installed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::process;
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+
+/// Depends on the current kernel of its release.
+const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// What the guest says in the end, before the exit status of the tests.
+const VERDICT: &str = "rpxy-l4 program tests: ";
+/// Seconds after which a guest that has not ended is given up.
+const PATIENCE: &str = "600";
+/// The tests read the corpus of this fuzz target.
+const CORPUS: &str = "fuzz/corpus/packet";
+
+/// Builds what is needed and runs it in the guest.
+pub(crate) fn command(workspace: &Workspace) -> Result<()> {
+    setup::require(workspace, &[Purpose::Build, Purpose::Kernel])?;
+    if !workspace.ebpf_object().exists() {
+        bail!("there are no eBPF programs to test: run `cargo xtask build-ebpf` first");
+    }
+    let directory = workspace.scratch("test-kernel");
+    fs::create_dir_all(&directory)?;
+    let kernel = kernel(&directory)?;
+    let image = initramfs(workspace, &directory, &tests(workspace)?)?;
+    let mut qemu = Command::new("timeout");
+    qemu.args([PATIENCE, "qemu-system-x86_64", "-accel", "tcg", "-m", "1G", "-smp", "2", "-nographic", "-no-reboot"]);
+    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image).args(["-append", "console=ttyS0 quiet panic=-1"]);
+    println!("$ {}", process::display(&qemu));
+    let output = qemu.stdin(Stdio::null()).output().context("QEMU")?;
+    let console = String::from_utf8_lossy(&output.stdout);
+    println!("{}", console.replace('\r', "").trim_end());
+    match console.lines().find_map(|line| line.trim().strip_prefix(VERDICT)) {
+        Some("0") => Ok(()),
+        Some(status) => bail!("the program tests failed in the guest: exit status {status}"),
+        None => bail!("the guest ended without a verdict: {}", output.status),
+    }
+}
+
+/// The kernel of the package, which is fetched when it is not there yet.
+fn kernel(directory: &Path) -> Result<PathBuf> {
+    let ask = || process::read(Command::new("apt-cache").args(["depends", META_PACKAGE])).unwrap_or_default();
+    let mut depends = ask();
+    if kernel_package(&depends).is_none() && process::is_root() {
+        process::run(Command::new("apt-get").arg("update"))?;
+        depends = ask();
+    }
+    let package = kernel_package(&depends).with_context(|| {
+        format!("{META_PACKAGE} is not in the lists of packages: run `apt-get update` first (as root)")
+    })?;
+    let version = package.trim_start_matches("linux-image-");
+    let unpacked = directory.join(package);
+    let kernel = unpacked.join("boot").join(format!("vmlinuz-{version}"));
+    if !kernel.exists() {
+        process::run(Command::new("apt-get").args(["download", package]).current_dir(directory))?;
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
+        };
+        let archive = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).find(is_ours);
+        let archive = archive.context("apt-get has downloaded nothing")?;
+        process::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&unpacked))?;
+        fs::remove_file(archive)?;
+    }
+    Ok(kernel)
+}
+
+/// The package that `apt-cache depends` names.
+fn kernel_package(depends: &str) -> Option<&str> {
+    depends
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| name.starts_with("linux-image-"))
+}
+
+/// Builds the program tests.
+fn tests(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--locked", "--package", "rpxy-l4-tests", "--test", "prog", "--no-run"]);
+    cargo.args(["--message-format", "json"]).stderr(Stdio::inherit());
+    println!("$ {}", process::display(&cargo));
+    let output = cargo.output().context("cargo")?;
+    if !output.status.success() {
+        bail!("cargo: {}", output.status);
+    }
+    let messages = String::from_utf8(output.stdout)?;
+    executable(&messages).context("cargo does not tell where the program tests are")
+}
+
+/// The program that cargo's messages name for the target `prog`.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter(|message| message["target"]["name"] == "prog");
+    programs.find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The files of the guest, packed.
+fn initramfs(workspace: &Workspace, directory: &Path, tests: &Path) -> Result<PathBuf> {
+    let root = directory.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    let init = format!(
+        "#!/bin/busybox sh\n\
+         /bin/busybox mount -t proc proc /proc\n\
+         /bin/busybox mount -t sysfs sys /sys\n\
+         /bin/busybox mount -t devtmpfs dev /dev\n\
+         echo \"Linux $(/bin/busybox uname -r)\"\n\
+         RPXY_L4_TESTS_REQUIRED=1 RPXY_L4_TESTS_OBJECT=/rpxy-l4.o /prog\n\
+         echo \"{VERDICT}$?\"\n\
+         /bin/busybox poweroff -f\n"
+    );
+    for empty in ["proc", "sys", "dev", "tmp"] {
+        fs::create_dir_all(root.join(empty))?;
+    }
+    fs::write(root.join("init"), init)?;
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+    let busybox = process::find("busybox").context("busybox")?;
+    copy(&busybox, &root, Path::new("bin/busybox"))?;
+    copy(&workspace.ebpf_object(), &root, Path::new("rpxy-l4.o"))?;
+    // Without what a debugger wants it is a tenth.
+    process::run(Command::new("strip").arg("-o").arg(root.join("prog")).arg(tests))?;
+    // It fails for a busybox that needs none.
+    let of_busybox = process::read(Command::new("ldd").arg(&busybox)).unwrap_or_default();
+    let of_tests = process::read(Command::new("ldd").arg(tests))?;
+    for library in libraries(&of_tests).chain(libraries(&of_busybox)) {
+        copy(Path::new(library), &root, Path::new(library.trim_start_matches('/')))?;
+    }
+    // Where the tests look for it: beside the folder that they were built in.
+    let below = |path: PathBuf| path.strip_prefix("/").map(Path::to_owned).context("a relative workspace");
+    fs::create_dir_all(root.join(below(workspace.path("tests"))?))?;
+    for entry in fs::read_dir(workspace.path(CORPUS))? {
+        let path = entry?.path();
+        copy(&path, &root, &below(path.clone())?)?;
+    }
+    let image = directory.join("initramfs");
+    let pack = "find . | busybox cpio -o -H newc > \"$1\"";
+    process::run(Command::new("sh").args(["-c", pack, "sh"]).arg(&image).current_dir(&root))?;
+    Ok(image)
+}
+
+/// Absolute paths in what `ldd` prints.
+fn libraries(ldd: &str) -> impl Iterator<Item = &str> {
+    ldd.split_ascii_whitespace().filter(|word| word.starts_with('/'))
+}
+
+fn copy(from: &Path, root: &Path, to: &Path) -> Result<()> {
+    let to = root.join(to);
+    fs::create_dir_all(to.parent().context("no folder")?)?;
+    fs::copy(from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_the_one_that_the_meta_package_depends_on() {
+        let rows = [
+            (
+                "Debian 12",
+                "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n",
+                Some("linux-image-6.1.0-56-cloud-amd64"),
+            ),
+            ("no lists", "", None),
+            ("something else first", "linux-image-cloud-amd64\n  Depends: kmod\n", None),
+        ];
+        for (name, depends, expected) in rows {
+            assert_eq!(kernel_package(depends), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn libraries_are_the_absolute_paths() {
+        let ldd =
+            "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
+        assert_eq!(libraries(ldd).collect::<Vec<_>>(), ["/lib/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
+
+    #[test]
+    fn the_tests_are_where_cargo_says() {
+        let messages = "{\"target\":{\"name\":\"lib\"},\"executable\":null}\n\
+                        {\"target\":{\"name\":\"prog\"},\"executable\":\"/t/prog-1\"}\nnoise\n";
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/prog-1")));
+    }
+}
