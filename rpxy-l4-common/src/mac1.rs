@@ -121,16 +121,21 @@ fn put<const N: usize>(words: &mut [u32; 16], at: usize, bytes: [u8; N]) {
     words.iter_mut().skip(at).zip(from).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
 }
 
+/// Mixes two words of the message into four of the work (RFC 7693 section 3.1), which are read and written back here:
+/// more at a time would be kept on the stack than fits there.
 macro_rules! mix {
-    ($v:ident, $a:literal, $b:literal, $c:literal, $d:literal, $x:expr, $y:expr) => {
-        $v[$a] = $v[$a].wrapping_add($v[$b]).wrapping_add($x);
-        $v[$d] = ($v[$d] ^ $v[$a]).rotate_right(16);
-        $v[$c] = $v[$c].wrapping_add($v[$d]);
-        $v[$b] = ($v[$b] ^ $v[$c]).rotate_right(12);
-        $v[$a] = $v[$a].wrapping_add($v[$b]).wrapping_add($y);
-        $v[$d] = ($v[$d] ^ $v[$a]).rotate_right(8);
-        $v[$c] = $v[$c].wrapping_add($v[$d]);
-        $v[$b] = ($v[$b] ^ $v[$c]).rotate_right(7);
+    ($work:ident, $a:literal, $b:literal, $c:literal, $d:literal, $x:expr, $y:expr) => {
+        let work = black_box(&mut *$work);
+        let (mut a, mut b, mut c, mut d) = (work[$a], work[$b], work[$c], work[$d]);
+        a = a.wrapping_add(b).wrapping_add($x);
+        d = (d ^ a).rotate_right(16);
+        c = c.wrapping_add(d);
+        b = (b ^ c).rotate_right(12);
+        a = a.wrapping_add(b).wrapping_add($y);
+        d = (d ^ a).rotate_right(8);
+        c = c.wrapping_add(d);
+        b = (b ^ c).rotate_right(7);
+        (work[$a], work[$b], work[$c], work[$d]) = (a, b, c, d);
     };
 }
 
@@ -150,21 +155,16 @@ fn compress(state: &mut [u32; 8], work: &mut [u32; 16], block: &[u32; 16], so_fa
     let end = if last { u32::MAX } else { 0 };
     *work = [h0, h1, h2, h3, h4, h5, h6, h7, i0, i1, i2, i3, i4 ^ so_far, i5, i6 ^ end, i7];
     for order in &SIGMA {
-        // Read anew and written back in each half of a round: otherwise more is kept on the stack than fits there.
-        let mut v = *black_box(&mut *work);
         let half = *order;
-        mix!(v, 0, 4, 8, 12, word(block, half, 0), word(block, half, 1));
-        mix!(v, 1, 5, 9, 13, word(block, half, 2), word(block, half, 3));
-        mix!(v, 2, 6, 10, 14, word(block, half, 4), word(block, half, 5));
-        mix!(v, 3, 7, 11, 15, word(block, half, 6), word(block, half, 7));
-        *work = v;
-        let mut v = *black_box(&mut *work);
+        mix!(work, 0, 4, 8, 12, word(block, half, 0), word(block, half, 1));
+        mix!(work, 1, 5, 9, 13, word(block, half, 2), word(block, half, 3));
+        mix!(work, 2, 6, 10, 14, word(block, half, 4), word(block, half, 5));
+        mix!(work, 3, 7, 11, 15, word(block, half, 6), word(block, half, 7));
         let half = *black_box(order) >> 32;
-        mix!(v, 0, 5, 10, 15, word(block, half, 0), word(block, half, 1));
-        mix!(v, 1, 6, 11, 12, word(block, half, 2), word(block, half, 3));
-        mix!(v, 2, 7, 8, 13, word(block, half, 4), word(block, half, 5));
-        mix!(v, 3, 4, 9, 14, word(block, half, 6), word(block, half, 7));
-        *work = v;
+        mix!(work, 0, 5, 10, 15, word(block, half, 0), word(block, half, 1));
+        mix!(work, 1, 6, 11, 12, word(block, half, 2), word(block, half, 3));
+        mix!(work, 2, 7, 8, 13, word(block, half, 4), word(block, half, 5));
+        mix!(work, 3, 4, 9, 14, word(block, half, 6), word(block, half, 7));
     }
     let state = black_box(state);
     let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = *work;
