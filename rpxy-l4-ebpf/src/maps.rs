@@ -234,7 +234,7 @@ fn read_initiation<B: Bytes>(bytes: &B, offset: usize) -> bool {
 #[unsafe(no_mangle)]
 extern "C" fn rpxy_l4_fits_any_key() -> bool {
     let Some(initiation) = initiation() else { return true };
-    for index in 0..MOST_KEYS as u32 {
+    for index in (0..).take(MOST_KEYS) {
         let Some(key) = MAC1_KEYS.get_ptr(index).and_then(|key| NonNull::new(key.cast_mut())).map(Setting) else {
             return true;
         };
@@ -264,7 +264,9 @@ fn admits(source: &Socket, handshakes: u32) -> bool {
         (Charge::Refused, _) => return false,
         (Charge::Begin(due) | Charge::Add(due), None) => {
             // Without memory for it there is no limit.
-            let _: Result<(), i32> = SOURCES.insert(network, due, u64::from(BPF_ANY));
+            if SOURCES.insert(network, due, u64::from(BPF_ANY)).is_err() {
+                return true;
+            }
         }
         // SAFETY: as above.
         (Charge::Begin(due), Some(bucket)) => unsafe { bucket.as_ptr().write_volatile(due) },
