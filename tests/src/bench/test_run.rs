@@ -2,32 +2,46 @@
 //!
 //! A test run that repeats hands the program what it has made of the packet. So that every repetition is a hit, the entry
 //! of the flow maps to itself: addresses and ports stay, and only the TTL falls, which ends a run after
-//! [`REPEAT`] packets. Every step of a real hit is taken, the checksums included. Nothing is sent (no live frames).
+//! 254 packets. Every step of a real hit is taken, the checksums included. Nothing is sent (no live frames).
 
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
+use rpxy_l4_common::mac1::{MOST_KEYS, Mac1Key};
 use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, drop, kind, name};
 
 /// Packets of one run: from TTL 255 down to the last one that is sent on.
 const REPEAT: u32 = 254;
 /// Runs of which the median counts. Each waits for the kernel to tell all processors about the program.
 const RUNS: usize = 15;
-/// What the rows are about; one for mac1 belongs behind `drop`, as soon as the programs know it.
+/// `enum xdp_action` and `TC_ACT_*` of the kernel: the packet ends here.
+const XDP_DROP: u32 = 1;
+const TC_ACT_SHOT: u32 = 2;
+/// A WireGuard handshake initiation, as far as the programs look, with a mac1 that fits no key.
+const INITIATION: [u8; 148] = {
+    let mut message = [0x47; 148];
+    [message[0], message[1], message[2], message[3]] = [1, 0, 0, 0];
+    message
+};
+/// A port that stands for a packet that is left alone at its Ethernet type: what a run takes without the program's work.
+const NOT_IP: u16 = 0;
+/// What the rows are about.
 const ROWS: &[Row] = &[
-    Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], steered: true },
-    Row { name: "hit, QUIC by connection ID", from: 4001, to: 443, payload: &[0x47; 64], steered: true },
-    Row { name: "hit, WireGuard", from: 4002, to: 443, payload: &[4; 64], steered: true },
-    Row { name: "hit, 1,200 bytes", from: 4000, to: 443, payload: &[0x47; 1200], steered: true },
-    Row { name: "miss, nobody's", from: 5000, to: 80, payload: &[0x47; 64], steered: false },
-    Row { name: "miss, ours", from: 5000, to: 443, payload: &[0x47; 64], steered: false },
-    Row { name: "drop, by class", from: 5000, to: 444, payload: &[0x15; 64], steered: false },
-    Row { name: "drop, banned", from: 5001, to: 443, payload: &[0x15; 64], steered: false },
+    Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], way: Way::Steered },
+    Row { name: "hit, QUIC by connection ID", from: 4001, to: 443, payload: &[0x47; 64], way: Way::Steered },
+    Row { name: "hit, WireGuard", from: 4002, to: 443, payload: &[4; 64], way: Way::Steered },
+    Row { name: "hit, 1,200 bytes", from: 4000, to: 443, payload: &[0x47; 1200], way: Way::Steered },
+    Row { name: "pass, neither IPv4 nor IPv6", from: NOT_IP, to: 0, payload: &[0; 64], way: Way::Passed },
+    Row { name: "miss, nobody's", from: 5000, to: 80, payload: &[0x47; 64], way: Way::Passed },
+    Row { name: "miss, ours", from: 5000, to: 443, payload: &[0x47; 64], way: Way::Passed },
+    Row { name: "drop, by class", from: 5000, to: 444, payload: &[0x15; 64], way: Way::Dropped },
+    Row { name: "drop, mac1 of none of 8 keys", from: 5000, to: 445, payload: &INITIATION, way: Way::Dropped },
+    Row { name: "drop, banned", from: 5001, to: 443, payload: &[0x15; 64], way: Way::Dropped },
 ];
 
 struct Row {
@@ -35,7 +49,14 @@ struct Row {
     from: u16,
     to: u16,
     payload: &'static [u8],
-    steered: bool,
+    way: Way,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Steered,
+    Passed,
+    Dropped,
 }
 
 /// A family: the client, a banned client, and this machine.
@@ -93,8 +114,11 @@ fn measure(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<
         };
         times.push(result.duration.as_nanos());
         // The last packet of a run of hits has one hop left.
-        let ttl = if packet[12] == 0x08 { 14 + 8 } else { 14 + 7 };
-        let left = if row.steered { 1 } else { 255 };
+        let ttl = if packet[14] >> 4 == 4 { 14 + 8 } else { 14 + 7 };
+        let left = if row.way == Way::Steered { 1 } else { 255 };
+        let drop = if name == "rpxy_l4_xdp" { XDP_DROP } else { TC_ACT_SHOT };
+        let dropped = result.return_value == drop;
+        ensure!(dropped == (row.way == Way::Dropped), "{name}, {}: returned {}", row.name, result.return_value);
         ensure!(out[ttl] == left, "{name}, {}: TTL {} where {left} was expected", row.name, out[ttl]);
     }
     times.sort_unstable();
@@ -107,6 +131,10 @@ fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     let hop =
         Hop { interface: 1, mtu: 1500, destination: [2, 0, 0, 0, 0, 9], source: [2, 0, 0, 0, 0, 1], ..Hop::default() };
     hops.insert(1_u32.to_ne_bytes(), hop.sealed(1).to_bytes(), 0)?;
+    let mut keys: Array<_, [u8; size_of::<Mac1Key>()]> = ebpf.map_mut(name::MAC1_KEYS).context("no map")?.try_into()?;
+    for (index, byte) in (0..).zip(1..).take(MOST_KEYS) {
+        keys.set(index, Mac1Key::new(&[byte; 32]).to_bytes(), 0)?;
+    }
     for (_, client, banned, ours) in NETS {
         for (from, kind, cid_len) in
             [(4000, 0, 0), (4001, kind::NO_QUIC_LONG, 8), (4002, kind::ONLY_WIREGUARD_TRANSPORT, 0)]
@@ -124,6 +152,7 @@ fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             ebpf.map_mut(name::LISTENERS).context("no map")?.try_into()?;
         listeners.insert(socket(ours, 443)?.to_bytes(), Listener { drop: 0 }.to_bytes(), 0)?;
         listeners.insert(socket(ours, 444)?.to_bytes(), Listener { drop: drop::UNKNOWN }.to_bytes(), 0)?;
+        listeners.insert(socket(ours, 445)?.to_bytes(), Listener { drop: drop::WIREGUARD_MAC1 }.to_bytes(), 0)?;
         let mut trie: LpmTrie<_, [u8; 20], u8> = ebpf.map_mut(name::BANNED).context("no map")?.try_into()?;
         let banned = socket(banned, 0)?;
         let mut network = [0; 20];
@@ -175,6 +204,9 @@ impl Row {
         packet.extend(len.to_be_bytes());
         packet.extend([0x56, 0x78]);
         packet.extend(self.payload);
+        if self.from == NOT_IP {
+            packet[12..14].copy_from_slice(&[0x08, 0x06]);
+        }
         Ok(packet)
     }
 }
