@@ -204,7 +204,7 @@ pub(super) fn look(directory: &Path) -> Option<Pinned> {
     (links > 0 || held).then_some(Pinned { links, held })
 }
 
-/// Says that flows go on which this daemon, without [`Pins`], does not know.
+/// Says that flows go on which this daemon, without `pin`, does not know.
 pub fn warn_of_left(directory: &Path) {
     if look(directory).is_some_and(|pinned| !pinned.held) {
         tracing::warn!(
