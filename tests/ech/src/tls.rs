@@ -8,7 +8,7 @@ use std::{
 };
 
 use boring::ssl::{
-    AlpnError, HandshakeError, NameType, SslAcceptor, SslConnector, SslFiletype, SslMethod, SslOptions, SslRef,
+    AlpnError, HandshakeError, NameType, SslAcceptor, SslConnector, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef,
     SslVersion, select_next_proto,
 };
 use rpxy_l4_tests::{
@@ -134,10 +134,20 @@ fn acceptor(certificate: &Certificate, serve: Serve<'_>) -> anyhow::Result<SslAc
     if let Some(groups) = serve.groups {
         builder.set_curves_list(groups)?;
     }
+    if serve.early_data {
+        take_early_data(&mut builder);
+    }
     if let Some(keys) = serve.retry {
         builder.set_ech_keys(&keys.boring()?)?;
     }
     Ok(builder.build())
+}
+
+/// The crate has no call for it.
+#[expect(unsafe_code, reason = "a function of BoringSSL without a safe one around it")]
+fn take_early_data(builder: &mut SslContextBuilder) {
+    // SAFETY: a context that lives, and that nobody else has yet.
+    unsafe { boring_sys::SSL_CTX_set_early_data_enabled(builder.as_ptr(), 1) }
 }
 
 /// What a client offers.
@@ -205,32 +215,69 @@ pub fn rustls(
     alpns: &[&str],
     offer: &Offer,
 ) -> Result<Answer, Refused> {
-    let mut roots = RootCertStore::empty();
-    let file = CertificateDer::from_pem_file(certificate.file()).or_fail("certificate");
-    roots.add(file).or_fail("a trusted certificate");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let suites = aws_lc_rs::hpke::ALL_SUPPORTED_SUITES;
-    let builder = match offer {
-        Offer::Nothing => builder.with_safe_default_protocol_versions(),
-        Offer::Grease => {
-            let suite = suites[0];
-            let (public_key, _) = suite.generate_key_pair().map_err(Refused::new)?;
-            builder.with_ech(EchMode::Grease(EchGreaseConfig::new(suite, public_key)))
-        }
-        Offer::Encrypted(list) => {
-            let list = EchConfigListBytes::from(list.as_slice());
-            builder.with_ech(EchMode::Enable(EchConfig::new(list, suites).map_err(Refused::new)?))
-        }
-    };
-    let mut config = builder.map_err(Refused::new)?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = alpns.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
-    let server_name = ServerName::try_from(name.to_owned()).or_fail("server name");
-    let connection = ClientConnection::new(Arc::new(config), server_name).map_err(Refused::new)?;
-    let mut tls = StreamOwned::new(connection, socket::dial(host, to));
-    let line = first_line(&mut tls);
-    let status = tls.conn.ech_status();
-    line.map(|line| Answer::parse(&line, status == EchStatus::Accepted))
+    Rustls::new(certificate, alpns, offer)?.ask(host, to, name).map(|(answer, _)| answer)
+}
+
+/// A client by rustls that resumes its sessions, with early data where the server allows it.
+#[derive(Debug)]
+pub struct Rustls(Arc<ClientConfig>);
+
+impl Rustls {
+    /// One that trusts `certificate` and has no session yet.
+    pub fn new(certificate: &Certificate, alpns: &[&str], offer: &Offer) -> Result<Self, Refused> {
+        let mut roots = RootCertStore::empty();
+        let file = CertificateDer::from_pem_file(certificate.file()).or_fail("certificate");
+        roots.add(file).or_fail("a trusted certificate");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let suites = aws_lc_rs::hpke::ALL_SUPPORTED_SUITES;
+        let builder = match offer {
+            Offer::Nothing => builder.with_safe_default_protocol_versions(),
+            Offer::Grease => {
+                let suite = suites[0];
+                let (public_key, _) = suite.generate_key_pair().map_err(Refused::new)?;
+                builder.with_ech(EchMode::Grease(EchGreaseConfig::new(suite, public_key)))
+            }
+            Offer::Encrypted(list) => {
+                let list = EchConfigListBytes::from(list.as_slice());
+                builder.with_ech(EchMode::Enable(EchConfig::new(list, suites).map_err(Refused::new)?))
+            }
+        };
+        let mut config = builder.map_err(Refused::new)?.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpns.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
+        config.enable_early_data = true;
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Connects from `host` and reads the answer; then what became of early data.
+    pub fn ask(&self, host: &Host, to: SocketAddr, name: &str) -> Result<(Answer, EarlyData), Refused> {
+        let server_name = ServerName::try_from(name.to_owned()).or_fail("server name");
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), server_name).map_err(Refused::new)?;
+        let sent = match connection.early_data() {
+            Some(mut early) => early.write(b"early").map_err(Refused::new)? > 0,
+            None => false,
+        };
+        let mut tls = StreamOwned::new(connection, socket::dial(host, to));
+        let line = first_line(&mut tls)?;
+        let accepted = tls.conn.ech_status() == EchStatus::Accepted;
+        let early = match (sent, tls.conn.is_early_data_accepted()) {
+            (false, _) => EarlyData::NotSent,
+            (true, false) => EarlyData::Rejected,
+            (true, true) => EarlyData::Accepted,
+        };
+        Ok((Answer::parse(&line, accepted), early))
+    }
+}
+
+/// What became of early data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyData {
+    /// There was no session to send it in.
+    NotSent,
+    /// The server did not take it.
+    Rejected,
+    /// The server took it.
+    Accepted,
 }
 
 fn first_line(stream: impl Read) -> Result<String, Refused> {

@@ -4,7 +4,7 @@ use rpxy_l4_ech::{
     Answer,
     keys::Keys,
     nss,
-    tls::{self, Dribble, Offer, RETRY_GROUP, Serve},
+    tls::{self, Dribble, EarlyData, Offer, RETRY_GROUP, Rustls, Serve},
 };
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
@@ -190,6 +190,29 @@ fn nss() {
         let answer = nss::tstclnt(&net.client, front(), PRIVATE, &keys.list());
         assert_eq!(answer, Some(Answer::private("private", PRIVATE)), "{case}");
     }
+    daemon.stop();
+}
+
+#[test]
+fn early_data() {
+    let Some(net) = Topology::or_skip() else { return };
+    let certificate = Certificate::new(&NAMES);
+    let keys = Keys::generate(PUBLIC, &[]);
+    let daemon = Daemon::start(&net.gateway, &config("tls", &[&keys], ""));
+    let client = Rustls::new(&certificate, &[], &Offer::Encrypted(keys.list())).unwrap();
+    let ask = |case: &str, expected| {
+        let answer = client.ask(&net.client, front(), PRIVATE);
+        assert_eq!(answer, Ok((Answer::private("private", PRIVATE), expected)), "{case}");
+    };
+    let serve = Serve { early_data: true, ..Serve::default() };
+    let present = servers(&net, &certificate, serve, serve);
+    ask("a first connection", EarlyData::NotSent);
+    ask("resumed", EarlyData::Accepted);
+    drop(present);
+    // Those that come now know nothing of the session, and ask for a second hello behind the early data.
+    let serve = Serve { groups: Some(RETRY_GROUP), ..serve };
+    let _present = servers(&net, &certificate, serve, serve);
+    ask("between two hellos", EarlyData::Rejected);
     daemon.stop();
 }
 
