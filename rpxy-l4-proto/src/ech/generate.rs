@@ -17,10 +17,6 @@ pub struct Parameters {
     pub config_id: u8,
     /// The longest server name, in bytes, that padding is to hide; 0 leaves it to the client.
     pub maximum_name_length: u8,
-    /// A number at random that chooses among the reserved extensions of which clients know nothing and need not know
-    /// (types 0x1A1A to 0x7A7A, RFC 9849 section 11.3): with one in use, clients do not forget to pass over what they do
-    /// not know. Without a number there is none.
-    pub reserved_extension: Option<u8>,
 }
 
 /// Why there is no such configuration.
@@ -103,9 +99,7 @@ fn encode(parameters: &Parameters, public_key: &[u8]) -> Option<EchConfig> {
     contents.push(parameters.maximum_name_length);
     contents.push(u8::try_from(name.len()).ok()?);
     contents.extend(name.bytes());
-    // Without contents.
-    let extension = parameters.reserved_extension.map(|number| [0x0a | (number % 7 + 1) << 4; 2]);
-    contents.extend(vec16(&extension.map_or_else(Vec::new, |typ| [typ, [0, 0]].concat()))?);
+    contents.extend([0, 0]);
     let config = [&ECH_VERSION.to_be_bytes()[..], &vec16(&contents)?].concat();
     parse_config_list(&vec16(&config)?).ok()?.configs.pop()
 }

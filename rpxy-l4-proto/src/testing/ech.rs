@@ -20,7 +20,6 @@ pub(crate) fn key(kem: Kem, config_id: u8, cipher_suites: &[CipherSuite]) -> Ech
         cipher_suites: cipher_suites.to_vec(),
         config_id,
         maximum_name_length: 32,
-        reserved_extension: None,
     };
     generate(&parameters, &[config_id; 32]).unwrap()
 }

@@ -44,13 +44,12 @@ impl Keys {
 
     /// Gives the first configuration another extension, whose type is not mandatory. Its key stays.
     pub fn extend(&self) {
-        const EXTENSION: [u8; 8] = [0x12, 0x34, 0, 4, 1, 2, 3, 4];
+        const EXTENSION: [u8; 8] = [0x1a, 0x1a, 0, 4, 1, 2, 3, 4];
         let list = self.list();
-        // The list's length, version and length of the configuration; it ends with one extension of four bytes.
-        let (contents, present) = list[6..].split_last_chunk::<4>().or_fail("extension");
-        let contents = &contents[..contents.len() - 2];
-        let extensions = [&present[..], &EXTENSION].concat();
-        let contents = [contents, &[0, extensions.len() as u8], &extensions].concat();
+        // The list's length, version and length of the configuration; its last field is the length of no extensions.
+        let mut contents = list[6..list.len() - 2].to_vec();
+        contents.extend([0, EXTENSION.len() as u8]);
+        contents.extend(EXTENSION);
         let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
         let config = [&list[2..4], &with_length(&contents)].concat();
         let text = fs::read_to_string(self.file()).or_fail("key file");

@@ -34,7 +34,6 @@ fn what_is_opened_and_what_is_not() {
             cipher_suites: vec![SUITE],
             config_id: 7,
             maximum_name_length: 0,
-            reserved_extension: None,
         };
         crate::ech::generate(&parameters, &[0xee; 32]).unwrap()
     };

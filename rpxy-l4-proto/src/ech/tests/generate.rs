@@ -12,7 +12,6 @@ fn parameters() -> Parameters {
         cipher_suites: vec![SUITE, CipherSuite { kdf_id: 3, aead_id: 2 }],
         config_id: 0x41,
         maximum_name_length: 64,
-        reserved_extension: None,
     }
 }
 
@@ -27,19 +26,6 @@ fn a_configuration_reads_back_as_it_was_wanted() {
         assert_eq!((config.kem_id, config.config_id, config.maximum_name_length), (kem.id(), 0x41, 64));
         assert_eq!(config.cipher_suites, parameters().cipher_suites);
         assert_eq!(EchKey::new(config.clone(), &key.private_key()).as_ref(), Some(&key), "{kem:?}");
-    }
-}
-
-/// C31.
-#[test]
-fn a_reserved_extension_that_nobody_has_to_know() {
-    let types = |number| {
-        let key = generate(&Parameters { reserved_extension: number, ..parameters() }, &[3; 32]).unwrap();
-        key.config().extensions.clone()
-    };
-    assert_eq!(types(None), []);
-    for (number, expected) in [(0, 0x1a1a), (1, 0x2a2a), (6, 0x7a7a), (7, 0x1a1a), (255, 0x4a4a)] {
-        assert_eq!(types(Some(number)), [(expected, vec![])], "{number}");
     }
 }
 

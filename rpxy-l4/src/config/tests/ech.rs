@@ -202,7 +202,6 @@ pub(super) fn pem(config_id: u8) -> String {
         cipher_suites: vec![CipherSuite { kdf_id: 1, aead_id: 1 }],
         config_id,
         maximum_name_length: 0,
-        reserved_extension: None,
     };
     write_pem(&generate(&parameters, &[config_id; 32]).unwrap()).unwrap().to_string()
 }
