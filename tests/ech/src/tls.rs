@@ -8,8 +8,8 @@ use std::{
 };
 
 use boring::ssl::{
-    AlpnError, HandshakeError, NameType, SslAcceptor, SslConnector, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslRef,
-    SslVersion, select_next_proto,
+    AlpnError, HandshakeError, NameType, SslAcceptor, SslConnector, SslContextBuilder, SslFiletype, SslMethod,
+    SslOptions, SslRef, SslVersion, select_next_proto,
 };
 use rpxy_l4_tests::{
     OrFail as _,
