@@ -3,6 +3,8 @@
 //! Not here, since others decide it: what is done with a rejected hello (C13, C22, C23, C24: `tcp`, `udp`), names resolved
 //! ahead of time (C29), protection of the backend leg (C30: docs/ech.md), and what only the backend can do (C14, C21,
 //! C25). Limits (C26) are `tls::MAX_HELLO` and the caller's `may_open`.
+//!
+//! C31 is not done: BoringSSL, as a server of the public name, refuses configurations that have an extension.
 
 mod first;
 mod generate;
