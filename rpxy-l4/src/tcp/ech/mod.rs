@@ -229,9 +229,13 @@ impl Handshake {
         }
     }
 
-    /// No second hello will come: what was held back goes on.
+    /// No second hello will come: what was held back goes on, unless it is the beginning of one that breaks off, which is
+    /// an outer hello and nothing for a private backend.
     fn release(&mut self) -> Step {
-        self.forward.extend(std::mem::take(&mut self.reader).into_held());
+        let held = std::mem::take(&mut self.reader).into_held();
+        if !self.asked {
+            self.forward.extend(held);
+        }
         Step::Relay
     }
 }

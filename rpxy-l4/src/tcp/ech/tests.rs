@@ -169,6 +169,21 @@ async fn an_end_is_left_to_the_relay() {
     assert_eq!(from_backend.ended.await.unwrap().0, Ok(()), "of the backend");
 }
 
+#[tokio::test]
+async fn a_second_hello_that_breaks_off_stays_here() {
+    let mut run = run(&[], None).await;
+    expect(&mut run.backend, &run.inner, "hello").await;
+    let flight = server_flight(RETRY);
+    run.backend.write_all(&flight).await.unwrap();
+    expect(&mut run.client, &flight, "the request").await;
+    run.client.write_all(&handshake_records(SECOND, 3)[..200]).await.unwrap();
+    run.client.shutdown().await.unwrap();
+    assert_eq!(run.ended.await.unwrap().0, Ok(()), "the relay passes the end on");
+    let mut got = Vec::new();
+    run.backend.read_to_end(&mut got).await.unwrap();
+    assert!(got.is_empty(), "{got:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_ends_it_where_idle_connections_are_ended() {
     let mut run = run(&[], Some(Duration::from_secs(5))).await;
