@@ -6,6 +6,8 @@
 
 mod bytes;
 
+use crate::packet::Family;
+
 /// Names of the maps in the object.
 pub mod name {
     /// Hash: [`super::FlowKey`] to [`super::FlowEntry`].
@@ -16,7 +18,7 @@ pub mod name {
     pub const LOCAL: &str = "LOCAL";
     /// Longest prefix match: banned source networks, [`super::Prefix`] to 1.
     pub const BANNED: &str = "BANNED";
-    /// Hash: [`super::HopKey`] to [`super::Hop`].
+    /// Array, indexed by [`super::HopKey`]: [`super::Hop`]; all zeros where there is none.
     pub const HOPS: &str = "HOPS";
     /// Array with one element: [`super::SourceLimit`].
     pub const SOURCE_LIMIT: &str = "SOURCE_LIMIT";
@@ -36,12 +38,43 @@ pub mod name {
 pub struct Socket {
     /// The address; IPv4 in the first four bytes.
     pub address: [u8; 16],
+    /// The bytes of the port (big-endian), of the family (4 or 6), and a zero. One word, so that the programs write it
+    /// at once: hashes read whole words, and a processor that puts one together from several writes has to wait.
+    pub end: u32,
+}
+
+impl Socket {
+    /// An address of a family and a port, big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: [u8; 16], port: [u8; 2], family: Family) -> Self {
+        let [high, low] = port;
+        Self { address, end: u32::from_ne_bytes([high, low, family as u8, 0]) }
+    }
+
     /// The port, big-endian.
-    pub port: [u8; 2],
+    #[inline(always)]
+    #[must_use]
+    pub const fn port(&self) -> [u8; 2] {
+        let [high, low, ..] = self.end.to_ne_bytes();
+        [high, low]
+    }
+
     /// 4 or 6.
-    pub family: u8,
-    /// Zero.
-    pub zero: u8,
+    #[inline(always)]
+    #[must_use]
+    pub const fn family(&self) -> u8 {
+        let [_, _, family, _] = self.end.to_ne_bytes();
+        family
+    }
+
+    /// The same address with another port, big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_port(self, port: [u8; 2]) -> Self {
+        let ([high, low], [_, _, family, zero]) = (port, self.end.to_ne_bytes());
+        Self { end: u32::from_ne_bytes([high, low, family, zero]), ..self }
+    }
 }
 
 /// A flow as its packets show it when they arrive.
@@ -68,8 +101,9 @@ pub struct FlowEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Counted {
-    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), 0 for never. Written
-    /// without a lock: only its rough size matters.
+    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC_COARSE (`bpf_ktime_get_coarse_ns`), which is a few
+    /// milliseconds behind and costs no read of the hardware's clock; 0 for never. Written without a lock: only its rough
+    /// size matters.
     pub last_seen: u64,
     /// Packets steered. Written by atomic addition.
     pub packets: u64,
@@ -179,8 +213,8 @@ impl SourceLimit {
     #[inline(always)]
     #[must_use]
     pub fn network(&self, source: &Socket) -> Socket {
-        let mask = if source.family == 4 { &self.mask_v4 } else { &self.mask_v6 };
-        let mut network = Socket { port: [0; 2], ..*source };
+        let mask = if source.family() == 4 { &self.mask_v4 } else { &self.mask_v6 };
+        let mut network = source.with_port([0; 2]);
         network.address.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
         network
     }

@@ -116,13 +116,12 @@ impl Hop {
 #[inline(always)]
 const fn words(socket: &Socket) -> [u32; 5] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = socket.address;
-    let [q, r] = socket.port;
     [
         u32::from_ne_bytes([a, b, c, d]),
         u32::from_ne_bytes([e, f, g, h]),
         u32::from_ne_bytes([i, j, k, l]),
         u32::from_ne_bytes([m, n, o, p]),
-        u32::from_ne_bytes([q, r, socket.family, socket.zero]),
+        socket.end,
     ]
 }
 
@@ -183,9 +182,7 @@ mod tests {
                 let mut changed = *socket;
                 match bit / 8 {
                     byte @ 0..16 => changed.address[byte] ^= 1 << (bit % 8),
-                    byte @ 16..18 => changed.port[byte - 16] ^= 1 << (bit % 8),
-                    18 => changed.family ^= 1 << (bit % 8),
-                    _ => changed.zero ^= 1 << (bit % 8),
+                    _ => changed.end ^= 1 << (bit - 128),
                 }
                 changed
             };

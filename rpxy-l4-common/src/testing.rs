@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, vec, vec::Vec};
 
 use crate::map::{Flow, FlowKey, Socket};
+use crate::packet::Family;
 
 /// A socket address as the maps have it.
 pub(crate) fn socket(address: &str) -> Socket {
@@ -11,11 +12,11 @@ pub(crate) fn socket(address: &str) -> Socket {
         SocketAddr::V4(v4) => {
             let mut octets = [0; 16];
             octets[..4].copy_from_slice(&v4.ip().octets());
-            (octets, 4)
+            (octets, Family::V4)
         }
-        SocketAddr::V6(v6) => (v6.ip().octets(), 6),
+        SocketAddr::V6(v6) => (v6.ip().octets(), Family::V6),
     };
-    Socket { address: octets, port: address.port().to_be_bytes(), family, zero: 0 }
+    Socket::new(octets, address.port().to_be_bytes(), family)
 }
 
 /// A flow from one pair of addresses to another.
@@ -72,7 +73,7 @@ impl Frame {
             frame.extend(ethertype.to_be_bytes());
             frame.extend([0x20, 7]);
         }
-        frame.extend(if self.source.family == 4 { [0x08, 0x00] } else { [0x86, 0xdd] });
+        frame.extend(if self.source.family() == 4 { [0x08, 0x00] } else { [0x86, 0xdd] });
         frame.extend(self.ip());
         frame
     }
@@ -80,9 +81,9 @@ impl Frame {
     /// The IP packet alone.
     pub(crate) fn ip(&self) -> Vec<u8> {
         let len = u16::try_from(8 + self.payload.len()).unwrap();
-        let mut udp = [self.source.port, self.destination.port, len.to_be_bytes(), [0, 0]].concat();
+        let mut udp = [self.source.port(), self.destination.port(), len.to_be_bytes(), [0, 0]].concat();
         udp.extend(&self.payload);
-        let (header, pseudo) = if self.source.family == 4 { self.ipv4(len) } else { self.ipv6(len) };
+        let (header, pseudo) = if self.source.family() == 4 { self.ipv4(len) } else { self.ipv6(len) };
         if self.checksum {
             let sum = match internet_checksum(&[&pseudo[..], &udp].concat()) {
                 0 => 0xffff,

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::bucket::{Charge, charge};
 use rpxy_l4_common::bytes::{Bytes, Span};
@@ -31,7 +31,7 @@ static LOCAL: HashMap<[u8; 16], u8, 1024> = HashMap::new();
 #[btf_map]
 static BANNED: LpmTrie<[u8; 20], u8, 65536> = LpmTrie::new();
 #[btf_map]
-static HOPS: HashMap<HopKey, Hop, 1024> = HashMap::new();
+static HOPS: Array<Hop, 1024> = Array::new();
 #[btf_map]
 static SOURCE_LIMIT: Array<SourceLimit, 1> = Array::new();
 #[btf_map]
@@ -62,7 +62,7 @@ pub(crate) fn account<H>(steer: &Steer<'_, Entry<'_>, H>) {
     // SAFETY: a helper that reads a clock. The fields lie within the entry, are aligned to 8 bytes, and are written by
     // nobody but the programs; the kernel keeps the memory until this program ends.
     unsafe {
-        (&raw mut (*place).counted.last_seen).write_volatile(bpf_ktime_get_ns());
+        (&raw mut (*place).counted.last_seen).write_volatile(bpf_ktime_get_coarse_ns());
         add(&raw mut (*place).counted.packets, steer.datagrams as u64);
         add(&raw mut (*place).counted.bytes, steer.packet.payload.len as u64);
     }
@@ -167,9 +167,10 @@ impl<'s> Maps for &'s Kernel {
 
     #[inline(always)]
     fn hop(&self, key: HopKey) -> Option<Self::Hop> {
-        let place = HOPS.get_ptr_mut(key).and_then(NonNull::new)?;
+        let place = HOPS.get_ptr(key).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
         // SAFETY: likewise.
-        Some(unsafe { copy(place.as_ptr(), &raw mut (*self.0.as_ptr()).hop) })
+        let hop = unsafe { copy(place.as_ptr(), &raw mut (*self.0.as_ptr()).hop) };
+        (hop.interface != 0).then_some(hop)
     }
 
     #[inline(always)]

@@ -92,7 +92,7 @@ pub fn skb<S: Skb>(skb: &S, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
 /// Both ports, as they stand side by side.
 #[inline(always)]
 fn ports(rewrite: &Rewrite<'_>) -> [u8; 4] {
-    let ([a, b], [c, d]) = (rewrite.source.port, rewrite.destination.port);
+    let ([a, b], [c, d]) = (rewrite.source.port(), rewrite.destination.port());
     [a, b, c, d]
 }
 

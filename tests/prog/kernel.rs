@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use rpxy_l4_common::map::{FlowKey, name};
+use rpxy_l4_common::map::{FlowKey, Hop, HopKey, name};
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_tests::privilege;
 
@@ -95,7 +95,7 @@ impl Kernel {
             self.put(name::FLOWS, key.to_bytes(), maps::entry(flow.sealed(key)).to_bytes());
         }
         for (key, hop) in &entries.hops {
-            self.put(name::HOPS, key.to_ne_bytes(), hop.sealed(*key).to_bytes());
+            self.set_hop(*key, &hop.sealed(*key));
         }
         for (socket, drop) in &entries.listeners {
             self.put(name::LISTENERS, socket.to_bytes(), drop.to_ne_bytes());
@@ -115,6 +115,11 @@ impl Kernel {
             let (bits, bytes) = maps::banned_bytes(*network, *len);
             trie.insert(&Key::new(bits, bytes), 1, 0).unwrap();
         }
+    }
+
+    /// Puts a next hop into its place.
+    pub(crate) fn set_hop(&mut self, key: HopKey, hop: &Hop) {
+        self.array::<[u8; 24]>(name::HOPS).set(key, hop.to_bytes(), 0).unwrap();
     }
 
     /// Takes flows and listeners out of the maps again, and puts back what they have replaced.

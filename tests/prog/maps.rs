@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::mac1::Mac1Key;
 use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Socket, SourceLimit};
+use rpxy_l4_common::packet::Family;
 
 use crate::packet::octets;
 
@@ -26,8 +27,8 @@ pub(crate) struct Maps {
 
 /// A socket address.
 pub(crate) fn socket(address: SocketAddr) -> Socket {
-    let family = if address.is_ipv4() { 4 } else { 6 };
-    Socket { address: field(address.ip()), port: address.port().to_be_bytes(), family, zero: 0 }
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    Socket::new(field(address.ip()), address.port().to_be_bytes(), family)
 }
 
 /// The flow of a packet.

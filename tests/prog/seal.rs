@@ -43,7 +43,7 @@ fn an_entry_that_is_not_whole_is_left_to_the_daemon() {
     ];
     for (row, flow, hop, expected) in rows {
         kernel.put(name::FLOWS, key.to_bytes(), maps::entry(flow).to_bytes());
-        kernel.put(name::HOPS, 5_u32.to_ne_bytes(), hop.to_bytes());
+        kernel.set_hop(5, &hop);
         for program in Program::ALL {
             let bytes = packet(0).bytes();
             let outcome = kernel.run(program, &bytes, 0);

@@ -22,7 +22,7 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     }
     let flow: &Flow = &entry;
     let family = packet.family as u8;
-    if flow.source.family != family || flow.destination.family != family {
+    if flow.source.family() != family || flow.destination.family() != family {
         return Err(Counter::FlowFamily);
     }
     if !is_open(flow) {

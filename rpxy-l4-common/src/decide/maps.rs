@@ -65,7 +65,7 @@ impl Prefix {
     #[inline(always)]
     #[must_use]
     pub const fn of(socket: &Socket) -> Self {
-        let bits = if socket.family == Family::V4 as u8 { 8 + 32 } else { 8 + 128 };
-        Self { bits, family: socket.family, address: socket.address, zero: [0; 3] }
+        let bits = if socket.family() == Family::V4 as u8 { 8 + 32 } else { 8 + 128 };
+        Self { bits, family: socket.family(), address: socket.address, zero: [0; 3] }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, collections::HashSet, vec, vec::Vec};
 use super::*;
 use crate::bytes::Span;
 use crate::map::{Flow, Hop, HopKey, Listener, drop, kind};
-use crate::packet::Link;
+use crate::packet::{Family, Link};
 use crate::testing::{Frame, flow, socket};
 
 #[derive(Default)]
@@ -95,7 +95,7 @@ fn short(len: usize) -> Vec<u8> {
 fn a_packet_of_a_flow_is_steered_unless_something_stands_against_it() {
     let frames: [fn(&[u8]) -> Frame; 2] = [Frame::v4, Frame::v6];
     for frame in frames {
-        let headers = if frame(&[]).source.family == 4 { 28 } else { 48 };
+        let headers = if frame(&[]).source.family() == 4 { 28 } else { 48 };
         let ttl = |ttl| Frame { ttl, ..frame(&short(40)) };
         let rows = [
             ("short header", frame(&short(40)), XDP, Ok(1)),
@@ -158,7 +158,7 @@ fn tagged_packets_are_steered_out_of_the_same_interface_only() {
 fn an_entry_of_another_family_steers_nothing() {
     let mut tables = steering();
     for flow in tables.flows.values_mut() {
-        std::mem::swap(&mut flow.source.family, &mut flow.destination.zero);
+        flow.source.end = u32::from_ne_bytes([1, 187, 0, 0]);
     }
     assert_eq!(outcome(&tables, &Frame::v4(&short(40)).bytes(), XDP), Err(Counter::FlowFamily));
     assert_eq!(outcome(&tables, &Frame::v6(&short(40)).bytes(), XDP), Err(Counter::FlowFamily));
@@ -199,10 +199,11 @@ fn a_packet_of_no_flow_is_dropped_for_listeners_of_ours_only() {
     let frames: [fn(&[u8]) -> Frame; 2] = [Frame::v4, Frame::v6];
     for frame in frames {
         let Frame { source, destination, .. } = frame(&[]);
-        let network = if source.family == 4 { 24 } else { 56 };
+        let network = if source.family() == 4 { 24 } else { 56 };
         let any = Socket { address: [0; 16], ..destination };
-        let other_port = Socket { port: [0, 80], ..destination };
-        let other_family = Socket { family: 10 - any.family, ..any };
+        let other_port = destination.with_port([0, 80]);
+        let other = if any.family() == 4 { Family::V6 } else { Family::V4 };
+        let other_family = Socket::new(any.address, any.port(), other);
         let tables = |listener: Option<Socket>, drop: u32, local: bool, ban: bool| Tables {
             listeners: listener.map(|socket| (socket, Listener { drop })).into_iter().collect(),
             local: local.then_some(destination.address).into_iter().collect(),

@@ -19,7 +19,7 @@ macro_rules! bytes {
 }
 
 bytes! {
-    Socket: |socket| [&socket.address[..], &socket.port, &[socket.family, socket.zero]];
+    Socket: |socket| [&socket.address[..], &socket.end.to_ne_bytes()];
     FlowKey: |key| [&key.source.to_bytes()[..], &key.destination.to_bytes()];
     Listener: |listener| [&listener.drop.to_ne_bytes()[..]];
     Hop: |hop| [
@@ -100,9 +100,9 @@ mod tests {
             ("bytes", &entry, counted + offset_of!(Counted, bytes), &3_u64.to_ne_bytes()),
             ("all of a flow", &entry, rest, &flow),
             ("source", &flow, offset_of!(Flow, source), &[192, 0, 2, 1, 0]),
-            ("source port", &flow, offset_of!(Flow, source) + offset_of!(Socket, port), &[1, 187, 4, 0]),
+            ("source port", &flow, offset_of!(Flow, source) + offset_of!(Socket, end), &[1, 187, 4, 0]),
             ("destination", &flow, offset_of!(Flow, destination), &[0x20, 1, 0x0d, 0xb8]),
-            ("destination port", &flow, offset_of!(Flow, destination) + offset_of!(Socket, port), &[0xca, 0x6c, 6, 0]),
+            ("destination port", &flow, offset_of!(Flow, destination) + offset_of!(Socket, end), &[0xca, 0x6c, 6, 0]),
             ("hop", &flow, offset_of!(Flow, hop), &4_u32.to_ne_bytes()),
             ("interface", &flow, offset_of!(Flow, interface), &5_u32.to_ne_bytes()),
             ("kind", &flow, offset_of!(Flow, kind), &[6, 7]),

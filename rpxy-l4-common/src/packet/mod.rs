@@ -10,7 +10,7 @@ mod tests;
 pub use pass::Pass;
 
 use crate::bytes::{Bytes, Span};
-use crate::map::{FlowKey, Socket};
+use crate::map::FlowKey;
 
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET_LEN: usize = 14;
@@ -128,8 +128,7 @@ fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>,
 #[inline(always)]
 fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     let header: [u8; IPV4_LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
-    let [version_ihl, _, len_0, len_1, _, _, fragment_0, fragment_1, ttl, protocol, sum_0, sum_1, addresses @ ..] =
-        header;
+    let [version_ihl, _, len_0, len_1, _, _, fragment_0, fragment_1, ttl, protocol, sum_0, sum_1, rest @ ..] = header;
     if version_ihl >> 4 != 4 {
         return Err(Pass::IpVersion);
     }
@@ -146,9 +145,9 @@ fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
     if u16::from_be_bytes([fragment_0, fragment_1]) & FRAGMENT != 0 {
         return Err(Pass::Fragment);
     }
-    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
-    key.source = address(Family::V4, [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    key.destination = address(Family::V4, [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let (source, rest) = rest.split_first_chunk().ok_or(Pass::Truncated)?;
+    key.source.address = in_first_four(*source);
+    key.destination.address = in_first_four(*rest.first_chunk().ok_or(Pass::Truncated)?);
     let ip = Ip {
         family: Family::V4,
         vlan_tags,
@@ -178,8 +177,8 @@ fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
         _ => return Err(Pass::NotUdp),
     }
     let (source, destination) = addresses.split_first_chunk().ok_or(Pass::Truncated)?;
-    key.source = address(Family::V6, *source);
-    key.destination = address(Family::V6, *destination.first_chunk().ok_or(Pass::Truncated)?);
+    key.source.address = *source;
+    key.destination.address = *destination.first_chunk().ok_or(Pass::Truncated)?;
     let ip = Ip {
         family: Family::V6,
         vlan_tags,
@@ -204,10 +203,12 @@ struct Ip {
     len: usize,
 }
 
-/// A socket address, its port still to come.
+/// An IPv4 address as it stands in the field of both families. In one piece: see [`crate::map::Socket::end`].
 #[inline(always)]
-const fn address(family: Family, address: [u8; 16]) -> Socket {
-    Socket { address, port: [0; 2], family: family as u8, zero: 0 }
+fn in_first_four(address: [u8; 4]) -> [u8; 16] {
+    let mut field = [0; 16];
+    field.first_chunk_mut().into_iter().for_each(|first| *first = address);
+    field
 }
 
 #[inline(always)]
@@ -231,8 +232,8 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
     if matches!(family, Family::V6) && udp_checksum == 0 {
         return Err(Pass::NoChecksum);
     }
-    key.source.port = [source_0, source_1];
-    key.destination.port = [destination_0, destination_1];
+    key.source.end = u32::from_ne_bytes([source_0, source_1, family as u8, 0]);
+    key.destination.end = u32::from_ne_bytes([destination_0, destination_1, family as u8, 0]);
     Ok(Packet {
         family,
         vlan_tags,

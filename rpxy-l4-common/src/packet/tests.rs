@@ -46,7 +46,7 @@ fn a_datagram_is_found_behind_its_headers() {
             let header = if packet.family == Family::V4 { IPV4_LEN } else { IPV6_LEN };
             let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
             let expected = Packet {
-                family: if frame.source.family == 4 { Family::V4 } else { Family::V6 },
+                family: if frame.source.family() == 4 { Family::V4 } else { Family::V6 },
                 vlan_tags: u8::try_from(frame.vlan.len()).unwrap(),
                 ttl: 64,
                 ip_checksum: if header == IPV4_LEN { word(frame.l3() + 10) } else { 0 },

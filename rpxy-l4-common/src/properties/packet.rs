@@ -83,9 +83,10 @@ fn changes(packet: &Packet<'_>) -> [Range<usize>; 4] {
 /// A flow on to somewhere else: what the address is does not matter, as long as it is another one.
 fn other_way(key: &FlowKey) -> Flow {
     let mut destination = key.source;
-    let len = if key.source.family == 4 { 4 } else { 16 };
+    let len = if key.source.family() == 4 { 4 } else { 16 };
     destination.address.iter_mut().take(len).for_each(|byte| *byte = byte.rotate_left(3) ^ 0x5b);
-    destination.port.reverse();
+    let [high, low] = destination.port();
+    let destination = destination.with_port([low, high]);
     Flow { source: key.destination, destination, ..Flow::default() }
 }
 

@@ -131,8 +131,8 @@ impl<'a> Rewrite<'a> {
                 put(ip, ipv6::HOP_LIMIT, [self.ttl])?;
             }
         }
-        put(udp_header, udp::SOURCE, self.source.port)?;
-        put(udp_header, udp::DESTINATION, self.destination.port)?;
+        put(udp_header, udp::SOURCE, self.source.port())?;
+        put(udp_header, udp::DESTINATION, self.destination.port())?;
         put(udp_header, udp::CHECKSUM, self.udp_checksum.to_be_bytes())
     }
 }
@@ -152,7 +152,7 @@ const fn udp_checksum(old: u16, addresses: u16, ports: u16) -> u16 {
 
 #[inline(always)]
 const fn port(socket: &Socket) -> u32 {
-    u16::from_be_bytes(socket.port) as u32
+    u16::from_be_bytes(socket.port()) as u32
 }
 
 fn put<const N: usize>(bytes: &mut [u8], offset: usize, value: [u8; N]) -> Option<()> {

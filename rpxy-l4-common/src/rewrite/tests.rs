@@ -53,7 +53,7 @@ fn a_checksum_of_zero_is_sent_as_its_complement() {
     let v6 = flow("[2001:db8:9::9]:50001", "[fd00::5]:8443");
     for (frame, flow) in [(Frame::v4(&[0; 2]), v4), (Frame::v6(&[0; 2]), v6)] {
         // The word of the payload that makes the sum of the packet as it leaves 0xffff, and its checksum 0.
-        let at = frame.l3() + if frame.source.family == 4 { 20 } else { 40 };
+        let at = frame.l3() + if frame.source.family() == 4 { 20 } else { 40 };
         let sum = built(&frame, &flow)[at + 6..at + 8].to_vec();
         let frame = Frame { payload: sum, ..frame };
         let bytes = rewritten(&frame, &flow);
@@ -114,29 +114,29 @@ fn by_helpers(bytes: &[u8], packet: &Packet<'_>, rewrite: &Rewrite<'_>, partial:
 
 /// The sum of the pseudo-header, not complemented: what CHECKSUM_PARTIAL leaves in the field.
 fn pseudo_sum(frame: &Frame) -> u16 {
-    let len = if frame.source.family == 4 { 4 } else { 16 };
+    let len = if frame.source.family() == 4 { 4 } else { 16 };
     let udp_len = u16::try_from(UDP_LEN + frame.payload.len()).unwrap().to_be_bytes();
     !internet_checksum(
         &[&frame.source.address[..len], &frame.destination.address[..len], &[0, 17], &udp_len[..]].concat(),
     )
 }
 
-fn socket(family: u8) -> impl Strategy<Value = Socket> {
+fn socket(family: Family) -> impl Strategy<Value = Socket> {
     let byte = prop_oneof![Just(0), Just(0xff), any::<u8>()];
     (vec(byte.clone(), 16), vec(byte, 2)).prop_map(move |(mut address, port)| {
-        address[if family == 4 { 4 } else { 16 }..].fill(0);
-        Socket { address: address.try_into().unwrap(), port: port.try_into().unwrap(), family, zero: 0 }
+        address[if family == Family::V4 { 4 } else { 16 }..].fill(0);
+        Socket::new(address.try_into().unwrap(), port.try_into().unwrap(), family)
     })
 }
 
 fn frame_and_flow() -> impl Strategy<Value = (Frame, Flow)> {
-    select(std::vec![4, 6]).prop_flat_map(|family| {
+    select(std::vec![Family::V4, Family::V6]).prop_flat_map(|family| {
         let sockets = (socket(family), socket(family), socket(family), socket(family));
         let rest = (2..=255_u8, any::<u8>(), vec(any::<u8>(), 0..64), any::<bool>(), 0..=2_usize);
         (sockets, rest).prop_map(move |((source, destination, new_source, new_destination), rest)| {
             let (ttl, traffic_class, payload, checksum, tags) = rest;
             let vlan = [0x88a8, 0x8100][..tags].into();
-            let checksum = checksum || family == 6;
+            let checksum = checksum || family == Family::V6;
             let frame = Frame { vlan, source, destination, ttl, traffic_class, checksum, payload };
             (frame, Flow { source: new_source, destination: new_destination, ..Flow::default() })
         })

@@ -56,7 +56,7 @@ fn with_rewrite(name: &str, test: impl Fn(&Rewrite<'_>)) {
     frame.resize(seed.len, 0);
     let key = &mut FlowKey::default();
     let packet: Packet<'_> = parse(&frame.as_slice(), Link::Ethernet, key).unwrap();
-    let socket = Socket { family: packet.family as u8, port: [1, 2], ..Socket::default() };
+    let socket = Socket::new([0; 16], [1, 2], packet.family);
     test(&Rewrite::new(&packet, &Flow { source: socket, destination: socket, ..Flow::default() }));
 }
 

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use rpxy_l4_common::{
     mac1::Mac1Key,
     map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit},
+    packet::Family,
 };
 
 pub(super) type FlowKeyBytes = [u8; size_of::<FlowKey>()];
@@ -31,21 +32,21 @@ pub(super) fn address(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// 4 or 6.
-pub(super) fn family(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 4 } else { 6 }
+/// The family of an address.
+pub(super) fn family(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 /// A socket address as it stands in the maps.
 pub(super) fn socket(from: SocketAddr) -> Socket {
     let ip = from.ip().to_canonical();
-    Socket { address: address(ip), port: from.port().to_be_bytes(), family: family(ip), zero: 0 }
+    Socket::new(address(ip), from.port().to_be_bytes(), family(ip))
 }
 
 /// A network as a key: bits that count, and the bytes behind.
 pub(super) fn network(network: ipnet::IpNet) -> (u32, NetworkBytes) {
     let mut bytes = [0; size_of::<Prefix>() - 4];
-    bytes[0] = family(network.addr());
+    bytes[0] = family(network.addr()) as u8;
     bytes[1..17].copy_from_slice(&address(network.network()));
     (8 + u32::from(network.prefix_len()), bytes)
 }
@@ -84,18 +85,18 @@ pub(super) fn read_flow(key: &FlowKeyBytes, entry: &FlowBytes) -> Option<(FlowKe
 }
 
 fn read_socket(bytes: &SocketBytes) -> Socket {
-    let [address @ .., p, q, family, zero] = *bytes;
-    Socket { address, port: [p, q], family, zero }
+    let [address @ .., a, b, c, d] = *bytes;
+    Socket { address, end: u32::from_ne_bytes([a, b, c, d]) }
 }
 
 /// A socket address of the maps; `None` for one of no family.
 pub(super) fn address_of(socket: &Socket) -> Option<SocketAddr> {
-    let ip = match (socket.family, socket.address) {
+    let ip = match (socket.family(), socket.address) {
         (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
         (6, address) => IpAddr::from(address),
         _ => return None,
     };
-    Some(SocketAddr::new(ip, u16::from_be_bytes(socket.port)))
+    Some(SocketAddr::new(ip, u16::from_be_bytes(socket.port())))
 }
 
 #[cfg(test)]

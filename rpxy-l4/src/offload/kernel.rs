@@ -98,7 +98,9 @@ impl Offload for Kernel {
             way: there,
             route: route_there,
         };
-        let updates = state.table.install([reply, request])?;
+        let updates = state.table.install([reply, request]).inspect_err(|reason| {
+            state.turned_away |= matches!(reason, NotSteered::Full);
+        })?;
         let Err(error) = state.maps.apply(&updates) else { return Ok(()) };
         let undo = state.table.revoke([forward, reverse]);
         state.maps.apply_all(&undo);

@@ -14,7 +14,7 @@ use aya::{
 use ipnet::IpNet;
 use rpxy_l4_common::{
     mac1::{MOST_KEYS, Mac1Key},
-    map::{Counted, FlowEntry, FlowKey, Listener, Socket, name},
+    map::{Counted, FlowEntry, FlowKey, Hop, Listener, Socket, name},
 };
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) struct Maps {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
     /// The same, to be pinned.
     pub(super) flows_data: MapData,
-    hops: KernelMap<MapData, [u8; 4], HopBytes>,
+    hops: Array<MapData, HopBytes>,
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
     banned: LpmTrie<MapData, NetworkBytes, u8>,
@@ -100,8 +100,8 @@ impl Maps {
 
     fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
         match update {
-            Update::Hop(key, hop) => self.hops.insert(key.to_ne_bytes(), hop.sealed(*key).to_bytes(), 0),
-            Update::NoHop(key) => absent_is_fine(self.hops.remove(&key.to_ne_bytes())),
+            Update::Hop(key, hop) => self.hops.set(*key, hop.sealed(*key).to_bytes(), 0),
+            Update::NoHop(key) => self.hops.set(*key, Hop::default().to_bytes(), 0),
             Update::NoFlow(key) => {
                 self.parked.remove(key);
                 absent_is_fine(self.flows.remove(&key.to_bytes()))

@@ -9,6 +9,7 @@ mod doctor;
 mod encode;
 mod explain;
 mod guards;
+mod hop_keys;
 mod inherit;
 mod kernel;
 mod machine;

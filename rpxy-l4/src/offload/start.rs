@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -23,8 +24,9 @@ use super::{
 };
 use crate::config::model::{Ebpf, EbpfMode};
 
-/// Room for next hops, in entries. With more of them the flows of some stay in the daemon.
-const MOST_HOPS: u32 = 1 << 16;
+/// Places for next hops, of 24 bytes each: two for each session, within these bounds. With more hops the flows of some
+/// stay in the daemon.
+const HOPS: RangeInclusive<u32> = 1 << 10..=1 << 16;
 
 pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     let machine = Machine::read();
@@ -57,9 +59,10 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     }
 
     let entries = config.max_flows.get().saturating_mul(2);
+    let hops = entries.clamp(*HOPS.start(), *HOPS.end());
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(name::FLOWS, entries)
-        .map_max_entries(name::HOPS, entries.min(MOST_HOPS))
+        .map_max_entries(name::HOPS, hops)
         .load(object)
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (maps, readers) = maps::take(&mut ebpf)
@@ -67,7 +70,7 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     let mut programs = Programs::new(ebpf, &machine, pins);
     attach(config, &mut programs, &links, &machine)?;
 
-    let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get());
+    let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get(), hops);
     let state = State::new(table, maps, programs, routes);
     let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
     inner.learn(world);

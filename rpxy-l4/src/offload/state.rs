@@ -64,7 +64,7 @@ impl Wanted {
 
 /// The interfaces that `config` means, among those that there are.
 pub(super) fn interfaces(config: &Ebpf, state: Vec<Event>) -> Vec<Link> {
-    let mut table = Table::new(false, 0);
+    let mut table = Table::new(false, 0, 0);
     for event in state {
         table.learn(event);
     }

@@ -12,6 +12,7 @@ use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey};
 
 use super::{
     NotSteered,
+    hop_keys::HopKeys,
     netlink::{Event, Link, Route},
 };
 
@@ -79,11 +80,12 @@ pub(super) struct Table {
     flows: HashMap<FlowKey, (Flow, Way)>,
     ways: HashMap<Way, Taken>,
     hops: HashMap<HopId, Used>,
-    last_hop: HopKey,
+    hop_keys: HopKeys,
 }
 
 impl Table {
-    pub(super) fn new(needs_mac: bool, max_sessions: u32) -> Self {
+    /// With room for so many sessions, and so many places for next hops.
+    pub(super) fn new(needs_mac: bool, max_sessions: u32, hops: u32) -> Self {
         Self {
             needs_mac,
             max_sessions: usize::try_from(max_sessions).unwrap_or(usize::MAX),
@@ -94,7 +96,7 @@ impl Table {
             flows: HashMap::new(),
             ways: HashMap::new(),
             hops: HashMap::new(),
-            last_hop: 0,
+            hop_keys: HopKeys::new(hops),
         }
     }
 
@@ -165,6 +167,10 @@ impl Table {
             self.check(&direction.route)?;
         }
         let [reverse, forward] = &directions;
+        let new_hops = directions.iter().filter(|direction| !self.hops.contains_key(&hop_id(&direction.route)));
+        if new_hops.count() > self.hop_keys.left() {
+            return Err(NotSteered::Full);
+        }
         let mut updates = self.revoke([forward.key, reverse.key]);
         if self.sessions() >= self.max_sessions {
             return Err(NotSteered::Full);
@@ -222,9 +228,10 @@ impl Table {
         pairs.into_iter().collect()
     }
 
-    /// A way has this route now; `None` when it has none, or one that may not be used.
+    /// A way has this route now; `None` when it has none, or one that may not be used. One whose next hop finds no place
+    /// is none, until it is told again.
     pub(super) fn reroute(&mut self, way: Way, route: Option<Route>, updates: &mut Vec<Update>) {
-        let route = route.filter(|route| self.check(route).is_ok());
+        let route = route.filter(|route| self.check(route).is_ok() && self.has_place(route));
         let Some(taken) = self.ways.get_mut(&way) else { return };
         let before = std::mem::replace(&mut taken.route, route);
         if before == route {
@@ -326,15 +333,20 @@ impl Table {
         Some(Hop { interface: id.interface, mtu, destination, source: link.mac, seal: 0 })
     }
 
+    /// Whether there is a place for the next hop of a route, or it has one.
+    fn has_place(&self, route: &Route) -> bool {
+        self.hop_keys.left() > 0 || self.hops.contains_key(&hop_id(route))
+    }
+
+    /// The hop has a place, or there is one.
     fn enter_hop(&mut self, route: Route, updates: &mut Vec<Update>) {
         let id = hop_id(&route);
         if let Some(used) = self.hops.get_mut(&id) {
             used.ways += 1;
             return;
         }
-        // 0 is the key of no hop.
-        self.last_hop = self.last_hop.wrapping_add(1).max(1);
-        self.hops.insert(id, Used { key: self.last_hop, ways: 1, set: None });
+        let Some(key) = self.hop_keys.take() else { return };
+        self.hops.insert(id, Used { key, ways: 1, set: None });
         self.set_hop(id, updates);
     }
 
@@ -346,6 +358,7 @@ impl Table {
             if used.set.is_some() {
                 updates.push(Update::NoHop(used.key));
             }
+            self.hop_keys.give_back(used.key);
             self.hops.remove(&id);
         }
     }

@@ -34,7 +34,7 @@ fn route(interface: u32, next: &str) -> Route {
 
 /// A table that knows both links and the backend's address on its link.
 fn table(needs_mac: bool, max: u32) -> Table {
-    let mut table = Table::new(needs_mac, max);
+    let mut table = Table::new(needs_mac, max, 5);
     for index in [1, 2] {
         table.learn(Event::Link(link(index)));
         table.set_attached(index, true);
@@ -73,10 +73,10 @@ fn short(updates: &[Update]) -> Vec<String> {
         Update::Hop(key, hop) => format!("hop {key} at {} mtu {} mac {}", hop.interface, hop.mtu, hop.destination[5]),
         Update::NoHop(key) => format!("no hop {key}"),
         Update::Flow(key, flow) => {
-            format!("flow to {} by {} at {}", u16::from_be_bytes(key.destination.port), flow.hop, flow.interface)
+            format!("flow to {} by {} at {}", u16::from_be_bytes(key.destination.port()), flow.hop, flow.interface)
         }
-        Update::Park(key) => format!("park {}", u16::from_be_bytes(key.destination.port)),
-        Update::NoFlow(key) => format!("no flow to {}", u16::from_be_bytes(key.destination.port)),
+        Update::Park(key) => format!("park {}", u16::from_be_bytes(key.destination.port())),
+        Update::NoFlow(key) => format!("no flow to {}", u16::from_be_bytes(key.destination.port())),
     };
     updates.iter().map(text).collect()
 }
@@ -102,6 +102,35 @@ fn sessions_share_hops() {
     assert_eq!(short(&table.install(session(1001)).unwrap()), ["flow to 1001 by 1 at 1", "flow to 443 by 2 at 2"]);
     assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000"]);
     assert_eq!(table.neighbours_in_use().len(), 2);
+}
+
+#[test]
+fn hops_that_find_no_place_stay_in_the_daemon() {
+    // Keys 1 to 4; each client of its own is a hop.
+    let mut table = table(false, 10);
+    let of = |port: u16, client: &str| {
+        let [mut reverse, forward] = session(port);
+        reverse.way.destination = ip(client);
+        reverse.route = route(1, client);
+        [reverse, forward]
+    };
+    table.install(of(1000, "192.0.2.10")).unwrap();
+    table.install(of(1001, "192.0.2.11")).unwrap();
+    let updates = short(&table.install(of(1002, "192.0.2.12")).unwrap());
+    assert_eq!(updates.first().map(String::as_str), Some("hop 4 at 1 mtu 1500 mac 0"));
+    assert_eq!(table.install(of(1003, "192.0.2.13")).unwrap_err(), NotSteered::Full);
+    assert_eq!(table.sessions(), 3, "those that were there stay");
+    // A way that is led elsewhere has to find a place as well.
+    let way = Way { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
+    let mut updates = Vec::new();
+    table.reroute(way, Some(route(1, GATEWAY)), &mut updates);
+    assert_eq!(short(&updates), ["park 1000", "no hop 1"]);
+    updates.clear();
+    table.reroute(way, Some(route(1, GATEWAY)), &mut updates);
+    assert_eq!(short(&updates), ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1"], "its own, now free");
+    table.revoke(keys(1001));
+    let updates = short(&table.install(of(1003, "192.0.2.13")).unwrap());
+    assert_eq!(updates.first().map(String::as_str), Some("hop 3 at 1 mtu 1500 mac 0"));
 }
 
 #[test]

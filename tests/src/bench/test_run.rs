@@ -14,6 +14,7 @@ use aya::{
 };
 use rpxy_l4_common::mac1::{MOST_KEYS, Mac1Key};
 use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, drop, kind, name};
+use rpxy_l4_common::packet::Family;
 
 /// Packets of one run: from TTL 255 down to the last one that is sent on.
 const REPEAT: u32 = 254;
@@ -126,11 +127,10 @@ fn measure(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<
 }
 
 fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    let mut hops: HashMap<_, [u8; 4], [u8; size_of::<Hop>()]> =
-        ebpf.map_mut(name::HOPS).context("no map")?.try_into()?;
+    let mut hops: Array<_, [u8; size_of::<Hop>()]> = ebpf.map_mut(name::HOPS).context("no map")?.try_into()?;
     let hop =
         Hop { interface: 1, mtu: 1500, destination: [2, 0, 0, 0, 0, 9], source: [2, 0, 0, 0, 0, 1], ..Hop::default() };
-    hops.insert(1_u32.to_ne_bytes(), hop.sealed(1).to_bytes(), 0)?;
+    hops.set(1, hop.sealed(1).to_bytes(), 0)?;
     let mut keys: Array<_, [u8; size_of::<Mac1Key>()]> = ebpf.map_mut(name::MAC1_KEYS).context("no map")?.try_into()?;
     for (index, byte) in (0..).zip(1..).take(MOST_KEYS) {
         keys.set(index, Mac1Key::new(&[byte; 32]).to_bytes(), 0)?;
@@ -156,9 +156,9 @@ fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         let mut trie: LpmTrie<_, [u8; 20], u8> = ebpf.map_mut(name::BANNED).context("no map")?.try_into()?;
         let banned = socket(banned, 0)?;
         let mut network = [0; 20];
-        network[0] = banned.family;
+        network[0] = banned.family();
         network[1..17].copy_from_slice(&banned.address);
-        trie.insert(&Key::new(if banned.family == 4 { 8 + 32 } else { 8 + 128 }, network), 1, 0)?;
+        trie.insert(&Key::new(if banned.family() == 4 { 8 + 32 } else { 8 + 128 }, network), 1, 0)?;
     }
     Ok(())
 }
@@ -169,14 +169,14 @@ fn socket(address: &str, port: u16) -> anyhow::Result<Socket> {
     let family = match address.ip() {
         std::net::IpAddr::V4(ip) => {
             field[..4].copy_from_slice(&ip.octets());
-            4
+            Family::V4
         }
         std::net::IpAddr::V6(ip) => {
             field = ip.octets();
-            6
+            Family::V6
         }
     };
-    Ok(Socket { address: field, port: port.to_be_bytes(), family, zero: 0 })
+    Ok(Socket::new(field, port.to_be_bytes(), family))
 }
 
 impl Row {
@@ -186,7 +186,7 @@ impl Row {
         let to = socket(ours, self.to)?;
         let len = u16::try_from(8 + self.payload.len())?;
         let mut packet = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        if from.family == 4 {
+        if from.family() == 4 {
             packet.extend([0x08, 0x00, 0x45, 0]);
             packet.extend((20 + len).to_be_bytes());
             packet.extend([0, 0, 0x40, 0, 255, 17, 0x12, 0x34]);
@@ -199,8 +199,8 @@ impl Row {
             packet.extend(from.address);
             packet.extend(to.address);
         }
-        packet.extend(from.port);
-        packet.extend(to.port);
+        packet.extend(from.port());
+        packet.extend(to.port());
         packet.extend(len.to_be_bytes());
         packet.extend([0x56, 0x78]);
         packet.extend(self.payload);
