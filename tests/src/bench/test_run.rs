@@ -19,7 +19,9 @@ use rpxy_l4_common::packet::Family;
 /// Packets of one run: from TTL 255 down to the last one that is sent on.
 const REPEAT: u32 = 254;
 /// Runs of which the median counts. Each waits for the kernel to tell all processors about the program.
-const RUNS: usize = 15;
+const RUNS: usize = 41;
+/// The entry points, in the order of the columns.
+const PROGRAMS: [&str; 2] = ["rpxy_l4_xdp", "rpxy_l4_tc"];
 /// `enum xdp_action` and `TC_ACT_*` of the kernel: the packet ends here.
 const XDP_DROP: u32 = 1;
 const TC_ACT_SHOT: u32 = 2;
@@ -74,9 +76,9 @@ const NETS: [(&str, &str, &str, &str); 2] = [
 pub fn report(object: &Path) -> anyhow::Result<String> {
     let bytes = fs::read(object).with_context(|| object.display().to_string())?;
     let mut ebpf = EbpfLoader::new().load(&bytes)?;
-    let xdp: &mut Xdp = ebpf.program_mut("rpxy_l4_xdp").context("no XDP program")?.try_into()?;
+    let xdp: &mut Xdp = ebpf.program_mut(PROGRAMS[0]).context("no XDP program")?.try_into()?;
     xdp.load()?;
-    let tc: &mut SchedClassifier = ebpf.program_mut("rpxy_l4_tc").context("no TC program")?.try_into()?;
+    let tc: &mut SchedClassifier = ebpf.program_mut(PROGRAMS[1]).context("no TC program")?.try_into()?;
     tc.load()?;
     fill(&mut ebpf)?;
     let mut text = format!(
@@ -84,46 +86,57 @@ pub fn report(object: &Path) -> anyhow::Result<String> {
          of {REPEAT} packets each. Nothing is sent; the entry of a hit maps to itself, so that each of the packets is \
          rewritten whole.\n\n| packet | XDP, IPv4 | XDP, IPv6 | TC, IPv4 | TC, IPv6 |\n|---|---:|---:|---:|---:|\n"
     );
-    for row in ROWS {
+    let times = measure(&ebpf)?;
+    for (row, times) in ROWS.iter().zip(times.chunks(PROGRAMS.len() * NETS.len())) {
         write!(text, "| {} |", row.name)?;
-        for program in ["rpxy_l4_xdp", "rpxy_l4_tc"] {
-            for net in NETS {
-                let (median, lowest) = measure(&ebpf, program, &row.packet(net)?, row)?;
-                write!(text, " {median} ({lowest}) |")?;
-            }
+        for times in times {
+            write!(text, " {} ({}) |", times[RUNS / 2], times[0])?;
         }
         text.push('\n');
     }
     Ok(text)
 }
 
-fn measure(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<(u128, u128)> {
-    let program = ebpf.program(name).context("no program")?;
-    let mut times = Vec::with_capacity(RUNS);
-    for _ in 0..RUNS {
-        let mut out = vec![0; packet.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut out),
-            repeat: REPEAT,
-            ..TestRunOptions::default()
-        };
-        let result = if name == "rpxy_l4_xdp" {
-            <&Xdp>::try_from(program)?.test_run(options)?
-        } else {
-            <&SchedClassifier>::try_from(program)?.test_run(options)?
-        };
-        times.push(result.duration.as_nanos());
-        // The last packet of a run of hits has one hop left.
-        let ttl = if packet[14] >> 4 == 4 { 14 + 8 } else { 14 + 7 };
-        let left = if row.way == Way::Steered { 1 } else { 255 };
-        let drop = if name == "rpxy_l4_xdp" { XDP_DROP } else { TC_ACT_SHOT };
-        let dropped = result.return_value == drop;
-        ensure!(dropped == (row.way == Way::Dropped), "{name}, {}: returned {}", row.name, result.return_value);
-        ensure!(out[ttl] == left, "{name}, {}: TTL {} where {left} was expected", row.name, out[ttl]);
+/// Sorted times of all columns of all rows. Each has one run before any has the next, so that what disturbs the machine
+/// for a while disturbs all of them.
+fn measure(ebpf: &Ebpf) -> anyhow::Result<Vec<Vec<u128>>> {
+    let mut cells = Vec::new();
+    for row in ROWS {
+        for program in PROGRAMS {
+            for net in NETS {
+                cells.push((program, row, row.packet(net)?));
+            }
+        }
     }
-    times.sort_unstable();
-    Ok((times[RUNS / 2], times[0]))
+    let mut times = vec![Vec::with_capacity(RUNS); cells.len()];
+    for _ in 0..RUNS {
+        for ((program, row, packet), times) in cells.iter().zip(&mut times) {
+            times.push(run(ebpf, program, packet, row)?);
+        }
+    }
+    times.iter_mut().for_each(|times| times.sort_unstable());
+    Ok(times)
+}
+
+/// One run; nanoseconds a packet.
+fn run(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<u128> {
+    let program = ebpf.program(name).context("no program")?;
+    let mut out = vec![0; packet.len() + 256];
+    let options =
+        TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), repeat: REPEAT, ..TestRunOptions::default() };
+    let result = if name == PROGRAMS[0] {
+        <&Xdp>::try_from(program)?.test_run(options)?
+    } else {
+        <&SchedClassifier>::try_from(program)?.test_run(options)?
+    };
+    // The last packet of a run of hits has one hop left.
+    let ttl = if packet[14] >> 4 == 4 { 14 + 8 } else { 14 + 7 };
+    let left = if row.way == Way::Steered { 1 } else { 255 };
+    let drop = if name == PROGRAMS[0] { XDP_DROP } else { TC_ACT_SHOT };
+    let dropped = result.return_value == drop;
+    ensure!(dropped == (row.way == Way::Dropped), "{name}, {}: returned {}", row.name, result.return_value);
+    ensure!(out[ttl] == left, "{name}, {}: TTL {} where {left} was expected", row.name, out[ttl]);
+    Ok(result.duration.as_nanos())
 }
 
 fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
