@@ -3,15 +3,8 @@
 //! Reads have a fixed size and say nothing when they would go past the end, because that is what the kernel's verifier
 //! can follow.
 
-/// The most datagrams that the kernel keeps in one buffer (`UDP_MAX_SEGMENTS`).
-pub const MAX_SEGMENTS: usize = 128;
-
 /// A packet, or as much of it as can be read.
 pub trait Bytes {
-    /// How many datagrams are looked through where the kernel keeps several in one buffer. The verifier walks through
-    /// the loop once for each.
-    const SEGMENTS: usize = MAX_SEGMENTS;
-
     /// The `N` bytes from `offset` on; nothing when one of them cannot be read.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 

@@ -1,5 +1,6 @@
 //! What both programs do with a packet: decide, carry out, count.
 
+use aya_ebpf::bindings::__sk_buff;
 use rpxy_l4_common::bytes::Bytes;
 use rpxy_l4_common::decide::{Arrival, Steer, Verdict, decide};
 use rpxy_l4_common::map::{FlowKey, Hop};
@@ -17,6 +18,9 @@ pub(crate) trait Hook: Bytes {
     /// The action that ends it.
     const DROP: i32;
 
+    /// The buffer that it is in, where that can hold several datagrams.
+    fn buffer(&self) -> Option<*mut __sk_buff>;
+
     /// How it came.
     fn arrival(&self) -> Arrival;
 
@@ -28,7 +32,7 @@ pub(crate) trait Hook: Bytes {
 #[inline(always)]
 pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
     // Always there.
-    let Some(kernel) = Kernel::of(H::PROGRAM) else { return H::PASS };
+    let Some(kernel) = Kernel::of(H::PROGRAM, hook.buffer()) else { return H::PASS };
     let mut key = FlowKey::default();
     match decide(&&kernel, hook, hook.arrival(), &mut key) {
         Verdict::Pass(reason) => done(H::PASS, reason),

@@ -9,18 +9,22 @@ use core::arch::asm;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
 use rpxy_l4_common::bucket::{Charge, charge};
 use rpxy_l4_common::bytes::{Bytes, Span};
 use rpxy_l4_common::datagram::WIREGUARD_INITIATION_LEN;
-use rpxy_l4_common::decide::{Maps, Steer};
+use rpxy_l4_common::decide::{Classify, Found, Maps, Steer, first_each, gate_each};
 use rpxy_l4_common::mac1::{Initiation, MOST_KEYS, Mac1Key};
 use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit};
-use rpxy_l4_common::verdict::Counter;
+use rpxy_l4_common::verdict::{Counter, First, gate_number, gate_result};
+
+use crate::hook::Hook;
+use crate::packet::Skb;
 
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowEntry, 65536> = HashMap::new();
@@ -123,13 +127,17 @@ struct Copies {
 }
 
 /// The look-ups of one decision, which asks for one flow and one hop.
-pub(crate) struct Kernel(NonNull<Copies>);
+pub(crate) struct Kernel {
+    copies: NonNull<Copies>,
+    /// Where the packet is, for the program that has one.
+    buffer: Option<*mut __sk_buff>,
+}
 
 impl Kernel {
     /// With the place of a program for copies.
     #[inline(always)]
-    pub(crate) fn of(program: u32) -> Option<Self> {
-        COPIES.get_ptr_mut(program).and_then(NonNull::new).map(Self)
+    pub(crate) fn of(program: u32, buffer: Option<*mut __sk_buff>) -> Option<Self> {
+        COPIES.get_ptr_mut(program).and_then(NonNull::new).map(|copies| Self { copies, buffer })
     }
 }
 
@@ -161,7 +169,7 @@ impl<'s> Maps for &'s Kernel {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
         let place = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
         // SAFETY: the kernel gave the pointer out, and keeps the memory until this program ends.
-        let copy = unsafe { copy(&raw const (*place.as_ptr()).flow, &raw mut (*self.0.as_ptr()).flow) };
+        let copy = unsafe { copy(&raw const (*place.as_ptr()).flow, &raw mut (*self.copies.as_ptr()).flow) };
         Some(Entry { copy, place })
     }
 
@@ -169,7 +177,7 @@ impl<'s> Maps for &'s Kernel {
     fn hop(&self, key: HopKey) -> Option<Self::Hop> {
         let place = HOPS.get_ptr(key).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
         // SAFETY: likewise.
-        let hop = unsafe { copy(place.as_ptr(), &raw mut (*self.0.as_ptr()).hop) };
+        let hop = unsafe { copy(place.as_ptr(), &raw mut (*self.copies.as_ptr()).hop) };
         (hop.interface != 0).then_some(hop)
     }
 
@@ -203,6 +211,18 @@ impl<'s> Maps for &'s Kernel {
     }
 
     #[inline(always)]
+    fn gate_each<B: Bytes>(&self, _: &B, _: &Self::Flow, payload: Span, segment: usize) -> Result<(), Counter> {
+        let Some(buffer) = self.buffer else { return Err(Counter::Segments) };
+        gate_result(rpxy_l4_gate(buffer, payload.offset as u32, payload.len as u32, segment as u32))
+    }
+
+    #[inline(always)]
+    fn first_each<B: Bytes>(&self, _: &B, bits: u32, payload: Span, segment: usize) -> Found {
+        let Some(buffer) = self.buffer else { return Found::Passed(Counter::Segments) };
+        Found::from_number(rpxy_l4_firsts(buffer, bits, payload.offset as u32, payload.len as u32, segment as u32))
+    }
+
+    #[inline(always)]
     fn fits_mac1<B: Bytes>(&self, bytes: &B, payload: Span) -> bool {
         !read_initiation(bytes, payload.offset) || rpxy_l4_fits_any_key()
     }
@@ -210,6 +230,48 @@ impl<'s> Maps for &'s Kernel {
     #[inline(always)]
     fn admits(&self, source: &Socket, handshakes: u32) -> bool {
         admits(source, handshakes)
+    }
+}
+
+/// Whether several datagrams may be steered, by the flow that TC has read last; a [`gate_number`]. Global, so that it is
+/// verified once and not on every way that leads to it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn rpxy_l4_gate(buffer: *mut __sk_buff, offset: u32, len: u32, segment: u32) -> u32 {
+    let Some(copies) = COPIES.get_ptr_mut(<Skb as Hook>::PROGRAM).and_then(NonNull::new) else {
+        return gate_number(Err(Counter::Truncated));
+    };
+    // SAFETY: the place belongs to this processor, where the program that has written it asks now.
+    let flow = unsafe { &(*copies.as_ptr()).flow };
+    let payload = Span { offset: offset as usize, len: len as usize };
+    gate_number(gate_each(flow, &Skb(TcContext::new(buffer)), payload, segment as usize))
+}
+
+/// What becomes of several datagrams without a flow; the number of [`Found`]. Likewise.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn rpxy_l4_firsts(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32, segment: u32) -> u32 {
+    let payload = Span { offset: offset as usize, len: len as usize };
+    first_each(&Skb(TcContext::new(buffer)), payload, segment as usize, &Of { buffer, bits }).number()
+}
+
+/// What becomes of one of them; the number of [`First`]. Likewise.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn rpxy_l4_first(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32) -> u32 {
+    let datagram = Span { offset: offset as usize, len: len as usize };
+    First::of(bits, &Skb(TcContext::new(buffer)), datagram).number()
+}
+
+struct Of {
+    buffer: *mut __sk_buff,
+    bits: u32,
+}
+
+impl Classify for Of {
+    #[inline(always)]
+    fn number(&self, datagram: Span) -> u32 {
+        rpxy_l4_first(self.buffer, self.bits, datagram.offset as u32, datagram.len as u32)
     }
 }
 

@@ -144,7 +144,7 @@ pub(crate) struct Skb(pub(crate) TcContext);
 
 impl Skb {
     #[inline(always)]
-    fn pointer(&self) -> *mut __sk_buff {
+    pub(crate) fn pointer(&self) -> *mut __sk_buff {
         self.0.as_ptr().cast()
     }
 
@@ -172,9 +172,6 @@ impl Skb {
 }
 
 impl Bytes for Skb {
-    /// A fifth would cost the verifier more than the four before.
-    const SEGMENTS: usize = 4;
-
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = Words([0; N]);

@@ -1,6 +1,6 @@
 //! The program for the network stack: packets that arrive at an interface of any kind. The kernel finds the neighbour.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rpxy_l4_common::decide::{Arrival, Steer};
@@ -22,6 +22,11 @@ impl Hook for Skb {
     const PROGRAM: u32 = 1;
     const PASS: i32 = TC_ACT_OK;
     const DROP: i32 = TC_ACT_SHOT;
+
+    #[inline(always)]
+    fn buffer(&self) -> Option<*mut __sk_buff> {
+        Some(self.pointer())
+    }
 
     #[inline(always)]
     fn arrival(&self) -> Arrival {

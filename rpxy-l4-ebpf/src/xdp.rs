@@ -1,5 +1,6 @@
 //! The program for drivers: before the kernel has made anything of a packet. It must know the next hop by itself.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -26,6 +27,11 @@ impl Hook for Frame {
     const PROGRAM: u32 = 0;
     const PASS: i32 = XDP_PASS.cast_signed();
     const DROP: i32 = XDP_DROP.cast_signed();
+
+    #[inline(always)]
+    fn buffer(&self) -> Option<*mut __sk_buff> {
+        None
+    }
 
     #[inline(always)]
     fn arrival(&self) -> Arrival {

@@ -1,11 +1,11 @@
 //! Whether a packet of a flow is steered: everything that could stand against it is asked before anything is changed.
 
-use crate::bytes::{Bytes, Span};
+use crate::bytes::Bytes;
 use crate::map::{Flow, Hop};
 use crate::packet::Packet;
 use crate::verdict::{Counter, gate, is_open};
 
-use super::segments::{Visit, datagrams, each_datagram};
+use super::segments::datagrams;
 use super::{Arrival, Maps, Steer};
 
 /// What is needed to steer a packet, or why it is passed.
@@ -26,7 +26,10 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
         return Err(Counter::FlowFamily);
     }
     if !is_open(flow) {
-        each_datagram(bytes, packet.payload, arrival.segment, &mut Gate { flow, bytes })?;
+        match arrival.segment {
+            0 => gate(flow, bytes, packet.payload)?,
+            segment => maps.gate_each(bytes, &entry, packet.payload, segment)?,
+        }
     }
     if packet.ttl <= 1 {
         return Err(Counter::Ttl);
@@ -53,16 +56,4 @@ fn fits(hop: &Hop, packet: &Packet<'_>, segment: usize) -> bool {
     let headers = packet.ip_len - packet.payload.len;
     let payload = if segment == 0 || segment > packet.payload.len { packet.payload.len } else { segment };
     headers + payload <= hop.mtu as usize
-}
-
-struct Gate<'a, B> {
-    flow: &'a Flow,
-    bytes: &'a B,
-}
-
-impl<B: Bytes> Visit for Gate<'_, B> {
-    #[inline(always)]
-    fn datagram(&mut self, payload: Span) -> Result<(), Counter> {
-        gate(self.flow, self.bytes, payload)
-    }
 }

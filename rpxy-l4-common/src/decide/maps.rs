@@ -5,6 +5,9 @@ use core::ops::Deref;
 use crate::bytes::{Bytes, Span};
 use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
 use crate::packet::{Family, Link};
+use crate::verdict::{Counter, First};
+
+use super::segments::{Classify, Found, first_each, gate_each};
 
 /// Look-ups in the maps of [`crate::map`].
 pub trait Maps {
@@ -33,6 +36,18 @@ pub trait Maps {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// Whether a sender, as a prefix of full length, is in a banned network.
     fn is_banned(&self, source: &Prefix) -> bool;
+    /// Whether all datagrams of a flow in one buffer may be steered: [`gate_each`]. Programs have a function of their own
+    /// for it, which the verifier walks through once and not for each way that leads to it.
+    #[inline(always)]
+    fn gate_each<B: Bytes>(&self, bytes: &B, flow: &Self::Flow, payload: Span, segment: usize) -> Result<(), Counter> {
+        gate_each(flow, bytes, payload, segment)
+    }
+    /// What becomes of all datagrams without a flow in one buffer, by the bits of their listener: [`first_each`].
+    /// Likewise.
+    #[inline(always)]
+    fn first_each<B: Bytes>(&self, bytes: &B, bits: u32, payload: Span, segment: usize) -> Found {
+        first_each(bytes, payload, segment, &Classifier { bytes, bits })
+    }
     /// Whether a WireGuard initiation is made for one of the keys, or there are none.
     #[inline(always)]
     fn fits_mac1<B: Bytes>(&self, _bytes: &B, _payload: Span) -> bool {
@@ -58,6 +73,18 @@ pub struct Arrival {
     pub needs_hop: bool,
     /// Whether a VLAN tag was taken out of the packet and is kept aside (`vlan_present`).
     pub vlan_aside: bool,
+}
+
+struct Classifier<'a, B> {
+    bytes: &'a B,
+    bits: u32,
+}
+
+impl<B: Bytes> Classify for Classifier<'_, B> {
+    #[inline(always)]
+    fn number(&self, datagram: Span) -> u32 {
+        First::of(self.bits, self.bytes, datagram).number()
+    }
 }
 
 impl Prefix {

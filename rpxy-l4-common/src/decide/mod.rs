@@ -10,8 +10,8 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
-pub use crate::bytes::MAX_SEGMENTS;
 pub use maps::{Arrival, Maps};
+pub use segments::{Classify, Found, MAX_SEGMENTS, first_each, gate_each};
 
 use crate::bytes::Bytes;
 use crate::map::{FlowKey, Prefix, Socket};

@@ -44,6 +44,39 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
     connection_id(flow, bytes, payload)
 }
 
+/// What [`gate`] says as a number (and [`crate::decide::gate_each`]), which is what functions of a program can return.
+#[inline(always)]
+#[must_use]
+pub const fn gate_number(result: Result<(), Counter>) -> u32 {
+    match result {
+        // Steered packets are not counted by it, so that its number is free.
+        Ok(()) => Counter::Steered.index(),
+        Err(reason) => reason.index(),
+    }
+}
+
+/// What [`gate`] has said; a number that it does not give keeps the packet from being steered as well.
+#[inline(always)]
+pub const fn gate_result(number: u32) -> Result<(), Counter> {
+    const OPEN: u32 = Counter::Steered.index();
+    const SHORT: u32 = Counter::Short.index();
+    const QUIC_LONG: u32 = Counter::QuicLong.index();
+    const INITIATION: u32 = Counter::WireGuardInitiation.index();
+    const NOT_TRANSPORT: u32 = Counter::NotWireGuardTransport.index();
+    const CONNECTION_ID: u32 = Counter::ConnectionId.index();
+    const SEGMENTS: u32 = Counter::Segments.index();
+    match number {
+        OPEN => Ok(()),
+        SHORT => Err(Counter::Short),
+        QUIC_LONG => Err(Counter::QuicLong),
+        INITIATION => Err(Counter::WireGuardInitiation),
+        NOT_TRANSPORT => Err(Counter::NotWireGuardTransport),
+        CONNECTION_ID => Err(Counter::ConnectionId),
+        SEGMENTS => Err(Counter::Segments),
+        _ => Err(Counter::Truncated),
+    }
+}
+
 /// Reserved bytes are not looked at: the receiver is told by its index alone.
 #[inline(always)]
 fn wireguard_transport<B: Bytes>(flow: &Flow, bytes: &B, payload: Span, first: u8) -> Result<(), Counter> {

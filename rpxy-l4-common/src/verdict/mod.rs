@@ -2,13 +2,15 @@
 //! dropped.
 
 mod counter;
+mod first;
 mod gate;
 #[cfg(test)]
 mod tests;
 
 pub use counter::{Action, Counter};
-pub use gate::gate;
+pub use first::First;
 pub(crate) use gate::is_open;
+pub use gate::{gate, gate_number, gate_result};
 
 use crate::datagram::{Datagram, DatagramClass, QUIC_V1, QUIC_V2};
 use crate::map::drop;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use rpxy_l4_common::bytes::Bytes;
 use rpxy_l4_common::decide::{self, Arrival, Verdict, decide};
 use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
 use rpxy_l4_common::packet::Link;
@@ -48,7 +47,7 @@ impl Host {
                 let segment = segment.into();
                 let arrival =
                     Arrival { link: Link::Ethernet, interface: 0, segment, needs_hop: false, vlan_aside: false };
-                decide(&self, &Buffer(packet), arrival, &mut key)
+                decide(&self, &packet, arrival, &mut key)
             }
         };
         let mut packet = packet.to_vec();
@@ -69,21 +68,6 @@ impl Host {
             }
         };
         Outcome { action, packet, counter }
-    }
-}
-
-/// A packet as TC has it: fewer datagrams are looked through.
-struct Buffer<'a>(&'a [u8]);
-
-impl Bytes for Buffer<'_> {
-    const SEGMENTS: usize = 4;
-
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.read(offset)
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
