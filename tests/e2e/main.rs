@@ -29,6 +29,8 @@ mod logs;
 #[cfg(test)]
 mod offload_attach;
 #[cfg(test)]
+mod offload_bulk;
+#[cfg(test)]
 mod offload_kit;
 #[cfg(test)]
 mod offload_life;

@@ -60,7 +60,9 @@ pub fn first_each<B: Bytes>(bytes: &B, payload: Span, segment: usize, classify: 
         if walk.is_over() {
             return match First::from_number(first as u32) {
                 First::Dropped(reason) if handshakes == 0 => Found::Dropped(reason),
-                _ => Found::Handshakes(handshakes as u32),
+                First::Dropped(_) | First::Opens | First::Wanted | First::Truncated => {
+                    Found::Handshakes(handshakes as u32)
+                }
             };
         }
     }

@@ -80,7 +80,13 @@ fn segments(net: Net) -> Vec<Row> {
         row("datagrams that fit one by one", &wide, fits, None),
         row("datagrams that do not fit one by one", &wide, fits + 1, Some(Mtu)),
         drop("as many first datagrams as there may be", to::CLOSED, &[&b"unknown!"[..]; 128], 8, unknown),
-        drop("more first datagrams than there may be", to::CLOSED, &[&b"unknown!"[..]; 129], 8, Expected::Pass(Counter::Segments)),
+        drop(
+            "more first datagrams than there may be",
+            to::CLOSED,
+            &[&b"unknown!"[..]; 129],
+            8,
+            Expected::Pass(Counter::Segments),
+        ),
         drop(
             "first datagrams, the last one wanted",
             to::ONLY + 4,
