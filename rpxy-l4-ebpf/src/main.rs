@@ -8,6 +8,8 @@
 #[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
+mod many;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;

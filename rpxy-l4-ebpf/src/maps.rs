@@ -14,17 +14,15 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
-use aya_ebpf::programs::TcContext;
 use rpxy_l4_common::bucket::{Charge, charge};
 use rpxy_l4_common::bytes::{Bytes, Span};
 use rpxy_l4_common::datagram::WIREGUARD_INITIATION_LEN;
-use rpxy_l4_common::decide::{Classify, Found, Maps, Steer, first_each, gate_each};
+use rpxy_l4_common::decide::{Found, Maps, Steer};
 use rpxy_l4_common::mac1::{Initiation, MOST_KEYS, Mac1Key};
 use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit};
-use rpxy_l4_common::verdict::{Counter, First, gate_number, gate_result};
+use rpxy_l4_common::verdict::Counter;
 
-use crate::hook::Hook;
-use crate::packet::Skb;
+use crate::many;
 
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowEntry, 65536> = HashMap::new();
@@ -213,13 +211,13 @@ impl<'s> Maps for &'s Kernel {
     #[inline(always)]
     fn gate_each<B: Bytes>(&self, _: &B, _: &Self::Flow, payload: Span, segment: usize) -> Result<(), Counter> {
         let Some(buffer) = self.buffer else { return Err(Counter::Segments) };
-        gate_result(rpxy_l4_gate(buffer, payload.offset as u32, payload.len as u32, segment as u32))
+        many::gate(buffer, payload, segment)
     }
 
     #[inline(always)]
     fn first_each<B: Bytes>(&self, _: &B, bits: u32, payload: Span, segment: usize) -> Found {
         let Some(buffer) = self.buffer else { return Found::Passed(Counter::Segments) };
-        Found::from_number(rpxy_l4_firsts(buffer, bits, payload.offset as u32, payload.len as u32, segment as u32))
+        many::first(buffer, bits, payload, segment)
     }
 
     #[inline(always)]
@@ -233,46 +231,12 @@ impl<'s> Maps for &'s Kernel {
     }
 }
 
-/// Whether several datagrams may be steered, by the flow that TC has read last; a [`gate_number`]. Global, so that it is
-/// verified once and not on every way that leads to it.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn rpxy_l4_gate(buffer: *mut __sk_buff, offset: u32, len: u32, segment: u32) -> u32 {
-    let Some(copies) = COPIES.get_ptr_mut(<Skb as Hook>::PROGRAM).and_then(NonNull::new) else {
-        return gate_number(Err(Counter::Truncated));
-    };
+/// The flow that a program has read last.
+#[inline(always)]
+pub(crate) fn flow_of<'s>(program: u32) -> Option<&'s Flow> {
+    let copies = COPIES.get_ptr_mut(program).and_then(NonNull::new)?;
     // SAFETY: the place belongs to this processor, where the program that has written it asks now.
-    let flow = unsafe { &(*copies.as_ptr()).flow };
-    let payload = Span { offset: offset as usize, len: len as usize };
-    gate_number(gate_each(flow, &Skb(TcContext::new(buffer)), payload, segment as usize))
-}
-
-/// What becomes of several datagrams without a flow; the number of [`Found`]. Likewise.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn rpxy_l4_firsts(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32, segment: u32) -> u32 {
-    let payload = Span { offset: offset as usize, len: len as usize };
-    first_each(&Skb(TcContext::new(buffer)), payload, segment as usize, &Of { buffer, bits }).number()
-}
-
-/// What becomes of one of them; the number of [`First`]. Likewise.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn rpxy_l4_first(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32) -> u32 {
-    let datagram = Span { offset: offset as usize, len: len as usize };
-    First::of(bits, &Skb(TcContext::new(buffer)), datagram).number()
-}
-
-struct Of {
-    buffer: *mut __sk_buff,
-    bits: u32,
-}
-
-impl Classify for Of {
-    #[inline(always)]
-    fn number(&self, datagram: Span) -> u32 {
-        rpxy_l4_first(self.buffer, self.bits, datagram.offset as u32, datagram.len as u32)
-    }
+    Some(unsafe { &(*copies.as_ptr()).flow })
 }
 
 /// What one processor reads of an initiation.
