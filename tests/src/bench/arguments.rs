@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{candidate::Daemons, session::Plan, suite::Suite, test_run};
-use crate::load::{sample::Sample, splice};
+use crate::load::{barest, sample::Sample, splice};
 
 /// What to measure, and where to tell it.
 #[derive(Debug, clap::Args)]
@@ -77,6 +77,14 @@ enum Part<M: ValueEnum + Clone + Send + Sync + 'static> {
         /// Length of the measurement.
         milliseconds: u64,
     },
+    /// The barest relay.
+    #[command(hide = true)]
+    Barest {
+        /// Where it listens.
+        address: SocketAddrV4,
+        /// Where it connects to.
+        target: SocketAddrV4,
+    },
     /// The reference relay.
     #[command(hide = true)]
     Relay {
@@ -99,6 +107,7 @@ impl<M: ValueEnum + Clone + Send + Sync + 'static> Part<M> {
             Self::Drive { mode, target, count, milliseconds } => {
                 say(&drive(mode, target, count, Duration::from_millis(milliseconds))?.to_json())?;
             }
+            Self::Barest { address, target } => barest::relay(address, target)?,
             Self::Relay { address, target } => splice::relay(address, target)?,
         }
         Ok(ExitCode::SUCCESS)

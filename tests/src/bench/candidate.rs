@@ -32,6 +32,8 @@ pub enum Candidate {
     Nginx,
     /// sslh-select with one rule for HTTP: every connection is probed.
     Sslh,
+    /// The barest relay, [`crate::load::barest`].
+    Barest,
     /// The reference relay of [`crate::load::splice`].
     Splice,
     /// Destination NAT by nftables.
@@ -53,7 +55,7 @@ pub struct Daemons {
 
 impl Candidate {
     /// All, in the order of the report.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Rpxy,
         Self::RpxyRouted,
         Self::Baseline,
@@ -62,6 +64,7 @@ impl Candidate {
         Self::Haproxy,
         Self::Nginx,
         Self::Sslh,
+        Self::Barest,
         Self::Splice,
         Self::Nat,
         Self::Direct,
@@ -69,7 +72,7 @@ impl Candidate {
     ];
 
     /// How many there are.
-    pub const COUNT: u16 = 12;
+    pub const COUNT: u16 = 13;
 
     /// Name in the report and on the command line.
     pub fn name(self) -> &'static str {
@@ -82,6 +85,7 @@ impl Candidate {
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Sslh => "sslh",
+            Self::Barest => "barest",
             Self::Splice => "splice",
             Self::Nat => "nat",
             Self::Direct => "direct",
@@ -100,7 +104,7 @@ impl Candidate {
             | Self::Haproxy
             | Self::Nginx
             | Self::Sslh => true,
-            Self::Splice | Self::Nat | Self::Direct | Self::Nowhere => false,
+            Self::Barest | Self::Splice | Self::Nat | Self::Direct | Self::Nowhere => false,
         }
     }
 
@@ -130,6 +134,7 @@ impl Candidate {
             Self::Haproxy => version(Command::new("haproxy").arg("-v"))?,
             Self::Nginx => version(Command::new("nginx").arg("-v"))?,
             Self::Sslh => version(Command::new("sslh-select").arg("-V"))?,
+            Self::Barest => "epoll(7) and nothing else, part of this benchmark".to_owned(),
             Self::Splice => "threads and splice(2), part of this benchmark".to_owned(),
             Self::Nat => format!("{}, {}", version(Command::new("nft").arg("--version"))?, kernel()?),
             Self::Direct | Self::Nowhere => kernel()?,

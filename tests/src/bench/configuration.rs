@@ -60,7 +60,7 @@ impl Candidate {
                 )
             }
             Self::Sslh => format!("sslh-select -f -n -p {front} --http {back} --anyprot {back}\n"),
-            Self::Splice | Self::Direct => String::new(),
+            Self::Barest | Self::Splice | Self::Direct => String::new(),
             Self::Nowhere => format!(
                 "add table netdev bench; \
                  add chain netdev bench out {{ type filter hook egress device eth0 priority 0; }}; \
@@ -97,6 +97,7 @@ impl Candidate {
             | Self::Haproxy
             | Self::Nginx
             | Self::Sslh
+            | Self::Barest
             | Self::Splice
             | Self::Nat
             | Self::Direct

@@ -78,9 +78,10 @@ impl Candidate {
                 let script = format!("exec {} 2>/dev/null", configuration.trim_end());
                 running.spawn(self, guarded(gateway, "sh").args(["-c", &script]))?;
             }
-            Self::Splice => {
+            Self::Barest | Self::Splice => {
                 let mut command = guarded(gateway, rig.executable());
-                running.spawn(self, command.args(["relay", &front.to_string(), &back.to_string()]))?;
+                let part = if self == Self::Barest { "barest" } else { "relay" };
+                running.spawn(self, command.args([part, &front.to_string(), &back.to_string()]))?;
             }
             Self::Nat => running._nat = Some(Nat::new(gateway, &configuration, setup)?),
             Self::Direct => running.target = back,

@@ -62,6 +62,7 @@ pub const SUITE: Suite = Suite {
         Candidate::Haproxy,
         Candidate::Nginx,
         Candidate::Sslh,
+        Candidate::Barest,
         Candidate::Splice,
         Candidate::Nat,
         Candidate::Direct,

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+pub mod barest;
 pub mod connect;
 pub mod download;
 pub mod idle;

@@ -83,7 +83,17 @@ impl Poller {
 
 /// A non-blocking listening socket.
 pub(super) fn listen(address: SocketAddrV4) -> anyhow::Result<OwnedFd> {
+    listen_with(address, stream_socket(SocketFlags::NONBLOCK)?)
+}
+
+/// The same, of several that share the address.
+pub(super) fn listen_shared(address: SocketAddrV4) -> anyhow::Result<OwnedFd> {
     let socket = stream_socket(SocketFlags::NONBLOCK)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    listen_with(address, socket)
+}
+
+fn listen_with(address: SocketAddrV4, socket: OwnedFd) -> anyhow::Result<OwnedFd> {
     // The address may still be in TIME_WAIT from the round before.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address).with_context(|| format!("bind {address}"))?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    MESSAGE, connect, download, idle, ping,
+    MESSAGE, barest, connect, download, idle, ping,
     sample::{Latencies, Sample},
     serve, splice,
 };
@@ -59,13 +59,19 @@ fn every_workload_runs_against_the_backend() {
 }
 
 #[test]
-fn the_reference_relay_carries_exchanges_and_streams() {
+fn the_relays_carry_exchanges_and_streams() {
+    type Relay = fn(SocketAddrV4, SocketAddrV4) -> anyhow::Result<()>;
     let address = host(2);
     backend(address);
-    let rows = [("exchanges", serve::ECHO_PORT, 9001), ("streams", serve::SOURCE_PORT, 9002)];
-    for (name, port, front) in rows {
+    let rows: [(&str, Relay, u16, u16); 4] = [
+        ("exchanges by splice", splice::relay, serve::ECHO_PORT, 9001),
+        ("streams by splice", splice::relay, serve::SOURCE_PORT, 9002),
+        ("barest exchanges", barest::relay, serve::ECHO_PORT, 9003),
+        ("barest streams", barest::relay, serve::SOURCE_PORT, 9004),
+    ];
+    for (name, relay, port, front) in rows {
         let (front, back) = (SocketAddrV4::new(address, front), SocketAddrV4::new(address, port));
-        std::thread::spawn(move || splice::relay(front, back).unwrap());
+        std::thread::spawn(move || relay(front, back).unwrap());
         let measured = if port == serve::ECHO_PORT {
             reachable(front);
             ping::run(front, 2, WINDOW)
