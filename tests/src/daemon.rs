@@ -4,6 +4,8 @@
 //! test did not name, stops with success when told to, and its access log has an end for every beginning. On a kernel
 //! plane the programs were attached.
 
+mod edit;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,6 +16,8 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit};
 use serde_json::json;
 use tempfile::TempDir;
+
+pub use edit::Edit;
 
 pub use crate::binary::{BINARY_VARIABLE, binary, missing_object, run_to_end};
 use crate::{
@@ -27,19 +31,6 @@ use crate::{
 
 /// Open files that a daemon may keep in reserve.
 pub const SPARE_FILES: usize = 10;
-
-/// How a configuration file is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edit {
-    /// Truncated and written again.
-    InPlace,
-    /// Written under another name, then renamed.
-    Rename,
-    /// Moved away, and a new file written in its place, as many editors do.
-    Backup,
-    /// Written to a new directory that a symbolic link in the path then points to, as Kubernetes does.
-    Symlink,
-}
 
 /// What to start, and how.
 #[derive(Debug)]
@@ -197,55 +188,6 @@ impl Daemon {
     /// Expects warnings and errors that contain `text` from now on.
     pub fn allow(&mut self, text: &str) {
         self.allowed.push(text.to_owned());
-    }
-
-    /// Changes the configuration file, and returns the place in the log from which to wait for the consequence.
-    ///
-    /// # Panics
-    ///
-    /// When the file cannot be written.
-    #[track_caller]
-    pub fn edit(&mut self, edit: Edit, config: &str) -> usize {
-        let mark = self.process.mark();
-        let config = complete(config, self.plane, self.directory.path());
-        match edit {
-            Edit::InPlace => fs::write(&self.config, config).or_fail("write"),
-            Edit::Rename => {
-                let new = self.config.with_extension("new");
-                fs::write(&new, config).or_fail("write");
-                fs::rename(&new, &self.config).or_fail("rename");
-            }
-            Edit::Backup => {
-                fs::rename(&self.config, self.config.with_extension("toml~")).or_fail("rename");
-                fs::write(&self.config, config).or_fail("write");
-            }
-            Edit::Symlink => {
-                self.generation += 1;
-                let name = self.generation.to_string();
-                let directory = self.directory.path().join(&name);
-                fs::create_dir(&directory).or_fail("directory");
-                fs::write(directory.join("config.toml"), config).or_fail("write");
-                let link = self.directory.path().join("next");
-                std::os::unix::fs::symlink(&name, &link).or_fail("link");
-                fs::rename(&link, self.directory.path().join("current")).or_fail("rename");
-            }
-        }
-        mark
-    }
-
-    /// Changes the configuration and waits until it is in force.
-    #[track_caller]
-    pub fn reload(&mut self, edit: Edit, config: &str) {
-        let mark = self.edit(edit, config);
-        self.wait_for(mark, "configuration reloaded");
-    }
-
-    /// Changes the configuration to one that the daemon must refuse, and returns what it says.
-    #[track_caller]
-    pub fn reload_refused(&mut self, edit: Edit, config: &str) -> String {
-        self.allow("configuration not reloaded");
-        let mark = self.edit(edit, config);
-        self.wait_for(mark, "configuration not reloaded")
     }
 
     /// Waits for a log line with `text`, from line number `from` on.
