@@ -79,8 +79,9 @@ fn answered_sessions_are_steered_and_their_answers_are_right() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("admin").display().to_string();
         let keys = format!("mode = \"{mode}\"");
-        let config = format!("admin_socket = \"{socket}\"\n{}", config(443, target, &keys));
-        let _daemon = Daemon::start(&net.gateway, &config);
+        let top = format!("admin_socket = \"{socket}\"\naccess_log_format = \"json\"");
+        let config = format!("{top}\n{}", config(443, target, &keys));
+        let mut daemon = Daemon::start(&net.gateway, &config);
         let client = UdpClient::bind(&net.client, (from, 0));
         for n in 0..50 {
             assert_eq!(client.ask_text(to, &n.to_string()), format!("echo:{n}"), "{mode} {family}");
@@ -93,6 +94,11 @@ fn answered_sessions_are_steered_and_their_answers_are_right() {
         let counted: serde_json::Value = serde_json::from_str(&line).unwrap();
         let steered = counted["kernel_plane"]["counters"]["steered"].as_u64();
         assert!(steered.is_some_and(|steered| steered > 50), "{mode} {family}: {line}");
+        daemon.process().signal(Signal::TERM).unwrap();
+        let line = daemon.wait_for(0, "\"finish\"");
+        let finish: serde_json::Value = serde_json::from_str(&line[line.find('{').unwrap()..]).unwrap();
+        assert_eq!((&finish["plane"], &finish["bytes_up"]), (&"kernel".into(), &90.into()), "{mode} {family}: {line}");
+        assert!(daemon.wait().success());
     }
 }
 

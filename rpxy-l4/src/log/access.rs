@@ -101,6 +101,8 @@ pub struct Ended {
     pub reason: &'static str,
     /// Length of the connection.
     pub duration: Duration,
+    /// The kernel has forwarded some of its datagrams.
+    pub steered: bool,
 }
 
 impl AccessLog {
@@ -183,7 +185,7 @@ fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde
         proto: access.proto,
         src: access.source,
         dst: access.destination,
-        plane: "userspace",
+        plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
         detail: access.detail.as_deref().unwrap_or(&nothing),
         ended: ended.map(|ended| EndedFields {
             bytes_up: ended.bytes_up,
@@ -219,7 +221,8 @@ mod tests {
             r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
         );
         access.detail = None;
-        let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration: Duration::from_millis(3) };
+        let duration = Duration::from_millis(3);
+        let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
         assert_eq!(
             without_time(as_json("finish", &access, Some(&ended)).unwrap()),
             r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#

@@ -98,7 +98,8 @@ impl Drop for Record {
         self.shared.metrics.tcp_ended(self.outcome, up, down);
         if let Some(access) = &self.access {
             let duration = self.since.elapsed();
-            let ended = Ended { bytes_up: up, bytes_down: down, reason: self.outcome.name(), duration };
+            let reason = self.outcome.name();
+            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
             self.shared.access.finish(self.format, access, &ended);
         }
     }

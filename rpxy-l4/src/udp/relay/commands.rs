@@ -131,9 +131,9 @@ impl Relay {
         let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();
-            let Usage { bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
+            let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
-            let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration };
+            let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
             self.shared.access.finish(upstream.format, access, &ended);
         }
         // Its backend may have more to say: nobody else shall get its port before that has come and gone.
