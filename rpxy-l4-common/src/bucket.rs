@@ -37,6 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::map::SourceLimit;
 
     /// The number afterwards, and whether the events were allowed.
     fn apply(due: u64, charge: Charge) -> (u64, bool) {
@@ -69,6 +70,17 @@ mod tests {
             let (after, allowed) = apply(due, charge(due, now, 100, 1000, events));
             assert_eq!(allowed, expected, "{row}");
             due = after;
+        }
+    }
+
+    #[test]
+    fn no_more_is_charged_than_a_full_bucket_holds() {
+        // (interval, window, at once, charged)
+        let rows =
+            [(100, 1000, 9, 9), (100, 1000, 10, 10), (100, 1000, 11, 10), (0, 1000, 11, 11), (100, u64::MAX, 11, 11)];
+        for (interval, window, events, charged) in rows {
+            let limit = SourceLimit { interval, window, ..SourceLimit::default() };
+            assert_eq!(limit.charged(events), charged, "{events} of {window} / {interval}");
         }
     }
 

@@ -6,6 +6,8 @@
 
 mod bytes;
 
+use core::num::NonZero;
+
 use crate::packet::Family;
 
 /// Names of the maps in the object.
@@ -209,6 +211,15 @@ pub struct SourceLimit {
 }
 
 impl SourceLimit {
+    /// How many are charged for so many at once: no more than a full bucket holds. Those in one buffer of the kernel are
+    /// allowed together or not at all, and some would never be.
+    #[inline(always)]
+    #[must_use]
+    pub fn charged(&self, handshakes: u32) -> u32 {
+        let most = NonZero::new(u64::from(self.interval)).map_or(u64::MAX, |interval| self.window / interval);
+        u32::try_from(most).map_or(handshakes, |most| if handshakes < most { handshakes } else { most })
+    }
+
     /// The network of a sender, as a key of `SOURCES`.
     #[inline(always)]
     #[must_use]

@@ -6,6 +6,8 @@
 //! of `BPF_F_NO_PREALLOC` as well (`bpf_mem_cache_free()`). The reader then has the value of another flow, or half of
 //! each, and would send one client what belongs to another.
 //!
+//! Next hops are places of an array, which the daemon overwrites piece by piece, and gives to another hop.
+//!
 //! So every value carries a sum over its key and over all that decides where a packet goes. A program copies the value
 //! first and believes the copy only if the sum is right. That asks nothing of the order in which the kernel writes, and
 //! nothing of whoever writes; it costs a multiplication for each word, and no wait of the daemon for programs to end.

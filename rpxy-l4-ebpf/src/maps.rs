@@ -287,7 +287,7 @@ fn admits(source: &Socket, handshakes: u32) -> bool {
     let bucket = SOURCES.get_ptr_mut(network).and_then(NonNull::new);
     // SAFETY: aligned to 8 bytes, and written by nobody but the programs, whole.
     let due = bucket.map_or(0, |bucket| unsafe { bucket.as_ptr().read_volatile() });
-    match (charge(due, now, limit.interval, limit.window, handshakes), bucket) {
+    match (charge(due, now, limit.interval, limit.window, limit.charged(handshakes)), bucket) {
         (Charge::Refused, _) => return false,
         (Charge::Begin(due) | Charge::Add(due), None) => {
             // Without memory for it there is no limit.

@@ -1,4 +1,5 @@
-//! Access to packets, and the helpers that send them on: the only place that knows packet pointers and socket buffers.
+//! Access to packets, and the helpers that send them on: the only place that looks behind packet pointers and into
+//! socket buffers.
 #![expect(unsafe_code, reason = "packet pointers and helpers of the kernel")]
 #![expect(
     clippy::cast_possible_truncation,

@@ -141,5 +141,13 @@ fn a_network_may_begin_so_many_handshakes() {
                 assert_eq!((outcome.action, outcome.counter), expected, "{step} from {from}, {program:?}");
             }
         }
+        // Those in one buffer are allowed together, even if the bucket never holds as many.
+        let Some(mut kernel) = Kernel::or_skip() else { return };
+        kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop::SOURCE_LIMIT) });
+        for (step, count, expected) in [("five at once", 5, passed), ("five more", 5, limited), ("one", 1, limited)] {
+            let packet = udp(one.0, one.1, &INITIATION.repeat(count)).bytes();
+            let outcome = kernel.run(Program::Tc, &packet, u32::try_from(INITIATION.len()).unwrap());
+            assert_eq!((outcome.action, outcome.counter), expected, "{step} from {}", one.0);
+        }
     }
 }

@@ -90,6 +90,10 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
     )?;
     let lockdown = machine.lockdown.as_deref().unwrap_or("none");
     writeln!(out, "lockdown: {lockdown}")?;
+    writeln!(out, "BTF: {}", if machine.btf { "there" } else { "missing" })?;
+    if !machine.btf {
+        advice.push("use a kernel with CONFIG_DEBUG_INFO_BTF, without which TC takes no program of ours".to_owned());
+    }
     writeln!(out, "seccomp: {}", if machine.seccomp { "filters system calls" } else { "off" })?;
     let jit = match machine.jit {
         Some(true) => "on",

@@ -29,6 +29,8 @@ pub(super) fn unavailable(what: &str, error: &(dyn Error + 'static), machine: &M
 pub(super) fn old_kernel(machine: &Machine) -> String {
     if machine.is_older_than((5, 15)) {
         format!("use Linux 5.15 or newer; this is {}", machine.release)
+    } else if !machine.btf {
+        "use a kernel with CONFIG_DEBUG_INFO_BTF: there is no /sys/kernel/btf/vmlinux".to_owned()
     } else {
         "see `rpxy-l4 doctor`".to_owned()
     }

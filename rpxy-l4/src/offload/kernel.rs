@@ -145,7 +145,9 @@ impl Offload for Kernel {
     fn usage(&self, flow: &Steered) -> Option<Usage> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
-        usage(keys(flow).map(|key| self.inner.readers.counted(&key)), now)
+        // An entry that is out for now has counted as well.
+        let parked = |key| self.inner.state().maps.parked(&key);
+        usage(keys(flow).map(|key| self.inner.readers.counted(&key).or_else(|| parked(key))), now)
     }
 
     fn changes(&self) -> u64 {

@@ -20,6 +20,8 @@ pub(super) struct Machine {
     pub(super) lockdown: Option<String>,
     /// Whether programs are compiled; `None` when that cannot be read.
     pub(super) jit: Option<bool>,
+    /// The kernel describes its types (CONFIG_DEBUG_INFO_BTF), by which it knows the arguments of functions in programs.
+    pub(super) btf: bool,
     /// System calls are filtered.
     pub(super) seccomp: bool,
     /// In a user namespace of its own, where eBPF is not to be had.
@@ -35,6 +37,7 @@ impl Machine {
             capabilities: field(&status, "CapEff").and_then(|set| u64::from_str_radix(set, 16).ok()),
             lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
             jit: read("/proc/sys/net/core/bpf_jit_enable").map(|text| text.trim() != "0"),
+            btf: Path::new("/sys/kernel/btf/vmlinux").exists() || !Path::new("/sys/kernel").exists(),
             seccomp: field(&status, "Seccomp").is_some_and(|mode| mode != "0"),
             user_namespace: read("/proc/self/uid_map").is_some_and(|map| !is_whole(&map)),
         }
@@ -150,6 +153,7 @@ mod tests {
             capabilities: Some(u64::MAX),
             lockdown: None,
             jit: Some(true),
+            btf: true,
             seccomp: false,
             user_namespace: false,
         }

@@ -123,6 +123,11 @@ impl Maps {
         }
     }
 
+    /// What a flow has counted that is out for now.
+    pub(super) fn parked(&self, key: &FlowKey) -> Option<Counted> {
+        self.parked.get(key).copied()
+    }
+
     /// Listening sockets of the daemon, each with the classes to drop.
     pub(super) fn set_listeners(&mut self, wanted: HashMap<Socket, u32>) -> Result<(), MapError> {
         for gone in self.has_listeners.keys().filter(|socket| !wanted.contains_key(socket)) {

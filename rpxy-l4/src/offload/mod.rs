@@ -100,8 +100,7 @@ impl NotSteered {
     }
 }
 
-/// What the kernel has done for a session. While a direction is out because its route is gone, what that one has counted
-/// is missing.
+/// What the kernel has done for a session, directions that are out because their route is gone included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Packets steered.

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::config::model::{Ebpf, EbpfMode};
 
-/// Places for next hops, of 24 bytes each: two for each session, within these bounds. With more hops the flows of some
-/// stay in the daemon.
+/// Places for next hops, of 24 bytes each, the first of which is not used: two for each session, within these bounds. With
+/// more hops the flows of some stay in the daemon.
 const HOPS: RangeInclusive<u32> = 1 << 10..=1 << 16;
 
 pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
@@ -59,7 +59,7 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     }
 
     let entries = config.max_flows.get().saturating_mul(2);
-    let hops = entries.clamp(*HOPS.start(), *HOPS.end());
+    let hops = entries.saturating_add(1).clamp(*HOPS.start(), *HOPS.end());
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(name::FLOWS, entries)
         .map_max_entries(name::HOPS, hops)

@@ -229,7 +229,7 @@ impl Table {
     }
 
     /// A way has this route now; `None` when it has none, or one that may not be used. One whose next hop finds no place
-    /// is none, until it is told again.
+    /// is none until it is told again, which all ways are in turn.
     pub(super) fn reroute(&mut self, way: Way, route: Option<Route>, updates: &mut Vec<Update>) {
         let route = route.filter(|route| self.check(route).is_ok() && self.has_place(route));
         let Some(taken) = self.ways.get_mut(&way) else { return };

@@ -30,6 +30,7 @@ fn segments(net: Net) -> Vec<Row> {
         Row::segments(format!("{}: {name}", net.name), udp.bytes(), segment, expected)
     };
     let (short, long) = (&[0x47; 20][..], &[0xc3; 20][..]);
+    let ours = [&[0x47, 0xc1, 2, 3, 4, 5, 6, 7, 0xc8][..], &[0; 12]].concat();
     let headers = 8 + net.packet(1, 1, b"").header_len();
     let fits = u32::try_from(NARROW - headers).unwrap();
     let wide = narrow(net, 600);
@@ -68,6 +69,13 @@ fn segments(net: Net) -> Vec<Row> {
             &buffer(net, from::QUIC, &[short, short, short, long]),
             20,
             Some(Counter::QuicLong),
+        ),
+        row("connection IDs that are all right", &buffer(net, from::CID_8, &[&ours[..]; 64]), 21, None),
+        row(
+            "another connection ID at the end of many",
+            &buffer(net, from::CID_8, &[&[&ours[..]; 63][..], &[&[0x41; 21]]].concat()),
+            21,
+            Some(Counter::ConnectionId),
         ),
         row("a segment longer than the payload", &buffer(net, from::QUIC, &[short]), 21, None),
         row(
