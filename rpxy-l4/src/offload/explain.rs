@@ -113,4 +113,13 @@ mod tests {
         }
         assert_eq!(chain(&of(libc::EIO)), "outer: Input/output error (os error 5)");
     }
+
+    #[test]
+    fn what_a_kernel_lacks_is_named() {
+        let rows = [("5.10.0", true, "5.15"), ("6.1.0", false, "CONFIG_DEBUG_INFO_BTF"), ("6.1.0", true, "doctor")];
+        for (release, btf, word) in rows {
+            let remedy = old_kernel(&Machine { release: release.to_owned(), btf, ..Machine::read() });
+            assert!(remedy.contains(word), "{release}, BTF {btf}: {remedy}");
+        }
+    }
 }
