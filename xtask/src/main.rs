@@ -43,7 +43,7 @@ enum Task {
     /// Check everything that this machine can check: the one command before a commit.
     Test(test::Arguments),
     /// Test the eBPF programs in another kernel, Debian's packaged one, under QEMU.
-    TestKernel,
+    TestKernel(test_kernel::Arguments),
     /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT.
     Bench(bench::Arguments),
     /// Fuzz the parsers, each target for a while.
@@ -69,7 +69,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Run(arguments) => run::command(&workspace, &arguments),
         Task::BuildEbpf => ebpf::command(&workspace),
         Task::Test(arguments) => test::command(&workspace, &arguments),
-        Task::TestKernel => test_kernel::command(&workspace),
+        Task::TestKernel(arguments) => test_kernel::command(&workspace, &arguments),
         Task::Bench(arguments) => bench::command(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, &arguments),
         Task::Tidy => tidy::command(&workspace),

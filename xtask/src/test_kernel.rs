@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use serde_json::Value;
 
 use crate::process;
@@ -25,15 +26,26 @@ const PATIENCE: &str = "600";
 /// The tests read the corpus of this fuzz target.
 const CORPUS: &str = "fuzz/corpus/packet";
 
+#[derive(Debug, Default, Args)]
+pub(crate) struct Arguments {
+    /// The kernel to start (vmlinuz), for x86-64, with what it needs built in; without it Debian's is fetched.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+}
+
 /// Builds what is needed and runs it in the guest.
-pub(crate) fn command(workspace: &Workspace) -> Result<()> {
+pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::require(workspace, &[Purpose::Build, Purpose::Kernel])?;
     if !workspace.ebpf_object().exists() {
         bail!("there are no eBPF programs to test: run `cargo xtask build-ebpf` first");
     }
     let directory = workspace.scratch("test-kernel");
     fs::create_dir_all(&directory)?;
-    let kernel = kernel(&directory)?;
+    let kernel = match &arguments.kernel {
+        Some(kernel) if kernel.is_file() => kernel.clone(),
+        Some(kernel) => bail!("{}: no such file", kernel.display()),
+        None => kernel(&directory)?,
+    };
     let image = initramfs(workspace, &directory, &tests(workspace)?)?;
     let mut qemu = Command::new("timeout");
     qemu.args([PATIENCE, "qemu-system-x86_64", "-accel", "tcg", "-m", "1G", "-smp", "2", "-nographic", "-no-reboot"]);
