@@ -30,6 +30,9 @@ pub mod name {
     pub const MAC1_KEYS: &str = "MAC1_KEYS";
     /// Per-CPU array with one element: the [`crate::mac1::Initiation`] that is looked at.
     pub const INITIATION: &str = "INITIATION";
+    /// Array with one element, a `u64`: from when on TC does nothing any more, in nanoseconds of CLOCK_MONOTONIC, unless the
+    /// daemon puts it off; 0 for never. Filters of TC stay when their process is killed, where there are no links for them.
+    pub const LEASE: &str = "LEASE";
     /// Per-CPU array, indexed by [`crate::verdict::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 }

@@ -7,12 +7,14 @@ use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_ebpf::write::Failed;
 
-use crate::maps::{Entry, Kernel, count};
+use crate::maps::{Entry, Kernel, count, has_lapsed};
 
 /// A packet at one of the hooks.
 pub(crate) trait Hook: Bytes {
     /// The number of the program, below [`PROGRAMS`](crate::maps::PROGRAMS).
     const PROGRAM: u32;
+    /// Whether it can be left behind by a daemon that was killed.
+    const LEASED: bool;
     /// The action that leaves the packet to the kernel.
     const PASS: i32;
     /// The action that ends it.
@@ -31,6 +33,9 @@ pub(crate) trait Hook: Bytes {
 /// Decides about a packet and carries that out; the action to return.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
+    if H::LEASED && has_lapsed() {
+        return done(H::PASS, Counter::Lapsed);
+    }
     // Always there.
     let Some(kernel) = Kernel::of(H::PROGRAM, hook.buffer()) else { return H::PASS };
     let mut key = FlowKey::default();

@@ -45,7 +45,19 @@ static INITIATION: PerCpuArray<Initiation, 1> = PerCpuArray::new();
 #[btf_map]
 static COPIES: PerCpuArray<Copies, PROGRAMS> = PerCpuArray::new();
 #[btf_map]
+static LEASE: Array<u64, 1> = Array::new();
+#[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+
+/// Whether the daemon has not put off the end of its lease.
+#[inline(always)]
+pub(crate) fn has_lapsed() -> bool {
+    let Some(lease) = LEASE.get_ptr(0).and_then(|lease| NonNull::new(lease.cast_mut())) else { return false };
+    // SAFETY: the kernel gave the pointer out. One number, which the daemon replaces whole.
+    let end = unsafe { lease.as_ptr().read_volatile() };
+    // SAFETY: a helper that reads a clock.
+    end != 0 && unsafe { bpf_ktime_get_coarse_ns() } > end
+}
 
 /// Counts a packet under its outcome.
 #[inline(always)]

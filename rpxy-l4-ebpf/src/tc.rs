@@ -20,6 +20,7 @@ fn rpxy_l4_tc(context: TcContext) -> i32 {
 
 impl Hook for Skb {
     const PROGRAM: u32 = 1;
+    const LEASED: bool = true;
     const PASS: i32 = TC_ACT_OK;
     const DROP: i32 = TC_ACT_SHOT;
 

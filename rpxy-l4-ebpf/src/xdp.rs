@@ -25,6 +25,7 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
 
 impl Hook for Frame {
     const PROGRAM: u32 = 0;
+    const LEASED: bool = false;
     const PASS: i32 = XDP_PASS.cast_signed();
     const DROP: i32 = XDP_DROP.cast_signed();
 

@@ -15,6 +15,7 @@ use rpxy_l4_tests::{
 use rustix::process::Signal;
 
 use crate::common::{at, at_v6, front, front_v6};
+use crate::offload_kit::tc_hook;
 
 /// The network, if the daemon can be expected to have a kernel plane.
 pub(crate) fn with_object() -> Option<Topology> {
@@ -38,7 +39,7 @@ fn has_xdp(net: &Topology) -> bool {
 #[test]
 fn bans_hold_on_every_hook_and_follow_reloads() {
     // Native XDP is not among them: what it steers over a veth arrives only where the other end is prepared for it.
-    for (mode, how) in [("tc", "tcx"), ("auto", "tcx"), ("xdp-generic", "xdp-generic")] {
+    for (mode, how) in [("tc", tc_hook()), ("auto", tc_hook()), ("xdp-generic", "xdp-generic")] {
         let Some(net) = with_object() else { return };
         let server = UdpServer::echo(&net.backend, at(7000), "");
         let with = |ban: &str| config(443, at(7000), &format!("mode = \"{mode}\"\nban = [{ban}]"));
@@ -131,7 +132,7 @@ fn a_program_of_somebody_else_stays() {
     let first = Daemon::start(&net.gateway, &config(443, at(7000), "mode = \"xdp-generic\""));
     let builder = Daemon::builder(&config(444, at(7000), "mode = \"xdp-generic\""));
     let second = builder.allow("another XDP program, which is left alone").start(&net.gateway);
-    second.wait_for(0, "kernel plane: tc on eth0 (tcx), eth1 (tcx)");
+    second.wait_for(0, &format!("kernel plane: tc on eth0 ({how}), eth1 ({how})", how = tc_hook()));
     second.stop();
     assert!(has_xdp(&net));
     first.stop();

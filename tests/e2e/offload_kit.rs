@@ -8,6 +8,13 @@ use tempfile::TempDir;
 
 use crate::offload_attach::config;
 
+/// How TC is attached here: by links since Linux 6.6, by filters of clsact before.
+pub(crate) fn tc_hook() -> &'static str {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(6)) { "clsact" } else { "tcx" }
+}
+
 /// A daemon with a kernel plane that can be asked.
 pub(crate) struct Steering {
     pub(crate) daemon: Daemon,

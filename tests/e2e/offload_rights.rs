@@ -8,6 +8,7 @@ use rpxy_l4_tests::{
 
 use crate::common::{at, front};
 use crate::offload_attach::{config, with_object};
+use crate::offload_kit::tc_hook;
 use crate::offload_pin::BpfFs;
 
 #[test]
@@ -32,7 +33,7 @@ fn a_missing_capability_is_named_and_datagrams_pass_through_the_daemon() {
 
 #[test]
 fn three_capabilities_are_enough_without_root() {
-    for (mode, how) in [("tc", "tcx"), ("xdp-generic", "xdp-generic")] {
+    for (mode, how) in [("tc", tc_hook()), ("xdp-generic", "xdp-generic")] {
         let Some(net) = with_object() else { return };
         let _server = UdpServer::echo(&net.backend, at(7000), "");
         let builder = Daemon::builder(&config(443, at(7000), &format!("mode = \"{mode}\"")));

@@ -151,3 +151,24 @@ fn a_network_may_begin_so_many_handshakes() {
         }
     }
 }
+
+#[test]
+fn a_program_that_its_daemon_has_left_behind_does_nothing() {
+    let Some(mut kernel) = Kernel::or_skip() else { return };
+    kernel.fill(&Maps { mac1_keys: vec![key(1)], ..maps(u32::MAX) });
+    let packet = udp(CLIENTS[0].0, CLIENTS[0].1, &[0; 40]).bytes();
+    let counter = |kernel: &Kernel, program| kernel.run(program, &packet, 0).counter;
+    // XDP is always held by a link.
+    for (row, end, tc) in [
+        ("for ever", 0, Counter::DroppedUnknown),
+        ("over", 1, Counter::Lapsed),
+        ("not yet", u64::MAX, Counter::DroppedUnknown),
+    ] {
+        kernel.set_lease(end);
+        assert_eq!(
+            (counter(&kernel, Program::Tc), counter(&kernel, Program::Xdp)),
+            (tc, Counter::DroppedUnknown),
+            "{row}"
+        );
+    }
+}

@@ -122,6 +122,11 @@ impl Kernel {
         self.array::<[u8; 24]>(name::HOPS).set(key, hop.to_bytes(), 0).unwrap();
     }
 
+    /// Puts the end of the lease, in nanoseconds of CLOCK_MONOTONIC.
+    pub(crate) fn set_lease(&mut self, end: u64) {
+        self.array::<u64>(name::LEASE).set(0, end, 0).unwrap();
+    }
+
     /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
     pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
         for (key, _) in &entries.flows {

@@ -150,4 +150,6 @@ counters! {
     DroppedWireGuardMac1 = 39, Drop, "dropped_wireguard_mac1";
     /// Dropped: begins a handshake, of which the sender's network has begun too many.
     DroppedSourceLimited = 40, Drop, "dropped_source_limited";
+    /// Passed: the daemon that has attached the program is gone, and could not take it along.
+    Lapsed = 41, Pass, "lapsed";
 }

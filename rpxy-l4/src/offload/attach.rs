@@ -71,6 +71,11 @@ impl Programs {
         Self { ebpf, plane: Plane::Tc, tc_links, pins, held: HashMap::new(), refused: HashSet::new() }
     }
 
+    /// Whether programs of TC stay when this process is killed.
+    pub(super) fn may_be_left(&self) -> bool {
+        !self.tc_links
+    }
+
     /// Where the program is attached, and how.
     pub(super) fn attachments(&self) -> Vec<(String, &'static str)> {
         let mode = |hold: &Hold| match (self.plane, hold) {

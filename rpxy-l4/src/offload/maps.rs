@@ -37,6 +37,7 @@ pub(super) struct Maps {
     banned: LpmTrie<MapData, NetworkBytes, u8>,
     mac1_keys: Array<MapData, Mac1KeyBytes>,
     source_limit: Array<MapData, SourceLimitBytes>,
+    lease: Array<MapData, u64>,
     /// What flows have counted that are out for now.
     parked: HashMap<FlowKey, Counted>,
     /// What the maps hold.
@@ -68,6 +69,7 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
         banned: map(name::BANNED)?.try_into()?,
         mac1_keys: map(name::MAC1_KEYS)?.try_into()?,
         source_limit: map(name::SOURCE_LIMIT)?.try_into()?,
+        lease: map(name::LEASE)?.try_into()?,
         parked: HashMap::new(),
         has_listeners: HashMap::new(),
         has_local: HashSet::new(),
@@ -121,6 +123,11 @@ impl Maps {
                 self.flows.insert(bytes, FlowEntry { counted: before, flow: flow.sealed(key) }.to_bytes(), 0)
             }
         }
+    }
+
+    /// From `end` on, nanoseconds of CLOCK_MONOTONIC, a program of TC that nobody has detached does nothing.
+    pub(super) fn set_lease(&mut self, end: u64) -> Result<(), MapError> {
+        self.lease.set(0, end, 0)
     }
 
     /// What a flow has counted that is out for now.

@@ -12,6 +12,7 @@ mod guards;
 mod hop_keys;
 mod inherit;
 mod kernel;
+mod lease;
 mod machine;
 mod maps;
 mod netlink;

@@ -14,6 +14,7 @@ use super::{
     attach::{self, Plane, Programs},
     explain,
     kernel::Kernel,
+    lease::Lease,
     machine::Machine,
     maps,
     netlink::{Events, Link, Netlink},
@@ -65,9 +66,13 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
         .map_max_entries(name::HOPS, hops)
         .load(object)
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
-    let (maps, readers) = maps::take(&mut ebpf)
+    let (mut maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
     let mut programs = Programs::new(ebpf, &machine, pins);
+    let lease = programs.may_be_left().then(Lease::default);
+    if let Some(lease) = &lease {
+        lease.renew(&mut maps);
+    }
     attach(config, &mut programs, &links, &machine)?;
 
     let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get(), hops);
@@ -77,7 +82,7 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
     let (stopped, stop) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| network(error.into()))?;
     let asking = Netlink::open().map_err(network)?;
-    let thread = watch::start(Arc::clone(&inner), events, asking, stopped).map_err(network)?;
+    let thread = watch::start(Arc::clone(&inner), events, asking, stopped, lease).map_err(network)?;
     Ok(Kernel { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false) })
 }
 

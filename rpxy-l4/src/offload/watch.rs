@@ -19,6 +19,7 @@ use rustix::{
 };
 
 use super::{
+    lease::Lease,
     netlink::{Events, Netlink},
     state::Inner,
     table::Way,
@@ -28,6 +29,8 @@ use super::{
 const CONFIRM: Duration = Duration::from_secs(10);
 /// The same, as poll(2) takes it.
 const CONFIRM_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How often a lease is renewed, likewise.
+const RENEW_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Ways whose routes are asked for at once, without an event that says so.
 const ASK_AT_ONCE: usize = 512;
 /// A pause after a failure that does not end the thread.
@@ -39,8 +42,9 @@ pub(super) fn start(
     events: Events,
     asking: Netlink,
     stopped: OwnedFd,
+    lease: Option<Lease>,
 ) -> io::Result<JoinHandle<()>> {
-    let watch = Watch { inner, events, asking, stopped, confirmed: Instant::now(), left: Vec::new() };
+    let watch = Watch { inner, events, asking, stopped, lease, confirmed: Instant::now(), left: Vec::new() };
     Builder::new().name("network".to_owned()).spawn(move || watch.run())
 }
 
@@ -49,6 +53,8 @@ struct Watch {
     events: Events,
     asking: Netlink,
     stopped: OwnedFd,
+    /// Where programs would stay without this process.
+    lease: Option<Lease>,
     confirmed: Instant,
     /// Ways whose routes are still to be asked for in this round.
     left: Vec<(Way, Option<IpAddr>)>,
@@ -59,7 +65,9 @@ impl Watch {
         // What has changed between the first look and now.
         self.ask_for_all();
         self.confirm();
-        while !self.is_stopped(&CONFIRM_WAIT, true) {
+        let patience = if self.lease.is_some() { RENEW_WAIT } else { CONFIRM_WAIT };
+        while !self.is_stopped(&patience, true) {
+            self.renew();
             let changed = match self.events.read() {
                 Ok(Some(events)) => self.inner.learn(events),
                 Ok(None) => self.look_again(),
@@ -77,6 +85,12 @@ impl Watch {
             if changed || self.confirmed.elapsed() >= CONFIRM {
                 self.confirm();
             }
+        }
+    }
+
+    fn renew(&self) {
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_due()) {
+            lease.renew(&mut self.inner.state().maps);
         }
     }
 
@@ -104,6 +118,7 @@ impl Watch {
         // The lock is not held while the kernel is asked. What is installed meanwhile asks for itself.
         let ways = self.inner.state().table.ways();
         for (way, source) in ways {
+            self.renew();
             let route = self.asking.route(way.destination, source).ok();
             self.inner.reroute(way, route);
         }

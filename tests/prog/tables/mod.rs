@@ -19,7 +19,8 @@ use crate::rows::{Expected, Row};
 /// `rpxy_l4_ebpf::write`.
 const OUT_OF_REACH: [Counter; 2] = [Counter::Refused, Counter::Broken];
 /// Outcomes that take other maps: `seal` and `guards` have their rows.
-const ELSEWHERE: [Counter; 3] = [Counter::EntryChanged, Counter::DroppedWireGuardMac1, Counter::DroppedSourceLimited];
+const ELSEWHERE: [Counter; 4] =
+    [Counter::EntryChanged, Counter::DroppedWireGuardMac1, Counter::DroppedSourceLimited, Counter::Lapsed];
 
 /// Rows whose packets are written out, as against those cut at every byte.
 const FEWEST: usize = 120;
