@@ -32,19 +32,24 @@ pub(crate) fn first(buffer: *mut __sk_buff, bits: u32, payload: Span, segment: u
 extern "C" fn rpxy_l4_gate(buffer: *mut __sk_buff, offset: u32, len: u32, segment: u32) -> u32 {
     // Always there.
     let Some(flow) = flow_of(<Skb as Hook>::PROGRAM) else { return gate_number(Err(Counter::Truncated)) };
-    gate_number(gate_each(flow, &Skb(TcContext::new(buffer)), span(offset, len), segment as usize))
+    gate_number(gate_each(flow, &skb(buffer), span(offset, len), segment as usize))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn rpxy_l4_firsts(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32, segment: u32) -> u32 {
-    first_each(&Skb(TcContext::new(buffer)), span(offset, len), segment as usize, &One { buffer, bits }).number()
+    first_each(&skb(buffer), span(offset, len), segment as usize, &One { buffer, bits }).number()
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn rpxy_l4_first(buffer: *mut __sk_buff, bits: u32, offset: u32, len: u32) -> u32 {
-    First::of(bits, &Skb(TcContext::new(buffer)), span(offset, len)).number()
+    First::of(bits, &skb(buffer), span(offset, len)).number()
+}
+
+#[inline(always)]
+fn skb(buffer: *mut __sk_buff) -> Skb {
+    Skb { context: TcContext::new(buffer), looks_at_many: true }
 }
 
 #[inline(always)]

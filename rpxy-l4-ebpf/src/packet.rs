@@ -141,12 +141,16 @@ impl write::Frame for Frame {
 }
 
 /// A packet as the network stack has it: parts may lie elsewhere, so that helpers read and write.
-pub(crate) struct Skb(pub(crate) TcContext);
+pub(crate) struct Skb {
+    pub(crate) context: TcContext,
+    /// Whether several datagrams in one buffer are looked at.
+    pub(crate) looks_at_many: bool,
+}
 
 impl Skb {
     #[inline(always)]
     pub(crate) fn pointer(&self) -> *mut __sk_buff {
-        self.0.as_ptr().cast()
+        self.context.as_ptr().cast()
     }
 
     /// Payload bytes of one datagram where the buffer holds several, otherwise 0.
@@ -184,7 +188,7 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len() as usize
+        self.context.len() as usize
     }
 
     #[inline(always)]

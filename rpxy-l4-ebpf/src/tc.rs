@@ -15,7 +15,14 @@ use crate::packet::Skb;
 
 #[classifier]
 fn rpxy_l4_tc(context: TcContext) -> i32 {
-    hook::run(&Skb(context))
+    hook::run(&Skb { context, looks_at_many: true })
+}
+
+/// The same for kernels without BTF, which take no function that is given the buffer: it leaves several datagrams in one
+/// to the daemon where they have to be looked at.
+#[classifier]
+fn rpxy_l4_tc_one(context: TcContext) -> i32 {
+    hook::run(&Skb { context, looks_at_many: false })
 }
 
 impl Hook for Skb {
@@ -26,7 +33,7 @@ impl Hook for Skb {
 
     #[inline(always)]
     fn buffer(&self) -> Option<*mut __sk_buff> {
-        Some(self.pointer())
+        if self.looks_at_many { Some(self.pointer()) } else { None }
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use rpxy_l4_common::verdict::Counter;
+
 use crate::fixture::{NETS, address, from, maps, to};
 use crate::kernel::{Kernel, Program};
 use crate::maps::key;
@@ -31,5 +33,28 @@ fn steered_packets_are_accounted_in_their_flow() {
         assert_eq!((steered, summed), (packets + 3, bytes + 70), "{}, a buffer of three", net.name);
         let untouched: SocketAddr = address(net.client, from::OPEN);
         assert_eq!(kernel.account(&crate::maps::key(untouched, address(net.ours, to::OURS))), [0; 3]);
+    }
+}
+
+#[test]
+fn without_btf_only_what_has_to_be_looked_at_goes_to_the_daemon() {
+    let Some(mut kernel) = Kernel::or_skip() else { return };
+    kernel.fill(&maps());
+    // (name, port, payload, bytes of one datagram, outcome)
+    let rows = [
+        ("one datagram", from::QUIC, 70, 0, Counter::Steered),
+        ("several of an open flow", from::OPEN, 70, 30, Counter::Steered),
+        ("several of a QUIC flow", from::QUIC, 70, 30, Counter::Segments),
+        ("one first datagram", from::STRANGER, 70, 0, Counter::NoFlow),
+    ];
+    for net in NETS {
+        for (row, port, len, segment, expected) in rows {
+            let packet = net.packet(port, to::OURS, &vec![0x47; len]).bytes();
+            let outcome = kernel.run(Program::TcOne, &packet, segment);
+            assert_eq!(outcome.counter, expected, "{}: {row}", net.name);
+            if segment == 0 {
+                assert_eq!(outcome, kernel.run(Program::Tc, &packet, segment), "{}: {row}", net.name);
+            }
+        }
     }
 }

@@ -29,6 +29,8 @@ const CONTEXT_LEN: usize = GSO_SIZE + 4;
 pub(crate) enum Program {
     Xdp,
     Tc,
+    /// TC for kernels without BTF.
+    TcOne,
 }
 
 /// What a program did, whichever of the two it was.
@@ -81,6 +83,8 @@ impl Kernel {
         xdp.load().unwrap();
         let tc: &mut SchedClassifier = ebpf.program_mut(Program::Tc.name()).unwrap().try_into().unwrap();
         tc.load().unwrap();
+        let one: &mut SchedClassifier = ebpf.program_mut(Program::TcOne.name()).unwrap().try_into().unwrap();
+        one.load().unwrap();
         Self(ebpf)
     }
 
@@ -166,7 +170,7 @@ impl Kernel {
                 let xdp: &Xdp = self.0.program(program.name()).unwrap().try_into().unwrap();
                 xdp.test_run(options)
             }
-            Program::Tc => {
+            Program::Tc | Program::TcOne => {
                 let tc: &SchedClassifier = self.0.program(program.name()).unwrap().try_into().unwrap();
                 tc.test_run(options)
             }
@@ -212,23 +216,25 @@ impl Kernel {
 }
 
 impl Program {
+    /// Those that decide about every packet.
     pub(crate) const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
 
     fn name(self) -> &'static str {
         match self {
             Self::Xdp => "rpxy_l4_xdp",
             Self::Tc => "rpxy_l4_tc",
+            Self::TcOne => "rpxy_l4_tc_one",
         }
     }
 
     /// Numbers of `enum xdp_action` and of `TC_ACT_*`.
     fn action(self, number: u32) -> Action {
         match (self, number) {
-            (Self::Xdp, 1) | (Self::Tc, 2) => Action::Drop,
-            (Self::Xdp, 2) | (Self::Tc, 0) => Action::Pass,
+            (Self::Xdp, 1) | (Self::Tc | Self::TcOne, 2) => Action::Drop,
+            (Self::Xdp, 2) | (Self::Tc | Self::TcOne, 0) => Action::Pass,
             (Self::Xdp, 3) => Action::Back,
-            (Self::Xdp, 4) | (Self::Tc, 7) => Action::Redirect,
-            (Self::Xdp | Self::Tc, number) => panic!("{self:?} returned {number}"),
+            (Self::Xdp, 4) | (Self::Tc | Self::TcOne, 7) => Action::Redirect,
+            (Self::Xdp | Self::Tc | Self::TcOne, number) => panic!("{self:?} returned {number}"),
         }
     }
 }

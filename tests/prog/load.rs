@@ -6,9 +6,9 @@ use crate::kernel::{Kernel, Program};
 const MOST_VERIFIED: u32 = 500_000;
 
 #[test]
-fn the_verifier_takes_both_programs_with_room_to_spare() {
+fn the_verifier_takes_the_programs_with_room_to_spare() {
     let Some(kernel) = Kernel::or_skip() else { return };
-    for program in Program::ALL {
+    for program in [Program::Xdp, Program::Tc, Program::TcOne] {
         let verified = kernel.verified(program);
         println!("{program:?}: {verified} instructions verified");
         assert!(verified < MOST_VERIFIED, "{program:?}: {verified} instructions verified");

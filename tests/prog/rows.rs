@@ -59,7 +59,7 @@ impl Row {
     pub(crate) fn expected(&self, program: Program) -> Option<Outcome> {
         let expected = match program {
             Program::Xdp => self.xdp.clone()?,
-            Program::Tc => self.tc.clone()?,
+            Program::Tc | Program::TcOne => self.tc.clone()?,
         };
         let packet = self.packet.clone();
         Some(match expected {

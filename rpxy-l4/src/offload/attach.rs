@@ -19,7 +19,9 @@ use aya::{
 use super::{explain, machine::Machine, netlink::Link, pin::Pins};
 
 pub(super) const XDP_PROGRAM: &str = "rpxy_l4_xdp";
-pub(super) const TC_PROGRAM: &str = "rpxy_l4_tc";
+const TC_PROGRAM: &str = "rpxy_l4_tc";
+/// The one for kernels without BTF.
+const TC_PROGRAM_ONE: &str = "rpxy_l4_tc_one";
 
 /// How the kernel plane stands on the interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +59,8 @@ pub(super) struct Programs {
     pub(super) plane: Plane,
     tc_links: bool,
     /// Where links are pinned, if they are.
+    /// The kernel takes functions that are given the buffer.
+    has_btf: bool,
     pub(super) pins: Option<Pins>,
     /// By index.
     pub(super) held: HashMap<u32, (String, Hold)>,
@@ -68,7 +72,15 @@ impl Programs {
     pub(super) fn new(ebpf: Ebpf, machine: &Machine, pins: Option<Pins>) -> Self {
         // TCX came with Linux 6.6.
         let tc_links = !machine.is_older_than((6, 6));
-        Self { ebpf, plane: Plane::Tc, tc_links, pins, held: HashMap::new(), refused: HashSet::new() }
+        Self {
+            ebpf,
+            plane: Plane::Tc,
+            tc_links,
+            has_btf: machine.btf,
+            pins,
+            held: HashMap::new(),
+            refused: HashSet::new(),
+        }
     }
 
     /// Whether programs of TC stay when this process is killed.
@@ -160,13 +172,17 @@ impl Programs {
 
     fn load(&mut self, plane: Plane) -> Result<(), String> {
         let loaded = match plane {
-            Plane::Tc => self.program::<SchedClassifier>(TC_PROGRAM)?.load(),
+            Plane::Tc => self.tc_program()?.load(),
             Plane::Xdp | Plane::XdpGeneric => self.program::<Xdp>(XDP_PROGRAM)?.load(),
         };
         match loaded {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
             Err(error) => Err(explain::program(&error)),
         }
+    }
+
+    pub(super) fn tc_program(&mut self) -> Result<&mut SchedClassifier, String> {
+        self.program(if self.has_btf { TC_PROGRAM } else { TC_PROGRAM_ONE })
     }
 
     pub(super) fn program<'p, P>(&'p mut self, name: &str) -> Result<&'p mut P, String>
@@ -227,10 +243,12 @@ impl Programs {
                 // It is there already, or the next step says what is wrong.
                 tracing::debug!("clsact on {name}: {error}");
             }
-            drop(tc::qdisc_detach_program(name, TcAttachType::Ingress, TC_PROGRAM));
+            for ours in [TC_PROGRAM, TC_PROGRAM_ONE] {
+                drop(tc::qdisc_detach_program(name, TcAttachType::Ingress, ours));
+            }
             TcAttachOptions::Netlink(NlOptions::default())
         };
-        let program = self.program::<SchedClassifier>(TC_PROGRAM)?;
+        let program = self.tc_program()?;
         let id = program
             .attach_with_options(name, TcAttachType::Ingress, options)
             .map_err(|error| explain::program(&error))?;

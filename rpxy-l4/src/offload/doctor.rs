@@ -55,6 +55,9 @@ pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     }
 }
 
+/// What a kernel without BTF means.
+const NO_BTF: &str = "use a kernel with CONFIG_DEBUG_INFO_BTF: without it TC leaves buffers of several datagrams (GSO, GRO) to the daemon";
+
 fn default_settings() -> Ebpf {
     Ebpf {
         mode: EbpfMode::Auto,
@@ -92,7 +95,7 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
     writeln!(out, "lockdown: {lockdown}")?;
     writeln!(out, "BTF: {}", if machine.btf { "there" } else { "missing" })?;
     if !machine.btf {
-        advice.push("use a kernel with CONFIG_DEBUG_INFO_BTF, without which TC takes no program of ours".to_owned());
+        advice.push(NO_BTF.to_owned());
     }
     writeln!(out, "seccomp: {}", if machine.seccomp { "filters system calls" } else { "off" })?;
     let jit = match machine.jit {

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use aya::{
     maps::MapData,
-    programs::{SchedClassifier, Xdp, links::FdLink, tc::SchedClassifierLink, xdp::XdpLink},
+    programs::{Xdp, links::FdLink, tc::SchedClassifierLink, xdp::XdpLink},
 };
 
 use super::{
-    attach::{Hold, Plane, Programs, TC_PROGRAM, XDP_PROGRAM},
+    attach::{Hold, Plane, Programs, XDP_PROGRAM},
     explain,
     netlink::Link,
 };
@@ -54,7 +54,7 @@ impl Programs {
         let link = match self.plane {
             Plane::Tc => {
                 let link = SchedClassifierLink::try_from(link).map_err(fits)?;
-                let program = self.program::<SchedClassifier>(TC_PROGRAM)?;
+                let program = self.tc_program()?;
                 let id = program.attach_to_link(link).map_err(|error| say(&error))?;
                 FdLink::try_from(program.take_link(id).map_err(|error| say(&error))?).map_err(fits)?
             }

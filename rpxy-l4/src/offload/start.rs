@@ -74,6 +74,12 @@ pub(super) fn start(config: &Ebpf) -> Result<Kernel, Unavailable> {
         lease.renew(&mut maps);
     }
     attach(config, &mut programs, &links, &machine)?;
+    if programs.plane == Plane::Tc && !machine.btf {
+        tracing::warn!(
+            "kernel plane: buffers of several datagrams (GSO, GRO) pass through the daemon: this kernel has no BTF \
+             (CONFIG_DEBUG_INFO_BTF)"
+        );
+    }
 
     let table = Table::new(programs.plane != Plane::Tc, config.max_flows.get(), hops);
     let state = State::new(table, maps, programs, routes);

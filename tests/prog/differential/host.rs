@@ -43,7 +43,7 @@ impl Host {
                     Arrival { link: Link::Ethernet, interface: HERE, segment: 0, needs_hop: true, vlan_aside: false };
                 decide(&self, &packet, arrival, &mut key)
             }
-            Program::Tc => {
+            Program::Tc | Program::TcOne => {
                 let segment = segment.into();
                 let arrival =
                     Arrival { link: Link::Ethernet, interface: 0, segment, needs_hop: false, vlan_aside: false };
@@ -62,7 +62,7 @@ impl Host {
                         packet[6..12].copy_from_slice(&hop.source);
                         if hop.interface == HERE { Action::Back } else { Action::Redirect }
                     }
-                    (Program::Xdp | Program::Tc, _) => Action::Redirect,
+                    (Program::Xdp | Program::Tc | Program::TcOne, _) => Action::Redirect,
                 };
                 (action, Counter::Steered)
             }
