@@ -1,8 +1,8 @@
 //! Sans-IO recognition of what a stream carries: bytes in, values out.
 //!
 //! No socket, clock, randomness or logging enters this crate. Every parser is total: no input makes it panic, read
-//! past its bounds or allocate for bytes that have not arrived. A probe answers with an [`Outcome`] and, once it has
-//! said [`Outcome::Match`] or [`Outcome::NotThis`], more bytes of the same stream never change the answer.
+//! past its bounds or allocate for bytes that have not arrived. A probe answers with an [`Probe`] and, once it has
+//! said [`Probe::Match`] or [`Probe::NotThis`], more bytes of the same stream never change the answer.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
@@ -25,7 +25,7 @@ pub mod wireguard;
 /// What the bytes seen so far say about a protocol.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome<T> {
+pub enum Probe<T> {
     /// The stream carries this protocol; further bytes do not change that.
     Match(T),
     /// The stream does not carry this protocol, whatever follows. No error: it belongs to somebody else.
@@ -34,17 +34,17 @@ pub enum Outcome<T> {
     NeedMore,
 }
 
-impl<T> Outcome<T> {
+impl<T> Probe<T> {
     /// The same answer about another value.
-    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Probe<U> {
         match self {
-            Self::Match(value) => Outcome::Match(f(value)),
-            Self::NotThis => Outcome::NotThis,
-            Self::NeedMore => Outcome::NeedMore,
+            Self::Match(value) => Probe::Match(f(value)),
+            Self::NotThis => Probe::NotThis,
+            Self::NeedMore => Probe::NeedMore,
         }
     }
 
-    /// Whether the answer is [`Outcome::Match`].
+    /// Whether the answer is [`Probe::Match`].
     #[must_use]
     pub const fn is_match(&self) -> bool {
         matches!(self, Self::Match(_))

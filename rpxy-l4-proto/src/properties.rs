@@ -12,7 +12,7 @@ pub use self::{
 };
 
 use crate::{
-    Outcome,
+    Probe,
     ech::{EchConfigList, EchConfigListError, parse_config_list},
     http::{HttpProbe, HttpRequest},
     proxy_protocol::{self, Addresses, Decoded, Header, Version},
@@ -22,9 +22,9 @@ use crate::{
 
 /// A hello is found alike however it is segmented, is the same when its message is parsed alone, and is found again
 /// when its message is put into other records.
-pub fn client_hello(data: &[u8]) -> Outcome<ClientHello> {
+pub fn client_hello(data: &[u8]) -> Probe<ClientHello> {
     let outcome = streamed(data, HelloProbe::default, HelloProbe::advance);
-    if let Outcome::Match(hello) = &outcome {
+    if let Probe::Match(hello) = &outcome {
         let message = hello.message();
         assert_eq!(ClientHello::parse(message.to_vec()), outcome, "the message alone is the same hello");
         for size in [1, 7, 1 << 14] {
@@ -46,11 +46,11 @@ pub fn client_hello(data: &[u8]) -> Outcome<ClientHello> {
 }
 
 /// Both ways of asking agree on what the stream is, and a host comes in its normal form.
-pub fn http(data: &[u8]) -> (Outcome<HttpRequest>, Outcome<HttpRequest>) {
+pub fn http(data: &[u8]) -> (Probe<HttpRequest>, Probe<HttpRequest>) {
     let without = streamed(data, || HttpProbe::new(false), HttpProbe::advance);
     let with = streamed(data, || HttpProbe::new(true), HttpProbe::advance);
     match (&without, &with) {
-        (Outcome::Match(request), Outcome::Match(with_host)) => {
+        (Probe::Match(request), Probe::Match(with_host)) => {
             assert_eq!(request.version, with_host.version);
             assert_eq!(request.host, None);
             if let Some(host) = &with_host.host {
@@ -59,7 +59,7 @@ pub fn http(data: &[u8]) -> (Outcome<HttpRequest>, Outcome<HttpRequest>) {
             }
         }
         // The head is too long, or still arriving.
-        (Outcome::Match(_), Outcome::NotThis | Outcome::NeedMore) => {}
+        (Probe::Match(_), Probe::NotThis | Probe::NeedMore) => {}
         (other, with) => assert_eq!(other, with),
     }
     (without, with)
@@ -73,12 +73,12 @@ pub fn proxy_protocol(data: &[u8]) -> Decoded {
         |(), stream| {
             // `Invalid` is an answer here, not an absence of one.
             match proxy_protocol::decode(stream) {
-                Decoded::NeedMore => Outcome::NeedMore,
-                decided @ (Decoded::Complete { .. } | Decoded::Invalid(_)) => Outcome::Match(decided),
+                Decoded::NeedMore => Probe::NeedMore,
+                decided @ (Decoded::Complete { .. } | Decoded::Invalid(_)) => Probe::Match(decided),
             }
         },
     );
-    let Outcome::Match(decoded) = outcome else { return Decoded::NeedMore };
+    let Probe::Match(decoded) = outcome else { return Decoded::NeedMore };
     if let Decoded::Complete { header, len } = &decoded {
         assert!(*len <= data.len());
         if let Addresses::Stream { source, destination } | Addresses::Datagram { source, destination } =
@@ -94,7 +94,7 @@ pub fn proxy_protocol(data: &[u8]) -> Decoded {
 }
 
 /// The two stateless probes: first SOCKS5, then SSH. Both never match.
-pub fn socks5_ssh(data: &[u8]) -> (Outcome<()>, Outcome<()>) {
+pub fn socks5_ssh(data: &[u8]) -> (Probe<()>, Probe<()>) {
     let socks5 = streamed(data, || (), |(), stream| socks5::probe(stream));
     let ssh = streamed(data, || (), |(), stream| ssh::probe(stream));
     assert!(!(socks5.is_match() && ssh.is_match()));
@@ -120,36 +120,36 @@ pub fn ech_config(data: &[u8]) -> Result<EchConfigList, EchConfigListError> {
 }
 
 /// The answer to all of `data` at once, after checking that it does not depend on how the bytes arrive: byte by byte
-/// and in uneven segments the same answer comes, nothing but [`Outcome::NeedMore`] comes before it, and it stays.
+/// and in uneven segments the same answer comes, nothing but [`Probe::NeedMore`] comes before it, and it stays.
 fn streamed<P, T: Clone + PartialEq + Debug>(
     data: &[u8],
     new: impl Fn() -> P,
-    advance: impl Fn(&mut P, &[u8]) -> Outcome<T>,
-) -> Outcome<T> {
+    advance: impl Fn(&mut P, &[u8]) -> Probe<T>,
+) -> Probe<T> {
     let prefix = |len: usize| data.get(..len).unwrap_or(data);
     let whole = advance(&mut new(), data);
 
     let mut probe = new();
     let first = (0..=data.len()).find_map(|len| match advance(&mut probe, prefix(len)) {
-        Outcome::NeedMore => None,
-        decided @ (Outcome::Match(_) | Outcome::NotThis) => Some((len, decided)),
+        Probe::NeedMore => None,
+        decided @ (Probe::Match(_) | Probe::NotThis) => Some((len, decided)),
     });
     match first {
-        None => assert_eq!(whole, Outcome::NeedMore, "all at once, and byte by byte"),
+        None => assert_eq!(whole, Probe::NeedMore, "all at once, and byte by byte"),
         Some((len, decided)) => {
             assert_eq!(whole, decided, "all at once, and byte by byte");
             assert_eq!(advance(&mut probe, data), decided, "asked again");
             assert_eq!(advance(&mut new(), prefix(len)), decided, "no more bytes than needed");
             let before = len.checked_sub(1).map(|len| advance(&mut new(), prefix(len)));
-            assert!(matches!(before, None | Some(Outcome::NeedMore)), "one byte before the decision");
+            assert!(matches!(before, None | Some(Probe::NeedMore)), "one byte before the decision");
         }
     }
 
     // Uneven segments, told by the data so that a finding can be reproduced from its input alone.
     let mut probe = new();
     let mut len = 0;
-    let mut outcome = Outcome::NeedMore;
-    while len < data.len() && outcome == Outcome::NeedMore {
+    let mut outcome = Probe::NeedMore;
+    while len < data.len() && outcome == Probe::NeedMore {
         let step = data.get(len).map_or(1, |byte| usize::from(byte % 61).saturating_add(1));
         len = len.saturating_add(step).min(data.len());
         outcome = advance(&mut probe, prefix(len));

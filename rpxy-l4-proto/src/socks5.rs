@@ -1,30 +1,30 @@
 //! Tells SOCKS version 5 by the client's method selection message (RFC 1928 section 3), which must be complete: one
 //! byte 5 alone would claim too much binary traffic. What follows the list is not looked at.
 
-use crate::Outcome;
+use crate::Probe;
 
 const VERSION: u8 = 5;
 
 /// Looks at `stream`, everything received since its start, for the version and a whole, non-empty method list.
-pub fn probe(stream: &[u8]) -> Outcome<()> {
+pub fn probe(stream: &[u8]) -> Probe<()> {
     match stream {
-        [] | [VERSION] => Outcome::NeedMore,
-        [VERSION, 0, ..] => Outcome::NotThis,
-        [VERSION, count, methods @ ..] if methods.len() < usize::from(*count) => Outcome::NeedMore,
-        [VERSION, ..] => Outcome::Match(()),
-        _ => Outcome::NotThis,
+        [] | [VERSION] => Probe::NeedMore,
+        [VERSION, 0, ..] => Probe::NotThis,
+        [VERSION, count, methods @ ..] if methods.len() < usize::from(*count) => Probe::NeedMore,
+        [VERSION, ..] => Probe::Match(()),
+        _ => Probe::NotThis,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Outcome::{Match, NeedMore, NotThis};
+    use Probe::{Match, NeedMore, NotThis};
 
     #[test]
     fn version_and_method_list_decide() {
         let full_list = [&[5, 255][..], &[0; 255]].concat();
-        let rows: [(&str, &[u8], Outcome<()>); 11] = [
+        let rows: [(&str, &[u8], Probe<()>); 11] = [
             ("nothing", &[], NeedMore),
             ("version", &[5], NeedMore),
             ("no method yet", &[5, 1], NeedMore),

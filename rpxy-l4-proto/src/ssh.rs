@@ -1,29 +1,29 @@
 //! Tells SSH by the identification string (RFC 4253 section 4.2). Lines before it are for servers only, so a client's
 //! stream starts with it.
 
-use crate::Outcome;
+use crate::Probe;
 
 const IDENTIFICATION: &[u8] = b"SSH-";
 
 /// Looks at `stream`, everything received since its start, for the first four bytes of the identification string.
-pub fn probe(stream: &[u8]) -> Outcome<()> {
+pub fn probe(stream: &[u8]) -> Probe<()> {
     if stream.starts_with(IDENTIFICATION) {
-        Outcome::Match(())
+        Probe::Match(())
     } else if IDENTIFICATION.starts_with(stream) {
-        Outcome::NeedMore
+        Probe::NeedMore
     } else {
-        Outcome::NotThis
+        Probe::NotThis
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Outcome::{Match, NeedMore, NotThis};
+    use Probe::{Match, NeedMore, NotThis};
 
     #[test]
     fn the_identification_string_decides() {
-        let rows: [(&[u8], Outcome<()>); 11] = [
+        let rows: [(&[u8], Probe<()>); 11] = [
             (b"", NeedMore),
             (b"S", NeedMore),
             (b"SSH", NeedMore),

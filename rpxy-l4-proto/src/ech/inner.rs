@@ -4,7 +4,7 @@ use super::{
     Alert,
     outer::{ECH_OUTER_EXTENSIONS, ENCRYPTED_CLIENT_HELLO, INNER},
 };
-use crate::{Outcome, reader::Reader, tls::ClientHello};
+use crate::{Probe, reader::Reader, tls::ClientHello};
 
 /// Extension type `supported_versions` (RFC 8446 section 4.2.1).
 const SUPPORTED_VERSIONS: u16 = 43;
@@ -37,7 +37,7 @@ pub(crate) fn decode(encoded: &[u8], outer: &ClientHello) -> Result<ClientHello,
     let [_, high, middle, low, body @ ..] = message.as_mut_slice() else { return Err(Alert::DecodeError) };
     let length = u32::try_from(body.len()).map_err(|_too_long| Alert::DecodeError)?;
     [_, *high, *middle, *low] = length.to_be_bytes();
-    let Outcome::Match(inner) = ClientHello::parse(message) else { return Err(Alert::IllegalParameter) };
+    let Probe::Match(inner) = ClientHello::parse(message) else { return Err(Alert::IllegalParameter) };
     check(&inner)?;
     Ok(inner)
 }

@@ -2,7 +2,7 @@
 //! that servers read differently (a space before the colon, a bare CR, a folded `Host`) spoils the whole head.
 
 use super::{MAX_HEAD, authority, request_line::is_tchar};
-use crate::Outcome;
+use crate::Probe;
 
 /// The place in a head that is still arriving.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ impl Fields {
     }
 
     /// A match with the host, if there is a good one, at the end of the head.
-    pub(super) fn advance(&mut self, stream: &[u8]) -> Outcome<Option<String>> {
+    pub(super) fn advance(&mut self, stream: &[u8]) -> Probe<Option<String>> {
         let head = stream.get(..MAX_HEAD).unwrap_or(stream);
         loop {
             let unscanned = head.get(self.scanned..).unwrap_or_default();
             let Some(len) = unscanned.iter().position(|&byte| byte == b'\n') else {
                 self.scanned = head.len();
-                return if head.len() >= MAX_HEAD { Outcome::NotThis } else { Outcome::NeedMore };
+                return if head.len() >= MAX_HEAD { Probe::NotThis } else { Probe::NeedMore };
             };
             let end = self.scanned.saturating_add(len);
             let line = head.get(self.line..end).unwrap_or_default();
@@ -46,7 +46,7 @@ impl Fields {
             // RFC 9112 section 2.2: a bare LF ends a line too.
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() {
-                return Outcome::Match(match std::mem::replace(&mut self.host, Host::Unseen) {
+                return Probe::Match(match std::mem::replace(&mut self.host, Host::Unseen) {
                     Host::Named(host) => Some(host),
                     Host::Unseen | Host::Spoilt => None,
                 });

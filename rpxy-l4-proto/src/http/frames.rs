@@ -2,7 +2,7 @@
 //! the first request. The preface has settled the protocol already, so all that a wrong frame takes away is the host.
 
 use super::{MAX_HEAD, hpack};
-use crate::{Outcome, reader::Reader};
+use crate::{Probe, reader::Reader};
 
 /// The bytes of a frame header (RFC 9113 section 4.1).
 const HEADER: usize = 9;
@@ -65,27 +65,27 @@ impl Frames {
 
     /// A match with the host, if there is a good one, at the end of the header block, or with none as soon as there
     /// cannot be one.
-    pub(super) fn advance(&mut self, stream: &[u8]) -> Outcome<Option<String>> {
+    pub(super) fn advance(&mut self, stream: &[u8]) -> Probe<Option<String>> {
         loop {
             let payload_at = self.at.saturating_add(HEADER);
             if payload_at > MAX_HEAD {
-                return Outcome::Match(None);
+                return Probe::Match(None);
             }
             let header = stream.get(self.at..).and_then(<[u8]>::first_chunk).copied();
-            let Some(frame) = header.map(Frame::read) else { return Outcome::NeedMore };
+            let Some(frame) = header.map(Frame::read) else { return Probe::NeedMore };
             let end = payload_at.saturating_add(usize::try_from(frame.len).unwrap_or(usize::MAX));
             if frame.len > MAX_PAYLOAD || end > MAX_HEAD {
-                return Outcome::Match(None);
+                return Probe::Match(None);
             }
             match self.kind(frame) {
-                Kind::Wrong => return Outcome::Match(None),
+                Kind::Wrong => return Probe::Match(None),
                 Kind::Other => {}
                 Kind::Fragment => {
-                    let Some(payload) = stream.get(payload_at..end) else { return Outcome::NeedMore };
-                    let Some(fragment) = fragment(frame, payload) else { return Outcome::Match(None) };
+                    let Some(payload) = stream.get(payload_at..end) else { return Probe::NeedMore };
+                    let Some(fragment) = fragment(frame, payload) else { return Probe::Match(None) };
                     self.block.extend_from_slice(fragment);
                     if frame.has(flag::END_HEADERS) {
-                        return Outcome::Match(hpack::host(&self.block));
+                        return Probe::Match(hpack::host(&self.block));
                     }
                     self.expected = Expected::Continuation(frame.stream);
                 }

@@ -18,7 +18,7 @@ use fields::Fields;
 use frames::Frames;
 use request_line::RequestLine;
 
-use crate::Outcome;
+use crate::Probe;
 
 /// The longest request line accepted, in bytes, its line end included.
 pub const MAX_REQUEST_LINE: usize = 16 * 1024;
@@ -78,14 +78,14 @@ impl HttpProbe {
     /// Without `want_host` the answer comes with the end of the request line or of the preface. With it, the HTTP/1
     /// head is read to its end, since a second `Host` takes away the trust in the first, unless the request target
     /// already names the host. A head without a usable host is a match without host; an HTTP/1 head of more than
-    /// [`MAX_HEAD`] bytes is [`Outcome::NotThis`], and HTTP/2 without a host in that many bytes is a match without
+    /// [`MAX_HEAD`] bytes is [`Probe::NotThis`], and HTTP/2 without a host in that many bytes is a match without
     /// host, since the preface alone has told what it is. A call after a match begins anew and gives the same answer.
-    pub fn advance(&mut self, stream: &[u8]) -> Outcome<HttpRequest> {
+    pub fn advance(&mut self, stream: &[u8]) -> Probe<HttpRequest> {
         let outcome = self.read(stream);
         match outcome {
-            Outcome::Match(_) => self.stage = Stage::Start(RequestLine::new()),
-            Outcome::NotThis => self.stage = Stage::Rejected,
-            Outcome::NeedMore => {}
+            Probe::Match(_) => self.stage = Stage::Start(RequestLine::new()),
+            Probe::NotThis => self.stage = Stage::Rejected,
+            Probe::NeedMore => {}
         }
         outcome
     }
@@ -101,24 +101,24 @@ impl HttpProbe {
         }
     }
 
-    fn read(&mut self, stream: &[u8]) -> Outcome<HttpRequest> {
+    fn read(&mut self, stream: &[u8]) -> Probe<HttpRequest> {
         loop {
             let (version, host) = match &mut self.stage {
-                Stage::Rejected => return Outcome::NotThis,
+                Stage::Rejected => return Probe::NotThis,
                 Stage::Start(line) => match start(line, stream) {
-                    Outcome::Match(Start::Known(version, host)) => (version, Outcome::Match(host)),
-                    Outcome::Match(Start::Http1(_)) if !self.want_host => (HttpVersion::Http1, Outcome::Match(None)),
-                    Outcome::Match(Start::Http2) if !self.want_host => (HttpVersion::Http2, Outcome::Match(None)),
-                    Outcome::Match(Start::Http1(fields)) => {
+                    Probe::Match(Start::Known(version, host)) => (version, Probe::Match(host)),
+                    Probe::Match(Start::Http1(_)) if !self.want_host => (HttpVersion::Http1, Probe::Match(None)),
+                    Probe::Match(Start::Http2) if !self.want_host => (HttpVersion::Http2, Probe::Match(None)),
+                    Probe::Match(Start::Http1(fields)) => {
                         self.stage = Stage::Http1(fields);
                         continue;
                     }
-                    Outcome::Match(Start::Http2) => {
+                    Probe::Match(Start::Http2) => {
                         self.stage = Stage::Http2(Frames::after(PREFACE.len()));
                         continue;
                     }
-                    Outcome::NotThis => return Outcome::NotThis,
-                    Outcome::NeedMore => return Outcome::NeedMore,
+                    Probe::NotThis => return Probe::NotThis,
+                    Probe::NeedMore => return Probe::NeedMore,
                 },
                 Stage::Http1(fields) => (HttpVersion::Http1, fields.advance(stream)),
                 Stage::Http2(frames) => (HttpVersion::Http2, frames.advance(stream)),
@@ -139,14 +139,14 @@ enum Start {
     Http2,
 }
 
-fn start(line: &mut RequestLine, stream: &[u8]) -> Outcome<Start> {
+fn start(line: &mut RequestLine, stream: &[u8]) -> Probe<Start> {
     if stream.starts_with(PREFACE) {
-        return Outcome::Match(Start::Http2);
+        return Probe::Match(Start::Http2);
     }
     match line.advance(stream) {
         // The preface begins like a request line and then ceases to be one.
-        Outcome::NotThis if PREFACE.starts_with(stream) => Outcome::NeedMore,
-        outcome @ (Outcome::Match(_) | Outcome::NotThis | Outcome::NeedMore) => {
+        Probe::NotThis if PREFACE.starts_with(stream) => Probe::NeedMore,
+        outcome @ (Probe::Match(_) | Probe::NotThis | Probe::NeedMore) => {
             outcome.map(|line| match authority::of_target(line.method, line.target) {
                 authority::Target::Host(host) => Start::Known(HttpVersion::Http1, host),
                 authority::Target::Path => Start::Http1(Fields::after(line.len)),

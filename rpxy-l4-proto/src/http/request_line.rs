@@ -2,7 +2,7 @@
 //! digit, line end. The line end may be a bare LF (RFC 9112 section 2.2), the spaces may be nothing else.
 
 use super::MAX_REQUEST_LINE;
-use crate::Outcome;
+use crate::Probe;
 
 /// The longest method, in bytes.
 const MAX_METHOD: usize = 32;
@@ -43,22 +43,22 @@ impl RequestLine {
         Self { part: Part::Method, at: 0, method_end: 0, target_end: 0 }
     }
 
-    pub(super) fn advance<'a>(&mut self, stream: &'a [u8]) -> Outcome<Line<'a>> {
+    pub(super) fn advance<'a>(&mut self, stream: &'a [u8]) -> Probe<Line<'a>> {
         loop {
             if matches!(self.part, Part::Done) {
-                return Outcome::Match(Line {
+                return Probe::Match(Line {
                     method: stream.get(..self.method_end).unwrap_or_default(),
                     target: stream.get(self.method_end.saturating_add(1)..self.target_end).unwrap_or_default(),
                     len: self.at,
                 });
             }
             if self.at >= MAX_REQUEST_LINE {
-                return Outcome::NotThis;
+                return Probe::NotThis;
             }
-            let Some(&byte) = stream.get(self.at) else { return Outcome::NeedMore };
+            let Some(&byte) = stream.get(self.at) else { return Probe::NeedMore };
             match self.after(byte) {
                 Some(part) => self.part = part,
-                None => return Outcome::NotThis,
+                None => return Probe::NotThis,
             }
             self.at = self.at.saturating_add(1);
         }

@@ -4,20 +4,20 @@ mod http2;
 mod segments;
 
 use super::*;
-use Outcome::{Match, NeedMore, NotThis};
+use Probe::{Match, NeedMore, NotThis};
 
 /// The answer to a whole stream.
-fn probe(want_host: bool, stream: &[u8]) -> Outcome<HttpRequest> {
+fn probe(want_host: bool, stream: &[u8]) -> Probe<HttpRequest> {
     HttpProbe::new(want_host).advance(stream)
 }
 
-fn http1(host: Option<&str>) -> Outcome<HttpRequest> {
+fn http1(host: Option<&str>) -> Probe<HttpRequest> {
     Match(HttpRequest { version: HttpVersion::Http1, host: host.map(str::to_owned) })
 }
 
 #[test]
 fn a_request_line_is_recognised_at_its_end() {
-    let rows: [(&str, Outcome<HttpRequest>); 33] = [
+    let rows: [(&str, Probe<HttpRequest>); 33] = [
         ("", NeedMore),
         ("G", NeedMore),
         ("GET ", NeedMore),
@@ -80,7 +80,7 @@ fn a_request_line_has_at_most_16_kib() {
 #[test]
 fn the_host_is_known_at_the_end_of_the_head() {
     let line = "GET / HTTP/1.1\r\n";
-    let rows: [(&str, &str, Outcome<HttpRequest>); 29] = [
+    let rows: [(&str, &str, Probe<HttpRequest>); 29] = [
         ("nothing yet", "", NeedMore),
         ("a host, the head goes on", "Host: a.example\r\n", NeedMore),
         ("a host", "Host: a.example\r\n\r\n", http1(Some("a.example"))),

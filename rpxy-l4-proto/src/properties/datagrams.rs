@@ -1,7 +1,7 @@
 //! What holds for every datagram, and for every flow of them.
 
 use crate::{
-    Outcome,
+    Probe,
     quic::{
         ConnectionId, CryptoStream, Frame, InitialKeys, InitialProbe, LongHeader, LongType, MAX_CRYPTO_PIECES,
         MIN_FIRST_DCID, MIN_INITIAL_DATAGRAM, Malformed, Version, frames, packets,
@@ -69,12 +69,12 @@ fn frame_count(payload: &[u8]) -> Result<usize, Malformed> {
 /// agree, no order does, and a match is what their CRYPTO bytes say.
 ///
 /// The input is told apart by [`flow`], which can seal a payload: no mutation of a packet ever opens.
-pub fn quic_initial(data: &[u8]) -> Outcome<ClientHello> {
+pub fn quic_initial(data: &[u8]) -> Probe<ClientHello> {
     let (version, dcid, datagrams) = flow(data);
     let answer = in_order(version, dcid, datagrams.iter());
     let twice = datagrams.iter().flat_map(|datagram| [datagram, datagram]);
     assert_eq!(in_order(version, dcid, twice), answer, "every datagram twice");
-    if let Outcome::Match(hello) = &answer {
+    if let Probe::Match(hello) = &answer {
         assert_eq!(ClientHello::parse(hello.message().to_vec()), answer, "the message alone is the same hello");
     }
     if let Some(stream) = whole_stream(version, dcid, &datagrams) {
@@ -84,8 +84,8 @@ pub fn quic_initial(data: &[u8]) -> Outcome<ClientHello> {
         assert_eq!(in_order(version, dcid, rotated), answer, "the later half first");
         match ClientHello::parse(stream.prefix().to_vec()) {
             // It may be too long ever to be complete.
-            Outcome::NeedMore => assert!(!answer.is_match()),
-            decided @ (Outcome::Match(_) | Outcome::NotThis) => assert_eq!(answer, decided),
+            Probe::NeedMore => assert!(!answer.is_match()),
+            decided @ (Probe::Match(_) | Probe::NotThis) => assert_eq!(answer, decided),
         }
     }
     answer
@@ -96,12 +96,12 @@ fn in_order(
     version: Version,
     dcid: ConnectionId,
     datagrams: impl Iterator<Item = impl AsRef<[u8]>>,
-) -> Outcome<ClientHello> {
+) -> Probe<ClientHello> {
     let mut probe = InitialProbe::new(version, dcid);
-    let mut answer = Outcome::NeedMore;
+    let mut answer = Probe::NeedMore;
     for datagram in datagrams {
         let next = probe.advance(datagram.as_ref());
-        assert!(answer == Outcome::NeedMore || answer == next, "an answer changed");
+        assert!(answer == Probe::NeedMore || answer == next, "an answer changed");
         answer = next;
     }
     answer

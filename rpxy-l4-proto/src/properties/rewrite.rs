@@ -2,7 +2,7 @@
 
 use super::datagrams::flow;
 use crate::{
-    Outcome,
+    Probe,
     quic::{
         ConnectionId, Frame, InitialKeys, InitialRewriter, LongPacket, LongType, Opened, Rewritten, frames, packets,
     },
@@ -19,8 +19,8 @@ fn hello(name: &str, padding: usize) -> ClientHello {
     let mut built = Hello::for_name(name, &["h3"]);
     built.extensions.get_or_insert_default().push((21, vec![0x33; padding]));
     match ClientHello::parse(built.message()) {
-        Outcome::Match(hello) => hello,
-        other @ (Outcome::NeedMore | Outcome::NotThis) => panic!("{other:?}"),
+        Probe::Match(hello) => hello,
+        other @ (Probe::NeedMore | Probe::NotThis) => panic!("{other:?}"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     ConnectionId, CryptoStream, Frame, InitialKeys, LongType, MAX_CRYPTO_STREAM, MIN_FIRST_DCID, MIN_INITIAL_DATAGRAM,
     Opened, Version, frames, packets,
 };
-use crate::{Outcome, tls::ClientHello};
+use crate::{Probe, tls::ClientHello};
 
 /// The bits of the unprotected first byte that must be zero (RFC 9000 section 17.2).
 const RESERVED: u8 = 0x0c;
@@ -55,36 +55,36 @@ impl InitialProbe {
 
     /// Looks at one more datagram of the client, in whatever order they come.
     ///
-    /// - [`Outcome::Match`] comes with the datagram that completes the ClientHello. Nothing behind it is looked at.
-    /// - [`Outcome::NotThis`]: an Initial packet did not open and none of the flow ever has; or one that opened has a
+    /// - [`Probe::Match`] comes with the datagram that completes the ClientHello. Nothing behind it is looked at.
+    /// - [`Probe::NotThis`]: an Initial packet did not open and none of the flow ever has; or one that opened has a
     ///   malformed or no frame, a reserved bit, CRYPTO bytes that conflict, are no ClientHello or reach behind
     ///   [`MAX_CRYPTO_STREAM`].
-    /// - Ignored, so [`Outcome::NeedMore`]: datagrams under [`MIN_INITIAL_DATAGRAM`]; packets other than Initial; and
+    /// - Ignored, so [`Probe::NeedMore`]: datagrams under [`MIN_INITIAL_DATAGRAM`]; packets other than Initial; and
     ///   whatever does not open once something has.
     ///
-    /// After a match and after [`Outcome::NotThis`] the answer stays, whatever comes.
-    pub fn advance(&mut self, datagram: &[u8]) -> Outcome<ClientHello> {
+    /// After a match and after [`Probe::NotThis`] the answer stays, whatever comes.
+    pub fn advance(&mut self, datagram: &[u8]) -> Probe<ClientHello> {
         if let State::Undecided(undecided) = &mut self.state {
             match undecided.advance(datagram) {
-                Outcome::Match(hello) => self.state = State::Match(Box::new(hello)),
-                Outcome::NotThis => self.state = State::NotThis,
-                Outcome::NeedMore => {}
+                Probe::Match(hello) => self.state = State::Match(Box::new(hello)),
+                Probe::NotThis => self.state = State::NotThis,
+                Probe::NeedMore => {}
             }
         }
         match &self.state {
-            State::Undecided(_) => Outcome::NeedMore,
-            State::Match(hello) => Outcome::Match(ClientHello::clone(hello)),
-            State::NotThis => Outcome::NotThis,
+            State::Undecided(_) => Probe::NeedMore,
+            State::Match(hello) => Probe::Match(ClientHello::clone(hello)),
+            State::NotThis => Probe::NotThis,
         }
     }
 }
 
 impl Undecided {
-    fn advance(&mut self, datagram: &[u8]) -> Outcome<ClientHello> {
+    fn advance(&mut self, datagram: &[u8]) -> Probe<ClientHello> {
         // RFC 9000 section 14.1: a server discards Initial packets in smaller datagrams, and whoever scans the port
         // may not pad.
         if datagram.len() < MIN_INITIAL_DATAGRAM {
-            return Outcome::NeedMore;
+            return Probe::NeedMore;
         }
         let known = self.stream.prefix().len();
         let (mut any, mut unopened) = (false, false);
@@ -99,7 +99,7 @@ impl Undecided {
                 Some(opened) => {
                     self.largest = self.largest.max(Some(opened.packet_number));
                     if self.take(&opened).is_err() {
-                        return Outcome::NotThis;
+                        return Probe::NotThis;
                     }
                 }
                 None => unopened = true,
@@ -107,9 +107,9 @@ impl Undecided {
         }
         if self.largest.is_none() {
             // Only 0-RTT packets, whose Initial is still on its way, leave the question open.
-            return if unopened || !any { Outcome::NotThis } else { Outcome::NeedMore };
+            return if unopened || !any { Probe::NotThis } else { Probe::NeedMore };
         }
-        if self.stream.prefix().len() == known { Outcome::NeedMore } else { self.hello() }
+        if self.stream.prefix().len() == known { Probe::NeedMore } else { self.hello() }
     }
 
     /// Takes the CRYPTO bytes of a packet.
@@ -128,13 +128,13 @@ impl Undecided {
         Ok(())
     }
 
-    fn hello(&self) -> Outcome<ClientHello> {
+    fn hello(&self) -> Probe<ClientHello> {
         let prefix = self.stream.prefix();
         // A length that the stream cannot reach: no use to wait for it.
         if let [_, high, middle, low, ..] = prefix {
             let body = u32::from_be_bytes([0, *high, *middle, *low]);
             if usize::try_from(body).is_ok_and(|body| body.saturating_add(4) > MAX_CRYPTO_STREAM) {
-                return Outcome::NotThis;
+                return Probe::NotThis;
             }
         }
         ClientHello::parse(prefix.to_vec())

@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::{
     ConnectionId, CryptoStream, Frame, InitialKeys, LongPacket, LongType, Opened, Version, frames, packets, varint,
 };
-use crate::{Outcome, tls::ClientHello};
+use crate::{Probe, tls::ClientHello};
 
 /// PADDING (RFC 9000 section 19.1).
 const PADDING: u8 = 0;
@@ -148,9 +148,9 @@ impl InitialRewriter {
             return Rewritten::Done;
         }
         match ClientHello::parse(stream.prefix().to_vec()) {
-            Outcome::Match(hello) => Rewritten::Second(Box::new(hello)),
-            Outcome::NeedMore => Rewritten::Wait,
-            Outcome::NotThis => Rewritten::Broken,
+            Probe::Match(hello) => Rewritten::Second(Box::new(hello)),
+            Probe::NeedMore => Rewritten::Wait,
+            Probe::NotThis => Rewritten::Broken,
         }
     }
 

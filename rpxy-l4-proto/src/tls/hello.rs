@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::walk::Walk;
-use crate::{Outcome, reader::Reader};
+use crate::{Probe, reader::Reader};
 
 /// A well-formed ClientHello (RFC 8446 section 4.1.2), of any TLS version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub struct Extension {
 impl ClientHello {
     /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
     ///
-    /// The answer is [`Outcome::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
+    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
     /// are dropped.
-    pub fn parse(message: Vec<u8>) -> Outcome<Self> {
+    pub fn parse(message: Vec<u8>) -> Probe<Self> {
         let mut walk = Walk::default();
         walk.advance(&message).map(|()| walk.into_hello(message))
     }

@@ -2,7 +2,7 @@
 //! segments. It errs towards "not TLS": a record that no client sends before its hello is complete settles it.
 
 use super::{ClientHello, walk::Walk};
-use crate::Outcome;
+use crate::Probe;
 
 /// Content type of handshake records (RFC 8446 section 5.1).
 pub(super) const HANDSHAKE: u8 = 22;
@@ -33,27 +33,27 @@ pub struct HelloProbe {
 impl HelloProbe {
     /// Looks at `stream`: everything received since its start, so each call passes at least what the last one did.
     ///
-    /// The answer is a match as soon as the last byte of the hello is there, whatever follows it. [`Outcome::NotThis`]
+    /// The answer is a match as soon as the last byte of the hello is there, whatever follows it. [`Probe::NotThis`]
     /// comes with the first byte that proves it. A call after a match begins anew and gives the same hello.
-    pub fn advance(&mut self, stream: &[u8]) -> Outcome<ClientHello> {
+    pub fn advance(&mut self, stream: &[u8]) -> Probe<ClientHello> {
         if self.rejected {
-            return Outcome::NotThis;
+            return Probe::NotThis;
         }
         match self.read(stream) {
-            Outcome::Match(()) => {
+            Probe::Match(()) => {
                 let done = std::mem::take(self);
                 let gathered = done.message.len();
                 let hello = done.walk.into_hello(done.message);
                 let at_record_end = done.fragment_left == 0 && gathered == hello.message().len();
                 self.end = at_record_end.then_some(done.cursor);
-                Outcome::Match(hello)
+                Probe::Match(hello)
             }
-            Outcome::NotThis => {
+            Probe::NotThis => {
                 // What was gathered is of no use to anybody any more.
                 *self = Self { rejected: true, ..Self::default() };
-                Outcome::NotThis
+                Probe::NotThis
             }
-            Outcome::NeedMore => Outcome::NeedMore,
+            Probe::NeedMore => Probe::NeedMore,
         }
     }
 
@@ -70,28 +70,28 @@ impl HelloProbe {
         self.message.capacity()
     }
 
-    fn read(&mut self, stream: &[u8]) -> Outcome<()> {
+    fn read(&mut self, stream: &[u8]) -> Probe<()> {
         loop {
             let arrived = stream.get(self.cursor..).unwrap_or_default();
             if self.fragment_left == 0 {
                 match record_length(arrived) {
-                    Outcome::Match(length) => {
+                    Probe::Match(length) => {
                         self.fragment_left = usize::from(length);
                         self.cursor = self.cursor.saturating_add(5);
                         continue;
                     }
-                    Outcome::NotThis => return Outcome::NotThis,
-                    Outcome::NeedMore => return Outcome::NeedMore,
+                    Probe::NotThis => return Probe::NotThis,
+                    Probe::NeedMore => return Probe::NeedMore,
                 }
             }
             let len = arrived.len().min(self.fragment_left);
-            let Some(fragment @ [_, ..]) = arrived.get(..len) else { return Outcome::NeedMore };
+            let Some(fragment @ [_, ..]) = arrived.get(..len) else { return Probe::NeedMore };
             self.message.extend_from_slice(fragment);
             self.cursor = self.cursor.saturating_add(len);
             self.fragment_left = self.fragment_left.saturating_sub(len);
             match self.walk.advance(&self.message) {
-                Outcome::NeedMore => {}
-                decided @ (Outcome::Match(()) | Outcome::NotThis) => return decided,
+                Probe::NeedMore => {}
+                decided @ (Probe::Match(()) | Probe::NotThis) => return decided,
             }
         }
     }
@@ -120,7 +120,7 @@ pub fn fatal_alert(description: u8) -> [u8; 7] {
 }
 
 /// The length of the fragment behind a record header that may still be arriving.
-pub(super) fn record_length(header: &[u8]) -> Outcome<u16> {
+pub(super) fn record_length(header: &[u8]) -> Probe<u16> {
     let wrong = match header {
         [] => false,
         [content_type] => *content_type != HANDSHAKE,
@@ -136,8 +136,8 @@ pub(super) fn record_length(header: &[u8]) -> Outcome<u16> {
         }
     };
     match header {
-        _ if wrong => Outcome::NotThis,
-        [_, _, _, high, low, ..] => Outcome::Match(u16::from_be_bytes([*high, *low])),
-        _ => Outcome::NeedMore,
+        _ if wrong => Probe::NotThis,
+        [_, _, _, high, low, ..] => Probe::Match(u16::from_be_bytes([*high, *low])),
+        _ => Probe::NeedMore,
     }
 }

@@ -4,7 +4,7 @@
 //! as they are. It errs towards passing on: what is not a hello is none of ours.
 
 use super::{ClientHello, HelloProbe, record::HANDSHAKE};
-use crate::Outcome;
+use crate::Probe;
 
 /// The largest fragment of an encrypted record, in bytes (RFC 8446 section 5.2).
 const MAX_ENCRYPTED: u16 = (1 << 14) + 256;
@@ -45,9 +45,9 @@ impl SecondHello {
 
     /// Goes on with the next `bytes` of the stream. What can be passed on is put behind `forward`, in order.
     ///
-    /// After a match, `forward` is what came before the hello. After [`Outcome::NotThis`] all bytes are in `forward`:
+    /// After a match, `forward` is what came before the hello. After [`Probe::NotThis`] all bytes are in `forward`:
     /// the stream holds no hello that could be read.
-    pub fn advance(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Outcome<Found> {
+    pub fn advance(&mut self, bytes: &[u8], forward: &mut Vec<u8>) -> Probe<Found> {
         self.held.extend_from_slice(bytes);
         // How far of what is held has been looked at: it is moved once, however many records there are.
         let mut at: usize = 0;
@@ -58,7 +58,7 @@ impl SecondHello {
                 at = at.saturating_add(passed);
                 self.pass = self.pass.saturating_sub(passed);
                 if self.pass > 0 {
-                    break Outcome::NeedMore;
+                    break Probe::NeedMore;
                 }
                 continue;
             }
@@ -72,36 +72,36 @@ impl SecondHello {
                 | [20 | 21 | 23]
                 | [20 | 21 | 23, _]
                 | [20 | 21 | 23, _, _]
-                | [20 | 21 | 23, _, _, _] => break Outcome::NeedMore,
-                _ => break Outcome::NotThis,
+                | [20 | 21 | 23, _, _, _] => break Probe::NeedMore,
+                _ => break Probe::NotThis,
             }
         };
         forward.extend(self.held.drain(..at));
         match outcome {
-            Outcome::NeedMore if self.held.first() == Some(&HANDSHAKE) => self.look(forward),
-            Outcome::NotThis => {
+            Probe::NeedMore if self.held.first() == Some(&HANDSHAKE) => self.look(forward),
+            Probe::NotThis => {
                 forward.append(&mut self.held);
-                Outcome::NotThis
+                Probe::NotThis
             }
-            Outcome::NeedMore | Outcome::Match(()) => Outcome::NeedMore,
+            Probe::NeedMore | Probe::Match(()) => Probe::NeedMore,
         }
     }
 
     /// Looks for the hello in what is held, which starts with a handshake record.
-    fn look(&mut self, forward: &mut Vec<u8>) -> Outcome<Found> {
-        let Some(probe) = &mut self.probe else { return Outcome::NeedMore };
+    fn look(&mut self, forward: &mut Vec<u8>) -> Probe<Found> {
+        let Some(probe) = &mut self.probe else { return Probe::NeedMore };
         let outcome = probe.advance(&self.held);
         match (outcome, probe.end()) {
-            (Outcome::NeedMore, _) => Outcome::NeedMore,
-            (Outcome::Match(hello), Some(end)) => {
+            (Probe::NeedMore, _) => Probe::NeedMore,
+            (Probe::Match(hello), Some(end)) => {
                 let version = self.held.get(2).copied().unwrap_or(3);
                 let rest = self.held.split_off(end);
                 self.held.clear();
-                Outcome::Match(Found { hello, version, rest })
+                Probe::Match(Found { hello, version, rest })
             }
-            (Outcome::Match(_) | Outcome::NotThis, _) => {
+            (Probe::Match(_) | Probe::NotThis, _) => {
                 forward.append(&mut self.held);
-                Outcome::NotThis
+                Probe::NotThis
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The first message of a TLS server: whether it took the hello or wants another one.
 
 use super::record::record_length;
-use crate::Outcome;
+use crate::Probe;
 
 /// Handshake type `server_hello` (RFC 8446 section 4). A HelloRetryRequest has it, too.
 const SERVER_HELLO: u8 = 2;
@@ -35,32 +35,32 @@ pub struct ServerFlightProbe {
 }
 
 impl ServerFlightProbe {
-    /// Goes on with the next `bytes` of the stream. [`Outcome::NotThis`] is an alert, or no TLS.
-    pub fn advance(&mut self, bytes: &[u8]) -> Outcome<ServerFlight> {
+    /// Goes on with the next `bytes` of the stream. [`Probe::NotThis`] is an alert, or no TLS.
+    pub fn advance(&mut self, bytes: &[u8]) -> Probe<ServerFlight> {
         for byte in bytes {
             if self.fragment_left == 0 {
                 self.header.push(*byte);
                 match record_length(&self.header) {
-                    Outcome::Match(length) => {
+                    Probe::Match(length) => {
                         self.fragment_left = usize::from(length);
                         self.header.clear();
                     }
-                    Outcome::NotThis => return Outcome::NotThis,
-                    Outcome::NeedMore => {}
+                    Probe::NotThis => return Probe::NotThis,
+                    Probe::NeedMore => {}
                 }
                 continue;
             }
             self.fragment_left = self.fragment_left.saturating_sub(1);
             self.message.push(*byte);
             if self.message.first() != Some(&SERVER_HELLO) {
-                return Outcome::NotThis;
+                return Probe::NotThis;
             }
             if self.message.len() == SEEN {
                 let random = self.message.get(RANDOM_AT..);
                 let again = random == Some(&HELLO_RETRY_REQUEST);
-                return Outcome::Match(if again { ServerFlight::HelloRetryRequest } else { ServerFlight::ServerHello });
+                return Probe::Match(if again { ServerFlight::HelloRetryRequest } else { ServerFlight::ServerHello });
             }
         }
-        Outcome::NeedMore
+        Probe::NeedMore
     }
 }

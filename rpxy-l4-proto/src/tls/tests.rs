@@ -7,20 +7,20 @@ mod segments;
 
 use super::{ClientHello, HelloProbe};
 use crate::{
-    Outcome,
+    Probe,
     testing::{Hello, handshake, hex, protocol_names, record, server_name, vec8, vec16},
 };
 
 /// The answer to a whole stream.
-fn probe(stream: &[u8]) -> Outcome<ClientHello> {
+fn probe(stream: &[u8]) -> Probe<ClientHello> {
     HelloProbe::default().advance(stream)
 }
 
-fn hello(outcome: Outcome<ClientHello>) -> ClientHello {
+fn hello(outcome: Probe<ClientHello>) -> ClientHello {
     match outcome {
-        Outcome::Match(hello) => hello,
-        Outcome::NotThis => panic!("not a hello"),
-        Outcome::NeedMore => panic!("not a whole hello"),
+        Probe::Match(hello) => hello,
+        Probe::NotThis => panic!("not a hello"),
+        Probe::NeedMore => panic!("not a whole hello"),
     }
 }
 
@@ -134,8 +134,8 @@ fn malformed_hellos_are_not_tls() {
         ("bytes behind the protocol list", alpn(hex("0002 01 68 00"))),
     ];
     for (row, message) in rows {
-        assert_eq!(ClientHello::parse(message.clone()), Outcome::NotThis, "{row}");
-        assert_eq!(probe(&record(22, &message)), Outcome::NotThis, "{row}");
+        assert_eq!(ClientHello::parse(message.clone()), Probe::NotThis, "{row}");
+        assert_eq!(probe(&record(22, &message)), Probe::NotThis, "{row}");
     }
 }
 
@@ -165,9 +165,9 @@ fn the_first_wrong_byte_decides() {
     ];
     for (offset, value, field) in rows {
         let mut stream = good[..=offset].to_vec();
-        assert_eq!(probe(&stream), Outcome::NeedMore, "{field} as it should be");
+        assert_eq!(probe(&stream), Probe::NeedMore, "{field} as it should be");
         stream[offset] = value;
-        assert_eq!(probe(&stream), Outcome::NotThis, "{field}");
+        assert_eq!(probe(&stream), Probe::NotThis, "{field}");
     }
 }
 
@@ -200,6 +200,6 @@ fn another_record_before_the_end_of_the_hello_is_not_tls() {
         ("empty handshake record", record(22, &[])),
     ] {
         let stream = [record(22, start), between, record(22, rest)].concat();
-        assert_eq!(probe(&stream), Outcome::NotThis, "{row}");
+        assert_eq!(probe(&stream), Probe::NotThis, "{row}");
     }
 }

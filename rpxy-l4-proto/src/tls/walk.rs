@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, ops::Range};
 
 use super::{ClientHello, Extension, MAX_HELLO, extension};
-use crate::Outcome;
+use crate::Probe;
 
 /// Handshake type `client_hello` (RFC 8446 section 4).
 const CLIENT_HELLO: u8 = 1;
@@ -56,15 +56,15 @@ enum Stop {
 
 impl Walk {
     /// Goes on in `message`, which holds all bytes from the handshake header on, and possibly bytes behind the end.
-    pub(super) fn advance(&mut self, message: &[u8]) -> Outcome<()> {
+    pub(super) fn advance(&mut self, message: &[u8]) -> Probe<()> {
         loop {
             if matches!(self.field, Field::Done) {
-                return if message.len() < self.end { Outcome::NeedMore } else { Outcome::Match(()) };
+                return if message.len() < self.end { Probe::NeedMore } else { Probe::Match(()) };
             }
             match self.step(message) {
                 Ok(next) => self.field = next,
-                Err(Stop::Wrong) => return Outcome::NotThis,
-                Err(Stop::Short) => return Outcome::NeedMore,
+                Err(Stop::Wrong) => return Probe::NotThis,
+                Err(Stop::Short) => return Probe::NeedMore,
             }
         }
     }

@@ -19,7 +19,7 @@ pub use sources::{Sources, timing};
 
 /// A count of things that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]
-pub struct Gauge {
+pub struct ConnLimit {
     now: AtomicU32,
     /// Room that somebody would like others to make.
     wanted: AtomicU32,
@@ -27,22 +27,22 @@ pub struct Gauge {
 
 /// One counted thing; dropping it makes room.
 #[derive(Debug)]
-pub struct Permit {
-    gauge: Arc<Gauge>,
+pub struct ConnPermit {
+    gauge: Arc<ConnLimit>,
 }
 
-impl Gauge {
+impl ConnLimit {
     const MOST_WANTED: u32 = 16;
 
     /// Counts one more unless there are `max` already.
     #[must_use]
-    pub fn acquire(self: &Arc<Self>, max: u32) -> Option<Permit> {
+    pub fn acquire(self: &Arc<Self>, max: u32) -> Option<ConnPermit> {
         // Workers race here; adding first keeps the bound exact without a loop.
         if self.now.fetch_add(1, Ordering::Relaxed) >= max {
             self.now.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Permit { gauge: Arc::clone(self) })
+        Some(ConnPermit { gauge: Arc::clone(self) })
     }
 
     /// Asks whoever holds something less important to give it up. A few such requests are remembered.
@@ -70,7 +70,7 @@ impl Gauge {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnPermit {
     fn drop(&mut self) {
         self.gauge.now.fetch_sub(1, Ordering::Relaxed);
     }
@@ -78,7 +78,7 @@ impl Drop for Permit {
 
 /// Lets one message through per interval and counts the rest.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct LogThrottle {
     started: Instant,
     interval: Duration,
     /// Milliseconds since `started` before which nothing is said.
@@ -86,7 +86,7 @@ pub struct Seldom {
     withheld: AtomicU64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// At most one message per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
@@ -112,21 +112,21 @@ impl Seldom {
 
 /// File descriptors or memory ran out: nothing new is begun for a moment, so that what was accepted gets what it needs.
 #[derive(Debug)]
-pub struct Shortage {
+pub struct AcceptBackoff {
     started: Instant,
     /// Milliseconds since `started`.
     until: AtomicU64,
-    said: Seldom,
+    said: LogThrottle,
 }
 
-impl Shortage {
+impl AcceptBackoff {
     /// How long one shortage holds up new work. It is short: descriptors come back whenever a connection ends.
     pub const PAUSE: Duration = Duration::from_millis(100);
 
     /// No shortage; one is spoken of at most once per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
-        Self { started: Instant::now(), until: AtomicU64::new(0), said: Seldom::new(interval) }
+        Self { started: Instant::now(), until: AtomicU64::new(0), said: LogThrottle::new(interval) }
     }
 
     /// `error` said that something ran out at `now`.
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_gauge_never_exceeds_its_limit_and_gives_room_back() {
-        let gauge = Arc::new(Gauge::default());
+        let gauge = Arc::new(ConnLimit::default());
         let first = gauge.acquire(2).unwrap();
         let second = gauge.acquire(2).unwrap();
         assert!(gauge.acquire(2).is_none());
@@ -252,18 +252,18 @@ mod tests {
 
     #[test]
     fn a_shortage_pauses_for_a_moment() {
-        let shortage = Shortage::new(Duration::from_secs(10));
+        let shortage = AcceptBackoff::new(Duration::from_secs(10));
         let at = |millis| shortage.started + Duration::from_millis(millis);
         assert_eq!(shortage.pause(|| at(0)), None);
         shortage.noted(&std::io::Error::other("too many open files"), at(1000));
-        assert_eq!(shortage.pause(|| at(1000)), Some(Shortage::PAUSE));
+        assert_eq!(shortage.pause(|| at(1000)), Some(AcceptBackoff::PAUSE));
         assert_eq!(shortage.pause(|| at(1040)), Some(Duration::from_millis(60)));
         assert_eq!(shortage.pause(|| at(1100)), None);
     }
 
     #[test]
     fn seldom_speaks_once_per_interval_and_tells_what_it_withheld() {
-        let seldom = Seldom::new(Duration::from_secs(10));
+        let seldom = LogThrottle::new(Duration::from_secs(10));
         let start = seldom.started;
         assert_eq!(seldom.speak(start), Some(0));
         assert_eq!(seldom.speak(start + Duration::from_secs(1)), None);

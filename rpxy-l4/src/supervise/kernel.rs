@@ -62,12 +62,16 @@ pub(super) fn offload(kernel: Option<&Arc<Kernel>>) -> Arc<dyn Offload> {
 }
 
 /// Tells the workers which sessions an earlier daemon has left; how many. Before their sockets are handed out.
-pub(super) async fn expect_left(kernel: Option<&Arc<Kernel>>, plane: &udp::Plane, listeners: &Listeners) -> usize {
+pub(super) async fn expect_left(
+    kernel: Option<&Arc<Kernel>>,
+    snapshot: &udp::Snapshot,
+    listeners: &Listeners,
+) -> usize {
     let left = kernel.map(|kernel| kernel.left()).unwrap_or_default();
     let count = left.len();
     if count > 0 {
         // Which target a backend is may take an answer of the DNS to tell.
-        drop(timeout(FIRST_ANSWERS, plane.resolved()).await);
+        drop(timeout(FIRST_ANSWERS, snapshot.resolved()).await);
         listeners.expect_udp(left);
     }
     count

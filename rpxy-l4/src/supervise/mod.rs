@@ -60,9 +60,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = reload::Known::default();
-    let plane = tcp::Plane::new(&config, &targets.tcp, &resolver);
-    let udp_plane = Arc::new(udp::Plane::new(&config, &targets.udp, &resolver));
-    let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
+    let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
+    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
@@ -71,9 +71,9 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
     let shared =
-        Arc::new(tcp::Shared::new(plane, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+        Arc::new(tcp::Shared::new(snapshot, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(
-        &udp_plane,
+        &udp_snapshot,
         Arc::clone(&bans),
         kernel::offload(kernel.as_ref()),
         Arc::clone(&metrics),
@@ -84,13 +84,13 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let workers = worker::start(count, &shared).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
     let udp_workers = (0..count)
-        .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_plane), runtime.clone()))
+        .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_snapshot), runtime.clone()))
         .collect::<Result<_, _>>()
         .context("cannot start the UDP threads")?;
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
-    let left = kernel::expect_left(kernel.as_ref(), &udp_plane, &listeners).await;
+    let left = kernel::expect_left(kernel.as_ref(), &udp_snapshot, &listeners).await;
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {

@@ -82,9 +82,9 @@ impl Daemon {
         if config == self.config {
             return Ok(Reload::Unchanged);
         }
-        let plane = tcp::Plane::new(&config, &self.targets.tcp, &self.resolver);
-        let udp_plane = udp::Plane::new(&config, &self.targets.udp, &self.resolver);
-        let answers = async { tokio::join!(plane.resolved(), udp_plane.resolved()) };
+        let snapshot = tcp::Snapshot::new(&config, &self.targets.tcp, &self.resolver);
+        let udp_snapshot = udp::Snapshot::new(&config, &self.targets.udp, &self.resolver);
+        let answers = async { tokio::join!(snapshot.resolved(), udp_snapshot.resolved()) };
         drop(timeout(FIRST_ANSWERS, answers).await);
         let scrape = if config.metrics_listen == self.config.metrics_listen {
             None
@@ -94,7 +94,7 @@ impl Daemon {
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         // Last, and without a pause until they are taken over: these sockets get connections from now on.
-        let served = Served { tcp: plane.has_destination(), udp: udp_plane.has_destination() };
+        let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
         let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
 
@@ -105,10 +105,10 @@ impl Daemon {
         kernel::warn_of_what_waits(&self.config, &config);
         super::warn_of_few_resources(&config);
         self.resolver.set_bounds(config.dns);
-        self.shared.plane.store(Arc::new(plane));
-        self.udp.affinity.set_linger(udp_plane.affinity_lifetime());
-        let udp_plane = Arc::new(udp_plane);
-        self.listeners.tell_udp(|| udp::Control::Plane(Arc::clone(&udp_plane)));
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());
+        let udp_snapshot = Arc::new(udp_snapshot);
+        self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&udp_snapshot)));
         self.listeners.apply(plan);
         self.config = config;
         self.adopt_bans();

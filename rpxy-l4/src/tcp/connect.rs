@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{Shared, relay::First, timer::Timer};
 use crate::{
-    limit::Shortage,
+    limit::AcceptBackoff,
     net,
     route::{Busy, Endpoint, Route, Tried},
 };
@@ -90,7 +90,7 @@ pub(super) async fn reach(
                     endpoint.health.unclaim(shared.uptime(now));
                     shared.shortage.noted(&error, now.into_std());
                     if now < give_up {
-                        sleep(Shortage::PAUSE).await;
+                        sleep(AcceptBackoff::PAUSE).await;
                         now = Instant::now();
                         continue;
                     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::BytesMut;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
-use rpxy_l4_proto::{Outcome as Parse, ech::Alert};
+use rpxy_l4_proto::{Probe, ech::Alert};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Origin, Plane, Shared,
+    Origin, Shared, Snapshot,
     connect::{Patience, Reached, reach},
     ech::{self, Decision, Handshake, Refusal},
     now_or_never,
@@ -42,10 +42,10 @@ pub(super) struct Accepted {
 }
 
 /// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, plane: Arc<Plane>, client: Accepted, mut record: Record) {
+pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: Accepted, mut record: Record) {
     let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(prepare(&shared, plane, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
     let Ready { reached, first, timer, idle } = match ready {
         Ok(ready) => ready,
@@ -115,12 +115,12 @@ struct Ready {
 
 async fn prepare(
     shared: &Arc<Shared>,
-    plane: Arc<Plane>,
+    snapshot: Arc<Snapshot>,
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
 ) -> Result<Ready, Outcome> {
-    let settings = &plane.settings;
+    let settings = &snapshot.settings;
     let mut timer = Timer::default();
     let mut received = BytesMut::new();
 
@@ -138,14 +138,14 @@ async fn prepare(
         return Err(Outcome::Banned);
     }
 
-    let recognised = if plane.routes.must_probe() {
+    let recognised = if snapshot.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
         let deadline = Instant::now() + settings.probe_timeout;
-        recognise(&plane, client, &mut timer, &mut received, deadline).await?
+        recognise(&snapshot, client, &mut timer, &mut received, deadline).await?
     } else {
         None
     };
-    let (protocol, route) = choose(&plane, recognised.as_ref(), peer)?;
+    let (protocol, route) = choose(&snapshot, recognised.as_ref(), peer)?;
     let decision = match &recognised {
         Some(Recognised::Tls { hello, .. }) => {
             ech::decide(shared, route, hello, origin.source).map_err(|refusal| refuse(client, &refusal, peer))?
@@ -208,18 +208,18 @@ fn refuse(client: &TcpStream, refusal: &Refusal, peer: SocketAddr) -> Outcome {
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter
 /// three are `None`: the default target's.
 async fn recognise(
-    plane: &Plane,
+    snapshot: &Snapshot,
     client: &mut TcpStream,
     timer: &mut Timer,
     received: &mut BytesMut,
     deadline: Instant,
 ) -> Result<Option<Recognised>, Outcome> {
-    let mut prober = Prober::new(&plane.routes);
+    let mut prober = Prober::new(&snapshot.routes);
     loop {
         match prober.advance(received) {
-            Parse::Match(recognised) => return Ok(Some(recognised)),
-            Parse::NotThis => return Ok(None),
-            Parse::NeedMore => {}
+            Probe::Match(recognised) => return Ok(Some(recognised)),
+            Probe::NotThis => return Ok(None),
+            Probe::NeedMore => {}
         }
         let room = MAX_RECEIVED.saturating_sub(received.len());
         match timer.limit(deadline, scratch::read_into(client, received, room)).await {
@@ -231,11 +231,11 @@ async fn recognise(
 }
 
 fn choose<'a>(
-    plane: &'a Plane,
+    snapshot: &'a Snapshot,
     recognised: Option<&Recognised>,
     peer: SocketAddr,
 ) -> Result<(Protocol, &'a Arc<Route>), Outcome> {
-    let routes = &plane.routes;
+    let routes = &snapshot.routes;
     let (protocol, route) = match recognised {
         Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request)),
         Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(hello)),

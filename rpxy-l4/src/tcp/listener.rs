@@ -50,8 +50,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         shared.metrics.tcp_ended(Outcome::Banned, 0, 0);
         return;
     }
-    let plane = shared.plane.load_full();
-    let max = plane.settings.max_connections.get();
+    let snapshot = shared.snapshot.load_full();
+    let max = snapshot.settings.max_connections.get();
     let Some(permit) = shared.active.acquire(max) else {
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(Outcome::TooMany, 0, 0);
@@ -62,8 +62,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), permit, plane.access_log_format);
-    tokio::spawn(serve(Arc::clone(shared), plane, Accepted { stream, peer }, record));
+    let record = Record::new(Arc::clone(shared), permit, snapshot.access_log_format);
+    tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
 }
 
 /// Errors of one connection that broke before it was accepted are passed over (accept(2), "Error handling"); any other

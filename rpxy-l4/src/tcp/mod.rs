@@ -1,6 +1,6 @@
 //! The TCP plane: accept, recognise, route, connect, relay.
 //!
-//! A connection is one task on one worker from accept to end. [`Plane`] is one configuration's immutable view, replaced
+//! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
 //! as a whole on reload; [`Shared`] is what outlives reloads.
 
 mod connect;
@@ -32,7 +32,7 @@ pub use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
-    limit::{Bans, Gauge, Prefixes, Seldom, Shortage},
+    limit::{AcceptBackoff, Bans, ConnLimit, LogThrottle, Prefixes},
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
@@ -44,13 +44,13 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// One configuration as the TCP plane uses it.
 #[derive(Debug)]
-pub struct Plane {
+pub struct Snapshot {
     settings: Tcp,
     routes: TcpRoutes,
     access_log_format: AccessLogFormat,
 }
 
-impl Plane {
+impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
     pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
@@ -79,9 +79,9 @@ impl Plane {
 #[derive(Debug)]
 pub struct Shared {
     /// The configuration in effect; a connection keeps the one that it began with.
-    pub plane: ArcSwap<Plane>,
+    pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
-    pub active: Arc<Gauge>,
+    pub active: Arc<ConnLimit>,
     /// Who may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
@@ -90,17 +90,23 @@ pub struct Shared {
     entropy: AtomicU64,
     /// Hellos of Encrypted Client Hello that did not open, by network. Locked for hellos only that name a key of ours.
     failed_hellos: Mutex<Prefixes>,
-    shortage: Shortage,
-    said_too_many: Seldom,
-    said_no_port: Seldom,
+    shortage: AcceptBackoff,
+    said_too_many: LogThrottle,
+    said_no_port: LogThrottle,
 }
 
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(plane: Plane, bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        bans: Arc<Bans>,
+        metrics: Arc<Metrics>,
+        access: AccessLog,
+        started: Instant,
+    ) -> Self {
         Self {
-            plane: ArcSwap::from_pointee(plane),
+            snapshot: ArcSwap::from_pointee(snapshot),
             active: Arc::default(),
             bans,
             metrics,
@@ -108,9 +114,9 @@ impl Shared {
             started,
             entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
             failed_hellos: Mutex::new(Prefixes::new(RandomState::new().hash_one(started))),
-            shortage: Shortage::new(SAY_AGAIN),
-            said_too_many: Seldom::new(SAY_AGAIN),
-            said_no_port: Seldom::new(SAY_AGAIN),
+            shortage: AcceptBackoff::new(SAY_AGAIN),
+            said_too_many: LogThrottle::new(SAY_AGAIN),
+            said_no_port: LogThrottle::new(SAY_AGAIN),
         }
     }
 

@@ -4,7 +4,7 @@
 //! whose server speaks first, still work.
 
 use rpxy_l4_proto::{
-    Outcome,
+    Probe,
     http::{HttpProbe, HttpRequest},
     socks5, ssh,
     tls::{ClientHello, HelloProbe},
@@ -47,43 +47,43 @@ impl Prober {
         }
     }
 
-    /// Looks at all bytes of the connection so far; call again with more after [`Outcome::NeedMore`].
-    pub(super) fn advance(&mut self, stream: &[u8]) -> Outcome<Recognised> {
+    /// Looks at all bytes of the connection so far; call again with more after [`Probe::NeedMore`].
+    pub(super) fn advance(&mut self, stream: &[u8]) -> Probe<Recognised> {
         if stream.is_empty() {
-            return Outcome::NeedMore;
+            return Probe::NeedMore;
         }
         if let Some(probe) = &mut self.tls {
             match probe.advance(stream) {
-                Outcome::Match(hello) => {
-                    return Outcome::Match(Recognised::Tls { hello: Box::new(hello), end: probe.end() });
+                Probe::Match(hello) => {
+                    return Probe::Match(Recognised::Tls { hello: Box::new(hello), end: probe.end() });
                 }
-                Outcome::NotThis => self.tls = None,
-                Outcome::NeedMore => {}
+                Probe::NotThis => self.tls = None,
+                Probe::NeedMore => {}
             }
         }
         if let Some(probe) = &mut self.http {
             match probe.advance(stream) {
-                Outcome::Match(request) => return Outcome::Match(Recognised::Http(request)),
-                Outcome::NotThis => self.http = None,
-                Outcome::NeedMore => {}
+                Probe::Match(request) => return Probe::Match(Recognised::Http(request)),
+                Probe::NotThis => self.http = None,
+                Probe::NeedMore => {}
             }
         }
         if self.ssh {
             match ssh::probe(stream) {
-                Outcome::Match(()) => return Outcome::Match(Recognised::Ssh),
-                Outcome::NotThis => self.ssh = false,
-                Outcome::NeedMore => {}
+                Probe::Match(()) => return Probe::Match(Recognised::Ssh),
+                Probe::NotThis => self.ssh = false,
+                Probe::NeedMore => {}
             }
         }
         if self.socks5 {
             match socks5::probe(stream) {
-                Outcome::Match(()) => return Outcome::Match(Recognised::Socks5),
-                Outcome::NotThis => self.socks5 = false,
-                Outcome::NeedMore => {}
+                Probe::Match(()) => return Probe::Match(Recognised::Socks5),
+                Probe::NotThis => self.socks5 = false,
+                Probe::NeedMore => {}
             }
         }
         let nothing_left = self.tls.is_none() && self.http.is_none() && !self.ssh && !self.socks5;
-        if nothing_left || stream.len() >= MAX_RECEIVED { Outcome::NotThis } else { Outcome::NeedMore }
+        if nothing_left || stream.len() >= MAX_RECEIVED { Probe::NotThis } else { Probe::NeedMore }
     }
 
     /// The answer when no more bytes come in time. A client that certainly speaks HTTP does so also when its host is not
@@ -104,13 +104,13 @@ mod tests {
 
     /// What a stream came to, after it was given in one piece and again byte by byte.
     fn answer(make: impl Fn() -> Prober, stream: &[u8]) -> String {
-        let name = |outcome: Outcome<Recognised>| match outcome {
-            Outcome::Match(Recognised::Http(request)) => format!("http {:?}", request.host),
-            Outcome::Match(Recognised::Tls { .. }) => "tls".to_owned(),
-            Outcome::Match(Recognised::Ssh) => "ssh".to_owned(),
-            Outcome::Match(Recognised::Socks5) => "socks5".to_owned(),
-            Outcome::NotThis => "none of them".to_owned(),
-            Outcome::NeedMore => "more".to_owned(),
+        let name = |outcome: Probe<Recognised>| match outcome {
+            Probe::Match(Recognised::Http(request)) => format!("http {:?}", request.host),
+            Probe::Match(Recognised::Tls { .. }) => "tls".to_owned(),
+            Probe::Match(Recognised::Ssh) => "ssh".to_owned(),
+            Probe::Match(Recognised::Socks5) => "socks5".to_owned(),
+            Probe::NotThis => "none of them".to_owned(),
+            Probe::NeedMore => "more".to_owned(),
         };
         let whole = name(make().advance(stream));
         let mut slow = make();
@@ -160,7 +160,7 @@ mod tests {
             ("something else", b"SSH-", false),
         ] {
             let mut prober = all();
-            assert!(!matches!(prober.advance(stream), Outcome::Match(Recognised::Http(_))), "{case}");
+            assert!(!matches!(prober.advance(stream), Probe::Match(Recognised::Http(_))), "{case}");
             assert_eq!(prober.settle().is_some(), expected, "{case}");
         }
     }
@@ -171,6 +171,6 @@ mod tests {
         while stream.len() < MAX_RECEIVED {
             stream.extend_from_slice(b"x-filler: 0123456789\r\n");
         }
-        assert!(matches!(all().advance(&stream), Outcome::NotThis));
+        assert!(matches!(all().advance(&stream), Probe::NotThis));
     }
 }

@@ -8,7 +8,7 @@ use rpxy_l4_proto::tls::ClientHello;
 use super::{Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
-    limit::Permit,
+    limit::ConnPermit,
     log::{Access, Detail, Ended},
     metrics::{EchState, Outcome},
     route::Protocol,
@@ -26,7 +26,7 @@ pub(super) struct Traffic {
 pub(super) struct Record {
     shared: Arc<Shared>,
     /// Makes room for another connection only when this one is wholly gone.
-    _permit: Permit,
+    _permit: ConnPermit,
     since: Instant,
     format: AccessLogFormat,
     access: Option<Access>,
@@ -36,7 +36,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(shared: Arc<Shared>, permit: Permit, format: AccessLogFormat) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, permit: ConnPermit, format: AccessLogFormat) -> Self {
         shared.metrics.tcp_accepted();
         let since = Instant::now();
         Self {

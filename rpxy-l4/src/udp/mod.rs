@@ -1,6 +1,6 @@
 //! The UDP plane: datagrams are recognised, routed and relayed in sessions.
 //!
-//! [`session`] decides, without IO; [`Worker`] runs it: sockets, batches, logs. [`Plane`] is one configuration's
+//! [`session`] decides, without IO; [`Worker`] runs it: sockets, batches, logs. [`Snapshot`] is one configuration's
 //! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
@@ -24,7 +24,7 @@ pub use worker::{Control, Worker};
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
-    limit::{Bans, Gauge, Seldom, Sources},
+    limit::{Bans, ConnLimit, LogThrottle, Sources},
     log::AccessLog,
     metrics::Metrics,
     offload::Offload,
@@ -37,7 +37,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// One configuration as the UDP plane uses it.
 #[derive(Debug)]
-pub struct Plane {
+pub struct Snapshot {
     settings: Udp,
     routes: UdpRoutes,
     /// Who may begin sessions; `None` where everybody may.
@@ -45,7 +45,7 @@ pub struct Plane {
     access_log_format: AccessLogFormat,
 }
 
-impl Plane {
+impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
     pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
@@ -81,7 +81,7 @@ impl Plane {
 #[derive(Debug)]
 pub struct Shared {
     /// Sessions with a backend, or on their way to one.
-    pub active: Arc<Gauge>,
+    pub active: Arc<ConnLimit>,
     /// Which backend knows which connection.
     pub affinity: Arc<Affinity>,
     /// Whose datagrams are dropped.
@@ -92,16 +92,16 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
-    said_too_many: Seldom,
-    said_no_port: Seldom,
-    said_shortage: Seldom,
+    said_too_many: LogThrottle,
+    said_no_port: LogThrottle,
+    said_shortage: LogThrottle,
 }
 
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
     pub fn new(
-        plane: &Plane,
+        snapshot: &Snapshot,
         bans: Arc<Bans>,
         offload: Arc<dyn Offload>,
         metrics: Arc<Metrics>,
@@ -110,16 +110,16 @@ impl Shared {
     ) -> Self {
         Self {
             active: Arc::default(),
-            affinity: Arc::new(Affinity::new(plane.affinity_lifetime(), Arc::clone(&metrics))),
+            affinity: Arc::new(Affinity::new(snapshot.affinity_lifetime(), Arc::clone(&metrics))),
             bans,
             offload,
             adopted: Adopted::default(),
             metrics,
             access,
             started,
-            said_too_many: Seldom::new(SAY_AGAIN),
-            said_no_port: Seldom::new(SAY_AGAIN),
-            said_shortage: Seldom::new(SAY_AGAIN),
+            said_too_many: LogThrottle::new(SAY_AGAIN),
+            said_no_port: LogThrottle::new(SAY_AGAIN),
+            said_shortage: LogThrottle::new(SAY_AGAIN),
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
-    Plane, Shared,
+    Shared, Snapshot,
     adopted::Passed,
     relay::{Listener, Relay},
     session::{Flow, FlowLine, SessionId},
@@ -52,7 +52,7 @@ pub enum Control {
     /// Close the socket of that address with all its sessions, then drop the sender.
     Close(SocketAddr, oneshot::Sender<()>),
     /// Another configuration is in effect.
-    Plane(Arc<Plane>),
+    Snapshot(Arc<Snapshot>),
     /// The first lookup of a session's name has ended.
     Resolved(SessionId),
     /// Sessions that an earlier daemon has left to the kernel: take them over when their clients' sockets come.
@@ -100,13 +100,13 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a worker. Names are looked up on `runtime`.
-    pub fn start(index: usize, shared: Arc<Shared>, plane: Arc<Plane>, runtime: Handle) -> io::Result<Self> {
+    pub fn start(index: usize, shared: Arc<Shared>, snapshot: Arc<Snapshot>, runtime: Handle) -> io::Result<Self> {
         let poller = Arc::new(Poller::new()?);
         let (outbox, inbox) = channel();
         let commands = Commands { outbox, alarm: poller.alarm() };
         let own = commands.clone();
         let thread = std::thread::Builder::new().name(format!("udp-{index}")).spawn(move || {
-            let relay = Relay::new(shared, plane, Arc::clone(&poller), Lookups { runtime, answers: own });
+            let relay = Relay::new(shared, snapshot, Arc::clone(&poller), Lookups { runtime, answers: own });
             Thread::new(relay).run(&poller, &inbox);
         })?;
         Ok(Self { commands, thread: Some(thread) })
@@ -253,7 +253,7 @@ impl Thread {
                     self.relay.close(address);
                     drop(closed);
                 }
-                Ok(Control::Plane(plane)) => self.relay.adopt(plane),
+                Ok(Control::Snapshot(snapshot)) => self.relay.adopt(snapshot),
                 Ok(Control::Resolved(session)) => self.relay.resolved(session),
                 Ok(Control::Expect(left)) => self.relay.expect(left),
                 Ok(Control::Adopted(asker)) => drop(asker.send(self.relay.adopted())),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use rpxy_l4_proto::{
-    Outcome,
+    Probe,
     ech::{EchKey, EchKeys, First, first, read_pem},
     quic::{InitialProbe, InitialRewriter, Rewritten, Version, packets},
     tls::{ClientHello, HelloProbe, handshake_records},
@@ -64,7 +64,7 @@ fn tls(ours: &EchKeys, other: &EchKeys) -> anyhow::Result<Vec<Kind>> {
     let pass = |stream: Vec<u8>, keys: &EchKeys, expected: fn(&First) -> bool| {
         let keys = keys.clone();
         let pass = move || {
-            let Outcome::Match(hello) = HelloProbe::default().advance(black_box(&stream)) else { bail!("no hello") };
+            let Probe::Match(hello) = HelloProbe::default().advance(black_box(&stream)) else { bail!("no hello") };
             let answer = first(&keys, &hello, || true);
             if !expected(&answer) {
                 bail!("not what was to be measured: {answer:?}");
@@ -102,7 +102,7 @@ fn quic(ours: &EchKeys, other: &EchKeys) -> Vec<Kind> {
         let mut probe = InitialProbe::new(Version::V1, dcid);
         let mut hello = None;
         for datagram in CHROMIUM {
-            if let Outcome::Match(found) = probe.advance(black_box(datagram)) {
+            if let Probe::Match(found) = probe.advance(black_box(datagram)) {
                 hello = Some(found);
             }
         }

@@ -109,7 +109,7 @@ fn every_byte_of_the_outer_hello_is_authenticated() {
     for index in 0..sealed.len() {
         let mut changed = sealed.clone();
         changed[index] ^= 1;
-        let crate::Outcome::Match(hello) = crate::tls::ClientHello::parse(changed) else { continue };
+        let crate::Probe::Match(hello) = crate::tls::ClientHello::parse(changed) else { continue };
         if hello.message().len() == sealed.len() {
             assert!(!matches!(first(&ours, &hello, || true), First::Accepted { .. }), "byte {index}");
         }

@@ -15,13 +15,13 @@ pub(crate) mod vectors;
 
 use super::{EchKey, EchKeys, First, first};
 use crate::{
-    Outcome,
+    Probe,
     testing::{Hello, server_name},
     tls::ClientHello,
 };
 
 fn parsed(message: &[u8]) -> ClientHello {
-    let Outcome::Match(hello) = ClientHello::parse(message.to_vec()) else { panic!("not a hello") };
+    let Probe::Match(hello) = ClientHello::parse(message.to_vec()) else { panic!("not a hello") };
     hello
 }
 

@@ -8,7 +8,7 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-fn http2(host: Option<&str>) -> Outcome<HttpRequest> {
+fn http2(host: Option<&str>) -> Probe<HttpRequest> {
     Match(HttpRequest { version: HttpVersion::Http2, host: host.map(str::to_owned) })
 }
 

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::{Outcome, tls::ClientHello};
+use crate::{Probe, tls::ClientHello};
 
 const HELLO_SHA256: &str = "7e5f6c4b66357bb955fcd839ead89ba9e0dc4b0de5c5b6bfafcd22d7b8cb1180";
 
@@ -13,14 +13,14 @@ fn probe() -> InitialProbe {
 }
 
 /// The answers to some of the datagrams, one after the other.
-fn answers(order: &[usize]) -> Vec<Outcome<ClientHello>> {
+fn answers(order: &[usize]) -> Vec<Probe<ClientHello>> {
     let mut probe = probe();
     order.iter().map(|&datagram| probe.advance(CHROMIUM[datagram])).collect()
 }
 
 #[track_caller]
-fn assert_hello(answer: &Outcome<ClientHello>) {
-    let Outcome::Match(hello) = answer else { panic!("{answer:?}") };
+fn assert_hello(answer: &Probe<ClientHello>) {
+    let Probe::Match(hello) = answer else { panic!("{answer:?}") };
     assert_eq!(hello.message().len(), 1879);
     assert_eq!(Sha256::digest(hello.message()).as_slice(), hex(HELLO_SHA256));
     assert_eq!(hello.server_name(), Some("public.example"));
@@ -63,7 +63,7 @@ fn all_ways_of_arrival_give_the_same_hello() {
     for (row, order) in rows {
         let answers = answers(order);
         let (last, before) = answers.split_last().unwrap();
-        assert!(before.iter().all(|answer| *answer == Outcome::NeedMore), "{row}");
+        assert!(before.iter().all(|answer| *answer == Probe::NeedMore), "{row}");
         assert_hello(last);
     }
 }
@@ -74,7 +74,7 @@ fn every_permutation_with_every_duplicate_gives_the_same_hello() {
         let order: Vec<usize> = (0..5).map(|place| code / 4_usize.pow(place) % 4).collect();
         if (0..4).all(|datagram| order.contains(&datagram)) {
             let answers = answers(&order);
-            let decided = answers.iter().position(|answer| *answer != Outcome::NeedMore).unwrap();
+            let decided = answers.iter().position(|answer| *answer != Probe::NeedMore).unwrap();
             answers[decided..].iter().for_each(assert_hello);
         }
     }
@@ -83,7 +83,7 @@ fn every_permutation_with_every_duplicate_gives_the_same_hello() {
 #[test]
 fn a_lone_datagram_needs_more() {
     for (datagram, bytes) in CHROMIUM.iter().enumerate() {
-        assert_eq!(probe().advance(bytes), Outcome::NeedMore, "D{datagram}");
+        assert_eq!(probe().advance(bytes), Probe::NeedMore, "D{datagram}");
     }
 }
 
@@ -104,8 +104,8 @@ fn rewritten_with_the_same_payload_a_datagram_is_the_same() {
 fn no_truncation_is_a_match() {
     for len in 0..CHROMIUM[0].len() {
         let mut probe = probe();
-        assert_eq!(probe.advance(CHROMIUM[1]), Outcome::NeedMore);
-        assert_eq!(probe.advance(&CHROMIUM[0][..len]), Outcome::NeedMore, "{len} bytes");
+        assert_eq!(probe.advance(CHROMIUM[1]), Probe::NeedMore);
+        assert_eq!(probe.advance(&CHROMIUM[0][..len]), Probe::NeedMore, "{len} bytes");
         assert_hello(&probe.advance(CHROMIUM[0]));
     }
 }

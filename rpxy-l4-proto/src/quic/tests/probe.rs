@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 use crate::{
-    Outcome::{self, NeedMore, NotThis},
+    Probe::{self, NeedMore, NotThis},
     properties,
     testing::{Hello, handshake, vec8, vec16},
     tls::ClientHello,
@@ -20,7 +20,7 @@ fn message() -> Vec<u8> {
     Hello::for_name("a.example", &["h3"]).message()
 }
 
-fn hello() -> Outcome<ClientHello> {
+fn hello() -> Probe<ClientHello> {
     let hello = ClientHello::parse(message());
     assert!(hello.is_match());
     hello
@@ -102,7 +102,7 @@ fn the_first_datagram_that_should_open_decides() {
     cut.truncate(1200);
     cut.splice(17..19, [0x7f, 0xff]);
     let (zero_rtt, handshake) = (other(0xd0, &hex("8394c8f03e515708")), other(0xe0, &hex("8394c8f03e515708")));
-    let rows: [(&str, Vec<u8>, Outcome<ClientHello>); 13] = [
+    let rows: [(&str, Vec<u8>, Probe<ClientHello>); 13] = [
         ("junk", vec![0x5a; 1250], NotThis),
         ("a long header and junk", [hex("c0 00000001 08 8394c8f03e515708"), vec![0x5a; 1250]].concat(), NotThis),
         ("a bit wrong", broken.clone(), NotThis),
@@ -220,7 +220,7 @@ fn what_a_server_would_not_accept_is_not_quic() {
         crypto(0, &[&[1][..], &len].concat())
     };
     let scattered = |count: usize| (0..count).flat_map(|at| crypto(2 + 2 * at, b"a")).collect::<Vec<u8>>();
-    let rows: [(&str, Vec<u8>, Outcome<ClientHello>); 17] = [
+    let rows: [(&str, Vec<u8>, Probe<ClientHello>); 17] = [
         ("a good start", start.clone(), NeedMore),
         ("PING alone", vec![1], NeedMore),
         ("all frames that are allowed", [hex("01 00 02 05 00 00 05 1c 00 00 00"), start.clone()].concat(), NeedMore),

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Outcome,
+    Probe,
     quic::{
         ConnectionId, CryptoStream, Frame, InitialKeys, InitialProbe, InitialRewriter, LongType, Rewritten, Version,
         frames, packets,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn parsed(message: Vec<u8>) -> ClientHello {
-    let Outcome::Match(hello) = ClientHello::parse(message) else { panic!("not a hello") };
+    let Probe::Match(hello) = ClientHello::parse(message) else { panic!("not a hello") };
     hello
 }
 
@@ -230,7 +230,7 @@ fn chromium() {
     let keys = crate::ech::tests::vectors::vector_keys();
     let mut probe = InitialProbe::new(Version::V1, packets(CHROMIUM[0]).next().unwrap().dcid);
     assert!(!probe.advance(CHROMIUM[0]).is_match());
-    let Outcome::Match(outer) = probe.advance(CHROMIUM[1]) else { panic!("no hello") };
+    let Probe::Match(outer) = probe.advance(CHROMIUM[1]) else { panic!("no hello") };
     let crate::ech::First::Accepted { inner, .. } = crate::ech::first(&keys, &outer, || true) else {
         panic!("not accepted")
     };

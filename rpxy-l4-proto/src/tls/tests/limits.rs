@@ -23,21 +23,21 @@ fn messages_up_to_the_bound_are_read() {
 #[test]
 fn a_longer_message_is_refused_by_its_length_field() {
     let mut header = of_len(MAX_HELLO)[..4].to_vec();
-    assert_eq!(ClientHello::parse(header.clone()), Outcome::NeedMore);
+    assert_eq!(ClientHello::parse(header.clone()), Probe::NeedMore);
     header[3] += 1;
-    assert_eq!(ClientHello::parse(header.clone()), Outcome::NotThis);
-    assert_eq!(probe(&record(22, &header)), Outcome::NotThis);
+    assert_eq!(ClientHello::parse(header.clone()), Probe::NotThis);
+    assert_eq!(probe(&record(22, &header)), Probe::NotThis);
 }
 
 #[test]
 fn records_have_1_to_16384_bytes() {
     let rows = [
-        ("none", [0x00, 0x00], Outcome::NotThis),
-        ("one", [0x00, 0x01], Outcome::NeedMore),
-        ("2^14 - 1", [0x3f, 0xff], Outcome::NeedMore),
-        ("2^14", [0x40, 0x00], Outcome::NeedMore),
-        ("2^14 + 1", [0x40, 0x01], Outcome::NotThis),
-        ("65,535", [0xff, 0xff], Outcome::NotThis),
+        ("none", [0x00, 0x00], Probe::NotThis),
+        ("one", [0x00, 0x01], Probe::NeedMore),
+        ("2^14 - 1", [0x3f, 0xff], Probe::NeedMore),
+        ("2^14", [0x40, 0x00], Probe::NeedMore),
+        ("2^14 + 1", [0x40, 0x01], Probe::NotThis),
+        ("65,535", [0xff, 0xff], Probe::NotThis),
     ];
     for (row, length, expected) in rows {
         assert_eq!(probe(&[&[22, 3, 1], &length[..]].concat()), expected, "{row}");
@@ -57,7 +57,7 @@ fn a_post_quantum_hello_is_larger_than_a_segment() {
     let stream = built.record();
     assert!(stream.len() > 1500, "{}", stream.len());
     let mut probe = HelloProbe::default();
-    assert_eq!(probe.advance(&stream[..1460]), Outcome::NeedMore);
+    assert_eq!(probe.advance(&stream[..1460]), Probe::NeedMore);
     assert_eq!(hello(probe.advance(&stream)).server_name(), Some("pq.example"));
 }
 
@@ -66,6 +66,6 @@ fn a_length_field_alone_takes_no_memory() {
     let mut header = of_len(MAX_HELLO)[..4].to_vec();
     header.splice(0..0, [22, 3, 1, 0x40, 0]);
     let mut probe = HelloProbe::default();
-    assert_eq!(probe.advance(&header), Outcome::NeedMore);
+    assert_eq!(probe.advance(&header), Probe::NeedMore);
     assert!(probe.buffered() <= 64, "{} bytes for {} received", probe.buffered(), header.len());
 }

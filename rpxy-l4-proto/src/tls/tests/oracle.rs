@@ -77,7 +77,7 @@ fn records_of_every_size_are_read_as_rustls_reads_them() {
 fn every_truncation_of_a_real_hello_needs_more() {
     let stream = client_hello("a.example", &["h2"], &[&TLS13]);
     for len in 0..stream.len() {
-        assert_eq!(probe(&stream[..len]), Outcome::NeedMore, "{len} bytes");
+        assert_eq!(probe(&stream[..len]), Probe::NeedMore, "{len} bytes");
     }
 }
 
@@ -89,7 +89,7 @@ fn what_rustls_accepts_with_one_byte_changed_has_the_same_names_here() {
         for change in [0x01, 0x80, 0xff] {
             let mut changed = stream.clone();
             changed[at] ^= change;
-            if let (Some(theirs), Outcome::Match(hello)) = (accepted(&changed), probe(&changed)) {
+            if let (Some(theirs), Probe::Match(hello)) = (accepted(&changed), probe(&changed)) {
                 let ours =
                     (hello.server_name().map(str::to_owned), hello.alpn().map(<[u8]>::to_vec).collect::<Vec<_>>());
                 // rustls leaves out names that are no DNS names; here they are only compared.

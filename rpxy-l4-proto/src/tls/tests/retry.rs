@@ -1,7 +1,7 @@
 //! The records around a HelloRetryRequest, in any segmentation.
 
 use crate::{
-    Outcome,
+    Probe,
     testing::{Hello, handshake, hex, record, records},
     tls::{Found, HelloProbe, SecondHello, ServerFlight, ServerFlightProbe, fatal_alert, handshake_records},
 };
@@ -17,7 +17,7 @@ fn retry_random() -> Vec<u8> {
 
 #[test]
 fn what_a_server_begins_with() {
-    use Outcome::{Match, NeedMore, NotThis};
+    use Probe::{Match, NeedMore, NotThis};
     let retry = server_hello(&retry_random());
     let mut nearly = retry_random();
     nearly[31] ^= 1;
@@ -48,12 +48,12 @@ fn read(stream: &[u8], size: usize) -> (Vec<u8>, Option<(String, Vec<u8>)>) {
     for piece in stream.chunks(size) {
         fed += piece.len();
         match reader.advance(piece, &mut forward) {
-            Outcome::NeedMore => {}
-            Outcome::NotThis => {
+            Probe::NeedMore => {}
+            Probe::NotThis => {
                 forward.extend(&stream[fed..]);
                 return (forward, None);
             }
-            Outcome::Match(Found { hello, version, mut rest }) => {
+            Probe::Match(Found { hello, version, mut rest }) => {
                 assert_eq!(version, 1);
                 rest.extend(&stream[fed..]);
                 return (forward, Some((hello.server_name().unwrap().to_owned(), rest)));
@@ -102,14 +102,14 @@ fn handshake_records_wait_until_a_hello_is_expected() {
     let early = record(23, &[5; 30]);
     let (mut reader, mut forward) = (SecondHello::default(), Vec::new());
     assert!(!reader.is_waiting());
-    assert!(matches!(reader.advance(&[early.clone(), hello.clone()].concat(), &mut forward), Outcome::NeedMore));
+    assert!(matches!(reader.advance(&[early.clone(), hello.clone()].concat(), &mut forward), Probe::NeedMore));
     assert!(reader.is_waiting() && forward == early);
     reader.expect();
     assert!(!reader.is_waiting());
-    assert!(matches!(reader.advance(&[], &mut forward), Outcome::Match(_)));
+    assert!(matches!(reader.advance(&[], &mut forward), Probe::Match(_)));
 
     let mut reader = SecondHello::default();
-    assert!(matches!(reader.advance(&hello, &mut forward), Outcome::NeedMore));
+    assert!(matches!(reader.advance(&hello, &mut forward), Probe::NeedMore));
     assert_eq!(reader.into_held(), hello, "not wanted after all");
 }
 
@@ -119,7 +119,7 @@ fn records_that_are_written_are_read() {
         let padding = Hello::with(vec![(21, vec![0; length])]).message();
         let stream = handshake_records(&padding, 1);
         let mut probe = HelloProbe::default();
-        let Outcome::Match(hello) = probe.advance(&stream) else { panic!("{length}") };
+        let Probe::Match(hello) = probe.advance(&stream) else { panic!("{length}") };
         assert_eq!((hello.message(), probe.end()), (padding.as_slice(), Some(stream.len())), "{length}");
         assert_eq!(stream.len(), padding.len() + padding.len().div_ceil(1 << 14) * 5, "{length}");
     }

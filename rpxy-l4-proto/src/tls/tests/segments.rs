@@ -10,13 +10,13 @@ fn every_truncation_needs_more() {
     let built = Hello::for_name("a.example", &["h2", "http/1.1"]);
     for stream in [built.record(), records(&built.message(), 3)] {
         for len in 0..stream.len() {
-            assert_eq!(probe(&stream[..len]), Outcome::NeedMore, "{len} bytes");
+            assert_eq!(probe(&stream[..len]), Probe::NeedMore, "{len} bytes");
         }
         assert!(probe(&stream).is_match());
     }
     let message = built.message();
     for len in 0..message.len() {
-        assert_eq!(ClientHello::parse(message[..len].to_vec()), Outcome::NeedMore, "{len} bytes");
+        assert_eq!(ClientHello::parse(message[..len].to_vec()), Probe::NeedMore, "{len} bytes");
     }
 }
 
@@ -26,7 +26,7 @@ fn records_of_every_size_give_the_same_hello() {
     let message = built.message();
     let expected = hello(probe(&built.record()));
     for size in 1..=message.len() {
-        assert_eq!(properties::client_hello(&records(&message, size)), Outcome::Match(expected.clone()), "{size}");
+        assert_eq!(properties::client_hello(&records(&message, size)), Probe::Match(expected.clone()), "{size}");
     }
 }
 
@@ -72,7 +72,7 @@ proptest! {
         ends.push(stream.len());
         ends.sort_unstable();
         let mut segmented = HelloProbe::default();
-        let first_answer = ends.iter().map(|&end| segmented.advance(&stream[..end])).find(|outcome| *outcome != Outcome::NeedMore);
-        prop_assert_eq!(first_answer.unwrap_or(Outcome::NeedMore), whole);
+        let first_answer = ends.iter().map(|&end| segmented.advance(&stream[..end])).find(|outcome| *outcome != Probe::NeedMore);
+        prop_assert_eq!(first_answer.unwrap_or(Probe::NeedMore), whole);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use rpxy_l4_proto::{
-    Outcome as Parse,
+    Probe,
     ech::{self, Alert, Context, First as Opened},
     tls::{ClientHello, Found, SecondHello, ServerFlight, ServerFlightProbe, fatal_alert, handshake_records},
 };
@@ -195,9 +195,9 @@ impl Handshake {
     fn answer(&mut self, flight: &mut Option<ServerFlightProbe>, bytes: &[u8]) -> Step {
         let Some(probe) = flight else { return Step::GoOn };
         match probe.advance(bytes) {
-            Parse::NeedMore => Step::GoOn,
-            Parse::Match(ServerFlight::ServerHello) | Parse::NotThis => self.release(),
-            Parse::Match(ServerFlight::HelloRetryRequest) => {
+            Probe::NeedMore => Step::GoOn,
+            Probe::Match(ServerFlight::ServerHello) | Probe::NotThis => self.release(),
+            Probe::Match(ServerFlight::HelloRetryRequest) => {
                 *flight = None;
                 self.asked = true;
                 self.reader.expect();
@@ -209,15 +209,15 @@ impl Handshake {
     /// The next bytes of the client.
     fn take(&mut self, bytes: &[u8]) -> Step {
         let Found { hello, version, rest } = match self.reader.advance(bytes, &mut self.forward) {
-            Parse::NeedMore => return Step::GoOn,
-            Parse::NotThis if self.asked => {
+            Probe::NeedMore => return Step::GoOn,
+            Probe::NotThis if self.asked => {
                 // An outer hello, mangled or not, is nothing for a private backend.
                 self.forward.clear();
                 return Step::Refuse(Alert::UnexpectedMessage);
             }
             // Not TLS, and the backend has not answered yet: it will know what to do.
-            Parse::NotThis => return Step::Relay,
-            Parse::Match(found) => found,
+            Probe::NotThis => return Step::Relay,
+            Probe::Match(found) => found,
         };
         match self.context.second(&hello) {
             Ok(inner) => {

@@ -51,7 +51,7 @@ struct Run {
 async fn run(behind: &[u8], idle: Option<Duration>) -> Run {
     let received = [handshake_records(FIRST, 1), behind.to_vec()].concat();
     let mut probe = HelloProbe::default();
-    let Parse::Match(outer) = probe.advance(&received) else { panic!("no hello") };
+    let Probe::Match(outer) = probe.advance(&received) else { panic!("no hello") };
     let Opened::Accepted { inner, context } = ech::first(&keys(), &outer, || true) else { panic!("not accepted") };
     let received = BytesMut::from(received.as_slice());
     let (first, handshake) = Handshake::begin(context, &inner, probe.end().unwrap(), received);

@@ -21,7 +21,7 @@ pub(super) use sockets::Listener;
 use sockets::{Appetite, Upstream, open_upstream, open_upstream_mut, session_steering};
 
 use super::{
-    Plane, Shared,
+    Shared, Snapshot,
     session::{Flow, FlowLine, Output, SessionId, Sessions},
     steering::{Retries, Steering},
     worker::{Lookups, listener_token},
@@ -75,10 +75,10 @@ struct Sums {
 }
 
 impl Relay {
-    pub(super) fn new(shared: Arc<Shared>, plane: Arc<Plane>, poller: Arc<Poller>, lookups: Lookups) -> Self {
-        let format = plane.access_log_format;
+    pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
+        let format = snapshot.access_log_format;
         let sessions = Sessions::new(
-            plane,
+            snapshot,
             Arc::clone(&shared.affinity),
             Arc::clone(&shared.active),
             Arc::clone(&shared.bans),
@@ -152,9 +152,9 @@ impl Relay {
     }
 
     /// Another configuration is in effect.
-    pub(super) fn adopt(&mut self, plane: Arc<Plane>) {
-        self.format = plane.access_log_format;
-        self.with_core(|sessions, now, out| sessions.handle_plane(plane, now, out));
+    pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.format = snapshot.access_log_format;
+        self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
     }
 
     /// Looks which sessions are over.

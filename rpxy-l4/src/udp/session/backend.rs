@@ -47,13 +47,13 @@ impl Sessions {
         let new = match target {
             Some(index) => {
                 let Some(old) = route.group.endpoint(*index) else { return false };
-                let found = self.plane.routes.leading_to(rule, &old.target, route.private);
+                let found = self.snapshot.routes.leading_to(rule, &old.target, route.private);
                 found.map(|(new, found)| {
                     *index = found;
                     new
                 })
             }
-            None => self.plane.routes.named(rule).filter(|_| !route.private),
+            None => self.snapshot.routes.named(rule).filter(|_| !route.private),
         };
         let Some(new) = new.filter(|new| new.carries == route.carries) else { return false };
         *route = Arc::clone(new);
@@ -67,7 +67,7 @@ impl Sessions {
     }
 
     pub(super) fn find_target(&self, backend: &Backend) -> Option<(Arc<UdpRoute>, usize)> {
-        let (route, target) = self.plane.routes.leading_to(backend.rule.as_deref(), &backend.target, false)?;
+        let (route, target) = self.snapshot.routes.leading_to(backend.rule.as_deref(), &backend.target, false)?;
         Some((Arc::clone(route), target))
     }
 }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
-    Outcome,
+    Probe,
     ech::{self, Context, EchKeys, First},
     quic::{ConnectionId, InitialKeys, InitialProbe, InitialRewriter, LongType, Rewritten, packets},
     tls::ClientHello,
@@ -20,7 +20,7 @@ use super::{
     ids::Few,
 };
 use crate::{
-    limit::{Gauge, Permit},
+    limit::{ConnLimit, ConnPermit},
     metrics::DatagramDrop,
 };
 
@@ -47,9 +47,9 @@ pub(super) struct Decryption {
     stage: Stage,
     /// What waits for the rest of a hello.
     held: Held,
-    gauge: Arc<Gauge>,
+    gauge: Arc<ConnLimit>,
     /// Its place among those that gather a hello.
-    permit: Option<Permit>,
+    permit: Option<ConnPermit>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Decryption {
         dcid: ConnectionId,
         (outer, inner): (&ClientHello, &ClientHello),
         context: Context,
-        (budget, gauge): (&Budget, &Arc<Gauge>),
+        (budget, gauge): (&Budget, &Arc<ConnLimit>),
         now: Duration,
     ) -> Option<Self> {
         let rewriter = InitialRewriter::new(dcid, outer, inner)?;
@@ -109,12 +109,12 @@ impl Decryption {
         self.begin_again(datagram, out);
         match &mut self.stage {
             Stage::Again(dcid, probe) => match probe.advance(datagram) {
-                Outcome::NeedMore => {
+                Probe::NeedMore => {
                     self.hold(datagram, ecn, out);
                     Ok(Vec::new())
                 }
-                Outcome::NotThis => Err(Broken),
-                Outcome::Match(outer) => {
+                Probe::NotThis => Err(Broken),
+                Probe::Match(outer) => {
                     // The client has proved its address by now, and does so once in a connection.
                     let First::Accepted { inner, context } = ech::first(&self.keys, &outer, || true) else {
                         return Err(Broken);
@@ -188,7 +188,7 @@ impl Decryption {
 }
 
 /// Whether a connection may gather a hello, or does already.
-fn has_place(permit: &mut Option<Permit>, gauge: &Arc<Gauge>) -> bool {
+fn has_place(permit: &mut Option<ConnPermit>, gauge: &Arc<ConnLimit>) -> bool {
     *permit = permit.take().or_else(|| gauge.acquire(MAX_GATHERING));
     permit.is_some()
 }

@@ -104,7 +104,7 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        let Some(route) = self.plane.routes.quic(hello).cloned() else {
+        let Some(route) = self.snapshot.routes.quic(hello).cloned() else {
             out.drop(DatagramDrop::Unmatched, datagrams.len());
             return;
         };

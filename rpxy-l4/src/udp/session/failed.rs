@@ -15,7 +15,7 @@ use crate::{
 impl Sessions {
     /// The socket of a session could not be connected to the address asked for.
     pub fn handle_open_failed(&mut self, session: SessionId, error: OpenError, now: Duration, out: &mut Output) {
-        let retry = self.plane.settings.target_retry;
+        let retry = self.snapshot.settings.target_retry;
         let Some(state) = self.get_mut(session) else { return };
         let Stage::Opening(opening) = &mut state.stage else { return };
         let endpoint = opening.target.as_ref().and_then(|(target, _)| opening.route.group.endpoint(*target));
@@ -53,7 +53,7 @@ impl Sessions {
     /// An ICMP message or the kernel said that a session's backend cannot be reached. Evidence against a target that
     /// has not answered this client: the session goes on with the next one, if there is one. Otherwise it just goes on.
     pub fn handle_refused(&mut self, session: SessionId, error: &std::io::Error, now: Duration, out: &mut Output) {
-        let retry = self.plane.settings.target_retry;
+        let retry = self.snapshot.settings.target_retry;
         let random = self.random();
         let Some(state) = self.get_mut(session) else { return };
         if state.answered {

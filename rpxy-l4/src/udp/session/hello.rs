@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
-    Outcome,
+    Probe,
     quic::{ConnectionId, InitialProbe, LongType, MIN_INITIAL_DATAGRAM, Version},
     tls::ClientHello,
 };
@@ -39,17 +39,17 @@ impl Sessions {
         let state = self.slab.get_mut(super::place(session))?;
         let Stage::Undecided(undecided) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = undecided.probe.advance(datagram);
-        if outcome != Outcome::NotThis {
+        if outcome != Probe::NotThis {
             let given_up = undecided.held.push(datagram, ecn, UNDECIDED);
             out.drop(DatagramDrop::Overflow, given_up);
         }
         match outcome {
-            Outcome::NeedMore => {}
-            Outcome::NotThis => {
+            Probe::NeedMore => {}
+            Probe::NotThis => {
                 out.drop(DatagramDrop::Malformed, 1);
                 self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
             }
-            Outcome::Match(hello) => self.decide(session, &hello, now, out),
+            Probe::Match(hello) => self.decide(session, &hello, now, out),
         }
         None
     }
@@ -77,17 +77,17 @@ impl Sessions {
         let ids = QuicIds::new(Some(packet.client), packet.destination);
         let mut probe = InitialProbe::new(packet.version, packet.destination);
         let small = datagram.len() < MIN_INITIAL_DATAGRAM;
-        let outcome = if small { Outcome::NeedMore } else { probe.advance(datagram) };
+        let outcome = if small { Probe::NeedMore } else { probe.advance(datagram) };
         // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
         // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
         // must lead to the same rule.
         let backend = self.affinity.find(Key::ConnectionId(packet.destination), now);
         let goes_on = backend.filter(|backend| match &outcome {
-            Outcome::NotThis => true,
-            Outcome::NeedMore => small || packet.typ != LongType::Initial,
-            Outcome::Match(hello) => {
+            Probe::NotThis => true,
+            Probe::NeedMore => small || packet.typ != LongType::Initial,
+            Probe::Match(hello) => {
                 let same = |route: &Arc<UdpRoute>| route.rule == backend.rule && route.ech.is_none();
-                packet.has_token && self.plane.routes.quic(hello).is_some_and(same)
+                packet.has_token && self.snapshot.routes.quic(hello).is_some_and(same)
             }
         });
         if let Some(backend) = goes_on {
@@ -99,9 +99,9 @@ impl Sessions {
             return self.any(arrival, out);
         }
         match outcome {
-            Outcome::NotThis => return self.any(arrival, out),
-            Outcome::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
-            Outcome::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
+            Probe::NotThis => return self.any(arrival, out),
+            Probe::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
+            Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
         }
         None
     }
@@ -134,7 +134,7 @@ impl Sessions {
     }
 
     pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
-        if self.plane.access_log_format != AccessLogFormat::Json {
+        if self.snapshot.access_log_format != AccessLogFormat::Json {
             return None;
         }
         Some(Box::new(Detail::of_hello(rule.cloned(), hello)))

@@ -52,9 +52,9 @@ use slab::Slab;
 use state::Session;
 use table::{id, place};
 
-use super::{Plane, affinity::Affinity};
+use super::{Snapshot, affinity::Affinity};
 use crate::{
-    limit::{Bans, Gauge, Prefixes},
+    limit::{Bans, ConnLimit, Prefixes},
     metrics::DatagramDrop,
     net::udp::Local,
 };
@@ -98,9 +98,9 @@ struct Members {
 /// All sessions of one worker.
 #[derive(Debug)]
 pub struct Sessions {
-    plane: Arc<Plane>,
+    snapshot: Arc<Snapshot>,
     affinity: Arc<Affinity>,
-    active: Arc<Gauge>,
+    active: Arc<ConnLimit>,
     bans: Arc<Bans>,
     slab: Slab<Session>,
     flows: HashMap<Flow, Members>,
@@ -121,7 +121,7 @@ pub struct Sessions {
     /// For what waits for the rest of a later hello.
     handshake_budget: Budget,
     /// Decrypted connections that gather such a hello.
-    gathering: Arc<Gauge>,
+    gathering: Arc<ConnLimit>,
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
@@ -132,9 +132,15 @@ pub struct Sessions {
 impl Sessions {
     /// None yet. `seed` feeds the random choices of balancing.
     #[must_use]
-    pub fn new(plane: Arc<Plane>, affinity: Arc<Affinity>, active: Arc<Gauge>, bans: Arc<Bans>, seed: u64) -> Self {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        affinity: Arc<Affinity>,
+        active: Arc<ConnLimit>,
+        bans: Arc<Bans>,
+        seed: u64,
+    ) -> Self {
         Self {
-            plane,
+            snapshot,
             affinity,
             active,
             bans,
@@ -167,9 +173,9 @@ impl Sessions {
     /// No sessions under the same configuration. IDs of sessions go on from where they were.
     #[must_use]
     pub fn anew(&self) -> Self {
-        let (plane, affinity) = (Arc::clone(&self.plane), Arc::clone(&self.affinity));
+        let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(&self.affinity));
         let (active, bans) = (Arc::clone(&self.active), Arc::clone(&self.bans));
-        let fresh = Self::new(plane, affinity, active, bans, self.entropy);
+        let fresh = Self::new(snapshot, affinity, active, bans, self.entropy);
         Self { generation: self.generation, ..fresh }
     }
 
@@ -262,7 +268,7 @@ impl Sessions {
     /// Which datagrams of a session the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
     #[must_use]
     pub fn steerable(&self, session: SessionId) -> Option<u8> {
-        Some(self.plane.routes.steerable(self.carries(session)?))
+        Some(self.snapshot.routes.steerable(self.carries(session)?))
     }
 
     /// By what rule a session goes, as a later daemon finds it.
@@ -273,7 +279,7 @@ impl Sessions {
 
     /// The session that all datagrams of a flow go to without being looked at.
     fn all_alike(&self, flow: &Flow) -> Option<SessionId> {
-        let routes = &self.plane.routes;
+        let routes = &self.snapshot.routes;
         if routes.has_quic() || routes.has_wireguard() {
             return None;
         }

@@ -10,7 +10,7 @@ use super::{
     state::{Opening, Reached, Session, Stage},
 };
 use crate::{
-    limit::Permit,
+    limit::ConnPermit,
     log::Detail,
     metrics::{DatagramDrop, SessionEnd},
     route::{Busy, Tried, UdpRoute},
@@ -33,7 +33,7 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        if self.plane.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
+        if self.snapshot.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
             out.drop(DatagramDrop::SourceLimited, first.len());
             return;
         }
@@ -123,7 +123,7 @@ impl Sessions {
         Opening { route, held, tried, target: None, candidates, address: None, fixed: false, detail }
     }
 
-    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: Permit, now: Duration, out: &mut Output) {
+    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: ConnPermit, now: Duration, out: &mut Output) {
         let stage = Stage::Opening(Box::new(opening));
         let state = Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) };
         let session = self.insert(state, now, out);
@@ -158,7 +158,7 @@ impl Sessions {
 
     /// Finds the addresses of the chosen target.
     pub(super) fn use_target(&mut self, session: SessionId, settled: bool, now: Duration, out: &mut Output) {
-        let (random, retry) = (self.random(), self.plane.settings.target_retry);
+        let (random, retry) = (self.random(), self.snapshot.settings.target_retry);
         let Some(state) = self.get_mut(session) else { return };
         let client = state.flow.client;
         let Stage::Opening(opening) = &mut state.stage else { return };

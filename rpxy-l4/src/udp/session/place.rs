@@ -48,7 +48,7 @@ impl Sessions {
     }
 
     fn class(&self, datagram: &[u8]) -> Class {
-        let routes = &self.plane.routes;
+        let routes = &self.snapshot.routes;
         if let Some(message) = routes.wireguard_message(datagram) {
             return Class::WireGuard(message);
         }
@@ -78,7 +78,7 @@ impl Sessions {
             let session = session.unwrap_or(members.latest);
             return self.deliver(session, arrival, out);
         }
-        let Some(route) = self.plane.routes.default().cloned() else {
+        let Some(route) = self.snapshot.routes.default().cloned() else {
             out.drop(DatagramDrop::NotRecognised, 1);
             return None;
         };
@@ -103,7 +103,7 @@ impl Sessions {
     /// A connection or tunnel that is under way, of which nothing is known.
     pub(super) fn orphan(&mut self, arrival: Arrival<'_>, out: &mut Output) {
         let Arrival { flow, datagram, ecn, now } = arrival;
-        match self.plane.routes.orphan().cloned() {
+        match self.snapshot.routes.orphan().cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
             None => out.drop(DatagramDrop::Orphan, 1),
         }

@@ -108,7 +108,7 @@ impl Sessions {
         if header.version == 0 || known || small {
             return self.any(arrival, out);
         }
-        match self.plane.routes.unknown_version().cloned() {
+        match self.snapshot.routes.unknown_version().cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
             None => out.drop(DatagramDrop::UnknownVersion, 1),
         }

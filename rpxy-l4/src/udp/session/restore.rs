@@ -42,7 +42,7 @@ impl Sessions {
         if self.flows.contains_key(flow) || self.bans.refuses(flow.client.ip()) {
             return None;
         }
-        let (route, target) = self.plane.routes.marked(*mark, *backend)?;
+        let (route, target) = self.snapshot.routes.marked(*mark, *backend)?;
         let ids = match route.carries {
             Datagrams::Any => Ids::None,
             Datagrams::WireGuard => {
@@ -58,7 +58,7 @@ impl Sessions {
             }
         };
         let busy = Busy::new(&route.group.endpoint(target)?.health);
-        let permit = self.active.acquire(self.plane.settings.max_connections.get())?;
+        let permit = self.active.acquire(self.snapshot.settings.max_connections.get())?;
         let opening = Opening {
             route,
             held: Held::new(&self.opening_budget),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Command, Flow, Notice, Output, SessionId, Sessions};
 use crate::{
-    limit::Permit,
+    limit::ConnPermit,
     metrics::{DatagramDrop, SessionEnd},
     route::Datagrams,
 };
@@ -32,8 +32,8 @@ impl Sessions {
 
     /// Room for one more session. Where there is none, one whose client has never shown that it receives gives way:
     /// so forged addresses cannot keep real clients out.
-    pub(super) fn admit(&mut self, now: Duration, out: &mut Output) -> Option<Permit> {
-        let max = self.plane.settings.max_connections.get();
+    pub(super) fn admit(&mut self, now: Duration, out: &mut Output) -> Option<ConnPermit> {
+        let max = self.snapshot.settings.max_connections.get();
         if let Some(permit) = self.active.acquire(max) {
             return Some(permit);
         }
@@ -50,7 +50,7 @@ impl Sessions {
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
         while self.active.is_wanted() {
-            if self.active.count() < self.plane.settings.max_connections.get() || !self.evict(now, out) {
+            if self.active.count() < self.snapshot.settings.max_connections.get() || !self.evict(now, out) {
                 // There is room by now, or whoever asked has to ask again.
                 self.active.give();
                 return;

@@ -10,7 +10,7 @@ use super::{
     ids::Ids,
 };
 use crate::{
-    limit::Permit,
+    limit::ConnPermit,
     log::Detail,
     route::{Busy, Tried, UdpRoute},
     udp::affinity::Backend,
@@ -35,7 +35,7 @@ pub(super) struct Session {
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,
     /// Its place among the sessions that may be; `None` while undecided.
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Option<ConnPermit>,
     pub(super) stage: Stage,
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
-    udp::Plane,
+    udp::Snapshot,
 };
 
 /// How long a ClientHello may take to arrive (a client repeats itself after 1 s, RFC 9002 section 6.2.2).
@@ -54,8 +54,8 @@ impl Sessions {
     }
 
     /// Goes on under another configuration: sessions whose rule and target are in it stay, others end.
-    pub fn handle_plane(&mut self, plane: Arc<Plane>, now: Duration, out: &mut Output) {
-        self.plane = plane;
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Duration, out: &mut Output) {
+        self.snapshot = snapshot;
         let ids: Vec<SessionId> = self.slab.iter().map(|(index, state)| id(index, state.generation)).collect();
         self.deadlines.clear();
         for session in ids {

@@ -24,7 +24,7 @@ impl Sessions {
     /// Every initiation is looked at, so that a socket that turns to another server is seen.
     fn initiation(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, ecn, now } = arrival;
-        let Some(route) = self.plane.routes.wireguard(datagram).cloned() else {
+        let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
             out.drop(DatagramDrop::Unmatched, 1);
             return None;
         };

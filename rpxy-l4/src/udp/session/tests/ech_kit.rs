@@ -2,7 +2,7 @@
 //! them.
 
 use rpxy_l4_proto::{
-    Outcome,
+    Probe,
     ech::{self, First},
     quic::{CryptoStream, Frame, InitialKeys, Version, frames, packets as parsed},
     tls::ClientHello,
@@ -47,8 +47,8 @@ pub(super) fn with(keys: &str, private: &str) -> String {
 pub(super) fn inner() -> [Vec<u8>; 2] {
     let keys = config::ech::from_base64(LIST, &[KEY]).unwrap();
     let outer = OUTER.map(|message| match ClientHello::parse(message.to_vec()) {
-        Outcome::Match(hello) => hello,
-        other @ (Outcome::NotThis | Outcome::NeedMore) => panic!("{other:?}"),
+        Probe::Match(hello) => hello,
+        other @ (Probe::NotThis | Probe::NeedMore) => panic!("{other:?}"),
     });
     let First::Accepted { inner, mut context } = ech::first(&keys, &outer[0], || true) else { panic!("not accepted") };
     assert_eq!(inner.server_name(), Some("private.example"));

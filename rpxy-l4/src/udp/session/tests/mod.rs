@@ -47,7 +47,7 @@ enum Fault {
 struct Bench {
     sessions: Sessions,
     affinity: Arc<Affinity>,
-    active: Arc<Gauge>,
+    active: Arc<ConnLimit>,
     bans: Arc<Bans>,
     now: Duration,
     /// Open sockets and where they lead.
@@ -81,12 +81,12 @@ impl Bench {
         let metrics = Metrics::new();
         let resolver = Resolver::new(runtime.handle().clone(), config.dns, Arc::clone(&metrics));
         let targets = Targets::default();
-        let plane = Arc::new(Plane::new(&config, &targets, &resolver));
-        let affinity = Arc::new(Affinity::new(plane.affinity_lifetime(), metrics));
-        let active = Arc::<Gauge>::default();
+        let snapshot = Arc::new(Snapshot::new(&config, &targets, &resolver));
+        let affinity = Arc::new(Affinity::new(snapshot.affinity_lifetime(), metrics));
+        let active = Arc::<ConnLimit>::default();
         let bans = Arc::<Bans>::default();
         Self {
-            sessions: Sessions::new(plane, Arc::clone(&affinity), Arc::clone(&active), Arc::clone(&bans), seed),
+            sessions: Sessions::new(snapshot, Arc::clone(&affinity), Arc::clone(&active), Arc::clone(&bans), seed),
             affinity,
             active,
             bans,
@@ -117,8 +117,8 @@ impl Bench {
     }
 
     fn reload(&mut self, config: &str) {
-        let plane = Arc::new(Plane::new(&parse(config), &self.targets, &self.resolver));
-        self.act(|sessions, now, out| sessions.handle_plane(plane, now, out));
+        let snapshot = Arc::new(Snapshot::new(&parse(config), &self.targets, &self.resolver));
+        self.act(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
     }
 
     fn wait(&mut self, time: Duration) {
