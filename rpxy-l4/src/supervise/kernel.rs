@@ -83,7 +83,7 @@ impl Daemon {
         let Some(kernel) = &self.kernel else { return };
         if left > 0 {
             let mut taken = 0;
-            for told in self.listeners.ask_udp(Control::Adopted) {
+            for told in self.listeners.ask_udp(Control::Inherited) {
                 taken += told.await.unwrap_or_default();
             }
             tracing::info!("kernel plane: {taken} of {left} sessions of an earlier daemon go on");
