@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use rpxy_l4_proto::tls::ClientHello;
+use rpxy_l4_proto::{ech::EchKeys, tls::ClientHello};
 
 use super::{Conditions, NameTable};
-use crate::config::{
-    ech::EchKeys,
-    model::{Ech, EchPolicy, Upstream},
-};
+use crate::config::model::{Ech, EchPolicy, Upstream};
 
 /// The `ech` table of a rule, compiled: keys, and private names leading to a `T`.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod signals;
 mod worker;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,6 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cli::Run,
     config::{self, model::Config, watch::Watch},
     limit::Bans,
     log::{self, Logs},
@@ -34,27 +34,44 @@ use signals::{Signal, Signals};
 /// How often a drain looks whether the last connection is gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Arguments of the daemon.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+    /// Directory of the log files; `None` logs to the standard output.
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Wait for a valid configuration instead of failing.
+    pub(crate) wait_for_config: bool,
+}
+
 /// Runs the daemon until a signal ends it.
-pub fn run(cli: &Run) -> Result<()> {
+///
+/// # Errors
+///
+/// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
+pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let logs = log::start(cli.log_dir.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let result = runtime.block_on(control(cli, &logs, started));
+    let logs = log::start(options.log_dir.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the control runtime")?;
+    let result = runtime.block_on(control(options, &logs, started));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
-    if let (Err(error), Some(_)) = (&result, &cli.log_dir) {
+    if let (Err(error), Some(_)) = (&result, &options.log_dir) {
         tracing::error!("{error:#}");
     }
     result
 }
 
-async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
+async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut watch = Watch::new(&cli.config).with_context(|| format!("cannot watch {}", cli.config.display()))?;
+    let mut watch =
+        Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
     }
-    let Some(config) = first_config(cli, &mut watch, &mut signals).await? else { return Ok(()) };
+    let Some(config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
     warn_of_few_resources(&config);
 
     let metrics = Metrics::new();
@@ -94,7 +111,7 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
-        path: cli.config.clone(),
+        path: options.config.clone(),
         started,
         config,
         resolver,
@@ -140,17 +157,17 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
     loop {
-        match config::load(&cli.config) {
+        match config::load(&options.config) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
-                    tracing::warn!("{}", warning.in_file(&cli.config));
+                    tracing::warn!("{}", warning.in_file(&options.config));
                 }
                 watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
-            Err(error) if !cli.wait_for_config => return Err(error.into()),
+            Err(error) if !options.wait_for_config => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("waiting for a valid configuration: {error}");
                 watch.set_others(error.files());

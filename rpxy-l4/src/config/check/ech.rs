@@ -1,8 +1,10 @@
 //! The `[protocols."<name>".ech]` table.
 
+use rpxy_l4_proto::ech::{EchKey, EchKeys};
+
 use super::{Inherited, matcher, names, targets};
 use crate::config::{
-    ech::{ConfigList, EchKey, EchKeys, read_key_file},
+    ech::{ConfigList, read_key_file},
     file::{Field, Table},
     keys::Scope,
     model::{Ech, EchPolicy, EchPrivate, Host, NamePattern, Target},
