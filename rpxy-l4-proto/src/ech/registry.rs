@@ -34,7 +34,7 @@ impl FromStr for Kem {
 
 impl fmt::Display for Kem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(&KEMS, *self))
+        f.write_str(name(&KEMS, self))
     }
 }
 
@@ -54,7 +54,7 @@ impl FromStr for CipherSuite {
 /// `KDF/AEAD`; a part without a name here is `unknown`.
 impl fmt::Display for CipherSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", name(&KDFS, self.kdf_id), name(&AEADS, self.aead_id))
+        write!(f, "{}/{}", name(&KDFS, &self.kdf_id), name(&AEADS, &self.aead_id))
     }
 }
 
@@ -62,8 +62,8 @@ fn value<T: Copy>(table: &[(&str, T)], text: &str) -> Option<T> {
     table.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
 }
 
-fn name<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
-    table.iter().find(|(_, other)| *other == value).map_or("unknown", |(name, _)| name)
+fn name<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static str {
+    table.iter().find(|(_, other)| other == value).map_or("unknown", |(name, _)| name)
 }
 
 fn names<T>(table: &[(&str, T)], between: &str) -> String {

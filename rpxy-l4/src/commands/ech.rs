@@ -174,6 +174,8 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use rpxy_l4_proto::ech::{CipherSuite, Kem};
+
     use super::*;
 
     fn generated(directory: &Path, arguments: &[&str]) -> Result<String> {
