@@ -59,7 +59,7 @@ pub(super) async fn reach(
 ) -> Option<Reached> {
     let group = &route.group;
     let mut tried = Tried::default();
-    let mut random = shared.random();
+    let mut random = shared.random.next();
     let mut now = Instant::now();
     let give_up = now + patience.connect;
     while let Some(index) = group.pick(client, random, shared.uptime(now), &tried) {
@@ -88,7 +88,7 @@ pub(super) async fn reach(
                 // What is short here says nothing of the target, and comes back.
                 if net::is_exhaustion(&error) {
                     endpoint.health.unclaim(shared.uptime(now));
-                    shared.shortage.noted(&error, now.into_std());
+                    shared.backoff.exhausted(&error, now.into_std());
                     if now < give_up {
                         sleep(AcceptBackoff::PAUSE).await;
                         now = Instant::now();
@@ -112,7 +112,7 @@ pub(super) async fn reach(
                 }
                 shared.metrics.tcp_connect_failed();
                 tried.add(index);
-                random = shared.random();
+                random = shared.random.next();
             }
         }
     }
