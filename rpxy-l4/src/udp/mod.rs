@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
     offload::Offload,
     resolve::Resolver,
-    route::{Endpoint, Targets, UdpRoutes},
+    route::{self, Targets, UdpRoutes},
 };
 
 /// How often the same shortage is spoken of.
@@ -71,9 +71,7 @@ impl Snapshot {
 
     /// Waits until every name has had its first answer, good or bad.
     pub async fn resolved(&self) {
-        for name in self.routes.endpoints().filter_map(Endpoint::name) {
-            drop(name.addresses().await);
-        }
+        route::resolved(self.routes.endpoints()).await;
     }
 }
 
