@@ -24,7 +24,7 @@ pub use key::{EchKey, EchKeys, Kem};
 pub use outer::{ECH_OUTER_EXTENSIONS, ENCRYPTED_CLIENT_HELLO};
 pub use pem::{PemError, PemErrorKind, read_pem, write_pem};
 pub use registry::UnknownMechanism;
-pub use server::{Context, First, Rejection, first};
+pub use server::{Context, FirstHello, Rejection, open_first};
 
 /// A TLS alert that ends the handshake (RFC 8446 section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod table;
 mod udp;
 
 pub use balance::{Endpoint, Group, Tried};
-pub use ech::EchRoute;
+pub use ech::{EchDecision, EchRoute};
 pub use health::{Busy, DownTarget, Health, State, Targets};
 pub use names::{Conditions, NameTable};
 pub use random::Random;

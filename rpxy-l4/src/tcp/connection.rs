@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use rpxy_l4_proto::Probe;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
-use rpxy_l4_proto::{Probe, ech::Alert};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Origin, Shared, Snapshot,
     connect::{Patience, Reached, reach},
-    ech::{self, Decision, Handshake, Refusal},
+    ech::Ech,
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -146,21 +146,16 @@ async fn prepare(
         None
     };
     let (protocol, route) = choose(&snapshot, recognised.as_ref(), peer)?;
-    let decision = match &recognised {
-        Some(Recognised::Tls { hello, .. }) => {
-            ech::decide(shared, route, hello, origin.source).map_err(|refusal| refuse(client, &refusal, peer))?
+    let ech = match &recognised {
+        Some(Recognised::Tls { hello, end }) => {
+            let source = origin.source.ip();
+            Ech::apply(shared, route, (hello, *end), source, client, &mut received).inspect_err(|outcome| {
+                tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+            })?
         }
-        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => None,
+        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => Ech::NotConfigured,
     };
-    let (state, opened) = decision.map(|Decision { state, opened }| (state, opened)).unzip();
-    let (mut inner, mut handshake, mut private) = (None, None, None);
-    if let (Some(opened), Some(Recognised::Tls { end, .. })) = (opened.flatten(), &recognised) {
-        let end = end.ok_or_else(|| refuse(client, &Refusal::Alert(Alert::IllegalParameter), peer))?;
-        let (records, begun) = Handshake::begin(opened.context, &opened.inner, end, received);
-        (received, handshake) = (records, Some(begun));
-        (inner, private) = (Some(opened.inner), Some(opened.route));
-    }
-    let route = private.as_ref().unwrap_or(route);
+    let route = ech.route(route);
 
     #[cfg(feature = "proxy-protocol")]
     let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
@@ -172,11 +167,10 @@ async fn prepare(
         tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
-    let ech = state.map(|state| (state, inner.as_deref()));
-    let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech);
+    let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
     let idle = settings.idle_timeout;
-    if let Some(handshake) = handshake {
+    if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut first);
         let backend = &mut reached.stream;
         if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
@@ -189,20 +183,6 @@ async fn prepare(
         }
     }
     Ok(Ready { reached, first, timer, idle })
-}
-
-/// Ends a connection because of its ECH.
-fn refuse(client: &TcpStream, refusal: &Refusal, peer: SocketAddr) -> Outcome {
-    let outcome = match refusal {
-        Refusal::Alert(alert) => {
-            tracing::trace!("{peer}: ECH: {alert}");
-            ech::send_alert(client, *alert);
-            Outcome::EchInvalid
-        }
-        Refusal::Unmatched => Outcome::Unmatched,
-    };
-    tracing::trace!("{peer}: closed: {} (tcp:tls)", outcome.name());
-    outcome
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter
