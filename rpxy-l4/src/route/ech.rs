@@ -26,8 +26,6 @@ pub struct EchRoute<T> {
 /// The answer of a rule to the first hello of a connection.
 #[derive(Debug)]
 pub enum EchDecision<T> {
-    /// The rule has no keys; the hello goes to its targets.
-    NotConfigured,
     /// The hello goes to the targets of the rule unchanged, by its outer name.
     Outer(EchState),
     /// The hello was decrypted.
@@ -47,13 +45,12 @@ pub enum EchDecision<T> {
 }
 
 impl<T> EchDecision<T> {
-    /// The state that the hello counts as; `None` where the rule has no keys.
-    pub fn state(&self) -> Option<EchState> {
+    /// The state that the hello counts as.
+    pub fn state(&self) -> EchState {
         match self {
-            Self::NotConfigured => None,
-            Self::Outer(state) | Self::Unmatched(state) => Some(*state),
-            Self::Opened { .. } => Some(EchState::Accepted),
-            Self::Invalid(_) => Some(EchState::Invalid),
+            Self::Outer(state) | Self::Unmatched(state) => *state,
+            Self::Opened { .. } => EchState::Accepted,
+            Self::Invalid(_) => EchState::Invalid,
         }
     }
 }
@@ -156,7 +153,6 @@ mod tests {
 
     fn answer(decision: &EchDecision<String>) -> String {
         match decision {
-            EchDecision::NotConfigured => "not configured".to_owned(),
             EchDecision::Outer(state) => format!("outer {}", state.name()),
             EchDecision::Opened { inner, route, .. } => format!("{} to {route}", inner.server_name().unwrap_or("-")),
             EchDecision::Unmatched(state) => format!("unmatched {}", state.name()),
@@ -183,7 +179,6 @@ mod tests {
             let source = "192.0.2.1".parse().unwrap();
             let decision = rule(policy, private).decide(&hello(message), source, &failures, Duration::ZERO);
             assert_eq!(answer(&decision), expected, "{row}");
-            assert!(decision.state().is_some(), "{row}");
         }
     }
 

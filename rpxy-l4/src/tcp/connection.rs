@@ -14,12 +14,12 @@ use tokio::{
 
 use super::{
     Origin, Shared, Snapshot,
-    connect::{Patience, Reached, reach},
+    connect::{ConnectTimeouts, Reached, reach},
     ech::Ech,
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{First, Relay, Side},
+    relay::{Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };
@@ -47,7 +47,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, first, timer, idle } = match ready {
+    let Ready { reached, preamble, timer, idle } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     };
     let Reached { stream: backend, busy, .. } = reached;
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, first, timer, idle).await;
+    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, preamble, timer, idle).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -108,7 +108,7 @@ impl Drop for Ends {
 /// A connection with both ends.
 struct Ready {
     reached: Reached,
-    first: First,
+    preamble: Preamble,
     timer: Timer,
     idle: Option<Duration>,
 }
@@ -158,12 +158,12 @@ async fn prepare(
     let route = ech.route(route);
 
     #[cfg(feature = "proxy-protocol")]
-    let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
+    let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
-    let mut first = First { bytes: received.freeze(), ..First::default() };
+    let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
-    let Some(mut reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
+    let timeouts = ConnectTimeouts { connect: settings.connect_timeout, retry: settings.target_retry };
+    let Some(mut reached) = reach(shared, route, origin.source, timeouts, &mut timer, &mut preamble).await else {
         tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
@@ -171,7 +171,7 @@ async fn prepare(
     record.started(protocol, origin.source, reached.address, detail);
     let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
-        let first = std::mem::take(&mut first);
+        let first = std::mem::take(&mut preamble);
         let backend = &mut reached.stream;
         if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
             net::reset_on_close(backend);
@@ -182,7 +182,7 @@ async fn prepare(
             return Err(outcome);
         }
     }
-    Ok(Ready { reached, first, timer, idle })
+    Ok(Ready { reached, preamble, timer, idle })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter

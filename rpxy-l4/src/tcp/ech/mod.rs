@@ -12,7 +12,7 @@ use rpxy_l4_proto::{
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
-use super::{Shared, record::Traffic, relay::First, scratch, timer::Timer};
+use super::{Shared, record::Traffic, relay::Preamble, scratch, timer::Timer};
 use crate::{
     metrics::{EchState, Outcome},
     route::{EchDecision, Route},
@@ -51,11 +51,8 @@ impl Ech {
     ) -> Result<Self, Outcome> {
         let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
         let decision = rule.decide(hello, source, &shared.failed_hellos, shared.uptime(Instant::now()));
-        if let Some(state) = decision.state() {
-            shared.metrics.tcp_ech(state);
-        }
+        shared.metrics.tcp_ech(decision.state());
         match decision {
-            EchDecision::NotConfigured => Ok(Self::NotConfigured),
             EchDecision::Outer(state) => Ok(Self::Outer(state)),
             EchDecision::Opened { inner, route, context } => {
                 let end = end.ok_or_else(|| invalid(client, Alert::IllegalParameter))?;
@@ -136,19 +133,19 @@ impl Handshake {
         Box::new(Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() })
     }
 
-    /// Sends `first` and passes on what both sides say until no further hello can come. An error is how the connection
+    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the connection
     /// ended.
     pub(super) async fn run(
         mut self: Box<Self>,
         client: &mut TcpStream,
         backend: &mut TcpStream,
         traffic: &mut Traffic,
-        first: First,
+        preamble: Preamble,
         (timer, idle): (&mut Timer, Option<Duration>),
     ) -> Result<(), Outcome> {
-        let left = first.bytes.get(first.sent..).unwrap_or_default();
+        let left = preamble.bytes.get(preamble.sent..).unwrap_or_default();
         limit(timer, idle, backend.write_all(left)).await?.map_err(|_reset| Outcome::BackendReset)?;
-        traffic.up += count(first.bytes.len().saturating_sub(first.header));
+        traffic.up += count(preamble.bytes.len().saturating_sub(preamble.header));
         let mut flight = Some(ServerFlightProbe::default());
         let rest = std::mem::take(&mut self.rest);
         let mut step = self.take(&rest);

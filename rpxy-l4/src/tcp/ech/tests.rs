@@ -62,8 +62,8 @@ async fn run(behind: &[u8], idle: Option<Duration>) -> Run {
     let expected = first.to_vec();
     let ended = tokio::spawn(async move {
         let (mut traffic, mut timer) = (Traffic::default(), Timer::default());
-        let first = First { bytes: first.freeze(), ..First::default() };
-        let result = handshake.run(&mut near, &mut far, &mut traffic, first, (&mut timer, idle)).await;
+        let preamble = Preamble { bytes: first.freeze(), ..Preamble::default() };
+        let result = handshake.run(&mut near, &mut far, &mut traffic, preamble, (&mut timer, idle)).await;
         (result, traffic)
     });
     Run { client, backend, ended, inner: expected }

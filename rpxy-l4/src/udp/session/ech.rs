@@ -44,9 +44,8 @@ impl Sessions {
     ) -> Decided {
         let Some(rule) = &route.ech else { return Decided::Outer(None) };
         let decision = rule.decide(hello, flow.client.ip(), &self.failed_hellos, now);
-        out.hellos.extend(decision.state());
+        out.hellos.push(decision.state());
         match decision {
-            EchDecision::NotConfigured => Decided::Outer(None),
             EchDecision::Outer(state) => Decided::Outer(Some(state)),
             EchDecision::Opened { inner, route, context } => {
                 let (keys, hellos) = (rule.keys.clone(), (hello, &*inner));
