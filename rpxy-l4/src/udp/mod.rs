@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     offload::Offload,
     resolve::Resolver,
-    route::{Endpoint, Targets, UdpRoutes},
+    route::{self, Targets, UdpRoutes},
 };
 
 /// Interval between log messages of the same kind.
@@ -72,9 +72,7 @@ impl Snapshot {
 
     /// Waits until every name has had its first answer, good or bad.
     pub async fn resolved(&self) {
-        for name in self.routes.endpoints().filter_map(Endpoint::name) {
-            drop(name.addresses().await);
-        }
+        route::resolved(self.routes.endpoints()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
     Probe,
-    ech::{self, Context, EchKeys, First},
+    ech::{Context, EchKeys, FirstHello, open_first},
     quic::{ConnectionId, InitialKeys, InitialProbe, InitialRewriter, LongType, Rewritten, packets},
     tls::ClientHello,
 };
@@ -116,7 +116,7 @@ impl Decryption {
                 Probe::NotThis => Err(Broken),
                 Probe::Match(outer) => {
                     // The client has proved its address by now, and does so once in a connection.
-                    let First::Accepted { inner, context } = ech::first(&self.keys, &outer, || true) else {
+                    let FirstHello::Accepted { inner, context } = open_first(&self.keys, &outer, || true) else {
                         return Err(Broken);
                     };
                     let rewriter = InitialRewriter::new(*dcid, &outer, &inner).ok_or(Broken)?;

@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rpxy_l4_proto::{
-    ech::{self, ENCRYPTED_CLIENT_HELLO, First},
-    quic::ConnectionId,
-    tls::ClientHello,
-};
+use rpxy_l4_proto::{quic::ConnectionId, tls::ClientHello};
 
 use super::{
     Command, Flow, Output, SessionId, Sessions,
@@ -20,10 +16,9 @@ use super::{
     state::Stage,
 };
 use crate::{
-    config::model::EchPolicy,
     log::Detail,
     metrics::{DatagramDrop, EchState, SessionEnd},
-    route::UdpRoute,
+    route::{EchDecision, UdpRoute},
 };
 
 /// What a rule makes of a hello.
@@ -48,49 +43,19 @@ impl Sessions {
         out: &mut Output,
     ) -> Decided {
         let Some(rule) = &route.ech else { return Decided::Outer(None) };
-        let source = flow.client.ip();
-        let answer = match rule.policy {
-            EchPolicy::Allowed | EchPolicy::Required => {
-                ech::first(&rule.keys, hello, || self.failed_hellos.would_allow(source, now))
-            }
-            EchPolicy::Rejected => {
-                let offered = hello.extension(ENCRYPTED_CLIENT_HELLO).is_some();
-                let state = if offered { EchState::SwitchedOff } else { EchState::NotOffered };
-                out.hellos.push(state);
-                return Decided::Outer(Some(state));
-            }
-        };
-        match answer {
-            First::NotOffered => {
-                out.hellos.push(EchState::NotOffered);
-                match rule.policy {
-                    EchPolicy::Required => Decided::Nowhere(DatagramDrop::Unmatched),
-                    EchPolicy::Allowed | EchPolicy::Rejected => Decided::Outer(Some(EchState::NotOffered)),
-                }
-            }
-            First::Rejected(rejection) => {
-                if rejection == ech::Rejection::Undecryptable {
-                    self.failed_hellos.allow(source, now);
-                }
-                let state = EchState::from(rejection);
-                out.hellos.push(state);
-                Decided::Outer(Some(state))
-            }
-            First::Accepted { inner, context } => {
-                out.hellos.push(EchState::Accepted);
-                let Some(private) = rule.find(&inner) else { return Decided::Nowhere(DatagramDrop::Unmatched) };
+        let decision = rule.decide(hello, flow.client.ip(), &self.failed_hellos, now);
+        out.hellos.push(decision.state());
+        match decision {
+            EchDecision::Outer(state) => Decided::Outer(Some(state)),
+            EchDecision::Opened { inner, route, context } => {
                 let (keys, hellos) = (rule.keys.clone(), (hello, &*inner));
                 match Decryption::new(keys, dcid, hellos, context, (&self.handshake_budget, &self.gathering), now) {
-                    Some(decryption) => {
-                        Decided::Inner { route: Arc::clone(private), inner, decryption: Box::new(decryption) }
-                    }
+                    Some(decryption) => Decided::Inner { route, inner, decryption: Box::new(decryption) },
                     None => Decided::Nowhere(DatagramDrop::EchInvalid),
                 }
             }
-            First::Refused(_) => {
-                out.hellos.push(EchState::Invalid);
-                Decided::Nowhere(DatagramDrop::EchInvalid)
-            }
+            EchDecision::Unmatched(_) => Decided::Nowhere(DatagramDrop::Unmatched),
+            EchDecision::Invalid(_) => Decided::Nowhere(DatagramDrop::EchInvalid),
         }
     }
 

@@ -57,6 +57,7 @@ use crate::{
     limit::{Bans, ConnLimit, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
     net::udp::Local,
+    route::Random,
 };
 
 /// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
@@ -105,7 +106,7 @@ pub struct Sessions {
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
-    entropy: u64,
+    random: Random,
 }
 
 impl Sessions {
@@ -131,7 +132,7 @@ impl Sessions {
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
-            entropy: seed,
+            random: Random::new(seed),
         }
     }
 
@@ -144,10 +145,10 @@ impl Sessions {
 
     /// An empty set under the same configuration, whose session IDs continue where those of `self` end.
     #[must_use]
-    pub fn successor(&self) -> Self {
+    pub fn successor(&mut self) -> Self {
         let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
         let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
-        let fresh = Self::new(snapshot, affinity, active, bans, self.entropy);
+        let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
         Self { table: self.table.successor(), ..fresh }
     }
 
@@ -355,13 +356,9 @@ impl Sessions {
         }
     }
 
-    /// A uniform number for balancing; not for secrets (splitmix64).
-    fn random(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.entropy;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    /// A uniform number for balancing; not for secrets.
+    fn random(&self) -> u64 {
+        self.random.next()
     }
 }
 

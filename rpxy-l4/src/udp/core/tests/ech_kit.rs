@@ -3,7 +3,7 @@
 
 use rpxy_l4_proto::{
     Probe,
-    ech::{self, First},
+    ech::{FirstHello, open_first},
     quic::{CryptoStream, Frame, InitialKeys, Version, frames, packets as parsed},
     tls::ClientHello,
 };
@@ -50,7 +50,9 @@ pub(super) fn inner() -> [Vec<u8>; 2] {
         Probe::Match(hello) => hello,
         other @ (Probe::NotThis | Probe::NeedMore) => panic!("{other:?}"),
     });
-    let First::Accepted { inner, mut context } = ech::first(&keys, &outer[0], || true) else { panic!("not accepted") };
+    let FirstHello::Accepted { inner, mut context } = open_first(&keys, &outer[0], || true) else {
+        panic!("not accepted")
+    };
     assert_eq!(inner.server_name(), Some("private.example"));
     [inner.message().to_vec(), context.second(&outer[1]).unwrap().message().to_vec()]
 }

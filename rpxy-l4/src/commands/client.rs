@@ -1,4 +1,4 @@
-//! The command line's end of the admin socket: asks, and shows what comes back.
+//! The client of the admin socket.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -9,20 +9,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Command, show};
-use crate::{cli, config, net::unix};
+use super::show;
+use crate::{admin::Command, config, net::unix};
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
-const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Sends `command` to the daemon and writes its answer to `out`.
-///
-/// # Errors
-///
-/// There is no daemon, it refuses the command, or `out` cannot be written to.
-pub fn run(daemon: &cli::Daemon, command: &Command, out: &mut dyn Write) -> Result<()> {
-    let path = socket(daemon)?;
-    let stream = unix::connect(&path, PATIENCE).map_err(explain);
+/// Sends `command` to the daemon that listens on `path` and writes its answer to `out`, as a table or, with `json`, as
+/// the lines that came.
+pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
+    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
     let mut stream = stream.with_context(|| format!("cannot ask the daemon at {}", path.display()))?;
     let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
@@ -35,7 +31,7 @@ pub fn run(daemon: &cli::Daemon, command: &Command, out: &mut dyn Write) -> Resu
             return Err(error);
         }
     };
-    let shown = if daemon.json {
+    let shown = if json {
         lines.iter().try_for_each(|(text, _)| writeln!(out, "{text}"))
     } else {
         let values: Vec<Value> = lines.into_iter().map(|(_, value)| value).collect();
@@ -48,10 +44,10 @@ pub fn run(daemon: &cli::Daemon, command: &Command, out: &mut dyn Write) -> Resu
     }
 }
 
-/// The socket that the arguments name.
-fn socket(daemon: &cli::Daemon) -> Result<PathBuf> {
-    match (&daemon.socket, &daemon.config) {
-        (Some(socket), _) => Ok(socket.clone()),
+/// The path of the admin socket: `socket`, or the `admin_socket` of the configuration in `file`.
+pub(super) fn socket(socket: Option<&Path>, file: Option<&Path>) -> Result<PathBuf> {
+    match (socket, file) {
+        (Some(socket), _) => Ok(socket.to_owned()),
         (None, Some(file)) => configured(file),
         (None, None) => bail!("neither --socket nor --config is given"),
     }

@@ -1,4 +1,4 @@
-//! The `rpxy-l4 ech` commands: key files made, shown and changed. They talk to no daemon; it notices by itself.
+//! `rpxy-l4 ech`: generates, shows and rotates key files. A running daemon reloads a changed file by itself.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rpxy_l4_proto::ech::{CipherSuite, EchKey, Kem, Parameters, encode_config_list, generate, write_pem};
+use rpxy_l4_proto::ech::{EchKey, Parameters, encode_config_list, generate, write_pem};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
@@ -18,37 +18,8 @@ use crate::{
     config::ech::read_key_file,
 };
 
-const KEMS: [(&str, Kem); 2] = [("x25519", Kem::X25519), ("p256", Kem::P256)];
-/// RFC 9180 section 7.2.
-const KDFS: [(&str, u16); 3] = [("hkdf-sha256", 1), ("hkdf-sha384", 2), ("hkdf-sha512", 3)];
-/// RFC 9180 section 7.3.
-const AEADS: [(&str, u16); 3] = [("aes-128-gcm", 1), ("aes-256-gcm", 2), ("chacha20-poly1305", 3)];
-
-/// The mechanism with this name on the command line.
-pub(crate) fn kem(text: &str) -> Result<Kem, String> {
-    named(&KEMS, text).ok_or_else(|| "x25519 or p256".to_owned())
-}
-
-/// The pair `KDF/AEAD`.
-pub(crate) fn suite(text: &str) -> Result<CipherSuite, String> {
-    let names = |table: &[(&str, u16)]| table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let parse = || {
-        let (kdf, aead) = text.split_once('/')?;
-        Some(CipherSuite { kdf_id: named(&KDFS, kdf)?, aead_id: named(&AEADS, aead)? })
-    };
-    parse().ok_or_else(|| format!("KDF/AEAD, with one of {} and one of {}", names(&KDFS), names(&AEADS)))
-}
-
-fn named<T: Copy>(table: &[(&str, T)], text: &str) -> Option<T> {
-    table.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
-}
-
-fn name_of<T: PartialEq + Copy>(table: &[(&'static str, T)], value: T) -> &'static str {
-    table.iter().find(|(_, other)| *other == value).map_or("unknown", |(name, _)| name)
-}
-
-/// Carries out `command`; what there is to say goes to `out`.
-pub fn run(command: &Ech, out: &mut impl Write) -> Result<()> {
+/// Runs `command` and writes its result to `out`.
+pub(super) fn run(command: &Ech, out: &mut impl Write) -> Result<()> {
     match command {
         Ech::Generate(arguments) => make(arguments, out),
         Ech::Show { file, private } => show(file, *private, out),
@@ -83,15 +54,11 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
     let file = read_key_file(path)?;
     for (index, key) in file.keys.iter().enumerate() {
         let config = key.config();
-        let suites: Vec<String> = config
-            .cipher_suites
-            .iter()
-            .map(|suite| format!("{}/{}", name_of(&KDFS, suite.kdf_id), name_of(&AEADS, suite.aead_id)))
-            .collect();
+        let suites: Vec<String> = config.cipher_suites.iter().map(ToString::to_string).collect();
         writeln!(out, "configuration {}{}", index + 1, if index == 0 { " (to be published)" } else { "" })?;
         writeln!(out, "  public name      {}", config.public_name)?;
         writeln!(out, "  config_id        {}", config.config_id)?;
-        writeln!(out, "  KEM              {}", name_of(&KEMS, key.kem()))?;
+        writeln!(out, "  KEM              {}", key.kem())?;
         writeln!(out, "  cipher suites    {}", suites.join(", "))?;
         writeln!(out, "  max name length  {}", config.maximum_name_length)?;
         writeln!(out, "  extensions       {}", config.extensions.len())?;
@@ -207,6 +174,8 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use rpxy_l4_proto::ech::{CipherSuite, Kem};
+
     use super::*;
 
     fn generated(directory: &Path, arguments: &[&str]) -> Result<String> {

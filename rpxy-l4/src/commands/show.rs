@@ -1,12 +1,12 @@
-//! Answers as a person reads them. What a newer or older daemon does not tell is shown as `-`.
+//! Answers of the admin socket as tables. Fields that a daemon of another version does not send are shown as `-`.
 
 use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::Command;
+use crate::admin::Command;
 
-/// Writes the answer to `command`; `more` when it is not all there is.
+/// Writes the answer to `command`. `more` means that the daemon left out lines beyond the limit.
 pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn Write) -> io::Result<()> {
     match command {
         Command::Status {} => lines.iter().try_for_each(|line| status(line, out)),
