@@ -6,8 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::{
     mac1::Mac1Key,
-    map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit},
-    packet::Family,
+    map::{Counted, Family, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit},
 };
 
 pub(super) type FlowKeyBytes = [u8; size_of::<FlowKey>()];

@@ -6,7 +6,7 @@
 
 use rpxy_l4_common::{
     mac1::{MOST_KEYS, Mac1Key},
-    map::{SourceLimit, drop},
+    map::{SourceLimit, drop_class},
 };
 
 use crate::{
@@ -37,11 +37,12 @@ impl Guards {
         Self { keys: keys.iter().map(Mac1Key::new).collect(), limit: source_limit(config) }
     }
 
-    /// The bits of `map::drop` that go with them.
+    /// The bits of `map::drop_class` that go with them.
     #[must_use]
     pub fn bits(&self) -> u32 {
         let unless = |unused: bool, bit| if unused { 0 } else { bit };
-        unless(self.keys.is_empty(), drop::WIREGUARD_MAC1) | unless(self.limit.interval == 0, drop::SOURCE_LIMIT)
+        unless(self.keys.is_empty(), drop_class::WIREGUARD_MAC1)
+            | unless(self.limit.interval == 0, drop_class::SOURCE_LIMIT)
     }
 }
 
@@ -122,7 +123,7 @@ mod tests {
         ] {
             let guards = guards(top, &rules);
             assert_eq!(guards.keys.len(), expected, "{row}");
-            assert_eq!(guards.bits(), if expected > 0 { drop::WIREGUARD_MAC1 } else { 0 }, "{row}");
+            assert_eq!(guards.bits(), if expected > 0 { drop_class::WIREGUARD_MAC1 } else { 0 }, "{row}");
         }
     }
 
@@ -156,12 +157,12 @@ mod tests {
     fn the_limit_is_that_of_the_daemon_and_wider() {
         let rules = format!("early_drop = true\n{}", keyed("one", KEY[0]));
         let limited = guards("udp_new_sessions_per_source = 25\nsource_prefix_v4 = 20\nsource_prefix_v6 = 128", &rules);
-        assert_eq!(limited.bits(), drop::WIREGUARD_MAC1 | drop::SOURCE_LIMIT);
+        assert_eq!(limited.bits(), drop_class::WIREGUARD_MAC1 | drop_class::SOURCE_LIMIT);
         let SourceLimit { interval, window, mask_v4, mask_v6, .. } = limited.limit;
         assert_eq!((interval, window), (10_000_000, 200 * 10_000_000));
         assert_eq!((&mask_v4[..4], mask_v6), (&[255, 255, 240, 0][..], [255; 16]));
         let off = guards("udp_new_sessions_per_source = 25", &keyed("one", KEY[0]));
         assert_eq!(off, Guards::default(), "not without early_drop");
-        assert_eq!(guards("", &rules).bits(), drop::WIREGUARD_MAC1, "no limit");
+        assert_eq!(guards("", &rules).bits(), drop_class::WIREGUARD_MAC1, "no limit");
     }
 }

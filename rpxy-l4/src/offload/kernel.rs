@@ -205,7 +205,7 @@ impl Kernel {
         }
     }
 
-    /// The sockets that the daemon listens on, wildcards among them, each with bits of `map::drop`: replaces those of
+    /// The sockets that the daemon listens on, wildcards among them, each with bits of `map::drop_class`: replaces those of
     /// before.
     pub fn set_listeners(&self, listeners: &[(SocketAddr, u32)]) {
         let wanted: HashMap<_, _> = listeners.iter().map(|(address, drop)| (encode::socket(*address), *drop)).collect();
@@ -216,7 +216,7 @@ impl Kernel {
         }
     }
 
-    /// What the beginnings of sessions are judged by: replaces what was before. Returns the bits of `map::drop` that
+    /// What the beginnings of sessions are judged by: replaces what was before. Returns the bits of `map::drop_class` that
     /// listeners may have because of it.
     #[must_use]
     pub fn set_guards(&self, guards: &Guards) -> u32 {

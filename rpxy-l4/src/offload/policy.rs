@@ -3,11 +3,11 @@
 //! A datagram that the kernel knows no flow of may still belong to a session that the daemon relays. So a class is
 //! dropped only where no session of this configuration takes it, and it errs towards the daemon.
 
-use rpxy_l4_common::map::drop;
+use rpxy_l4_common::map::drop_class;
 
 use crate::config::model::{Config, Matcher, Reserved, UnknownVersion};
 
-/// Bits of `map::drop` for the listeners of `config`.
+/// Bits of `map::drop_class` for the listeners of `config`.
 #[must_use]
 pub fn drops(config: &Config) -> u32 {
     if !config.ebpf.early_drop {
@@ -26,7 +26,7 @@ pub fn drops(config: &Config) -> u32 {
 
     let mut bits = 0;
     if quic && (config.udp.unknown_version == UnknownVersion::Drop || !(any_quic || default)) {
-        bits |= drop::QUIC_OTHER_VERSION;
+        bits |= drop_class::QUIC_OTHER_VERSION;
     }
     if default {
         return bits;
@@ -34,22 +34,25 @@ pub fn drops(config: &Config) -> u32 {
     if quic {
         // RFC 9000 section 14.1: a server discards them. What may be a short header, or nothing known since its fixed
         // bit is clear (RFC 9287), can belong to a connection that has moved.
-        bits |= drop::QUIC_SMALL_INITIAL;
+        bits |= drop_class::QUIC_SMALL_INITIAL;
     } else {
-        bits |= drop::QUIC_LONG | drop::QUIC_OTHER_VERSION | drop::QUIC_SMALL_INITIAL | drop::QUIC_SHORT;
+        bits |= drop_class::QUIC_LONG
+            | drop_class::QUIC_OTHER_VERSION
+            | drop_class::QUIC_SMALL_INITIAL
+            | drop_class::QUIC_SHORT;
         if !filled {
-            bits |= drop::UNKNOWN;
+            bits |= drop_class::UNKNOWN;
         }
     }
     if !wireguard {
-        bits |= drop::WIREGUARD_INITIATION | drop::WIREGUARD_OTHER;
+        bits |= drop_class::WIREGUARD_INITIATION | drop_class::WIREGUARD_OTHER;
     }
     bits
 }
 
 #[cfg(test)]
 mod tests {
-    use rpxy_l4_common::map::drop::{
+    use rpxy_l4_common::map::drop_class::{
         QUIC_LONG, QUIC_OTHER_VERSION, QUIC_SHORT, QUIC_SMALL_INITIAL, UNKNOWN, WIREGUARD_INITIATION, WIREGUARD_OTHER,
     };
 
