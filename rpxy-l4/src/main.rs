@@ -46,7 +46,7 @@ fn ask(command: &Command) -> Result<()> {
         Command::Unpin { path, config } => {
             let configured = config.as_deref().map(config::load).transpose()?.map(|loaded| loaded.config.ebpf.pin_path);
             let directory = configured.as_ref().unwrap_or(path);
-            let line = match offload::unpin(directory).map_err(anyhow::Error::msg)? {
+            let line = match offload::unpin(directory)? {
                 Some(offload::Pinned { links, .. }) => format!("removed the programs from {links} interfaces"),
                 None => format!("nothing is pinned in {}", directory.display()),
             };

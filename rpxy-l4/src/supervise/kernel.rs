@@ -35,15 +35,15 @@ impl KernelPlane for Kernel {
 /// The kernel plane that `config` asks for. Without it everything passes through the daemon, which is said once.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
-        offload::warn_of_left(&config.ebpf.pin_path);
+        offload::warn_of_unowned(&config.ebpf.pin_path);
         return None;
     }
-    match offload::start(&config.ebpf) {
+    match Kernel::start(&config.ebpf) {
         Ok(kernel) => {
-            let places: Vec<String> =
-                kernel.attachments().into_iter().map(|(name, mode)| format!("{name} ({mode})")).collect();
-            let places = if places.is_empty() { "no interface yet".to_owned() } else { places.join(", ") };
-            tracing::info!("kernel plane: {} on {places}", kernel.plane());
+            let interfaces: Vec<String> =
+                kernel.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+            let interfaces = if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
+            tracing::info!("kernel plane: {} on {interfaces}", kernel.hook());
             Some(kernel)
         }
         Err(error) => {
@@ -67,7 +67,7 @@ pub(super) async fn expect_left(
     snapshot: &udp::Snapshot,
     listeners: &Listeners,
 ) -> usize {
-    let left = kernel.map(|kernel| kernel.left()).unwrap_or_default();
+    let left = kernel.map(|kernel| kernel.inherited()).unwrap_or_default();
     let count = left.len();
     if count > 0 {
         // Which target a backend is may take an answer of the DNS to tell.
@@ -88,7 +88,7 @@ impl Daemon {
             }
             tracing::info!("kernel plane: {taken} of {left} sessions of an earlier daemon go on");
         }
-        kernel.take_over();
+        kernel.inherit();
     }
 
     /// Tells the kernel plane what to drop, where, and from whom.

@@ -175,7 +175,7 @@ impl Relay {
         self.retries.run(offload.changes(), |session| {
             let steering = &mut open_upstream_mut(upstreams, session)?.steering;
             steering.retry(&*offload);
-            steering.reason().filter(|reason| reason.may_pass())
+            steering.reason().filter(|reason| reason.is_temporary())
         });
     }
 
