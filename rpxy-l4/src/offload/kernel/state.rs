@@ -18,7 +18,7 @@ use crate::offload::{
     routes::{Event, Netlink, Route, RoutePair, Table},
 };
 
-/// State that [`super::Kernel`] and the thread of [`super::watch`] share.
+/// State that `Kernel` and the thread of `watch` share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) hook: HookMode,

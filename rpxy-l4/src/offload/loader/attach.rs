@@ -1,7 +1,7 @@
 //! The loaded programs, and the interfaces that they are attached to.
 //!
 //! No program of another owner is replaced. A link detaches its program when the process ends, however it ends. TC before
-//! Linux 6.6 has no links: filters of a killed daemon are removed at the next start (see [`super::lease`]).
+//! Linux 6.6 has no links: filters of a killed daemon are removed at the next start (see `lease`).
 
 use std::collections::{HashMap, HashSet};
 
