@@ -204,7 +204,7 @@ pub(crate) fn look(directory: &Path) -> Option<Pinned> {
 pub(crate) fn warn_of_unowned(directory: &Path) {
     if look(directory).is_some_and(|pinned| !pinned.in_use) {
         tracing::warn!(
-            "kernel plane: flows of an earlier daemon are still steered although no daemon runs; `rpxy-l4 unpin --path \
+            "kernel plane: flows of an earlier daemon are still steered and no daemon uses them; `rpxy-l4 unpin --path \
              {}` ends them",
             directory.display()
         );
