@@ -82,7 +82,7 @@ impl Daemon {
         let Some(kernel) = &self.kernel else { return };
         if inherited > 0 {
             let mut resumed = 0;
-            for told in self.listeners.ask_udp(Control::Adopted) {
+            for told in self.listeners.ask_udp(Control::Inherited) {
                 resumed += told.await.unwrap_or_default();
             }
             tracing::info!("kernel plane: {resumed} of {inherited} sessions of an earlier daemon go on");

@@ -182,7 +182,7 @@ impl Listeners {
             }
         }
         for (worker, part) in self.udp_workers.iter().zip(parts) {
-            worker.tell(Control::Expect(part));
+            worker.tell(Control::Inherit(part));
         }
     }
 
