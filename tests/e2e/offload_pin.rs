@@ -145,7 +145,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
 
         let keys = fs.keys(mode).replace("pin = true", "pin = false");
         let without = Daemon::builder(&config(444, at(7000), &keys));
-        let without = without.allow("flows of an earlier daemon of an earlier daemon are still steered").allow("another XDP program");
+        let without = without.allow("flows of an earlier daemon are still steered").allow("another XDP program");
         let without = without.start(&net.gateway);
         without.wait_for(0, &format!("`rpxy-l4 unpin --path {path}` ends them"));
         without.stop();

@@ -18,7 +18,7 @@ use crate::config::model::{Config, Ebpf, EbpfMode, PIN_PATH};
 /// # Errors
 ///
 /// Those of `out`.
-pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
+pub(crate) fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     let machine = Machine::read();
     let mut advice = Vec::new();
     about_machine(out, &machine, &mut advice)?;

@@ -24,8 +24,7 @@ mod policy;
 mod routes;
 
 pub use api::{NotSteered, Off, Offload, Steered, Usage};
-pub use doctor::doctor;
+pub(crate) use doctor::doctor;
 pub(crate) use kernel::Kernel;
-pub(crate) use loader::warn_of_unowned;
-pub use loader::{PinError, Pinned, unpin};
+pub(crate) use loader::{Pinned, unpin, warn_of_unowned};
 pub(crate) use policy::{Guards, drops};

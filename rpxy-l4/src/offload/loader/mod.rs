@@ -16,8 +16,7 @@ use aya::EbpfLoader;
 use rpxy_l4_common::map::name;
 
 use self::pin::Pins;
-pub(crate) use self::pin::warn_of_unowned;
-pub use self::pin::{PinError, Pinned, unpin};
+pub(crate) use self::pin::{Pinned, unpin, warn_of_unowned};
 pub(super) use self::{
     attach::Programs,
     hook::{HookMode, candidates, prefers_native_xdp},

@@ -39,7 +39,7 @@ const LINK: &str = "link-";
 
 /// Reason why something cannot be pinned, or a pin not be removed.
 #[derive(Debug, Error)]
-pub enum PinError {
+pub(crate) enum PinError {
     /// Another daemon has locked the directory that this one needs.
     #[error("{}: another daemon uses it; give each daemon its own ebpf.pin_path", .0.display())]
     OtherDaemon(PathBuf),
@@ -181,11 +181,11 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// The contents of a directory of pins.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pinned {
+pub(crate) struct Pinned {
     /// Number of interfaces with a pinned program.
-    pub links: usize,
+    pub(crate) links: usize,
     /// A running daemon has locked the directory.
-    pub in_use: bool,
+    pub(crate) in_use: bool,
 }
 
 /// Looks into `directory`; `None` if nothing is pinned there, or nothing that can be seen.
@@ -217,7 +217,7 @@ pub(crate) fn warn_of_unowned(directory: &Path) {
 /// # Errors
 ///
 /// A running daemon uses the directory, or its files cannot be removed.
-pub fn unpin(directory: &Path) -> Result<Option<Pinned>, PinError> {
+pub(crate) fn unpin(directory: &Path) -> Result<Option<Pinned>, PinError> {
     if !directory.exists() {
         return Ok(None);
     }
