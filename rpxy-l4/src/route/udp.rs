@@ -57,6 +57,8 @@ pub struct UdpRoute {
     pub ech: Option<EchRoute<Self>>,
     /// Whether only decrypted hellos lead here.
     pub private: bool,
+    /// Whether clients that change their address are followed by IDs.
+    pub affinity: bool,
 }
 
 impl UdpRoute {
@@ -105,7 +107,7 @@ impl UdpRoutes {
     pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
             let group = Group::new(upstream, targets, resolver);
-            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false }
+            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity: true }
         };
         let default = config.udp.default.as_ref();
         let mut routes = Self {

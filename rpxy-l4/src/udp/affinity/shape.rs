@@ -29,13 +29,21 @@ mod tests {
     fn ids_are_told_from_the_constants_of_other_protocols() {
         let rows: [(&str, &[u8], bool); 12] = [
             ("random", b"\x5e\x01\xc4\x9a\x33\x70\xee\x12", true),
-            ("random, of 20 bytes", b"\x5e\x01\xc4\x9a\x33\x70\xee\x12\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", true),
+            (
+                "random, of 20 bytes",
+                b"\x5e\x01\xc4\x9a\x33\x70\xee\x12\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+                true,
+            ),
             ("a server's number before a nonce", b"\x20\x00\x00\x00\x07\xd1\x9c\x44", true),
             ("short", b"\x5e\x01\xc4\x9a\x33\x70\xee", false),
             ("empty", b"", false),
             ("DTLS hello", b"\xfe\xff\x00\x00\x00\x00\x00\x00", false),
             ("DNS query", b"\x7f\x01\x00\x00\x01\x00\x00\x00", false),
-            ("DNS query with AD, EDNS and a known name", b"\x7f\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x07exa", false),
+            (
+                "DNS query with AD, EDNS and a known name",
+                b"\x7f\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x07exa",
+                false,
+            ),
             ("DNS answer counts", b"\x00\x01\x00\x00\x01\x00\x00\x00\x00", false),
             ("SIP", b"NVITE sip:bob@exampl", false),
             ("statsd", b"pp.requests.total:1|", false),

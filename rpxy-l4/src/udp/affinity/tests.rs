@@ -92,7 +92,6 @@ fn networks_are_24_bits_of_ipv4_and_56_of_ipv6() {
         ("192.0.2.1", "::ffff:192.0.2.7", true),
         ("2001:db8:0:ff00::1", "2001:db8:0:ffff::1", true),
         ("2001:db8:0:ff00::1", "2001:db8:0:fe00::1", false),
-        ("192.0.2.1", "ffc0:2::", false),
     ] {
         assert_eq!(network(a) == network(b), same, "{a} {b}");
     }

@@ -1,12 +1,21 @@
-//! Which session gives way when there is no room for another one.
+//! The session that gives way when there is no room for another one.
 //!
-//! Invariants kept here: a session holds a permit of `udp_max_connections` from its route on; what has proved the least
-//! gives way, the oldest first.
+//! Invariants kept here:
+//!
+//! - Every session that has a route holds a permit of `udp_max_connections`.
+//! - The rule (or default target) with the most sessions gives way to the others: none takes another one's share.
+//! - Within a rule, what has proved the least gives way, the oldest first. So a flood from forged addresses costs sessions
+//!   that have proved nothing their place, and a new client never its chance.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Flow, SessionId,
+    evidence::Rank,
     state::Session,
     table::{Members, Table},
 };
@@ -15,10 +24,12 @@ use crate::{
     route::Datagrams,
 };
 
-/// How long a session must have been quiet to make room for a new one.
+/// Time since its answer after which a session of one question has done what it was for.
+const DONE: Duration = Duration::from_secs(1);
+/// Time without a datagram after which a session that only took turns may give way.
 const QUIET: Duration = Duration::from_secs(5);
-/// How soon the quiet ones are looked through again.
-const QUIET_AGAIN: Duration = Duration::from_millis(10);
+/// Sessions looked at for one that is quiet, for each new session.
+const LOOKS: usize = 32;
 /// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
 pub(super) const MAX_OF_FLOW: usize = 128;
 
@@ -27,16 +38,25 @@ pub(super) const MAX_OF_FLOW: usize = 128;
 pub(super) struct Admission {
     /// Shared by all workers.
     active: Arc<ConnLimit>,
-    /// Not known to have a client that receives, oldest first; lazily kept.
-    unconfirmed: VecDeque<SessionId>,
-    /// Answered sessions of protocols that show nothing, which have been passed over once.
-    quiet: Vec<SessionId>,
-    quiet_again: Duration,
+    /// By rule; `None` is the default target.
+    rules: HashMap<Option<Arc<str>>, Share>,
+}
+
+/// The sessions of one rule. The queues are kept lazily: sessions that are over, or no longer belong there, are skipped.
+#[derive(Debug, Default)]
+struct Share {
+    sessions: usize,
+    /// Sessions that have proved nothing, the oldest first.
+    unproven: VecDeque<SessionId>,
+    /// Sessions of no protocol in particular that were answered, in the order of their first answer.
+    answered: VecDeque<SessionId>,
+    /// Sessions that have proved something, in no order.
+    proven: VecDeque<SessionId>,
 }
 
 impl Admission {
     pub(super) fn new(active: Arc<ConnLimit>) -> Self {
-        Self { active, unconfirmed: VecDeque::new(), quiet: Vec::new(), quiet_again: Duration::ZERO }
+        Self { active, rules: HashMap::new() }
     }
 
     /// The limit that all workers share.
@@ -72,44 +92,122 @@ impl Admission {
         self.active.give();
     }
 
-    /// A session has a backend.
-    pub(super) fn opened(&mut self, session: SessionId, table: &Table) {
-        self.unconfirmed.push_back(session);
-        if self.unconfirmed.len() > 2 * table.len() + 64 {
-            self.unconfirmed.retain(|id| table.get(*id).is_some_and(|state| !state.confirmed));
+    /// A session was added to the table.
+    pub(super) fn entered(&mut self, id: SessionId, table: &Table) {
+        let Some(route) = table.get(id).and_then(Session::route) else { return };
+        let share = self.rules.entry(route.rule.clone()).or_default();
+        share.sessions += 1;
+        share.unproven.push_back(id);
+        share.tidy(table);
+    }
+
+    /// A session was removed from the table.
+    pub(super) fn left(&mut self, session: &Session) {
+        let Some(route) = session.route() else { return };
+        if let Some(share) = self.rules.get_mut(&route.rule) {
+            share.sessions = share.sessions.saturating_sub(1);
+            if share.sessions == 0 {
+                self.rules.remove(&route.rule);
+            }
+        }
+    }
+
+    /// The backend of a session has answered for the first time.
+    pub(super) fn answered(&mut self, id: SessionId, table: &Table) {
+        let Some(session) = table.get(id).filter(|session| session.carries() == Datagrams::Any) else { return };
+        let Some(route) = session.route() else { return };
+        if let Some(share) = self.rules.get_mut(&route.rule) {
+            share.answered.push_back(id);
+            share.tidy(table);
         }
     }
 
     /// Returns the session of a crowded flow that gives way to one more.
     pub(super) fn crowded_out(flow: &Flow, table: &Table) -> Option<SessionId> {
         let earlier = table.members(flow).map(Members::earlier).filter(|earlier| earlier.len() + 1 >= MAX_OF_FLOW)?;
-        let unconfirmed = |id: &&SessionId| table.get(**id).is_some_and(|state| !state.confirmed);
-        earlier.iter().find(unconfirmed).or(earlier.first()).copied()
+        let unproven = |id: &&SessionId| table.get(**id).is_some_and(|state| state.rank() == Rank::Unproven);
+        earlier.iter().find(unproven).or(earlier.first()).copied()
     }
 
-    /// Returns a session that is worth less than a new one: the oldest whose client has never shown that it receives, or,
-    /// since most protocols show nothing, the one that has been quiet for the longest.
+    /// Returns the session that gives way to a new one of `rule`.
+    pub(super) fn gives_way_to(&mut self, rule: Option<&Arc<str>>, table: &Table, now: Duration) -> Option<SessionId> {
+        let own = rule.cloned();
+        let of_own = self.rules.get(&own).map_or(0, |share| share.sessions);
+        let largest = self.largest().filter(|(_, sessions)| *sessions > of_own);
+        let Some((largest, sessions)) = largest else {
+            return self.rules.get_mut(&own)?.least_proven(table, now);
+        };
+        let share = self.rules.get_mut(&largest)?;
+        // What a rule holds beyond its share it holds until somebody else needs it.
+        let least = share.least_proven(table, now);
+        let least =
+            least.or_else(|| if sessions > of_own + 1 { share.quietest(table, Rank::Secret, now) } else { None });
+        least.or_else(|| self.rules.get_mut(&own)?.least_proven(table, now))
+    }
+
+    /// Returns a session that gives way to whatever another worker needs room for.
     pub(super) fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        while let Some(oldest) = self.unconfirmed.pop_front() {
-            let Some(state) = table.get(oldest).filter(|state| !state.confirmed) else { continue };
-            if state.carries() == Datagrams::Any && state.answered {
-                self.quiet.push(oldest);
-                continue;
-            }
-            return Some(oldest);
-        }
-        self.quietest(table, now)
+        let (largest, _) = self.largest()?;
+        self.rules.get_mut(&largest)?.least_proven(table, now)
     }
 
-    /// Of those whose protocol shows nothing. Finding it costs a look at each, so that it is not done for every datagram.
-    fn quietest(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        if now < self.quiet_again {
-            return None;
+    /// The rule with the most sessions. There are few rules, and this is asked for only where there is no room.
+    fn largest(&self) -> Option<(Option<Arc<str>>, usize)> {
+        let (rule, share) = self.rules.iter().max_by_key(|(_, share)| share.sessions)?;
+        Some((rule.clone(), share.sessions))
+    }
+}
+
+impl Share {
+    /// A session of one question that was answered; or the oldest whose client has proved nothing; or one that only took
+    /// turns and is quiet.
+    fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
+        self.done(table, now).or_else(|| self.oldest(table)).or_else(|| self.quietest(table, Rank::Turns, now))
+    }
+
+    fn done(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
+        while let Some(id) = self.answered.front().copied() {
+            let one_question = table.get(id).filter(|session| session.evidence.is_one_question() && !session.steered);
+            match one_question {
+                Some(session) if session.last_seen.saturating_add(DONE) > now => return None,
+                Some(_) => return self.answered.pop_front(),
+                None => drop(self.answered.pop_front()),
+            }
         }
-        self.quiet_again = now.saturating_add(QUIET_AGAIN);
-        let seen = |id: &SessionId| table.get(*id).map(|state: &Session| state.last_seen);
-        self.quiet.retain(|id| seen(id).is_some());
-        let quiet = |id: &SessionId| seen(id).filter(|seen| seen.saturating_add(QUIET) <= now);
-        self.quiet.iter().filter_map(|id| Some((quiet(id)?, *id))).min().map(|(_, id)| id)
+        None
+    }
+
+    fn oldest(&mut self, table: &Table) -> Option<SessionId> {
+        while let Some(id) = self.unproven.pop_front() {
+            match table.get(id) {
+                Some(session) if session.rank() == Rank::Unproven => return Some(id),
+                Some(_) => self.proven.push_back(id),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// The one of the next few that has been quiet for the longest, of those that have proved no more than `most`.
+    fn quietest(&mut self, table: &Table, most: Rank, now: Duration) -> Option<SessionId> {
+        let mut quietest = None;
+        for _ in 0..self.proven.len().min(LOOKS) {
+            let Some(id) = self.proven.pop_front() else { break };
+            let Some(session) = table.get(id) else { continue };
+            self.proven.push_back(id);
+            if session.rank() <= most && session.last_seen.saturating_add(QUIET) <= now {
+                quietest = quietest.into_iter().chain([(session.last_seen, id)]).min();
+            }
+        }
+        quietest.map(|(_, id)| id)
+    }
+
+    /// Forgets entries of sessions that are over when they are the majority.
+    fn tidy(&mut self, table: &Table) {
+        for queue in [&mut self.unproven, &mut self.answered, &mut self.proven] {
+            if queue.len() > 2 * self.sessions + 64 {
+                queue.retain(|id| table.get(*id).is_some());
+            }
+        }
     }
 }

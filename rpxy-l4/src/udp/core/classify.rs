@@ -35,7 +35,7 @@ impl Sessions {
             // Filled reserved bytes: it may as well be a short header of a connection that is known.
             Class::WireGuard(_)
                 if !matches!(arrival.datagram, [_, 0, 0, 0, ..])
-                    && self.owner_of_short(arrival.flow, arrival.datagram).is_some() =>
+                    && self.owners_of_short(arrival.flow, arrival.datagram).certain =>
             {
                 self.quic_short(arrival, true, out)
             }

@@ -119,7 +119,7 @@ impl Sessions {
             // ID that was not seen from its server may be anybody's.
             let told =
                 |ids: &QuicIds| ids.is_empty() || ids.of_short(datagram).is_some_and(|id| ids.is_stated(id.as_bytes()));
-            if state.answered && state.ids.quic().is_some_and(told) {
+            if state.evidence.is_answered() && state.ids.quic().is_some_and(told) {
                 out.discard(DatagramDrop::Incomplete, state.ids.end_decryption());
             }
             return Some(arrival);

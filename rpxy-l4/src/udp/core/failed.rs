@@ -56,7 +56,7 @@ impl Sessions {
         let retry = self.snapshot.settings.target_retry;
         let random = self.random();
         let Some(state) = self.table.get_mut(session) else { return };
-        if state.answered {
+        if state.evidence.is_answered() {
             return;
         }
         let flow = state.flow;

@@ -33,4 +33,9 @@ impl<T: Copy + PartialEq> Few<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         self.0.iter().copied()
     }
+
+    /// Removes and returns the values that `wanted` picks.
+    pub(super) fn remove_if(&mut self, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        self.0.extract_if(.., |value| wanted(value)).collect()
+    }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::{SessionId, Sessions, state::Stage};
+use super::{SessionId, Sessions, evidence::Rank, state::Stage};
 use crate::net::udp::Local;
 
 /// One session as `rpxy-l4 flows` shows it. Made by the worker, written out elsewhere.
@@ -66,8 +66,8 @@ impl Sessions {
                 idle: now.saturating_sub(state.last_seen),
                 bytes_up: state.bytes_up,
                 bytes_down: state.bytes_down,
-                answered: state.answered,
-                confirmed: state.confirmed,
+                answered: state.evidence.is_answered(),
+                confirmed: state.rank() == Rank::Secret,
                 plane: "userspace",
                 reason: None,
             };

@@ -81,18 +81,18 @@ impl Sessions {
         // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
         // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
         // must lead to the same rule.
-        let backend = self.identity.find(Key::ConnectionId(packet.destination), now);
-        let goes_on = backend.filter(|backend| match &outcome {
+        let key = Key::Stated(packet.destination);
+        let goes_on = self.identity.find(key, now).filter(|owner| match &outcome {
             Probe::NotThis => true,
             Probe::NeedMore => small || packet.typ != LongType::Initial,
             Probe::Match(hello) => {
-                let same = |route: &Arc<UdpRoute>| route.rule == backend.rule && route.ech.is_none();
+                let same = |route: &Arc<UdpRoute>| route.rule == owner.backend.rule && route.ech.is_none();
                 packet.has_token && self.snapshot.routes.quic(hello).is_some_and(same)
             }
         });
-        if let Some(backend) = goes_on {
-            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
-            self.start_known(arrival, &backend, ids, out);
+        if let Some(owner) = goes_on {
+            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), key)));
+            self.start_known(arrival, &owner.backend, ids, out);
             return None;
         }
         if packet.typ == LongType::Initial && small {

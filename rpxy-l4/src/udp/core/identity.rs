@@ -1,17 +1,27 @@
-//! Which connection IDs and indices a session goes by: what its server states, what its client goes on to use.
+//! Connection IDs and indices that a session goes by: those that its server states, those that its client goes on to use.
 //!
-//! The one place where sessions meet the affinity table. Invariant kept here: whatever a session has the table remember
-//! is given back when the session ends or the ID is displaced.
+//! The one place where sessions meet the affinity table, and where a secret of the server is recognised in what the client
+//! says. Invariant kept here: whatever the table remembers for a session is given back when the session ends or the ID is
+//! displaced.
 
 use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
-    quic::{ConnectionId, LongType, packets},
+    quic::{LongType, packets},
     wireguard::{self, Message, Reserved},
 };
 
-use super::{Output, SessionId, Sessions, command::Command, ids::Ids, state::Session};
-use crate::udp::affinity::{Affinity, Backend, Key};
+use super::{
+    Flow, Output, SessionId, Sessions,
+    command::Command,
+    ids::{Ids, Ownership},
+    state::{Session, Stage},
+};
+use crate::udp::affinity::{Affinity, Backend, Key, Network, Owner};
+
+/// Time for which datagrams of one client socket may overtake each other. An ID that two sessions share is of the other
+/// one when a session is known to go on with its own after that.
+const REORDERING: Duration = Duration::from_millis(200);
 
 /// The affinity table as sessions use it.
 #[derive(Debug)]
@@ -28,14 +38,20 @@ impl Identity {
         &self.affinity
     }
 
-    /// The backend that `key` leads to.
-    pub(super) fn find(&self, key: Key, now: Duration) -> Option<Arc<Backend>> {
+    /// The backend that a stated ID or an index leads to.
+    pub(super) fn find(&self, key: Key, now: Duration) -> Option<Arc<Owner>> {
         self.affinity.find(key, now)
     }
 
-    /// The backend that a short header leads to, and the ID that told it.
-    pub(super) fn find_short(&self, datagram: &[u8], now: Duration) -> Option<(ConnectionId, Arc<Backend>)> {
-        self.affinity.find_short(datagram, now)
+    /// The backend that a short header leads to, and the ID that told it. IDs that clients went on to use lead only from
+    /// `network`, if there is one.
+    pub(super) fn find_short(
+        &self,
+        datagram: &[u8],
+        network: Option<Network>,
+        now: Duration,
+    ) -> Option<(Key, Arc<Owner>)> {
+        self.affinity.find_short(datagram, network, now)
     }
 
     /// Counts a session that found its backend in the table.
@@ -71,10 +87,10 @@ impl Identity {
                 decryption.retry(id);
             }
             if let Some(displaced) = ids.add_stated(id) {
-                self.forget(session, displaced, now);
+                self.forget(session, Key::Stated(displaced), now);
             }
             // An ID of a Retry is replaced by the handshake's own; until then it leads here as well.
-            let _remembered = self.remember(session, id, now);
+            self.remember(session, Key::Stated(id), now);
             if !id.is_empty()
                 && let Some(ids) = session.ids.quic_mut()
             {
@@ -85,84 +101,188 @@ impl Identity {
         changed
     }
 
+    /// An index is learned when it answers an initiation of the client on this session.
     fn learn_index(&self, session: &mut Session, datagram: &[u8], now: Duration) -> bool {
-        let (sender, in_use) = match wireguard::parse(datagram, Reserved::Any) {
-            Some(Message::Response { sender, .. }) => (sender, true),
-            // The client uses it once it has answered, which shows when it does.
-            Some(Message::Initiation { sender }) => (sender, false),
-            Some(Message::CookieReply { .. } | Message::Transport { .. }) | None => return false,
-        };
-        let Some(backend) = session.backend() else { return false };
-        self.affinity.learn_index(sender, &backend, now);
         let Ids::WireGuard(indices) = &mut session.ids else { return false };
-        indices.add(sender);
-        in_use && indices.set_current(sender)
+        match wireguard::parse(datagram, Reserved::Any) {
+            Some(Message::Response { sender, receiver }) if indices.answer(receiver, sender) => {
+                let changed = indices.set_current(sender);
+                self.remember_index(session, sender, now);
+                changed
+            }
+            Some(Message::Initiation { sender }) => {
+                // The client uses it once it has answered.
+                indices.offer(sender);
+                false
+            }
+            Some(Message::Response { .. } | Message::CookieReply { .. } | Message::Transport { .. }) | None => false,
+        }
     }
 
-    /// Learns an ID from a short header of a session under way, which the server may have given the client in secret.
-    pub(super) fn learn_from_client(&self, session: &mut Session, datagram: &[u8], now: Duration) {
-        let Some(id) = session.ids.quic().and_then(|ids| ids.of_short(datagram)) else { return };
+    fn remember_index(&self, session: &mut Session, index: u32, now: Duration) {
+        if let Some(owner) = self.owner(session) {
+            self.affinity.learn_index(index, &owner, now);
+        }
+    }
+
+    /// Learns an ID from a short header of a session under way, which the server may have given the client in secret; since
+    /// `shared`, it may be another session's of the same socket.
+    fn learn_from_client(&self, session: &mut Session, datagram: &[u8], shared: Option<Duration>, now: Duration) {
+        let Some(ids) = session.ids.quic() else { return };
+        let Some(id) = ids.of_short(datagram) else { return };
         // Before an answer nothing proves that the server knows of this connection.
-        if !session.answered || !session.is_open() || !self.remember(session, id, now) {
+        if !session.evidence.is_answered() || !session.is_open() || ids.owns_short(datagram) != Ownership::Unknown {
             return;
         }
-        if let Some(displaced) = session.ids.quic_mut().and_then(|ids| ids.add_used(id)) {
-            self.forget(session, displaced, now);
+        // Those that follow others hold nothing themselves.
+        if ids.found_by().is_none() {
+            self.remember(session, Key::Used(id), now);
+        }
+        if let Some(displaced) = session.ids.quic_mut().and_then(|ids| ids.add_used(id, shared)) {
+            self.forget(session, Key::Used(displaced), now);
         }
     }
 
-    /// Has the table remember the IDs that a session was found by, for as long as it lives.
-    pub(super) fn remember_all(&self, session: &mut Session, now: Duration) {
-        let known: Vec<ConnectionId> = session.ids.quic().map(|ids| ids.all().collect()).unwrap_or_default();
-        for id in known {
-            let _remembered = self.remember(session, id, now);
+    /// Has the table remember the ID that a session was found by for as long as it lives, if a server stated it.
+    pub(super) fn remember_found(&self, session: &mut Session, now: Duration) {
+        if let Some(key @ Key::Stated(_)) = session.ids.quic().and_then(super::ids::QuicIds::found_by) {
+            self.remember(session, key, now);
         }
     }
 
-    /// Gives back all that the table remembers for a session. IDs outlive it for a while, unless its client may never have
-    /// been there.
+    /// Has the table remember the ID of an inherited session, of which is only known that its client used it.
+    pub(super) fn remember_inherited(&self, session: &mut Session, now: Duration) {
+        if let Some(key @ Key::Used(_)) = session.ids.quic().and_then(super::ids::QuicIds::found_by) {
+            self.remember(session, key, now);
+        }
+    }
+
+    /// Gives back all that the table remembers for a session. Stated IDs outlive it for a while if its client has shown
+    /// that it is there.
     pub(super) fn release(&self, session: &Session, now: Duration) {
-        let backend = session.reached().and_then(|reached| reached.backend.as_ref());
-        let (Some(ids), Some(backend)) = (session.ids.quic(), backend) else { return };
-        for id in ids.remembered() {
-            self.affinity.release(Key::ConnectionId(*id), backend, session.confirmed, now);
+        let owner = session.reached().and_then(|reached| reached.owner.as_ref());
+        let (Some(ids), Some(owner)) = (session.ids.quic(), owner) else { return };
+        let lingers = session.rank() > super::evidence::Rank::Unproven;
+        for key in ids.remembered() {
+            self.affinity.release(*key, owner, session.network(), lingers, now);
         }
     }
 
-    fn remember(&self, session: &mut Session, id: ConnectionId, now: Duration) -> bool {
-        let Some(backend) = session.backend() else { return false };
-        let taken = self.affinity.hold(Key::ConnectionId(id), &backend, now);
-        if taken && let Some(ids) = session.ids.quic_mut() {
-            ids.remember(id);
+    fn remember(&self, session: &mut Session, key: Key, now: Duration) {
+        let Some(owner) = self.owner(session) else { return };
+        if self.affinity.hold(key, &owner, session.network(), now)
+            && let Some(ids) = session.ids.quic_mut()
+        {
+            ids.remember(key);
         }
-        taken
     }
 
-    fn forget(&self, session: &mut Session, id: ConnectionId, now: Duration) {
-        let Some(backend) = session.backend() else { return };
-        if session.ids.quic_mut().is_some_and(|ids| ids.forget(id)) {
+    fn forget(&self, session: &mut Session, key: Key, now: Duration) {
+        let Some(owner) = self.owner(session) else { return };
+        if session.ids.quic_mut().is_some_and(|ids| ids.forget(key)) {
             // Whatever a client makes up must not stay longer than its session uses it.
-            self.affinity.release(Key::ConnectionId(id), &backend, false, now);
+            self.affinity.release(key, &owner, session.network(), false, now);
         }
+    }
+
+    /// The backend of a session in the table; the same value for all its IDs. `None` where the rule does without affinity.
+    fn owner(&self, session: &mut Session) -> Option<Arc<Owner>> {
+        let Stage::Open(reached) = &mut session.stage else { return None };
+        if reached.owner.is_none() && reached.route.affinity {
+            let target = reached.route.group.endpoint(reached.target)?.target.clone();
+            let rule = reached.route.rule.clone();
+            reached.owner = Some(self.affinity.owner(Backend { rule, target, address: reached.address }));
+        }
+        reached.owner.clone()
     }
 }
 
+/// The sessions of a client socket that a short header goes to.
+#[derive(Debug, Default)]
+pub(super) struct ShortOwners {
+    /// Those that own its ID, certainly or together with others.
+    pub(super) owners: Vec<SessionId>,
+    pub(super) certain: bool,
+}
+
 impl Sessions {
-    /// A long header told whose it is. The server's own ID in it shows that the client receives.
-    pub(super) fn identified(&mut self, session: SessionId, destination: &[u8]) {
-        if let Some(state) = self.table.get_mut(session)
-            && state.ids.quic().is_some_and(|ids| ids.is_stated(destination))
-        {
-            state.confirmed = true;
-            self.prefer(session);
+    /// The sessions of a flow that a short header is of by its ID.
+    pub(super) fn owners_of_short(&self, flow: &Flow, datagram: &[u8]) -> ShortOwners {
+        let mut found = ShortOwners::default();
+        let Some(members) = self.table.members(flow) else { return found };
+        for id in members.all() {
+            let ids = self.table.get(id).and_then(|state| state.ids.quic());
+            match ids.map_or(Ownership::Unknown, |ids| ids.owns_short(datagram)) {
+                Ownership::Certain => return ShortOwners { owners: vec![id], certain: true },
+                Ownership::Shared => found.owners.push(id),
+                Ownership::Unknown => {}
+            }
+        }
+        found
+    }
+
+    /// A short header with an ID that nobody on its socket is known by may be of any of these sessions.
+    pub(super) fn share_short(&mut self, sessions: &[SessionId], datagram: &[u8], now: Duration) {
+        let shared = (sessions.len() > 1).then_some(now);
+        for session in sessions {
+            if let Some(state) = self.table.get_mut(*session) {
+                self.identity.learn_from_client(state, datagram, shared, now);
+            }
         }
     }
 
-    /// A datagram was identified as this session's: what cannot be told goes to it from now on.
-    pub(super) fn prefer(&mut self, session: SessionId) {
+    /// A short header was of this session for certain.
+    pub(super) fn identified_short(&mut self, session: SessionId, datagram: &[u8], now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session) else { return };
-        state.confirmed |= state.answered;
+        let Some(ids) = state.ids.quic_mut() else { return };
+        let id = ids.of_short(datagram);
+        if id.is_some_and(|id| ids.is_stated(id.as_bytes())) {
+            state.evidence.repeated_secret();
+        }
+        let others = ids.drop_shared(now.saturating_sub(REORDERING));
+        for id in others {
+            self.identity.forget(state, Key::Used(id), now);
+        }
         self.table.prefer(session);
+        self.note_current(session, datagram, out);
+    }
+
+    /// A long header was of this session. The server's own ID in it shows that the client receives.
+    pub(super) fn identified_long(&mut self, session: SessionId, destination: &[u8]) {
+        if let Some(state) = self.table.get_mut(session)
+            && state.ids.quic().is_some_and(|ids| ids.is_stated(destination))
+        {
+            // An empty ID is no secret.
+            if !destination.is_empty() {
+                state.evidence.repeated_secret();
+            }
+            self.table.prefer(session);
+        }
+    }
+
+    /// A WireGuard message of the client carried this index of the server.
+    pub(super) fn identified_index(
+        &mut self,
+        session: SessionId,
+        message: &Message,
+        index: u32,
+        now: Duration,
+        out: &mut Output,
+    ) {
+        self.table.prefer(session);
+        let Some(state) = self.table.get_mut(session) else { return };
+        let Ids::WireGuard(indices) = &mut state.ids else { return };
+        let accepts = matches!(message, Message::Response { .. }) && indices.accept(index);
+        if indices.is_stated(index) {
+            state.evidence.repeated_secret();
+        }
+        let changed = indices.set_current(index);
+        if accepts {
+            self.identity.remember_index(state, index, now);
+        }
+        if changed {
+            self.current_changed(session, out);
+        }
     }
 
     /// The client of a session goes on with the ID of this short header.
@@ -173,21 +293,15 @@ impl Sessions {
         }
     }
 
-    /// The client of a session goes on with this index.
-    pub(super) fn note_index(&mut self, session: SessionId, index: u32, out: &mut Output) {
-        let Some(Ids::WireGuard(indices)) = self.table.get_mut(session).map(|state| &mut state.ids) else { return };
-        if indices.set_current(index) {
-            self.current_changed(session, out);
-        }
-    }
-
     /// The kernel compares with the ID that the client uses.
     pub(super) fn current_changed(&mut self, session: SessionId, out: &mut Output) {
         let Some(state) = self.table.get(session) else { return };
         match state.ids.current() {
             Some(cid) if state.steered => out.commands.push_back(Command::UpdateFlow { session, cid }),
             // Until now it was answered with a cookie only.
-            Some(_) if state.answered && matches!(state.ids, Ids::WireGuard(_)) => self.steer(session, out),
+            Some(_) if state.evidence.is_answered() && matches!(state.ids, Ids::WireGuard(_)) => {
+                self.steer(session, out);
+            }
             Some(_) | None => {}
         }
     }

@@ -1,8 +1,11 @@
 //! What tells the sessions of one client socket apart: the connection IDs of QUIC, the indices of WireGuard.
 
+use std::time::Duration;
+
 use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{decryption::Decryption, few::Few};
+use crate::udp::affinity::Key;
 
 /// The connection IDs of a QUIC session.
 #[derive(Debug)]
@@ -12,30 +15,70 @@ pub(super) struct QuicIds {
     client: Option<ConnectionId>,
     /// The destination connection ID of the client's first packet, which the Initial keys come from.
     first: ConnectionId,
-    /// What the server chose to be addressed by, in long headers.
-    server: Few<ConnectionId>,
+    /// The ID that this session was found by, where it goes on with an earlier one's connection.
+    found_by: Option<Key>,
+    /// What the server stated in long headers of this session: only an answer can have told them to the client.
+    stated: Few<ConnectionId>,
     /// What the client's short headers carry beside those, since the server has told it secretly.
-    used: Few<ConnectionId>,
+    used: Few<UsedId>,
     /// The one that the client used last, as far as it is known; the kernel steers short headers with this one only.
     current: Option<ConnectionId>,
     /// Those that the affinity table has for this session.
-    remembered: Vec<ConnectionId>,
+    remembered: Vec<Key>,
     /// Length of the server's connection IDs in bytes, once it is known.
     len: Option<usize>,
     /// Its hello was decrypted, and its handshake is not known to be over.
     pub(super) decryption: Option<Box<Decryption>>,
 }
 
+/// An ID that the client of a session went on to use, or that of another session on the same socket.
+#[derive(Debug, Clone, Copy)]
+struct UsedId {
+    id: ConnectionId,
+    /// Since when it could be several sessions'.
+    shared: Option<Duration>,
+}
+
+impl PartialEq for UsedId {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+/// The extent to which a short header is of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// Its ID is known to be this session's.
+    Certain,
+    /// Its ID could be another session's of the same socket as well.
+    Shared,
+    /// Its ID is unknown.
+    Unknown,
+}
+
 impl QuicIds {
     pub(super) fn new(client: Option<ConnectionId>, first: ConnectionId) -> Self {
-        let (server, used) = (Few::default(), Few::default());
-        Self { client, first, server, used, current: None, remembered: Vec::new(), len: None, decryption: None }
+        Self {
+            client,
+            first,
+            found_by: None,
+            stated: Few::default(),
+            used: Few::default(),
+            current: None,
+            remembered: Vec::new(),
+            len: None,
+            decryption: None,
+        }
     }
 
     /// For a connection that goes on from another address, under an ID that its server is known by.
-    pub(super) fn known(client: Option<ConnectionId>, id: ConnectionId) -> Self {
+    pub(super) fn known(client: Option<ConnectionId>, key: Key) -> Self {
+        let id = match key {
+            Key::Stated(id) | Key::Used(id) => id,
+            Key::Index(_) => ConnectionId::default(),
+        };
         let mut ids = Self::new(client, id);
-        ids.server.add(id);
+        ids.found_by = Some(key);
         ids.current = Some(id);
         ids.len = Some(id.len());
         ids
@@ -50,9 +93,9 @@ impl QuicIds {
         self.client == Some(source)
     }
 
-    /// Returns whether the server stated this ID in a long header.
+    /// Returns whether the server stated this ID on this session.
     pub(super) fn is_stated(&self, id: &[u8]) -> bool {
-        self.server.iter().any(|stated| stated.as_bytes() == id)
+        self.stated.iter().any(|stated| stated.as_bytes() == id)
     }
 
     /// Returns whether the server is known to be addressed without an ID.
@@ -60,15 +103,38 @@ impl QuicIds {
         self.len == Some(0)
     }
 
+    /// Returns whether no ID can come that only an answer told the client: the server has none, or its long headers passed
+    /// on an earlier session.
+    pub(super) fn are_without_secret(&self) -> bool {
+        self.is_empty() || self.found_by.is_some()
+    }
+
+    /// The ID that this session was found by.
+    pub(super) fn found_by(&self) -> Option<Key> {
+        self.found_by
+    }
+
+    fn was_found_by(&self, id: &[u8]) -> bool {
+        matches!(self.found_by, Some(Key::Stated(known) | Key::Used(known)) if known.as_bytes() == id)
+    }
+
     /// Returns whether a long header with these IDs is of this connection.
     pub(super) fn owns_long(&self, destination: &[u8], source: &[u8]) -> bool {
         self.client.is_none_or(|client| client.as_bytes() == source)
-            && (self.first.as_bytes() == destination || self.is_stated(destination))
+            && (self.first.as_bytes() == destination || self.is_stated(destination) || self.was_found_by(destination))
     }
 
-    /// Returns whether a short header is of this connection, as far as can be seen.
-    pub(super) fn owns_short(&self, datagram: &[u8]) -> bool {
-        self.of_short(datagram).is_some_and(|id| self.server.contains(id) || self.used.contains(id))
+    /// Returns the extent to which a short header is of this connection.
+    pub(super) fn owns_short(&self, datagram: &[u8]) -> Ownership {
+        let Some(id) = self.of_short(datagram) else { return Ownership::Unknown };
+        if self.stated.contains(id) || self.was_found_by(id.as_bytes()) {
+            return Ownership::Certain;
+        }
+        match self.used.iter().find(|used| used.id == id) {
+            Some(UsedId { shared: None, .. }) => Ownership::Certain,
+            Some(UsedId { shared: Some(_), .. }) => Ownership::Shared,
+            None => Ownership::Unknown,
+        }
     }
 
     /// The destination connection ID of a short header; `None` while its length is unknown, and where it is empty.
@@ -77,14 +143,9 @@ impl QuicIds {
         ConnectionId::new(datagram.get(1..1 + len)?)
     }
 
-    /// IDs that lead to this session.
-    pub(super) fn all(&self) -> impl Iterator<Item = ConnectionId> + '_ {
-        self.server.iter().chain(self.used.iter())
-    }
-
     /// Adds an ID from a long header of the server; returns the one that had to go.
     pub(super) fn add_stated(&mut self, id: ConnectionId) -> Option<ConnectionId> {
-        self.server.add(id)
+        self.stated.add(id)
     }
 
     /// The server's IDs are so long, in bytes.
@@ -92,9 +153,17 @@ impl QuicIds {
         self.len = Some(len);
     }
 
-    /// Adds an ID that the client goes on to use; returns the one that had to go.
-    pub(super) fn add_used(&mut self, id: ConnectionId) -> Option<ConnectionId> {
-        self.used.add(id)
+    /// Adds an ID that the client goes on to use, or since `shared` maybe for another session; returns the one that had to
+    /// go.
+    pub(super) fn add_used(&mut self, id: ConnectionId, shared: Option<Duration>) -> Option<ConnectionId> {
+        self.used.add(UsedId { id, shared }).map(|displaced| displaced.id)
+    }
+
+    /// The client goes on with an ID that is this session's alone: those that it began to share by `before` are of other
+    /// sessions, and returned.
+    pub(super) fn drop_shared(&mut self, before: Duration) -> Vec<ConnectionId> {
+        let is_others = |used: &UsedId| used.shared.is_some_and(|since| since <= before);
+        self.used.remove_if(is_others).into_iter().map(|used| used.id).collect()
     }
 
     /// Sets the ID that the client uses; returns whether it is another one.
@@ -102,19 +171,19 @@ impl QuicIds {
         self.current.replace(id) != Some(id)
     }
 
-    /// The affinity table has taken this ID for this session.
-    pub(super) fn remember(&mut self, id: ConnectionId) {
-        self.remembered.push(id);
+    /// The affinity table has taken this key for this session.
+    pub(super) fn remember(&mut self, key: Key) {
+        self.remembered.push(key);
     }
 
-    /// Returns whether the affinity table had this ID for this session, which it is to forget.
-    pub(super) fn forget(&mut self, id: ConnectionId) -> bool {
-        let at = self.remembered.iter().position(|remembered| *remembered == id);
+    /// Returns whether the affinity table had this key for this session, which it is to forget.
+    pub(super) fn forget(&mut self, key: Key) -> bool {
+        let at = self.remembered.iter().position(|remembered| *remembered == key);
         at.map(|at| self.remembered.swap_remove(at)).is_some()
     }
 
-    /// IDs that the affinity table has for this session.
-    pub(super) fn remembered(&self) -> &[ConnectionId] {
+    /// Keys that the affinity table has for this session.
+    pub(super) fn remembered(&self) -> &[Key] {
         &self.remembered
     }
 }
@@ -129,11 +198,17 @@ pub(super) enum Ids {
     WireGuard(Indices),
 }
 
-/// The indices of a WireGuard session that the server has chosen.
+/// The indices of a WireGuard session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Indices {
-    /// The last few.
+    /// What the server chose in handshakes of this session, the last few.
     server: Few<u32>,
+    /// The index that this session was found by, where it goes on with an earlier one's tunnel.
+    found_by: Option<u32>,
+    /// The client's index in its last initiation, until the server has answered it.
+    initiation: Option<u32>,
+    /// The server's index in its last initiation, until the client has answered it.
+    offered: Option<u32>,
     /// The one that the client uses, as far as it is known; the kernel steers messages with this one only.
     current: Option<u32>,
 }
@@ -141,20 +216,44 @@ pub(super) struct Indices {
 impl Indices {
     /// For a session that goes on from another address, under an index that its server is known by.
     pub(super) fn known(index: u32) -> Self {
-        let mut indices = Self::default();
-        indices.server.add(index);
-        indices.current = Some(index);
-        indices
+        Self { found_by: Some(index), current: Some(index), ..Self::default() }
     }
 
     pub(super) fn contains(&self, index: u32) -> bool {
+        self.is_stated(index) || self.found_by == Some(index) || self.offered == Some(index)
+    }
+
+    /// Returns whether the server chose this index on this session.
+    pub(super) fn is_stated(&self, index: u32) -> bool {
         self.server.contains(index)
     }
 
-    pub(super) fn add(&mut self, index: u32) {
-        if !self.server.contains(index) {
-            self.server.add(index);
+    /// The client begins a handshake under this index of its own.
+    pub(super) fn begin(&mut self, client: u32) {
+        self.initiation = Some(client);
+    }
+
+    /// The server begins a handshake under this index of its own.
+    pub(super) fn offer(&mut self, server: u32) {
+        self.offered = Some(server);
+    }
+
+    /// The server answers the client's initiation `client` with its index; false when there was none.
+    pub(super) fn answer(&mut self, client: u32, server: u32) -> bool {
+        let answers = self.initiation.take_if(|initiation| *initiation == client).is_some();
+        if answers && !self.server.contains(server) {
+            self.server.add(server);
         }
+        answers
+    }
+
+    /// The client answers the server's initiation `server`; false when there was none.
+    pub(super) fn accept(&mut self, server: u32) -> bool {
+        let answers = self.offered.take_if(|offered| *offered == server).is_some();
+        if answers && !self.server.contains(server) {
+            self.server.add(server);
+        }
+        answers
     }
 
     /// Sets the index that the client uses; returns whether it is another one.
@@ -186,6 +285,15 @@ impl Ids {
     /// Number of datagrams that wait in the decryption under way.
     pub(super) fn waiting(&self) -> usize {
         self.decryption().map_or(0, Decryption::waiting)
+    }
+
+    /// Returns whether nothing can come that only an answer told the client.
+    pub(super) fn are_without_secret(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Quic(ids) => ids.are_without_secret(),
+            Self::WireGuard(indices) => indices.found_by.is_some(),
+        }
     }
 
     /// What the client's datagrams carry that the kernel may steer, as it is on the wire.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
     route::{Busy, Datagrams, Tried},
+    udp::affinity::Key,
 };
 
 /// A session of an earlier daemon, as the entries of its flow tell it.
@@ -50,7 +51,7 @@ impl Sessions {
             }
             Datagrams::Quic => {
                 let ids = match cid {
-                    Some(cid) => QuicIds::known(None, *cid),
+                    Some(cid) => QuicIds::known(None, Key::Used(*cid)),
                     None => QuicIds::new(None, ConnectionId::default()),
                 };
                 Ids::Quic(Box::new(ids))
@@ -77,10 +78,11 @@ impl Sessions {
         self.handle_opened(session, now, out);
         let Some(state) = self.table.get_mut(session) else { return };
         // Its flow would not have been there otherwise.
-        (state.answered, state.steered) = (true, true);
+        state.evidence.answered(now);
+        state.evidence.was_steered();
+        state.steered = true;
+        self.identity.remember_inherited(state, now);
         let cid = state.ids.current();
-        // Only its server can have told it that one.
-        state.confirmed = cid.is_some();
         out.commands.push_back(Command::InstallFlow { session, cid });
     }
 

@@ -18,6 +18,7 @@ mod command;
 mod deadlines;
 mod decryption;
 mod ech;
+mod evidence;
 mod failed;
 mod few;
 mod flow_line;
@@ -107,6 +108,8 @@ pub struct Sessions {
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
     random: Random,
+    /// The slot up to which sessions that the kernel steers were asked about.
+    refreshed: usize,
 }
 
 impl Sessions {
@@ -133,6 +136,7 @@ impl Sessions {
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
             random: Random::new(seed),
+            refreshed: 0,
         }
     }
 
@@ -202,7 +206,7 @@ impl Sessions {
         state.last_seen = now;
         state.bytes_down += bytes.len() as u64;
         let flow = state.flow;
-        let first = !std::mem::replace(&mut state.answered, true);
+        let first = state.evidence.answered(now);
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {
             for datagram in datagrams(bytes, segment) {
@@ -213,6 +217,7 @@ impl Sessions {
             self.current_changed(session, out);
         }
         if first {
+            self.admission.answered(session, &self.table);
             self.target_is_up(session, out);
             self.steer(session, out);
         }
@@ -268,6 +273,7 @@ impl Sessions {
         }
         let (deadline, undecided) = (state.deadline(), state.is_undecided());
         let session = self.table.insert(state);
+        self.admission.entered(session, &self.table);
         self.unsteer_others(session, out);
         self.deadlines.add(deadline, session, &self.table);
         if undecided {
@@ -291,6 +297,7 @@ impl Sessions {
     /// Ends a session; the datagrams that it holds are discarded for `reason`.
     fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
         let Some(mut state) = self.table.remove(session) else { return };
+        self.admission.left(&state);
         if let Some((held, _)) = state.held() {
             out.discard(reason, held.len());
         }
@@ -323,7 +330,8 @@ impl Sessions {
         let Some(state) = self.table.get_mut(session) else { return };
         state.last_seen = now;
         state.bytes_up += len as u64;
-        if !state.answered && now >= state.born.saturating_add(NOT_REFUSED) {
+        state.evidence.asked();
+        if !state.evidence.is_answered() && now >= state.born.saturating_add(NOT_REFUSED) {
             self.target_is_up(session, out);
         }
     }

@@ -37,7 +37,7 @@ impl Sessions {
             out.discard(DatagramDrop::SourceLimited, first.len());
             return;
         }
-        let Some(permit) = self.admit(now, out) else {
+        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
             out.discard(DatagramDrop::TooMany, first.len() + ids.waiting());
             return;
         };
@@ -46,7 +46,7 @@ impl Sessions {
     }
 
     /// Begins a session with the backend that an earlier one of the same client had.
-    pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Arc<Backend>, ids: Ids, out: &mut Output) {
+    pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, ecn, now } = arrival;
         let Some((route, target)) = self.find_target(backend) else {
             // The configuration has changed since.
@@ -57,7 +57,7 @@ impl Sessions {
             out.discard(DatagramDrop::RateLimited, 1);
             return;
         }
-        let Some(permit) = self.admit(now, out) else {
+        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
             out.discard(DatagramDrop::TooMany, 1);
             return;
         };
@@ -85,15 +85,14 @@ impl Sessions {
         state.last_seen = now;
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
-        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, backend: None, tried, detail });
-        self.identity.remember_all(state, now);
+        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, owner: None, tried, detail });
+        self.identity.remember_found(state, now);
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
         out.commands.push_back(Command::Started(Box::new(started)));
         for (datagram, ecn) in datagrams {
             out.commands.push_back(Command::Send { session, datagram, ecn });
         }
-        self.admission.opened(session, &self.table);
     }
 
     /// The first addresses of a name have come, or not.
@@ -120,15 +119,16 @@ impl Sessions {
         Opening { route, held, tried, target: None, candidates, address: None, fixed: false, detail }
     }
 
-    /// Makes room for one more session. Where there is none, one whose client has never shown that it receives gives way:
-    /// so forged addresses cannot keep real clients out.
-    fn admit(&mut self, now: Duration, out: &mut Output) -> Option<ConnPermit> {
+    /// Makes room for one more session of a rule. Where there is none, one whose client has shown less gives way: so forged
+    /// addresses cannot keep real clients out.
+    fn admit(&mut self, rule: Option<&Arc<str>>, now: Duration, out: &mut Output) -> Option<ConnPermit> {
         let max = self.snapshot.settings.max_connections.get();
         if let Some(permit) = self.admission.acquire(max) {
             return Some(permit);
         }
         out.commands.push_back(Command::Log(Notice::TooMany { max }));
-        if self.evict(now, out) {
+        if let Some(session) = self.admission.gives_way_to(rule, &self.table, now) {
+            self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             // A lowered limit may still be exceeded.
             return self.admission.acquire(max);
         }
@@ -139,18 +139,15 @@ impl Sessions {
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
         while self.admission.owes_room(self.snapshot.settings.max_connections.get()) {
-            let evicted = self.evict(now, out);
+            let session = self.admission.least_proven(&self.table, now);
+            if let Some(session) = session {
+                self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
+            }
             self.admission.granted();
-            if !evicted {
+            if session.is_none() {
                 return;
             }
         }
-    }
-
-    fn evict(&mut self, now: Duration, out: &mut Output) -> bool {
-        let Some(session) = self.admission.least_proven(&self.table, now) else { return false };
-        self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
-        true
     }
 
     fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: ConnPermit, now: Duration, out: &mut Output) {

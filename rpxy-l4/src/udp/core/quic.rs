@@ -1,16 +1,16 @@
 //! QUIC: connections are told apart by their IDs, new ones are routed by their ClientHello.
 //!
 //! Long headers belong to a connection by both of their IDs, since a client may use one socket for several; short
-//! headers by the ID that the server chose. Where that is not enough, the youngest connection of the flow gets them.
+//! headers by the ID that the server chose. Where that is not enough, every connection that could own them gets them.
 
 use rpxy_l4_proto::quic::{LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets};
 
 use super::{
-    Flow, Output, SessionId, Sessions,
+    Command, Flow, Output, SessionId, Sessions,
     classify::Arrival,
+    evidence::Rank,
     hello::Packet,
     ids::{Ids, QuicIds},
-    state::Session,
 };
 use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
 
@@ -19,7 +19,7 @@ impl Sessions {
         let datagram = arrival.datagram;
         let Some(header) = LongHeader::parse(datagram) else { return self.any(arrival, out) };
         if let Some(session) = self.owner_of_long(arrival.flow, &header) {
-            self.identified(session, header.dcid);
+            self.identified_long(session, header.dcid);
             return self.further(session, arrival, out);
         }
         let Some(packet) = packets(datagram).next() else {
@@ -41,47 +41,68 @@ impl Sessions {
     /// A short header, or, unless `certain`, something else that looks like none of the protocols.
     pub(super) fn quic_short(&mut self, arrival: Arrival<'_>, certain: bool, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, now, .. } = arrival;
-        if let Some(session) = self.owner_of_short(flow, datagram) {
-            self.prefer(session);
-            self.note_current(session, datagram, out);
+        let found = self.owners_of_short(flow, datagram);
+        if let (true, [session]) = (found.certain, found.owners.as_slice()) {
+            self.identified_short(*session, datagram, now, out);
+            return self.deliver(*session, arrival, out);
+        }
+        if !found.owners.is_empty() {
+            return self.deliver_to_all(&found.owners, arrival, out);
+        }
+        if let Some(session) = self.only_without_ids(flow) {
             return self.deliver(session, arrival, out);
         }
-        if let Some((id, backend)) = self.identity.find_short(datagram, now) {
-            if let Some(session) = self.session_with(flow, &backend) {
+        // Where there is no default target, a datagram with the fixed bit can be nothing but QUIC.
+        let network = self.snapshot.routes.default().map(|_| flow.client.ip().into());
+        if let Some((key, owner)) = self.identity.find_short(datagram, network, now) {
+            if let Some(session) = self.session_with(flow, &owner.backend) {
                 return self.deliver(session, arrival, out);
             }
-            let ids = Ids::Quic(Box::new(QuicIds::known(None, id)));
-            self.start_known(arrival, &backend, ids, out);
+            let ids = Ids::Quic(Box::new(QuicIds::known(None, key)));
+            self.start_known(arrival, &owner.backend, ids, out);
             return None;
         }
-        let (quic, any) = (self.latest_of(flow, Datagrams::Quic), self.latest_of(flow, Datagrams::Any));
-        match if certain { quic.or(any) } else { any.or(quic) } {
-            Some(session) => {
-                // The server may have told the client another ID in secret; of several connections, it could be any one's.
-                if self.table.is_alone(session)
-                    && let Some(state) = self.table.get_mut(session)
-                {
-                    self.identity.learn_from_client(state, datagram, now);
+        let (quic, any) = (self.may_own_short(flow), self.latest_of(flow, Datagrams::Any));
+        match any {
+            Some(any) if quic.is_empty() || !certain => self.deliver(any, arrival, out),
+            Some(_) | None if !quic.is_empty() => {
+                // The server may have told its client another ID in secret: of several connections, it could be any one's.
+                self.share_short(&quic, datagram, now);
+                if let [only] = quic.as_slice() {
+                    self.note_current(*only, datagram, out);
                 }
-                self.note_current(session, datagram, out);
-                self.deliver(session, arrival, out)
+                self.deliver_to_all(&quic, arrival, out)
             }
-            None if certain => {
+            Some(_) | None if certain => {
                 self.stray(arrival, out);
                 None
             }
-            None => self.any(arrival, out),
+            Some(_) | None => self.any(arrival, out),
         }
+    }
+
+    /// Gives a datagram to several sessions of its socket.
+    fn deliver_to_all(&mut self, sessions: &[SessionId], arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let (first, others) = sessions.split_first()?;
+        for session in others {
+            if let Some(session) = self.deliver(*session, arrival, out) {
+                self.note_up(session, arrival.datagram.len(), arrival.now, out);
+                let (datagram, ecn) = (arrival.datagram.into(), arrival.ecn);
+                out.commands.push_back(Command::Send { session, datagram, ecn });
+            }
+        }
+        self.deliver(*first, arrival, out)
     }
 
     /// A packet that cannot be a connection's first, with IDs that this flow does not know.
     fn later_packet(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, now, .. } = arrival;
-        if let Some(backend) = self.identity.find(Key::ConnectionId(packet.destination), now)
-            && self.session_with(flow, &backend).is_none()
+        let key = Key::Stated(packet.destination);
+        if let Some(owner) = self.identity.find(key, now)
+            && self.session_with(flow, &owner.backend).is_none()
         {
-            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
-            self.start_known(arrival, &backend, ids, out);
+            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), key)));
+            self.start_known(arrival, &owner.backend, ids, out);
             return None;
         }
         let session = self.table.find(flow, |state| match &state.ids {
@@ -120,18 +141,26 @@ impl Sessions {
         self.table.find(flow, |state| state.ids.quic().is_some_and(|ids| ids.owns_long(header.dcid, header.scid)))
     }
 
-    /// The session of a flow that a short header is of by its ID, or because there is nothing else that it could be of.
-    pub(super) fn owner_of_short(&self, flow: &Flow, datagram: &[u8]) -> Option<SessionId> {
-        let owns = |state: &Session| state.ids.quic().is_some_and(|ids| ids.owns_short(datagram));
-        if let Some(owner) = self.table.find(flow, owns) {
-            return Some(owner);
-        }
-        // A server without connection IDs: its clients cannot have several connections on one socket. One that has just
-        // been made up beside it does not count.
+    /// The latest few sessions of a flow that a short header with an unknown ID may be of.
+    fn may_own_short(&self, flow: &Flow) -> Vec<SessionId> {
+        let Some(members) = self.table.members(flow) else { return Vec::new() };
+        let is_quic = |id: &SessionId| self.table.get(*id).is_some_and(|state| state.carries() == Datagrams::Quic);
+        members.all().filter(is_quic).take(MOST_COPIES).collect()
+    }
+
+    /// A server without connection IDs: its clients cannot have several connections on one socket. One that has just been
+    /// made up beside it does not count.
+    fn only_without_ids(&self, flow: &Flow) -> Option<SessionId> {
         let members = self.table.members(flow)?;
-        let known = |id: &SessionId| self.table.get(*id).is_some_and(|state| members.is_single() || state.confirmed);
+        let known = |id: &SessionId| {
+            self.table.get(*id).is_some_and(|state| members.is_single() || state.rank() > Rank::Unproven)
+        };
         let mut known = members.all().filter(known);
         let only = known.next().filter(|_| known.next().is_none())?;
         self.table.get(only)?.ids.quic().is_some_and(QuicIds::is_empty).then_some(only)
     }
 }
+
+/// Sessions that get a short header with an ID that could be of any of them. Clients seldom have more connections on one
+/// socket, and a stranger must not have many backends sent what it sent once.
+const MOST_COPIES: usize = 4;

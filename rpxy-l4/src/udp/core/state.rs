@@ -7,6 +7,7 @@ use rpxy_l4_proto::quic::InitialProbe;
 use super::{
     Flow,
     decryption::Decryption,
+    evidence::{Evidence, Rank},
     held::{Held, Limit, OPENING, UNDECIDED},
     ids::Ids,
 };
@@ -14,7 +15,7 @@ use crate::{
     limit::ConnPermit,
     log::Detail,
     route::{Busy, Datagrams, Tried, UdpRoute},
-    udp::affinity::Backend,
+    udp::affinity::{Backend, Network, Owner},
 };
 
 /// A session. It holds no buffer, so that an idle one is small.
@@ -27,10 +28,7 @@ pub(super) struct Session {
     pub(super) last_seen: Duration,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
-    /// The backend has answered.
-    pub(super) answered: bool,
-    /// The client has sent an ID that only its server can have told it, so that its address is not forged.
-    pub(super) confirmed: bool,
+    pub(super) evidence: Evidence,
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,
     /// Counts it as one of `udp_max_connections`; `None` while undecided.
@@ -83,8 +81,8 @@ pub(super) struct Reached {
     pub(super) target: usize,
     /// Counts it as the target's, for `least_conn`.
     pub(super) _busy: Busy,
-    /// For the affinity table, made when there is something to learn.
-    pub(super) backend: Option<Arc<Backend>>,
+    /// Its backend in the affinity table, once there is something to learn.
+    pub(super) owner: Option<Arc<Owner>>,
     /// No other backend knows this connection.
     pub(super) fixed: bool,
     /// Targets that refused this client before, if any.
@@ -102,8 +100,7 @@ impl Session {
             last_seen: now,
             bytes_up: 0,
             bytes_down: 0,
-            answered: false,
-            confirmed: false,
+            evidence: Evidence::default(),
             steered: false,
             permit: None,
             stage,
@@ -160,15 +157,14 @@ impl Session {
         end.into_iter().chain(decryption).min()
     }
 
-    /// What the affinity table is told of its backend; the same value for all its IDs.
-    pub(super) fn backend(&mut self) -> Option<Arc<Backend>> {
-        let Stage::Open(reached) = &mut self.stage else { return None };
-        if reached.backend.is_none() {
-            let target = reached.route.group.endpoint(reached.target)?.target.clone();
-            let rule = reached.route.rule.clone();
-            reached.backend = Some(Arc::new(Backend { rule, target, address: reached.address }));
-        }
-        reached.backend.clone()
+    /// The network that its client is in.
+    pub(super) fn network(&self) -> Network {
+        self.flow.client.ip().into()
+    }
+
+    /// Its place in the order of giving way.
+    pub(super) fn rank(&self) -> Rank {
+        self.evidence.rank(self.ids.are_without_secret())
     }
 
     /// Returns whether it leads to that backend.

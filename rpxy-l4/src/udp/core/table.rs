@@ -125,6 +125,27 @@ impl Table {
         self.slab.iter().map(|(slot, entry)| (id(slot, entry.generation), &entry.session))
     }
 
+    /// Returns sessions that are `wanted` among the next `count` slots from `cursor` on, which moves there.
+    pub(super) fn next_ids(
+        &self,
+        cursor: &mut usize,
+        count: usize,
+        wanted: impl Fn(&Session) -> bool,
+    ) -> Vec<SessionId> {
+        let slots = self.slab.capacity();
+        if *cursor >= slots {
+            *cursor = 0;
+        }
+        let range = *cursor..slots.min(*cursor + count);
+        *cursor = range.end;
+        range
+            .filter_map(|slot| {
+                let entry = self.slab.get(slot).filter(|entry| wanted(&entry.session))?;
+                Some(id(slot, entry.generation))
+            })
+            .collect()
+    }
+
     /// Returns the IDs of all sessions that are `wanted`.
     pub(super) fn ids(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
         self.iter().filter(|(_, session)| wanted(session)).map(|(id, _)| id).collect()

@@ -11,14 +11,21 @@ use crate::{
     udp::Snapshot,
 };
 
+/// Slots looked through in one turn for sessions that the kernel steers: each found costs two system calls.
+const REFRESHED_AT_ONCE: usize = 4096;
+
 impl Sessions {
     /// Does what is due at `now`. `steered` returns when the kernel last forwarded something for a session that it steers.
     pub fn handle_timeout(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>, out: &mut Output) {
+        self.refresh_steered(now, &steered);
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };
             if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
-                state.last_seen = state.last_seen.max(seen);
+                if seen > state.last_seen {
+                    state.last_seen = seen;
+                    state.evidence.was_steered();
+                }
             }
             // The kernel may have all that would show a handshake to be over, and a client may never go on with one.
             if state.ids.decryption().is_some_and(|decryption| decryption.until() <= now) {
@@ -34,6 +41,22 @@ impl Sessions {
                 Stage::Opening(_) | Stage::Open(_) => DatagramDrop::Unreachable,
             };
             self.end(session, SessionEnd::Idle, reason, now, out);
+        }
+    }
+
+    /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
+    /// about in each turn, so that a busy one is not taken for one that has proved nothing.
+    fn refresh_steered(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
+        let half = self.snapshot.settings.max_connections.get() / 2;
+        if self.admission.limit().count() < half {
+            return;
+        }
+        for session in self.table.next_ids(&mut self.refreshed, REFRESHED_AT_ONCE, |state| state.steered) {
+            let (seen, Some(state)) = (steered(session), self.table.get_mut(session)) else { continue };
+            if let Some(seen) = seen.filter(|seen| *seen > state.last_seen && *seen <= now) {
+                state.last_seen = seen;
+                state.evidence.was_steered();
+            }
         }
     }
 

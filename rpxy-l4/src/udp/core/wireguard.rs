@@ -13,15 +13,15 @@ use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
 impl Sessions {
     pub(super) fn wireguard(&mut self, arrival: Arrival<'_>, message: Message, out: &mut Output) -> Option<SessionId> {
         match message {
-            Message::Initiation { .. } => self.initiation(arrival, out),
+            Message::Initiation { sender } => self.initiation(arrival, sender, out),
             Message::Response { receiver, .. }
             | Message::CookieReply { receiver }
-            | Message::Transport { receiver } => self.addressed(arrival, receiver, out),
+            | Message::Transport { receiver } => self.addressed(arrival, message, receiver, out),
         }
     }
 
     /// Every initiation is looked at, so that a socket that turns to another server is seen.
-    fn initiation(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+    fn initiation(&mut self, arrival: Arrival<'_>, sender: u32, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, ecn, now } = arrival;
         let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
             out.discard(DatagramDrop::Unmatched, 1);
@@ -30,26 +30,40 @@ impl Sessions {
         let same_rule = |state: &Session| state.route().is_some_and(|known| known.rule == route.rule);
         let session = self.table.find(flow, same_rule);
         if let Some(session) = session {
+            if let Some(Ids::WireGuard(indices)) = self.table.get_mut(session).map(|state| &mut state.ids) {
+                indices.begin(sender);
+            }
             return self.deliver(session, arrival, out);
         }
-        let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Indices::default()) } else { Ids::None };
+        let ids = if route.carries == Datagrams::WireGuard {
+            let mut indices = Indices::default();
+            indices.begin(sender);
+            Ids::WireGuard(indices)
+        } else {
+            Ids::None
+        };
         self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
         None
     }
 
     /// A message to an index that a server chose.
-    fn addressed(&mut self, arrival: Arrival<'_>, receiver: u32, out: &mut Output) -> Option<SessionId> {
+    fn addressed(
+        &mut self,
+        arrival: Arrival<'_>,
+        message: Message,
+        receiver: u32,
+        out: &mut Output,
+    ) -> Option<SessionId> {
         let Arrival { flow, now, .. } = arrival;
         if let Some(session) = self.owner_of_index(flow, receiver) {
-            self.prefer(session);
-            self.note_index(session, receiver, out);
+            self.identified_index(session, &message, receiver, now, out);
             return self.deliver(session, arrival, out);
         }
-        if let Some(backend) = self.identity.find(Key::Index(receiver), now) {
-            if let Some(session) = self.session_with(flow, &backend) {
+        if let Some(owner) = self.identity.find(Key::Index(receiver), now) {
+            if let Some(session) = self.session_with(flow, &owner.backend) {
                 return self.deliver(session, arrival, out);
             }
-            self.start_known(arrival, &backend, Ids::WireGuard(Indices::known(receiver)), out);
+            self.start_known(arrival, &owner.backend, Ids::WireGuard(Indices::known(receiver)), out);
             return None;
         }
         let session = self.latest_of(flow, Datagrams::WireGuard).or_else(|| self.latest_of(flow, Datagrams::Any));

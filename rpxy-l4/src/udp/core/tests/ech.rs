@@ -26,7 +26,7 @@ const REWRITTEN: [&str; 4] = [
 ];
 
 const DCID: &[u8] = &[0xd5, 0x42, 0x1d, 0x2f, 0x7b, 0x25, 0x09, 0x9a];
-const SERVER: &[u8] = b"server-a";
+const SERVER: &[u8] = b"\xfeerver-a";
 
 /// public.example at 1; of private names, private.example at 2 (with ALPN h3) and others as told.
 fn config(names: &str, keys: &str) -> String {

@@ -24,7 +24,7 @@ pub(super) const KEY: &str = "iCqDaWFEAeGlFe0ajA6KD/5SKj9w7lT9bmx2tu1Od0c=";
 
 pub(super) const CLIENT: &[u8] = b"client-a";
 pub(super) const DCID: &[u8] = b"destin-a";
-pub(super) const SERVER: &[u8] = b"server-a";
+pub(super) const SERVER: &[u8] = b"\xfeerver-a";
 pub(super) const PUBLIC: u16 = 1;
 pub(super) const PRIVATE: u16 = 2;
 

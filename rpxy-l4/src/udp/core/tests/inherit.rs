@@ -80,11 +80,11 @@ fn a_session_whose_port_is_taken_leaves_nothing() {
 #[test]
 fn the_connection_id_of_a_quic_session_is_known_again() {
     let mut bench = Bench::new(&format!("{TOP}{}{}", rule("a", "quic", 7001, ""), rule("w", "wireguard", 7002, "")));
-    let id = ConnectionId::new(b"server id").unwrap();
+    let id = ConnectionId::new(b"\xfeerver id").unwrap();
     let left = Inherited { flow: flow(1), backend: backend(7001), mark: mark(&bench, Some("a")), cid: Some(id) };
     let session = restore(&mut bench, &left).unwrap();
     assert_eq!(bench.steered_ids[&session], Some(id));
-    let short = [&[0x40][..], b"server id", &[7; 20]].concat();
+    let short = [&[0x40][..], b"\xfeerver id", &[7; 20]].concat();
     bench.client(flow(1), &short);
     assert_eq!(bench.last(), Some((session, 7001)));
     // Its client may come back from another address.

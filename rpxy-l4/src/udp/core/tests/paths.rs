@@ -7,8 +7,8 @@ use super::{
 
 const CLIENT: &[u8] = b"client-a";
 const DCID: &[u8] = b"destin-a";
-const SERVER: &[u8] = b"server-a";
-const LATER: &[u8] = b"server-2";
+const SERVER: &[u8] = b"\xfeerver-a";
+const LATER: &[u8] = b"\xfeerver-2";
 
 fn config() -> String {
     format!(
@@ -32,7 +32,7 @@ fn established(bench: &mut Bench) -> SessionId {
 fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
     for (row, datagram, expected) in [
         ("short header", short(SERVER), 1),
-        ("short header with a cleared fixed bit", greased(SERVER), 1),
+        ("short header with a cleared fixed bit: it could be anything", greased(SERVER), 9),
         ("handshake", long(HANDSHAKE, SERVER, CLIENT), 1),
         ("Initial that goes on", later_initial(CLIENT, SERVER, DCID), 1),
         ("a new connection that took the same ID goes by its name", first(CLIENT, SERVER, "b.test"), 2),
@@ -43,6 +43,9 @@ fn a_known_id_from_another_address_reaches_its_backend_over_a_new_socket() {
         let (session, port) = bench.last().unwrap();
         assert_eq!(port, expected, "{row}");
         assert_ne!(session, before, "{row}: the old path is left alone");
+        if port == 9 {
+            continue;
+        }
         assert_eq!(bench.answer(before, &short(CLIENT)), Some(flow(1)), "{row}");
         assert_eq!(bench.answer(session, &short(CLIENT)), Some(flow(2)), "{row}");
         bench.ports();
@@ -78,23 +81,37 @@ fn another_worker_knows_it_as_well() {
 }
 
 #[test]
-fn an_id_that_the_client_goes_on_to_use_is_learned() {
+fn an_id_that_the_client_goes_on_to_use_leads_from_its_own_network_while_its_session_lives() {
     let mut bench = Bench::new(&config());
     let session = established(&mut bench);
     bench.client(flow(1), &short(LATER));
     bench.client(flow(2), &short(LATER));
     assert_eq!(bench.ports(), [1, 1]);
+    bench.client(flow(300), &short(LATER));
+    assert_eq!(bench.ports(), [9], "from another network it may be anything");
     // Five more displace the first.
     for n in 0..4_u8 {
-        bench.client(flow(1), &short(&[n; 8]));
+        bench.client(flow(1), &short(&[n, 1, 2, 3, 4, 5, 6, 7]));
     }
-    bench.act(|sessions, now, out| sessions.end(session, SessionEnd::Idle, DatagramDrop::Orphan, now, out));
     bench.ports();
-    for (row, id, expected) in [("one of the last", &[3; 8], 1), ("the server's own", SERVER.try_into().unwrap(), 1)] {
-        bench.client(flow(3), &short(id));
+    let last = [3, 1, 2, 3, 4, 5, 6, 7];
+    for (row, from, id, expected) in [
+        ("one of the last", flow(3), &last[..], 1),
+        ("one that was displaced", flow(4), LATER, 9),
+        ("the server's own", flow(301), SERVER, 1),
+    ] {
+        bench.client(from, &short(id));
         assert_eq!(bench.ports(), [expected], "{row}");
-        bench.now += seconds(1);
     }
+    let ended = bench.sessions.table.ids(|state| [flow(1), flow(2), flow(3)].contains(&state.flow));
+    assert!(ended.contains(&session));
+    bench.act(|sessions, now, out| {
+        for session in ended {
+            sessions.end(session, SessionEnd::Idle, DatagramDrop::Orphan, now, out);
+        }
+    });
+    bench.client(flow(5), &short(&last));
+    assert_eq!(bench.ports(), [9], "the session is over, and what its client made of it");
 }
 
 #[test]

@@ -9,8 +9,8 @@ const A: &[u8] = b"client-a";
 const B: &[u8] = b"client-b";
 const DCID_A: &[u8] = b"destin-a";
 const DCID_B: &[u8] = b"destin-b";
-const SERVER_A: &[u8] = b"server-a";
-const SERVER_B: &[u8] = b"server-b";
+const SERVER_A: &[u8] = b"\xfeerver-a";
+const SERVER_B: &[u8] = b"\xfeerver-b";
 
 /// a.test at 1, b.test at 2, any with ALPN h3 at 3; everything else at 9.
 fn config() -> String {
@@ -111,12 +111,62 @@ fn one_client_socket_may_have_connections_to_several_backends() {
         ("short header of b", short(SERVER_B), 2),
         ("of a, with a cleared fixed bit", greased(SERVER_A), 1),
         ("of b, with a cleared fixed bit", greased(SERVER_B), 2),
-        ("short header with an unknown ID: the youngest", short(b"nobody's"), 2),
     ] {
         bench.client(flow(1), &datagram);
         assert_eq!(bench.ports(), [expected], "{row}");
     }
     assert!(bench.installed.is_empty(), "the kernel could not tell them apart");
+}
+
+#[test]
+fn an_id_that_a_server_gave_in_secret_goes_to_every_connection_until_it_is_known_whose_it_is() {
+    let mut bench = Bench::new(&config());
+    bench.client(flow(1), &first(A, DCID_A, "a.test"));
+    let a = bench.last().unwrap().0;
+    bench.answer(a, &long(SERVER_INITIAL, A, SERVER_A));
+    let (secret_a, secret_b) = (b"\xfdecret-a", b"\xfdecret-b");
+    bench.client(flow(1), &short(secret_a));
+    bench.client(flow(1), &first(B, DCID_B, "b.test"));
+    let b = bench.last().unwrap().0;
+    bench.answer(b, &long(SERVER_INITIAL, B, SERVER_B));
+    bench.ports();
+    let sorted = |bench: &mut Bench| {
+        let mut ports = bench.ports();
+        ports.sort_unstable();
+        ports
+    };
+    for (row, millis, id, expected) in [
+        ("of a alone, learned when it was alone", 0, secret_a, &[1][..]),
+        ("b's, which nobody knows yet", 0, secret_b, &[1, 2]),
+        ("again", 1, secret_b, &[1, 2]),
+        ("a's, maybe overtaken", 100, secret_a, &[1]),
+        ("b's still", 1, secret_b, &[1, 2]),
+        ("a goes on with its own", 200, secret_a, &[1]),
+        ("so that the other is b's", 0, secret_b, &[2]),
+        ("a's", 0, secret_a, &[1]),
+    ] {
+        bench.now += Duration::from_millis(millis);
+        bench.client(flow(1), &short(id));
+        assert_eq!(sorted(&mut bench), expected, "{row}");
+    }
+    bench.client(flow(2), &short(secret_b));
+    assert_eq!(bench.ports(), [2], "and the other address is followed");
+}
+
+#[test]
+fn a_connection_that_is_left_alone_on_its_socket_is_followed() {
+    let mut bench = Bench::new(&config());
+    for (client, to, name, server) in [(A, DCID_A, "a.test", SERVER_A), (B, DCID_B, "b.test", SERVER_B)] {
+        bench.client(flow(1), &first(client, to, name));
+        let session = bench.last().unwrap().0;
+        bench.answer(session, &long(SERVER_INITIAL, client, server));
+    }
+    let secret = b"\xfdecret-b";
+    bench.client(flow(1), &short(secret));
+    bench.ports();
+    bench.client(flow(2), &short(secret));
+    // Of which of the two it is nobody has told: to the one that claims it first, or to both.
+    assert!(bench.ports().contains(&2));
 }
 
 #[test]

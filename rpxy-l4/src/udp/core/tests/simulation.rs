@@ -60,7 +60,7 @@ impl Client {
 
     fn server_id(&self) -> [u8; 8] {
         let [a, b] = self.number.to_be_bytes();
-        [b's', b'e', b'r', b'v', b'e', b'r', a, b]
+        [0xfe, b'e', b'r', b'v', b'E', b'R', a, b]
     }
 
     fn index(&self) -> u32 {
@@ -306,7 +306,7 @@ impl World {
         for client in &self.clients {
             let key = crate::udp::affinity::Key::Index(client.index());
             assert_eq!(self.bench.affinity.find(key, self.bench.now), None);
-            assert_eq!(self.bench.affinity.find_short(&short(&client.server_id()), self.bench.now), None);
+            assert_eq!(self.bench.affinity.find_short(&short(&client.server_id()), None, self.bench.now), None);
         }
     }
 }

@@ -16,6 +16,16 @@ fn initiation() -> Vec<u8> {
     STANDARD.decode(INITIATION).unwrap()
 }
 
+/// The index of the client in [`INITIATION`].
+fn client_index() -> u32 {
+    u32::from_le_bytes(initiation()[4..8].try_into().unwrap())
+}
+
+/// The answer of a server that chose `index`.
+fn response(index: u32) -> Vec<u8> {
+    wireguard(2, index, client_index(), 92)
+}
+
 /// An initiation that fits no key.
 fn stray() -> Vec<u8> {
     wireguard(1, 7, 0, 148)
@@ -70,7 +80,7 @@ fn a_tunnel_is_one_session_and_a_second_one_on_the_same_socket_another() {
     let mut bench = Bench::new(&config());
     bench.client(flow(1), &initiation());
     let one = bench.last().unwrap().0;
-    bench.answer(one, &wireguard(2, 100, 7, 92));
+    bench.answer(one, &response(100));
     bench.client(flow(1), &wireguard(4, 100, 0, 96));
     bench.client(flow(1), &initiation());
     assert_eq!(bench.ports(), [1, 1, 1]);
@@ -95,14 +105,17 @@ fn a_tunnel_is_one_session_and_a_second_one_on_the_same_socket_another() {
 #[test]
 fn a_client_that_changes_its_address_keeps_its_tunnel() {
     let rows = [
-        ("an answered handshake", wireguard(2, 100, 7, 92), 100),
-        ("a handshake that the server began", wireguard(1, 300, 0, 148), 300),
+        ("an answered handshake", response(100), None, 100),
+        ("a handshake that the server began", wireguard(1, 300, 0, 148), Some(wireguard(2, 7, 300, 92)), 300),
     ];
-    for (row, from_server, index) in rows {
+    for (row, from_server, from_client, index) in rows {
         let mut bench = Bench::new(&config());
         bench.client(flow(1), &initiation());
         let before = bench.last().unwrap().0;
         bench.answer(before, &from_server);
+        if let Some(message) = from_client {
+            bench.client(flow(1), &message);
+        }
         bench.ports();
         bench.client(flow(2), &wireguard(4, index, 0, 128));
         let (session, port) = bench.last().unwrap();
@@ -124,10 +137,11 @@ fn the_kernel_steers_the_index_that_the_client_uses_now() {
     bench.answer(session, &wireguard(3, 7, 0, 64));
     assert_eq!(bench.installed, [], "a cookie tells no index");
     bench.client(flow(1), &initiation());
-    bench.answer(session, &wireguard(2, 100, 7, 92));
+    bench.answer(session, &response(100));
     assert_eq!((bench.installed.as_slice(), steered(&bench)), ([session].as_slice(), on_the_wire(100)));
     bench.client(flow(1), &wireguard(4, 100, 0, 96));
-    bench.answer(session, &wireguard(2, 0x0102_0304, 7, 92));
+    bench.client(flow(1), &initiation());
+    bench.answer(session, &response(0x0102_0304));
     assert_eq!(steered(&bench), on_the_wire(0x0102_0304), "the client will use it");
     bench.client(flow(1), &wireguard(4, 100, 0, 96));
     assert_eq!(steered(&bench), on_the_wire(100), "it does not yet");
@@ -152,7 +166,7 @@ fn an_index_is_forgotten_when_its_session_keys_are_over() {
     let mut bench = Bench::new(&config());
     bench.client(flow(1), &initiation());
     let session = bench.last().unwrap().0;
-    bench.answer(session, &wireguard(2, 100, 7, 92));
+    bench.answer(session, &response(100));
     for (row, wait, expected) in [("before", 199, 1), ("after", 1, 9)] {
         bench.now += seconds(wait);
         bench.ports();
