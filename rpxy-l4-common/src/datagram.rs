@@ -27,6 +27,23 @@ pub const QUIC_V2: u32 = 0x6b33_43cf;
 /// The version field of a Version Negotiation packet (RFC 8999 section 6), which only servers send.
 pub const QUIC_VERSION_NEGOTIATION: u32 = 0;
 
+/// Returns whether a version of QUIC is known to exist: those of RFCs 9000 and 9369, those reserved to exercise Version
+/// Negotiation (RFC 9000 section 15), drafts, and those that implementations use among themselves (IANA's registry of
+/// QUIC versions). Other protocols set the form bit as well, and have other bytes there.
+#[inline(always)]
+#[must_use]
+pub const fn quic_version_exists(version: u32) -> bool {
+    matches!(version, QUIC_V1 | QUIC_V2 | QUIC_VERSION_NEGOTIATION | 0x709a_50c4)
+        || version & 0x0f0f_0f0f == 0x0a0a_0a0a
+        // Drafts of the IETF.
+        || version >> 8 == 0x00ff_0000
+        // gQUIC (Q0.., T0..), quic-go, mvfst, MsQuic, picoquic.
+        || matches!(version >> 16, 0x5130 | 0x5430 | 0xabcd)
+        || version >> 8 == 0x0051_474f
+        || version >> 4 == 0x0fac_eb00
+        || version == 0x5043_5130
+}
+
 /// A handshake initiation, in bytes (WireGuard whitepaper section 5.4.2).
 pub const WIREGUARD_INITIATION_LEN: usize = 148;
 /// A handshake response, in bytes (section 5.4.3).
@@ -40,8 +57,9 @@ pub const WIREGUARD_TRANSPORT_MIN_LEN: usize = 32;
 /// What a UDP payload looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatagramClass {
-    /// A QUIC long header of this version, with connection IDs that fit (RFC 8999 section 5.1; for versions 1 and 2
-    /// also their limit of [`QUIC_MAX_CID_LEN`]). [`QUIC_VERSION_NEGOTIATION`] is a version here, too.
+    /// A QUIC long header of a version that exists ([`quic_version_exists`]), with connection IDs that fit (RFC 8999
+    /// section 5.1; for versions 1 and 2 also their limit of [`QUIC_MAX_CID_LEN`]). [`QUIC_VERSION_NEGOTIATION`] is a
+    /// version here, too.
     QuicLong {
         /// The version field.
         version: u32,
@@ -143,6 +161,11 @@ fn quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<Datagram> 
     let limited = matches!(version, QUIC_V1 | QUIC_V2);
     let within = !limited || (dcid_len <= QUIC_MAX_CID_LEN && scid_len <= QUIC_MAX_CID_LEN);
     if !fits || !within {
+        return unknown;
+    }
+    // Versions 1 and 2 may clear the fixed bit (RFC 9287); of others nothing is known but that they have it.
+    let fixed = first & QUIC_FIXED != 0 || version == QUIC_VERSION_NEGOTIATION;
+    if !limited && !(fixed && quic_version_exists(version)) {
         return unknown;
     }
     let opens = is_initial(version, first);

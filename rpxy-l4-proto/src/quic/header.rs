@@ -49,6 +49,21 @@ pub struct LongHeader<'a> {
     pub scid: &'a [u8],
 }
 
+/// Builds the Version Negotiation packet that answers a client's packet, with the versions that are read here (RFC 9000
+/// section 17.2.1). `random` fills the bits that mean nothing.
+///
+/// It is at most 23 bytes and the client's connection IDs long, so that it is never larger than a datagram that may begin
+/// a connection.
+#[must_use]
+pub fn version_negotiation(client: &LongHeader<'_>, random: u64) -> Box<[u8]> {
+    let [random, ..] = random.to_be_bytes();
+    let id = |id: &[u8]| [&[u8::try_from(id.len()).unwrap_or(u8::MAX)], id].concat();
+    let versions = [Version::V1, Version::V2].map(|version| version.wire().to_be_bytes()).concat();
+    // The fixed bit is set for those who tell QUIC from other protocols by it.
+    let start = [LONG | 0x40 | random, 0, 0, 0, 0];
+    [&start[..], &id(client.scid), &id(client.dcid), &versions].concat().into()
+}
+
 impl<'a> LongHeader<'a> {
     /// Reads the start of a datagram; `None` for a short header, and where a connection ID passes the end.
     #[must_use]

@@ -24,7 +24,7 @@ mod tests;
 pub use connection_id::ConnectionId;
 pub use crypto_stream::{CryptoStream, CryptoStreamError, MAX_CRYPTO_PIECES, MAX_CRYPTO_STREAM};
 pub use frame::{Frame, Frames, Malformed, frames};
-pub use header::{LongHeader, LongType, Version};
+pub use header::{LongHeader, LongType, Version, version_negotiation};
 pub use keys::{InitialKeys, Opened};
 pub use packet::{LongPacket, Packets, packets};
 pub use probe::InitialProbe;

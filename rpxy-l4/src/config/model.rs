@@ -176,6 +176,9 @@ pub enum Orphan {
     /// all that marks a short header: with `Drop`, other protocols behind `udp_target` would lose one datagram in four.
     #[default]
     Default,
+    /// QUIC: sent to the target that `source_ip` gives, if one rule alone is about QUIC, so that several gateways with the
+    /// same file agree without sharing state. Otherwise as by default.
+    Balance,
 }
 
 /// What happens to QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are

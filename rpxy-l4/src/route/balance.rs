@@ -125,13 +125,30 @@ impl Group {
     /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
     #[must_use]
     pub fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
+        self.pick_by(self.balance, client, random, now, tried)
+    }
+
+    /// The same, by the client's address whatever the group's balancing is.
+    #[must_use]
+    pub fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
+        self.pick_by(Balance::SourceIp, client, 0, now, tried)
+    }
+
+    fn pick_by(
+        &self,
+        balance: Balance,
+        client: SocketAddr,
+        random: u64,
+        now: Duration,
+        tried: &Tried,
+    ) -> Option<usize> {
         if self.endpoints.len() == 1 {
             return tried.0.is_empty().then_some(0);
         }
         let mut up: Vec<bool> =
             self.endpoints.iter().map(|endpoint| endpoint.health.state(now) != State::Down).collect();
         loop {
-            let index = self.pick_by_class(client, random, &up, tried)?;
+            let index = self.pick_by_class(balance, client, random, &up, tried)?;
             let health = &self.endpoints.get(index)?.health;
             // A target that is due counts as up for the one connection that finds out.
             let mine = health.state(now) != State::Due || health.claim(now);
@@ -142,7 +159,14 @@ impl Group {
         }
     }
 
-    fn pick_by_class(&self, client: SocketAddr, random: u64, up: &[bool], tried: &Tried) -> Option<usize> {
+    fn pick_by_class(
+        &self,
+        balance: Balance,
+        client: SocketAddr,
+        random: u64,
+        up: &[bool],
+        tried: &Tried,
+    ) -> Option<usize> {
         [(true, false), (true, true), (false, false), (false, true)].into_iter().find_map(|(wanted, backup)| {
             let eligible = |index: &usize| {
                 let same = |endpoint: &Endpoint| endpoint.target.backup == backup;
@@ -150,18 +174,24 @@ impl Group {
                     && up.get(*index) == Some(&wanted)
                     && !tried.0.contains(index)
             };
-            self.pick_among(client, random, eligible)
+            self.pick_among(balance, client, random, eligible)
         })
     }
 
-    fn pick_among(&self, client: SocketAddr, random: u64, eligible: impl Fn(&usize) -> bool) -> Option<usize> {
+    fn pick_among(
+        &self,
+        balance: Balance,
+        client: SocketAddr,
+        random: u64,
+        eligible: impl Fn(&usize) -> bool,
+    ) -> Option<usize> {
         let mut among = (0..self.endpoints.len()).filter(|index| eligible(index));
         let weight =
             |index: usize| self.endpoints.get(index).map_or(1, |endpoint| u64::from(endpoint.target.weight.get()));
-        match self.balance {
+        match balance {
             Balance::None => among.next(),
             Balance::SourceIp | Balance::SourceSocket => {
-                let port = if self.balance == Balance::SourceIp { 0 } else { client.port() };
+                let port = if balance == Balance::SourceIp { 0 } else { client.port() };
                 let client = hash(&[&octets(client.ip()), &port.to_be_bytes()]);
                 let scored = among.map(|index| {
                     let target = self.endpoints.get(index).map_or(0, |endpoint| endpoint.hash);

@@ -14,7 +14,7 @@ pub use health::{Busy, DownTarget, Health, State, Targets};
 pub use names::{Conditions, NameTable};
 pub use random::Random;
 pub use table::{Protocol, Route, TcpRoutes};
-pub use udp::{Datagrams, UdpRoute, UdpRoutes};
+pub use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
 pub async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {

@@ -79,6 +79,30 @@ impl UdpRoute {
     }
 }
 
+/// The destination of QUIC of a version whose hello cannot be read.
+#[derive(Debug, Clone, Copy)]
+pub enum UnknownVersionRoute<'a> {
+    /// This route.
+    To(&'a Arc<UdpRoute>),
+    /// None: the client is told which versions there are (RFC 9000 section 6).
+    Negotiate,
+    /// None, as configured.
+    Drop,
+}
+
+/// The destination of a datagram from the middle of an unknown connection or tunnel.
+#[derive(Debug, Clone, Copy)]
+pub enum Stray<'a> {
+    /// The default targets.
+    Default(&'a Arc<UdpRoute>),
+    /// The one rule and target that it can belong to.
+    Only(&'a Arc<UdpRoute>),
+    /// The target that the client's address gives, the same on every gateway with the same file.
+    Balance(&'a Arc<UdpRoute>),
+    /// Nowhere.
+    Drop,
+}
+
 /// The UDP rules of one configuration.
 #[derive(Debug)]
 pub struct UdpRoutes {
@@ -228,12 +252,16 @@ impl UdpRoutes {
         self.quic.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
     }
 
-    /// Where QUIC of a version goes whose hello cannot be read.
+    /// The destination of QUIC of a version whose hello cannot be read.
     #[must_use]
-    pub fn unknown_version(&self) -> Option<&Arc<UdpRoute>> {
+    pub fn unknown_version(&self) -> UnknownVersionRoute<'_> {
         match self.unknown_version {
-            UnknownVersion::Drop => None,
-            UnknownVersion::Default => self.quic_any.as_ref().or(self.default.as_ref()),
+            UnknownVersion::Drop => UnknownVersionRoute::Drop,
+            UnknownVersion::Default => self
+                .quic_any
+                .as_ref()
+                .or(self.default.as_ref())
+                .map_or(UnknownVersionRoute::Negotiate, UnknownVersionRoute::To),
         }
     }
 
@@ -255,12 +283,22 @@ impl UdpRoutes {
         without_key.or_else(|| self.unmatched())
     }
 
-    /// Where datagrams of an unknown connection or tunnel that is under way go.
+    /// The destination of a datagram from the middle of an unknown connection or tunnel, which carries QUIC or WireGuard.
     #[must_use]
-    pub fn orphan(&self) -> Option<&Arc<UdpRoute>> {
+    pub fn stray(&self, carries: Datagrams) -> Stray<'_> {
+        let mut rules = self.by_name.values().filter(|route| route.carries == carries);
+        let only = rules.next().filter(|route| rules.next().is_none() && route.ech.is_none());
         match self.orphan {
-            Orphan::Drop => None,
-            Orphan::Default => self.default.as_ref(),
+            Orphan::Drop => Stray::Drop,
+            Orphan::Balance => match only {
+                Some(route) if carries == Datagrams::Quic => Stray::Balance(route),
+                Some(_) | None => self.default.as_ref().map_or(Stray::Drop, Stray::Default),
+            },
+            Orphan::Default => match (&self.default, only) {
+                (Some(route), _) => Stray::Default(route),
+                (None, Some(route)) if route.group.endpoints().len() == 1 => Stray::Only(route),
+                (None, _) => Stray::Drop,
+            },
         }
     }
 

@@ -14,7 +14,8 @@ const MAX_CONNECTIONS: u32 = 2048;
 /// One a microsecond, which is more than one machine can begin.
 const MOST_NEW_SESSIONS: u32 = 1_000_000;
 
-const ORPHANS: &[(&str, Orphan)] = &[("drop", Orphan::Drop), ("default", Orphan::Default)];
+const ORPHANS: &[(&str, Orphan)] =
+    &[("drop", Orphan::Drop), ("default", Orphan::Default), ("balance", Orphan::Balance)];
 
 const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
     &[("drop", UnknownVersion::Drop), ("default", UnknownVersion::Default)];

@@ -13,10 +13,6 @@ pub(crate) fn drops(config: &Config) -> u32 {
         return 0;
     }
     let quic = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::Quic(_)));
-    let any_quic = config
-        .rules
-        .iter()
-        .any(|rule| matches!(&rule.matcher, Matcher::Quic(tls) if tls.server_names.is_empty() && tls.alpns.is_empty()));
     let wireguard = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { .. }));
     // Messages with filled reserved bytes are of no known class.
     let filled =
@@ -24,7 +20,7 @@ pub(crate) fn drops(config: &Config) -> u32 {
     let default = config.udp.default.is_some();
 
     let mut bits = 0;
-    if quic && (config.udp.unknown_version == UnknownVersion::Drop || !(any_quic || default)) {
+    if quic && config.udp.unknown_version == UnknownVersion::Drop {
         bits |= drop_class::QUIC_OTHER_VERSION;
     }
     if default {
@@ -71,7 +67,7 @@ mod tests {
             ("only WireGuard", "", &[WIREGUARD], all_quic | UNKNOWN),
             ("WireGuard with filled bytes", "", &[FILLED], all_quic),
             ("only QUIC", "", &[QUIC], QUIC_SMALL_INITIAL | all_wireguard),
-            ("only named QUIC", "", &[NAMED], QUIC_OTHER_VERSION | QUIC_SMALL_INITIAL | all_wireguard),
+            ("only named QUIC", "", &[NAMED], QUIC_SMALL_INITIAL | all_wireguard),
             ("named QUIC and a default", "udp_target = ['a:1']", &[NAMED], 0),
             ("both", "", &[QUIC, WIREGUARD], QUIC_SMALL_INITIAL),
             ("versions", "udp_target = ['a:1']\nquic_unknown_version = 'drop'", &[QUIC], QUIC_OTHER_VERSION),

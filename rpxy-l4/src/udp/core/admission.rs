@@ -138,10 +138,10 @@ impl Admission {
             return self.rules.get_mut(&own)?.least_proven(table, now);
         };
         let share = self.rules.get_mut(&largest)?;
-        // What a rule holds beyond its share it holds until somebody else needs it.
         let least = share.least_proven(table, now);
-        let least =
-            least.or_else(|| if sessions > of_own + 1 { share.quietest(table, Rank::Secret, now) } else { None });
+        let over = sessions > of_own + 1;
+        // What a rule holds beyond its share it holds until somebody else needs it.
+        let least = least.or_else(|| if over { share.beyond_share(table, now) } else { None });
         least.or_else(|| self.rules.get_mut(&own)?.least_proven(table, now))
     }
 
@@ -162,7 +162,13 @@ impl Share {
     /// A session of one question that was answered; or the oldest whose client has proved nothing; or one that only took
     /// turns and is quiet.
     fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        self.done(table, now).or_else(|| self.oldest(table)).or_else(|| self.quietest(table, Rank::Turns, now))
+        self.done(table, now).or_else(|| self.oldest(table)).or_else(|| self.quietest(table, Rank::Turns, QUIET, now))
+    }
+
+    /// A session of a rule that has more than its share, whatever its client has proved.
+    fn beyond_share(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
+        let mut quietest = |most| self.quietest(table, most, Duration::ZERO, now);
+        quietest(Rank::Turns).or_else(|| quietest(Rank::Secret))
     }
 
     fn done(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
@@ -188,14 +194,15 @@ impl Share {
         None
     }
 
-    /// The one of the next few that has been quiet for the longest, of those that have proved no more than `most`.
-    fn quietest(&mut self, table: &Table, most: Rank, now: Duration) -> Option<SessionId> {
+    /// The one of the next few that has been quiet for the longest, and at least for `quiet`, of those that have proved no
+    /// more than `most`.
+    fn quietest(&mut self, table: &Table, most: Rank, quiet: Duration, now: Duration) -> Option<SessionId> {
         let mut quietest = None;
         for _ in 0..self.proven.len().min(LOOKS) {
             let Some(id) = self.proven.pop_front() else { break };
             let Some(session) = table.get(id) else { continue };
             self.proven.push_back(id);
-            if session.rank() <= most && session.last_seen.saturating_add(QUIET) <= now {
+            if session.rank() <= most && session.last_seen.saturating_add(quiet) <= now {
                 quietest = quietest.into_iter().chain([(session.last_seen, id)]).min();
             }
         }

@@ -1,12 +1,18 @@
 //! The session that a datagram belongs to; where there is none yet, its protocol and rule.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_common::datagram::{DatagramClass, QUIC_SHORT_MIN_LEN};
-use rpxy_l4_proto::wireguard::Message;
+use rpxy_l4_proto::{quic::ConnectionId, wireguard::Message};
 
-use super::{Flow, Output, SessionId, Sessions, ids::Ids};
-use crate::{metrics::DatagramDrop, route::Datagrams};
+use super::{
+    Flow, Output, SessionId, Sessions,
+    ids::{Ids, Indices, QuicIds},
+};
+use crate::{
+    metrics::DatagramDrop,
+    route::{Datagrams, Stray},
+};
 
 /// One datagram of a client.
 #[derive(Clone, Copy)]
@@ -24,7 +30,24 @@ enum Class {
     /// A short header of a connection whose ends have agreed to leave the fixed bit to chance (RFC 9287), or anything.
     MaybeQuicShort,
     WireGuard(Message),
+    /// Certainly another protocol.
+    Other,
     Any,
+}
+
+/// Returns whether a datagram has constants of another protocol in places where QUIC and WireGuard have none: a message of
+/// STUN (RFC 8489 section 5) or a record of DTLS (RFC 6347 section 4.1).
+fn is_other(datagram: &[u8]) -> bool {
+    match datagram {
+        [0..=3, _, _, _, 0x21, 0x12, 0xa4, 0x42, ..] => datagram.len() >= 20,
+        [20..=26, 0xfe, 0xfc..=0xff, ..] => datagram.len() >= 13,
+        _ => false,
+    }
+}
+
+/// A connection of which nothing is known but that it is one.
+fn unknown_quic() -> Ids {
+    Ids::Quic(Box::new(QuicIds::new(None, ConnectionId::default())))
 }
 
 impl Sessions {
@@ -43,6 +66,7 @@ impl Sessions {
             Class::QuicShort => self.quic_short(arrival, true, out),
             Class::MaybeQuicShort => self.quic_short(arrival, false, out),
             Class::WireGuard(message) => self.wireguard(arrival, message, out),
+            Class::Other => self.other(arrival, out),
             Class::Any => self.any(arrival, out),
         }
     }
@@ -63,6 +87,7 @@ impl Sessions {
             | DatagramClass::WireGuardCookie
             | DatagramClass::WireGuardTransport
             | DatagramClass::Unknown => match datagram {
+                _ if is_other(datagram) => Class::Other,
                 [0..0x80, ..] if datagram.len() >= QUIC_SHORT_MIN_LEN => Class::MaybeQuicShort,
                 _ => Class::Any,
             },
@@ -85,6 +110,21 @@ impl Sessions {
         None
     }
 
+    /// A datagram of another protocol for certain: it goes to the default target, also beside a QUIC connection of the same
+    /// socket.
+    fn other(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        if let Some(session) = self.latest_of(flow, Datagrams::Any) {
+            return self.deliver(session, arrival, out);
+        }
+        let beside = self.table.members(flow).is_some() && !self.owners_of_short(flow, datagram).certain;
+        match self.snapshot.routes.default().filter(|_| beside).cloned() {
+            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
+            None => return self.any(arrival, out),
+        }
+        None
+    }
+
     /// Gives a datagram to a session: back to the caller where it can be sent on, otherwise it is held.
     pub(super) fn deliver(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
         let arrival = self.rewrite(session, arrival, out)?;
@@ -100,12 +140,26 @@ impl Sessions {
     }
 
     /// A datagram from the middle of a connection or tunnel of which nothing is known.
-    pub(super) fn stray(&mut self, arrival: Arrival<'_>, out: &mut Output) {
+    pub(super) fn stray(&mut self, arrival: Arrival<'_>, carries: Datagrams, out: &mut Output) {
         let Arrival { flow, datagram, ecn, now } = arrival;
-        match self.snapshot.routes.orphan().cloned() {
-            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
-            None => out.discard(DatagramDrop::Orphan, 1),
-        }
+        let routes = &self.snapshot.routes;
+        let (route, ids) = match routes.stray(carries) {
+            Stray::Drop => {
+                out.discard(DatagramDrop::Orphan, 1);
+                return;
+            }
+            Stray::Default(route) => (Arc::clone(route), Ids::None),
+            Stray::Only(route) if carries == Datagrams::WireGuard => {
+                (Arc::clone(route), Ids::WireGuard(Indices::default()))
+            }
+            Stray::Only(route) => (Arc::clone(route), unknown_quic()),
+            Stray::Balance(route) => {
+                let route = Arc::clone(route);
+                self.start_by_source(arrival, route, unknown_quic(), out);
+                return;
+            }
+        };
+        self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
     }
 
     /// The youngest session of a flow that carries `what`.

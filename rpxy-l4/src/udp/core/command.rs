@@ -38,6 +38,13 @@ pub enum Command {
         /// ECN bits.
         ecn: u8,
     },
+    /// Send a datagram of our own to a client.
+    Reply {
+        /// The client's end.
+        flow: Flow,
+        /// The payload.
+        datagram: Box<[u8]>,
+    },
     /// The session has a backend: log it.
     Started(Box<Started>),
     /// The session is over: log it and close its socket.

@@ -90,6 +90,7 @@ impl Sessions {
             candidates: Vec::new(),
             address: None,
             fixed: false,
+            by_source: false,
             detail,
         };
         let state = Session { permit, ..Session::new(flow, ids, Stage::Opening(Box::new(opening)), now) };

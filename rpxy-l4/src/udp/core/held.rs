@@ -7,6 +7,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use rpxy_l4_proto::quic::{LongType, packets};
+
 /// What one flow may have waiting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
@@ -17,7 +19,8 @@ pub(super) struct Limit {
 }
 
 /// For a flow whose route is not known.
-pub(super) const UNDECIDED: Limit = Limit { most: 8, bytes: 16 << 10 };
+/// Clients send at most ten packets of a hello before they hear from the server; 0-RTT packets come between them.
+pub(super) const UNDECIDED: Limit = Limit { most: 16, bytes: 24 << 10 };
 /// For a flow whose socket is about to be there: what a client sends at once may arrive as one buffer.
 pub(super) const OPENING: Limit = Limit { most: 128, bytes: 64 << 10 };
 /// Bytes held by one worker at most, for either stage.
@@ -59,14 +62,16 @@ impl Held {
         Self { datagrams: Vec::new(), bytes: 0, budget: budget.clone() }
     }
 
-    /// Keeps a copy, in place of the oldest where there is no room. Returns how many were given up, this one included
+    /// Keeps a copy, in place of early data or else of the oldest where there is no room. Returns how many were given up, this one included
     /// when it is too large.
     pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, limit: Limit) -> usize {
         let mut given_up = 0;
         while !self.datagrams.is_empty()
             && (self.datagrams.len() >= limit.most || self.bytes + datagram.len() > limit.bytes)
         {
-            let (oldest, _) = self.datagrams.remove(0);
+            // Without the hello, early data is of no use.
+            let first = self.datagrams.iter().position(|(datagram, _)| is_early_data(datagram)).unwrap_or(0);
+            let (oldest, _) = self.datagrams.remove(first);
             self.bytes -= oldest.len();
             self.budget.give_back(oldest.len());
             given_up += 1;
@@ -91,6 +96,11 @@ impl Held {
     }
 }
 
+/// Returns whether a datagram begins with a 0-RTT packet (RFC 9000 section 17.2.3, RFC 9369 section 3.2).
+fn is_early_data(datagram: &[u8]) -> bool {
+    packets(datagram).next().is_some_and(|packet| packet.typ == LongType::ZeroRtt)
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
@@ -106,12 +116,12 @@ mod tests {
         let budget = Budget::default();
         let mut held = Held::new(&budget);
         let given_up: usize = (0..20_u8).map(|n| held.push(&[n; 10], n, UNDECIDED)).sum();
-        assert_eq!((given_up, held.len(), budget.used()), (12, 8, 80));
-        assert_eq!(held.push(&[99; 16 << 10], 0, UNDECIDED), 8, "as large as all others may be together");
-        assert_eq!((held.len(), budget.used()), (1, 16 << 10));
+        assert_eq!((given_up, held.len(), budget.used()), (4, 16, 160));
+        assert_eq!(held.push(&[99; 24 << 10], 0, UNDECIDED), 16, "as large as all others may be together");
+        assert_eq!((held.len(), budget.used()), (1, 24 << 10));
         let datagrams = held.take();
         assert_eq!((datagrams.len(), budget.used()), (1, 0));
-        assert_eq!(held.push(&[1; 20_000], 0, UNDECIDED), 0, "a single one of any size");
+        assert_eq!(held.push(&[1; 30_000], 0, UNDECIDED), 0, "a single one of any size");
     }
 
     #[test]

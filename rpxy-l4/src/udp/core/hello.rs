@@ -95,7 +95,8 @@ impl Sessions {
             self.start_known(arrival, &owner.backend, ids, out);
             return None;
         }
-        if packet.typ == LongType::Initial && small {
+        // What is too small to begin a connection, on a socket that has a session, is of that.
+        if small && (packet.typ == LongType::Initial || self.knows(flow)) {
             return self.any(arrival, out);
         }
         match outcome {

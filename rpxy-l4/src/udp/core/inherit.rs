@@ -67,6 +67,7 @@ impl Sessions {
             candidates: Vec::new(),
             address: Some(*backend),
             fixed: true,
+            by_source: false,
             detail: None,
         };
         let stage = Stage::Opening(Box::new(opening));

@@ -13,7 +13,7 @@ use crate::{
     limit::ConnPermit,
     log::Detail,
     metrics::{DatagramDrop, SessionEnd},
-    route::{Busy, Tried, UdpRoute},
+    route::{self, Busy, Tried, UdpRoute},
     udp::affinity::Backend,
 };
 
@@ -45,12 +45,25 @@ impl Sessions {
         self.begin(flow, ids, opening, permit, now, out);
     }
 
+    /// Begins a session at the target that the client's address gives.
+    pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+            out.discard(DatagramDrop::TooMany, 1);
+            return;
+        };
+        let opening = self.opening(route, &[(datagram, ecn)], None, out);
+        self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
+    }
+
     /// Begins a session with the backend that an earlier one of the same client had.
     pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, ecn, now } = arrival;
         let Some((route, target)) = self.find_target(backend) else {
             // The configuration has changed since.
-            self.stray(arrival, out);
+            let carries =
+                if matches!(ids, Ids::WireGuard(_)) { route::Datagrams::WireGuard } else { route::Datagrams::Quic };
+            self.stray(arrival, carries, out);
             return;
         };
         if !self.arrivals.allow(flow.client.ip(), now) {
@@ -116,7 +129,7 @@ impl Sessions {
             out.discard(DatagramDrop::Overflow, given_up);
         }
         let (tried, candidates) = (Tried::default(), Vec::new());
-        Opening { route, held, tried, target: None, candidates, address: None, fixed: false, detail }
+        Opening { route, held, tried, target: None, candidates, address: None, fixed: false, by_source: false, detail }
     }
 
     /// Makes room for one more session of a rule. Where there is none, one whose client has shown less gives way: so forged
@@ -173,7 +186,11 @@ impl Sessions {
             opening.tried.add(target);
         }
         let group = &opening.route.group;
-        let next = if opening.fixed { None } else { group.pick(client, random, now, &opening.tried) };
+        let next = match (opening.fixed, opening.by_source) {
+            (true, _) => None,
+            (false, true) => group.pick_by_source(client, now, &opening.tried),
+            (false, false) => group.pick(client, random, now, &opening.tried),
+        };
         let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
         let Some(target) = busy else {
             self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);

@@ -3,7 +3,9 @@
 //! Long headers belong to a connection by both of their IDs, since a client may use one socket for several; short
 //! headers by the ID that the server chose. Where that is not enough, every connection that could own them gets them.
 
-use rpxy_l4_proto::quic::{LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets};
+use std::sync::Arc;
+
+use rpxy_l4_proto::quic::{LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, packets, version_negotiation};
 
 use super::{
     Command, Flow, Output, SessionId, Sessions,
@@ -12,7 +14,11 @@ use super::{
     hello::Packet,
     ids::{Ids, QuicIds},
 };
-use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
+use crate::{
+    metrics::DatagramDrop,
+    route::{Datagrams, UnknownVersionRoute},
+    udp::affinity::Key,
+};
 
 impl Sessions {
     pub(super) fn quic_long(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
@@ -67,14 +73,16 @@ impl Sessions {
             Some(any) if quic.is_empty() || !certain => self.deliver(any, arrival, out),
             Some(_) | None if !quic.is_empty() => {
                 // The server may have told its client another ID in secret: of several connections, it could be any one's.
-                self.share_short(&quic, datagram, now);
-                if let [only] = quic.as_slice() {
-                    self.note_current(*only, datagram, out);
+                if certain {
+                    self.share_short(&quic, datagram, now);
+                    if let [only] = quic.as_slice() {
+                        self.note_current(*only, datagram, out);
+                    }
                 }
                 self.deliver_to_all(&quic, arrival, out)
             }
             Some(_) | None if certain => {
-                self.stray(arrival, out);
+                self.stray(arrival, Datagrams::Quic, out);
                 None
             }
             Some(_) | None => self.any(arrival, out),
@@ -113,7 +121,7 @@ impl Sessions {
         match session {
             Some(session) => self.deliver(session, arrival, out),
             None => {
-                self.stray(arrival, out);
+                self.stray(arrival, Datagrams::Quic, out);
                 None
             }
         }
@@ -130,9 +138,17 @@ impl Sessions {
         if header.version == 0 || known || small {
             return self.any(arrival, out);
         }
-        match self.snapshot.routes.unknown_version().cloned() {
-            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
-            None => out.discard(DatagramDrop::UnknownVersion, 1),
+        match self.snapshot.routes.unknown_version() {
+            UnknownVersionRoute::To(route) => {
+                let route = Arc::clone(route);
+                self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out);
+            }
+            UnknownVersionRoute::Negotiate => {
+                out.discard(DatagramDrop::UnknownVersion, 1);
+                let datagram = version_negotiation(header, self.random.next());
+                out.commands.push_back(Command::Reply { flow: *flow, datagram });
+            }
+            UnknownVersionRoute::Drop => out.discard(DatagramDrop::UnknownVersion, 1),
         }
         None
     }

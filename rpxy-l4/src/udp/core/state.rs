@@ -69,6 +69,8 @@ pub(super) struct Opening {
     pub(super) address: Option<SocketAddr>,
     /// There is just this one backend: an earlier session's.
     pub(super) fixed: bool,
+    /// The client's address decides, whatever the rule's balancing is.
+    pub(super) by_source: bool,
     pub(super) detail: Option<Box<Detail>>,
 }
 

@@ -70,7 +70,7 @@ impl Sessions {
         if let Some(session) = session {
             return self.deliver(session, arrival, out);
         }
-        self.stray(arrival, out);
+        self.stray(arrival, Datagrams::WireGuard, out);
         None
     }
 

@@ -47,6 +47,10 @@ impl Relay {
             Command::Send { session, datagram, ecn } => {
                 self.send_up(session, &[Message::new(None, None, ecn, &datagram, datagram.len())]);
             }
+            Command::Reply { flow, datagram } => {
+                let message = Message::new(Some(flow.client), flow.local, 0, &datagram, datagram.len());
+                self.send_down(flow.listener, &[message]);
+            }
             Command::Started(started) => self.started(*started),
             Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
             Command::InstallFlow { session, cid } => self.install(session, cid),

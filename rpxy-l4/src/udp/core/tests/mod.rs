@@ -5,6 +5,7 @@ mod ech;
 mod ech_detours;
 mod ech_handshake;
 mod ech_kit;
+mod evidence;
 mod inherit;
 mod packets;
 mod paths;
@@ -54,6 +55,8 @@ struct Bench {
     sockets: BTreeMap<SessionId, SocketAddr>,
     /// What backends got, in order.
     sent: Vec<(SessionId, SocketAddr, Vec<u8>)>,
+    /// What clients got from the daemon itself.
+    replies: Vec<(Flow, Box<[u8]>)>,
     dropped: HashMap<DatagramDrop, u32>,
     hellos: Vec<EchState>,
     /// `[start]` and `[finish]` in short.
@@ -93,6 +96,7 @@ impl Bench {
             now: Duration::from_secs(1000),
             sockets: BTreeMap::new(),
             sent: Vec::new(),
+            replies: Vec::new(),
             dropped: HashMap::new(),
             hellos: Vec::new(),
             log: Vec::new(),
@@ -186,6 +190,7 @@ impl Bench {
                 }
                 Command::Resolve { session, .. } => self.resolving.push(session),
                 Command::Send { session, datagram, .. } => self.arrive(session, &datagram),
+                Command::Reply { flow, datagram } => self.replies.push((flow, datagram)),
                 Command::Started(started) => {
                     assert_eq!(self.sockets.get(&started.session), Some(&started.destination));
                     let Started { flow, carries, destination, .. } = *started;

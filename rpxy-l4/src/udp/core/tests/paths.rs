@@ -169,7 +169,7 @@ fn orphans_go_by_the_policy() {
     for (row, config, expected, drops) in [
         ("by default to the default target", format!("{TOP}{target}{quic}"), &[9][..], 0),
         ("dropped on request", format!("{TOP}{target}orphan = \"drop\"\n{quic}"), &[], 1),
-        ("no default target", format!("{TOP}{quic}"), &[], 1),
+        ("no default target, two rules", format!("{TOP}{quic}{}", rule("b", "quic", 2, "")), &[], 1),
     ] {
         let mut bench = Bench::new(&config);
         bench.client(flow(1), &short(b"nobody's"));

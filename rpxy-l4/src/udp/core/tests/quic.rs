@@ -72,7 +72,7 @@ fn a_buffer_of_several_datagrams_is_like_one_after_the_other() {
 #[test]
 fn what_an_unknown_version_comes_to() {
     let mut datagram = first(A, DCID_A, "a.test");
-    datagram[4] = 9;
+    datagram[1..5].copy_from_slice(&[0x1a, 0x2a, 0x3a, 0x4a]);
     let any = rule("any", "quic", 4, "");
     let rows = [
         ("the rule without conditions", format!("{}{any}", config()), &[4][..]),
