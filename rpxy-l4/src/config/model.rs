@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 mod rule;
 
-pub use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Reserved, Rule, TlsMatcher};
+pub use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,9 @@
 
 use rpxy_l4_common::map::drop;
 
-use crate::config::model::{Config, Matcher, Reserved, UnknownVersion};
+use rpxy_l4_proto::wireguard::Reserved;
+
+use crate::config::model::{Config, Matcher, UnknownVersion};
 
 /// Bits of `map::drop` for the listeners of `config`.
 #[must_use]

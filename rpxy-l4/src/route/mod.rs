@@ -3,6 +3,7 @@
 mod balance;
 mod ech;
 mod health;
+mod mac1;
 mod names;
 mod random;
 mod table;

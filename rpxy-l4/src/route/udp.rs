@@ -7,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::map::kind;
+use rpxy_l4_common::{mac1::Mac1Key, map::kind};
 use rpxy_l4_proto::{
     tls::ClientHello,
-    wireguard::{self, Mac1Key},
+    wireguard::{self, Reserved},
 };
 
-use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
+use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets, mac1::Initiation};
 use crate::{
-    config::model::{Config, Matcher, Orphan, Reserved, Target, UnknownVersion, Unmatched, Upstream},
+    config::model::{Config, Matcher, Orphan, Target, UnknownVersion, Unmatched, Upstream},
     resolve::Resolver,
 };
 
@@ -95,7 +95,7 @@ pub struct UdpRoutes {
 #[derive(Debug)]
 struct WireGuardRule {
     key: Option<Mac1Key>,
-    reserved: wireguard::Reserved,
+    reserved: Reserved,
     route: Arc<UdpRoute>,
 }
 
@@ -145,10 +145,7 @@ impl UdpRoutes {
                     }
                     routes.wireguard.push(WireGuardRule {
                         key: key.map(Mac1Key::new),
-                        reserved: match reserved {
-                            Reserved::Zero => wireguard::Reserved::Zero,
-                            Reserved::Any => wireguard::Reserved::Any,
-                        },
+                        reserved: *reserved,
                         route: Arc::clone(&to),
                     });
                     to
@@ -189,8 +186,8 @@ impl UdpRoutes {
     /// A WireGuard message that some rule may be about.
     #[must_use]
     pub fn wireguard_message(&self, datagram: &[u8]) -> Option<wireguard::Message> {
-        let reserved = self.wireguard.iter().any(|rule| rule.reserved == wireguard::Reserved::Any);
-        let reserved = if reserved { wireguard::Reserved::Any } else { wireguard::Reserved::Zero };
+        let reserved = self.wireguard.iter().any(|rule| rule.reserved == Reserved::Any);
+        let reserved = if reserved { Reserved::Any } else { Reserved::Zero };
         if self.has_wireguard() { wireguard::parse(datagram, reserved) } else { None }
     }
 
@@ -240,12 +237,13 @@ impl UdpRoutes {
     #[must_use]
     pub fn wireguard(&self, initiation: &[u8]) -> Option<&Arc<UdpRoute>> {
         let mut without_key = None;
+        let mut read = Initiation::read(initiation);
         for rule in &self.wireguard {
             if wireguard::parse(initiation, rule.reserved).is_none() {
                 continue;
             }
             match &rule.key {
-                Some(key) if key.verifies(initiation) => return Some(&rule.route),
+                Some(key) if read.as_mut().is_some_and(|read| read.is_for(key)) => return Some(&rule.route),
                 Some(_) => {}
                 None => without_key = without_key.or(Some(&rule.route)),
             }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
+use rpxy_l4_proto::wireguard::Reserved;
 
 use super::{defaults::RuleDefaults, ech, names, protocol::RuleProtocol};
 use crate::config::{
     ech::BASE64,
     file::{Field, Table},
-    model::{Ech, Matcher, NamePattern, Reserved, TlsMatcher},
+    model::{Ech, Matcher, NamePattern, TlsMatcher},
     report::Report,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rpxy_l4_proto::ech::EchKeys;
+use rpxy_l4_proto::{ech::EchKeys, wireguard::Reserved};
 
 use super::Upstream;
 
@@ -39,21 +39,11 @@ pub enum Matcher {
         ///
         /// The key alone tells rules apart: of several with the same, or without, the first in the file wins.
         public_key: Option<[u8; 32]>,
-        /// Which messages are taken for WireGuard.
+        /// Accepted reserved bytes of a message; others are not WireGuard.
         reserved: Reserved,
     },
     /// QUIC.
     Quic(TlsMatcher),
-}
-
-/// What the three reserved bytes after the type of a WireGuard message may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Reserved {
-    /// Zero, as WireGuard has it.
-    #[default]
-    Zero,
-    /// Anything, as Cloudflare WARP clients send it.
-    Any,
 }
 
 impl Matcher {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BASE, accepted, errors, refuses, warns};
-use crate::config::model::{Balance, Matcher, NamePattern, Reserved, Rule, TlsMatcher};
+use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
     let text = format!("listen_port = 1\n[protocols.'r']\nprotocol = '{protocol}'\ntarget = ['a:1']\n{text}");
