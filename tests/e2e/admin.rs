@@ -168,7 +168,7 @@ fn only_root_and_the_daemons_user_get_in() {
     fs::set_permissions(place.socket(), fs::Permissions::from_mode(0o666)).unwrap();
     let mut stranger = as_nobody(place.socket()).unwrap();
     let refused = stranger.refused(b"{\"command\":\"status\"}\n");
-    assert_eq!(refused["error"], "you may not");
+    assert_eq!(refused["error"], "permission denied");
     assert!(stranger.answer().is_none(), "closed");
     Admin::connect(&place.socket()).ask(&json!({ "command": "status" }));
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rpxy_l4_proto::wireguard::Reserved;
+
 use super::{BASE, accepted, errors, refuses, warns};
 use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
 

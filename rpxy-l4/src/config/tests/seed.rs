@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rpxy_l4_proto::wireguard::Reserved;
+
 use super::{accepted, warnings};
 use crate::config::model::{Balance, Config, Matcher, NamePattern, Upstream};
 
