@@ -19,12 +19,12 @@ pub struct Cli {
 
     /// How to run the proxy; always there without a command.
     #[command(flatten)]
-    pub run: Option<Run>,
+    pub run: Option<RunArgs>,
 }
 
 /// Arguments of the daemon.
 #[derive(Debug, Args)]
-pub struct Run {
+pub struct RunArgs {
     /// Configuration file path like ./config.toml
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
@@ -49,13 +49,13 @@ pub enum Command {
     Status {
         /// Which daemon.
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
     },
     /// List the UDP sessions of a running daemon
     Flows {
         /// Which daemon.
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
         /// Show so many sessions at most
         #[arg(long, value_name = "COUNT", default_value_t = admin::FLOWS, value_parser = flows)]
         limit: usize,
@@ -64,7 +64,7 @@ pub enum Command {
     Ban {
         /// Which daemon.
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
         /// An address, or a network like 192.0.2.0/24
         #[arg(value_parser = network)]
         network: IpNet,
@@ -73,7 +73,7 @@ pub enum Command {
     Unban {
         /// Which daemon.
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
         /// The network as it was banned
         #[arg(value_parser = network)]
         network: IpNet,
@@ -82,11 +82,11 @@ pub enum Command {
     Bans {
         /// Which daemon.
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
     },
     /// Make, show and change keys for Encrypted Client Hello
     #[command(subcommand)]
-    Ech(Ech),
+    Ech(EchCommand),
     /// Remove programs and flows that a daemon with ebpf.pin has left in the kernel
     Unpin {
         /// Directory where they are pinned
@@ -106,9 +106,9 @@ pub enum Command {
 
 /// Keys for Encrypted Client Hello, in files after RFC 9934.
 #[derive(Debug, Subcommand)]
-pub enum Ech {
+pub enum EchCommand {
     /// Make a key and its configuration
-    Generate(Generate),
+    Generate(GenerateArgs),
     /// Show a key file: its configurations, and what to publish of it
     Show {
         /// The key file
@@ -126,7 +126,7 @@ pub enum Ech {
 
 /// Arguments of `ech generate`.
 #[derive(Debug, Args)]
-pub struct Generate {
+pub struct GenerateArgs {
     /// The name that is sent in the clear, like public.example
     #[arg(long, value_name = "NAME")]
     pub public_name: String,
@@ -160,7 +160,7 @@ pub struct Generate {
 /// Where the daemon is asked.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct Daemon {
+pub struct DaemonArgs {
     /// The daemon's admin socket
     #[arg(short, long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
     pub socket: Option<PathBuf>,

@@ -14,20 +14,20 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Ech, Generate},
+    cli::{EchCommand, GenerateArgs},
     config::ech::read_key_file,
 };
 
 /// Runs `command` and writes its result to `out`.
-pub(super) fn run(command: &Ech, out: &mut impl Write) -> Result<()> {
+pub(super) fn run(command: &EchCommand, out: &mut impl Write) -> Result<()> {
     match command {
-        Ech::Generate(arguments) => make(arguments, out),
-        Ech::Show { file, private } => show(file, *private, out),
-        Ech::Rotate { file } => rotate(file, out),
+        EchCommand::Generate(arguments) => make(arguments, out),
+        EchCommand::Show { file, private } => show(file, *private, out),
+        EchCommand::Rotate { file } => rotate(file, out),
     }
 }
 
-fn make(arguments: &Generate, out: &mut impl Write) -> Result<()> {
+fn make(arguments: &GenerateArgs, out: &mut impl Write) -> Result<()> {
     let parameters = Parameters {
         public_name: arguments.public_name.clone(),
         kem: arguments.kem,
@@ -187,7 +187,7 @@ mod tests {
         said(&command)
     }
 
-    fn said(command: &Ech) -> Result<String> {
+    fn said(command: &EchCommand) -> Result<String> {
         let mut out = Vec::new();
         run(command, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
@@ -224,12 +224,12 @@ mod tests {
         generated(directory.path(), &["--public-name", "public.example", "--kem", "p256"]).unwrap();
         let keys = read_key_file(&path).unwrap().keys;
         let secret = STANDARD.encode(keys[0].private_key());
-        let shown = said(&Ech::Show { file: path.clone(), private: false }).unwrap();
+        let shown = said(&EchCommand::Show { file: path.clone(), private: false }).unwrap();
         assert!(!shown.contains(&secret) && shown.contains("p256"), "{shown}");
         let list = STANDARD.encode(encode_config_list([keys[0].config()]).unwrap());
         assert!(shown.contains(&format!("IN HTTPS 1 . alpn=\"h2,http/1.1\" ech=\"{list}\"")), "{shown}");
 
-        let shown = said(&Ech::Show { file: path, private: true }).unwrap();
+        let shown = said(&EchCommand::Show { file: path, private: true }).unwrap();
         let line = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)?.split('"').nth(1)).unwrap();
         let again = crate::config::ech::from_base64(line("ech_config_list"), &[line("private_keys")]).unwrap();
         assert_eq!(again.iter().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
@@ -245,8 +245,8 @@ mod tests {
         let link = directory.path().join("link.pem");
         std::os::unix::fs::symlink("ech.pem", &link).unwrap();
         let before = read_key_file(&path).unwrap().keys;
-        said(&Ech::Rotate { file: link.clone() }).unwrap();
-        said(&Ech::Rotate { file: link.clone() }).unwrap();
+        said(&EchCommand::Rotate { file: link.clone() }).unwrap();
+        said(&EchCommand::Rotate { file: link.clone() }).unwrap();
         let after = read_key_file(&path).unwrap().keys;
         assert_eq!(after.len(), 3);
         assert_eq!(after[2], before[0]);

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 pub use self::problem::{Problem, Problems, Severity};
 use self::{
     model::Config,
-    report::{Place, Report},
+    report::{Position, Report},
 };
 
 /// A usable configuration.
@@ -112,6 +112,6 @@ fn usable(checked: check::Checked) -> Result<Loaded, (Problems, Vec<watch::Seen>
 fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Problems {
     let valid = bytes.get(..valid_up_to).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default();
     let mut report = Report::new(valid);
-    report.error(&Place { path: String::new(), offset: valid_up_to }, "the file is not UTF-8 text");
+    report.error(&Position { path: String::new(), offset: valid_up_to }, "the file is not UTF-8 text");
     Problems::new(report.finish())
 }

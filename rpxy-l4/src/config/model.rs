@@ -1,6 +1,6 @@
 //! The configuration as the daemon uses it: every value here is valid by construction.
 //!
-//! `config::check` is the only place that builds these types from a file. Nothing in this module knows TOML;
+//! `config::check` is the only module that builds these types from a file. Nothing in this module knows TOML;
 //! nothing outside `config` knows the file's shape. File order is kept wherever it decides (rules, targets).
 
 use std::{

@@ -21,11 +21,11 @@ use crate::{config::model::AccessLogFormat, metrics::EchState};
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     sink: Sink,
-    place: Place,
+    target: LogTarget,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum LogTarget {
     /// Among the system lines, in their form.
     SystemLines { ansi: bool },
     /// In a file of its own, without a level.
@@ -107,11 +107,11 @@ pub struct Ended {
 
 impl AccessLog {
     pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, place: Place::SystemLines { ansi } }
+        Self { sink, target: LogTarget::SystemLines { ansi } }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
-        Self { sink, place: Place::OwnFile }
+        Self { sink, target: LogTarget::OwnFile }
     }
 
     /// Logs that `access` now has a backend.
@@ -125,9 +125,9 @@ impl AccessLog {
     }
 
     fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
-        match self.place {
-            Place::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
-            Place::SystemLines { .. } | Place::OwnFile => {}
+        match self.target {
+            LogTarget::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
+            LogTarget::SystemLines { .. } | LogTarget::OwnFile => {}
         }
         let mut line = String::with_capacity(128);
         let written = match format {
@@ -145,10 +145,10 @@ impl AccessLog {
 
     fn text(&self, line: &mut String, event: &str, access: &Access) -> std::fmt::Result {
         let now = timestamp();
-        match self.place {
-            Place::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
-            Place::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
-            Place::OwnFile => write!(line, "{now} ")?,
+        match self.target {
+            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
+            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
+            LogTarget::OwnFile => write!(line, "{now} ")?,
         }
         writeln!(line, "[{event}] {}: {} -> {}", access.proto, access.source, access.destination)
     }
@@ -156,7 +156,7 @@ impl AccessLog {
 
 /// One line of the JSON form. Optional fields are always there, so that a reader needs no schema of variants.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     time: String,
     event: &'static str,
     proto: &'static str,
@@ -179,7 +179,7 @@ struct EndedFields {
 
 fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
     let nothing = Detail::default();
-    serde_json::to_string(&Line {
+    serde_json::to_string(&JsonLine {
         time: timestamp().to_string(),
         event,
         proto: access.proto,

@@ -32,9 +32,9 @@ pub trait KernelPlane: Debug + Send + Sync {
 
 /// The place of the kernel plane among the metrics; empty where there is none.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place(Arc<OnceLock<Arc<dyn KernelPlane>>>);
+pub(super) struct KernelSource(Arc<OnceLock<Arc<dyn KernelPlane>>>);
 
-impl Place {
+impl KernelSource {
     /// Counts `plane` from now on. There is one in the life of a daemon.
     pub(super) fn fill(&self, plane: Arc<dyn KernelPlane>) {
         let _second = self.0.set(plane);
@@ -47,7 +47,7 @@ struct Labels {
     outcome: &'static str,
 }
 
-impl Collector for Place {
+impl Collector for KernelSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(plane) = self.0.get() else { return Ok(()) };
         let help = "Packets that the programs have seen, by outcome";

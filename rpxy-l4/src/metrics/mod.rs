@@ -155,7 +155,7 @@ pub struct Metrics {
     dns_failed: Counter,
     udp: Udp,
     ech: Ech,
-    kernel: kernel::Place,
+    kernel: kernel::KernelSource,
 }
 
 impl Metrics {
@@ -177,7 +177,7 @@ impl Metrics {
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
-            kernel: kernel::Place::default(),
+            kernel: kernel::KernelSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {

@@ -10,7 +10,7 @@ use crate::{
     resolve::Resolver,
 };
 
-/// What a TCP connection turned out to speak.
+/// The protocol that a TCP connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Not recognised, or not looked at.

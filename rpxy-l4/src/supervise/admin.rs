@@ -18,8 +18,8 @@ use crate::{
     udp::{Control, FlowLine},
 };
 
-/// How long a worker may take to tell of its sessions.
-const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// Limit on the answer of a worker about its sessions.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `status` tells, in one line.
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct Status<'a> {
     workers: usize,
     tcp: Load,
     udp: Load,
-    kernel_plane: KernelPlane,
+    kernel_plane: KernelStatus,
     targets_down: Vec<Down>,
     bans: usize,
 }
@@ -45,7 +45,7 @@ struct Load {
 }
 
 #[derive(Debug, Serialize)]
-struct KernelPlane {
+struct KernelStatus {
     state: &'static str,
     reason: Option<&'static str>,
     /// Interfaces with a program, each with its hook.
@@ -57,7 +57,7 @@ struct KernelPlane {
     counters: BTreeMap<&'static str, u64>,
 }
 
-impl KernelPlane {
+impl KernelStatus {
     fn of(kernel: Option<&Kernel>) -> Self {
         let Some(kernel) = kernel else {
             let reason = Some("[ebpf] is off, or the log says why it could not be had");
@@ -163,7 +163,7 @@ impl Daemon {
                 active: self.udp.active.count(),
                 max: self.config.udp.max_connections.get(),
             },
-            kernel_plane: KernelPlane::of(self.kernel.as_deref()),
+            kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
             bans: self.bans.count(),
         }
@@ -176,7 +176,7 @@ impl Daemon {
         tokio::spawn(async move {
             let mut lines: Vec<FlowLine> = Vec::new();
             for worker in told {
-                match timeout(WORKER_PATIENCE, worker).await {
+                match timeout(WORKER_TIMEOUT, worker).await {
                     Ok(Ok(more)) => lines.extend(more),
                     // A worker that is stuck or gone.
                     Ok(Err(_)) | Err(_) => {

@@ -31,7 +31,7 @@ pub(super) fn positive(report: &mut Report<'_>, table: &Table<'_>, key: &'static
     let Some(field) = table.field(key) else { return default };
     match duration(report, &field) {
         Some(Duration::ZERO) => {
-            report.error(&field.place, "must be longer than 0");
+            report.error(&field.position, "must be longer than 0");
             default
         }
         Some(duration) => duration,
@@ -60,7 +60,7 @@ fn duration(report: &mut Report<'_>, field: &Field<'_>) -> Option<Duration> {
     let parsed = parse(text);
     if parsed.is_none() {
         report.error_with(
-            &field.place,
+            &field.position,
             format!("{} is no length of time", quote(text)),
             "an integer and a unit without a space: ms, s, m, h or d, as in \"30s\"",
         );

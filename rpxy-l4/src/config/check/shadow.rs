@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use crate::config::{
     model::{Matcher, NamePattern, Rule, TlsMatcher},
-    report::{Place, Report, quote},
+    report::{Position, Report, quote},
 };
 
 /// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
-pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Place, Arc<Rule>)]) {
-    for (index, (place, rule)) in rules.iter().enumerate() {
+pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
+    for (index, (position, rule)) in rules.iter().enumerate() {
         let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
         if let Some((_, earlier)) = earlier {
             let name = quote(&earlier.name);
             report.warn(
-                place,
+                position,
                 format!("never chosen: protocols.{name} matches the same, and the first in the file wins"),
             );
         }

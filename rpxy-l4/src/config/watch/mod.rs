@@ -8,7 +8,7 @@
 //! It errs towards reading once too often: a file written anew with the same content counts as changed.
 
 mod debounce;
-mod place;
+mod location;
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use tokio::{
 
 use self::{
     debounce::Debounce,
-    place::{DirectoryId, Fingerprint, directories},
+    location::{DirectoryId, Fingerprint, directories},
 };
 
 /// How often the file is looked at without an event.
