@@ -145,7 +145,7 @@ impl Sessions {
 
     /// An empty set under the same configuration, whose session IDs continue where those of `self` end.
     #[must_use]
-    pub fn successor(&self) -> Self {
+    pub fn successor(&mut self) -> Self {
         let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
         let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
         let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
