@@ -117,7 +117,7 @@ fn write_network<S: Serializer>(network: &IpNet, serializer: S) -> Result<S::Ok,
 
 fn read_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     let text = String::deserialize(deserializer)?;
-    crate::limit::network(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is no network")))
+    crate::limit::network(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a network")))
 }
 
 #[cfg(test)]

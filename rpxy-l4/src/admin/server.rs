@@ -40,7 +40,7 @@ pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
         let slot = Arc::clone(&slots).try_acquire_owned().ok();
         let welcome = match (trusted, slot) {
             (false, _) => Err(refusal("permission denied", "run this as root, or as the user of the daemon")),
-            (true, None) => Err(refusal("too many connections", "end some of those that are open")),
+            (true, None) => Err(refusal("too many connections", "close some of those that are open")),
             (true, Some(slot)) => Ok(slot),
         };
         match welcome {
@@ -82,7 +82,7 @@ async fn exchange(stream: &mut UnixStream, text: &[u8], requests: &mpsc::Sender<
             };
             match timeout(TIMEOUT, asked).await {
                 Ok(Some(answer)) => answer,
-                Ok(None) => Answer::refused("the daemon is about to end", "ask its successor"),
+                Ok(None) => Answer::refused("the daemon is stopping", "retry when it has been restarted"),
                 Err(_elapsed) => Answer::refused("the daemon is busy", "try again"),
             }
         }
@@ -115,7 +115,7 @@ async fn request(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<Vec<
         }
         let free = MAX_REQUEST - received.len().min(MAX_REQUEST);
         if free == 0 {
-            let error = format!("a request has {MAX_REQUEST} bytes at most");
+            let error = format!("a request is limited to {MAX_REQUEST} bytes");
             return Err(End::Refused(refusal(&error, "end each request with a line feed")));
         }
         match stream.take(free as u64).read_buf(received).await {

@@ -42,8 +42,8 @@ fn make(arguments: &GenerateArgs, out: &mut impl Write) -> Result<()> {
     let Some(path) = &arguments.out else { return Ok(out.write_all(text.as_bytes())?) };
     let file = fs::File::options().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.with_context(|| match path.exists() {
-        true => format!("cannot make {} (`rpxy-l4 ech rotate` puts a key into a file that is there)", path.display()),
-        false => format!("cannot make {}", path.display()),
+        true => format!("cannot create {} (`rpxy-l4 ech rotate` adds a key to an existing file)", path.display()),
+        false => format!("cannot create {}", path.display()),
     })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())?;
     writeln!(out, "{} holds a key for {}. See `rpxy-l4 ech show {0}`.", path.display(), parameters.public_name)?;
@@ -64,7 +64,7 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  extensions       {}", config.extensions.len())?;
     }
     if let Some(mode) = file.exposed {
-        writeln!(out, "\nOthers may read the private keys (mode {mode:04o}): chmod 600 {}", path.display())?;
+        writeln!(out, "\nThe key file is readable by others (mode {mode:04o}): chmod 600 {}", path.display())?;
     }
     let Some(first) = file.keys.first() else { return Ok(()) };
     let list = |keys: &[EchKey]| {
@@ -88,7 +88,7 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
 
 fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     let keys = read_key_file(path)?.keys;
-    let Some(first) = keys.first() else { bail!("{} holds no key", path.display()) };
+    let Some(first) = keys.first() else { bail!("{} contains no key", path.display()) };
     let config = first.config();
     let taken: Vec<u8> = keys.iter().map(|key| key.config().config_id).collect();
     let parameters = Parameters {
@@ -105,7 +105,7 @@ fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     replace(&path, &[new.as_bytes(), old.as_bytes()]).with_context(|| format!("cannot replace {}", path.display()))?;
     writeln!(
         out,
-        "{} has a new key in front, config_id {}; {} older. Publish it: `rpxy-l4 ech show {0}`. Take the old blocks out \
+        "{} has a new key in front, config_id {}; {} older. Publish it: `rpxy-l4 ech show {0}`. Remove the old blocks \
          when no client can have them any more.",
         path.display(),
         parameters.config_id,
@@ -155,7 +155,7 @@ fn unused_id(taken: &[u8]) -> Result<u8> {
     let free: Vec<u8> = (0..=u8::MAX).filter(|id| !taken.contains(id)).collect();
     let [low, high] = random()?;
     let index = usize::from(u16::from_le_bytes([low, high])) % free.len().max(1);
-    free.get(index).copied().context("all 256 numbers are taken: take old keys out of the file")
+    free.get(index).copied().context("all 256 values of config_id are in use: remove old keys from the file")
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

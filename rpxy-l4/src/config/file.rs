@@ -181,7 +181,7 @@ impl<'t> Field<'t> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("one of {}", words.iter().map(|(word, _)| quote(word)).collect::<Vec<_>>().join(", ")),
         };
-        report.error_with(&self.position, format!("{} is not known here", quote(text)), remedy);
+        report.error_with(&self.position, format!("unknown value {}", quote(text)), remedy);
         None
     }
 

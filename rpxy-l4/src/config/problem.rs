@@ -117,7 +117,7 @@ mod tests {
             path: "listen_port".into(),
             line: 3,
             column: 1,
-            message: "0 is no port".into(),
+            message: "invalid port 0".into(),
             remedy: remedy.map(Into::into),
         }
     }
@@ -126,9 +126,9 @@ mod tests {
     fn one_line_has_file_line_path_message_and_remedy() {
         let file = Path::new("a.toml");
         let with = problem(Severity::Error, Some("use 1 to 65535"));
-        assert_eq!(with.in_file(file).to_string(), "a.toml:3: listen_port: 0 is no port (use 1 to 65535)");
+        assert_eq!(with.in_file(file).to_string(), "a.toml:3: listen_port: invalid port 0 (use 1 to 65535)");
         let without = Problem { path: String::new(), ..problem(Severity::Error, None) };
-        assert_eq!(without.to_string(), "3: 0 is no port");
+        assert_eq!(without.to_string(), "3: invalid port 0");
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let problems = Problems::new(vec![problem(Severity::Error, None), problem(Severity::Warning, None)]);
         assert_eq!(
             problems.in_file(Path::new("a.toml")).to_string(),
-            "a.toml:3: listen_port: 0 is no port\na.toml:3: listen_port: 0 is no port [warning]"
+            "a.toml:3: listen_port: invalid port 0\na.toml:3: listen_port: invalid port 0 [warning]"
         );
     }
 }

@@ -74,7 +74,7 @@ impl<'t> Report<'t> {
             let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
             let list: Vec<String> =
                 self.unknown.iter().map(|(position, hint)| self.unknown_item(position, hint)).collect();
-            let message = format!("{several}, without effect: {}", list.join(", "));
+            let message = format!("{several} ignored: {}", list.join(", "));
             self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
         }
         self.problems.sort_by_key(|problem| (problem.line, problem.column));

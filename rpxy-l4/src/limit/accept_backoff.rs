@@ -32,7 +32,7 @@ impl AcceptBackoff {
         self.until.fetch_max(until, Ordering::Relaxed);
         if let Some(withheld) = self.warning.speak(now) {
             tracing::warn!(
-                "accepting pauses: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
+                "accepting paused: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
                  tcp_max_connections ({withheld} more not shown)"
             );
         }

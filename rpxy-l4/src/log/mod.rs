@@ -31,9 +31,7 @@ const ACCESS_TARGET: &str = "rpxy_l4::access";
 #[derive(Debug, Error)]
 pub enum LogError {
     /// A log file cannot be opened.
-    #[error(
-        "cannot open the log file {path}: {source} (create the directory, or give this user the right to write there)"
-    )]
+    #[error("cannot open the log file {path}: {source} (create the directory, or make it writable for this user)")]
     Open {
         /// The file.
         path: String,
@@ -41,7 +39,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// The writing thread cannot be started.
-    #[error("cannot start the log's thread: {0}")]
+    #[error("cannot start the log writer thread: {0}")]
     Thread(io::Error),
     /// `RUST_LOG` does not parse.
     #[error("RUST_LOG: {0} (use a level such as info, or directives such as warn,rpxy_l4::tcp=debug)")]

@@ -112,7 +112,7 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.file_type().is_socket() {
-        let message = "there is something that is no socket; remove it, or choose another path";
+        let message = "the path exists and is not a socket; remove it or choose another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;

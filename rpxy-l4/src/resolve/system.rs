@@ -98,7 +98,7 @@ fn build() -> Backend {
     match built {
         Ok(resolver) => Backend::Hickory(Arc::new(resolver)),
         Err(error) => {
-            tracing::info!("/etc/resolv.conf is of no use ({error}); names resolve through the system's C library");
+            tracing::info!("/etc/resolv.conf cannot be used ({error}): names are resolved by the C library");
             Backend::Libc
         }
     }

@@ -60,7 +60,7 @@ struct KernelStatus {
 impl KernelStatus {
     fn of(kernel: Option<&Kernel>) -> Self {
         let Some(kernel) = kernel else {
-            let reason = Some("[ebpf] is off, or the log says why it could not be had");
+            let reason = Some("[ebpf] is off, or could not be started: see the log");
             let (interfaces, counters) = (Vec::new(), BTreeMap::new());
             return Self { state: "off", reason, interfaces, flows: None, max_flows: None, counters };
         };
@@ -96,8 +96,8 @@ pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
 
 fn explain(error: io::Error) -> anyhow::Error {
     let remedies = [
-        (io::ErrorKind::NotFound, "its directory does not exist; make it"),
-        (io::ErrorKind::PermissionDenied, "the daemon's user may not; choose a directory of its own"),
+        (io::ErrorKind::NotFound, "its directory does not exist; create it"),
+        (io::ErrorKind::PermissionDenied, "permission denied; choose a directory that the daemon's user owns"),
     ];
     let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
     anyhow::Error::new(error).context(remedy)

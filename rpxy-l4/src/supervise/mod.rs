@@ -71,7 +71,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
-        tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
+        tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
     let Some(config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
     resources::warn_of_limits(&config);
@@ -214,7 +214,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     }
     match active.count() {
         0 => {}
-        left => tracing::info!("closing the {left} connections that are left"),
+        left => tracing::info!("closing {left} remaining connections"),
     }
 }
 

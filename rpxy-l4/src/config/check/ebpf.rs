@@ -52,7 +52,7 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
         let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
         let idle = idle.chain(ebpf.pin.then_some("pin"));
         for field in idle.filter_map(field) {
-            report.warn_with(&field.position, "without effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
+            report.warn_with(&field.position, "has no effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
         }
     }
     ebpf
@@ -73,9 +73,9 @@ fn interfaces(report: &mut Report<'_>, field: &Field<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for (position, name) in field.strings(report).unwrap_or_default() {
         if !is_interface(name) {
-            report.error(&position, format!("{} is no name of an interface", quote(name)));
+            report.error(&position, format!("{} is not an interface name", quote(name)));
         } else if name == "lo" {
-            report.warn(&position, "without effect: what stays on this machine is not steered");
+            report.warn(&position, "has no effect: traffic within this machine is not steered");
         }
         names.push(name.to_owned());
     }
@@ -87,7 +87,7 @@ fn ban(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpNet> {
     for (position, text) in field.strings(report).unwrap_or_default() {
         let Some(network) = network(report, &position, text) else { continue };
         if network.prefix_len() == 0 {
-            report.warn(&position, "bans everybody");
+            report.warn(&position, "bans every address");
         }
         networks.push(network);
     }

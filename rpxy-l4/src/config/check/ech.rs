@@ -32,7 +32,7 @@ pub(super) fn ech(
         report.warn(
             &table.position,
             format!(
-                "never used: server_names holds no public name of the configurations ({})",
+                "never used: server_names has none of the public names of the configurations ({})",
                 public_names.join(", ")
             ),
         );
@@ -102,7 +102,7 @@ fn file_keys(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults
             Ok(file) => {
                 if let Some(mode) = file.exposed {
                     let remedy = format!("chmod 600 {}", path.display());
-                    report.warn_with(&position, format!("others may read the private key (mode {mode:04o})"), remedy);
+                    report.warn_with(&position, format!("key file is readable by others (mode {mode:04o})"), remedy);
                 }
                 keys.extend(file.keys);
             }
@@ -144,7 +144,7 @@ fn dialled(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'
     for (position, text) in elements {
         if text.starts_with("*.") {
             let remedy = "give it a target of its own: [[protocols.\"<name>\".ech.private]]";
-            report.error_with(&position, "a wildcard is no name to connect to", remedy);
+            report.error_with(&position, "a wildcard is not a name to connect to", remedy);
             continue;
         }
         let target = if text.contains(':') {

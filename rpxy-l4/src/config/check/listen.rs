@@ -28,7 +28,7 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
     if parsed.is_none() {
         report.error_with(
             &field.position,
-            format!("{} is no address with port", quote(text)),
+            format!("{} is not an address with a port", quote(text)),
             "as in \"127.0.0.1:9100\" or \"[::1]:9100\"",
         );
     }
@@ -56,7 +56,7 @@ fn v4(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
         let text = element.string(report)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            report.error(&element.position, format!("{} is no IPv4 address", quote(text)));
+            report.error(&element.position, format!("{} is not an IPv4 address", quote(text)));
         }
         parsed.map(ListenAddress::V4)
     })
@@ -70,7 +70,7 @@ fn v6(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
         return if switch == Some(true) { vec![everywhere] } else { Vec::new() };
     };
     if let (Some(switch_field), Some(false)) = (&switch_field, switch) {
-        report.warn(&switch_field.position, "without effect, because listen_address_v6 is given");
+        report.warn(&switch_field.position, "has no effect, because listen_address_v6 is given");
     }
     addresses(report, &field, &everywhere, v6_address)
 }
@@ -84,15 +84,15 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
         None => (bare, None),
     };
     let Ok(address) = address.parse::<Ipv6Addr>() else {
-        report.error(&element.position, format!("{} is no IPv6 address", quote(text)));
+        report.error(&element.position, format!("{} is not an IPv6 address", quote(text)));
         return None;
     };
     match zone {
         Some(zone) if !is_interface(zone) => {
-            report.error(&element.position, format!("{} is no interface name or index", quote(zone)));
+            report.error(&element.position, format!("{} is not an interface name or index", quote(zone)));
         }
         Some(_) if !address.is_unicast_link_local() => {
-            report.error(&element.position, format!("{address} takes no zone, because it is not link-local"));
+            report.error(&element.position, format!("{address} cannot have a zone, because it is not link-local"));
         }
         None if address.is_unicast_link_local() => report.warn_with(
             &element.position,
@@ -122,7 +122,7 @@ fn addresses(
     let read = elements.iter().filter_map(|element| read(report, element)).collect();
     let addresses = without_duplicates(read);
     if addresses.len() > 1 && addresses.contains(everywhere) {
-        report.error(&field.position, format!("{everywhere} means every address and cannot stand beside others"));
+        report.error(&field.position, format!("{everywhere} means every address and cannot be combined with others"));
     }
     addresses
 }

@@ -97,5 +97,5 @@ fn reserved(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RulePro
 }
 
 fn without_effect(report: &mut Report<'_>, field: &Field<'_>, protocols: &str) {
-    report.warn(&field.position, format!("without effect on this protocol: it is for {protocols}"));
+    report.warn(&field.position, format!("has no effect on this protocol: it is for {protocols}"));
 }

@@ -11,7 +11,7 @@ pub(super) fn network(report: &mut Report<'_>, position: &Position, text: &str) 
     let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
     let network = text.parse::<IpNet>().ok().map(|network| network.trunc()).or_else(host);
     if network.is_none() {
-        report.error(position, format!("{} is no network such as \"10.0.0.0/8\"", quote(text)));
+        report.error(position, format!("{} is not a network such as \"10.0.0.0/8\"", quote(text)));
     }
     network
 }

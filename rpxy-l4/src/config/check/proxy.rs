@@ -30,7 +30,7 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
         (false, Some(field)) => {
             // 0.2.x does not look at the list either, but refuses other types.
             field.strings(report);
-            report.warn(&field.position, "without effect, because tcp_recv_proxy_protocol is off");
+            report.warn(&field.position, "has no effect, because tcp_recv_proxy_protocol is off");
             None
         }
         (true, None) => {

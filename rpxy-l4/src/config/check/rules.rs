@@ -56,7 +56,7 @@ fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Ru
     }
     if let Some(field) = table.field("idle_lifetime") {
         let remedy = "connections over TCP end by themselves; see tcp_idle_timeout";
-        report.warn_with(&field.position, "without effect on protocols over TCP", remedy);
+        report.warn_with(&field.position, "has no effect on protocols over TCP", remedy);
     }
     None
 }
@@ -73,7 +73,7 @@ fn send_proxy(
         return own.unwrap_or(defaults.send_proxy);
     }
     if let Some(field) = table.field("send_proxy_protocol") {
-        report.warn(&field.position, "without effect on protocols over UDP");
+        report.warn(&field.position, "has no effect on protocols over UDP");
     }
     None
 }

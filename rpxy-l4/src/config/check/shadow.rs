@@ -13,10 +13,7 @@ pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, A
         let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
         if let Some((_, earlier)) = earlier {
             let name = quote(&earlier.name);
-            report.warn(
-                position,
-                format!("never chosen: protocols.{name} matches the same, and the first in the file wins"),
-            );
+            report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn default(
         && let Some(field) = root.field(balance_key)
     {
         let remedy = "rules have their own load_balance";
-        report.warn_with(&field.position, format!("without effect, because {target_key} is missing"), remedy);
+        report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
     }
     field.map(|_| upstream)
 }
@@ -84,11 +84,7 @@ fn upstream(
         && targets.iter().any(|target| target.weight != ONE)
     {
         let remedy = format!("set {balance_key}, for instance to \"round_robin\"");
-        report.warn_with(
-            &field.position,
-            "weights are without effect, because the first target is always taken",
-            remedy,
-        );
+        report.warn_with(&field.position, "weights have no effect, because the first target is always taken", remedy);
     }
     Upstream {
         targets,
@@ -151,22 +147,22 @@ fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Ho
         return None;
     }
     if name.starts_with('[') {
-        report.error(position, format!("{} is no IPv6 address with port", quote(text)));
+        report.error(position, format!("{} is not an IPv6 address with a port", quote(text)));
         return None;
     }
     let host = match names::host(name) {
         Ok(host) => host,
         Err(reason) => {
-            report.error(position, format!("{} is no host name: {reason}", quote(name)));
+            report.error(position, format!("{} is not a host name: {reason}", quote(name)));
             return None;
         }
     };
     let Ok(port) = port.parse::<u16>() else {
-        report.error(position, format!("{} is no port, from 0 to 65535", quote(port)));
+        report.error(position, format!("invalid port {}, expected 0 to 65535", quote(port)));
         return None;
     };
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
-        report.warn(position, format!("{} is no IPv4 address and is looked up as a name", quote(name)));
+        report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }
     Some((Host::Name(host), port))
 }

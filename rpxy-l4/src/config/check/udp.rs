@@ -44,7 +44,7 @@ fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions
     let Some(rate) = rate else {
         for key in ["udp_new_sessions_burst", "source_prefix_v4", "source_prefix_v6"] {
             if let Some(field) = root.field(key) {
-                report.warn(&field.position, "without effect, because there is no udp_new_sessions_per_source");
+                report.warn(&field.position, "has no effect, because there is no udp_new_sessions_per_source");
             }
         }
         return None;
@@ -57,7 +57,7 @@ fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rul
     let Some(field) = root.field("orphan") else { return Orphan::default() };
     let orphan = field.word(report, ORPHANS).unwrap_or_default();
     if orphan == Orphan::Drop && !rules.iter().any(|(_, rule)| rule.matcher.is_udp()) {
-        report.warn(&field.position, "without effect, because there is no rule for quic or wireguard");
+        report.warn(&field.position, "has no effect, because there is no rule for quic or wireguard");
     }
     orphan
 }
@@ -68,7 +68,7 @@ fn unknown_version(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position
     let is_quic = |(_, rule): &(Position, Arc<Rule>)| matches!(rule.matcher, Matcher::Quic(_));
     if unknown_version == UnknownVersion::Drop && !rules.iter().any(is_quic) {
         let remedy = "without one, QUIC is not told from other datagrams";
-        report.warn_with(&field.position, "without effect, because there is no rule for quic", remedy);
+        report.warn_with(&field.position, "has no effect, because there is no rule for quic", remedy);
     }
     unknown_version
 }

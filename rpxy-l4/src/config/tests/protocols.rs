@@ -260,7 +260,7 @@ fn send_proxy_protocol() {
         "6: protocols.\"a\".send_proxy_protocol",
     )]);
     warns(&[(
-        "without effect",
+        "has no effect",
         "[protocols.a]\nprotocol = 'quic'\ntarget = ['a:1']\nsend_proxy_protocol = 'v1'",
         Some("6: protocols.\"a\".send_proxy_protocol"),
     )]);
