@@ -7,7 +7,10 @@
 
 use core::hint::black_box;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::bytes::{Bytes, Span};
+use crate::map::layout;
 
 /// Keys that the programs try at most.
 pub const MOST_KEYS: usize = 8;
@@ -35,7 +38,7 @@ const SIGMA: [u64; 10] = [
 
 /// A public key, as far as it can be computed beforehand: BLAKE2s after the block of the key
 /// BLAKE2s("mac1----" and the public key).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Mac1Key {
     /// The state of the hash.
@@ -45,7 +48,7 @@ pub struct Mac1Key {
 }
 
 /// What is read of an initiation, in words of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Initiation {
     /// What mac1 covers, with zeros up to the end of the second block.
@@ -56,6 +59,11 @@ pub struct Initiation {
     pub state: [u32; 8],
     /// What is worked on in a round; likewise.
     pub work: [u32; 16],
+}
+
+layout! {
+    Mac1Key: 36 bytes, aligned to 4;
+    Initiation: 240 bytes, aligned to 4;
 }
 
 impl Mac1Key {

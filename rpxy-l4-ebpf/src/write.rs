@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use rpxy_l4_common::packet::Family;
+use rpxy_l4_common::map::Family;
 use rpxy_l4_common::rewrite::{Rewrite, ipv4, ipv6, udp};
 
 /// A packet that lies in memory (XDP).

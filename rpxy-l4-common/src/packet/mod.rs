@@ -10,7 +10,7 @@ mod tests;
 pub use pass::Pass;
 
 use crate::bytes::{Bytes, Span};
-use crate::map::FlowKey;
+use crate::map::{Family, FlowKey};
 
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET_LEN: usize = 14;
@@ -37,16 +37,6 @@ const FRAGMENT: u16 = 0x3fff;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
-
-/// Version of the Internet Protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Family {
-    /// IPv4.
-    V4 = 4,
-    /// IPv6.
-    V6 = 6,
-}
 
 /// What a packet begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

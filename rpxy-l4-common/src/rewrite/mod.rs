@@ -7,8 +7,8 @@ mod tests;
 
 use checksum::{difference, kernel_sum, sum_ipv4, sum_ipv6, update};
 
-use crate::map::{Flow, Socket};
-use crate::packet::{Family, Packet, UDP_LEN};
+use crate::map::{Family, Flow, Socket};
+use crate::packet::{Packet, UDP_LEN};
 
 /// Offsets of fields from the start of the IPv4 header, in bytes.
 pub mod ipv4 {

@@ -10,7 +10,7 @@ use crate::offload::{self, Pinned};
 pub(super) fn unpin(path: &Path, file: Option<&Path>, out: &mut impl Write) -> Result<()> {
     let configured = super::load(file)?.map(|config| config.ebpf.pin_path);
     let directory = configured.as_deref().unwrap_or(path);
-    match offload::unpin(directory).map_err(anyhow::Error::msg)? {
+    match offload::unpin(directory)? {
         Some(Pinned { links, .. }) => writeln!(out, "removed the programs from {links} interfaces")?,
         None => writeln!(out, "nothing is pinned in {}", directory.display())?,
     }

@@ -68,7 +68,7 @@ impl KernelStatus {
         let counted = kernel.counters().into_iter().filter(|(_, count)| *count > 0);
         let counters = counted.map(|(counter, count)| (counter.name(), count)).collect();
         let (flows, max_flows) = (Some(kernel.flows()), Some(kernel.max_flows()));
-        Self { state: kernel.plane(), reason: None, interfaces, flows, max_flows, counters }
+        Self { state: kernel.hook(), reason: None, interfaces, flows, max_flows, counters }
     }
 }
 

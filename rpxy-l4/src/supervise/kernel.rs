@@ -34,15 +34,15 @@ impl KernelPlane for Kernel {
 /// Starts the kernel plane that `config` asks for. A failure is logged once, and all datagrams pass through the daemon.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
-        offload::warn_of_left(&config.ebpf.pin_path);
+        offload::warn_of_unowned(&config.ebpf.pin_path);
         return None;
     }
-    match offload::start(&config.ebpf) {
+    match Kernel::start(&config.ebpf) {
         Ok(kernel) => {
-            let places: Vec<String> =
-                kernel.attachments().into_iter().map(|(name, mode)| format!("{name} ({mode})")).collect();
-            let places = if places.is_empty() { "no interface yet".to_owned() } else { places.join(", ") };
-            tracing::info!("kernel plane: {} on {places}", kernel.plane());
+            let interfaces: Vec<String> =
+                kernel.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+            let interfaces = if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
+            tracing::info!("kernel plane: {} on {interfaces}", kernel.hook());
             Some(kernel)
         }
         Err(error) => {
@@ -66,7 +66,7 @@ pub(super) async fn hand_out_inherited(
     snapshot: &udp::Snapshot,
     listeners: &Listeners,
 ) -> usize {
-    let inherited = kernel.map(|kernel| kernel.left()).unwrap_or_default();
+    let inherited = kernel.map(|kernel| kernel.inherited()).unwrap_or_default();
     let count = inherited.len();
     if count > 0 {
         // The DNS may have to answer before the backend of a session is known as a target.
@@ -87,7 +87,7 @@ impl Daemon {
             }
             tracing::info!("kernel plane: {resumed} of {inherited} sessions of an earlier daemon go on");
         }
-        kernel.take_over();
+        kernel.inherit();
     }
 
     /// Passes listeners, drop classes, guards and bans to the kernel plane.

@@ -30,7 +30,7 @@ impl KernelFlow {
     pub(super) fn install(&mut self, offload: &dyn Offload, flow: Box<Steered>) {
         *self = match offload.install(&flow) {
             Ok(()) => Self::Installed(flow),
-            Err(reason) if reason.may_pass() => Self::Waiting(flow, reason),
+            Err(reason) if reason.is_temporary() => Self::Waiting(flow, reason),
             Err(reason) => Self::Not(reason),
         };
     }

@@ -168,7 +168,7 @@ impl Relay {
         self.retries.run(offload.changes(), |session| {
             let kernel = &mut open_upstream_mut(upstreams, session)?.kernel;
             kernel.retry(&*offload);
-            kernel.reason().filter(|reason| reason.may_pass())
+            kernel.reason().filter(|reason| reason.is_temporary())
         });
     }
 

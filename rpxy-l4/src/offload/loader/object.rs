@@ -1,16 +1,14 @@
-//! The eBPF programs that this daemon carries with it.
+//! The embedded eBPF object.
 
-/// The object that `cargo xtask build-ebpf` had built before the daemon was compiled; `None` when it had not, and there
-/// is nothing to load.
-#[must_use]
-pub fn object() -> Option<&'static [u8]> {
+/// Returns the object that `cargo xtask build-ebpf` built before the daemon was compiled; `None` if it was not run.
+pub(crate) fn object() -> Option<&'static [u8]> {
     #[cfg(ebpf_object)]
     return Some(&EMBEDDED.0);
     #[cfg(not(ebpf_object))]
     return None;
 }
 
-/// Headers and instructions of the object are read in place: they are aligned to 8 bytes within it.
+/// Aligns the object to 8 bytes: its headers and instructions are read in place.
 #[cfg(ebpf_object)]
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);

@@ -1,17 +1,16 @@
-//! Which classes of datagrams the kernel may drop early, because the configuration gives them no destination.
+//! The classes of datagrams that the kernel may drop early, because the configuration gives them no destination.
 //!
-//! A datagram that the kernel knows no flow of may still belong to a session that the daemon relays. So a class is
-//! dropped only where no session of this configuration takes it, and it errs towards the daemon.
+//! A datagram without a flow in the kernel may still belong to a session that the daemon relays. So a class is dropped
+//! only where no session of this configuration can use it.
 
-use rpxy_l4_common::map::drop;
+use rpxy_l4_common::map::drop_class;
 
 use rpxy_l4_proto::wireguard::Reserved;
 
 use crate::config::model::{Config, Matcher, UnknownVersion};
 
-/// Bits of `map::drop` for the listeners of `config`.
-#[must_use]
-pub fn drops(config: &Config) -> u32 {
+/// Returns the bits of `map::drop_class` for the listeners of `config`.
+pub(crate) fn drops(config: &Config) -> u32 {
     if !config.ebpf.early_drop {
         return 0;
     }
@@ -21,37 +20,40 @@ pub fn drops(config: &Config) -> u32 {
         .iter()
         .any(|rule| matches!(&rule.matcher, Matcher::Quic(tls) if tls.server_names.is_empty() && tls.alpns.is_empty()));
     let wireguard = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { .. }));
-    // Messages with filled reserved bytes look like nothing known.
+    // Messages with filled reserved bytes are of no known class.
     let filled =
         config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { reserved: Reserved::Any, .. }));
     let default = config.udp.default.is_some();
 
     let mut bits = 0;
     if quic && (config.udp.unknown_version == UnknownVersion::Drop || !(any_quic || default)) {
-        bits |= drop::QUIC_OTHER_VERSION;
+        bits |= drop_class::QUIC_OTHER_VERSION;
     }
     if default {
         return bits;
     }
     if quic {
-        // RFC 9000 section 14.1: a server discards them. What may be a short header, or nothing known since its fixed
-        // bit is clear (RFC 9287), can belong to a connection that has moved.
-        bits |= drop::QUIC_SMALL_INITIAL;
+        // RFC 9000 section 14.1: a server discards them. Possible short headers, and unknown datagrams whose fixed bit
+        // is clear (RFC 9287), can belong to a connection that has migrated.
+        bits |= drop_class::QUIC_SMALL_INITIAL;
     } else {
-        bits |= drop::QUIC_LONG | drop::QUIC_OTHER_VERSION | drop::QUIC_SMALL_INITIAL | drop::QUIC_SHORT;
+        bits |= drop_class::QUIC_LONG
+            | drop_class::QUIC_OTHER_VERSION
+            | drop_class::QUIC_SMALL_INITIAL
+            | drop_class::QUIC_SHORT;
         if !filled {
-            bits |= drop::UNKNOWN;
+            bits |= drop_class::UNKNOWN;
         }
     }
     if !wireguard {
-        bits |= drop::WIREGUARD_INITIATION | drop::WIREGUARD_OTHER;
+        bits |= drop_class::WIREGUARD_INITIATION | drop_class::WIREGUARD_OTHER;
     }
     bits
 }
 
 #[cfg(test)]
 mod tests {
-    use rpxy_l4_common::map::drop::{
+    use rpxy_l4_common::map::drop_class::{
         QUIC_LONG, QUIC_OTHER_VERSION, QUIC_SHORT, QUIC_SMALL_INITIAL, UNKNOWN, WIREGUARD_INITIATION, WIREGUARD_OTHER,
     };
 

@@ -1,4 +1,4 @@
-//! Messages of the kernel, as far as they matter here.
+//! Events of rtnetlink that the kernel plane uses.
 
 use std::net::IpAddr;
 
@@ -10,30 +10,30 @@ use netlink_packet_route::{
     route::RouteAddress,
 };
 
-/// Something is so, from now on.
+/// A change of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::offload) enum Event {
-    /// A link is there, or has changed.
+pub(crate) enum Event {
+    /// A link exists or has changed.
     Link(Link),
     /// A link is gone.
     NoLink(u32),
     /// This machine has an address.
     Address {
-        /// The interface that has it.
+        /// Its interface.
         interface: u32,
         /// The address.
         address: IpAddr,
     },
-    /// This machine has an address no longer.
+    /// This machine no longer has an address.
     NoAddress {
         /// The interface that had it.
         interface: u32,
         /// The address.
         address: IpAddr,
     },
-    /// A neighbour has this Ethernet address; `None` when it is not known any more.
+    /// A neighbour has this Ethernet address; `None` if it is no longer known.
     Neighbour {
-        /// The link.
+        /// Interface that leads to it.
         interface: u32,
         /// Its IP address.
         address: IpAddr,
@@ -46,36 +46,36 @@ pub(in crate::offload) enum Event {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::offload) struct Link {
-    pub(in crate::offload) index: u32,
-    pub(in crate::offload) name: String,
-    pub(in crate::offload) up: bool,
-    pub(in crate::offload) loopback: bool,
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
     /// Frames begin with an Ethernet header.
-    pub(in crate::offload) ethernet: bool,
+    pub(crate) ethernet: bool,
     /// Largest IP packet, in bytes.
-    pub(in crate::offload) mtu: u32,
+    pub(crate) mtu: u32,
     /// Ethernet address.
-    pub(in crate::offload) mac: [u8; 6],
-    /// What kind of virtual device it is, such as `veth`.
-    pub(in crate::offload) kind: Option<String>,
-    /// On a bus: a network card, also that of a virtual machine.
-    pub(in crate::offload) physical: bool,
+    pub(crate) mac: [u8; 6],
+    /// Kind of a virtual device, such as `veth`.
+    pub(crate) kind: Option<String>,
+    /// On a bus: a network card, including that of a virtual machine.
+    pub(crate) physical: bool,
     /// An XDP program is attached.
-    pub(in crate::offload) has_xdp: bool,
+    pub(crate) has_xdp: bool,
 }
 
 impl Event {
-    /// What a message says.
+    /// Reads a message; `None` if it is of no interest.
     pub(super) fn of(message: &RouteNetlinkMessage) -> Option<Self> {
         match message {
-            // Bridges tell of their ports in messages of a family of their own: a port that leaves is no link that goes.
+            // Bridges announce their ports in a separate family: a port that leaves is not a link that goes.
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)
                 if link.header.interface_family != AddressFamily::Unspec =>
             {
                 None
             }
-            // Wireless drivers tell of other things than the link, without its name.
+            // Wireless drivers send events about other things, without the name of the link.
             RouteNetlinkMessage::NewLink(link) => {
                 Some(read_link(link)).filter(|link| !link.name.is_empty()).map(Self::Link)
             }
@@ -90,7 +90,7 @@ impl Event {
             }
             RouteNetlinkMessage::NewNeighbour(message) => read_neighbour(message, true),
             RouteNetlinkMessage::DelNeighbour(message) => read_neighbour(message, false),
-            // Next hops (RTM_NEWNEXTHOP) are not among the messages that the crate knows: they come without payload.
+            // The crate does not know next hops (RTM_NEWNEXTHOP): they arrive without payload.
             RouteNetlinkMessage::NewRoute(_)
             | RouteNetlinkMessage::DelRoute(_)
             | RouteNetlinkMessage::NewRule(_)
@@ -162,7 +162,7 @@ fn read_neighbour(message: &NeighbourMessage, exists: bool) -> Option<Event> {
         | NeighbourState::Delay
         | NeighbourState::Probe
         | NeighbourState::Permanent => exists,
-        // Incomplete, failed; without ARP there is no Ethernet address to write.
+        // Incomplete or failed; without ARP there is no Ethernet address to write.
         _ => false,
     };
     Some(Event::Neighbour { interface: message.header.ifindex, address: found?, mac: mac.filter(|_| known) })

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rpxy_l4_common::map::Socket;
 
 use super::*;
-use crate::offload::encode;
+use crate::offload::maps;
 
 const CLIENT: &str = "192.0.2.7";
 const BACKEND: &str = "10.0.0.2";
@@ -16,7 +16,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn socket(text: &str) -> Socket {
-    encode::socket(text.parse::<SocketAddr>().unwrap())
+    maps::socket(text.parse::<SocketAddr>().unwrap())
 }
 
 fn link(index: u32) -> Link {
@@ -48,12 +48,12 @@ fn session(port: u16) -> [Direction; 2] {
     let client = socket(&format!("{CLIENT}:{port}"));
     let (local, upstream) = (socket("192.0.2.1:443"), socket(&format!("10.0.0.1:{port}")));
     let backend = socket("10.0.0.2:443");
-    let back = Way { source: ip("192.0.2.1"), destination: ip(CLIENT) };
-    let there = Way { source: ip("10.0.0.1"), destination: ip(BACKEND) };
-    let direction = |source, destination, from, to, way, route| Direction {
+    let back = RoutePair { source: ip("192.0.2.1"), destination: ip(CLIENT) };
+    let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
+    let direction = |source, destination, from, to, pair, route| Direction {
         key: FlowKey { source, destination },
         flow: Flow { source: from, destination: to, ..Flow::default() },
-        way,
+        pair,
         route,
     };
     [
@@ -91,7 +91,7 @@ fn reverse_first_and_forward_first_out() {
     );
     let updates = table.revoke(keys(1000));
     assert_eq!(short(&updates), ["no flow to 443", "no hop 2", "no flow to 1000", "no hop 1"]);
-    assert!(table.ways().is_empty() && table.neighbours_in_use().is_empty() && table.flows.is_empty());
+    assert!(table.pairs().is_empty() && table.neighbours_in_use().is_empty() && table.flows.is_empty());
     assert_eq!(table.revoke(keys(1000)), []);
 }
 
@@ -105,12 +105,12 @@ fn sessions_share_hops() {
 }
 
 #[test]
-fn hops_that_find_no_place_stay_in_the_daemon() {
+fn flows_whose_hop_finds_no_slot_stay_in_the_daemon() {
     // Keys 1 to 4; each client of its own is a hop.
     let mut table = table(false, 10);
     let of = |port: u16, client: &str| {
         let [mut reverse, forward] = session(port);
-        reverse.way.destination = ip(client);
+        reverse.pair.destination = ip(client);
         reverse.route = route(1, client);
         [reverse, forward]
     };
@@ -120,13 +120,13 @@ fn hops_that_find_no_place_stay_in_the_daemon() {
     assert_eq!(updates.first().map(String::as_str), Some("hop 4 at 1 mtu 1500 mac 0"));
     assert_eq!(table.install(of(1003, "192.0.2.13")).unwrap_err(), NotSteered::Full);
     assert_eq!(table.sessions(), 3, "those that were there stay");
-    // A way that is led elsewhere has to find a place as well.
-    let way = Way { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
+    // A new route needs a free slot as well.
+    let pair = RoutePair { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
     let mut updates = Vec::new();
-    table.reroute(way, Some(route(1, GATEWAY)), &mut updates);
+    table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
     assert_eq!(short(&updates), ["park 1000", "no hop 1"]);
     updates.clear();
-    table.reroute(way, Some(route(1, GATEWAY)), &mut updates);
+    table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
     assert_eq!(short(&updates), ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1"], "its own, now free");
     table.revoke(keys(1001));
     let updates = short(&table.install(of(1003, "192.0.2.13")).unwrap());
@@ -163,7 +163,7 @@ fn links_that_change() {
 fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
     let mut table = table(false, 10);
     table.install(session(1000)).unwrap();
-    let there = Way { source: ip("10.0.0.1"), destination: ip(BACKEND) };
+    let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
     let mut reroute = |route| {
         let mut updates = Vec::new();
         table.reroute(there, route, &mut updates);
@@ -201,9 +201,9 @@ fn what_is_not_steered() {
     }
     table.install(session(1000)).unwrap();
     assert_eq!(table.install(session(1001)).unwrap_err(), NotSteered::Full);
-    table.install(session(1000)).expect("again, in its own place");
+    table.install(session(1000)).expect("again, in its own slot");
     table.revoke(keys(1000));
-    table.install(session(1001)).expect("the place is free");
+    table.install(session(1001)).expect("the slot is free");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn connection_ids_change_in_place() {
 fn lost_events_are_made_up_for() {
     let mut table = table(true, 10);
     table.install(session(1000)).unwrap();
-    table.forget_world();
+    table.forget_network();
     table.learn(Event::Link(link(1)));
     assert_eq!(short(&table.learn(neighbour(1, GATEWAY, Some(9))).0), ["hop 1 at 1 mtu 1500 mac 9"]);
     // The backend's link went unseen.

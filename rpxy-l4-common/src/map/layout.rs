@@ -1,67 +1,43 @@
-//! The types as the bytes that the kernel stores, for whoever fills the maps: byte arrays need no promise in `unsafe`.
+//! Keys and values as the bytes that the kernel stores, for the daemon: byte arrays need no promise in `unsafe`.
 //!
-//! The layouts are those of `repr(C)` without padding.
+//! The layouts are those of `repr(C)`. The derives of zerocopy prove that there is no padding and that all bytes make a
+//! value; the sizes are written out, because pinned maps outlive the daemon that made them.
 
-use super::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, SourceLimit};
-use crate::mac1::Mac1Key;
+use super::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit};
 
-macro_rules! bytes {
-    ($($typ:ty: |$value:ident| $parts:expr;)+) => {
-        $(impl $typ {
-            /// As the kernel stores it.
+/// Asserts size and alignment of types, and converts them to bytes and back.
+macro_rules! layout {
+    ($($typ:ty: $size:literal bytes, aligned to $align:literal;)+) => {$(
+        const _: () = assert!(size_of::<$typ>() == $size && align_of::<$typ>() == $align);
+
+        impl $typ {
+            /// The bytes that the kernel stores.
             #[must_use]
-            pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
-                let $value = self;
-                concat(&$parts)
+            pub const fn to_bytes(&self) -> [u8; $size] {
+                zerocopy::transmute!(*self)
             }
-        })+
-    };
+
+            /// The value that the kernel stores as these bytes.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; $size]) -> Self {
+                zerocopy::transmute!(bytes)
+            }
+        }
+    )+};
 }
 
-bytes! {
-    Socket: |socket| [&socket.address[..], &socket.end.to_ne_bytes()];
-    FlowKey: |key| [&key.source.to_bytes()[..], &key.destination.to_bytes()];
-    Listener: |listener| [&listener.drop.to_ne_bytes()[..]];
-    Hop: |hop| [
-        &hop.interface.to_ne_bytes()[..],
-        &hop.mtu.to_ne_bytes(),
-        &hop.destination,
-        &hop.source,
-        &hop.seal.to_ne_bytes(),
-    ];
-    Counted: |counted| [
-        &counted.last_seen.to_ne_bytes()[..],
-        &counted.packets.to_ne_bytes(),
-        &counted.bytes.to_ne_bytes(),
-    ];
-    Flow: |flow| [
-        &flow.source.to_bytes()[..],
-        &flow.destination.to_bytes(),
-        &flow.hop.to_ne_bytes(),
-        &flow.interface.to_ne_bytes(),
-        &[flow.kind, flow.cid_len],
-        &flow.cid,
-        &flow.mark,
-        &flow.seal.to_ne_bytes(),
-    ];
-    FlowEntry: |entry| [&entry.counted.to_bytes()[..], &entry.flow.to_bytes()];
-    SourceLimit: |limit| [
-        &limit.interval.to_ne_bytes()[..],
-        &limit.zero.to_ne_bytes(),
-        &limit.window.to_ne_bytes(),
-        &limit.mask_v4,
-        &limit.mask_v6,
-    ];
-    Mac1Key: |key| [concat::<32>(&key.state.each_ref().map(|word| word.to_ne_bytes()).each_ref().map(|b| &b[..])).as_slice(), &key.used.to_ne_bytes()];
-}
+pub(crate) use layout;
 
-/// The parts one after another. They add up to `N`: every type above is made of its fields.
-fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
-    let mut bytes = [0; N];
-    let flat = parts.iter().flat_map(|part| part.iter());
-    debug_assert_eq!(flat.clone().count(), N);
-    bytes.iter_mut().zip(flat).for_each(|(byte, from)| *byte = *from);
-    bytes
+layout! {
+    Socket: 20 bytes, aligned to 4;
+    FlowKey: 40 bytes, aligned to 4;
+    FlowEntry: 104 bytes, aligned to 8;
+    Counted: 24 bytes, aligned to 8;
+    Flow: 80 bytes, aligned to 8;
+    Listener: 4 bytes, aligned to 4;
+    Prefix: 24 bytes, aligned to 4;
+    Hop: 24 bytes, aligned to 4;
+    SourceLimit: 48 bytes, aligned to 8;
 }
 
 #[cfg(test)]
@@ -69,6 +45,7 @@ mod tests {
     use core::mem::offset_of;
 
     use super::*;
+    use crate::mac1::Mac1Key;
     use crate::testing::socket;
 
     #[test]
@@ -125,5 +102,9 @@ mod tests {
             assert_eq!(bytes.get(offset..offset + expected.len()), Some(expected), "{name}");
         }
         assert_eq!(Listener { drop: 9 }.to_bytes(), 9_u32.to_ne_bytes());
+        let prefix = Prefix { bits: 40, family: 4, address: [7; 16], zero: [0; 3] };
+        assert_eq!(prefix.to_bytes(), [&40_u32.to_ne_bytes()[..], &[4], &[7; 16], &[0; 3]].concat()[..]);
+        assert_eq!(FlowEntry::from_bytes(entry).to_bytes(), entry);
+        assert_eq!(Counted::from_bytes(*entry.first_chunk().unwrap()), Counted { last_seen: 1, packets: 2, bytes: 3 });
     }
 }

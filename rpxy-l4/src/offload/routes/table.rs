@@ -1,7 +1,7 @@
-//! Which flows are steered and which way they go: all decisions, without IO.
+//! The flow table: which flows are steered, and by which next hops. It makes all decisions, without IO.
 //!
-//! Events of links, neighbours and routes come in, changes of the maps come out. It errs towards the daemon: a flow
-//! whose way is not known is taken out of the kernel and put back when it is.
+//! Events of links, neighbours and routes come in, updates of the maps come out. It errs towards the daemon: a flow
+//! whose route is not known leaves the kernel until it is.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,37 +11,27 @@ use std::{
 use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey};
 
 use super::{
-    NotSteered,
     hop_keys::HopKeys,
     netlink::{Event, Link, Route},
+    scope::is_link_local,
 };
+use crate::offload::{api::NotSteered, maps::Update};
 
-/// A change of the maps, to be made in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Update {
-    Hop(HopKey, Hop),
-    NoHop(HopKey),
-    Flow(FlowKey, Flow),
-    NoFlow(FlowKey),
-    /// Out for now, since its way is not known. What it has counted is kept.
-    Park(FlowKey),
-}
-
-/// From one of our addresses to somebody else's.
+/// A local and a remote address: what a route is looked up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Way {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+pub(crate) struct RoutePair {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
 }
 
 /// One direction of a session.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Direction {
-    pub(super) key: FlowKey,
-    /// `hop` and `interface` are filled in here.
-    pub(super) flow: Flow,
-    pub(super) way: Way,
-    pub(super) route: Route,
+pub(crate) struct Direction {
+    pub(crate) key: FlowKey,
+    /// The table fills `hop` and `interface` in.
+    pub(crate) flow: Flow,
+    pub(crate) pair: RoutePair,
+    pub(crate) route: Route,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,40 +42,40 @@ struct HopId {
 }
 
 #[derive(Debug)]
-struct Used {
+struct HopUse {
     key: HopKey,
-    /// Ways that go by it.
-    ways: usize,
-    /// What the map holds.
+    /// Number of routes that use it.
+    routes: usize,
+    /// Value in the map.
     set: Option<Hop>,
 }
 
 #[derive(Debug)]
-struct Taken {
-    /// `None` while there is none.
+struct RouteUse {
+    /// `None` while there is no route, or none that can be used.
     route: Option<Route>,
     flows: HashSet<FlowKey>,
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
-    /// XDP writes Ethernet headers itself.
+pub(crate) struct Table {
+    /// The programs write Ethernet headers themselves (XDP).
     needs_mac: bool,
     max_sessions: usize,
     links: HashMap<u32, Link>,
     addresses: HashSet<(u32, IpAddr)>,
-    /// As many as the kernel keeps, which has bounds of its own (`gc_thresh3`).
+    /// Bounded by the kernel (`gc_thresh3`).
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     attached: HashSet<u32>,
-    flows: HashMap<FlowKey, (Flow, Way)>,
-    ways: HashMap<Way, Taken>,
-    hops: HashMap<HopId, Used>,
+    flows: HashMap<FlowKey, (Flow, RoutePair)>,
+    routes: HashMap<RoutePair, RouteUse>,
+    hops: HashMap<HopId, HopUse>,
     hop_keys: HopKeys,
 }
 
 impl Table {
-    /// With room for so many sessions, and so many places for next hops.
-    pub(super) fn new(needs_mac: bool, max_sessions: u32, hops: u32) -> Self {
+    /// Creates a table for `max_sessions` sessions and an array of `hops` next hops.
+    pub(crate) fn new(needs_mac: bool, max_sessions: u32, hops: u32) -> Self {
         Self {
             needs_mac,
             max_sessions: usize::try_from(max_sessions).unwrap_or(usize::MAX),
@@ -94,49 +84,46 @@ impl Table {
             neighbours: HashMap::new(),
             attached: HashSet::new(),
             flows: HashMap::new(),
-            ways: HashMap::new(),
+            routes: HashMap::new(),
             hops: HashMap::new(),
             hop_keys: HopKeys::new(hops),
         }
     }
 
-    /// Sessions that are taken in.
-    pub(super) fn sessions(&self) -> usize {
+    /// Returns the number of installed sessions.
+    pub(crate) fn sessions(&self) -> usize {
         self.flows.len() / 2
     }
 
-    /// How many there may be.
-    pub(super) fn max_sessions(&self) -> usize {
+    pub(crate) fn max_sessions(&self) -> usize {
         self.max_sessions
     }
 
-    /// Whether there is no place for one more session, which `key` is a direction of. One that is there has its own.
-    pub(super) fn is_full(&self, key: &FlowKey) -> bool {
+    /// Returns true if there is no slot for the session that `key` is a direction of. An installed session has its own.
+    pub(crate) fn is_full(&self, key: &FlowKey) -> bool {
         self.sessions() >= self.max_sessions && !self.flows.contains_key(key)
     }
 
-    /// The links that are there.
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
     }
 
-    /// Whether a link has an address that others than its neighbours can use.
-    pub(super) fn has_address(&self, interface: u32) -> bool {
+    /// Returns true if a link has an address that is not link-local.
+    pub(crate) fn has_address(&self, interface: u32) -> bool {
         self.addresses.iter().any(|(of, address)| *of == interface && !is_link_local(*address))
     }
 
-    /// Whether this machine has the address.
-    pub(super) fn is_local(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|(_, known)| *known == address)
     }
 
-    /// Addresses of this machine.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    /// Returns the addresses of this machine.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(|(_, address)| *address)
     }
 
-    /// A program has been attached to the link, or has gone.
-    pub(super) fn set_attached(&mut self, interface: u32, attached: bool) {
+    /// Records whether a program is attached to a link.
+    pub(crate) fn set_attached(&mut self, interface: u32, attached: bool) {
         if attached {
             self.attached.insert(interface);
         } else {
@@ -144,13 +131,13 @@ impl Table {
         }
     }
 
-    /// The route of a way that is in use.
-    pub(super) fn known_route(&self, way: &Way) -> Option<Route> {
-        self.ways.get(way)?.route
+    /// Returns the route of a pair in use.
+    pub(crate) fn known_route(&self, pair: &RoutePair) -> Option<Route> {
+        self.routes.get(pair)?.route
     }
 
-    /// Whether packets may be steered this way.
-    pub(super) fn check(&self, route: &Route) -> Result<(), NotSteered> {
+    /// Checks that packets may be steered by a route.
+    pub(crate) fn check(&self, route: &Route) -> Result<(), NotSteered> {
         let link = self.links.get(&route.interface).ok_or(NotSteered::Interface)?;
         if route.local || link.loopback {
             return Err(NotSteered::Loopback);
@@ -161,94 +148,94 @@ impl Table {
         Ok(())
     }
 
-    /// Takes a session in: both directions, the reverse one first.
-    pub(super) fn install(&mut self, directions: [Direction; 2]) -> Result<Vec<Update>, NotSteered> {
+    /// Installs a session: both directions, the reverse one first.
+    pub(crate) fn install(&mut self, directions: [Direction; 2]) -> Result<Vec<Update>, NotSteered> {
         for direction in &directions {
             self.check(&direction.route)?;
         }
         let [reverse, forward] = &directions;
         let new_hops = directions.iter().filter(|direction| !self.hops.contains_key(&hop_id(&direction.route)));
-        if new_hops.count() > self.hop_keys.left() {
+        if new_hops.count() > self.hop_keys.free() {
             return Err(NotSteered::Full);
         }
         let mut updates = self.revoke([forward.key, reverse.key]);
         if self.sessions() >= self.max_sessions {
             return Err(NotSteered::Full);
         }
-        for Direction { key, flow, way, route } in directions {
-            self.ways.entry(way).or_insert_with(|| Taken { route: None, flows: HashSet::new() });
-            self.reroute(way, Some(route), &mut updates);
-            if let Some(taken) = self.ways.get_mut(&way) {
-                taken.flows.insert(key);
-                self.flows.insert(key, (flow, way));
+        for Direction { key, flow, pair, route } in directions {
+            self.routes.entry(pair).or_insert_with(|| RouteUse { route: None, flows: HashSet::new() });
+            self.reroute(pair, Some(route), &mut updates);
+            if let Some(used) = self.routes.get_mut(&pair) {
+                used.flows.insert(key);
+                self.flows.insert(key, (flow, pair));
             }
             self.write(key, &mut updates);
         }
         Ok(updates)
     }
 
-    /// Takes both directions of a session out, the forward one first.
-    pub(super) fn revoke(&mut self, keys: [FlowKey; 2]) -> Vec<Update> {
+    /// Removes a session: both directions, the forward one first.
+    pub(crate) fn revoke(&mut self, keys: [FlowKey; 2]) -> Vec<Update> {
         let mut updates = Vec::new();
         for key in keys {
-            let Some((_, way)) = self.flows.remove(&key) else { continue };
+            let Some((_, pair)) = self.flows.remove(&key) else { continue };
             updates.push(Update::NoFlow(key));
-            let Some(taken) = self.ways.get_mut(&way) else { continue };
-            taken.flows.remove(&key);
-            if taken.flows.is_empty() {
-                let route = taken.route;
-                self.ways.remove(&way);
-                self.leave_hop(route, &mut updates);
+            let Some(used) = self.routes.get_mut(&pair) else { continue };
+            used.flows.remove(&key);
+            if used.flows.is_empty() {
+                let route = used.route;
+                self.routes.remove(&pair);
+                self.release_hop(route, &mut updates);
             }
         }
         updates
     }
 
-    /// Changes an entry. `None` when there is none.
-    pub(super) fn change(&mut self, key: FlowKey, change: impl FnOnce(&mut Flow)) -> Option<Vec<Update>> {
+    /// Changes an entry. Returns `None` if there is none.
+    pub(crate) fn change(&mut self, key: FlowKey, change: impl FnOnce(&mut Flow)) -> Option<Vec<Update>> {
         change(&mut self.flows.get_mut(&key)?.0);
         let mut updates = Vec::new();
         self.write(key, &mut updates);
         Some(updates)
     }
 
-    /// The ways in use, whose routes may have changed, each with the source to ask with.
-    pub(super) fn ways(&self) -> Vec<(Way, Option<IpAddr>)> {
-        self.ways.keys().map(|way| (*way, self.source(way))).collect()
+    /// Returns the pairs in use, each with the source to look its route up with.
+    pub(crate) fn pairs(&self) -> Vec<(RoutePair, Option<IpAddr>)> {
+        self.routes.keys().map(|pair| (*pair, self.source(pair))).collect()
     }
 
-    /// The source to ask for a route with: one that an interface has.
-    pub(super) fn source(&self, way: &Way) -> Option<IpAddr> {
-        self.is_local(way.source).then_some(way.source)
+    /// Returns the source to look a route up with: `None` if no interface has it.
+    pub(crate) fn source(&self, pair: &RoutePair) -> Option<IpAddr> {
+        self.is_local(pair.source).then_some(pair.source)
     }
 
-    /// Neighbours in use.
-    pub(super) fn neighbours_in_use(&self) -> Vec<(u32, IpAddr)> {
+    /// Returns the neighbours in use, each with its interface.
+    pub(crate) fn neighbours_in_use(&self) -> Vec<(u32, IpAddr)> {
         let pairs: HashSet<_> = self.hops.keys().map(|hop| (hop.interface, hop.next)).collect();
         pairs.into_iter().collect()
     }
 
-    /// A way has this route now; `None` when it has none, or one that may not be used. One whose next hop finds no place
-    /// is none until it is told again, which all ways are in turn.
-    pub(super) fn reroute(&mut self, way: Way, route: Option<Route>, updates: &mut Vec<Update>) {
-        let route = route.filter(|route| self.check(route).is_ok() && self.has_place(route));
-        let Some(taken) = self.ways.get_mut(&way) else { return };
-        let before = std::mem::replace(&mut taken.route, route);
+    /// Sets the route of a pair; `None` if there is none. A route that cannot be used, or whose next hop finds no free
+    /// slot, counts as none until the next call, which every pair gets in turn.
+    pub(crate) fn reroute(&mut self, pair: RoutePair, route: Option<Route>, updates: &mut Vec<Update>) {
+        let route = route.filter(|route| self.check(route).is_ok() && self.has_slot(route));
+        let Some(used) = self.routes.get_mut(&pair) else { return };
+        let before = std::mem::replace(&mut used.route, route);
         if before == route {
             return;
         }
-        let keys: Vec<FlowKey> = taken.flows.iter().copied().collect();
+        let keys: Vec<FlowKey> = used.flows.iter().copied().collect();
         if let Some(route) = route {
-            self.enter_hop(route, updates);
+            self.acquire_hop(route, updates);
         }
         for key in keys {
             self.write(key, updates);
         }
-        self.leave_hop(before, updates);
+        self.release_hop(before, updates);
     }
 
-    /// Takes an event in. The second value is true when routes have to be asked for again.
-    pub(super) fn learn(&mut self, event: Event) -> (Vec<Update>, bool) {
+    /// Takes in an event. The second value is true if routes have to be looked up again.
+    pub(crate) fn learn(&mut self, event: Event) -> (Vec<Update>, bool) {
         let mut updates = Vec::new();
         let reroute = match event {
             Event::Link(link) => {
@@ -271,10 +258,10 @@ impl Table {
             Event::Address { interface, address } => self.addresses.insert((interface, address)),
             Event::NoAddress { interface, address } => self.addresses.remove(&(interface, address)),
             Event::Neighbour { interface, address, mac } => {
-                let place = (interface, address);
+                let neighbour = (interface, address);
                 let before = match mac {
-                    Some(mac) => self.neighbours.insert(place, mac),
-                    None => self.neighbours.remove(&place),
+                    Some(mac) => self.neighbours.insert(neighbour, mac),
+                    None => self.neighbours.remove(&neighbour),
                 };
                 if before != mac {
                     self.refresh(interface, Some(address), &mut updates);
@@ -286,16 +273,16 @@ impl Table {
         (updates, reroute)
     }
 
-    /// Forgets what events tell, to be told all of it anew. Entries of the maps stay until then.
-    pub(super) fn forget_world(&mut self) {
+    /// Forgets the state of the network, which has to be read again. Entries of the maps stay until then.
+    pub(crate) fn forget_network(&mut self) {
         self.links.clear();
         self.attached.clear();
         self.addresses.clear();
         self.neighbours.clear();
     }
 
-    /// Brings the entries of hops in line with links and neighbours.
-    pub(super) fn refresh_all(&mut self) -> Vec<Update> {
+    /// Updates the entries of all hops after links and neighbours.
+    pub(crate) fn refresh_all(&mut self) -> Vec<Update> {
         let mut updates = Vec::new();
         let interfaces: HashSet<u32> = self.hops.keys().map(|hop| hop.interface).collect();
         for interface in interfaces {
@@ -305,8 +292,8 @@ impl Table {
     }
 
     fn refresh(&mut self, interface: u32, next: Option<IpAddr>, updates: &mut Vec<Update>) {
-        let concerned = |hop: &&HopId| hop.interface == interface && next.is_none_or(|next| next == hop.next);
-        let hops: Vec<HopId> = self.hops.keys().filter(concerned).copied().collect();
+        let affected = |hop: &&HopId| hop.interface == interface && next.is_none_or(|next| next == hop.next);
+        let hops: Vec<HopId> = self.hops.keys().filter(affected).copied().collect();
         for hop in hops {
             self.set_hop(hop, updates);
         }
@@ -333,28 +320,28 @@ impl Table {
         Some(Hop { interface: id.interface, mtu, destination, source: link.mac, seal: 0 })
     }
 
-    /// Whether there is a place for the next hop of a route, or it has one.
-    fn has_place(&self, route: &Route) -> bool {
-        self.hop_keys.left() > 0 || self.hops.contains_key(&hop_id(route))
+    /// Returns true if the next hop of a route has a slot or can get one.
+    fn has_slot(&self, route: &Route) -> bool {
+        self.hop_keys.free() > 0 || self.hops.contains_key(&hop_id(route))
     }
 
-    /// The hop has a place, or there is one.
-    fn enter_hop(&mut self, route: Route, updates: &mut Vec<Update>) {
+    /// Gives the next hop of a route a slot; see [`Self::has_slot`].
+    fn acquire_hop(&mut self, route: Route, updates: &mut Vec<Update>) {
         let id = hop_id(&route);
         if let Some(used) = self.hops.get_mut(&id) {
-            used.ways += 1;
+            used.routes += 1;
             return;
         }
         let Some(key) = self.hop_keys.take() else { return };
-        self.hops.insert(id, Used { key, ways: 1, set: None });
+        self.hops.insert(id, HopUse { key, routes: 1, set: None });
         self.set_hop(id, updates);
     }
 
-    fn leave_hop(&mut self, route: Option<Route>, updates: &mut Vec<Update>) {
+    fn release_hop(&mut self, route: Option<Route>, updates: &mut Vec<Update>) {
         let Some(id) = route.as_ref().map(hop_id) else { return };
         let Some(used) = self.hops.get_mut(&id) else { return };
-        used.ways -= 1;
-        if used.ways == 0 {
+        used.routes -= 1;
+        if used.routes == 0 {
             if used.set.is_some() {
                 updates.push(Update::NoHop(used.key));
             }
@@ -364,8 +351,8 @@ impl Table {
     }
 
     fn write(&mut self, key: FlowKey, updates: &mut Vec<Update>) {
-        let Some((flow, way)) = self.flows.get_mut(&key) else { return };
-        let route = self.ways.get(way).and_then(|taken| taken.route);
+        let Some((flow, pair)) = self.flows.get_mut(&key) else { return };
+        let route = self.routes.get(pair).and_then(|used| used.route);
         let hop = route.and_then(|route| Some((route.interface, self.hops.get(&hop_id(&route))?.key)));
         updates.push(match hop {
             Some((interface, hop)) => {
@@ -381,13 +368,5 @@ fn hop_id(route: &Route) -> HopId {
     HopId { interface: route.interface, next: route.next, mtu: route.mtu }
 }
 
-pub(super) fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

@@ -1,17 +1,14 @@
-//! What the kernel tells over rtnetlink of links, addresses, neighbours and routes, and the few things asked of it.
+//! The rtnetlink client: events about links, addresses, neighbours and routes, and route look-ups.
 //!
-//! Messages become the types of [`event`]; what cannot be read is passed over, since newer kernels say more than this
-//! program knows. Sockets are blocking: the kernel answers at once.
-#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel says more than matters here, and more each year")]
+//! Messages become the types of [`event`]. Unknown messages are ignored, since newer kernels send more of them. Request
+//! sockets are blocking: the kernel answers at once.
+#![expect(clippy::wildcard_enum_match_arm, reason = "enums of the kernel's protocol grow with each release")]
 
 mod event;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{io, net::IpAddr};
 
-pub(super) use event::{Event, Link};
+pub(crate) use event::{Event, Link};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -24,7 +21,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// Groups of events that change where a packet goes (`RTNLGRP_*`).
+/// Multicast groups whose events can change where a packet goes (`RTNLGRP_*`).
 const GROUPS: [u32; 9] = [
     1,  // LINK
     3,  // NEIGH
@@ -36,68 +33,68 @@ const GROUPS: [u32; 9] = [
     19, // IPV6_RULE
     32, // NEXTHOP
 ];
-/// Room for events while the thread is busy, in bytes. When it overflows, everything is read again.
+/// Receive buffer for events, in bytes. After an overflow everything is read again.
 const EVENT_BUFFER: usize = 1 << 20;
 
-/// Where packets to a destination go.
+/// The way of packets to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Route {
-    /// The interface that they leave by.
-    pub(super) interface: u32,
-    /// The neighbour that takes them: the gateway, or the destination itself.
-    pub(super) next: IpAddr,
-    /// MTU of the route, where it has one of its own.
-    pub(super) mtu: Option<u32>,
+pub(crate) struct Route {
+    /// Outgoing interface.
+    pub(crate) interface: u32,
+    /// Neighbour that receives them: the gateway, or the destination itself.
+    pub(crate) next: IpAddr,
+    /// MTU of the route in bytes, if it has its own.
+    pub(crate) mtu: Option<u32>,
     /// The destination is this machine.
-    pub(super) local: bool,
+    pub(crate) local: bool,
 }
 
-/// A socket that asks.
+/// A request socket.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Everything there is: links first, since the rest refers to them.
-    pub(super) fn state(&mut self) -> io::Result<Vec<Event>> {
-        let questions = [
+    /// Reads all links, addresses and neighbours: links first, since the rest refers to them.
+    pub(crate) fn state(&mut self) -> io::Result<Vec<Event>> {
+        let requests = [
             RouteNetlinkMessage::GetLink(LinkMessage::default()),
             RouteNetlinkMessage::GetAddress(AddressMessage::default()),
             RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()),
         ];
         let mut events = Vec::new();
-        for question in questions {
-            let answers = self.ask(question, NLM_F_DUMP)?;
+        for request in requests {
+            let answers = self.request(request, NLM_F_DUMP)?;
             events.extend(answers.iter().filter_map(Event::of));
         }
         Ok(events)
     }
 
-    /// The route that a packet of this machine from `source` to `destination` takes. A source that no interface has
-    /// (AnyIP, transparent proxying) is refused by the kernel: better left out.
-    pub(super) fn route(&mut self, destination: IpAddr, source: Option<IpAddr>) -> io::Result<Route> {
-        let mut question = RouteMessage::default();
+    /// Looks up the route of packets that this machine sends from `source` to `destination`. The kernel refuses a source
+    /// that no interface has (AnyIP, transparent proxying); pass `None` for those.
+    pub(crate) fn route(&mut self, destination: IpAddr, source: Option<IpAddr>) -> io::Result<Route> {
+        let mut request = RouteMessage::default();
         let (family, bits) = match destination {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
-        question.header.address_family = family;
-        question.header.destination_prefix_length = bits;
-        question.attributes.push(RouteAttribute::Destination(destination.into()));
+        request.header.address_family = family;
+        request.header.destination_prefix_length = bits;
+        request.attributes.push(RouteAttribute::Destination(destination.into()));
         if let Some(source) = source {
-            question.header.source_prefix_length = bits;
-            question.attributes.push(RouteAttribute::Source(source.into()));
+            request.header.source_prefix_length = bits;
+            request.attributes.push(RouteAttribute::Source(source.into()));
         }
-        let answers = self.ask(RouteNetlinkMessage::GetRoute(question), 0)?;
+        let answers = self.request(RouteNetlinkMessage::GetRoute(request), 0)?;
         let route = answers.iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => read_route(route, destination),
             _ => None,
@@ -105,8 +102,8 @@ impl Netlink {
         route.ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
     }
 
-    /// Has the kernel resolve or confirm a neighbour, as if a packet were sent to it. Its events tell the result.
-    pub(super) fn use_neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
+    /// Makes the kernel resolve or confirm a neighbour, as if a packet were sent to it. The result arrives as an event.
+    pub(crate) fn use_neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = match address {
             IpAddr::V4(_) => AddressFamily::Inet,
@@ -116,11 +113,11 @@ impl Netlink {
         message.header.state = NeighbourState::None;
         message.header.flags = NeighbourFlags::Use;
         message.attributes.push(NeighbourAttribute::Destination(address.into()));
-        self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_ACK).map(drop)
+        self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_ACK).map(drop)
     }
 
-    /// Sends a request and collects what it brings.
-    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// Sends a request and collects the answers.
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -142,7 +139,7 @@ impl Netlink {
                     Some(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
                     Some(_) | None => {}
                 }
-                // A single answer is not followed by an end.
+                // A single answer has no terminating message.
                 if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 && header.message_type > LAST_CONTROL {
                     return Ok(answers);
                 }
@@ -151,25 +148,25 @@ impl Netlink {
     }
 }
 
-/// Types of messages above this one carry something (`NLMSG_MIN_TYPE`).
+/// Message types above this one carry data (`NLMSG_MIN_TYPE`).
 const LAST_CONTROL: u16 = 15;
 
-/// A socket that listens.
+/// A socket that receives events.
 #[derive(Debug)]
-pub(super) struct Events {
-    /// Readable when there are events.
-    pub(super) socket: Socket,
+pub(crate) struct Events {
+    /// Readable while events are pending.
+    pub(crate) socket: Socket,
 }
 
 impl Events {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        // The default is smaller; more than the system allows is cut, which is no error.
+        // The default is smaller. The kernel clamps the size to what the system allows.
         drop(socket.set_rx_buf_sz(EVENT_BUFFER));
         socket.bind_auto()?;
         for group in GROUPS {
             match socket.add_membership(group) {
-                // The newest group is younger than the oldest kernel.
+                // Older kernels do not have the newest group.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 result => result?,
             }
@@ -178,8 +175,8 @@ impl Events {
         Ok(Self { socket })
     }
 
-    /// What has happened since the last call; `None` when some of it was lost.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<Event>>> {
+    /// Returns the events since the last call; `None` if some were lost.
+    pub(crate) fn read(&self) -> io::Result<Option<Vec<Event>>> {
         let mut events = Vec::new();
         let mut lost = false;
         loop {
@@ -189,7 +186,7 @@ impl Events {
                         match payload {
                             Some(NetlinkPayload::InnerMessage(message)) => events.extend(Event::of(&message)),
                             Some(_) => {}
-                            // Something has changed that cannot be read.
+                            // An unknown message: something has changed.
                             None => events.push(Event::Route),
                         }
                     }
@@ -204,7 +201,7 @@ impl Events {
     }
 }
 
-/// The messages of a datagram; without payload where that cannot be read.
+/// Splits a datagram into messages. The payload is `None` where it cannot be parsed.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (NetlinkHeader, Option<NetlinkPayload<RouteNetlinkMessage>>)> {
     std::iter::from_fn(move || {
         let length = bytes.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length))?;
@@ -222,7 +219,7 @@ fn read(message: &[u8]) -> (NetlinkHeader, Option<NetlinkPayload<RouteNetlinkMes
     }
 }
 
-/// The header of a message whose payload cannot be read (RFC 3549 section 2.3.2).
+/// Reads the header of a message whose payload cannot be parsed (RFC 3549 section 2.3.2).
 fn read_header(message: &[u8]) -> NetlinkHeader {
     let mut header = NetlinkHeader::default();
     if let Some(&[_, _, _, _, t0, t1, _, _, s0, s1, s2, s3]) = message.first_chunk::<12>() {
@@ -237,7 +234,7 @@ fn read_route(route: &RouteMessage, destination: IpAddr) -> Option<Route> {
     match route.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => read.local = true,
-        // Broadcast, multicast, and the refusals.
+        // Broadcast, multicast, and routes that refuse.
         _ => return None,
     }
     for attribute in &route.attributes {
@@ -252,7 +249,7 @@ fn read_route(route: &RouteMessage, destination: IpAddr) -> Option<Route> {
                     _ => None,
                 });
             }
-            // What leaves in a tunnel of the route's own cannot be repeated (MPLS, SRv6).
+            // The programs cannot repeat an encapsulation (MPLS, SRv6).
             RouteAttribute::Encap(_) => return None,
             _ => {}
         }
@@ -260,18 +257,10 @@ fn read_route(route: &RouteMessage, destination: IpAddr) -> Option<Route> {
     (read.interface != 0).then_some(read)
 }
 
-/// Addresses that stay on one machine or reach many.
-pub(super) fn is_plain(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            address != Ipv4Addr::UNSPECIFIED && address != Ipv4Addr::BROADCAST && !address.is_multicast()
-        }
-        IpAddr::V6(address) => address != Ipv6Addr::UNSPECIFIED && !address.is_multicast(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -1,17 +1,18 @@
-//! Errors of aya and of the kernel in words that an operator can act on.
+//! Explanations of errors of aya and of the kernel, for operators.
 
 use std::{error::Error, io};
 
 use aya::programs::ProgramError;
 
-use super::{Unavailable, machine::Machine};
+use super::machine::Machine;
+use crate::offload::api::Unavailable;
 
-/// Why the object could not be loaded.
+/// Explains why `what` failed, with the remedy.
 pub(super) fn unavailable(what: &str, error: &(dyn Error + 'static), machine: &Machine) -> Unavailable {
     match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EPERM | libc::EACCES) => {
-            let (why, remedy) = machine.why_refused();
-            Unavailable { what: format!("{what}: {why}"), remedy }
+            let refusal = machine.refusal();
+            Unavailable { what: format!("{what}: {}", refusal.what), ..refusal }
         }
         Some(libc::ENOSYS) => Unavailable {
             what: format!("{what}: this kernel has no bpf(2)"),
@@ -25,7 +26,7 @@ pub(super) fn unavailable(what: &str, error: &(dyn Error + 'static), machine: &M
     }
 }
 
-/// What to do about a refusal that has no better explanation.
+/// Returns the remedy for an error without a better explanation.
 pub(super) fn old_kernel(machine: &Machine) -> String {
     if machine.is_older_than((5, 15)) {
         format!("use Linux 5.15 or newer; this is {}", machine.release)
@@ -34,17 +35,17 @@ pub(super) fn old_kernel(machine: &Machine) -> String {
     }
 }
 
-/// An error of a program in one line.
+/// Explains an error of a program in one line.
 pub(super) fn program(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
-        // The verifier says EACCES for what it would take from somebody with more capabilities, and its last line tells
-        // of that one instruction only.
+        // The verifier returns EACCES for what it would accept with more capabilities, and its last line names only the
+        // instruction.
         let missing = Machine::read().missing();
         if !missing.is_empty() && matches!(io_error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
             return format!("the kernel refused the program: missing {}", missing.join(" and "));
         }
         let log = verifier_log.to_string();
-        // The summary behind the reason counts instructions.
+        // The last line is a summary that counts instructions; the reason stands before it.
         let reason = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
         return match reason {
             Some(reason) => format!("the kernel refused the program ({io_error}): {reason}"),
@@ -52,22 +53,22 @@ pub(super) fn program(error: &ProgramError) -> String {
         };
     }
     match os_error(error).and_then(io::Error::raw_os_error) {
-        Some(libc::EBUSY | libc::EEXIST) => "there is another program, which is left alone".to_owned(),
-        Some(libc::EOPNOTSUPP) => "the driver has no such hook".to_owned(),
-        Some(libc::EPERM | libc::EACCES) => Machine::read().why_refused().0,
+        Some(libc::EBUSY | libc::EEXIST) => "it has another program, which is left alone".to_owned(),
+        Some(libc::EOPNOTSUPP) => "the driver does not support this hook".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => Machine::read().refusal().what,
         Some(libc::EINVAL | libc::ERANGE) => {
-            format!("{} (some drivers refuse large MTUs, or LRO, with XDP)", chain(error))
+            format!("{} (with XDP some drivers refuse large MTUs or LRO)", chain(error))
         }
         _ => chain(error),
     }
 }
 
-/// The error of the system behind `error`.
-pub(super) fn os_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+/// Returns the system error that caused `error`.
+fn os_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     causes(error).find_map(|error| error.downcast_ref())
 }
 
-/// An error and what caused it.
+/// Returns an error and its causes.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
@@ -77,7 +78,7 @@ fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn
     })
 }
 
-/// An error with its causes, in one line.
+/// Joins an error and its causes in one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for error in causes(error) {

@@ -1,12 +1,12 @@
-//! What the programs are given to judge the beginnings of sessions by: the keys of WireGuard servers, and how many
-//! handshakes each source network may begin.
+//! The checks that the programs apply to handshakes: the keys of WireGuard servers, and the number of handshakes that
+//! each source network may begin.
 //!
-//! It errs towards the daemon, which decides again. So the limit of the kernel, which cannot tell a session's first
-//! datagram from the rest of its handshake, is wider than the daemon's.
+//! The limit of the kernel is wider than the daemon's, since a program cannot tell a session's first datagram from the rest
+//! of its handshake.
 
 use rpxy_l4_common::{
     mac1::{MOST_KEYS, Mac1Key},
-    map::{SourceLimit, drop},
+    map::{SourceLimit, drop_class},
 };
 
 use crate::{
@@ -14,22 +14,20 @@ use crate::{
     limit::timing,
 };
 
-/// Datagrams that a client may send until its first answer arrives, for each session: a ClientHello of two or three, or
-/// one that it repeats. After that its session is steered, and its datagrams cost nothing.
+/// Datagrams per session that a client may send before its first answer arrives: a ClientHello of two or three, or
+/// retransmissions. Those of a steered session are not charged.
 const HANDSHAKE_DATAGRAMS: u32 = 4;
 
-/// What is put into the maps.
+/// Values for the maps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Guards {
-    /// Of all servers, none when they are not used.
-    pub(super) keys: Vec<Mac1Key>,
-    pub(super) limit: SourceLimit,
+pub(crate) struct Guards {
+    /// Keys of all servers; empty if initiations are not checked.
+    pub(crate) keys: Vec<Mac1Key>,
+    pub(crate) limit: SourceLimit,
 }
 
 impl Guards {
-    /// Those of `config`.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         if !config.ebpf.early_drop {
             return Self::default();
         }
@@ -37,16 +35,16 @@ impl Guards {
         Self { keys: keys.iter().map(Mac1Key::new).collect(), limit: source_limit(config) }
     }
 
-    /// The bits of `map::drop` that go with them.
-    #[must_use]
-    pub fn bits(&self) -> u32 {
+    /// Returns the bits of `map::drop_class` that listeners need for them.
+    pub(crate) fn bits(&self) -> u32 {
         let unless = |unused: bool, bit| if unused { 0 } else { bit };
-        unless(self.keys.is_empty(), drop::WIREGUARD_MAC1) | unless(self.limit.interval == 0, drop::SOURCE_LIMIT)
+        unless(self.keys.is_empty(), drop_class::WIREGUARD_MAC1)
+            | unless(self.limit.interval == 0, drop_class::SOURCE_LIMIT)
     }
 }
 
-/// The keys of all rules, when nothing but a key leads anywhere: the daemon then drops an initiation that fits none
-/// (`UdpRoutes::wireguard`). Not with more of them than the programs try.
+/// Returns the keys of all rules, if an initiation for none of them has no destination (`UdpRoutes::wireguard`) and the
+/// programs can try them all.
 fn mac1_keys(config: &Config) -> Option<Vec<[u8; 32]>> {
     if config.unmatched == Unmatched::Default && config.udp.default.is_some() {
         return None;
@@ -69,7 +67,7 @@ fn source_limit(config: &Config) -> SourceLimit {
     SourceLimit { interval, zero: 0, window, mask_v4: mask(limit.prefix_v4), mask_v6: mask(limit.prefix_v6) }
 }
 
-/// The first `bits` bits, as an address stands in the maps.
+/// Returns a mask of the first `bits` bits, laid out as addresses in the maps.
 fn mask(bits: u8) -> [u8; 16] {
     let rest = 128 - u32::from(bits);
     u128::MAX.checked_shl(rest).unwrap_or_default().to_be_bytes()
@@ -122,7 +120,7 @@ mod tests {
         ] {
             let guards = guards(top, &rules);
             assert_eq!(guards.keys.len(), expected, "{row}");
-            assert_eq!(guards.bits(), if expected > 0 { drop::WIREGUARD_MAC1 } else { 0 }, "{row}");
+            assert_eq!(guards.bits(), if expected > 0 { drop_class::WIREGUARD_MAC1 } else { 0 }, "{row}");
         }
     }
 
@@ -154,12 +152,12 @@ mod tests {
     fn the_limit_is_that_of_the_daemon_and_wider() {
         let rules = format!("early_drop = true\n{}", keyed("one", KEY[0]));
         let limited = guards("udp_new_sessions_per_source = 25\nsource_prefix_v4 = 20\nsource_prefix_v6 = 128", &rules);
-        assert_eq!(limited.bits(), drop::WIREGUARD_MAC1 | drop::SOURCE_LIMIT);
+        assert_eq!(limited.bits(), drop_class::WIREGUARD_MAC1 | drop_class::SOURCE_LIMIT);
         let SourceLimit { interval, window, mask_v4, mask_v6, .. } = limited.limit;
         assert_eq!((interval, window), (10_000_000, 200 * 10_000_000));
         assert_eq!((&mask_v4[..4], mask_v6), (&[255, 255, 240, 0][..], [255; 16]));
         let off = guards("udp_new_sessions_per_source = 25", &keyed("one", KEY[0]));
         assert_eq!(off, Guards::default(), "not without early_drop");
-        assert_eq!(guards("", &rules).bits(), drop::WIREGUARD_MAC1, "no limit");
+        assert_eq!(guards("", &rules).bits(), drop_class::WIREGUARD_MAC1, "no limit");
     }
 }

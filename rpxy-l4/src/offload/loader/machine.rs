@@ -1,7 +1,10 @@
-//! What this machine lets a process do with eBPF, read from /proc and /sys. What cannot be read is taken for allowed: the
-//! kernel has the last word, and this only explains it.
+//! The eBPF features and privileges of this process, read from /proc and /sys.
+//!
+//! They explain refusals and decide none but those that are certain: what cannot be read counts as allowed.
 
-use std::{fmt, fs, path::Path};
+use std::{fs, path::Path};
+
+use crate::offload::api::Unavailable;
 
 /// Bits of a capability set (`linux/capability.h`).
 const CAP_NET_ADMIN: u32 = 12;
@@ -9,61 +12,60 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// The facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Machine {
-    /// As `uname -r` prints it.
-    pub(super) release: String,
-    /// Effective capabilities; `None` when they cannot be read.
-    pub(super) capabilities: Option<u64>,
+pub(crate) struct Machine {
+    /// Release, as `uname -r` prints it.
+    pub(crate) release: String,
+    /// Effective capabilities; `None` if they cannot be read.
+    pub(crate) capabilities: Option<u64>,
     /// `none`, `integrity` or `confidentiality`.
-    pub(super) lockdown: Option<String>,
-    /// Whether programs are compiled; `None` when that cannot be read.
-    pub(super) jit: Option<bool>,
-    /// The kernel describes its types (CONFIG_DEBUG_INFO_BTF), by which it knows the arguments of functions in programs.
-    pub(super) btf: bool,
-    /// System calls are filtered.
-    pub(super) seccomp: bool,
-    /// In a user namespace of its own, where eBPF is not to be had.
-    pub(super) user_namespace: bool,
+    pub(crate) lockdown: Option<String>,
+    /// The JIT compiler is on; `None` if that cannot be read.
+    pub(crate) jit: Option<bool>,
+    /// The kernel has BTF (CONFIG_DEBUG_INFO_BTF), by which it checks the arguments of functions in programs.
+    pub(crate) btf: bool,
+    /// A seccomp filter is active.
+    pub(crate) seccomp: bool,
+    /// The process is in a user namespace other than the initial one, where eBPF is not available.
+    pub(crate) user_namespace: bool,
 }
 
 impl Machine {
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let read = |path: &str| fs::read_to_string(Path::new(path)).ok();
         let status = read("/proc/self/status").unwrap_or_default();
         Self {
             release: read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             capabilities: field(&status, "CapEff").and_then(|set| u64::from_str_radix(set, 16).ok()),
-            lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
+            lockdown: read("/sys/kernel/security/lockdown").and_then(|text| selected(&text)),
             jit: read("/proc/sys/net/core/bpf_jit_enable").map(|text| text.trim() != "0"),
             btf: Path::new("/sys/kernel/btf/vmlinux").exists() || !Path::new("/sys/kernel").exists(),
             seccomp: field(&status, "Seccomp").is_some_and(|mode| mode != "0"),
-            user_namespace: read("/proc/self/uid_map").is_some_and(|map| !is_whole(&map)),
+            user_namespace: read("/proc/self/uid_map").is_some_and(|map| !is_initial(&map)),
         }
     }
 
-    /// Major and minor version.
-    pub(super) fn version(&self) -> Option<(u32, u32)> {
+    /// Returns the major and minor version.
+    pub(crate) fn version(&self) -> Option<(u32, u32)> {
         let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     }
 
-    pub(super) fn is_older_than(&self, version: (u32, u32)) -> bool {
+    pub(crate) fn is_older_than(&self, version: (u32, u32)) -> bool {
         self.version().is_some_and(|ours| ours < version)
     }
 
-    /// Capabilities that are missing, by name.
-    pub(super) fn missing(&self) -> Vec<&'static str> {
+    /// Returns the names of the missing capabilities.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
         let Some(set) = self.capabilities else { return Vec::new() };
         let has = |bit: u32| set >> bit & 1 == 1;
         let mut missing = Vec::new();
         if !has(CAP_SYS_ADMIN) {
-            // Linux 5.8 split both off.
+            // Linux 5.8 split both off CAP_SYS_ADMIN.
             if self.is_older_than((5, 8)) {
                 missing.push("CAP_SYS_ADMIN");
             } else {
-                // CAP_PERFMON lets a program do with pointers what the verifier cannot follow otherwise.
+                // CAP_PERFMON permits pointer arithmetic that the verifier otherwise refuses.
                 let split = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")];
                 missing.extend(split.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name));
             }
@@ -74,12 +76,12 @@ impl Machine {
         missing
     }
 
-    /// Why the kernel says EPERM, and what to do about it.
-    pub(super) fn why_refused(&self) -> (String, String) {
+    /// Returns the likeliest reason why the kernel returns EPERM, with its remedy.
+    pub(crate) fn refusal(&self) -> Unavailable {
         let (what, remedy) = if self.user_namespace {
             (
                 "this is an unprivileged container (a user namespace)".to_owned(),
-                "eBPF needs capabilities in the first user namespace: run on the host, or in a container with \
+                "eBPF needs capabilities in the initial user namespace: run on the host, or in a container with \
                  --network host --cap-add BPF --cap-add PERFMON --cap-add NET_ADMIN"
                     .to_owned(),
             )
@@ -102,43 +104,37 @@ impl Machine {
         } else if self.is_older_than((5, 11)) {
             (
                 "the limit of locked memory is too low for the maps".to_owned(),
-                "raise it (LimitMEMLOCK=infinity, ulimit -l unlimited)".to_owned(),
+                "raise the limit (LimitMEMLOCK=infinity, ulimit -l unlimited)".to_owned(),
             )
         } else if self.seccomp {
             (
-                "system calls are filtered (seccomp), and bpf(2) seems to be among them".to_owned(),
-                "allow it: SystemCallFilter=bpf (systemd), or a container profile that permits bpf".to_owned(),
+                "a seccomp filter is active and seems to refuse bpf(2)".to_owned(),
+                "allow it by SystemCallFilter=bpf (systemd), or by a container profile that permits bpf".to_owned(),
             )
         } else {
             (
-                "the kernel refuses in spite of the capabilities".to_owned(),
-                "look for a security module (AppArmor, SELinux) in the kernel's log".to_owned(),
+                "the kernel refuses although no capability is missing".to_owned(),
+                "look for a denial by a security module (AppArmor, SELinux) in the kernel log".to_owned(),
             )
         };
-        (what, remedy)
+        Unavailable { what, remedy }
     }
 }
 
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Linux {}", self.release)
-    }
-}
-
-/// A field of /proc/self/status.
+/// Returns a field of /proc/self/status.
 fn field<'t>(status: &'t str, name: &str) -> Option<&'t str> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim())
 }
 
-/// The word in brackets.
-fn chosen(text: &str) -> Option<String> {
+/// Returns the word in brackets.
+fn selected(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// Whether a map of user IDs is that of the first namespace.
-fn is_whole(map: &str) -> bool {
+/// Returns true if a map of user IDs is that of the initial namespace.
+fn is_initial(map: &str) -> bool {
     let mut words = map.split_whitespace();
     (words.next(), words.next(), words.next()) == (Some("0"), Some("0"), Some("4294967295"))
 }
@@ -193,10 +189,10 @@ mod tests {
             ("locked down", Machine { lockdown: Some("confidentiality".to_owned()), ..machine() }),
             ("locked memory", Machine { release: "5.10.0".to_owned(), ..machine() }),
             ("seccomp", Machine { seccomp: true, ..machine() }),
-            ("in spite", machine()),
+            ("although no capability", machine()),
         ];
         for (word, machine) in rows {
-            let (what, remedy) = machine.why_refused();
+            let Unavailable { what, remedy } = machine.refusal();
             assert!(what.contains(word), "{word}: {what}");
             assert!(!remedy.is_empty() && !remedy.contains('\n'), "{word}");
         }
@@ -205,10 +201,10 @@ mod tests {
     #[test]
     fn files_of_the_kernel() {
         assert_eq!(field("Name:\tx\nCapEff:\t00000000a80425fb\n", "CapEff"), Some("00000000a80425fb"));
-        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
-        assert_eq!(chosen(""), None);
-        assert!(is_whole("         0          0 4294967295\n"));
-        assert!(!is_whole("         0     100000      65536\n"));
+        assert_eq!(selected("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(selected(""), None);
+        assert!(is_initial("         0          0 4294967295\n"));
+        assert!(!is_initial("         0     100000      65536\n"));
         assert!(!Machine::read().release.is_empty());
     }
 }

@@ -1,33 +1,31 @@
-//! Keys of next hops: places in the array that programs look them up in.
+//! Keys of next hops: slots of the array that the programs look them up in.
 
 use std::collections::VecDeque;
 
 use rpxy_l4_common::map::HopKey;
 
-/// Places that nobody has. One that was given back is taken again after all others, because a program that runs may
-/// still have the entry of a flow that named it.
+/// Free slots. One that was given back is reused after all others, because a running program may still hold a flow entry
+/// that names it.
 #[derive(Debug)]
 pub(super) struct HopKeys {
-    /// Of those from here on none was ever taken. 0 is the key of no hop.
+    /// First slot that was never taken. Slot 0 means "no hop".
     unused: HopKey,
-    /// The first that there is no room for.
+    /// Length of the array.
     end: HopKey,
     returned: VecDeque<HopKey>,
 }
 
 impl HopKeys {
-    /// For an array with so many places.
-    pub(super) fn new(places: u32) -> Self {
-        Self { unused: 1, end: places, returned: VecDeque::new() }
+    pub(super) fn new(slots: u32) -> Self {
+        Self { unused: 1, end: slots, returned: VecDeque::new() }
     }
 
-    /// How many can be taken.
-    pub(super) fn left(&self) -> usize {
+    /// Returns the number of free slots.
+    pub(super) fn free(&self) -> usize {
         let unused = self.end.saturating_sub(self.unused);
         usize::try_from(unused).unwrap_or(usize::MAX).saturating_add(self.returned.len())
     }
 
-    /// Takes one.
     pub(super) fn take(&mut self) -> Option<HopKey> {
         if self.unused < self.end {
             let key = self.unused;
@@ -37,7 +35,6 @@ impl HopKeys {
         self.returned.pop_front()
     }
 
-    /// Gives one back.
     pub(super) fn give_back(&mut self, key: HopKey) {
         self.returned.push_back(key);
     }
@@ -52,7 +49,7 @@ mod tests {
         let mut keys = HopKeys::new(4);
         let mut take = |back: &[HopKey]| {
             back.iter().for_each(|key| keys.give_back(*key));
-            (keys.left(), keys.take())
+            (keys.free(), keys.take())
         };
         assert_eq!(take(&[]), (3, Some(1)));
         assert_eq!(take(&[1]), (3, Some(2)), "the third was never taken");

@@ -1,4 +1,7 @@
-//! The maps, with their types. Reading flows needs no lock; writing is for whoever holds this value.
+//! The BPF maps: [`Maps`] writes them, [`Readers`] reads counters without a lock.
+
+mod encode;
+mod update;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,19 +20,18 @@ use rpxy_l4_common::{
     map::{Counted, FlowEntry, FlowKey, Hop, Listener, Socket, name},
 };
 
-use super::{
-    encode::{
-        self, FlowBytes, FlowKeyBytes, HopBytes, ListenerBytes, Mac1KeyBytes, NetworkBytes, SocketBytes,
-        SourceLimitBytes,
-    },
-    guards::Guards,
-    table::Update,
+use self::encode::{HopBytes, ListenerBytes, Mac1KeyBytes, NetworkBytes, SocketBytes, SourceLimitBytes};
+use super::policy::Guards;
+
+pub(super) use self::{
+    encode::{FlowBytes, FlowKeyBytes, read_flow, socket, socket_address},
+    update::Update,
 };
 
-/// Maps that are filled.
+/// The maps that the daemon writes, and what it has written.
 pub(super) struct Maps {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
-    /// The same, to be pinned.
+    /// A second handle of the flows, for pinning.
     pub(super) flows_data: MapData,
     hops: Array<MapData, HopBytes>,
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
@@ -38,28 +40,27 @@ pub(super) struct Maps {
     mac1_keys: Array<MapData, Mac1KeyBytes>,
     source_limit: Array<MapData, SourceLimitBytes>,
     lease: Array<MapData, u64>,
-    /// What flows have counted that are out for now.
+    /// Counters of parked flows.
     parked: HashMap<FlowKey, Counted>,
-    /// What the maps hold.
     has_listeners: HashMap<Socket, u32>,
     has_local: HashSet<[u8; 16]>,
     has_banned: HashSet<IpNet>,
     has_guards: Guards,
 }
 
-/// Maps that are read while others write.
+/// The maps that are read while [`Maps`] writes.
 pub(super) struct Readers {
     flows: KernelMap<MapData, FlowKeyBytes, FlowBytes>,
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// The maps of a loaded object.
+/// Takes the maps out of a loaded object.
 pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
     let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
     let flows = map(name::FLOWS)?;
-    let flows_data = again(&flows)?;
+    let flows_data = second_handle(&flows)?;
     let readers =
-        Readers { flows: Map::HashMap(again(&flows)?).try_into()?, counters: map(name::COUNTERS)?.try_into()? };
+        Readers { flows: Map::HashMap(second_handle(&flows)?).try_into()?, counters: map(name::COUNTERS)?.try_into()? };
     let maps = Maps {
         flows: flows.try_into()?,
         flows_data,
@@ -79,19 +80,18 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
     Ok((maps, readers))
 }
 
-/// A second handle of a hash map.
-fn again(map: &Map) -> Result<MapData, MapError> {
+fn second_handle(map: &Map) -> Result<MapData, MapError> {
     let Map::HashMap(data) = map else { return Err(MapError::InvalidName { name: format!("{map:?}") }) };
     MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)
 }
 
 impl Maps {
-    /// Makes changes, in order; stops at the first that the kernel refuses.
+    /// Applies updates in order and stops at the first that the kernel refuses.
     pub(super) fn apply(&mut self, updates: &[Update]) -> Result<(), MapError> {
         updates.iter().try_for_each(|update| self.apply_one(update))
     }
 
-    /// Makes changes as far as the kernel takes them.
+    /// Applies all updates that the kernel takes.
     pub(super) fn apply_all(&mut self, updates: &[Update]) {
         for update in updates {
             if let Err(error) = self.apply_one(update) {
@@ -111,44 +111,43 @@ impl Maps {
             Update::Park(key) => {
                 let bytes = key.to_bytes();
                 if let Ok(entry) = self.flows.get(&bytes, 0) {
-                    self.parked.insert(*key, encode::counted(&entry));
+                    self.parked.insert(*key, FlowEntry::from_bytes(entry).counted);
                 }
                 absent_is_fine(self.flows.remove(&bytes))
             }
             Update::Flow(key, flow) => {
                 let bytes = key.to_bytes();
-                // What is counted in between is lost: a few packets, when a connection ID or a route changes.
-                let present = self.flows.get(&bytes, 0).ok().map(|entry| encode::counted(&entry));
-                let before = self.parked.remove(key).or(present).unwrap_or_default();
-                self.flows.insert(bytes, FlowEntry { counted: before, flow: flow.sealed(key) }.to_bytes(), 0)
+                // Packets counted between the read and the write are lost: a few, when a connection ID or a route changes.
+                let present = self.flows.get(&bytes, 0).ok().map(|entry| FlowEntry::from_bytes(entry).counted);
+                let counted = self.parked.remove(key).or(present).unwrap_or_default();
+                self.flows.insert(bytes, FlowEntry { counted, flow: flow.sealed(key) }.to_bytes(), 0)
             }
         }
     }
 
-    /// From `end` on, nanoseconds of CLOCK_MONOTONIC, a program of TC that nobody has detached does nothing.
+    /// Sets the time from which on TC programs do nothing, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) fn set_lease(&mut self, end: u64) -> Result<(), MapError> {
         self.lease.set(0, end, 0)
     }
 
-    /// What a flow has counted that is out for now.
+    /// Returns the counters of a parked flow.
     pub(super) fn parked(&self, key: &FlowKey) -> Option<Counted> {
         self.parked.get(key).copied()
     }
 
-    /// Listening sockets of the daemon, each with the classes to drop.
+    /// Replaces the listening sockets of the daemon, each with the classes to drop.
     pub(super) fn set_listeners(&mut self, wanted: HashMap<Socket, u32>) -> Result<(), MapError> {
         for gone in self.has_listeners.keys().filter(|socket| !wanted.contains_key(socket)) {
             absent_is_fine(self.listeners.remove(&gone.to_bytes()))?;
         }
         for (socket, drop) in &wanted {
-            let value = Listener { drop: *drop }.to_bytes();
-            self.listeners.insert(socket.to_bytes(), value, 0)?;
+            self.listeners.insert(socket.to_bytes(), Listener { drop: *drop }.to_bytes(), 0)?;
         }
         self.has_listeners = wanted;
         Ok(())
     }
 
-    /// Addresses of this machine.
+    /// Replaces the addresses of this machine.
     pub(super) fn set_local(&mut self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), MapError> {
         let wanted: HashSet<[u8; 16]> = addresses.map(encode::address).collect();
         for gone in self.has_local.difference(&wanted) {
@@ -161,15 +160,15 @@ impl Maps {
         Ok(())
     }
 
-    /// What the beginnings of sessions are judged by. The kernel replaces the values piece by piece: as long as they are
-    /// not whole, no listener may ask for them.
+    /// Replaces what handshakes are judged by. The kernel writes values piece by piece, so no listener may use them until
+    /// they are complete.
     pub(super) fn set_guards(&mut self, wanted: &Guards) -> Result<(), MapError> {
         if *wanted == self.has_guards {
             return Ok(());
         }
-        let trusting: HashMap<Socket, u32> =
+        let without: HashMap<Socket, u32> =
             self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !self.has_guards.bits())).collect();
-        self.set_listeners(trusting)?;
+        self.set_listeners(without)?;
         self.has_guards = Guards::default();
         let unused = std::iter::repeat(Mac1Key::default());
         for (index, key) in (0..).zip(wanted.keys.iter().copied().chain(unused).take(MOST_KEYS)) {
@@ -180,7 +179,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Networks whose datagrams to the daemon are dropped.
+    /// Replaces the networks whose datagrams to the daemon are dropped.
     pub(super) fn set_banned(&mut self, wanted: HashSet<IpNet>) -> Result<(), MapError> {
         for gone in self.has_banned.difference(&wanted) {
             absent_is_fine(self.banned.remove(&network_key(*gone)))?;
@@ -196,6 +195,15 @@ impl Maps {
 fn network_key(network: IpNet) -> Key<NetworkBytes> {
     let (bits, bytes) = encode::network(network);
     Key::new(bits, bytes)
+}
+
+/// Returns true if the kernel refused an entry for lack of room.
+pub(super) fn is_full(error: &MapError) -> bool {
+    matches!(
+        error,
+        MapError::SyscallError(error)
+            if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM))
+    )
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
@@ -219,13 +227,13 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// What the programs have counted for an entry.
+    /// Returns the counters of a flow in the kernel.
     pub(super) fn counted(&self, key: &FlowKey) -> Option<Counted> {
-        let bytes = self.flows.get(&key.to_bytes(), 0).ok()?;
-        Some(encode::counted(&bytes))
+        let entry = self.flows.get(&key.to_bytes(), 0).ok()?;
+        Some(FlowEntry::from_bytes(entry).counted)
     }
 
-    /// A counter, over all processors.
+    /// Returns the sum of a counter over all processors.
     pub(super) fn counter(&self, index: u32) -> Option<u64> {
         let values = self.counters.get(&index, 0).ok()?;
         Some(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
