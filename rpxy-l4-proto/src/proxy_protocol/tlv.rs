@@ -35,9 +35,9 @@ impl Tlvs {
         self.checksum
     }
 
-    /// Asks for a CRC32C in the encoded header. Gives `false` and changes nothing when there is no room for it.
-    #[must_use]
-    pub fn add_checksum(&mut self) -> bool {
+    /// Asks for a CRC32C in the encoded header. Returns false, and changes nothing, when there is no room for it.
+    #[cfg(test)]
+    pub(super) fn add_checksum(&mut self) -> bool {
         if !self.checksum {
             self.checksum = self.raw.len().saturating_add(CHECKSUM_LEN) <= MAX_TLVS;
         }

@@ -51,7 +51,7 @@ impl InitialKeys {
     }
 
     /// Of packets that the server sends, from the same connection ID of the client's.
-    #[must_use]
+    #[cfg(test)]
     pub fn server(version: Version, dcid: &ConnectionId) -> Self {
         Self::derive(version, dcid, b"server in")
     }

@@ -12,7 +12,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, EchKeys, Kem, PemError, parse_config_list, read_pem};
+use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, Kem, PemError, parse_config_list, read_pem};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -29,7 +29,8 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// # Errors
 ///
 /// The list or a key cannot be read, or a key belongs to no configuration of the list.
-pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<EchKeys, EchKeysError> {
+#[cfg(test)]
+pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<rpxy_l4_proto::ech::EchKeys, EchKeysError> {
     let list = ConfigList::from_base64(config_list)?;
     let mut taken = Vec::new();
     for private_key in private_keys {
@@ -38,7 +39,7 @@ pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<EchKeys, 
     Ok(list.in_order(taken).into_iter().collect())
 }
 
-/// Why [`EchKeys`] could not be made. Never quotes what it refuses: it might be a private key.
+/// Why keys could not be made. Never quotes what it refuses: it might be a private key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EchKeysError {
     /// The list is not base64 text.

@@ -1,7 +1,6 @@
 //! Configuration: from a TOML file to a [`model::Config`] that cannot be wrong, and the watch on that file.
 //!
-//! [`load`] reads a file, [`parse`] a text. Both look at every key and report all mistakes at once; a file with one
-//! error is not used at all. They err towards what 0.2.x accepts: a value that worked there is never refused, and what
+//! [`load`] looks at every key and reports all mistakes at once; a file with one error is not used at all. They err towards what 0.2.x accepts: a value that worked there is never refused, and what
 //! has no effect is a warning.
 
 mod check;
@@ -23,7 +22,9 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use self::problem::{Problem, Problems, Severity};
+#[cfg(test)]
+pub(crate) use self::problem::Severity;
+pub(crate) use self::problem::{Problem, Problems};
 use self::{
     model::Config,
     report::{Position, Report},
@@ -97,6 +98,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 ///
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
+#[cfg(test)]
 pub fn parse(text: &str) -> Result<Loaded, Problems> {
     usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
 }

@@ -11,7 +11,7 @@ mod sources;
 use std::time::Duration;
 
 pub use accept_backoff::AcceptBackoff;
-pub use bans::{BanSource, Bans, Lifted, TooManyBans, network};
+pub use bans::{BanSource, Bans, Lifted, network};
 pub use conn::{ConnLimit, ConnPermit};
 pub use log_throttle::LogThrottle;
 pub use prefixes::Prefixes;

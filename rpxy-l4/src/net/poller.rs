@@ -51,12 +51,6 @@ impl Ready {
         Self { events: vec![none; MOST].into_boxed_slice(), count: 0 }
     }
 
-    /// Holds nothing, in place of one that is being looked through.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { events: Box::default(), count: 0 }
-    }
-
     /// Tokens of the sockets.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().take(self.count).map(|event| event.data.u64()).filter(|token| *token != ALARM)

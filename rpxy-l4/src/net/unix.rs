@@ -28,7 +28,7 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub struct PrivateListener {
     listener: tokio::net::UnixListener,
-    file: SocketFile,
+    _file: SocketFile,
 }
 
 /// The file of a socket.
@@ -64,7 +64,7 @@ impl PrivateListener {
         let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
         socket.listen(BACKLOG)?;
         let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-        Ok(Self { listener, file })
+        Ok(Self { listener, _file: file })
     }
 
     /// The next connection, with whether its peer is root or the user that this process runs as (`SO_PEERCRED`, unix(7)).
@@ -74,12 +74,6 @@ impl PrivateListener {
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
         let own = rustix::process::geteuid().as_raw();
         Ok((stream, peer.is_some_and(|peer| peer == 0 || peer == own)))
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.file.path
     }
 }
 

@@ -98,12 +98,6 @@ impl Resolver {
 }
 
 impl Name {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.name
-    }
-
     /// The latest addresses, at once; `None` when there never were any.
     #[must_use]
     pub fn known(&self) -> Option<Arc<Vec<IpAddr>>> {

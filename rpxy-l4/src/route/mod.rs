@@ -11,7 +11,7 @@ mod udp;
 
 pub use balance::{Endpoint, Group, Tried};
 pub use ech::{EchDecision, EchRoute};
-pub use health::{Busy, DownTarget, Health, State, Targets};
+pub use health::{Busy, DownTarget, Targets};
 pub use names::{Conditions, NameTable};
 pub use random::Random;
 pub use table::{Protocol, Route, TcpRoutes};

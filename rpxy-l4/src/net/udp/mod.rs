@@ -15,8 +15,8 @@ use std::{
 };
 
 pub use receive::{Received, Receiver};
-pub use send::{MAX_SEGMENTS, Message, Runs, Sender, Sent};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+pub use send::{Message, Runs, Sender, Sent};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
 /// kernel cuts it to `net.core.rmem_max` and `wmem_max` unless the daemon has CAP_NET_ADMIN.
@@ -77,11 +77,6 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     }
     socket.connect(&address.into())?;
     Ok(socket.into())
-}
-
-/// Takes what an ICMP message has told about a connected socket; `None` when there was nothing.
-pub fn take_error(socket: &impl AsFd) -> Option<io::Error> {
-    SockRef::from(socket).take_error().ok().flatten()
 }
 
 /// Whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the way
