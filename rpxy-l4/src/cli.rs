@@ -12,7 +12,7 @@ use crate::{admin, config::model::PIN_PATH, limit};
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
 #[command(name = "rpxy-l4", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Command to run instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -24,7 +24,7 @@ pub struct Cli {
 
 /// Arguments of the daemon.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Configuration file path like ./config.toml
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
@@ -44,7 +44,7 @@ pub struct RunArgs {
 
 /// Commands to a running daemon, and those that need none.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show the state and load of a running daemon
     Status {
         /// The daemon to ask
@@ -106,7 +106,7 @@ pub enum Command {
 
 /// Commands about key files for Encrypted Client Hello (RFC 9934).
 #[derive(Debug, Subcommand)]
-pub enum EchCommand {
+pub(crate) enum EchCommand {
     /// Generate a key and its configuration
     Generate(GenerateArgs),
     /// Show the configurations of a key file and the DNS record to publish
@@ -126,7 +126,7 @@ pub enum EchCommand {
 
 /// Arguments of `ech generate`.
 #[derive(Debug, Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Public name, sent in the clear, like public.example
     #[arg(long, value_name = "NAME")]
     pub public_name: String,
@@ -160,7 +160,7 @@ pub struct GenerateArgs {
 /// The way to a running daemon.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct DaemonArgs {
+pub(crate) struct DaemonArgs {
     /// Admin socket of the daemon
     #[arg(short, long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
     pub socket: Option<PathBuf>,

@@ -9,19 +9,19 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
-pub use server::serve;
+pub(crate) use server::serve;
 
 /// Flows shown unless the command says how many.
-pub const FLOWS: usize = 1000;
+pub(crate) const FLOWS: usize = 1000;
 /// Flows shown at most: a worker that makes the list does nothing else meanwhile.
-pub const MOST_FLOWS: usize = 10_000;
+pub(crate) const MOST_FLOWS: usize = 10_000;
 /// Requests on their way to the supervisor; further ones wait.
 const QUEUE: usize = 16;
 
 /// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Command {
+pub(crate) enum Command {
     /// What runs, and how full it is.
     Status {},
     /// The UDP sessions.
@@ -48,7 +48,7 @@ pub enum Command {
 
 /// What comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It was done.
     Done {
         /// JSON objects, one a line.
@@ -62,7 +62,7 @@ pub enum Answer {
 
 /// Why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// What is wrong.
     pub error: String,
     /// What to do about it.
@@ -72,13 +72,13 @@ pub struct Refusal {
 impl Answer {
     /// A single line.
     #[must_use]
-    pub fn one(value: &impl Serialize) -> Self {
+    pub(crate) fn one(value: &impl Serialize) -> Self {
         Self::lines([value])
     }
 
     /// A line for each value.
     #[must_use]
-    pub fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
         match values.into_iter().map(|value| serde_json::to_string(&value)).collect() {
             Ok(lines) => Self::Done { lines, more: false },
             Err(error) => Self::refused(error.to_string(), "report it: this is a bug"),
@@ -87,14 +87,14 @@ impl Answer {
 
     /// Not done.
     #[must_use]
-    pub fn refused(error: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn refused(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Refused(Refusal { error: error.into(), remedy: remedy.into() })
     }
 }
 
 /// A command that waits for its answer.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// What is asked for.
     pub command: Command,
     /// Where the answer goes. Whoever asked may be gone.
@@ -103,7 +103,7 @@ pub struct Request {
 
 /// Where the server puts requests, and where they are taken from.
 #[must_use]
-pub fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+pub(crate) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(QUEUE)
 }
 

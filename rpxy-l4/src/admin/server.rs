@@ -29,7 +29,7 @@ enum End {
 }
 
 /// Answers clients until dropped.
-pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
+pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
     let slots = Arc::new(Semaphore::new(MAX_AT_ONCE));
     loop {
         let Ok((stream, trusted)) = listener.accept().await else {

@@ -30,7 +30,10 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// The list or a key cannot be read, or a key belongs to no configuration of the list.
 #[cfg(test)]
-pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<rpxy_l4_proto::ech::EchKeys, EchKeysError> {
+pub(crate) fn from_base64(
+    config_list: &str,
+    private_keys: &[&str],
+) -> Result<rpxy_l4_proto::ech::EchKeys, EchKeysError> {
     let list = ConfigList::from_base64(config_list)?;
     let mut taken = Vec::new();
     for private_key in private_keys {
@@ -41,7 +44,7 @@ pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<rpxy_l4_p
 
 /// Why keys could not be made. Never quotes what it refuses: it might be a private key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum EchKeysError {
+pub(crate) enum EchKeysError {
     /// The list is not base64 text.
     #[error("not base64")]
     ListEncoding,
@@ -107,7 +110,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// Why a key file cannot be used.
 #[derive(Debug, Error)]
-pub enum KeyFileError {
+pub(crate) enum KeyFileError {
     /// It is missing, may not be read, is too long or is no text.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable {
@@ -128,7 +131,7 @@ pub enum KeyFileError {
 
 /// A key file that was read.
 #[derive(Debug)]
-pub struct KeyFile {
+pub(crate) struct KeyFile {
     /// Its keys, the newest first.
     pub keys: Vec<EchKey>,
     /// Its mode, if others than its owner may read it.
@@ -140,7 +143,7 @@ pub struct KeyFile {
 /// # Errors
 ///
 /// It cannot be read, or something in it is wrong.
-pub fn read_key_file(path: &Path) -> Result<KeyFile, KeyFileError> {
+pub(crate) fn read_key_file(path: &Path) -> Result<KeyFile, KeyFileError> {
     let unreadable = |error| KeyFileError::Unreadable { path: path.to_owned(), error };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {

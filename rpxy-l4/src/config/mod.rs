@@ -4,15 +4,15 @@
 //! has no effect is a warning.
 
 mod check;
-pub mod ech;
+pub(crate) mod ech;
 mod file;
 mod keys;
-pub mod model;
+pub(crate) mod model;
 mod problem;
 mod report;
 #[cfg(test)]
 mod tests;
-pub mod watch;
+pub(crate) mod watch;
 
 use std::{
     fs, io,
@@ -32,7 +32,7 @@ use self::{
 
 /// A usable configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The configuration.
     pub config: Config,
     /// What somebody should look at, in the order of the file's lines.
@@ -43,7 +43,7 @@ pub struct Loaded {
 
 /// Why a configuration file cannot be used. Displays every problem on its own line, with file and line number.
 #[derive(Debug, Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// The file is missing or may not be read.
     #[error("cannot read the configuration file {}: {error}", path.display())]
     Unreadable {
@@ -67,7 +67,7 @@ pub enum LoadError {
 impl LoadError {
     /// Other files whose change may mend it.
     #[must_use]
-    pub fn files(&self) -> &[watch::Seen] {
+    pub(crate) fn files(&self) -> &[watch::Seen] {
         match self {
             Self::Unreadable { .. } => &[],
             Self::Invalid { files, .. } => files,
@@ -82,7 +82,7 @@ impl LoadError {
 /// # Errors
 ///
 /// The file cannot be read, or it has at least one error.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     // The text may hold private keys.
     let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -99,7 +99,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 ///
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
 #[cfg(test)]
-pub fn parse(text: &str) -> Result<Loaded, Problems> {
+pub(crate) fn parse(text: &str) -> Result<Loaded, Problems> {
     usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
 }
 

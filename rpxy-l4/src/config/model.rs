@@ -16,11 +16,11 @@ use ipnet::IpNet;
 
 mod rule;
 
-pub use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Ports and addresses to listen on, for TCP and UDP alike.
     pub listen: Listen,
     /// Worker threads; `None` means one per available core. Read at start only.
@@ -49,14 +49,14 @@ pub struct Config {
 }
 
 /// Where programs and flows are pinned unless told otherwise.
-pub const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
+pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
-pub const MAX_SOCKET_PATH: usize = 107;
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 /// Where to listen: every address with every port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// At least one, without duplicates, in file order.
     pub ports: Vec<NonZeroU16>,
     /// At least one, without duplicates, v4 before v6.
@@ -67,7 +67,7 @@ pub struct Listen {
 
 /// One address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// An IPv4 address; `0.0.0.0` means all.
     V4(Ipv4Addr),
     /// An IPv6 address; sockets are v6-only. `::` means all.
@@ -91,7 +91,7 @@ impl fmt::Display for ListenAddress {
 
 /// What happens to traffic of a protocol that has rules, none of which fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unmatched {
+pub(crate) enum Unmatched {
     /// Closed (TCP) or dropped (UDP), as 0.2.x does.
     #[default]
     Drop,
@@ -101,7 +101,7 @@ pub enum Unmatched {
 
 /// Form of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccessLogFormat {
+pub(crate) enum AccessLogFormat {
     /// `[start] tcp: src -> dst` and `[finish] …`.
     #[default]
     Text,
@@ -113,7 +113,7 @@ pub enum AccessLogFormat {
 
 /// Bounds on how long a DNS answer is used. `min_ttl <= max_ttl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// A shorter TTL is raised to this.
     pub min_ttl: Duration,
     /// A longer TTL is cut to this.
@@ -122,7 +122,7 @@ pub struct Dns {
 
 /// TCP settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// Length of the kernel's accept queue, in connections.
     pub backlog: u32,
     /// Connections at once, over all TCP listeners.
@@ -144,7 +144,7 @@ pub struct Tcp {
 
 /// UDP settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Udp {
+pub(crate) struct Udp {
     /// Sessions at once, over all UDP listeners.
     pub max_connections: NonZeroU32,
     /// How many sessions each source network may begin; `None` means no limit.
@@ -169,7 +169,7 @@ pub struct Udp {
 /// short headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are
 /// rules for the protocol; without any, they are like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Orphan {
+pub(crate) enum Orphan {
     /// Dropped.
     Drop,
     /// Sent to the default destination; dropped where there is none. The default, since a first byte of 0x40 to 0x7f is
@@ -181,7 +181,7 @@ pub enum Orphan {
 /// What happens to QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
 /// like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UnknownVersion {
+pub(crate) enum UnknownVersion {
     /// Dropped.
     Drop,
     /// Sent to the first QUIC rule with neither server names nor ALPNs, or else to the default destination; dropped
@@ -192,7 +192,7 @@ pub enum UnknownVersion {
 
 /// How many sessions each source network may begin. A reload fills all buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewSessions {
+pub(crate) struct NewSessions {
     /// Sessions a second, in the long run.
     pub rate: NonZeroU32,
     /// Sessions at once.
@@ -205,7 +205,7 @@ pub struct NewSessions {
 
 /// The `[ebpf]` table: what the kernel does for established UDP sessions and with datagrams nobody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ebpf {
+pub(crate) struct Ebpf {
     /// Whether, and by which hook. Read at start only.
     pub mode: EbpfMode,
     /// Names of the interfaces to attach to, without duplicates; empty means every interface that is up, has an address
@@ -226,7 +226,7 @@ pub struct Ebpf {
 
 /// How the kernel plane is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EbpfMode {
+pub(crate) enum EbpfMode {
     /// Not at all: all datagrams pass through the daemon.
     #[default]
     Off,
@@ -243,7 +243,7 @@ pub enum EbpfMode {
 /// Every inbound TCP connection starts with a PROXY header.
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceiveProxy {
+pub(crate) struct ReceiveProxy {
     /// Peers that may connect at all; not empty.
     pub trusted: Vec<IpNet>,
 }
@@ -251,7 +251,7 @@ pub struct ReceiveProxy {
 /// A PROXY protocol version to send.
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProxyVersion {
+pub(crate) enum ProxyVersion {
     /// The text form.
     V1,
     /// The binary form.
@@ -260,7 +260,7 @@ pub enum ProxyVersion {
 
 /// A group of targets and how one is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Not empty, in file order, at least one of them no backup.
     pub targets: Vec<Target>,
     /// How one is chosen.
@@ -272,7 +272,7 @@ pub struct Upstream {
 
 /// One destination.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Target {
+pub(crate) struct Target {
     /// Address or name.
     pub host: Host,
     /// Port. 0 is accepted as 0.2.x does (with a warning): such a target can never be reached.
@@ -295,7 +295,7 @@ impl fmt::Display for Target {
 impl Target {
     /// The socket address, when no name has to be resolved.
     #[must_use]
-    pub fn literal(&self) -> Option<SocketAddr> {
+    pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
             Host::Name(_) => None,
@@ -312,7 +312,7 @@ fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
 
 /// Where a target lives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
+pub(crate) enum Host {
     /// A literal address.
     Ip {
         /// The address.
@@ -326,7 +326,7 @@ pub enum Host {
 
 /// How one of several targets is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Balance {
+pub(crate) enum Balance {
     /// The first that can be reached.
     #[default]
     None,

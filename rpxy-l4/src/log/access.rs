@@ -19,7 +19,7 @@ use crate::{config::model::AccessLogFormat, metrics::EchState};
 
 /// The access log's output.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     sink: Sink,
     target: LogTarget,
 }
@@ -34,7 +34,7 @@ enum LogTarget {
 
 /// What is known of a connection or session once it has a destination.
 #[derive(Debug)]
-pub struct Access {
+pub(crate) struct Access {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: &'static str,
     /// The client, as told by an inbound PROXY header where there is one.
@@ -49,7 +49,7 @@ pub struct Access {
 
 /// Fields of the JSON form beyond the text form's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Detail {
+pub(crate) struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
     /// Server name the client asked for in the clear.
@@ -66,7 +66,7 @@ pub struct Detail {
 impl Detail {
     /// What a ClientHello tells.
     #[must_use]
-    pub fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
+    pub(crate) fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
         Self {
             rule,
             server_name: hello.server_name().map(str::to_owned),
@@ -78,7 +78,7 @@ impl Detail {
 
     /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.
     #[must_use]
-    pub fn with_ech(self, state: EchState, inner: Option<&ClientHello>) -> Self {
+    pub(crate) fn with_ech(self, state: EchState, inner: Option<&ClientHello>) -> Self {
         let ech = self.ech.map(|_| state.name());
         match inner {
             None => Self { ech, ..self },
@@ -92,7 +92,7 @@ impl Detail {
 
 /// How a connection or session ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Payload bytes from the client to the backend.
     pub bytes_up: u64,
     /// Payload bytes from the backend to the client.
@@ -115,12 +115,12 @@ impl AccessLog {
     }
 
     /// Logs that `access` now has a backend.
-    pub fn start(&self, format: AccessLogFormat, access: &Access) {
+    pub(crate) fn start(&self, format: AccessLogFormat, access: &Access) {
         self.write(format, "start", access, None);
     }
 
     /// Logs the end of `access`.
-    pub fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
+    pub(crate) fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
         self.write(format, "finish", access, Some(ended));
     }
 

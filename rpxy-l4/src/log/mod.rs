@@ -12,8 +12,8 @@ use std::{
     path::Path,
 };
 
-pub use access::{Access, AccessLog, Detail, Ended};
-pub use sink::{Sink, SinkGuard};
+pub(crate) use access::{Access, AccessLog, Detail, Ended};
+pub(crate) use sink::{Sink, SinkGuard};
 
 use thiserror::Error;
 use tracing::Level;
@@ -29,7 +29,7 @@ const ACCESS_TARGET: &str = "rpxy_l4::access";
 
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// A log file cannot be opened.
     #[error("cannot open the log file {path}: {source} (create the directory, or make it writable for this user)")]
     Open {
@@ -51,7 +51,7 @@ pub enum LogError {
 
 /// The handles of a running log. Dropping it flushes what is buffered.
 #[derive(Debug)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// The access log.
     pub access: AccessLog,
     guards: Vec<SinkGuard>,
@@ -59,7 +59,7 @@ pub struct Logs {
 
 impl Logs {
     /// Reopens the log files now, for `logrotate` without waiting for the next look.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         for guard in &self.guards {
             guard.reopen();
         }
@@ -67,7 +67,7 @@ impl Logs {
 }
 
 /// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`.
-pub fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
+pub(crate) fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
     let filter = filter()?;
     let ansi =
         directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -119,7 +119,7 @@ fn timestamp() -> humantime::Rfc3339Timestamp {
 
 /// A writer of one log line: `fmt` formats a whole line first and hands it over in one call.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     sink: &'a Sink,
     urgent: bool,
 }

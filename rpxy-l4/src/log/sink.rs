@@ -25,13 +25,13 @@ const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// The pushing end. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Sink {
+pub(crate) struct Sink {
     buffer: Arc<Buffer>,
 }
 
 /// Owns the writing thread; dropping it writes what is left.
 #[derive(Debug)]
-pub struct SinkGuard {
+pub(crate) struct SinkGuard {
     buffer: Arc<Buffer>,
     writer: Option<JoinHandle<()>>,
 }
@@ -62,17 +62,17 @@ impl Buffer {
 
 impl Sink {
     /// Writes to the standard output.
-    pub fn stdout() -> io::Result<(Self, SinkGuard)> {
+    pub(crate) fn stdout() -> io::Result<(Self, SinkGuard)> {
         Self::start(Output::Stdout)
     }
 
     /// Appends to the file at `path`, which is created when missing and reopened when it was renamed or removed.
-    pub fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
+    pub(crate) fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
         Self::start(Output::File(LogFile::open(path)?))
     }
 
     /// Adds one line, which ends in a newline. An urgent line is written at once.
-    pub fn push(&self, line: &[u8], urgent: bool) {
+    pub(crate) fn push(&self, line: &[u8], urgent: bool) {
         let mut pending = self.buffer.lock();
         if pending.lines.len() + line.len() > CAPACITY {
             pending.lost += 1;
@@ -100,7 +100,7 @@ impl Sink {
 
 impl SinkGuard {
     /// Reopens the file before the next line.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.buffer.lock().reopen = true;
     }
 }

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 4096;
 
 /// Answers scrapers until dropped.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(tokio::sync::Semaphore::new(MAX_AT_ONCE));
     loop {
         let Ok((stream, _peer)) = listener.accept().await else {

@@ -13,7 +13,7 @@ use prometheus_client::{
 
 /// Packets that had one outcome, over all interfaces, since the maps were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelPackets {
+pub(crate) struct KernelPackets {
     /// `steer`, `pass` or `drop`.
     pub action: &'static str,
     /// Which outcome, as `rpxy-l4 status` names it.
@@ -23,7 +23,7 @@ pub struct KernelPackets {
 }
 
 /// The kernel plane as it is counted.
-pub trait KernelPlane: Debug + Send + Sync {
+pub(crate) trait KernelPlane: Debug + Send + Sync {
     /// Every outcome, each once.
     fn packets(&self) -> Vec<KernelPackets>;
     /// Sessions that are installed now.

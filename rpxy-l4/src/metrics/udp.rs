@@ -14,14 +14,14 @@ macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        pub(crate) enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
             const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As logs and labels write it.
             #[must_use]
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
         }

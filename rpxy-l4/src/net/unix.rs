@@ -26,7 +26,7 @@ const BACKLOG: i32 = 16;
 
 /// A listening socket with its file, which goes when this is dropped.
 #[derive(Debug)]
-pub struct PrivateListener {
+pub(crate) struct PrivateListener {
     listener: tokio::net::UnixListener,
     _file: SocketFile,
 }
@@ -47,7 +47,7 @@ impl PrivateListener {
     ///
     /// Somebody listens there ([`io::ErrorKind::AddrInUse`]), something else is there
     /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         // The kernel makes the file with the mode of the socket (unix_bind() in net/unix/af_unix.c), less the umask: so
         // there is no moment at which others could connect, and the umask, which all threads share, stays alone.
@@ -68,7 +68,7 @@ impl PrivateListener {
     }
 
     /// The next connection, with whether its peer is root or the user that this process runs as (`SO_PEERCRED`, unix(7)).
-    pub async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
+    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
         let (stream, _unnamed) = self.listener.accept().await?;
         // Of whoever called connect(2), at that time; unknown is a stranger.
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
@@ -92,7 +92,7 @@ impl Drop for SocketFile {
 /// # Errors
 ///
 /// Nobody listens, or not within `patience` ([`io::ErrorKind::WouldBlock`]).
-pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The former also bounds the wait for a place in the listener's queue (unix_stream_connect()).
     socket.set_write_timeout(Some(patience))?;

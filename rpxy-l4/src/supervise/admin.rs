@@ -11,7 +11,7 @@ use super::{daemon::Daemon, listeners::Transport};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,
-    limit::{BanSource, Lifted},
+    limit::{BanSource, Unban},
     net::unix::PrivateListener,
     offload::Kernel,
     route::DownTarget,
@@ -210,23 +210,23 @@ impl Daemon {
 
     fn unban(&self, network: IpNet) -> Answer {
         let lifted = self.bans.unban(network);
-        if matches!(lifted, Lifted::Lifted | Lifted::Covered(..)) {
+        if matches!(lifted, Unban::Lifted | Unban::Covered(..)) {
             tracing::info!("unbanned by command: {network}");
             self.bans_changed();
         }
         let network = network.to_string();
         match lifted {
-            Lifted::Lifted => Answer::one(&Ban { network, banned: false, source: None }),
+            Unban::Lifted => Answer::one(&Ban { network, banned: false, source: None }),
             // Done as asked, and yet without effect so far.
-            Lifted::Covered(_, source) => Answer::one(&Ban { network, banned: true, source: Some(source.name()) }),
-            Lifted::NotByCommand(around, source) => Answer::refused(
+            Unban::Covered(_, source) => Answer::one(&Ban { network, banned: true, source: Some(source.name()) }),
+            Unban::NotByCommand(around, source) => Answer::refused(
                 format!("{network} is banned by {around}, which the {} asks for", source.name()),
                 match source {
                     BanSource::Configuration => format!("take {around} out of the configuration file"),
                     BanSource::Command => format!("unban {around}"),
                 },
             ),
-            Lifted::NotBanned => Answer::refused(format!("{network} is not banned"), "`rpxy-l4 bans` lists what is"),
+            Unban::NotBanned => Answer::refused(format!("{network} is not banned"), "`rpxy-l4 bans` lists what is"),
         }
     }
 

@@ -30,7 +30,7 @@ impl Daemon {
             Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
             Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
             Err(ref error) => {
-                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}")
+                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
             }
         }
         self.metrics.reloaded(result.unwrap_or(Reload::Refused));

@@ -8,7 +8,7 @@ use super::Upstream;
 
 /// One `[protocols."<name>"]` table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// The table's name.
     pub name: Arc<str>,
     /// What it matches.
@@ -21,7 +21,7 @@ pub struct Rule {
 
 /// What a rule matches. An empty list of names or ALPNs matches any.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Matcher {
+pub(crate) enum Matcher {
     /// Cleartext HTTP/1 or HTTP/2 with prior knowledge.
     Http {
         /// Host names; empty matches any.
@@ -49,7 +49,7 @@ pub enum Matcher {
 impl Matcher {
     /// Whether it is about datagrams.
     #[must_use]
-    pub fn is_udp(&self) -> bool {
+    pub(crate) fn is_udp(&self) -> bool {
         match self {
             Self::WireGuard { .. } | Self::Quic(_) => true,
             Self::Http { .. } | Self::Tls(_) | Self::Ssh | Self::Socks5 => false,
@@ -59,7 +59,7 @@ impl Matcher {
 
 /// Conditions on a ClientHello.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TlsMatcher {
+pub(crate) struct TlsMatcher {
     /// Server names; empty matches any, also a hello without one.
     pub server_names: Vec<NamePattern>,
     /// ALPN protocol names, any of which must be offered; empty matches any.
@@ -70,7 +70,7 @@ pub struct TlsMatcher {
 
 /// A server name to match, lower case and without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum NamePattern {
+pub(crate) enum NamePattern {
     /// Exactly this name.
     Exact(Arc<str>),
     /// `*.` and this suffix: any name with at least one more label in front.
@@ -79,7 +79,7 @@ pub enum NamePattern {
 
 /// The `[protocols."<name>".ech]` table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ech {
+pub(crate) struct Ech {
     /// Configurations with their private keys.
     pub keys: EchKeys,
     /// What happens to hellos with and without Encrypted Client Hello.
@@ -91,7 +91,7 @@ pub struct Ech {
 /// What a rule with an `ech` table does with a hello. What is *rejected* (RFC 9849 section 7.1) goes by its outer hello
 /// to the targets of the rule, which can hand out the present configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EchPolicy {
+pub(crate) enum EchPolicy {
     /// What can be decrypted is; the rest is rejected.
     #[default]
     Allowed,
@@ -103,7 +103,7 @@ pub enum EchPolicy {
 
 /// Where decrypted hellos of some names go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EchPrivate {
+pub(crate) struct EchPrivate {
     /// Inner server names; not empty.
     pub server_names: Vec<NamePattern>,
     /// ALPN protocol names of the inner hello, any of which must be offered; empty matches any.

@@ -41,7 +41,7 @@ const BREATH: Duration = Duration::from_millis(20);
 
 /// Why a file cannot be watched at all.
 #[derive(Debug, Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// The path is relative and the current directory is gone.
     #[error("cannot watch {}: no current directory: {error}", path.display())]
     CurrentDirectory {
@@ -54,7 +54,7 @@ pub enum WatchError {
 
 /// A watch on one file, which need not exist yet.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     path: PathBuf,
     /// Files that the configuration names.
     others: Vec<Seen>,
@@ -73,7 +73,7 @@ impl Watch {
     /// # Errors
     ///
     /// A relative path cannot be made absolute. Lack of watches is no error: see [`Watch::degraded`].
-    pub fn new(path: &Path) -> Result<Self, WatchError> {
+    pub(crate) fn new(path: &Path) -> Result<Self, WatchError> {
         Self::with_interval(path, LOOK)
     }
 
@@ -98,7 +98,7 @@ impl Watch {
     /// between are one. A file that is removed counts as changed once it is back.
     ///
     /// Cancel-safe: a change seen by a call that was dropped is reported by the next.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             let wake = self.debounce.deadline().map_or(self.next_look, |due| due.min(self.next_look));
             tokio::select! {
@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// From now on watches these files beside the configuration file. Changes since they were seen are found.
-    pub fn set_others(&mut self, files: &[Seen]) {
+    pub(crate) fn set_others(&mut self, files: &[Seen]) {
         self.others = files.to_vec();
         self.debounce.amend(|(_, others)| *others = files.iter().map(|seen| seen.fingerprint).collect());
         // There were no events for what happened until now.
@@ -121,7 +121,7 @@ impl Watch {
     }
 
     /// Why the file is only looked at every 5 s instead of on events, if that is so. Changes are still found.
-    pub fn degraded(&self) -> Option<&str> {
+    pub(crate) fn degraded(&self) -> Option<&str> {
         self.events.degraded.as_deref()
     }
 
@@ -148,7 +148,7 @@ fn state(path: &Path, others: &[Seen]) -> Option<State> {
 
 /// A file as it was before it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     path: PathBuf,
     fingerprint: Option<Fingerprint>,
 }
@@ -156,7 +156,7 @@ pub struct Seen {
 impl Seen {
     /// The file at `path` now; it need not exist.
     #[must_use]
-    pub fn now(path: &Path) -> Self {
+    pub(crate) fn now(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned());
         Self { fingerprint: Fingerprint::of(&path), path }
     }
