@@ -22,7 +22,7 @@ mod testing;
 pub mod tls;
 pub mod wireguard;
 
-/// What the bytes seen so far say about a protocol.
+/// Answer of the bytes seen so far to the question for a protocol.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe<T> {
@@ -44,7 +44,7 @@ impl<T> Probe<T> {
         }
     }
 
-    /// Whether the answer is [`Probe::Match`].
+    /// Returns whether the answer is [`Probe::Match`].
     #[must_use]
     pub const fn is_match(&self) -> bool {
         matches!(self, Self::Match(_))

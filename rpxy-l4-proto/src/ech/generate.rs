@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{CipherSuite, ECH_VERSION, EchConfig, EchKey, Kem, hpke::PrivateKey, parse_config_list};
 
-/// What a new configuration says.
+/// Contents of a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameters {
     /// The name in the clear.
@@ -19,7 +19,7 @@ pub struct Parameters {
     pub maximum_name_length: u8,
 }
 
-/// Why there is no such configuration.
+/// A parameter that no configuration can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GenerateError {
     /// The public name is no host name with letters, or longer than 255 bytes (RFC 9849 section 4).

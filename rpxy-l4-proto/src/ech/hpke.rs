@@ -119,7 +119,7 @@ fn receiver<A: Aead + Send + 'static, F: Kdf + Send + 'static, K: KemTrait + Sen
     Some(Box::new(context))
 }
 
-/// Whether hellos sealed with `suite` can be opened here.
+/// Returns whether hellos sealed with `suite` can be opened here.
 pub(super) fn is_known(suite: CipherSuite) -> bool {
     (1..=3).contains(&suite.kdf_id) && (1..=3).contains(&suite.aead_id)
 }

@@ -1,4 +1,4 @@
-//! What holds for every datagram, and for every flow of them.
+//! Properties of every datagram, and of every flow of them.
 
 use crate::{
     Probe,

@@ -29,15 +29,16 @@ impl Tlvs {
         std::iter::from_fn(move || Some((reader.u8()?, reader.vec16()?)))
     }
 
-    /// Whether the header carries a CRC32C (section 2.2.3), verified when it was decoded, computed when it is encoded.
+    /// Returns whether the header carries a CRC32C (section 2.2.3), verified when it was decoded, computed when
+    /// encoded.
     #[must_use]
     pub const fn checksum(&self) -> bool {
         self.checksum
     }
 
     /// Asks for a CRC32C in the encoded header. Returns false, and changes nothing, when there is no room for it.
-    #[cfg(test)]
-    pub(super) fn add_checksum(&mut self) -> bool {
+    #[cfg(any(test, feature = "properties"))]
+    pub(crate) fn add_checksum(&mut self) -> bool {
         if !self.checksum {
             self.checksum = self.raw.len().saturating_add(CHECKSUM_LEN) <= MAX_TLVS;
         }

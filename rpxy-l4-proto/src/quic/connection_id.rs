@@ -41,7 +41,7 @@ impl ConnectionId {
         usize::from(self.len)
     }
 
-    /// Whether this is the zero-length connection ID, which tells no connections apart.
+    /// Returns whether this is the zero-length connection ID, which tells no connections apart.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0

@@ -13,7 +13,7 @@ use super::{ConnectionId, LongPacket, LongType, Version, key_schedule::Schedule,
 const TAG: usize = 16;
 /// The sample that header protection takes, in bytes (RFC 9001 section 5.4.2).
 const SAMPLE: usize = 16;
-/// Where the sample starts behind the start of the packet number, whatever the length of that is.
+/// Offset of the sample from the start of the packet number, whatever the length of that is.
 const SAMPLE_AT: usize = 4;
 /// The bits of a long header's first byte that are protected (RFC 9001 section 5.4.1).
 const PROTECTED: u8 = 0x0f;
@@ -35,7 +35,7 @@ pub struct InitialKeys {
 pub struct Opened {
     /// The full packet number, below 2^62.
     pub packet_number: u64,
-    /// How many bytes of it the packet carries: 1 to 4.
+    /// Number of bytes of it that the packet carries: 1 to 4.
     pub packet_number_len: usize,
     /// The first byte of the header, unprotected. Its reserved bits, 0x0c, are authentic but unchecked.
     pub first: u8,

@@ -27,9 +27,9 @@ pub struct LongPacket<'a> {
     pub token: &'a [u8],
     /// From the first byte of the header to the end of what its Length field covers.
     pub(super) bytes: &'a [u8],
-    /// Where in `bytes` the Packet Number field starts.
+    /// Offset of the Packet Number field in `bytes`.
     pub(super) packet_number_at: usize,
-    /// Where in the datagram `bytes` starts.
+    /// Offset of `bytes` in the datagram.
     start: usize,
 }
 
@@ -40,7 +40,7 @@ impl<'a> LongPacket<'a> {
         self.bytes
     }
 
-    /// Where in the datagram the packet is.
+    /// The bytes of the datagram that are the packet.
     #[must_use]
     pub const fn range(&self) -> Range<usize> {
         self.start..self.start.saturating_add(self.bytes.len())

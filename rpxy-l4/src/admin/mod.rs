@@ -18,11 +18,11 @@ pub(crate) const MOST_FLOWS: usize = 10_000;
 /// Requests on their way to the supervisor; further ones wait.
 const QUEUE: usize = 16;
 
-/// What an operator asks for.
+/// A request of an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Command {
-    /// What runs, and how full it is.
+    /// The state and load of the daemon.
     Status {},
     /// The UDP sessions.
     Flows {
@@ -32,13 +32,13 @@ pub(crate) enum Command {
     },
     /// Refuse a network.
     Ban {
-        /// Which.
+        /// The network.
         #[serde(serialize_with = "write_network", deserialize_with = "read_network")]
         network: IpNet,
     },
     /// Let a network in again.
     Unban {
-        /// Which.
+        /// The network.
         #[serde(serialize_with = "write_network", deserialize_with = "read_network")]
         network: IpNet,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Bans {},
 }
 
-/// What comes back.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It was done.
@@ -60,12 +60,12 @@ pub(crate) enum Answer {
     Refused(Refusal),
 }
 
-/// Why a command was not carried out.
+/// The error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Refusal {
-    /// What is wrong.
+    /// The error, in one line.
     pub error: String,
-    /// What to do about it.
+    /// A way out.
     pub remedy: String,
 }
 
@@ -95,13 +95,13 @@ impl Answer {
 /// A command that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// What is asked for.
+    /// The request.
     pub command: Command,
-    /// Where the answer goes. Whoever asked may be gone.
+    /// The way back; the client may have left.
     pub answer: oneshot::Sender<Answer>,
 }
 
-/// Where the server puts requests, and where they are taken from.
+/// Creates the queue between the server and the supervisor.
 #[must_use]
 pub(crate) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(QUEUE)

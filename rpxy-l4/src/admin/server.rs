@@ -20,7 +20,7 @@ const MAX_REQUEST: usize = 4096;
 /// Limit on each of: receiving a request, answering it, and sending the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a connection ends early.
+/// Reason for which a connection ends early.
 enum End {
     /// The peer is gone, or has said nothing more for too long.
     Gone,

@@ -42,7 +42,7 @@ pub(crate) fn from_base64(
     Ok(list.in_order(taken).into_iter().collect())
 }
 
-/// Why keys could not be made. Never quotes what it refuses: it might be a private key.
+/// Error of keys in base64. Never quotes them: they might be private.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum EchKeysError {
     /// The list is not base64 text.
@@ -108,7 +108,7 @@ impl ConfigList {
 /// The longest key file, in bytes; see [`read_pem`].
 const MAX_FILE: u64 = 1 << 20;
 
-/// Why a key file cannot be used.
+/// Error of a key file.
 #[derive(Debug, Error)]
 pub(crate) enum KeyFileError {
     /// It is missing, may not be read, is too long or is no text.
@@ -116,7 +116,7 @@ pub(crate) enum KeyFileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// It is no key file.
@@ -124,7 +124,7 @@ pub(crate) enum KeyFileError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The error in the file.
         error: PemError,
     },
 }

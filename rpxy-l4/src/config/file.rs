@@ -151,22 +151,22 @@ impl<'t> Field<'t> {
         self.value.as_str()
     }
 
-    /// Whether the value is `[]`.
+    /// Returns whether the value is `[]`.
     pub(super) fn is_empty_array(&self) -> bool {
         self.value.as_array().is_some_and(|elements| elements.is_empty())
     }
 
-    /// Whether the value is a table without entries.
+    /// Returns whether the value is a table without entries.
     pub(super) fn is_empty_table(&self) -> bool {
         self.value.as_table().is_some_and(toml::map::Map::is_empty)
     }
 
-    /// Whether the value is of this kind, for keys that take several.
+    /// Returns whether the value is of this kind, for keys that take several.
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
-    /// Whether the value is of this kind, for keys that take several.
+    /// Returns whether the value is of this kind, for keys that take several.
     pub(super) fn is_integer(&self) -> bool {
         self.value.is_integer()
     }

@@ -35,13 +35,13 @@ use self::{
 pub(crate) struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What somebody should look at, in the order of the file's lines.
+    /// Warnings, in the order of the file's lines.
     pub warnings: Vec<Problem>,
     /// Other files that the configuration was read from (ECH keys). Like the file itself, they may change.
     pub files: Vec<watch::Seen>,
 }
 
-/// Why a configuration file cannot be used. Displays every problem on its own line, with file and line number.
+/// Error of a configuration file. Displays every problem on its own line, with file and line number.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     /// The file is missing or may not be read.
@@ -49,7 +49,7 @@ pub(crate) enum LoadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The file was read and is wrong.
@@ -57,7 +57,7 @@ pub(crate) enum LoadError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its problems.
         problems: Problems,
         /// Other files that it names.
         files: Vec<watch::Seen>,

@@ -25,16 +25,16 @@ pub(crate) struct Config {
     pub listen: Listen,
     /// Worker threads; `None` means one per available core. Read at start only.
     pub workers: Option<NonZeroUsize>,
-    /// How long established connections may go on after SIGTERM before they are closed.
+    /// Time for which established connections may go on after SIGTERM before they are closed.
     pub drain_timeout: Duration,
-    /// What happens to TLS, QUIC and HTTP that fits no rule of its protocol.
+    /// Treatment of TLS, QUIC and HTTP that fits no rule of its protocol.
     pub unmatched: Unmatched,
-    /// How connections are written to the access log.
+    /// Format of the access log.
     pub access_log_format: AccessLogFormat,
-    /// Where `GET /metrics` is answered (Prometheus text format); `None` is off.
+    /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
-    /// Where the daemon takes commands of `rpxy-l4 status` and the like: a unix socket at this absolute path, of
-    /// [`MAX_SOCKET_PATH`] bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
+    /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
+    /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
     /// Name resolution.
     pub dns: Dns,
@@ -48,13 +48,13 @@ pub(crate) struct Config {
     pub rules: Vec<Arc<Rule>>,
 }
 
-/// Where programs and flows are pinned unless told otherwise.
+/// Default directory of pinned programs and flows.
 pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
-/// Where to listen: every address with every port.
+/// Listening sockets: every address with every port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listen {
     /// At least one, without duplicates, in file order.
@@ -89,7 +89,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// What happens to traffic of a protocol that has rules, none of which fits.
+/// Treatment of traffic of a protocol that has rules, none of which fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Unmatched {
     /// Closed (TCP) or dropped (UDP), as 0.2.x does.
@@ -133,7 +133,7 @@ pub(crate) struct Tcp {
     pub connect_timeout: Duration,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
-    /// How long a target that could not be reached is tried last.
+    /// Time for which a target that could not be reached is tried last.
     pub target_retry: Duration,
     /// Destination of connections that no rule claims; `None` means that they are closed.
     pub default: Option<Upstream>,
@@ -147,27 +147,27 @@ pub(crate) struct Tcp {
 pub(crate) struct Udp {
     /// Sessions at once, over all UDP listeners.
     pub max_connections: NonZeroU32,
-    /// How many sessions each source network may begin; `None` means no limit.
+    /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.
     pub default: Option<Upstream>,
     /// Idle lifetime of sessions of the default destination; `None` means no limit.
     pub idle_lifetime: Option<Duration>,
-    /// How long a target that refused is tried last; zero is not at all. Established sessions keep their target.
+    /// Time for which a target that refused is tried last; zero is not at all. Established sessions keep their target.
     pub target_retry: Duration,
-    /// What happens to datagrams under way that belong to no known session. A reload applies to the next datagram.
+    /// Treatment of stray datagrams. A reload applies to the next datagram.
     pub orphan: Orphan,
-    /// What happens to QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
+    /// Treatment of QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
     pub unknown_version: UnknownVersion,
-    /// How long the connection IDs of a QUIC session are remembered after it has ended, so that a client that comes
-    /// back from another address reaches the same backend; zero is not at all. A reload applies to sessions that end
-    /// after it.
+    /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
+    /// comes back from another address reaches the same backend; zero is not at all. A reload applies to sessions that
+    /// end after it.
     pub quic_affinity_lifetime: Duration,
 }
 
-/// What happens to datagrams in the middle of a QUIC connection or a WireGuard tunnel that belong to no known session:
-/// short headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are
-/// rules for the protocol; without any, they are like all other datagrams.
+/// Treatment of stray datagrams, which belong to a QUIC connection or WireGuard tunnel that no known session has: short
+/// headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are rules
+/// for the protocol; without any, they are like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Orphan {
     /// Dropped.
@@ -178,7 +178,7 @@ pub(crate) enum Orphan {
     Default,
 }
 
-/// What happens to QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
+/// Treatment of QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
 /// like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum UnknownVersion {
@@ -190,7 +190,7 @@ pub(crate) enum UnknownVersion {
     Default,
 }
 
-/// How many sessions each source network may begin. A reload fills all buckets.
+/// Limit on new sessions per source network. A reload fills all buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NewSessions {
     /// Sessions a second, in the long run.
@@ -206,7 +206,7 @@ pub(crate) struct NewSessions {
 /// The `[ebpf]` table: what the kernel does for established UDP sessions and with datagrams nobody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ebpf {
-    /// Whether, and by which hook. Read at start only.
+    /// The hook, or off. Read at start only.
     pub mode: EbpfMode,
     /// Names of the interfaces to attach to, without duplicates; empty means every interface that is up, has an address
     /// and is no loopback. Read at start only.
@@ -218,13 +218,13 @@ pub(crate) struct Ebpf {
     /// Source networks whose datagrams are dropped, without duplicates. A reload applies to the next datagram, and
     /// leaves steered sessions alone.
     pub ban: Vec<IpNet>,
-    /// Whether programs and flows outlive the daemon, for the next one to take over. Read at start only.
+    /// Programs and flows outlive the daemon, for the next one to inherit. Read at start only.
     pub pin: bool,
-    /// Where they are pinned: a directory of its own in a BPF file system. Read at start only.
+    /// Their directory: one of its own in a BPF file system. Read at start only.
     pub pin_path: PathBuf,
 }
 
-/// How the kernel plane is attached.
+/// The hook of the kernel plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum EbpfMode {
     /// Not at all: all datagrams pass through the daemon.
@@ -263,7 +263,7 @@ pub(crate) enum ProxyVersion {
 pub(crate) struct Upstream {
     /// Not empty, in file order, at least one of them no backup.
     pub targets: Vec<Target>,
-    /// How one is chosen.
+    /// The choice among them.
     pub balance: Balance,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
@@ -310,7 +310,7 @@ fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
     }
 }
 
-/// Where a target lives.
+/// Address or name of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
     /// A literal address.
@@ -324,7 +324,7 @@ pub(crate) enum Host {
     Name(Arc<str>),
 }
 
-/// How one of several targets is chosen.
+/// The choice among several targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Balance {
     /// The first that can be reached.

@@ -1,10 +1,10 @@
-//! What is wrong with a configuration file, and where: the words an operator reads.
+//! Problems of a configuration file, in the words that an operator reads.
 //!
 //! A problem names the key, the line and, where there is an obvious one, the remedy. Private keys are never quoted.
 
 use std::{error::Error, fmt, path::Path};
 
-/// How much a [`Problem`] matters.
+/// Severity of a [`Problem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// The file is not used.
@@ -18,7 +18,7 @@ pub enum Severity {
 /// Displays as `LINE: PATH: message (remedy)`; [`Problem::in_file`] puts the file's name in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether the file can be used all the same.
+    /// An error, or a warning.
     pub severity: Severity,
     /// The key, as in `protocols."web".target[0]`; empty when the problem belongs to no key.
     pub path: String,
@@ -26,9 +26,9 @@ pub struct Problem {
     pub line: usize,
     /// Column in the line, in characters, from 1.
     pub column: usize,
-    /// What is wrong: lower case, without a full stop.
+    /// The message: lower case, without a full stop.
     pub message: String,
-    /// What to write instead.
+    /// A way to mend it.
     pub remedy: Option<String>,
 }
 

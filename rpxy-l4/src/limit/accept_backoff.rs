@@ -1,4 +1,4 @@
-//! What happens when the process runs out of file descriptors or memory.
+//! Exhaustion of file descriptors or memory.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

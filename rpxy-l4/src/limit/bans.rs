@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net};
 
-/// Who asked for a ban.
+/// Origin of a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BanSource {
     /// The configuration file; a reload may lift it.
@@ -36,7 +36,7 @@ impl BanSource {
     }
 }
 
-/// What lifting a ban came to.
+/// Result of lifting a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unban {
     /// The network is banned no longer.
@@ -57,7 +57,7 @@ pub(crate) struct TooManyBans;
 /// The banned networks.
 #[derive(Debug, Default)]
 pub(crate) struct Bans {
-    /// Whether there are any.
+    /// True if there are any.
     some: AtomicBool,
     in_force: ArcSwap<Networks>,
     lists: Mutex<Lists>,
@@ -77,7 +77,7 @@ impl Bans {
     /// Bans by command at most.
     pub(crate) const MOST: usize = 65_536;
 
-    /// Whether `source` is to get nothing.
+    /// Returns whether `source` is banned.
     #[must_use]
     pub(crate) fn refuses(&self, source: IpAddr) -> bool {
         self.some.load(Ordering::Relaxed) && self.in_force.load().contains(source.to_canonical())
@@ -141,7 +141,7 @@ impl Bans {
         self.lock().all().into_keys().collect()
     }
 
-    /// How many networks are banned.
+    /// Number of banned networks.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.lock().all().len()

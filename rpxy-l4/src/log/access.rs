@@ -32,7 +32,7 @@ enum LogTarget {
     OwnFile,
 }
 
-/// What is known of a connection or session once it has a destination.
+/// A connection or session that has a backend, for the access log.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
@@ -43,7 +43,7 @@ pub(crate) struct Access {
     pub destination: SocketAddr,
     /// When the connection was accepted.
     pub since: Instant,
-    /// What only the JSON form shows; absent when it is not asked for.
+    /// Fields of the JSON form only; absent when the log has another form.
     pub detail: Option<Box<Detail>>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Detail {
 }
 
 impl Detail {
-    /// What a ClientHello tells.
+    /// Fields that a ClientHello fills.
     #[must_use]
     pub(crate) fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
         Self {
@@ -90,14 +90,14 @@ impl Detail {
     }
 }
 
-/// How a connection or session ended.
+/// End of a connection or session, for the access log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     /// Payload bytes from the client to the backend.
     pub bytes_up: u64,
     /// Payload bytes from the backend to the client.
     pub bytes_down: u64,
-    /// Why, as the counters name it.
+    /// Reason of the end, as the counters name it.
     pub reason: &'static str,
     /// Length of the connection.
     pub duration: Duration,

@@ -27,7 +27,7 @@ use tracing_subscriber::{
 /// Target of access-log lines in `RUST_LOG` directives.
 const ACCESS_TARGET: &str = "rpxy_l4::access";
 
-/// Why logging could not be set up.
+/// Error of setting up logging.
 #[derive(Debug, Error)]
 pub(crate) enum LogError {
     /// A log file cannot be opened.
@@ -35,7 +35,7 @@ pub(crate) enum LogError {
     Open {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The writing thread cannot be started.

@@ -16,11 +16,11 @@ use std::{
 
 /// Lines collect for this long before they are written, unless one of them is urgent.
 const BATCH: Duration = Duration::from_millis(20);
-/// What may wait to be written, in bytes.
+/// Bytes that may wait to be written.
 const CAPACITY: usize = 4 << 20;
-/// How often a file is checked for having been rotated away.
+/// Interval of checking whether a file was rotated away.
 const ROTATION_CHECK: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for a stalled output.
+/// Longest wait of the end of the process for a stalled output.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// The pushing end. Cheap to clone.

@@ -1,4 +1,4 @@
-//! What became of hellos where a rule has keys for Encrypted Client Hello.
+//! Counters of hellos where a rule has keys for Encrypted Client Hello.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,

@@ -1,4 +1,4 @@
-//! What the kernel plane has counted, read when a scraper asks: the programs count, nobody polls.
+//! Counters of the kernel plane, read when a scraper asks: the programs count, nobody polls.
 
 use std::{
     fmt::{Debug, Error},
@@ -16,7 +16,7 @@ use prometheus_client::{
 pub(crate) struct KernelPackets {
     /// `steer`, `pass` or `drop`.
     pub action: &'static str,
-    /// Which outcome, as `rpxy-l4 status` names it.
+    /// The outcome, as `rpxy-l4 status` names it.
     pub outcome: &'static str,
     /// Packets. A buffer of several datagrams (GRO) is one.
     pub count: u64,

@@ -22,7 +22,7 @@ use prometheus_client::{
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
-/// How a TCP connection ended.
+/// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
     /// Both sides finished in good order.
@@ -103,7 +103,7 @@ impl Outcome {
     }
 }
 
-/// What a reload came to.
+/// Result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reload {
     /// The new configuration is in effect.
@@ -234,7 +234,7 @@ impl Metrics {
         self.ech.udp(state);
     }
 
-    /// What UDP counts.
+    /// The counters of UDP.
     #[must_use]
     pub(crate) fn udp(&self) -> &Udp {
         &self.udp

@@ -29,7 +29,7 @@ macro_rules! named {
 }
 
 named! {
-    /// How a UDP session ended.
+    /// End of a UDP session.
     SessionEnd {
         /// No datagram in either direction for its idle lifetime.
         Idle = "idle",
@@ -51,7 +51,7 @@ named! {
 }
 
 named! {
-    /// Why a datagram went nowhere.
+    /// Reason for which a datagram was discarded.
     DatagramDrop {
         /// Not recognised, and there is no default target.
         NotRecognised = "not_recognised",
@@ -91,7 +91,7 @@ named! {
 }
 
 named! {
-    /// What happened to the connection IDs and tunnel indices that backends choose.
+    /// An event of the connection IDs and tunnel indices that backends choose.
     AffinityEvent {
         /// A new session found its backend by one.
         Followed = "followed",

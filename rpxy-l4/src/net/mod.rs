@@ -83,8 +83,9 @@ pub(crate) fn keep_alive(socket: &impl std::os::fd::AsFd) {
     drop(SockRef::from(socket).set_tcp_keepalive(&keepalive()));
 }
 
-/// Whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local port of
-/// the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section 3.5).
+/// Returns whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local
+/// port of the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section
+/// 3.5).
 pub(crate) fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
     // Only ports that the kernel picks for clients can be met like this; asking costs a system call.
     ephemeral_ports().contains(&peer.port()) && stream.local_addr().is_ok_and(|local| local == peer)
@@ -146,13 +147,13 @@ pub(crate) fn raise_open_files_limit() -> Option<u64> {
     }
 }
 
-/// What the kernel cuts a longer accept queue to (`net.core.somaxconn`); `None` when it does not say.
+/// The longest accept queue that the kernel gives (`net.core.somaxconn`); `None` when it does not say.
 #[must_use]
 pub(crate) fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// Whether `error` means that this process or machine ran out of something that comes back.
+/// Returns whether `error` means that this process or machine ran out of something that comes back.
 #[must_use]
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -162,7 +163,7 @@ pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error of `accept(2)` is about the one connection that it would have returned.
+/// Returns whether an error of `accept(2)` is about the one connection that it would have returned.
 #[must_use]
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;

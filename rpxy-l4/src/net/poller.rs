@@ -1,4 +1,4 @@
-//! Which of very many sockets have something to read, and how other threads get a word in.
+//! Readiness of very many sockets, and waking of the thread that waits for it.
 
 use std::{
     io,
@@ -68,7 +68,7 @@ impl Poller {
         Ok(Self { instance, alarm: Arc::new(alarm) })
     }
 
-    /// What wakes [`Poller::wait`].
+    /// The alarm that wakes [`Poller::wait`].
     #[must_use]
     pub(crate) fn alarm(&self) -> Alarm {
         Alarm(Arc::clone(&self.alarm))

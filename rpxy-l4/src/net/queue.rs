@@ -1,4 +1,4 @@
-//! How much a socket still has to deliver.
+//! Bytes that a socket still has to deliver.
 //!
 //! Neither the standard library nor our socket crates wrap this ioctl.
 #![expect(unsafe_code, reason = "SIOCOUTQ has no safe wrapper")]

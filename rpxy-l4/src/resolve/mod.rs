@@ -54,7 +54,7 @@ struct Shared {
 pub(crate) struct Name {
     name: Arc<str>,
     addresses: ArcSwapOption<Vec<IpAddr>>,
-    /// Whether a first lookup has ended, well or not.
+    /// True if a first lookup has ended, well or not.
     settled: watch::Sender<bool>,
     wanted: Arc<Notify>,
 }

@@ -1,4 +1,4 @@
-//! Which of several targets a connection goes to, and which comes next when that one cannot be reached.
+//! The choice among the targets of a group, and the next one when a target cannot be reached.
 //!
 //! Hashing is by rendezvous (highest random weight) under a fixed key: the same client goes to the same target after a
 //! restart, a reload and on another machine with the same targets, and a target added or removed moves only the
@@ -62,7 +62,7 @@ impl Tried {
         }
     }
 
-    /// Whether none was.
+    /// Returns whether none was tried.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -109,7 +109,7 @@ impl Group {
         })
     }
 
-    /// Where the endpoint of `target` is, if it is one of these.
+    /// Index of the endpoint of `target`, if it is one of these.
     #[must_use]
     pub(crate) fn position(&self, target: &Target) -> Option<usize> {
         self.endpoints.iter().position(|other| other.target.host == target.host && other.target.port == target.port)

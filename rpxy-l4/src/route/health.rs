@@ -1,4 +1,4 @@
-//! What is known of a target beyond one configuration: connections it has, and when it last could not be reached.
+//! State of a target beyond one configuration: its connections, and the last time that it could not be reached.
 //!
 //! Health is passive. A target that refused or did not answer is tried last for `tcp_target_retry`; then one
 //! connection, and only one, finds out. State is kept by target across reloads.
@@ -15,7 +15,7 @@ use std::{
 
 use crate::config::model::{Host, Target};
 
-/// How often the log speaks of the same target's failures.
+/// Interval of log messages about failures of the same target.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// State of one target, shared by all groups that name it. Times are the daemon's uptime in milliseconds.
@@ -24,15 +24,15 @@ pub(crate) struct Health {
     active: AtomicU32,
     /// Until when the target is tried last; 0 when it is up.
     down_until: AtomicU64,
-    /// How long it is down after a failure.
+    /// Milliseconds for which it is down after a failure.
     retry: AtomicU64,
     /// Before which its failures are not spoken of again.
     quiet_until: AtomicU64,
-    /// Whether the log has called it down.
+    /// True if the log has called it down.
     said_down: AtomicBool,
 }
 
-/// Whether a target may be tried in its turn.
+/// Eligibility of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// It was reached the last time, or never tried.

@@ -54,18 +54,18 @@ impl<T> NameTable<T> {
         }
     }
 
-    /// What the rules lead to; a rule with several names comes several times.
+    /// The destinations of the rules; a rule with several names comes several times.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.exact.values().chain(self.wildcard.values()).chain([&self.unnamed]).flatten().map(|entry| &entry.to)
     }
 
-    /// Whether there is no rule at all.
+    /// Returns whether there is no rule at all.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.rules == 0
     }
 
-    /// Whether any rule looks at names.
+    /// Returns whether any rule looks at names.
     #[must_use]
     pub(crate) fn has_names(&self) -> bool {
         !self.exact.is_empty() || !self.wildcard.is_empty()

@@ -39,7 +39,7 @@ impl Protocol {
     }
 }
 
-/// Where a rule, or the default, sends its connections.
+/// Destination of the connections of a rule, or of the default.
 #[derive(Debug)]
 pub(crate) struct Route {
     /// Name of the rule; `None` for the default targets.
@@ -115,13 +115,13 @@ impl TcpRoutes {
         routes
     }
 
-    /// Whether there is nowhere to send a TCP connection.
+    /// Returns whether there is nowhere to send a TCP connection.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.default.is_none() && !self.must_probe()
     }
 
-    /// Whether the first bytes decide anything.
+    /// Returns whether the first bytes decide anything.
     #[must_use]
     pub(crate) fn must_probe(&self) -> bool {
         self.looks_for(Protocol::Http)
@@ -130,7 +130,7 @@ impl TcpRoutes {
             || self.looks_for(Protocol::Socks5)
     }
 
-    /// Whether some rule is about `protocol`.
+    /// Returns whether some rule is about `protocol`.
     #[must_use]
     pub(crate) fn looks_for(&self, protocol: Protocol) -> bool {
         match protocol {
@@ -142,7 +142,7 @@ impl TcpRoutes {
         }
     }
 
-    /// Whether HTTP rules look at the host, so that the head has to be read up to it.
+    /// Returns whether HTTP rules look at the host, so that the head has to be read up to it.
     #[must_use]
     pub(crate) fn needs_http_host(&self) -> bool {
         self.http.has_names()

@@ -19,7 +19,7 @@ use crate::{
     resolve::Resolver,
 };
 
-/// What a UDP session carries.
+/// The protocol of a UDP session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Datagrams {
     /// Not recognised, or not looked at.
@@ -42,20 +42,20 @@ impl Datagrams {
     }
 }
 
-/// Where a rule, or the default, sends its sessions.
+/// Destination of the sessions of a rule, or of the default.
 #[derive(Debug)]
 pub(crate) struct UdpRoute {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
-    /// What its sessions carry.
+    /// The protocol of its sessions.
     pub carries: Datagrams,
     /// The targets.
     pub group: Group,
-    /// How long a session lasts without a datagram; `None` is for ever.
+    /// Time for which a session lasts without a datagram; `None` is for ever.
     pub idle: Option<Duration>,
     /// Encrypted Client Hello, for rules about QUIC.
     pub ech: Option<EchRoute<Self>>,
-    /// Whether only decrypted hellos lead here.
+    /// Only decrypted hellos lead here.
     pub private: bool,
 }
 
@@ -165,19 +165,19 @@ impl UdpRoutes {
         routes.find_map(|route| Some((Arc::clone(route), route.group.position_at(backend)?)))
     }
 
-    /// Whether there is nowhere to send a datagram.
+    /// Returns whether there is nowhere to send a datagram.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.default.is_none() && self.by_name.is_empty()
     }
 
-    /// Whether some rule is about QUIC.
+    /// Returns whether some rule is about QUIC.
     #[must_use]
     pub(crate) fn has_quic(&self) -> bool {
         !self.quic.is_empty()
     }
 
-    /// Whether some rule is about WireGuard.
+    /// Returns whether some rule is about WireGuard.
     #[must_use]
     pub(crate) fn has_wireguard(&self) -> bool {
         !self.wireguard.is_empty()
@@ -228,7 +228,7 @@ impl UdpRoutes {
         self.quic.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
     }
 
-    /// Where QUIC of a version goes whose hello cannot be read.
+    /// Destination of QUIC of a version whose hello cannot be read.
     #[must_use]
     pub(crate) fn unknown_version(&self) -> Option<&Arc<UdpRoute>> {
         match self.unknown_version {
@@ -256,7 +256,7 @@ impl UdpRoutes {
         without_key.or_else(|| self.unmatched())
     }
 
-    /// Where datagrams of an unknown connection or tunnel that is under way go.
+    /// Destination of stray datagrams.
     #[must_use]
     pub(crate) fn orphan(&self) -> Option<&Arc<UdpRoute>> {
         match self.orphan {
@@ -265,7 +265,7 @@ impl UdpRoutes {
         }
     }
 
-    /// Which datagrams of a session that carries `carries` the kernel may steer, as bits of `map::kind`.
+    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`.
     #[must_use]
     pub(crate) fn steerable(&self, carries: Datagrams) -> u8 {
         let unless = |asked: bool, bit: u8| if asked { bit } else { 0 };

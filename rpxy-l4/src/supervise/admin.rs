@@ -21,7 +21,7 @@ use crate::{
 /// Limit on the answer of a worker about its sessions.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What `status` tells, in one line.
+/// The answer to `status`, in one line.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     version: &'static str,
@@ -53,7 +53,7 @@ struct KernelStatus {
     /// Sessions that are steered, and how many may be; `null` when it is off.
     flows: Option<usize>,
     max_flows: Option<usize>,
-    /// What became of packets there.
+    /// Packets by outcome.
     counters: BTreeMap<&'static str, u64>,
 }
 

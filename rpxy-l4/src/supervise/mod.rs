@@ -33,7 +33,7 @@ use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
 use signals::{Signal, Signals};
 
-/// How often a drain looks whether the last connection is gone.
+/// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Arguments of the daemon.

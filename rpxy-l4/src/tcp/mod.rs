@@ -36,7 +36,7 @@ use crate::{
     route::{self, Random, Targets, TcpRoutes},
 };
 
-/// How often the same shortage is spoken of.
+/// Interval of log messages about the same exhaustion.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// One configuration as the TCP plane uses it.
@@ -58,7 +58,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a TCP connection has anywhere to go, so that listening makes sense.
+    /// Returns whether a TCP connection has a destination, so that listening makes sense.
     #[must_use]
     pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
@@ -70,14 +70,14 @@ impl Snapshot {
     }
 }
 
-/// What all workers and all configurations share.
+/// State that all workers and all configurations share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// The configuration in effect; a connection keeps the one that it began with.
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
-    /// Who may not connect.
+    /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     access: AccessLog,

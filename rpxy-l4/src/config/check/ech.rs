@@ -115,7 +115,7 @@ fn file_keys(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults
     Some(keys)
 }
 
-/// Where decrypted hellos go: the names that are dialled themselves, then the groups.
+/// Destinations of decrypted hellos: the names that are dialled themselves, then the groups.
 fn private(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'_>) -> Option<Vec<EchPrivate>> {
     let groups = table.field("private");
     let names = match &groups {

@@ -104,7 +104,7 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
     Some(ListenAddress::V6 { address, zone: zone.map(str::to_owned) })
 }
 
-/// What Linux accepts as the name of an interface: up to 15 bytes, no slash, colon or space.
+/// Returns whether Linux accepts `name` for an interface: up to 15 bytes, no slash, colon or space.
 pub(super) fn is_interface(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%[]".contains(&byte))
 }

@@ -1,4 +1,4 @@
-//! What a rule matches: server names, ALPNs, ECH, public keys, reserved bytes, each on the protocols that have it.
+//! Conditions of a rule: server names, ALPNs, ECH, public keys, reserved bytes, each on the protocols that have it.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ use super::{
     watch::Seen,
 };
 
-/// What a text came to.
+/// Result of checking a text.
 pub(super) struct Checked {
     /// There is a configuration exactly when none of the problems is an error.
     pub(super) config: Option<Config>,

@@ -106,7 +106,7 @@ pub(super) fn alpns<'t>(
     alpns
 }
 
-/// Whether `pattern` covers `name`, a lower-case name without a trailing dot.
+/// Returns whether `pattern` covers `name`, a lower-case name without a trailing dot.
 pub(super) fn covers(pattern: &NamePattern, name: &str) -> bool {
     match pattern {
         NamePattern::Exact(exact) => **exact == *name,

@@ -20,7 +20,7 @@ pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<
     field?.word(report, VERSIONS)
 }
 
-/// Whether inbound connections start with a header, and whose.
+/// Reads the settings of inbound headers.
 pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<ReceiveProxy> {
     let receive_field = root.field("tcp_recv_proxy_protocol");
     let receive = receive_field.as_ref().and_then(|field| field.boolean(report)).unwrap_or(false);

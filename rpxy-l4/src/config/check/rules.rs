@@ -15,7 +15,7 @@ use crate::config::{
     report::{Position, Report},
 };
 
-/// Whether the file has any rule, right or wrong.
+/// Returns whether the file has any rule, right or wrong.
 pub(super) fn any(root: &Table<'_>) -> bool {
     root.field("protocols").is_some_and(|field| !field.is_empty_table())
 }

@@ -18,7 +18,7 @@ pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, A
     }
 }
 
-/// Whether `first` takes everything that `second`, further down in the file, would match.
+/// Returns whether `first` takes everything that `second`, further down in the file, would match.
 fn shadows(first: &Matcher, second: &Matcher) -> bool {
     match (first, second) {
         (Matcher::Http { server_names: first }, Matcher::Http { server_names: second }) => names_cover(first, second),

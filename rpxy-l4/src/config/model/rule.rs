@@ -1,4 +1,4 @@
-//! What the `[protocols.*]` tables say.
+//! The `[protocols.*]` tables.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,15 +11,15 @@ use super::Upstream;
 pub(crate) struct Rule {
     /// The table's name.
     pub name: Arc<str>,
-    /// What it matches.
+    /// Its conditions.
     pub matcher: Matcher,
-    /// Where matching traffic goes.
+    /// Destination of matching traffic.
     pub upstream: Upstream,
     /// UDP protocols: idle lifetime of a session, `None` means no limit. Without effect on TCP protocols.
     pub idle_lifetime: Option<Duration>,
 }
 
-/// What a rule matches. An empty list of names or ALPNs matches any.
+/// Conditions of a rule. An empty list of names or ALPNs matches any.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Matcher {
     /// Cleartext HTTP/1 or HTTP/2 with prior knowledge.
@@ -47,7 +47,7 @@ pub(crate) enum Matcher {
 }
 
 impl Matcher {
-    /// Whether it is about datagrams.
+    /// Returns whether the protocol is over UDP.
     #[must_use]
     pub(crate) fn is_udp(&self) -> bool {
         match self {
@@ -82,17 +82,17 @@ pub(crate) enum NamePattern {
 pub(crate) struct Ech {
     /// Configurations with their private keys.
     pub keys: EchKeys,
-    /// What happens to hellos with and without Encrypted Client Hello.
+    /// Treatment of hellos with and without Encrypted Client Hello.
     pub policy: EchPolicy,
-    /// Where decrypted hellos go: those of `private_server_names`, then the `private` tables, in file order.
+    /// Destinations of decrypted hellos: those of `private_server_names`, then the `private` tables, in file order.
     pub private: Vec<EchPrivate>,
 }
 
-/// What a rule with an `ech` table does with a hello. What is *rejected* (RFC 9849 section 7.1) goes by its outer hello
+/// Treatment of hellos by a rule with an `ech` table. A *rejected* one (RFC 9849 section 7.1) goes by its outer hello
 /// to the targets of the rule, which can hand out the present configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum EchPolicy {
-    /// What can be decrypted is; the rest is rejected.
+    /// Hellos that open are decrypted; others are rejected.
     #[default]
     Allowed,
     /// As `Allowed`, but a hello without the extension is refused: closed over TCP, dropped over UDP.
@@ -101,13 +101,13 @@ pub(crate) enum EchPolicy {
     Rejected,
 }
 
-/// Where decrypted hellos of some names go.
+/// Destination of decrypted hellos of some names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EchPrivate {
     /// Inner server names; not empty.
     pub server_names: Vec<NamePattern>,
     /// ALPN protocol names of the inner hello, any of which must be offered; empty matches any.
     pub alpns: Vec<Arc<[u8]>>,
-    /// Where they go.
+    /// Their destination.
     pub upstream: Upstream,
 }

@@ -9,7 +9,7 @@ use crate::config::{
     load,
 };
 
-/// What `load` says of a file with this content, with the directory cut off.
+/// The error of `load` for a file with this content, with the directory cut off.
 fn load_error(content: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.toml");

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a file must be unchanged before it is read. Editors and `cp` write in several steps.
+/// Time for which a file must be unchanged before it is read. Editors and `cp` write in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How long a file that keeps changing is waited for.
+/// Longest wait for a file that keeps changing.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The last state that was reported, and one that may be reported next.

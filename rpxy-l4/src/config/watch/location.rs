@@ -1,4 +1,4 @@
-//! Where a configuration file really is: the directories whose changes can change it, and what it looks like now.
+//! The real location of a configuration file: the directories whose changes can change it, and its fingerprint.
 
 use std::{
     collections::BTreeMap,

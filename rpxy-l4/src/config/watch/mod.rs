@@ -33,13 +33,13 @@ use self::{
     location::{DirectoryId, Fingerprint, directories},
 };
 
-/// How often the file is looked at without an event.
+/// Interval of polling without events.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The least time between two looks, however many events there are.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Why a file cannot be watched at all.
+/// Error of a file that cannot be watched at all.
 #[derive(Debug, Error)]
 pub(crate) enum WatchError {
     /// The path is relative and the current directory is gone.
@@ -47,7 +47,7 @@ pub(crate) enum WatchError {
     CurrentDirectory {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
 }
@@ -120,7 +120,7 @@ impl Watch {
         self.events.follow(&self.path, &self.others);
     }
 
-    /// Why the file is only looked at every 5 s instead of on events, if that is so. Changes are still found.
+    /// Reason for which there are no events and the file is only polled every 5 s; `None` if there are.
     pub(crate) fn degraded(&self) -> Option<&str> {
         self.events.degraded.as_deref()
     }
@@ -250,7 +250,7 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Whether an event may mean another content. Reading a file, as the daemon itself does, is none.
+/// Returns whether an event may mean other contents. Reading a file, as the daemon itself does, does not.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),

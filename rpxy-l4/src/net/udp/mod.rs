@@ -79,8 +79,9 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     Ok(socket.into())
 }
 
-/// Whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the way
-/// is closed (ICMP, or this machine's own routes). Taken as evidence against the target, never as the session's end.
+/// Returns whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the
+/// way is closed (ICMP, or this machine's own routes). Taken as evidence against the target, never as the session's
+/// end.
 #[must_use]
 pub(crate) fn is_unreachable(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -98,13 +99,13 @@ pub(crate) fn is_unreachable(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a router has told that a datagram was larger than the path takes (ICMP).
+/// Returns whether a router has told that a datagram was larger than the path takes (ICMP).
 #[must_use]
 pub(crate) fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
-/// Whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
+/// Returns whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
 /// (`inet_autobind`).
 #[must_use]
 pub(crate) fn is_out_of_ports(error: &io::Error) -> bool {

@@ -76,7 +76,7 @@ impl Receiver {
         }
     }
 
-    /// How many buffers there are.
+    /// Number of buffers.
     #[must_use]
     pub(crate) fn buffers(&self) -> usize {
         self.headers.len()

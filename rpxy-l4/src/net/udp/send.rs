@@ -30,7 +30,7 @@ pub(crate) struct Message<'a> {
     pub segment: usize,
     /// Their bytes. Each part holds whole datagrams.
     pub parts: Vec<IoSlice<'a>>,
-    /// How many datagrams.
+    /// Number of datagrams.
     pub count: usize,
     bytes: usize,
 }
@@ -56,7 +56,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether the last datagram is as long as the others, so that more may follow.
+    /// Returns whether the last datagram is as long as the others, so that more may follow.
     fn is_even(&self) -> bool {
         self.segment > 0 && self.bytes.is_multiple_of(self.segment)
     }
@@ -107,7 +107,7 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// What became of messages.
+/// Result of sending messages.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     /// Datagrams handed to the kernel.

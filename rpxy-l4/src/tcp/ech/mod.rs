@@ -106,16 +106,16 @@ fn send_alert(client: &TcpStream, alert: Alert) {
 #[derive(Debug)]
 pub(super) struct Handshake {
     context: Context,
-    /// What the client sent behind its first hello.
+    /// Bytes that the client sent behind its first hello.
     rest: BytesMut,
     reader: SecondHello,
     /// The backend has asked for a second hello.
     asked: bool,
-    /// What goes to the backend next.
+    /// Bytes that go to the backend next.
     forward: Vec<u8>,
 }
 
-/// What to do after bytes of the client.
+/// The next step of a handshake.
 enum Step {
     GoOn,
     /// Both streams are relayed from here on.
