@@ -68,7 +68,7 @@ impl PrivateKey {
         }
     }
 
-    /// The context for what was sealed to `enc`; `None` when the suite is not known here or `enc` is no public key.
+    /// The context for what was sealed to `enc`; `None` when the suite is not known here or `enc` is not a public key.
     pub(super) fn receiver(&self, suite: CipherSuite, enc: &[u8], info: &[u8]) -> Option<Box<dyn Receiver>> {
         match self {
             Self::P256(key) => by_kdf::<DhP256HkdfSha256>(suite, key, enc, info),

@@ -95,7 +95,7 @@ pub enum DecodeError {
     /// Neither signature stands at the start.
     #[error("no PROXY protocol signature")]
     NoSignature,
-    /// Version 1: the protocol is none of `TCP4`, `TCP6` and `UNKNOWN`.
+    /// Version 1: the protocol is not one of `TCP4`, `TCP6` and `UNKNOWN`.
     #[error("unknown protocol in a version 1 header")]
     Protocol,
     /// Version 1: an address is not one of the announced family.

@@ -1,5 +1,5 @@
 //! The type-length-value fields of version 2 (section 2.2). Those that concern one hop only are taken out: padding is
-//! forgotten, and of a checksum only the fact is kept, since whoever writes the header anew has to compute it anew.
+//! forgotten, and of a checksum only the fact is kept, since a header that is written anew needs a new one.
 
 use super::{DecodeError, MAX_TLVS};
 use crate::reader::Reader;

@@ -1,5 +1,5 @@
-//! A connection ID of versions 1 and 2, as a key of tables. Longer ones, which other versions may have, are no value of
-//! the type.
+//! A connection ID of versions 1 and 2, as a key of tables. Longer ones, which other versions may have, are not values
+//! of the type.
 
 use std::{
     borrow::Borrow,

@@ -1,5 +1,5 @@
 //! Opens and seals Initial packets (RFC 9001 section 5, RFC 9369 section 3.3). A packet that does not open under a
-//! flow's keys is no packet of that flow; it is not told why.
+//! flow's keys is not a packet of that flow; it is not told why.
 
 use aes::{
     Aes128,
@@ -61,7 +61,7 @@ impl InitialKeys {
         Self { version, key: Aes128Gcm::new(&key.into()), iv, hp: Aes128::new(&hp.into()) }
     }
 
-    /// Removes the protection of an Initial packet; `None` if it is none that these keys protect.
+    /// Removes the protection of an Initial packet; `None` if these keys do not protect it.
     ///
     /// `largest` is the largest packet number that was opened in this direction of the connection.
     #[must_use]
@@ -142,7 +142,7 @@ impl InitialKeys {
     }
 }
 
-/// Keys are no secret here, but no help in a log either.
+/// Keys are not secret here, but do not help in a log either.
 impl std::fmt::Debug for InitialKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InitialKeys").field("version", &self.version).finish_non_exhaustive()

@@ -52,7 +52,7 @@ impl<'a> LongPacket<'a> {
         let header = LongHeader::read(&mut reader)?;
         let version = Version::from_wire(header.version)?;
         let typ = LongType::of(version, header.first);
-        // RFC 9000 section 17.2: a longer ID is no packet of these versions.
+        // RFC 9000 section 17.2: a packet with a longer ID is not of these versions.
         let (dcid, scid) = (ConnectionId::new(header.dcid)?, ConnectionId::new(header.scid)?);
         let (token, packet_number_at, len) = if typ == LongType::Retry {
             // No Length field: a Retry packet fills the rest of the datagram.

@@ -1,11 +1,11 @@
 //! Puts another ClientHello into the Initial packets of a client, in place.
 //!
-//! Whoever decrypts Encrypted Client Hello (RFC 9849) at a proxy has to give the backend the inner hello where the client
+//! A proxy that decrypts Encrypted Client Hello (RFC 9849) has to give the backend the inner hello where the client
 //! sent the outer one. The inner one is shorter, so that every CRYPTO frame can keep its place: it gets the inner bytes
 //! of its own offset, or fewer, or none, and PADDING fills it up. Packet numbers, connection IDs, tokens and all sizes
 //! stay, so that acknowledgements, the limits before address validation (RFC 9000 section 8.1) and Retry go on working;
-//! answers need no change at all. A packet is rewritten by itself: it may come in any order, twice, or cut otherwise when
-//! the client repeats itself.
+//! answers need no change at all. A packet is rewritten by itself: it may come in any order, twice, or cut otherwise
+//! when the client repeats itself.
 //!
 //! After a HelloRetryRequest the CRYPTO stream goes on with a second hello, which is put behind the first inner one.
 

@@ -1,7 +1,7 @@
 //! The client's stream behind its first hello, until its second one is there or is not wanted.
 //!
 //! Between the two there may be a ChangeCipherSpec (RFC 8446 appendix D.4) and early data, which belong to the backend
-//! as they are. It errs towards passing on: what is not a hello is none of ours.
+//! as they are. It errs towards passing on: bytes that are not a hello are not ours.
 
 use super::{ClientHello, HelloProbe, record::HANDSHAKE};
 use crate::Probe;

@@ -1,7 +1,7 @@
 //! The admin socket: commands of an operator on the same machine, one JSON object a line in, JSON lines out.
 //!
-//! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The supervisor
-//! takes the [`Request`]s and carries them out. docs/admin.md is the contract.
+//! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The
+//! supervisor takes the [`Request`]s and carries them out. docs/admin.md is the contract.
 
 mod server;
 

@@ -71,7 +71,7 @@ async fn converse(mut stream: UnixStream, requests: mpsc::Sender<Request>, _slot
     }
 }
 
-/// One request and its answer. A request that cannot be understood is no reason to part.
+/// One request and its answer. A request that cannot be understood does not end the connection.
 async fn exchange(stream: &mut UnixStream, text: &[u8], requests: &mpsc::Sender<Request>) -> Result<(), End> {
     let answer = match serde_json::from_slice(text) {
         Ok(command) => {

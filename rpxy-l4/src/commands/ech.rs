@@ -114,7 +114,8 @@ fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Puts a new file in the place of the one at `path`, with its mode and owner. A reader sees the old one or the new one.
+/// Puts a new file in the place of the one at `path`, with its mode and owner. A reader sees the old one or the new
+/// one.
 fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let metadata = fs::metadata(path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));

@@ -111,7 +111,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// Error of a key file.
 #[derive(Debug, Error)]
 pub(crate) enum KeyFileError {
-    /// It is missing, may not be read, is too long or is no text.
+    /// It is missing, may not be read, is too long or is not text.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The file.
@@ -119,7 +119,7 @@ pub(crate) enum KeyFileError {
         /// The error of the system.
         error: io::Error,
     },
-    /// It is no key file.
+    /// It is not a key file.
     #[error("{}: {error}", path.display())]
     Invalid {
         /// The file.

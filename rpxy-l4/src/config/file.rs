@@ -112,7 +112,7 @@ impl<'t> Field<'t> {
         None
     }
 
-    /// The elements of an array, or the value itself when it is no array.
+    /// The elements of an array, or the value itself when it is not an array.
     pub(super) fn one_or_many(&self, report: &mut Report<'_>) -> Option<Vec<Field<'t>>> {
         if self.value.is_array() {
             self.array(report)

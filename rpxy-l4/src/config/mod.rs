@@ -1,7 +1,7 @@
 //! Configuration: from a TOML file to a [`model::Config`] that cannot be wrong, and the watch on that file.
 //!
-//! [`load`] looks at every key and reports all mistakes at once; a file with one error is not used at all. They err towards what 0.2.x accepts: a value that worked there is never refused, and what
-//! has no effect is a warning.
+//! [`load`] looks at every key and reports all mistakes at once; a file with one error is not used at all. It errs
+//! towards what 0.2.x accepts: a value that worked there is never refused, and what has no effect is a warning.
 
 mod check;
 pub(crate) mod ech;

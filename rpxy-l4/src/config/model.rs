@@ -127,7 +127,7 @@ pub(crate) struct Tcp {
     pub backlog: u32,
     /// Connections at once, over all TCP listeners.
     pub max_connections: NonZeroU32,
-    /// Time from accept until the protocol must be known.
+    /// Time for recognising the protocol, from the end of the PROXY header, or from accept without one.
     pub probe_timeout: Duration,
     /// Time for one attempt to connect to one address of a target.
     pub connect_timeout: Duration,
@@ -209,7 +209,7 @@ pub(crate) struct Ebpf {
     /// The hook, or off. Read at start only.
     pub mode: EbpfMode,
     /// Names of the interfaces to attach to, without duplicates; empty means every interface that is up, has an address
-    /// and is no loopback. Read at start only.
+    /// and is not a loopback. Read at start only.
     pub interfaces: Vec<String>,
     /// Sessions that the kernel steers at once; those beyond stay in the daemon. Read at start only.
     pub max_flows: NonZeroU32,
@@ -261,7 +261,7 @@ pub(crate) enum ProxyVersion {
 /// A group of targets and how one is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upstream {
-    /// Not empty, in file order, at least one of them no backup.
+    /// Not empty, in file order, at least one of them not a backup.
     pub targets: Vec<Target>,
     /// The choice among them.
     pub balance: Balance,

@@ -129,13 +129,13 @@ impl Bans {
         }
     }
 
-    /// All bans in order, each with whoever asked for it; the configuration where both did.
+    /// All bans in order, each with its origin; the configuration where both asked for it.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(IpNet, BanSource)> {
         self.lock().all().into_iter().collect()
     }
 
-    /// All banned networks in order, for whoever refuses them elsewhere.
+    /// All banned networks in order, for the kernel plane.
     #[must_use]
     pub(crate) fn networks(&self) -> Vec<IpNet> {
         self.lock().all().into_keys().collect()

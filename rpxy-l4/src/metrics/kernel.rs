@@ -30,7 +30,7 @@ pub(crate) trait KernelPlane: Debug + Send + Sync {
     fn flows(&self) -> u64;
 }
 
-/// The place of the kernel plane among the metrics; empty where there is none.
+/// The kernel plane as a source of metrics; empty without one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KernelSource(Arc<OnceLock<Arc<dyn KernelPlane>>>);
 

@@ -37,8 +37,8 @@ pub(crate) enum EchDecision<T> {
         /// Opens a second hello.
         context: Context,
     },
-    /// The hello has no destination, and the client is told nothing: there is no extension where the policy requires one,
-    /// or no private name fits.
+    /// The hello has no destination, and the client is told nothing: there is no extension where the policy requires
+    /// one, or no private name fits.
     Unmatched(EchState),
     /// No correct client sends this hello.
     Invalid(Alert),

@@ -15,8 +15,8 @@ const LEN: usize = 132;
 pub(super) struct Initiation(mac1::Initiation);
 
 impl Initiation {
-    /// Reads a datagram; `None` when it is not an initiation. The reserved bytes count as zero, which they were when the
-    /// MAC was made: Cloudflare WARP overwrites them later.
+    /// Reads a datagram; `None` when it is not an initiation. The reserved bytes count as zero, which they were when
+    /// the MAC was made: Cloudflare WARP overwrites them later.
     pub(super) fn read(datagram: &[u8]) -> Option<Self> {
         let Message::Initiation { .. } = parse(datagram, Reserved::Any)? else { return None };
         let mut bytes: [u8; LEN] = *datagram.first_chunk()?;

@@ -118,7 +118,7 @@ impl Daemon {
                 source: Some(source.name()),
             })),
         };
-        // Whoever asked may be gone.
+        // The client may have left.
         drop(answer.send(done));
     }
 

@@ -1,7 +1,7 @@
 //! Host names to dial, server names and ALPN names to match.
 //!
-//! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses them; server
-//! names only when blank, since any other text is harmless: it matches nothing.
+//! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses
+//! them; server names only when blank, since any other text is harmless: it matches nothing.
 
 use std::sync::Arc;
 

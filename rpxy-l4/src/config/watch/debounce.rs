@@ -34,7 +34,7 @@ impl<T: PartialEq + Clone> Debounce<T> {
 
     /// Takes in a look at the file. True when its new content should be read now.
     ///
-    /// A missing file is no change: what was last reported goes on until there is a file again.
+    /// A missing file is not a change: the last report holds until there is a file again.
     pub(super) fn look(&mut self, state: Option<T>, now: Instant) -> bool {
         let Some(state) = state.filter(|state| self.reported.as_ref() != Some(state)) else {
             self.candidate = None;

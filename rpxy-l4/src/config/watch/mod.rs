@@ -72,7 +72,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// A relative path cannot be made absolute. Lack of watches is no error: see [`Watch::degraded`].
+    /// A relative path cannot be made absolute. Lack of watches is not an error: see [`Watch::degraded`].
     pub(crate) fn new(path: &Path) -> Result<Self, WatchError> {
         Self::with_interval(path, LOOK)
     }

@@ -38,9 +38,9 @@ pub(super) struct Private {
 }
 
 impl Ech {
-    /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of `received`,
-    /// if it fills its last record. The records of a decrypted hello replace those of the outer one in `received`. An
-    /// error is the way in which the connection ends; the client has been sent its alert.
+    /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of
+    /// `received`, if it fills its last record. The records of a decrypted hello replace those of the outer one in
+    /// `received`. An error is the way in which the connection ends; the client has been sent its alert.
     pub(super) fn apply(
         shared: &Shared,
         route: &Route,
@@ -133,8 +133,8 @@ impl Handshake {
         Box::new(Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() })
     }
 
-    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the connection
-    /// ended.
+    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the
+    /// connection ended.
     pub(super) async fn run(
         mut self: Box<Self>,
         client: &mut TcpStream,

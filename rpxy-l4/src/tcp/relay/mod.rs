@@ -66,7 +66,7 @@ pub(super) struct Relay<'a> {
     down: Half,
     age: Age,
     lingering: bool,
-    /// The backend's reset was seen while writing to it; its end, once read, is none.
+    /// The backend's reset was seen while writing to it; an end that is read later does not count.
     cut_off: bool,
 }
 
