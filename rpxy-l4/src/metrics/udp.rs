@@ -41,7 +41,7 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
-        /// Its second hello was none that a client of Encrypted Client Hello sends.
+        /// Its second hello was not one that a client of Encrypted Client Hello sends.
         EchInvalid = "ech_invalid",
         /// The daemon stopped.
         Drained = "drained",
@@ -57,9 +57,9 @@ named! {
         NotRecognised = "not_recognised",
         /// Recognised, but no rule of its protocol fits.
         Unmatched = "unmatched",
-        /// Of an unknown connection or tunnel that is under way, with no default target or `orphan = "drop"`.
+        /// A stray datagram, with no default target or `orphan = "drop"`.
         Orphan = "orphan",
-        /// QUIC of another version than 1 and 2, with nowhere to go.
+        /// QUIC of another version than 1 and 2, without a destination.
         UnknownVersion = "unknown_version",
         /// The rest of its ClientHello did not come in time.
         Incomplete = "incomplete",
@@ -151,43 +151,43 @@ impl Udp {
         registry.register("udp_sessions", "UDP sessions that got a backend", udp.started.clone());
         registry.register("udp_ended", "UDP sessions ended, by end", ended);
         registry.register("udp_active", "UDP sessions with a backend now", udp.active.clone());
-        registry.register("udp_dropped", "Datagrams that went nowhere, by reason", dropped);
-        registry.register("udp_datagrams", "Datagrams sent on", datagrams);
-        registry.register_with_unit("udp_relayed", "Payload sent on in datagrams", Unit::Bytes, bytes);
+        registry.register("udp_dropped", "Datagrams discarded, by reason", dropped);
+        registry.register("udp_datagrams", "Datagrams forwarded", datagrams);
+        registry.register_with_unit("udp_relayed", "Payload of forwarded datagrams", Unit::Bytes, bytes);
         registry.register("udp_affinity", "Connection IDs and tunnel indices, by event", affinity);
         udp
     }
 
-    /// A session has a backend.
+    /// Counts a session that got a backend.
     pub(crate) fn started(&self) {
         self.started.inc();
         self.active.inc();
     }
 
-    /// A session with a backend is over.
+    /// Counts the end of a session with a backend.
     pub(crate) fn ended(&self, end: SessionEnd) {
         self.active.dec();
         inc(&self.ended, end as usize, 1);
     }
 
-    /// Datagrams went nowhere.
+    /// Counts discarded datagrams.
     pub(crate) fn dropped(&self, reason: DatagramDrop, count: u64) {
         inc(&self.dropped, reason as usize, count);
     }
 
-    /// Datagrams went to a backend.
+    /// Counts datagrams forwarded to a backend.
     pub(crate) fn sent_up(&self, datagrams: u64, bytes: u64) {
         self.datagrams_up.inc_by(datagrams);
         self.bytes_up.inc_by(bytes);
     }
 
-    /// Datagrams went to clients.
+    /// Counts datagrams forwarded to clients.
     pub(crate) fn sent_down(&self, datagrams: u64, bytes: u64) {
         self.datagrams_down.inc_by(datagrams);
         self.bytes_down.inc_by(bytes);
     }
 
-    /// Something happened to a connection ID or index.
+    /// Counts an event of a connection ID or index.
     pub(crate) fn affinity(&self, event: AffinityEvent) {
         inc(&self.affinity, event as usize, 1);
     }

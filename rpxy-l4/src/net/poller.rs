@@ -85,11 +85,11 @@ impl Poller {
         Ok(epoll::delete(&self.instance, socket)?)
     }
 
-    /// Waits until a socket is ready, the alarm has rung or `patience` is over, and fills in which sockets are ready.
-    pub(crate) fn wait(&self, ready: &mut Ready, patience: Option<Duration>) -> io::Result<()> {
-        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    /// Waits until a socket is ready, the alarm has rung or `timeout` is over, and fills in which sockets are ready.
+    pub(crate) fn wait(&self, ready: &mut Ready, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         ready.count = 0;
-        match epoll::wait(&self.instance, &mut *ready.events, patience.as_ref()) {
+        match epoll::wait(&self.instance, &mut *ready.events, timeout.as_ref()) {
             Ok(count) => {
                 ready.count = count;
                 Ok(())

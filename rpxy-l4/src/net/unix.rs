@@ -87,16 +87,16 @@ impl Drop for SocketFile {
     }
 }
 
-/// Connects to the socket at `path`. Neither that nor any later read or write waits for longer than `patience`.
+/// Connects to the socket at `path`. Neither that nor any later read or write waits for longer than `limit`.
 ///
 /// # Errors
 ///
-/// Nobody listens, or not within `patience` ([`io::ErrorKind::WouldBlock`]).
-pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+/// Nobody listens, or not within `limit` ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The former also bounds the wait for a place in the listener's queue (unix_stream_connect()).
-    socket.set_write_timeout(Some(patience))?;
-    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(limit))?;
+    socket.set_read_timeout(Some(limit))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(OwnedFd::from(socket).into())
 }

@@ -187,11 +187,11 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
 async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
-    let patience = daemon.config.drain_timeout;
-    let deadline = tokio::time::Instant::now() + patience;
+    let limit = daemon.config.drain_timeout;
+    let deadline = tokio::time::Instant::now() + limit;
     let closing = daemon.listeners.close_tcp();
     let active = Arc::clone(&daemon.tcp.active);
-    tracing::info!("draining: {} connections, for {patience:?} at most", active.count());
+    tracing::info!("draining: {} connections, for {limit:?} at most", active.count());
     let finished = async {
         for closed in closing {
             // Ends with an error, which is the sender being dropped.

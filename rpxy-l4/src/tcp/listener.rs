@@ -30,7 +30,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop
         match accepted {
             Ok((stream, peer)) => admit(stream, peer, &shared),
             Err(error) if net::is_of_one_connection(&error) => {}
-            Err(_shortage) => break,
+            Err(_exhausted) => break,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The TCP plane: accept, recognise, route, connect, relay.
+//! TCP: accept, recognise, route, connect, relay.
 //!
 //! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
 //! as a whole on reload; [`Shared`] is what outlives reloads.
@@ -39,7 +39,7 @@ use crate::{
 /// Interval of log messages about the same exhaustion.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// One configuration as the TCP plane uses it.
+/// One configuration as TCP uses it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     settings: Tcp,
@@ -91,7 +91,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `plane`.
+    /// The state of a daemon that starts at `started` with `snapshot`.
     #[must_use]
     pub(crate) fn new(
         snapshot: Snapshot,
