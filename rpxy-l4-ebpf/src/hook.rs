@@ -7,11 +7,12 @@ use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_ebpf::write::Failed;
 
-use crate::maps::{Entry, Kernel, count, has_lapsed};
+use crate::lookup::{Entry, Kernel, has_lapsed};
+use crate::maps::count;
 
 /// A packet at one of the hooks.
 pub(crate) trait Hook: Bytes {
-    /// The number of the program, below [`PROGRAMS`](crate::maps::PROGRAMS).
+    /// The number of the program: [`maps::XDP`](crate::maps::XDP) or [`maps::TC`](crate::maps::TC).
     const PROGRAM: u32;
     /// Whether it can be left behind by a daemon that was killed.
     const LEASED: bool;

@@ -6,7 +6,15 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
 mod hook;
+#[cfg(target_arch = "bpf")]
+mod limit;
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
+mod mac1;
 #[cfg(target_arch = "bpf")]
 mod many;
 #[cfg(target_arch = "bpf")]
