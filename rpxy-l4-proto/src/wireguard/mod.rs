@@ -1,15 +1,10 @@
-//! WireGuard by its wire image: which message a datagram is ([`parse`]), and whether an initiation is meant for the
-//! server with a certain public key ([`Mac1Key`]). No private key enters here.
+//! WireGuard by its wire image: which message a datagram is ([`parse`]). No key enters here.
 //!
 //! It errs towards "not WireGuard": types, lengths and, unless told otherwise, reserved bytes must be right. What
-//! passes is not authentic: mac1 tells that the sender knows the public key, and can be replayed.
-
-mod mac1;
+//! passes is not authentic.
 
 #[cfg(test)]
 mod tests;
-
-pub use mac1::Mac1Key;
 
 /// A handshake initiation, in bytes (WireGuard whitepaper section 5.4.2).
 pub const INITIATION_LEN: usize = 148;

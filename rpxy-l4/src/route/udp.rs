@@ -7,11 +7,8 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::map::kind;
-use rpxy_l4_proto::{
-    tls::ClientHello,
-    wireguard::{self, Mac1Key},
-};
+use rpxy_l4_common::{mac1::Mac1Key, map::kind};
+use rpxy_l4_proto::{tls::ClientHello, wireguard};
 
 use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
