@@ -34,6 +34,7 @@ pub(crate) trait Hook: Bytes {
 /// Decides about a packet and carries that out; the action to return.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
+    log!(begin(H::PROGRAM));
     if H::LEASED && has_lapsed() {
         return done(H::PASS, Counter::Lapsed);
     }
@@ -54,5 +55,6 @@ pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
 #[inline(always)]
 fn done(action: i32, outcome: Counter) -> i32 {
     count(outcome);
+    log!(tell(outcome));
     action
 }

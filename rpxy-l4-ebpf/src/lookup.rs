@@ -62,6 +62,7 @@ impl<'s> Maps for &'s Kernel {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
+        log!(note(key));
         self.copies.read_flow(key).map(|(copy, slot)| Entry { copy, slot })
     }
 

@@ -47,7 +47,7 @@ static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::ne
 pub(crate) const XDP: u32 = 0;
 /// The number of the TC programs, of which one is attached.
 pub(crate) const TC: u32 = 1;
-const PROGRAMS: usize = 2;
+pub(crate) const PROGRAMS: usize = 2;
 
 /// What a program has read of the maps for one packet. Not on the stack, where it has no room beside the hash of
 /// initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by another);
@@ -139,7 +139,7 @@ impl FlowSlot {
 ///
 /// `to` points to a number in a map, aligned to 8 bytes.
 #[inline(always)]
-unsafe fn add(to: *mut u64, number: u64) {
+pub(crate) unsafe fn add(to: *mut u64, number: u64) {
     // SAFETY: one instruction that adds to the number at `to`.
     unsafe { asm!("lock *(u64 *)({to} + 0) += {number}", to = in(reg) to, number = in(reg) number) };
 }
