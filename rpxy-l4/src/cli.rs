@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
-use crate::{admin, config::model::PIN_PATH, ech, limit};
+use crate::{admin, config::model::PIN_PATH, limit};
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -132,7 +132,7 @@ pub struct Generate {
     pub public_name: String,
 
     /// How keys are exchanged: x25519 or p256
-    #[arg(long, value_name = "KEM", default_value = "x25519", value_parser = ech::kem)]
+    #[arg(long, value_name = "KEM", default_value = "x25519")]
     pub kem: Kem,
 
     /// Pairs of KDF and AEAD that clients may choose from
@@ -140,8 +140,7 @@ pub struct Generate {
         long,
         value_name = "KDF/AEAD",
         value_delimiter = ',',
-        default_value = "hkdf-sha256/aes-128-gcm,hkdf-sha256/chacha20-poly1305",
-        value_parser = ech::suite
+        default_value = "hkdf-sha256/aes-128-gcm,hkdf-sha256/chacha20-poly1305"
     )]
     pub suites: Vec<CipherSuite>,
 

@@ -142,7 +142,7 @@ fn a_program_of_somebody_else_stays() {
 fn interfaces_that_come_later_are_taken() {
     let Some(net) = with_object() else { return };
     let builder = Daemon::builder(&config(443, at(7000), "mode = \"xdp-generic\"\ninterfaces = [\"late\"]"));
-    let daemon = builder.allow("late is not there").start(&net.gateway);
+    let daemon = builder.allow("late does not exist").start(&net.gateway);
     // With nobody there to refuse, it is what was asked for.
     daemon.wait_for(0, "kernel plane: xdp-generic on no interface yet");
     net.gateway.ip("link add late type veth peer name later").unwrap();

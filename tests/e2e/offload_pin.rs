@@ -134,7 +134,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
         assert_eq!(client.ask_text(front(), "x"), "x");
         let path = fs.pins().display().to_string();
         let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
-        assert!(!status.success() && lines.iter().any(|line| line.contains("a running daemon holds it")), "{lines:?}");
+        assert!(!status.success() && lines.iter().any(|line| line.contains("a running daemon uses it")), "{lines:?}");
 
         steering.daemon.stop();
         assert_eq!(client.ask_text(front(), "without"), "without", "{mode}");
@@ -145,7 +145,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
 
         let keys = fs.keys(mode).replace("pin = true", "pin = false");
         let without = Daemon::builder(&config(444, at(7000), &keys));
-        let without = without.allow("flows of an earlier daemon go on without one").allow("another XDP program");
+        let without = without.allow("flows of an earlier daemon are still steered").allow("another XDP program");
         let without = without.start(&net.gateway);
         without.wait_for(0, &format!("`rpxy-l4 unpin --path {path}` ends them"));
         without.stop();
@@ -154,7 +154,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
         std::fs::write(&file, config(443, at(7000), &fs.keys(mode))).unwrap();
         let (status, lines) = run_to_end(&net.gateway, &["doctor", "--config", &file.display().to_string()]);
         std::fs::remove_file(&file).unwrap();
-        let pinned = format!("pinned: programs on 2 interfaces in {path}, held by no daemon");
+        let pinned = format!("pinned: programs on 2 interfaces in {path}, used by no daemon");
         assert!(status.success() && lines.contains(&pinned), "{mode}: {lines:?}");
         assert!(lines.iter().any(|line| line.contains(&format!("rpxy-l4 unpin --path {path}"))), "{mode}: {lines:?}");
         let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
@@ -203,7 +203,7 @@ fn one_daemon_holds_a_directory_and_another_hook_replaces_the_first() {
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     assert_eq!(client.ask_text(front(), "x"), "x");
     let second = Daemon::builder(&config(444, at(7000), &fs.keys("tc")));
-    let second = second.allow("another daemon holds it").start(&net.gateway);
+    let second = second.allow("another daemon uses it").start(&net.gateway);
     second.wait_for(0, "ebpf.pin: flows will end with this daemon");
     second.stop();
 

@@ -4,7 +4,7 @@
 //! refusing: a list that is not well-formed throughout is an error, because one that works in part would fail in
 //! front of clients only. Configurations of a version not known here are skipped by their length, as clients do.
 
-use std::{error::Error, fmt};
+use thiserror::Error;
 
 use crate::reader::Reader;
 
@@ -52,10 +52,11 @@ pub struct CipherSuite {
 }
 
 /// Why bytes are not an `ECHConfigList`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EchConfigListError {
     /// The two-byte length in front does not equal what follows it.
+    #[error("ECHConfigList {}", length_error(*.announced, *.present))]
     ListLength {
         /// The length as announced, in bytes; `None` when fewer than two bytes are there.
         announced: Option<u16>,
@@ -63,13 +64,16 @@ pub enum EchConfigListError {
         present: usize,
     },
     /// The list holds no configuration at all.
+    #[error("ECHConfigList is empty")]
     Empty,
     /// The configuration at this index, counted from 0, reaches past the end of the list.
+    #[error("ECHConfig {index} reaches past the end of the list")]
     Truncated {
         /// Where in the list.
         index: usize,
     },
     /// A field of the configuration at this index is not as RFC 9849 section 4 has it.
+    #[error("ECHConfig {index} has a malformed {field}")]
     Field {
         /// Where in the list, skipped ones counted.
         index: usize,
@@ -78,23 +82,12 @@ pub enum EchConfigListError {
     },
 }
 
-impl fmt::Display for EchConfigListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ListLength { announced: None, present } => {
-                write!(f, "ECHConfigList is too short for its length field ({present} bytes)")
-            }
-            Self::ListLength { announced: Some(announced), present } => {
-                write!(f, "ECHConfigList announces {announced} bytes, but {present} follow")
-            }
-            Self::Empty => write!(f, "ECHConfigList is empty"),
-            Self::Truncated { index } => write!(f, "ECHConfig {index} reaches past the end of the list"),
-            Self::Field { index, field } => write!(f, "ECHConfig {index} has a malformed {field}"),
-        }
+fn length_error(announced: Option<u16>, present: usize) -> String {
+    match announced {
+        None => format!("is too short for its length field ({present} bytes)"),
+        Some(announced) => format!("announces {announced} bytes, but {present} follow"),
     }
 }
-
-impl Error for EchConfigListError {}
 
 /// Parses an `ECHConfigList` with its two-byte length, as published in the `ech` parameter of DNS (RFC 9848).
 ///

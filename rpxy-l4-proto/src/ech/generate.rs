@@ -1,6 +1,6 @@
 //! New configurations and keys. Randomness is the caller's.
 
-use std::fmt;
+use thiserror::Error;
 
 use super::{CipherSuite, ECH_VERSION, EchConfig, EchKey, Kem, hpke::PrivateKey, parse_config_list};
 
@@ -20,24 +20,15 @@ pub struct Parameters {
 }
 
 /// Why there is no such configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GenerateError {
     /// The public name is no host name with letters, or longer than 255 bytes (RFC 9849 section 4).
+    #[error("the public name is not a host name such as public.example")]
     PublicName,
     /// There is no cipher suite, or there are more than fit.
+    #[error("a configuration has 1 to 1000 cipher suites")]
     CipherSuites,
 }
-
-impl fmt::Display for GenerateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PublicName => "the public name is not a host name such as public.example",
-            Self::CipherSuites => "a configuration has 1 to 1000 cipher suites",
-        })
-    }
-}
-
-impl std::error::Error for GenerateError {}
 
 /// A new key. `material` is 32 bytes that nobody else knows, from a cryptographically secure source.
 ///

@@ -1,7 +1,7 @@
 //! The frames of an opened Initial packet. It errs towards malformed: a server closes the connection over anything that
 //! RFC 9000 section 12.4 does not allow there, so nothing behind it is worth routing by.
 
-use std::{error::Error, fmt};
+use thiserror::Error;
 
 use super::varint;
 use crate::reader::Reader;
@@ -30,16 +30,9 @@ pub enum Frame<'a> {
 }
 
 /// A frame that is cut off, wrong in itself, or not allowed in Initial packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("malformed frame, or one that no Initial packet may have")]
 pub struct Malformed;
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("malformed frame, or one that no Initial packet may have")
-    }
-}
-
-impl Error for Malformed {}
 
 /// The frames of a payload, in order. After [`Malformed`] nothing comes any more.
 #[must_use]

@@ -1,11 +1,9 @@
 //! The admin socket: commands of an operator on the same machine, one JSON object a line in, JSON lines out.
 //!
-//! This module knows the protocol ([`Command`], [`Answer`]), its server and its client. What a command does is decided
-//! by whoever takes the [`Request`]s, which is the supervisor. docs/admin.md is the contract.
+//! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The supervisor
+//! takes the [`Request`]s and carries them out. docs/admin.md is the contract.
 
-pub mod client;
 mod server;
-mod show;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};

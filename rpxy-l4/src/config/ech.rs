@@ -12,8 +12,8 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, PemError, parse_config_list, read_pem};
-pub use rpxy_l4_proto::ech::{EchKey, EchKeys, Kem};
+use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, EchKeys, Kem, PemError, parse_config_list, read_pem};
+
 use thiserror::Error;
 use zeroize::Zeroizing;
 

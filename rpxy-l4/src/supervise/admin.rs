@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{listeners::Transport, reload::Daemon};
+use super::{daemon::Daemon, listeners::Transport};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,
@@ -68,7 +68,7 @@ impl KernelPlane {
         let counted = kernel.counters().into_iter().filter(|(_, count)| *count > 0);
         let counters = counted.map(|(counter, count)| (counter.name(), count)).collect();
         let (flows, max_flows) = (Some(kernel.flows()), Some(kernel.max_flows()));
-        Self { state: kernel.plane(), reason: None, interfaces, flows, max_flows, counters }
+        Self { state: kernel.hook(), reason: None, interfaces, flows, max_flows, counters }
     }
 }
 
@@ -105,7 +105,7 @@ fn explain(error: io::Error) -> anyhow::Error {
 
 impl Daemon {
     /// Carries out one command. What takes time goes on in a task.
-    pub(super) fn obey(&self, request: Request) {
+    pub(super) fn handle_command(&self, request: Request) {
         let Request { command, answer } = request;
         let done = match command {
             Command::Status {} => Answer::one(&self.status()),
@@ -124,15 +124,15 @@ impl Daemon {
 
     /// Serves the admin socket from now on, or no more.
     pub(super) fn serve_admin(&mut self, listener: Option<PrivateListener>) {
-        if let Some(old) = self.admin.take() {
+        if let Some(old) = self.admin_server.take() {
             old.abort();
         }
-        self.admin = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
+        self.admin_server = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
     }
 
     /// Closes the admin socket and removes its file, so that a successor can have the path.
     pub(super) async fn close_admin(&mut self) {
-        if let Some(serving) = self.admin.take() {
+        if let Some(serving) = self.admin_server.take() {
             serving.abort();
             // An aborted task lets go of the listener only when it has been dropped.
             drop(serving.await);
@@ -155,7 +155,7 @@ impl Daemon {
             workers: self.listeners.workers(),
             tcp: Load {
                 listen: listen(Transport::Tcp),
-                active: self.shared.active.count(),
+                active: self.tcp.active.count(),
                 max: self.config.tcp.max_connections.get(),
             },
             udp: Load {

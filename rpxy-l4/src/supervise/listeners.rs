@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
-use super::worker::{Command, Worker};
+use super::worker::{ListenCommand, Worker};
 use crate::{
     config::model::Config,
     net,
@@ -143,7 +143,7 @@ impl Listeners {
             match sockets {
                 Sockets::Tcp(sockets) => {
                     for (worker, socket) in self.workers.iter().zip(sockets) {
-                        worker.tell(Command::Listen(address, socket));
+                        worker.tell(ListenCommand::Listen(address, socket));
                     }
                 }
                 Sockets::Udp(sockets) => {
@@ -156,7 +156,7 @@ impl Listeners {
         }
         for (key, backlog) in plan.backlog {
             for worker in &self.workers {
-                worker.tell(Command::Backlog(key.1, backlog));
+                worker.tell(ListenCommand::Backlog(key.1, backlog));
             }
             self.held.insert(key, backlog);
         }
@@ -172,17 +172,17 @@ impl Listeners {
         }
     }
 
-    /// Gives each UDP worker a part of the sessions that an earlier daemon has left, before their sockets.
-    pub(super) fn expect_udp(&self, left: Vec<Steered>) {
+    /// Divides the sessions of an earlier daemon among the UDP workers, which must not have their sockets yet.
+    pub(super) fn hand_out_inherited(&self, inherited: Vec<Steered>) {
         let mut parts = vec![Vec::new(); self.udp_workers.len()];
         let count = parts.len().max(1);
-        for (index, flow) in left.into_iter().enumerate() {
+        for (index, flow) in inherited.into_iter().enumerate() {
             if let Some(part) = parts.get_mut(index % count) {
                 part.push(flow);
             }
         }
         for (worker, part) in self.udp_workers.iter().zip(parts) {
-            worker.tell(Control::Expect(part));
+            worker.tell(Control::Inherit(part));
         }
     }
 
@@ -209,7 +209,7 @@ impl Listeners {
         match transport {
             Transport::Tcp => {
                 let close = |(worker, (closed, closing)): (&Worker, _)| {
-                    worker.tell(Command::Close(address, closed));
+                    worker.tell(ListenCommand::Close(address, closed));
                     closing
                 };
                 self.workers.iter().zip(pairs()).map(close).collect()

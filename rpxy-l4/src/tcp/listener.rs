@@ -37,7 +37,7 @@ pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl 
 
 /// The next connection, once nothing is short. The kernel keeps those that wait.
 async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
-    while let Some(left) = shared.shortage.pause(Instant::now) {
+    while let Some(left) = shared.backoff.pause(Instant::now) {
         sleep(left).await;
     }
     listener.accept().await
@@ -74,5 +74,5 @@ fn failed(error: &io::Error, shared: &Shared) {
         return;
     }
     shared.metrics.accept_paused();
-    shared.shortage.noted(error, Instant::now());
+    shared.backoff.exhausted(error, Instant::now());
 }

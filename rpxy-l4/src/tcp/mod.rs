@@ -20,10 +20,7 @@ mod timer;
 use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,7 +33,7 @@ use crate::{
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
-    route::{Endpoint, Targets, TcpRoutes},
+    route::{self, Random, Targets, TcpRoutes},
 };
 
 /// How often the same shortage is spoken of.
@@ -69,9 +66,7 @@ impl Snapshot {
 
     /// Waits until every name has had its first answer, good or bad.
     pub async fn resolved(&self) {
-        for name in self.routes.endpoints().filter_map(Endpoint::name) {
-            drop(name.addresses().await);
-        }
+        route::resolved(self.routes.endpoints()).await;
     }
 }
 
@@ -87,10 +82,10 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
-    entropy: AtomicU64,
-    /// Hellos of Encrypted Client Hello that did not open, by network. Locked for hellos only that name a key of ours.
-    failed_hellos: Mutex<Prefixes>,
-    shortage: AcceptBackoff,
+    random: Random,
+    /// Hellos of Encrypted Client Hello that did not open, by network.
+    failed_hellos: Prefixes,
+    backoff: AcceptBackoff,
     said_too_many: LogThrottle,
     said_no_port: LogThrottle,
 }
@@ -112,20 +107,12 @@ impl Shared {
             metrics,
             access,
             started,
-            entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
-            failed_hellos: Mutex::new(Prefixes::new(RandomState::new().hash_one(started))),
-            shortage: AcceptBackoff::new(SAY_AGAIN),
+            random: Random::new(RandomState::new().hash_one(std::process::id())),
+            failed_hellos: Prefixes::new(RandomState::new().hash_one(started)),
+            backoff: AcceptBackoff::new(SAY_AGAIN),
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
-    }
-
-    /// A uniform number for balancing; not for secrets. Splitmix64 over a randomly seeded counter.
-    fn random(&self) -> u64 {
-        let mut z = self.entropy.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     /// Time from the daemon's start to `now`, the clock of target health.

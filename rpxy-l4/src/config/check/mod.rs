@@ -4,6 +4,7 @@
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
 mod admin;
+mod defaults;
 mod dns;
 mod duration;
 mod ebpf;
@@ -12,6 +13,7 @@ mod listen;
 mod matcher;
 mod names;
 mod network;
+mod protocol;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
@@ -20,32 +22,19 @@ mod targets;
 mod tcp;
 mod udp;
 
-use std::{
-    num::{NonZeroU16, NonZeroUsize},
-    path::Path,
-};
+use std::{num::NonZeroUsize, path::Path};
 
 use toml::de::DeTable;
 
+use defaults::RuleDefaults;
+
 use super::{
-    file::Table,
+    file::{Field, Table},
     model::{AccessLogFormat, Config, Unmatched},
     problem::{Problem, Severity},
     report::{Place, Report},
     watch::Seen,
 };
-
-/// What rules take over from what is around them.
-#[derive(Debug, Clone)]
-struct Inherited<'a> {
-    /// Relative paths in the file start here.
-    directory: &'a Path,
-    /// The port that ECH private names are dialled on unless they name one.
-    listen_port: u16,
-    /// The PROXY header sent to targets of rules that do not say.
-    #[cfg(feature = "proxy-protocol")]
-    send_proxy: Option<super::model::ProxyVersion>,
-}
 
 /// What a text came to.
 pub(super) struct Checked {
@@ -76,14 +65,14 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
 fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
     let root = Table::root(report, document);
     let listen = listen::listen(report, &root);
-    let inherited = Inherited {
+    let defaults = RuleDefaults {
         directory,
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
     };
-    let tcp = tcp::tcp(report, &root, &inherited);
-    let rules = rules::rules(report, &root, &inherited);
+    let tcp = tcp::tcp(report, &root, &defaults);
+    let rules = rules::rules(report, &root, &defaults);
     let udp = udp::udp(report, &root, &rules);
     shadow::warn_of_unreachable(report, &rules);
 
@@ -126,9 +115,6 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
 /// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.
 const MOST_WORKERS: usize = 1024;
 
-fn workers(report: &mut Report<'_>, field: &super::file::Field<'_>) -> Option<NonZeroUsize> {
+fn workers(report: &mut Report<'_>, field: &Field<'_>) -> Option<NonZeroUsize> {
     field.integer(report, 1..=MOST_WORKERS).and_then(NonZeroUsize::new)
 }
-
-/// The weight of a target that does not name one, and of anything that could not be read.
-const ONE: NonZeroU16 = NonZeroU16::MIN;

@@ -1,12 +1,12 @@
-//! Host names to dial and server names to match.
+//! Host names to dial, server names and ALPN names to match.
 //!
-//! Both are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses them; server
+//! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses them; server
 //! names only when blank, since any other text is harmless: it matches nothing.
 
 use std::sync::Arc;
 
 use crate::config::{
-    file::Field,
+    file::{Field, Table},
     model::NamePattern,
     report::{Place, Report, quote},
 };
@@ -72,6 +72,38 @@ fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePat
             Some(NamePattern::Exact(text.to_ascii_lowercase().into()))
         }
     }
+}
+
+/// The protocol names of `alpns`, or of `alpn`, without duplicates; `not_empty` is called for a list with elements.
+pub(super) fn alpns<'t>(
+    report: &mut Report<'_>,
+    table: &Table<'t>,
+    not_empty: impl FnOnce(&mut Report<'_>, &Field<'t>),
+) -> Vec<Arc<[u8]>> {
+    let field = match (table.field("alpns"), table.field("alpn")) {
+        (Some(_), Some(second)) => {
+            report.error_with(&second.place, "alpns and alpn are the same key", "keep one of them");
+            return Vec::new();
+        }
+        (field, None) | (None, field) => field,
+    };
+    let Some(field) = field else { return Vec::new() };
+    let Some(names) = field.strings(report) else { return Vec::new() };
+    if !field.is_empty_array() {
+        not_empty(report, &field);
+    }
+    let mut alpns: Vec<Arc<[u8]>> = Vec::with_capacity(names.len());
+    for (place, name) in names {
+        // RFC 7301 section 3.1: 1 to 255 bytes.
+        if !(1..=255).contains(&name.len()) {
+            report.warn(&place, "can never match: a protocol name has 1 to 255 bytes");
+        }
+        let alpn: Arc<[u8]> = name.as_bytes().into();
+        if !alpns.contains(&alpn) {
+            alpns.push(alpn);
+        }
+    }
+    alpns
 }
 
 /// Whether `pattern` covers `name`, a lower-case name without a trailing dot.

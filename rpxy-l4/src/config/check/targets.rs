@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{Inherited, ONE, names};
+use super::{defaults::RuleDefaults, names};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -22,31 +22,33 @@ const BALANCES: &[(&str, Balance)] = &[
     ("least_conn", Balance::LeastConn),
 ];
 
-/// A target's largest weight.
+/// The weight of a target that does not name one, and of anything that could not be read.
+const ONE: NonZeroU16 = NonZeroU16::MIN;
+/// The largest weight of a target.
 const MAX_WEIGHT: u16 = 256;
 
-/// The group of a rule, or of a part of one, which sends the PROXY header of `inherited`.
-pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, inherited: &Inherited<'_>) -> Upstream {
+/// The group of a rule, or of a part of one, which sends the PROXY header of `defaults`.
+pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, defaults: &RuleDefaults<'_>) -> Upstream {
     let field = rule.required(report, "target");
     let upstream = upstream(report, rule, field.as_ref(), "load_balance");
-    with_proxy(upstream, inherited)
+    with_proxy(upstream, defaults)
 }
 
-/// One target with the PROXY header of `inherited`.
-pub(super) fn single(target: Target, inherited: &Inherited<'_>) -> Upstream {
+/// One target with the PROXY header of `defaults`.
+pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
     let upstream = Upstream {
         targets: vec![target],
         balance: Balance::None,
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     };
-    with_proxy(upstream, inherited)
+    with_proxy(upstream, defaults)
 }
 
 #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited by groups"))]
-fn with_proxy(upstream: Upstream, inherited: &Inherited<'_>) -> Upstream {
+fn with_proxy(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
     #[cfg(feature = "proxy-protocol")]
-    let upstream = Upstream { send_proxy: inherited.send_proxy, ..upstream };
+    let upstream = Upstream { send_proxy: defaults.send_proxy, ..upstream };
     upstream
 }
 

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rpxy_l4_proto::ech::EchKeys;
+
 use super::Upstream;
-use crate::config::ech::EchKeys;
 
 /// One `[protocols."<name>"]` table.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,11 +5,11 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use base64::Engine as _;
 use hpke::{Kem as _, Serializable as _, kem::DhP256HkdfSha256};
 
-use rpxy_l4_proto::ech::{CipherSuite, Parameters, generate, write_pem};
+use rpxy_l4_proto::ech::{CipherSuite, Kem, Parameters, generate, write_pem};
 
 use super::{accepted, errors, warnings};
 use crate::config::{
-    ech::{BASE64, EchKeysError, Kem, from_base64},
+    ech::{BASE64, EchKeysError, from_base64},
     model::{Balance, Config, Ech, EchPolicy, Matcher, NamePattern},
 };
 
