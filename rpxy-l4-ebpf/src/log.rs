@@ -14,7 +14,7 @@ use aya_ebpf::macros::btf_map;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
 use rpxy_l4_common::bucket::{Charge, charge};
 use rpxy_l4_common::map::{FlowKey, Socket, log_state};
-use rpxy_l4_common::verdict::Counter;
+use rpxy_l4_common::verdict::{Action, Counter};
 
 use crate::clock;
 use crate::maps::{PROGRAMS, XDP, add};
@@ -142,8 +142,12 @@ const fn verdicts(program: &str) -> [[u8; WIDTH]; Counter::COUNT as usize] {
     while index < all.len() {
         let counter = Counter::ALL[index];
         let at = put(&mut all[index], 0, program);
-        let at = put(&mut all[index], at, counter.action().name());
-        put(&mut all[index], at + 1, counter.name());
+        let at = match counter.action() {
+            // What it is counted under says it all.
+            Action::Steer => at,
+            action => put(&mut all[index], at, action.name()) + 1,
+        };
+        put(&mut all[index], at, counter.name());
         index += 1;
     }
     all

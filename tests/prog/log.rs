@@ -45,10 +45,10 @@ fn every_verdict_is_told_with_flow_and_reason() {
     let (told, mut ring) = Told::by(&mut kernel);
     // (client's port, our port, level, verdict)
     let rows = [
-        (from::OPEN, to::OURS, Level::Trace, "steer steered"),
+        (from::OPEN, to::OURS, Level::Trace, "steered"),
         (from::STRANGER, to::OURS, Level::Debug, "pass no_flow"),
         (from::STRANGER, to::CLOSED, Level::Debug, "drop dropped_quic_short"),
-        (from::LOST, to::OURS, Level::Trace, "steer steered"),
+        (from::LOST, to::OURS, Level::Trace, "steered"),
         (from::STRANGER, to::FOREIGN, Level::Trace, "pass foreign"),
     ];
     for net in NETS {

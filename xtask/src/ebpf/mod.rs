@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 use crate::setup::{self, Purpose};
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 pub(crate) use linker::{LLVM_CONFIG, Linker, VERSION as LINKER_VERSION};
 pub(crate) use toolchain::Toolchain;
 
@@ -138,9 +138,14 @@ pub(crate) fn command(workspace: &Workspace, log: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object that the daemon embeds, and the one that logs.
-pub(crate) fn build_all(workspace: &Workspace, tools: &Tools) -> Result<()> {
-    build(workspace, tools, Variant::Log)?;
+/// Builds what the tests need: the object that the daemon embeds, the one that logs, and a daemon with that.
+pub(crate) fn build_for_tests(workspace: &Workspace, tools: &Tools) -> Result<()> {
+    let object = build(workspace, tools, Variant::Log)?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--locked", "--package", "rpxy-l4", "--bin", "rpxy-l4"]);
+    process::run(cargo.env("RPXY_L4_EBPF_OBJECT", &object))?;
+    let (daemon, copy) = (workspace.program("rpxy-l4", Profile::Debug), object.with_file_name("rpxy-l4"));
+    std::fs::copy(&daemon, &copy).with_context(|| format!("{} to {}", daemon.display(), copy.display()))?;
     build(workspace, tools, Variant::Plain)?;
     Ok(())
 }
