@@ -34,6 +34,7 @@ mod offload_bulk;
 mod offload_kit;
 #[cfg(test)]
 mod offload_life;
+mod offload_log;
 #[cfg(test)]
 mod offload_many;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 pub use edit::Edit;
 
-pub use crate::binary::{BINARY_VARIABLE, binary, missing_object, run_to_end};
+pub use crate::binary::{BINARY_VARIABLE, binary, logging_binary, missing_object, run_to_end};
 use crate::{
     OrFail as _,
     admin::Admin,
@@ -41,6 +41,7 @@ pub struct Builder {
     open_files: Option<u64>,
     capabilities: Option<String>,
     allowed: Vec<String>,
+    binary: Option<PathBuf>,
 }
 
 impl Builder {
@@ -69,6 +70,13 @@ impl Builder {
     #[must_use]
     pub fn capabilities(mut self, names: &str) -> Self {
         self.capabilities = Some(names.to_owned());
+        self
+    }
+
+    /// Starts another binary.
+    #[must_use]
+    pub fn binary(mut self, path: PathBuf) -> Self {
+        self.binary = Some(path);
         self
     }
 
@@ -117,17 +125,18 @@ impl Builder {
         std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
         let config = directory.path().join("current/config.toml");
 
+        let binary = self.binary.unwrap_or_else(binary);
         let mut command = match (self.open_files, &self.capabilities) {
-            (None, None) => host.command(binary()),
+            (None, None) => host.command(binary),
             (Some(count), _) => {
                 let mut command = host.command("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg(binary());
+                command.arg(format!("--nofile={count}:{count}")).arg(binary);
                 command
             }
             (None, Some(names)) => {
                 let mut command = host.command("setpriv");
                 let set: String = names.split(',').map(|name| format!(",+{name}")).collect();
-                command.args(["--inh-caps=-all", &format!("--bounding-set=-all{set}")]).arg(binary());
+                command.args(["--inh-caps=-all", &format!("--bounding-set=-all{set}")]).arg(binary);
                 command
             }
         };
@@ -161,6 +170,7 @@ impl Daemon {
             open_files: None,
             capabilities: None,
             allowed: Vec::new(),
+            binary: None,
         }
     }
 
