@@ -50,7 +50,7 @@ impl Plan {
             }
         }
         let load = std::fs::read_to_string("/proc/loadavg")?;
-        let directory = tempfile::tempdir()?;
+        let directory = rpxy_l4_tests::owned::directory();
         let rig = Rig::new(self.suite)?;
         let mut session =
             Session { plan: self, rig: &rig, directory: directory.path(), progress, failures: Vec::new() };

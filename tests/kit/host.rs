@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::watchdog::Waiting;
+
 /// Where namespaces are, by their names.
 pub(crate) const RUN_DIRECTORY: &str = "/run/netns";
 /// Where `ip netns exec` finds the files that a namespace has in place of those in `/etc`.
@@ -112,6 +114,7 @@ impl Host {
 
 /// Runs a command to its end, which must be a good one.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let _waiting = Waiting::begin(&format!("{command:?} ends"));
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -146,11 +146,11 @@ fn what_the_configuration_gives_no_place_any_more_ends() {
         let keys = format!("{}\n{keys}", fs.keys("tc"));
         let steering = Steering::start_with(&net, &config(port, at(target), &keys));
         steering.daemon.wait_for(0, "0 of 1 sessions of an earlier daemon go on");
-        assert_eq!(steering.plane()["flows"].as_u64(), Some(0), "{name}");
+        assert_eq!(steering.kernel_plane()["flows"].as_u64(), Some(0), "{name}");
         server.take();
         client.send(front(), b"to nobody");
         wait::until("the datagram has been seen", || {
-            let flows = steering.plane();
+            let flows = steering.kernel_plane();
             let counted = |outcome: &str| flows["counters"][outcome].as_u64().unwrap_or(0);
             (counted("no_flow") + counted("banned") + counted("foreign") > 0).then_some(())
         });

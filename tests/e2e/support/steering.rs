@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rpxy_l4_tests::{
     admin::Admin,
     daemon::{Daemon, missing_object},
-    privilege,
+    owned, privilege,
     topology::Topology,
     wait,
 };
@@ -47,7 +47,7 @@ impl Steering {
 
     /// Starts one with a file.
     pub(crate) fn start_with(net: &Topology, config: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
+        let place = owned::directory();
         let socket = place.path().join("admin").display().to_string();
         let config = format!("admin_socket = \"{socket}\"\n{config}");
         Self { daemon: Daemon::start(&net.gateway, &config), place }
@@ -63,7 +63,7 @@ impl Steering {
     }
 
     /// What `status` tells of the kernel plane.
-    pub(crate) fn plane(&self) -> Value {
+    pub(crate) fn kernel_plane(&self) -> Value {
         self.admin().ask(&json!({ "command": "status" })).remove(0)["kernel_plane"].clone()
     }
 
@@ -80,6 +80,14 @@ impl Steering {
         wait::until("the session is steered", || (self.session_of(client).0 == "kernel").then_some(()));
     }
 
+    /// Waits until the session of `client` is in userspace for `reason`.
+    pub(crate) fn wait_in_userspace(&self, client: SocketAddr, reason: &str) {
+        let expected = (json!("userspace"), json!(reason));
+        wait::until(&format!("the session is in userspace: {reason}"), || {
+            (self.session_of(client) == expected).then_some(())
+        });
+    }
+
     /// Repeats `exchange`, in which packets go both ways, until the kernel forwards all of them: the daemon learns of
     /// the neighbours on the way a moment after it has installed a session.
     pub(crate) fn wait_forwarded(&self, packets: u64, mut exchange: impl FnMut()) {
@@ -92,6 +100,6 @@ impl Steering {
 
     /// How often a packet had `outcome`.
     pub(crate) fn counted(&self, outcome: &str) -> u64 {
-        self.plane()["counters"][outcome].as_u64().unwrap_or(0)
+        self.kernel_plane()["counters"][outcome].as_u64().unwrap_or(0)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Daemon, complete};
+use super::{Daemon, builder::complete};
 use crate::OrFail as _;
 
 /// How a configuration file is changed.
@@ -27,7 +27,7 @@ impl Daemon {
     #[track_caller]
     pub fn edit(&mut self, edit: Edit, config: &str) -> usize {
         let mark = self.process.mark();
-        let config = complete(config, self.plane, self.directory.path());
+        let config = complete(config, self.mode, self.directory.path());
         match edit {
             Edit::InPlace => fs::write(&self.config, config).or_fail("write"),
             Edit::Rename => {

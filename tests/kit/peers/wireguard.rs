@@ -14,9 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::programs;
-use crate::{OrFail as _, process::Process, topology::Host, wait};
-
-const SOCKETS: &str = "/var/run/wireguard";
+use crate::{OrFail as _, owned, process::Process, topology::Host, wait};
 
 /// A key pair of one peer, both base64.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl KeyPair {
     /// When `wg` fails.
     #[track_caller]
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let directory = owned::directory();
         let private = programs::text(Command::new("wg").arg("genkey"));
         let file = key_file(&directory, &private);
         let output = Command::new("wg").arg("pubkey").stdin(fs::File::open(file).or_fail("key")).output();
@@ -95,7 +93,7 @@ impl Tunnel {
         peers: &[Peer<'_>],
     ) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("w{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = owned::tunnel(NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut command = match implementation {
             Implementation::Go => {
                 let mut command = host.command("wireguard-go");
@@ -109,7 +107,7 @@ impl Tunnel {
             }
         };
         let process = Process::spawn(&format!("{implementation:?} {name}"), &mut command).or_fail("WireGuard");
-        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let directory = owned::directory();
         let file = key_file(&directory, &keys.private);
         // From here on a failure cleans up through Drop.
         let mut tunnel = Self { host: host.clone(), name, process, _keys: directory };
@@ -151,15 +149,15 @@ impl Tunnel {
         self.set(&["listen-port", &port.to_string()]);
     }
 
-    /// Sends one ping to `inside` of the other end, and says whether an answer came within a second.
+    /// Sends one ping to `inside` of the other end and returns true when an answer comes within `seconds`.
     ///
     /// # Panics
     ///
     /// When `ping` cannot be run.
     #[track_caller]
-    pub fn pings(&self, inside: Ipv4Addr) -> bool {
+    pub fn pings(&self, inside: Ipv4Addr, seconds: u32) -> bool {
         let mut command = self.host.command("ping");
-        command.args(["-n", "-q", "-c", "1", "-W", "1", &inside.to_string()]);
+        command.args(["-n", "-q", "-c", "1", "-W", &seconds.to_string(), &inside.to_string()]);
         command.stdin(Stdio::null()).output().or_fail("ping").status.success()
     }
 
@@ -170,7 +168,7 @@ impl Tunnel {
     /// When none does.
     #[track_caller]
     pub fn wait_for_ping(&self, inside: Ipv4Addr) {
-        wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside).then_some(()));
+        wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside, 1).then_some(()));
     }
 
     /// When the latest handshake with `public` was, as seconds since the epoch; 0 for never.
@@ -201,7 +199,7 @@ impl Tunnel {
     }
 
     fn socket(&self) -> PathBuf {
-        Path::new(SOCKETS).join(format!("{}.sock", self.name))
+        Path::new(owned::TUNNEL_SOCKETS).join(format!("{}.sock", self.name))
     }
 
     /// Whether the program listens for orders. Connecting to find out would confuse boringtun.

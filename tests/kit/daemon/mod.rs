@@ -4,7 +4,9 @@
 //! test did not name, stops with success when told to, and its access log has an end for every beginning. On a kernel
 //! plane the programs were attached.
 
+mod builder;
 mod edit;
+mod log;
 
 use std::{
     fs,
@@ -17,13 +19,16 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit};
 use serde_json::json;
 use tempfile::TempDir;
 
-pub use edit::Edit;
-
+pub use self::{
+    builder::Builder,
+    edit::Edit,
+    log::{level, message},
+};
 pub use crate::binary::{BINARY_VARIABLE, binary, missing_object, run_to_end};
 use crate::{
     OrFail as _,
     admin::Admin,
-    plane::{self, Plane},
+    offload_mode::{self, OffloadMode},
     process::Process,
     topology::Host,
     wait,
@@ -31,112 +36,6 @@ use crate::{
 
 /// Open files that a daemon may keep in reserve.
 pub const SPARE_FILES: usize = 10;
-
-/// What to start, and how.
-#[derive(Debug)]
-pub struct Builder {
-    config: Option<String>,
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
-    open_files: Option<u64>,
-    capabilities: Option<String>,
-    allowed: Vec<String>,
-}
-
-impl Builder {
-    /// Adds arguments after `--config FILE`.
-    #[must_use]
-    pub fn args<A: ToString>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|argument| argument.to_string()));
-        self
-    }
-
-    /// Sets a variable of the daemon's environment.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Limits the daemon to `count` open files.
-    #[must_use]
-    pub fn open_files(mut self, count: u64) -> Self {
-        self.open_files = Some(count);
-        self
-    }
-
-    /// Leaves the daemon no capabilities but these, comma-separated as setpriv(1) names them.
-    #[must_use]
-    pub fn capabilities(mut self, names: &str) -> Self {
-        self.capabilities = Some(names.to_owned());
-        self
-    }
-
-    /// Starts with no file at the path that the daemon is given; [`Daemon::edit`] makes it.
-    #[must_use]
-    pub fn without_file(mut self) -> Self {
-        self.config = None;
-        self
-    }
-
-    /// Expects warnings and errors that contain `text`.
-    #[must_use]
-    pub fn allow(mut self, text: &str) -> Self {
-        self.allowed.push(text.to_owned());
-        self
-    }
-
-    /// Starts the daemon and waits until it is ready.
-    ///
-    /// # Panics
-    ///
-    /// When it does not become ready.
-    #[track_caller]
-    pub fn start(self, host: &Host) -> Daemon {
-        let daemon = self.launch(host);
-        daemon.process.wait_for(0, "its ready line", |line| message(line).starts_with("ready")).or_fail("start");
-        daemon
-    }
-
-    /// Starts the daemon and does not wait.
-    ///
-    /// # Panics
-    ///
-    /// When the program cannot be run.
-    #[track_caller]
-    pub fn launch(self, host: &Host) -> Daemon {
-        let directory = tempfile::tempdir().or_fail("temporary directory");
-        // The file is reached through a link, so that `Edit::Symlink` can swing it.
-        let first = directory.path().join("0");
-        fs::create_dir(&first).or_fail("directory");
-        let plane = Plane::current().unwrap_or(Plane::Userspace);
-        if let Some(config) = &self.config {
-            let config = complete(config, plane, directory.path());
-            fs::write(first.join("config.toml"), config).or_fail("write the configuration");
-        }
-        std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
-        let config = directory.path().join("current/config.toml");
-
-        let mut command = match (self.open_files, &self.capabilities) {
-            (None, None) => host.command(binary()),
-            (Some(count), _) => {
-                let mut command = host.command("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg(binary());
-                command
-            }
-            (None, Some(names)) => {
-                let mut command = host.command("setpriv");
-                let set: String = names.split(',').map(|name| format!(",+{name}")).collect();
-                command.args(["--inh-caps=-all", &format!("--bounding-set=-all{set}")]).arg(binary());
-                command
-            }
-        };
-        command.arg("--config").arg(&config).args(&self.arguments);
-        command.env_remove("RUST_LOG").envs(self.environment);
-        let process = Process::spawn("rpxy-l4", &mut command).or_fail("start the daemon");
-        Daemon { process, directory, config, generation: 0, allowed: self.allowed, plane, ended: false }
-    }
-}
 
 /// A running daemon.
 #[derive(Debug)]
@@ -146,24 +45,11 @@ pub struct Daemon {
     config: PathBuf,
     generation: u32,
     allowed: Vec<String>,
-    plane: Plane,
+    mode: OffloadMode,
     ended: bool,
 }
 
 impl Daemon {
-    /// Prepares a daemon with the configuration `config`, to which a short `drain_timeout` is added if it has none,
-    /// so that tests end soon, and what the plane of the running test asks for.
-    pub fn builder(config: &str) -> Builder {
-        Builder {
-            config: Some(config.to_owned()),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            open_files: None,
-            capabilities: None,
-            allowed: Vec::new(),
-        }
-    }
-
     /// Starts a daemon with the configuration `config` on `host` and waits until it is ready.
     #[track_caller]
     pub fn start(host: &Host, config: &str) -> Self {
@@ -246,7 +132,7 @@ impl Daemon {
     /// When there should be a kernel plane and is none.
     #[track_caller]
     pub fn count_steered(&self) {
-        if self.plane.table().is_none() {
+        if self.mode.table().is_none() {
             return;
         }
         let lines = Admin::connect(&admin_socket(self.directory.path())).ask(&json!({ "command": "status" }));
@@ -254,7 +140,7 @@ impl Daemon {
         let attached = kernel["interfaces"].as_array().is_some_and(|interfaces| !interfaces.is_empty());
         assert!(attached, "no kernel plane: {kernel}\n{}", self.process.transcript());
         // A counter that is zero is not told.
-        plane::count(kernel["counters"]["steered"].as_u64().unwrap_or(0));
+        offload_mode::count(kernel["counters"]["steered"].as_u64().unwrap_or(0));
     }
 
     /// Waits for the daemon to end by itself or by a signal that the test sent.
@@ -303,43 +189,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Level of a system log line: `<timestamp> <LEVEL> <message>`.
-pub fn level(line: &str) -> Option<&str> {
-    line.split_ascii_whitespace().nth(1)
-}
-
-/// Message of a system log line.
-pub fn message(line: &str) -> &str {
-    let after_word = |text| str::trim_start(text).split_once(' ').map_or("", |(_, rest)| rest);
-    after_word(after_word(line)).trim_start()
-}
-
 fn admin_socket(directory: &Path) -> PathBuf {
     directory.join("admin")
-}
-
-/// Adds what every test wants and few care about. Keys at the top of a TOML file must come before its tables.
-fn complete(config: &str, plane: Plane, directory: &Path) -> String {
-    let drain = if config.contains("drain_timeout") { "" } else { "drain_timeout = \"1s\"\n" };
-    match plane.table() {
-        None => format!("{drain}{config}"),
-        Some(table) => {
-            let socket = admin_socket(directory);
-            format!("{drain}admin_socket = \"{}\"\n{config}\n{table}", socket.display())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_lines_are_taken_apart() {
-        let line = "2026-01-01T00:00:00.000000Z  INFO ready: 2 sockets";
-        assert_eq!(level(line), Some("INFO"));
-        assert_eq!(message(line), "ready: 2 sockets");
-        assert_eq!(message("2026-01-01T00:00:00.000000Z ERROR broken"), "broken");
-        assert_eq!(message("one"), "");
-    }
 }

@@ -13,71 +13,28 @@
 //! told; client and backend have routes to each other for the case that it does. Every namespace belongs to one
 //! process and one instance by its name, so tests run side by side; what a killed run has left is removed by the next.
 
+mod addresses;
+
 use std::{
     fs,
     io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::{Command, Stdio},
-    sync::{
-        Once,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
-pub use crate::host::Host;
-use crate::{
-    checksum,
-    host::{ETC_DIRECTORY, RUN_DIRECTORY},
-    plane::Plane,
-    privilege, socket,
-};
 use anyhow::{Context as _, bail};
 
-/// The client's first address; `.11` and `.12` follow.
-pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-/// The client's address in IPv6.
-pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
-/// The gateway as the client sees it.
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The gateway as the client sees it, in IPv6.
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
-/// The gateway as the backend sees it.
-pub const GATEWAY_INSIDE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// The gateway as the backend sees it, in IPv6.
-pub const GATEWAY_INSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
-/// The backend's addresses.
-pub const BACKENDS_V4: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(198, 51, 100, 11), Ipv4Addr::new(198, 51, 100, 12)];
-/// The backend's addresses in IPv6.
-pub const BACKENDS_V6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10),
-    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11),
-    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x12),
-];
-/// An address on the backend's network where nobody lives. Nothing answers, not even ARP; see
-/// [`Topology::blackhole`] for a silent drop.
-pub const NOBODY_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
-
-/// A port of the first backend address.
-pub fn at(port: u16) -> SocketAddr {
-    SocketAddr::from((BACKENDS_V4[0], port))
-}
-
-/// A port of the first backend address in IPv6.
-pub fn at_v6(port: u16) -> SocketAddr {
-    SocketAddr::from((BACKENDS_V6[0], port))
-}
-
-/// Further addresses of the client, `n` from 0 to 125: the client answers for all of 192.0.2.128/25.
-pub fn client_pool(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, 128 + n % 126)
-}
+pub use self::addresses::{
+    BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6,
+    NOBODY_V4, at, at_v6, client_pool,
+};
+pub use crate::host::Host;
+use crate::{checksum, offload_mode::OffloadMode, owned, privilege, socket, watchdog::Watched};
 
 /// A port where nobody listens.
 const DISCARD: u16 = 9;
-const NAME_PREFIX: &str = "rx";
 
 /// The three hosts. Dropping it removes them, and fails the test when a wrong checksum has arrived at one of them.
 #[derive(Debug)]
@@ -89,6 +46,8 @@ pub struct Topology {
     /// Where servers run.
     pub backend: Host,
     complete: bool,
+    /// For a test alone: measurements may take as long as they are told to.
+    _watched: Option<Watched>,
 }
 
 impl Topology {
@@ -103,29 +62,31 @@ impl Topology {
             return None;
         }
         match Self::new() {
-            Ok(topology) => Some(topology),
+            Ok(mut topology) => {
+                topology._watched = Some(Watched::begin());
+                Some(topology)
+            }
             Err(error) => panic!("cannot build the network: {error:#}"),
         }
     }
 
-    /// Builds the three hosts, their devices prepared for the plane of the running test.
+    /// Builds the three hosts, their devices prepared for the offload mode of the running test.
     ///
     /// # Errors
     ///
     /// When an `ip` command fails, by lack of privilege above all.
     pub fn new() -> anyhow::Result<Self> {
-        static STALE: Once = Once::new();
         static INSTANCE: AtomicU32 = AtomicU32::new(0);
-        STALE.call_once(remove_stale);
-
+        owned::remove_stale();
         let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
-        let host = |letter: char| Host::new(format!("{NAME_PREFIX}{}-{instance}-{letter}", std::process::id()));
+        let host = |letter| Host::new(owned::namespace(instance, letter));
+        let (client, gateway, backend) = (host('c'), host('g'), host('b'));
         // From here on a failure cleans up through Drop.
-        let mut topology = Self { client: host('c'), gateway: host('g'), backend: host('b'), complete: false };
+        let mut topology = Self { client, gateway, backend, complete: false, _watched: None };
         topology.build()?;
-        if let Some(plane) = Plane::current() {
-            checksum::prepare(&topology, plane)?;
-            if plane != Plane::Userspace {
+        if let Some(mode) = OffloadMode::current() {
+            checksum::prepare(&topology, mode)?;
+            if mode != OffloadMode::Off {
                 topology.meet();
             }
         }
@@ -231,40 +192,12 @@ impl Drop for Topology {
         let hosts = [&self.client, &self.gateway, &self.backend];
         let verified = if self.complete && !thread::panicking() { checksum::verify(&hosts) } else { Ok(()) };
         for host in hosts {
-            remove(host.name());
+            owned::remove_namespace(host.name());
         }
         if let Err(error) = verified {
             panic!("{error:#}");
         }
     }
-}
-
-/// Removes namespaces of processes that are no more, and ends what still runs in them.
-fn remove_stale() {
-    let Ok(entries) = fs::read_dir(RUN_DIRECTORY) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name
-            .strip_prefix(NAME_PREFIX)
-            .and_then(|rest| rest.split_once('-'))
-            .and_then(|(pid, _)| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            remove(&name);
-        }
-    }
-}
-
-fn remove(name: &str) {
-    // Best effort throughout: this runs in Drop, perhaps while a panic unwinds, and the next run tries again.
-    if let Ok(output) = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output() {
-        for pid in String::from_utf8_lossy(&output.stdout).split_ascii_whitespace() {
-            if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
-                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
-    }
-    let _ignored = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
-    let _ignored = fs::remove_dir_all(Path::new(ETC_DIRECTORY).join(name));
 }
 
 fn mac_of(interface: &str) -> std::io::Result<String> {
@@ -293,30 +226,4 @@ fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
         bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::run;
-
-    #[test]
-    fn what_a_dead_process_has_left_is_removed() {
-        if privilege::missing().is_some() {
-            return assert!(!privilege::required());
-        }
-        // No process has this id: it is above the kernel's limit of 2^22 (proc(5), pid_max).
-        let stale = Host::new(format!("{NAME_PREFIX}4194305-0-c"));
-        run(Command::new("ip").args(["netns", "add", stale.name()])).unwrap();
-        let mut left = stale.command("sleep").arg("3600").spawn().unwrap();
-        crate::wait::until("the process is in its namespace", || {
-            let pids = Command::new("ip").args(["netns", "pids", stale.name()]).output().unwrap().stdout;
-            (!pids.is_empty()).then_some(())
-        });
-        let live = Topology::new().unwrap();
-        remove_stale();
-        assert!(!Path::new(RUN_DIRECTORY).join(stale.name()).exists());
-        assert!(Path::new(RUN_DIRECTORY).join(live.client.name()).exists());
-        assert!(!left.wait().unwrap().success(), "the process in it was ended");
-    }
 }
