@@ -1,9 +1,11 @@
 //! The rig: three hosts, the backend on one, clients on another, and the gateway where candidates run in turn.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddrV4,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,7 +22,7 @@ use crate::{
     load::{
         idle,
         sample::Sample,
-        serve::{ECHO_PORT, SOURCE_PORT},
+        serve::{ECHO_PORT, SOURCE_PORT, UNTUNED_PORT},
         udp_client,
         udp_serve::{DATAGRAM_PORT, SEGMENT_PORT},
     },
@@ -34,11 +36,16 @@ const FRONT: u16 = 1000;
 /// How much longer a load may take for each connection or flow that it prepares.
 const PREPARATION: Duration = Duration::from_millis(1);
 
+/// Time until a closed connection's port is free: 60 s (`TCP_TIMEWAIT_LEN`), and a little.
+const TIME_WAIT: Duration = Duration::from_secs(62);
+
 /// Which of the backend's services a candidate is put in front of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// What comes in over TCP goes out again.
     Echo,
+    /// As [`Service::Echo`], on ports of its own.
+    Untuned,
     /// An endless stream over TCP once asked.
     Source,
     /// Datagrams go back one by one.
@@ -49,12 +56,12 @@ pub enum Service {
 
 impl Service {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Echo, Self::Source, Self::Datagrams, Self::Segments];
+    pub const ALL: [Self; 5] = [Self::Echo, Self::Untuned, Self::Source, Self::Datagrams, Self::Segments];
 
     /// Whether it speaks UDP, as against TCP.
     pub fn is_udp(self) -> bool {
         match self {
-            Self::Echo | Self::Source => false,
+            Self::Echo | Self::Untuned | Self::Source => false,
             Self::Datagrams | Self::Segments => true,
         }
     }
@@ -63,6 +70,7 @@ impl Service {
     fn port(self) -> u16 {
         match self {
             Self::Echo => ECHO_PORT,
+            Self::Untuned => UNTUNED_PORT,
             Self::Source => SOURCE_PORT,
             Self::Datagrams => DATAGRAM_PORT,
             Self::Segments => SEGMENT_PORT,
@@ -78,6 +86,35 @@ pub struct Rig {
     topology: Topology,
     executable: PathBuf,
     descriptors: u64,
+    settings: Vec<Setting>,
+    /// End of the last load on hosts with the system's settings, for each candidate.
+    untuned: Mutex<BTreeMap<u16, Instant>>,
+}
+
+/// A key under `/proc/sys/net` that the suite sets on all hosts.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key, as a path.
+    pub key: &'static str,
+    /// Its value in the suite.
+    pub tuned: &'static str,
+    /// Its value in a new namespace of this system.
+    pub system: String,
+}
+
+/// Hosts with the system's settings. Dropping it gives them those of the suite again.
+#[derive(Debug)]
+pub struct Untuned<'rig> {
+    rig: &'rig Rig,
+    index: u16,
+}
+
+impl Drop for Untuned<'_> {
+    fn drop(&mut self) {
+        self.rig.untuned.lock().unwrap_or_else(PoisonError::into_inner).insert(self.index, Instant::now());
+        // What cannot be set was set before; a later measurement fails with it.
+        let _refused = self.rig.set(|setting| setting.tuned);
+    }
 }
 
 impl Rig {
@@ -93,21 +130,52 @@ impl Rig {
 
         let topology = Topology::new().context("network namespaces (run as root)")?;
         topology.forward()?;
-        for host in [&topology.client, &topology.gateway, &topology.backend] {
-            for (key, value) in suite.sysctls {
-                host.sysctl(key, value)?;
-            }
-        }
+        let setting = |(key, tuned): &(&'static str, &'static str)| {
+            Ok(Setting { key, tuned, system: topology.client.read_sysctl(key)? })
+        };
+        let settings = suite.sysctls.iter().map(setting).collect::<anyhow::Result<Vec<_>>>()?;
+        set(&topology, &settings, |setting| setting.tuned)?;
         let executable = std::env::current_exe().context("own executable")?;
         let address = BACKENDS_V4[0];
         let mut command = guarded(&topology.backend, &executable);
         command.args(["serve", &address.to_string(), &Candidate::COUNT.to_string()]);
         let backend = Process::spawn("backend", &mut command)?;
-        let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20) };
+        let rig = Self {
+            backend,
+            topology,
+            executable,
+            descriptors: limit.unwrap_or(1 << 20),
+            settings,
+            untuned: Mutex::default(),
+        };
         let service = suite.idle.service;
         rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)
+    }
+
+    /// Settings of all hosts.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Gives all hosts the system's settings until the returned guard is dropped. Waits until the ports that the last
+    /// such load of candidate `index` has used are free.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn untuned(&self, index: u16) -> anyhow::Result<Untuned<'_>> {
+        let last = self.untuned.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied();
+        if let Some(left) = last.and_then(|last| TIME_WAIT.checked_sub(last.elapsed())) {
+            pause(left);
+        }
+        self.set(|setting| &setting.system)?;
+        Ok(Untuned { rig: self, index })
+    }
+
+    fn set(&self, value: impl Fn(&Setting) -> &str) -> anyhow::Result<()> {
+        set(&self.topology, &self.settings, value)
     }
 
     /// Descriptors that one process may have open.
@@ -181,6 +249,15 @@ impl Rig {
         let patience = window + PATIENCE + PREPARATION * u32::try_from(count)?;
         Ok(Client { process: Process::spawn("client", &mut command)?, patience })
     }
+}
+
+fn set(net: &Topology, settings: &[Setting], value: impl Fn(&Setting) -> &str) -> anyhow::Result<()> {
+    for host in [&net.client, &net.gateway, &net.backend] {
+        for setting in settings {
+            host.sysctl(setting.key, value(setting))?;
+        }
+    }
+    Ok(())
 }
 
 /// A load generator at work. Dropping it ends it.

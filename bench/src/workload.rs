@@ -36,6 +36,8 @@ pub struct Workload {
     pub once: bool,
     /// The candidates that it means something for; all when empty.
     pub only: &'static [Candidate],
+    /// True when hosts keep the system's own settings instead of those of the suite.
+    pub untuned: bool,
     /// Whether one operation at a time is under way, for which one processor is enough and gives steadier figures.
     pub serial: bool,
 }
@@ -127,6 +129,7 @@ impl Workload {
         directory: &Path,
         window: Duration,
     ) -> anyhow::Result<Figures> {
+        let _untuned = self.untuned.then(|| rig.untuned(candidate.index())).transpose()?;
         let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {

@@ -79,6 +79,17 @@ impl Host {
         self.run(|| fs::write(&path, value)).with_context(|| format!("{}: {}", self.name, path.display()))
     }
 
+    /// Reads a key under `/proc/sys/net` of this host.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no such key.
+    pub fn read_sysctl(&self, key: &str) -> anyhow::Result<String> {
+        let path = Path::new("/proc/sys/net").join(key);
+        let text = self.run(|| fs::read_to_string(&path)).with_context(|| format!("{}: {key}", self.name))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Runs one `ip` command on this host, its words separated by spaces.
     ///
     /// # Errors

@@ -57,7 +57,11 @@ pub(crate) fn tunnel(number: u32) -> String {
 /// Removes what processes that are no more have left, once in the life of this process.
 pub(crate) fn remove_stale() {
     static STALE: Once = Once::new();
-    STALE.call_once(|| remove_of(|owner| !Path::new("/proc").join(owner.to_string()).exists()));
+    STALE.call_once(|| remove_of(|owner| !is_alive(owner)));
+}
+
+fn is_alive(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
 }
 
 /// Removes what this process has on the machine, and ends the programs that it has started.
@@ -121,30 +125,37 @@ mod tests {
         wait,
     };
 
-    /// No process has this id: it is above the kernel's limit of 2^22 (proc(5), pid_max).
-    const NOBODY: u32 = 4_194_305;
+    #[test]
+    fn the_dead_are_told_from_the_living() {
+        assert!(is_alive(process::id()));
+        // Above the kernel's limit of 2^22 (proc(5), pid_max).
+        assert!(!is_alive(4_194_305));
+    }
 
     #[test]
-    fn what_a_dead_process_has_left_is_removed() {
+    fn what_one_process_has_is_removed_and_nothing_else() {
         if privilege::missing().is_some() {
             return assert!(!privilege::required());
         }
-        let stale = Host::new(namespace_of(NOBODY, 0, 'c'));
+        // Alive, so that no other run of tests takes its things for stale.
+        let mut owner = Command::new("sleep").arg("3600").spawn().unwrap();
+        let stale = Host::new(namespace_of(owner.id(), 0, 'c'));
         run(Command::new("ip").args(["netns", "add", stale.name()])).unwrap();
         let mut left = stale.command("sleep").arg("3600").spawn().unwrap();
         wait::until("the process is in its namespace", || {
             let pids = Command::new("ip").args(["netns", "pids", stale.name()]).output().unwrap().stdout;
             (!pids.is_empty()).then_some(())
         });
-        let mounted = env::temp_dir().join(format!("{DIRECTORY}{NOBODY}-x"));
+        let mounted = env::temp_dir().join(format!("{DIRECTORY}{}-x", owner.id()));
         fs::create_dir(&mounted).unwrap();
         run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&mounted)).unwrap();
         let (own, live) = (directory(), Topology::new().unwrap());
 
-        remove_of(|owner| owner == NOBODY);
+        remove_of(|number| number == owner.id());
         assert!(!Path::new(RUN_DIRECTORY).join(stale.name()).exists());
         assert!(!mounted.exists());
         assert!(!left.wait().unwrap().success(), "the process in it was ended");
+        owner.kill().and_then(|()| owner.wait()).unwrap();
         assert!(own.path().exists() && Path::new(RUN_DIRECTORY).join(live.client.name()).exists());
     }
 }

@@ -140,14 +140,14 @@ mod tests {
     use rustix::process::Signal;
 
     use super::*;
-    use crate::{host::RUN_DIRECTORY, privilege, topology::Topology};
+    use crate::{host::RUN_DIRECTORY, privilege, process::Process, topology::Topology};
 
     /// The other half of [`a_test_that_hangs_is_ended_with_a_message`], in a process of its own.
     #[test]
     #[ignore = "hangs"]
     fn hangs() {
         let Some(net) = Topology::or_skip() else { return };
-        let _program = net.client.command("sleep").arg("3600").spawn().unwrap();
+        let _program = Process::spawn("sleep", net.client.command("sleep").arg("3600")).unwrap();
         let directory = owned::directory();
         let _waiting = Waiting::begin("somebody comes");
         std::io::stdout().write_all(format!("directory {}\n", directory.path().display()).as_bytes()).unwrap();
