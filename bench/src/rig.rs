@@ -33,16 +33,16 @@ use crate::{
 /// From a port of the backend to the candidates' ports in front of it.
 const FRONT: u16 = 1000;
 
-/// How much longer a load may take for each connection or flow that it prepares.
+/// Additional time of a load for each connection or flow that it prepares.
 const PREPARATION: Duration = Duration::from_millis(1);
 
 /// Time until a closed connection's port is free: 60 s (`TCP_TIMEWAIT_LEN`), and a little.
 const TIME_WAIT: Duration = Duration::from_secs(62);
 
-/// Which of the backend's services a candidate is put in front of.
+/// A service of the backend, in front of which a candidate is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// What comes in over TCP goes out again.
+    /// An echo over TCP.
     Echo,
     /// As [`Service::Echo`], on ports of its own.
     Untuned,
@@ -58,7 +58,7 @@ impl Service {
     /// All.
     pub const ALL: [Self; 5] = [Self::Echo, Self::Untuned, Self::Source, Self::Datagrams, Self::Segments];
 
-    /// Whether it speaks UDP, as against TCP.
+    /// Returns true for UDP, false for TCP.
     pub fn is_udp(self) -> bool {
         match self {
             Self::Echo | Self::Untuned | Self::Source => false,
@@ -208,12 +208,12 @@ impl Rig {
         OneProcessor::enter(backend.context("the backend has no process id")?)
     }
 
-    /// Where candidate number `index` listens.
+    /// Returns the address where candidate number `index` listens.
     pub fn front(index: u16, service: Service) -> SocketAddrV4 {
         SocketAddrV4::new(GATEWAY_V4, service.port() + FRONT + index)
     }
 
-    /// Where candidate number `index` connects to.
+    /// Returns the address that candidate number `index` connects to.
     pub fn back(index: u16, service: Service) -> SocketAddrV4 {
         SocketAddrV4::new(BACKENDS_V4[0], service.port() + index)
     }

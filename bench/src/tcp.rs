@@ -10,7 +10,7 @@ use super::{
 /// Closing connections count against a candidate's own limits too.
 const ROOM: usize = 1000;
 
-/// How exchanges are shown.
+/// Units of exchanges.
 pub(super) const EXCHANGES: Units = Units {
     rate: "exchanges/s",
     rate_factor: 1.0,

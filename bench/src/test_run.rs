@@ -33,7 +33,7 @@ const INITIATION: [u8; 148] = {
 };
 /// A port that stands for a packet that is left alone at its Ethernet type: what a run takes without the program's work.
 const NOT_IP: u16 = 0;
-/// What the rows are about.
+/// Subject of the rows.
 const ROWS: &[Row] = &[
     Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], way: Way::Steered },
     Row { name: "hit, QUIC by connection ID", from: 4001, to: 443, payload: &[0x47; 64], way: Way::Steered },

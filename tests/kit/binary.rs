@@ -27,7 +27,7 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// What the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
+/// Returns what the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
 pub fn missing_object() -> Option<String> {
     // Built into the daemon when it was there.
     let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");

@@ -13,9 +13,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::watchdog::Waiting;
 
-/// Where namespaces are, by their names.
+/// Directory of the namespaces, by their names.
 pub(crate) const RUN_DIRECTORY: &str = "/run/netns";
-/// Where `ip netns exec` finds the files that a namespace has in place of those in `/etc`.
+/// Directory in which `ip netns exec` finds the files that replace those in `/etc` for a namespace.
 pub(crate) const ETC_DIRECTORY: &str = "/etc/netns";
 
 /// One host: a network namespace.

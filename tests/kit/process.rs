@@ -83,7 +83,7 @@ impl Process {
         self.output.lock().lines.clone()
     }
 
-    /// Number of lines so far: a place to wait from, see [`Process::wait_for`].
+    /// Number of lines so far: a position to wait from, see [`Process::wait_for`].
     pub fn mark(&self) -> usize {
         self.output.lock().lines.len()
     }
@@ -128,7 +128,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When the program is no more.
+    /// When the program has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(self.group(), signal).with_context(|| format!("{}: signal {signal:?}", self.name))
     }

@@ -74,7 +74,7 @@ pub fn guard(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// How the other side ended a stream.
+/// The other side's way of ending a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// It closed, having read all that was sent.

@@ -76,7 +76,7 @@ fn tls(ours: &EchKeys, other: &EchKeys) -> anyhow::Result<Vec<Kind>> {
         };
         Box::new(pass) as Box<dyn FnMut() -> anyhow::Result<()>>
     };
-    // Another extension type in the place of ECH: as long, and of no interest.
+    // Another extension type instead of ECH: as long, and of no interest.
     let at = GO.windows(2).position(|window| window == [0xfe, 0x0d]).context("the extension")?;
     let mut plain = GO.to_vec();
     plain[at + 1] = 0x0e;

@@ -34,7 +34,7 @@ fn unban(network: &str) -> Value {
     json!({ "command": "unban", "network": network })
 }
 
-/// Whether connections from there are served.
+/// Returns true when connections from there are served.
 fn connects(net: &Topology, source: impl Into<std::net::IpAddr>, to: std::net::SocketAddr) -> bool {
     socket::read_line(&socket::dial_from(&net.client, source, to)).as_deref() == Some("served")
 }

@@ -1,4 +1,4 @@
-//! What happens when something runs out, and when strangers try to make it so.
+//! Limits: resource exhaustion, and strangers who try to cause it.
 
 use std::{
     fs,

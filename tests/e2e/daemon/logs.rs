@@ -37,7 +37,7 @@ fn line_of(file: &Path, what: &str, wanted: impl Fn(&str) -> bool) -> String {
     })
 }
 
-/// Whether a word is an RFC 3339 time in UTC with microseconds: `2026-01-31T12:34:56.123456Z`.
+/// Returns true when a word is an RFC 3339 time in UTC with microseconds: `2026-01-31T12:34:56.123456Z`.
 fn is_timestamp(word: &str) -> bool {
     let shape: String = word.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     shape == "0000-00-00T00:00:00.000000Z"

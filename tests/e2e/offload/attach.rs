@@ -19,7 +19,7 @@ use crate::support::{
     steering::{config, tc_hook, with_object},
 };
 
-/// Whether an XDP program stands on an interface of the gateway.
+/// Returns true when an XDP program is attached to an interface of the gateway.
 fn has_xdp(net: &Topology) -> bool {
     programs::text(net.gateway.command("ip").args(["-d", "link", "show"])).contains("rpxy_l4_xdp")
 }

@@ -50,7 +50,7 @@ fn ask_all(net: &Topology, flows: u16) {
     net.client.run(|| (0..flows).step_by(AT_ONCE.into()).for_each(round));
 }
 
-/// How many there are: each takes a socket of the daemon, whose limit only the privileged raise.
+/// Returns the number of flows: each takes a socket of the daemon, whose limit only the privileged raise.
 fn flows() -> u16 {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES);
     u16::try_from(most).map_or(FLOWS, |most| most.min(FLOWS))

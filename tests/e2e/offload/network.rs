@@ -142,7 +142,7 @@ fn say_too_big(host: &Host, from: SocketAddrV4, to: SocketAddrV4, mtu: u16) {
     });
 }
 
-/// What a path takes no more is fragmented, as it is without the kernel plane.
+/// Datagrams that have become too large for a path are fragmented, as they are in userspace.
 #[test]
 fn a_router_may_say_that_packets_are_too_big() {
     for mode in MODES {

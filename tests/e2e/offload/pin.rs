@@ -1,4 +1,4 @@
-//! Flows that outlive their daemon (`ebpf.pin`), and the daemon that takes them over.
+//! Flows that outlive their daemon (`ebpf.pin`), and the daemon that inherits them.
 
 use std::{net::IpAddr, path::Path};
 
@@ -32,7 +32,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
+fn flows_go_on_without_a_daemon_and_the_next_one_inherits_them() {
     let rows = [
         ("tc", 1, at(7000), front()),
         ("tc", 4, at(7000), front()),
@@ -76,7 +76,7 @@ fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
         ports.dedup();
         assert_eq!(ports.len(), 8, "{mode}, {workers} workers: a backend must see one port for each client: {ports:?}");
 
-        // Once more: what was taken over can be taken over again.
+        // Once more: what was inherited can be inherited again.
         kill(&mut steering);
         ask_all("without");
         let steering = Steering::start(&net, target, &fs.keys(mode), &top);
@@ -171,8 +171,7 @@ fn one_daemon_holds_a_directory_and_another_hook_replaces_the_first() {
     second.stop();
 
     kill(&mut first);
-    let links =
-        |plane: &str| files(&fs.pins()).iter().filter(|name| name.starts_with(&format!("link-{plane}-"))).count();
+    let links = |hook: &str| files(&fs.pins()).iter().filter(|name| name.starts_with(&format!("link-{hook}-"))).count();
     assert_eq!((links("xdp-generic"), links("tc")), (2, 0));
     let third = Steering::start(&net, at(7000), &fs.keys("tc"), "");
     third.daemon.wait_for(0, "1 of 1 sessions of an earlier daemon go on");

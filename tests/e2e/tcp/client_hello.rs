@@ -59,7 +59,7 @@ fn assert_received(recorder: &Recorder, expected: impl IntoIterator<Item = Vec<u
     }
 }
 
-/// What `openssl s_client` sends first.
+/// Returns the first bytes of `openssl s_client`.
 fn captured_from_openssl(net: &Topology) -> Vec<u8> {
     let (sender, captured) = mpsc::channel();
     let _server = Server::start(&net.gateway, (GATEWAY_V4, 4433), move |stream, _| {

@@ -1,4 +1,4 @@
-//! Which of several targets a UDP session takes, and what happens when one refuses.
+//! Balancing of UDP sessions over several targets, also when one refuses.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

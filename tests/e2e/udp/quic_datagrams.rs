@@ -79,10 +79,10 @@ fn the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent() {
 
     let mut orders = vec![vec![0, 1], vec![1, 0], vec![0, 0, 1], vec![0, 2, 3], vec![1, 1, 1, 0]];
     for order in permutations(&[0, 1, 2, 3]) {
-        for (place, again) in order.clone().into_iter().enumerate() {
+        for (position, again) in order.clone().into_iter().enumerate() {
             // Once more at once, and once more at the end.
             let mut doubled = order.clone();
-            doubled.insert(place, again);
+            doubled.insert(position, again);
             orders.push(doubled);
             orders.push([order.clone(), vec![again]].concat());
         }
@@ -309,8 +309,8 @@ fn mutated_datagrams_end_neither_the_daemon_nor_what_it_serves() {
             // Mostly in the headers, where the parsers are.
             for _ in 0..random(4) {
                 let below = if random(2) == 0 { 40 } else { datagram.len() };
-                let place = random(below);
-                datagram[place] = u8::try_from(random(256)).unwrap();
+                let position = random(below);
+                datagram[position] = u8::try_from(random(256)).unwrap();
             }
             if random(3) == 0 {
                 datagram.truncate(random(datagram.len() + 1));

@@ -1,4 +1,4 @@
-//! Where QUIC connections go: by server name and ALPN, with real clients and servers by quinn.
+//! Routing of QUIC connections: by server name and ALPN, with real clients and servers by quinn.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How UDP sessions begin and end: idle times, limits, refusals by ICMP, start and stop.
+//! Beginning and end of UDP sessions: idle times, limits, refusals by ICMP, start and stop.
 
 use std::{
     fs,

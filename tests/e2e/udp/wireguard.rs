@@ -158,9 +158,9 @@ fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
     let another = rule("other", "wireguard", at(7002), &key(&KeyPair::new().public, ""));
     let keyless = rule("rest", "wireguard", at(7003), "");
     let keyless_lenient = rule("rest", "wireguard", at(7003), "reserved = \"any\"");
-    let changed = |place: usize, bits: u8| {
+    let changed = |position: usize, bits: u8| {
         let mut datagram = INITIATION.to_vec();
-        datagram[place] ^= bits;
+        datagram[position] ^= bits;
         datagram
     };
     // The MAC covers all before itself, but for the reserved bytes that Cloudflare fills afterwards.

@@ -5,7 +5,7 @@ use std::fs;
 use super::{Daemon, builder::complete};
 use crate::OrFail as _;
 
-/// How a configuration file is changed.
+/// A way to change a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edit {
     /// Truncated and written again.
@@ -19,7 +19,7 @@ pub enum Edit {
 }
 
 impl Daemon {
-    /// Changes the configuration file, and returns the place in the log from which to wait for the consequence.
+    /// Changes the configuration file, and returns the position in the log from which to wait for the consequence.
     ///
     /// # Panics
     ///

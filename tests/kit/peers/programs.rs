@@ -31,7 +31,7 @@ impl Program {
         &self.process
     }
 
-    /// Where its files are.
+    /// Directory of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -21,7 +21,7 @@ use crate::{OrFail as _, owned, process::Process, topology::Host, wait};
 pub struct KeyPair {
     /// Given to nobody but the owner.
     pub private: String,
-    /// What `public_key` of a rule names.
+    /// The value of `public_key` in a rule.
     pub public: String,
 }
 
@@ -48,7 +48,7 @@ impl Default for KeyPair {
     }
 }
 
-/// Which program makes the tunnel.
+/// The program that makes the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Implementation {
     /// `wireguard-go`.
@@ -64,7 +64,7 @@ pub struct Peer<'a> {
     pub public: &'a str,
     /// Its address inside the tunnel.
     pub inside: Ipv4Addr,
-    /// Where it listens; `None` for who waits to be called.
+    /// Address where it listens; `None` for a peer that waits to be called.
     pub endpoint: Option<SocketAddr>,
 }
 
@@ -171,17 +171,17 @@ impl Tunnel {
         wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside, 1).then_some(()));
     }
 
-    /// When the latest handshake with `public` was, as seconds since the epoch; 0 for never.
+    /// Returns the time of the latest handshake with `public`, in seconds since the epoch; 0 for never.
     ///
     /// # Panics
     ///
-    /// When there is no such peer.
+    /// When the peer is unknown.
     #[track_caller]
     pub fn latest_handshake(&self, public: &str) -> u64 {
         self.of_peer("latest-handshakes", public).parse().or_fail("time of the handshake")
     }
 
-    /// Where `public` was last seen.
+    /// Returns the address where `public` was last seen.
     ///
     /// # Panics
     ///
@@ -202,7 +202,7 @@ impl Tunnel {
         Path::new(owned::TUNNEL_SOCKETS).join(format!("{}.sock", self.name))
     }
 
-    /// Whether the program listens for orders. Connecting to find out would confuse boringtun.
+    /// Returns true when the program takes commands. Connecting to find out would confuse boringtun.
     fn listens(&self) -> bool {
         // Flag __SO_ACCEPTCON, the fourth column.
         let is_it = |line: &str| {

@@ -39,11 +39,11 @@ const DISCARD: u16 = 9;
 /// The three hosts. Dropping it removes them, and fails the test when a wrong checksum has arrived at one of them.
 #[derive(Debug)]
 pub struct Topology {
-    /// Where clients run.
+    /// Host of the clients.
     pub client: Host,
-    /// Where the proxy runs.
+    /// Host of the proxy.
     pub gateway: Host,
-    /// Where servers run.
+    /// Host of the servers.
     pub backend: Host,
     complete: bool,
     /// For a test alone: measurements may take as long as they are told to.

@@ -37,7 +37,7 @@ impl UdpClient {
     ///
     /// # Panics
     ///
-    /// When there is no route.
+    /// When the host has no route.
     #[track_caller]
     pub fn connected(host: &Host, to: SocketAddr) -> Self {
         let client = Self { socket: bind(host, unspecified(to)).or_fail("bind") };
@@ -73,7 +73,7 @@ impl UdpClient {
         self.receive_within(PATIENCE).or_fail(format_args!("a datagram to {}", self.address()))
     }
 
-    /// The next datagram, if it comes within `time`. For polling only: that nothing comes is no proof.
+    /// The next datagram, if it comes within `time`. For polling only: that nothing comes proves nothing.
     ///
     /// # Panics
     ///

@@ -23,7 +23,7 @@ pub const LONGEST: usize = 65_507;
 /// A datagram as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// Where it came from.
+    /// Address of the sender.
     pub source: SocketAddr,
     /// All of it.
     pub bytes: Vec<u8>,
