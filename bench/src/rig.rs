@@ -1,11 +1,9 @@
 //! The rig: three hosts, the backend on one, clients on another, and the gateway where candidates run in turn.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddrV4,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +25,7 @@ use crate::{
         udp_serve::{DATAGRAM_PORT, SEGMENT_PORT},
     },
     processor::OneProcessor,
+    settings::Settings,
     suite::Suite,
 };
 
@@ -35,9 +34,6 @@ const FRONT: u16 = 1000;
 
 /// Additional time of a load for each connection or flow that it prepares.
 const PREPARATION: Duration = Duration::from_millis(1);
-
-/// Time until a closed connection's port is free: 60 s (`TCP_TIMEWAIT_LEN`), and a little.
-const TIME_WAIT: Duration = Duration::from_secs(62);
 
 /// A service of the backend, in front of which a candidate is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,35 +82,7 @@ pub struct Rig {
     topology: Topology,
     executable: PathBuf,
     descriptors: u64,
-    settings: Vec<Setting>,
-    /// End of the last load on hosts with the system's settings, for each candidate.
-    untuned: Mutex<BTreeMap<u16, Instant>>,
-}
-
-/// A key under `/proc/sys/net` that the suite sets on all hosts.
-#[derive(Debug)]
-pub struct Setting {
-    /// The key, as a path.
-    pub key: &'static str,
-    /// Its value in the suite.
-    pub tuned: &'static str,
-    /// Its value in a new namespace of this system.
-    pub system: String,
-}
-
-/// Hosts with the system's settings. Dropping it gives them those of the suite again.
-#[derive(Debug)]
-pub struct Untuned<'rig> {
-    rig: &'rig Rig,
-    index: u16,
-}
-
-impl Drop for Untuned<'_> {
-    fn drop(&mut self) {
-        self.rig.untuned.lock().unwrap_or_else(PoisonError::into_inner).insert(self.index, Instant::now());
-        // What cannot be set was set before; a later measurement fails with it.
-        let _refused = self.rig.set(|setting| setting.tuned);
-    }
+    settings: Settings,
 }
 
 impl Rig {
@@ -130,52 +98,23 @@ impl Rig {
 
         let topology = Topology::new().context("network namespaces (run as root)")?;
         topology.forward()?;
-        let setting = |(key, tuned): &(&'static str, &'static str)| {
-            Ok(Setting { key, tuned, system: topology.client.read_sysctl(key)? })
-        };
-        let settings = suite.sysctls.iter().map(setting).collect::<anyhow::Result<Vec<_>>>()?;
-        set(&topology, &settings, |setting| setting.tuned)?;
+        let hosts = [&topology.client, &topology.gateway, &topology.backend].map(Host::clone);
+        let settings = Settings::apply(hosts, suite.sysctls)?;
         let executable = std::env::current_exe().context("own executable")?;
         let address = BACKENDS_V4[0];
         let mut command = guarded(&topology.backend, &executable);
         command.args(["serve", &address.to_string(), &Candidate::COUNT.to_string()]);
         let backend = Process::spawn("backend", &mut command)?;
-        let rig = Self {
-            backend,
-            topology,
-            executable,
-            descriptors: limit.unwrap_or(1 << 20),
-            settings,
-            untuned: Mutex::default(),
-        };
+        let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20), settings };
         let service = suite.idle.service;
         rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)
     }
 
-    /// Settings of all hosts.
-    pub fn settings(&self) -> &[Setting] {
+    /// Returns the settings of all hosts.
+    pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Gives all hosts the system's settings until the returned guard is dropped. Waits until the ports that the last
-    /// such load of candidate `index` has used are free.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn untuned(&self, index: u16) -> anyhow::Result<Untuned<'_>> {
-        let last = self.untuned.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied();
-        if let Some(left) = last.and_then(|last| TIME_WAIT.checked_sub(last.elapsed())) {
-            pause(left);
-        }
-        self.set(|setting| &setting.system)?;
-        Ok(Untuned { rig: self, index })
-    }
-
-    fn set(&self, value: impl Fn(&Setting) -> &str) -> anyhow::Result<()> {
-        set(&self.topology, &self.settings, value)
     }
 
     /// Descriptors that one process may have open.
@@ -249,15 +188,6 @@ impl Rig {
         let patience = window + PATIENCE + PREPARATION * u32::try_from(count)?;
         Ok(Client { process: Process::spawn("client", &mut command)?, patience })
     }
-}
-
-fn set(net: &Topology, settings: &[Setting], value: impl Fn(&Setting) -> &str) -> anyhow::Result<()> {
-    for host in [&net.client, &net.gateway, &net.backend] {
-        for setting in settings {
-            host.sysctl(setting.key, value(setting))?;
-        }
-    }
-    Ok(())
 }
 
 /// A load generator at work. Dropping it ends it.

@@ -112,11 +112,7 @@ impl Plan {
                 self.suite.idle.note,
             );
         }
-        text += "\n| setting of all hosts | here | by default |\n|---|---|---|\n";
-        for setting in rig.settings() {
-            let system = setting.system.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-            text += &format!("| `net.{}` | {} | {system} |\n", setting.key.replace('/', "."), setting.tuned);
-        }
+        text += &format!("\n{}", rig.settings().table());
         text += "\n| candidate | what |\n|---|---|\n";
         for (candidate, what) in candidates {
             text += &format!("| {} | {what} |\n", candidate.name());

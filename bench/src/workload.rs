@@ -129,7 +129,7 @@ impl Workload {
         directory: &Path,
         window: Duration,
     ) -> anyhow::Result<Figures> {
-        let _untuned = self.untuned.then(|| rig.untuned(candidate.index())).transpose()?;
+        let _untuned = self.untuned.then(|| rig.settings().untuned(candidate.index())).transpose()?;
         let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {
