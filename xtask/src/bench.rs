@@ -23,7 +23,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     let (suite, rest) = split(&arguments.words)?;
     if suite == Suite::Ech {
         // Computes only: no namespaces, no peers, no daemon.
-        let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+        let bench = workspace.build("rpxy-l4-bench", suite.program(), Profile::Release)?;
         return process::run(Command::new(bench).args(rest));
     }
     setup::require(workspace, &[Purpose::Build, Purpose::Bench])?;
@@ -35,7 +35,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     }
     // Two builds, not one: the daemon must not get features that only the test package asks of a shared dependency.
     let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;
-    let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+    let bench = workspace.build("rpxy-l4-bench", suite.program(), Profile::Release)?;
     let mut command = Command::new(bench);
     command.current_dir(&workspace.root).arg("--daemon").arg(daemon);
     if suite == Suite::Offload {
