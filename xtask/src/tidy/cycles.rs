@@ -54,7 +54,11 @@ fn finding(graph: &Graph<'_>, cycle: &[&Module]) -> Finding {
     let steps: Vec<String> = (0..cycle.len())
         .map(|index| {
             let (path, line) = place(index);
-            format!("`{}` uses `{}` ({path}:{line})", cycle[index].join("::"), cycle[(index + 1) % cycle.len()].join("::"))
+            format!(
+                "`{}` uses `{}` ({path}:{line})",
+                cycle[index].join("::"),
+                cycle[(index + 1) % cycle.len()].join("::")
+            )
         })
         .collect();
     let (path, line) = place(0);
@@ -63,12 +67,12 @@ fn finding(graph: &Graph<'_>, cycle: &[&Module]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::Tree;
+    use super::super::files::{Files, Tree};
     use super::*;
 
     #[test]
     fn modules_beside_each_other_use_one_another_one_way() {
-        let rows: [(&str, &[(&str, &str)], &[&str]); 14] = [
+        let rows: [(&str, Files<'_>, &[&str]); 14] = [
             ("one way", &[("a.rs", "use crate::b::B;\n"), ("b.rs", "")], &[]),
             ("both ways", &[("a.rs", "use crate::b::B;\n"), ("b.rs", "use super::a;\n")], &["a b"]),
             ("not imported", &[("a.rs", "crate::b::f();\n"), ("b.rs", "x(super::a::C)\n")], &["a b"]),
@@ -91,13 +95,18 @@ mod tests {
                 &[("a.rs", "use crate::c;\nc::d::f();\n"), ("c/mod.rs", ""), ("c/d.rs", "use crate::a::A;\n")],
                 &["a c"],
             ),
-            ("in tests", &[("a.rs", "use crate::b;\n"), ("b.rs", "#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n")], &[]),
+            (
+                "in tests",
+                &[("a.rs", "use crate::b;\n"), ("b.rs", "#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n")],
+                &[],
+            ),
             ("in a file of tests", &[("a.rs", "use crate::b;\n"), ("b/tests.rs", "use crate::a;\n")], &[]),
             ("in a comment", &[("a.rs", "use crate::b;\n"), ("b.rs", "/// [`crate::a`]\n")], &[]),
             ("a type of another crate", &[("a.rs", "use crate::b;\n"), ("b.rs", "use other::a::A;\n")], &[]),
         ];
         for (name, files, expected) in rows {
-            let paths: Vec<(String, &str)> = files.iter().map(|(path, text)| (format!("c/src/{path}"), *text)).collect();
+            let paths: Vec<(String, &str)> =
+                files.iter().map(|(path, text)| (format!("c/src/{path}"), *text)).collect();
             let mut files: Vec<(&str, &str)> = paths.iter().map(|(path, text)| (path.as_str(), *text)).collect();
             files.push(("c/src/lib.rs", "mod a;\nmod b;\n"));
             let findings: Vec<Finding> = Crate::all(&Tree::of(&files)).iter().flat_map(check).collect();

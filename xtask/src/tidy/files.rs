@@ -56,9 +56,13 @@ impl Tree {
     }
 
     #[cfg(test)]
-    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of(files: Files<'_>) -> Self {
         let mut tree = Self::default();
         files.iter().for_each(|(path, text)| tree.add(path, Some((*text).to_owned())));
         tree
     }
 }
+
+/// Paths and texts of made-up files.
+#[cfg(test)]
+pub(super) type Files<'a> = &'a [(&'a str, &'a str)];

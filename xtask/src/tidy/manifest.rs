@@ -27,13 +27,14 @@ fn has_line(text: &str, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::Files;
     use super::*;
 
     #[test]
     fn crates_declare_what_they_must() {
         let [common, proto] = WITHOUT_UNSAFE.map(|path| (path, "//! D.\n#![forbid(unsafe_code)]\n"));
         let lints = "[package]\n\n[lints]\nworkspace = true\n";
-        let rows: [(&str, &[(&str, &str)], &[&str]); 6] = [
+        let rows: [(&str, Files<'_>, &[&str]); 6] = [
             ("good", &[common, proto, ("a/Cargo.toml", lints)], &[]),
             ("only denied", &[common, (proto.0, "//! D.\n#![deny(unsafe_code)]\n")], &["forbid-unsafe"]),
             ("in a comment", &[common, (proto.0, "//! #![forbid(unsafe_code)]\n")], &["forbid-unsafe"]),

@@ -48,7 +48,9 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
 fn length(path: &str, lines: usize, longer: &[(&str, &str)]) -> Option<Finding> {
     let listed = longer.iter().any(|(name, _)| *name == path);
     let advice = match lines > LONGEST {
-        true if !listed => format!("{lines} lines of production code: split it by what it owns, or list it with a reason"),
+        true if !listed => {
+            format!("{lines} lines of production code: split it by what it owns, or list it with a reason")
+        }
         false if listed => "no longer long: take it off the list".to_owned(),
         _ => return None,
     };

@@ -60,7 +60,7 @@ fn link_targets(line: &str) -> impl Iterator<Item = &str> {
     let links = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
     links.filter(move |target| {
         let at = target.as_ptr() as usize - line.as_ptr() as usize;
-        !target.is_empty() && line[..at].matches('`').count() % 2 == 0
+        !target.is_empty() && line[..at].matches('`').count().is_multiple_of(2)
     })
 }
 

@@ -119,7 +119,8 @@ fn constant(source: &str, name: &str) -> Option<Value> {
         None => (text, ""),
     };
     let number = |factor: &str| factor.trim().replace('_', "").parse::<u64>().ok();
-    let product = |text: &str| text.split('*').map(number).try_fold(1_u64, |product, factor| product.checked_mul(factor?));
+    let product =
+        |text: &str| text.split('*').map(number).try_fold(1_u64, |product, factor| product.checked_mul(factor?));
     match text.split_once("<<") {
         Some((number, bits)) => Some(Value::of(product(number)? << product(bits)?, unit)),
         None => Some(Value::of(product(text)?, unit)),
