@@ -8,6 +8,8 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod docs;
 pub mod ech;
 pub mod limit;
 pub mod log;

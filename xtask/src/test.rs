@@ -100,6 +100,7 @@ impl Machine<'_> {
         let mut steps = vec![Step::new("format", self.cargo("fmt --all --check"))];
         steps.extend(self.tidy());
         steps.extend(self.workspace_steps(tools, required));
+        steps.extend(self.fuzz_steps());
         if self.has(Purpose::Interop, "tests with foreign software for Encrypted Client Hello")? {
             steps.extend(self.interop_steps(required));
         }
@@ -221,23 +222,36 @@ impl Machine<'_> {
         steps
     }
 
+    /// The fuzz targets, without the library that drives them. They are a workspace of their own: see its manifest.
+    fn fuzz_steps(&self) -> [Step; 2] {
+        let mut lints = self.cargo_of("fuzz", "clippy --locked -- -D warnings");
+        lints.env("CUSTOM_LIBFUZZER_PATH", self.workspace.target().join("none"));
+        [
+            Step::new("format of the fuzz targets", self.cargo_of("fuzz", "fmt --check")),
+            Step::new("lints of the fuzz targets", lints),
+        ]
+    }
+
     /// Tests with foreign software. They are a workspace of their own: see its manifest.
-    fn interop_steps(&self, required: bool) -> Vec<Step> {
-        let cargo = |name: &str, line: &str| {
-            let mut command = self.cargo(&format!("{name} --manifest-path tests/interop/Cargo.toml {line}"));
-            // Most of its dependencies are those of this workspace.
-            command.env("CARGO_TARGET_DIR", self.workspace.scratch(""));
-            self.describe(&mut command, required);
-            command
-        };
-        vec![
-            Step::new("format of the tests with foreign software", cargo("fmt", "--check")),
+    fn interop_steps(&self, required: bool) -> [Step; 3] {
+        let mut test = self.cargo_of("tests/interop", "test --locked");
+        self.describe(&mut test, required);
+        [
+            Step::new("format of the tests with foreign software", self.cargo_of("tests/interop", "fmt --check")),
             Step::new(
                 "lints of the tests with foreign software",
-                cargo("clippy", "--locked --all-targets -- -D warnings"),
+                self.cargo_of("tests/interop", "clippy --locked --all-targets -- -D warnings"),
             ),
-            Step::new("tests with foreign software", cargo("test", "--locked")),
+            Step::new("tests with foreign software", test),
         ]
+    }
+
+    /// A cargo command for another workspace in this repository. Most of its dependencies are those of this one, so they
+    /// share a directory.
+    fn cargo_of(&self, folder: &str, line: &str) -> Command {
+        let mut command = self.cargo(line);
+        command.current_dir(self.workspace.path(folder)).env("CARGO_TARGET_DIR", self.workspace.target());
+        command
     }
 
     fn dependencies(&self) -> Option<Step> {

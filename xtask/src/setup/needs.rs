@@ -105,7 +105,7 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Interop, "builds BoringSSL, a peer for Encrypted Client Hello"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Interop, "compiles BoringSSL"),
     need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Interop, "generates Rust bindings of BoringSSL"),
-    need(Probe::CargoDeny, Source::CargoDeny, Purpose::Dependencies, "checks their licences and sources"),
+    need(Probe::CargoDeny, Source::CargoDeny, Purpose::Dependencies, "checks licences and sources of the dependencies"),
     need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
          "nginx as a layer-4 proxy"),
     need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Bench, "bench candidate"),

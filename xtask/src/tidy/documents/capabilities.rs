@@ -9,39 +9,42 @@ use super::section;
 const UNIT: &str = "packaging/rpxy-l4.service";
 /// Where they are listed: a document and a section of it.
 const LISTS: [(&str, &str); 2] = [("docs/operations.md", "## systemd"), ("SECURITY.md", "## Threat model")];
+/// Documents that may count them.
+const COUNTS: [&str; 3] = ["docs/operations.md", "SECURITY.md", "packaging/README.md"];
 const NUMBERS: [&str; 7] = ["no", "one", "two", "three", "four", "five", "six"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
-    let unit = tree.text(UNIT);
-    let given = |key: &str| names(unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default());
+    let given = |key: &str| {
+        let line = tree.text(UNIT).lines().find_map(|line| line.strip_prefix(key));
+        names(line.unwrap_or_default()).collect::<BTreeSet<&str>>()
+    };
     let capabilities = given("AmbientCapabilities=");
+    let count = capabilities.len();
     let mut findings = Vec::new();
+    let mut add = |path: &str, line, advice: String| findings.push(Finding::new(path, line, "capabilities", advice));
     if given("CapabilityBoundingSet=") != capabilities {
-        findings.push(Finding::new(UNIT, 1, "capabilities", "the bounding set is not the ambient set"));
+        add(UNIT, 1, "the bounding set is not the ambient set".to_owned());
     }
     for (path, heading) in LISTS {
-        let lines: Vec<(usize, &str)> = section(tree.text(path), heading).collect();
-        let text = lines.iter().map(|(_, line)| *line).collect::<Vec<_>>().join(" ");
-        let line = lines.iter().find(|(_, line)| line.contains("capabilities")).map_or(1, |(line, _)| *line);
-        if names(&text) != capabilities {
-            let listed: Vec<&str> = capabilities.iter().copied().collect();
-            let advice = format!("list the capabilities of {UNIT} under `{heading}`: {}", listed.join(", "));
-            findings.push(Finding::new(path, line, "capabilities", advice));
+        let listed: BTreeSet<&str> = section(tree.text(path), heading).flat_map(|(_, line)| names(line)).collect();
+        if listed != capabilities {
+            let wanted: Vec<&str> = capabilities.iter().copied().collect();
+            add(path, 1, format!("`{heading}` lists other capabilities than {UNIT}: {}", wanted.join(", ")));
         }
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let counted = words.windows(2).filter(|pair| pair[1].starts_with("capabilities"));
-        let wrong = |word: &str| NUMBERS.iter().position(|n| *n == word).is_some_and(|n| n != capabilities.len());
-        if let Some(pair) = counted.into_iter().find(|pair| wrong(pair[0])) {
-            let advice = format!("{} has {} capabilities, not {}", UNIT, capabilities.len(), pair[0]);
-            findings.push(Finding::new(path, line, "capabilities", advice));
+    }
+    for path in COUNTS {
+        let words: Vec<&str> = tree.text(path).split_whitespace().collect();
+        let counted = words.windows(2).filter(|pair| pair[1].starts_with("capabilities")).map(|pair| pair[0]);
+        for word in counted.filter(|word| NUMBERS.iter().position(|n| n == word).is_some_and(|n| n != count)) {
+            add(path, 1, format!("{UNIT} has {count} capabilities, not {word}"));
         }
     }
     findings
 }
 
 /// The names of capabilities in a text.
-fn names(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("CAP_")).collect()
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("CAP_"))
 }
 
 #[cfg(test)]
