@@ -37,6 +37,23 @@ pub mod name {
     pub const LEASE: &str = "LEASE";
     /// Per-CPU array, indexed by [`crate::verdict::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array of numbers of 64 bits, indexed by [`super::log_state`]. Only in an object that logs.
+    pub const LOG_STATE: &str = "LOG_STATE";
+}
+
+/// What `LOG_STATE` holds, and the rate of messages that it keeps.
+pub mod log_state {
+    /// When the bucket of messages is full again ([`crate::bucket`]).
+    pub const DUE: u32 = 0;
+    /// Messages that there were, told or not.
+    pub const MESSAGES: u32 = 1;
+    /// How many numbers there are.
+    pub const LEN: usize = 2;
+    /// Nanoseconds until one more message is told.
+    pub const INTERVAL: u32 = 1_000_000;
+    /// Nanoseconds: as many messages as there are intervals in it are told at once. They fit into the ring of aya-log
+    /// (128 KiB) twice.
+    pub const WINDOW: u64 = 200 * INTERVAL as u64;
 }
 
 /// Version of the Internet Protocol.

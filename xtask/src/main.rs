@@ -39,7 +39,7 @@ enum Task {
     /// Build the daemon in release mode and run it.
     Run(run::Arguments),
     /// Build the eBPF programs, which the daemon then embeds.
-    BuildEbpf,
+    BuildEbpf(ebpf::Arguments),
     /// Check everything that this machine can check: the one command before a commit.
     Test(test::Arguments),
     /// Test the eBPF programs in another kernel, Debian's packaged one, under QEMU.
@@ -67,7 +67,7 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Setup(arguments) => setup::command(&workspace, &arguments),
         Task::Run(arguments) => run::command(&workspace, &arguments),
-        Task::BuildEbpf => ebpf::command(&workspace),
+        Task::BuildEbpf(arguments) => ebpf::command(&workspace, arguments.log),
         Task::Test(arguments) => test::command(&workspace, &arguments),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, &arguments),
         Task::Bench(arguments) => bench::command(&workspace, &arguments),

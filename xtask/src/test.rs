@@ -75,7 +75,7 @@ impl Action {
             Self::Command(mut command) => process::run(&mut command),
             Self::Tidy => tidy::command(workspace),
             Self::Kernel => test_kernel::command(workspace, &test_kernel::Arguments::default()),
-            Self::Ebpf(tools) => ebpf::build(workspace, &tools).map(drop),
+            Self::Ebpf(tools) => ebpf::build_for_tests(workspace, &tools),
         }
     }
 }
@@ -234,7 +234,7 @@ fn ech_steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>)
     }
     let cargo = |name: &str, line: &str| {
         let mut command = workspace.cargo();
-        command.args([name, "--manifest-path", "tests/ech/Cargo.toml"]).args(line.split(' '));
+        command.args([name, "--manifest-path", "tests/interop/Cargo.toml"]).args(line.split(' '));
         command
     };
     let build = |name: &str, line: &str| {

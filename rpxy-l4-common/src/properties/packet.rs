@@ -167,7 +167,7 @@ fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
     let packet = match parsed {
         Ok(packet) => packet,
         Err(reason) => {
-            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.counter()));
+            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.into()));
             return;
         }
     };
