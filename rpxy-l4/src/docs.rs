@@ -21,10 +21,9 @@ const LABELS: [(&str, &str, &str); 5] = [
 #[test]
 fn the_readme_shows_the_help_of_the_command_line() {
     let help = Cli::command().term_width(120).render_help().to_string();
-    let from_usage = &help[help.find("Usage:").unwrap()..];
-    let shown = README.split("```text\n").find(|block| block.starts_with("Usage: rpxy-l4")).unwrap_or_default();
+    let shown = README.split("```text\n").find(|block| block.contains("Usage: rpxy-l4")).unwrap_or_default();
     let shown = shown.split("```").next().unwrap_or_default();
-    assert_eq!(shown.trim_end(), from_usage.trim_end(), "README.md has another help than the program");
+    assert_eq!(shown.trim_end(), help.trim_end(), "README.md has another help than the program");
 }
 
 #[test]
