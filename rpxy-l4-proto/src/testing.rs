@@ -1,5 +1,5 @@
-//! What the tests of several parsers and the seeds of the fuzz targets share: bytes from text, length-prefixed
-//! vectors, hellos and records; Initial packets in [`quic`]; a WireGuard initiation.
+//! Inputs that tests of several parsers and seeds of fuzz targets share: bytes from text, length-prefixed vectors,
+//! hellos and records; Initial packets in [`quic`]; a WireGuard initiation.
 
 #[expect(clippy::indexing_slicing, reason = "made of constants: a test input that cannot be built must stop the test")]
 pub(crate) mod ech;

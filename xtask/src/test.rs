@@ -234,7 +234,7 @@ fn ech_steps(workspace: &Workspace, required: bool, left_out: &mut Vec<LeftOut>)
     }
     let cargo = |name: &str, line: &str| {
         let mut command = workspace.cargo();
-        command.args([name, "--manifest-path", "tests/ech/Cargo.toml"]).args(line.split(' '));
+        command.args([name, "--manifest-path", "tests/interop/Cargo.toml"]).args(line.split(' '));
         command
     };
     let build = |name: &str, line: &str| {

@@ -1,4 +1,4 @@
-//! What holds for every datagram, and for every flow of them.
+//! Properties of every datagram, and of every flow of them.
 
 use crate::{
     Probe,
@@ -179,7 +179,7 @@ pub(super) fn flow(data: &[u8]) -> (Version, ConnectionId, Vec<Vec<u8>>) {
     (version, dcid, datagrams)
 }
 
-/// What is WireGuard with reserved bytes of zero is the same with any. The message with any reserved bytes.
+/// A message with reserved bytes of zero is the same with any. Returns the message with any reserved bytes.
 pub fn wireguard(data: &[u8]) -> Option<Message> {
     let any = wireguard::parse(data, Reserved::Any);
     let mut zeroed = data.to_vec();

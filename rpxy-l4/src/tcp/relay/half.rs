@@ -49,7 +49,7 @@ enum State {
     Done,
 }
 
-/// Which socket failed.
+/// The socket that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     /// The source was cut off.
@@ -61,7 +61,7 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    /// What a failed write tells.
+    /// The meaning of a failed write.
     pub(super) fn sink(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe { Self::SinkClosed } else { Self::SinkReset }
     }
