@@ -146,7 +146,7 @@ const fn verdicts(program: &str) -> [[u8; WIDTH]; Counter::COUNT as usize] {
         let at = match counter.action() {
             // What it is counted under says it all.
             Action::Steer => at,
-            action => put(&mut all[index], at, action.name()) + 1,
+            action @ (Action::Pass | Action::Drop) => put(&mut all[index], at, action.name()) + 1,
         };
         put(&mut all[index], at, counter.name());
         index += 1;
