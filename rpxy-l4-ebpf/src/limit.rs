@@ -1,4 +1,4 @@
-//! How many handshakes each source network may begin.
+//! The limit of handshakes for each source network.
 
 use rpxy_l4_common::bucket::{Charge, charge};
 use rpxy_l4_common::map::Socket;
@@ -6,8 +6,8 @@ use rpxy_l4_common::map::Socket;
 use crate::clock;
 use crate::maps::{Bucket, source_limit};
 
-/// Charges handshakes to the network of their sender; false when it has none left. No lock: where two processors begin a
-/// bucket at once, one of them is forgotten, and so are buckets that had to make room.
+/// Charges handshakes to the network of their sender; false when it has none left. No lock: where two processors begin
+/// a bucket at once, one of them is forgotten, and so are buckets that had to make room.
 #[inline(always)]
 pub(crate) fn admits(source: &Socket, handshakes: u32) -> bool {
     let Some(limit) = source_limit().filter(|limit| limit.interval > 0) else { return true };

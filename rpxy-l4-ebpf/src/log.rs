@@ -1,7 +1,7 @@
-//! Tells what became of each packet, with its flow and the reason, through aya-log (feature `ebpf-log`).
+//! Logs the verdict on each packet, with its flow and the reason, through aya-log (feature `ebpf-log`).
 //!
-//! It watches from aside: the decision hands it nothing, so that the programs are the same without it. So many messages
-//! are told in a second, over all processors and programs; the daemon reads how many there would have been.
+//! It watches from the side, so that the programs without it are the same to the byte. The number of messages per
+//! second is limited over all processors and programs, and those withheld are counted for the daemon.
 #![expect(
     unsafe_code,
     reason = "maps are read through pointers, and the verifier finds global functions by their names"
@@ -24,15 +24,15 @@ static LOG_NOTE: PerCpuArray<Note, 1> = PerCpuArray::new();
 #[btf_map]
 static LOG_STATE: Array<u64, { log_state::LEN }> = Array::new();
 
-/// What is known of the packet that a processor works on. Should XDP interrupt TC, the message of TC lacks its flow.
+/// The packet that a processor works on. If XDP interrupts TC, the message of TC may lack its flow.
 #[repr(C)]
 struct Note {
     program: u32,
-    /// Of no family while there is none.
+    /// Without a family until it is known.
     key: FlowKey,
 }
 
-/// A packet has come to a program.
+/// Notes the program that has a packet.
 #[inline(always)]
 pub(crate) fn begin(program: u32) {
     if let Some(note) = the_note() {
@@ -41,7 +41,7 @@ pub(crate) fn begin(program: u32) {
     }
 }
 
-/// Its headers were read.
+/// Notes the flow of the packet, once its headers were read.
 #[inline(always)]
 pub(crate) fn note(key: &FlowKey) {
     if let Some(note) = the_note() {
@@ -49,7 +49,7 @@ pub(crate) fn note(key: &FlowKey) {
     }
 }
 
-/// It has an outcome.
+/// Logs the outcome of the packet.
 #[inline(always)]
 pub(crate) fn tell(outcome: Counter) {
     if level_enabled(level(outcome)) {
@@ -57,13 +57,14 @@ pub(crate) fn tell(outcome: Counter) {
     }
 }
 
-/// What is steered, and what is not for the daemon, is most of the traffic: it has a level of its own.
+/// Steered packets, and those that do not concern the daemon, are most of the traffic and have a level of their own.
 #[inline(always)]
 fn level(outcome: Counter) -> Level {
     if outcome.index() <= Counter::Foreign.index() { Level::Trace } else { Level::Debug }
 }
 
-/// A function of its own, and global: it needs the stack for itself, and is verified once. Returns nothing of interest.
+/// A function of its own, since it needs the stack for itself; global, so that it is verified once. A global function
+/// has to return a number.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn rpxy_l4_tell(outcome: u32) -> u32 {
@@ -110,7 +111,7 @@ fn the_note<'a>() -> Option<&'a mut Note> {
     Some(unsafe { &mut *slot.as_ptr() })
 }
 
-/// Counts a message, and returns whether it is told: a token bucket as in `limit`.
+/// Counts a message. Returns true if the rate allows it: a token bucket as in `limit`.
 #[inline(always)]
 fn admits() -> bool {
     let number = |index| LOG_STATE.get_ptr_mut(index).and_then(NonNull::new);
@@ -129,11 +130,11 @@ fn admits() -> bool {
     true
 }
 
-/// The longest text below.
+/// Length of the texts below.
 const WIDTH: usize = 40;
 
-/// Program, action and reason, padded with blanks: texts of one size need no pointers, which an object cannot have in its
-/// data, and no length that the verifier would have to follow.
+/// Program, action and reason, padded with blanks: texts of one size need no pointers, which an object cannot have in
+/// its data, and no length that the verifier would have to follow.
 static VERDICTS: [[[u8; WIDTH]; Counter::COUNT as usize]; PROGRAMS] = [verdicts("xdp "), verdicts("tc ")];
 
 const fn verdicts(program: &str) -> [[u8; WIDTH]; Counter::COUNT as usize] {
@@ -145,7 +146,7 @@ const fn verdicts(program: &str) -> [[u8; WIDTH]; Counter::COUNT as usize] {
         let at = match counter.action() {
             // What it is counted under says it all.
             Action::Steer => at,
-            action => put(&mut all[index], at, action.name()) + 1,
+            action @ (Action::Pass | Action::Drop) => put(&mut all[index], at, action.name()) + 1,
         };
         put(&mut all[index], at, counter.name());
         index += 1;

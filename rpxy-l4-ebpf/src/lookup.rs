@@ -34,7 +34,7 @@ pub(crate) fn account<H>(steer: &Steer<'_, Entry<'_>, H>) {
     steer.flow.slot.count(clock::coarse(), steer.datagrams as u64, steer.packet.payload.len as u64);
 }
 
-/// Returns whether the daemon has not put off the end of its lease.
+/// Returns true if the daemon did not renew its lease in time.
 #[inline(always)]
 pub(crate) fn has_lapsed() -> bool {
     let end = maps::lease_end();
@@ -44,7 +44,7 @@ pub(crate) fn has_lapsed() -> bool {
 /// The look-ups of one decision, which asks for one flow and one hop.
 pub(crate) struct Kernel {
     copies: Copies,
-    /// Where the packet is, for the program that has one.
+    /// The buffer of the packet, in programs that look at several datagrams in one.
     buffer: Option<*mut __sk_buff>,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a WireGuard initiation is made for one of the servers.
+//! The check of WireGuard initiations against the keys of the servers.
 //!
 //! In functions of their own: the hash needs the stack for itself.
 #![expect(unsafe_code, reason = "the verifier finds global functions by their names")]
@@ -9,7 +9,7 @@ use rpxy_l4_common::mac1::MOST_KEYS;
 
 use crate::maps::{initiation, mac1_key};
 
-/// Returns whether an initiation is made for one of the keys, or nobody can tell.
+/// Returns true if an initiation is made for one of the keys, or cannot be checked.
 #[inline(always)]
 pub(crate) fn fits<B: Bytes>(bytes: &B, payload: Span) -> bool {
     !read_initiation(bytes, payload.offset) || rpxy_l4_fits_any_key()

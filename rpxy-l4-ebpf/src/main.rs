@@ -1,7 +1,7 @@
 //! The object that the kernel loads. On the host it is an empty program.
 //!
-//! The entry points are thin: they say how a packet came, ask [`rpxy_l4_common::decide`], and carry the verdict out. Each
-//! packet is counted once, under the number of its outcome.
+//! The entry points are thin: they describe the arrival of a packet, ask [`rpxy_l4_common::decide`], and carry the verdict
+//! out. Each packet is counted once, under the number of its outcome.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 

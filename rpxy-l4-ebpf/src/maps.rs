@@ -1,8 +1,8 @@
 //! The maps of the object, and the only place where their memory is touched.
 //!
-//! Sizes are defaults, which the loader replaces. All but `SOURCES` are filled by the daemon alone. They are preallocated
-//! where the kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for
-//! memory. The price is that the kernel uses removed entries again at once: see
+//! Sizes are defaults, which the loader replaces. All but `SOURCES` are filled by the daemon alone. They are
+//! preallocated where the kernel can do that, so that an entry once taken in can always be replaced, and a packet never
+//! waits for memory. The price is that the kernel uses removed entries again at once: see
 //! [`Flow::seal`](rpxy_l4_common::map::Flow::seal).
 #![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
 
@@ -49,9 +49,9 @@ pub(crate) const XDP: u32 = 0;
 pub(crate) const TC: u32 = 1;
 pub(crate) const PROGRAMS: usize = 2;
 
-/// What a program has read of the maps for one packet. Not on the stack, where it has no room beside the hash of
-/// initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by another);
-/// XDP and TC have a slot each all the same.
+/// Copies of the entries that a program has read for one packet. Not on the stack, where they have no room beside the
+/// hash of initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by
+/// another); XDP and TC have a slot each all the same.
 #[repr(C)]
 struct Scratch {
     flow: Flow,
@@ -123,7 +123,7 @@ impl FlowSlot {
     #[inline(always)]
     pub(crate) fn count(self, now: u64, packets: u64, bytes: u64) {
         let entry = self.0.as_ptr();
-        // SAFETY: the fields lie within the entry, are aligned to 8 bytes, and are written by nobody but the programs; the
+        // SAFETY: the fields lie within the entry, are aligned to 8 bytes, and are written by the programs only; the
         // kernel keeps the memory until this program ends.
         unsafe {
             (&raw mut (*entry).counted.last_seen).write_volatile(now);
@@ -159,8 +159,8 @@ impl<T> Deref for Setting<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: the kernel gave the pointer out, and the slots of an array are for ever. Every type in the maps is plain
-        // bytes, so that a value is one even while the daemon replaces it.
+        // SAFETY: the kernel gave the pointer out, and the slots of an array stay for ever. Every type in the maps is
+        // plain bytes, so that a value is one even while the daemon replaces it.
         unsafe { self.0.as_ref() }
     }
 }
@@ -177,7 +177,7 @@ pub(crate) fn mac1_key(index: u32) -> Option<Setting<Mac1Key>> {
     Setting::at(MAC1_KEYS.get_ptr(index))
 }
 
-/// Returns when the lease of the daemon ends, in nanoseconds of CLOCK_MONOTONIC; 0 for never.
+/// Returns the time at which the lease of the daemon ends, in nanoseconds of CLOCK_MONOTONIC; 0 for never.
 #[inline(always)]
 pub(crate) fn lease_end() -> u64 {
     let lease = LEASE.get_ptr(0).and_then(|lease| NonNull::new(lease.cast_mut()));
@@ -192,13 +192,13 @@ pub(crate) fn listener(socket: &Socket) -> Option<Listener> {
     LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|slot| unsafe { slot.as_ptr().read_volatile() })
 }
 
-/// Returns whether an address is one of this machine.
+/// Returns true if an address belongs to this machine.
 #[inline(always)]
 pub(crate) fn is_local(address: &[u8; 16]) -> bool {
     LOCAL.get_ptr(address).is_some()
 }
 
-/// Returns whether a source is in a banned network.
+/// Returns true if a source is in a banned network.
 #[inline(always)]
 pub(crate) fn is_banned(source: &Prefix) -> bool {
     const { assert!(size_of::<Prefix>() == size_of::<Key<[u8; 20]>>()) };
@@ -217,16 +217,16 @@ pub(crate) fn count(outcome: Counter) {
     }
 }
 
-/// Returns where this processor reads an initiation to.
+/// Returns the buffer of this processor for an initiation.
 #[inline(always)]
 pub(crate) fn initiation<'a>() -> Option<&'a mut Initiation> {
     let slot = INITIATION.get_ptr_mut(0).and_then(NonNull::new)?;
-    // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it (see
-    // `count`), an initiation may be dropped, and the client sends another one 5 s later.
+    // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it
+    // (see `count`), an initiation may be dropped, and the client sends another one 5 s later.
     Some(unsafe { &mut *slot.as_ptr() })
 }
 
-/// The bucket of a source network: when it is full again, in nanoseconds of CLOCK_MONOTONIC.
+/// The bucket of a source network: the time at which it is full again, in nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Copy)]
 pub(crate) struct Bucket(NonNull<u64>);
 
@@ -245,7 +245,7 @@ impl Bucket {
 
     #[inline(always)]
     pub(crate) fn due(self) -> u64 {
-        // SAFETY: the kernel gave the pointer out. Aligned to 8 bytes, and written by nobody but the programs, whole.
+        // SAFETY: the kernel gave the pointer out. Aligned to 8 bytes, and written by the programs only, whole.
         unsafe { self.0.as_ptr().read_volatile() }
     }
 

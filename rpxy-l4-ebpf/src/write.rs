@@ -1,7 +1,7 @@
 //! Carries out a rewrite: which bytes are written, in which order, and what the kernel is told about it.
 //!
 //! The first write is the one that the kernel may refuse for want of memory; nothing has changed then, and the packet
-//! can go its old way. When a later one is refused the packet is neither old nor new, and must end.
+//! can be passed. When a later one is refused, the packet is neither old nor new and must be dropped.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use rpxy_l4_common::rewrite::Rewrite;
 
 /// A packet that lies in memory (XDP).
 pub trait Frame {
-    /// Writes at an offset from the start; nothing when that is not within the packet.
+    /// Writes at an offset from the start. Returns `None` if that is not within the packet.
     fn write<const N: usize>(&self, offset: usize, value: [u8; N]) -> Option<()>;
 }
 
@@ -31,12 +31,12 @@ pub trait Skb {
     fn add_to_sum(&self, change: u32);
 }
 
-/// How far a rewrite came that was not carried out.
+/// The state of a packet after a rewrite that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
-    /// The packet is what it was.
+    /// It is unchanged.
     Untouched,
-    /// It is not.
+    /// It is partly rewritten.
     Halfway,
 }
 

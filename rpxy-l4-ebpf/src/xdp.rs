@@ -1,4 +1,4 @@
-//! The program for drivers: before the kernel has made anything of a packet. It must know the next hop by itself.
+//! The program for drivers, before the kernel has allocated anything for a packet. It must know the next hop by itself.
 
 use core::mem::offset_of;
 

@@ -27,7 +27,7 @@ const GROUP: u8 = 1;
 /// "More fragments" and the fragment offset (RFC 791 section 3.1).
 const FRAGMENT: u16 = 0x3fff;
 
-/// What a packet begins with.
+/// The header that a packet begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// An Ethernet header.
@@ -50,20 +50,20 @@ pub struct Packet<'k> {
     /// Checksum of the datagram, 0 for none. Only the sum of the pseudo-header where the kernel has left the rest to
     /// the network card.
     pub udp_checksum: u16,
-    /// Where the IP header begins, in bytes.
+    /// Offset of the IP header, in bytes.
     pub l3: usize,
-    /// Where the UDP header begins, in bytes.
+    /// Offset of the UDP header, in bytes.
     pub l4: usize,
     /// The UDP payload.
     pub payload: Span,
     /// Length of the IP packet with its header, in bytes.
     pub ip_len: usize,
-    /// Sender and receiver, as `FLOWS` knows them.
+    /// Sender and receiver, as in `FLOWS`.
     pub key: &'k FlowKey,
 }
 
-/// Reads the headers of a packet. Addresses and ports go straight to `key`, whose place the caller provides: as part of
-/// a value that is handed on they would be copied byte by byte, and the stack of a program has 512 bytes.
+/// Reads the headers of a packet. Addresses and ports go straight to `key`, which the caller provides: as part of a
+/// returned value they would be copied byte by byte, and the stack of a program has 512 bytes.
 #[inline(always)]
 pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     match link {
@@ -191,7 +191,7 @@ fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
     udp(bytes, ip, key)
 }
 
-/// What both versions say of a packet that carries UDP.
+/// The fields that both versions have in a packet that carries UDP.
 #[derive(Clone, Copy)]
 struct Ip {
     family: Family,
@@ -203,7 +203,7 @@ struct Ip {
     len: usize,
 }
 
-/// An IPv4 address as it stands in the field of both families. In one piece: see [`crate::map::Socket::end`].
+/// An IPv4 address in the field of both families. In one piece: see [`crate::map::Socket::end`].
 #[inline(always)]
 fn in_first_four(address: [u8; 4]) -> [u8; 16] {
     let mut field = [0; 16];

@@ -1,4 +1,4 @@
-//! What holds for mac1 of every datagram.
+//! Properties of mac1 of every datagram.
 
 use crate::datagram::WIREGUARD_INITIATION_LEN;
 use crate::mac1::Mac1Key;
@@ -12,8 +12,7 @@ pub const PUBLIC_KEY: [u8; 32] = [
     0xc0, 0x08, 0xb5, 0xd3, 0x5a, 0x60, 0xdb, 0xa8, 0xd5, 0x6e, 0x44, 0x59, 0x1c,
 ];
 
-/// mac1 depends neither on the reserved bytes nor on mac2. Returns whether the datagram is an initiation for
-/// [`PUBLIC_KEY`].
+/// mac1 depends neither on the reserved bytes nor on mac2. Returns true for an initiation for [`PUBLIC_KEY`].
 pub fn mac1(data: &[u8]) -> bool {
     let key = Mac1Key::new(&PUBLIC_KEY);
     let verified = key.verifies(data);

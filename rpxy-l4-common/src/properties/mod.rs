@@ -1,5 +1,5 @@
-//! What holds for every datagram and every frame, as functions that panic where it does not. The fuzz
-//! targets call them with new inputs, the tests with the committed corpus.
+//! Properties of every datagram and every frame, as functions that panic if they do not hold. The fuzz targets call
+//! them with new inputs, the tests with the committed corpus.
 
 mod mac1;
 mod packet;
@@ -45,7 +45,7 @@ pub fn datagram_class(data: &[u8]) -> DatagramClass {
     class
 }
 
-/// What the corpus of the fuzz target starts from. Written out without an allocator: a start, then zeros.
+/// A file of the first corpus of a fuzz target. Written out without an allocator: a start, then zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Seed {
     /// File name, which says what the datagram is.

@@ -1,5 +1,5 @@
-//! What a packet of a flow looks like when it leaves: addresses, ports, TTL and the checksums over them. Traffic class
-//! and ECN stay as they are.
+//! The fields of a packet that change when it is steered: addresses, ports, TTL and the checksums over them. Traffic
+//! class and ECN stay as they are.
 
 pub mod checksum;
 #[cfg(test)]
@@ -35,18 +35,18 @@ pub struct Rewrite<'a> {
     pub address_change: u32,
     /// Change of the UDP checksum by the ports, likewise.
     pub port_change: u32,
-    /// Where the IP header begins, in bytes.
+    /// Offset of the IP header, in bytes.
     pub l3: usize,
-    /// Where the UDP header begins, in bytes.
+    /// Offset of the UDP header, in bytes.
     pub l4: usize,
-    /// New sender, as it stands in the flow.
+    /// New sender, from the entry of the flow.
     pub source: &'a Socket,
     /// New receiver, likewise.
     pub destination: &'a Socket,
 }
 
 impl<'a> Rewrite<'a> {
-    /// What becomes of a packet of a flow. The addresses of both are of one family.
+    /// Computes the new values for a packet of a flow. The addresses of both are of one family.
     #[inline(always)]
     #[must_use]
     pub fn new(packet: &Packet<'_>, flow: &'a Flow) -> Self {
@@ -87,7 +87,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// Writes the new values into the packet. Nothing is written when the headers are not all there.
+    /// Writes the new values into the packet. Writes nothing and returns `None` if the headers are incomplete.
     pub fn apply(&self, bytes: &mut [u8]) -> Option<()> {
         let headers = bytes.get_mut(self.l3..self.l4 + UdpHdr::LEN)?;
         let (ip, udp_header) = headers.split_at_mut_checked(self.l4 - self.l3)?;
@@ -110,8 +110,7 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// 0 says that there is none and stays; one that comes out as 0 is sent as its complement, which is the same number
-/// (RFC 768).
+/// 0 means none and stays; a result of 0 is sent as its complement, which is the same number (RFC 768).
 #[inline(always)]
 const fn udp_checksum(old: u16, addresses: u16, ports: u16) -> u16 {
     if old == 0 {

@@ -104,7 +104,7 @@ fn l4_csum_replace(field: u16, diff: u32, pseudo: bool, partial: bool) -> u16 {
     if field == 0 { 0xffff } else { field }
 }
 
-/// What TC's two calls leave in the checksum field.
+/// The checksum field after TC's two calls.
 fn by_helpers(bytes: &[u8], packet: &Packet<'_>, rewrite: &Rewrite<'_>, partial: bool) -> u16 {
     let at = packet.l4 + offset_of!(UdpHdr, check);
     let field = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);

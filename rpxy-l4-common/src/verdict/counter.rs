@@ -2,19 +2,19 @@
 
 use crate::packet::Pass;
 
-/// What happens to a packet.
+/// The fate of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The program sends it on.
     Steer,
     /// The kernel goes on with it as if there were no program.
     Pass,
-    /// It ends here.
+    /// It is dropped.
     Drop,
 }
 
 impl Action {
-    /// Its name in the metrics.
+    /// Returns the name in the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,13 +37,13 @@ macro_rules! counters {
         impl Counter {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// How many there are.
+            /// Number of counters.
             pub const COUNT: u32 = match Self::ALL {
                 [.., last] => last.index() + 1,
                 [] => 0,
             };
 
-            /// Its name in the metrics.
+            /// Returns the name in the metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -51,7 +51,7 @@ macro_rules! counters {
                 }
             }
 
-            /// What happens to the packets that it counts.
+            /// Returns the fate of the packets that it counts.
             #[must_use]
             pub const fn action(self) -> Action {
                 match self {
@@ -59,7 +59,7 @@ macro_rules! counters {
                 }
             }
 
-            /// Its place in `COUNTERS`.
+            /// Returns the index in `COUNTERS`.
             #[inline(always)]
             #[must_use]
             pub const fn index(self) -> u32 {

@@ -23,8 +23,9 @@ const PACKAGE: &str = "rpxy-l4-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 /// The profile in the root manifest.
 const PROFILE: &str = "bpf";
-/// What code is made. Instruction set 3 is known since Linux 5.1. Copies and fills of a known size are written out: by
-/// default the linker leaves them, for the sake of older verifiers, to functions that go byte by byte (50 ns a packet).
+/// Flags of code generation. Instruction set 3 is known since Linux 5.1. Copies and fills of a known size are written
+/// out: by default the linker leaves them, for the sake of older verifiers, to functions that go byte by byte (50 ns a
+/// packet).
 const CODE: [&str; 4] =
     ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Clink-arg=--disable-expand-memcpy-in-order"];
 /// Most instructions that a program may have, with the functions that it calls. The kernel's limit is on those that its
@@ -72,7 +73,7 @@ impl Variant {
     }
 }
 
-/// What the sources are compiled with.
+/// The tools that compile the sources.
 pub(crate) struct Tools {
     toolchain: Toolchain,
     linker: Linker,
@@ -99,8 +100,8 @@ impl Tools {
         command
     }
 
-    /// Lints of what is compiled for the kernel alone, where the toolchain has them. With all features: what one of them
-    /// leaves out is compiled by the build.
+    /// Lints of what is compiled for the kernel alone, where the toolchain has them. With all features: what one of
+    /// them leaves out is compiled by the build.
     pub(crate) fn lints(&self, workspace: &Workspace) -> Option<std::process::Command> {
         self.toolchain.has_clippy().then(|| {
             let mut command = self.cargo(workspace, "clippy");
