@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::{candidate::Daemons, session::Plan, suite::Suite, test_run};
 use crate::load::{barest, sample::Sample, splice};
 
-/// What to measure, and where to tell it.
+/// Measurements to make, and the file of the report.
 #[derive(Debug, clap::Args)]
 struct Arguments {
     /// The rpxy-l4 to measure, a release build; without it only the others are measured.
@@ -33,7 +33,7 @@ struct Arguments {
     /// Length of one measurement in seconds, 1 to 60.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// How often each workload is measured.
+    /// Number of times that each workload is measured.
     #[arg(long, value_name = "N")]
     rounds: NonZeroUsize,
     /// Measure only this candidate or workload; may be repeated.
@@ -60,7 +60,7 @@ enum Part<M: ValueEnum + Clone + Send + Sync + 'static> {
     /// The backend.
     #[command(hide = true)]
     Serve {
-        /// Where it listens.
+        /// Address to listen on.
         address: Ipv4Addr,
         /// Ports of each kind.
         count: u16,
@@ -68,9 +68,9 @@ enum Part<M: ValueEnum + Clone + Send + Sync + 'static> {
     /// The client.
     #[command(hide = true)]
     Drive {
-        /// What it does.
+        /// Load to generate.
         mode: M,
-        /// Where it connects to.
+        /// Address to connect to.
         target: SocketAddrV4,
         /// Connections or flows.
         count: u32,
@@ -80,23 +80,23 @@ enum Part<M: ValueEnum + Clone + Send + Sync + 'static> {
     /// The barest relay.
     #[command(hide = true)]
     Barest {
-        /// Where it listens.
+        /// Address to listen on.
         address: SocketAddrV4,
-        /// Where it connects to.
+        /// Address to connect to.
         target: SocketAddrV4,
     },
     /// The reference relay.
     #[command(hide = true)]
     Relay {
-        /// Where it listens.
+        /// Address to listen on.
         address: SocketAddrV4,
-        /// Where it connects to.
+        /// Address to connect to.
         target: SocketAddrV4,
     },
 }
 
 impl<M: ValueEnum + Clone + Send + Sync + 'static> Part<M> {
-    /// Is this part until it is no longer needed. The client tells its outcome.
+    /// Runs this part until it is killed. The client prints its outcome and ends.
     fn run(
         self,
         serve: impl FnOnce(Ipv4Addr, u16) -> anyhow::Result<()>,

@@ -1,6 +1,6 @@
-//! What is measured: direct routing, kernel NAT, a reference relay, the peers from Debian and rpxy-l4 itself.
+//! Candidates: direct routing, kernel NAT, a reference relay, the peers from Debian and rpxy-l4 itself.
 //!
-//! How each is set up and started is in [`super::start`].
+//! See [`crate::configuration`] for their setup and [`crate::start`] for their start.
 
 use std::{
     fs,
@@ -71,7 +71,7 @@ impl Candidate {
         Self::Nowhere,
     ];
 
-    /// How many there are.
+    /// Number of candidates.
     pub const COUNT: u16 = 13;
 
     /// Name in the report and on the command line.
@@ -93,7 +93,7 @@ impl Candidate {
         }
     }
 
-    /// Whether it is a program whose memory per connection means something.
+    /// Returns true for a program whose memory per connection means something.
     pub fn is_proxy(self) -> bool {
         match self {
             Self::Rpxy
@@ -115,7 +115,7 @@ impl Candidate {
         usize::try_from(descriptors / each).unwrap_or(usize::MAX)
     }
 
-    /// What it is and how it was started, for the report. `None` when it is not there to be measured.
+    /// Returns program and version for the report; `None` when it is not there to be measured.
     ///
     /// # Errors
     ///
@@ -142,10 +142,10 @@ impl Candidate {
         Ok(Some(what))
     }
 
-    /// Its place in [`Candidate::ALL`], which its ports are counted by.
+    /// Its position in [`Candidate::ALL`], which its ports are counted by.
     pub fn index(self) -> u16 {
-        let place = Self::ALL.iter().position(|other| *other == self);
-        place.and_then(|place| u16::try_from(place).ok()).unwrap_or(Self::COUNT - 1)
+        let position = Self::ALL.iter().position(|other| *other == self);
+        position.and_then(|position| u16::try_from(position).ok()).unwrap_or(Self::COUNT - 1)
     }
 
     /// The program to start, of those that are not taken from Debian.

@@ -1,4 +1,4 @@
-//! What candidates are told: their configuration files, command lines and rules.
+//! Configuration of the candidates: their files, command lines and rules.
 //!
 //! Each is set up as its manual advises for plain relaying on two processors, with logging off. What is told here goes
 //! into the report word by word.

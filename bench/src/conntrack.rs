@@ -15,7 +15,7 @@ use rustix::net::{
 use super::suite::Setup;
 use rpxy_l4_tests::topology::Host;
 
-/// How long a flow without datagrams is tracked, in seconds: longer than any measurement.
+/// Lifetime of a tracked flow without datagrams, in seconds: longer than any measurement.
 const UDP_TIMEOUT: &str = "600";
 
 /// The most connections tracked on this machine, all namespaces together.

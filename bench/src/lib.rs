@@ -15,6 +15,7 @@ pub mod procfs;
 pub mod report;
 pub mod rig;
 pub mod session;
+pub mod settings;
 pub mod start;
 pub mod suite;
 pub mod tcp;

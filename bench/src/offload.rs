@@ -1,4 +1,4 @@
-//! The suite `offload`: the kernel plane against kernel NAT, nginx and the daemon's own plane; and a flood of junk.
+//! The suite `offload`: the kernel plane against kernel NAT, nginx and the daemon in userspace; and a flood of junk.
 
 use super::{
     candidate::Candidate,

@@ -1,4 +1,4 @@
-//! What processes and the machine have used, from /proc (proc(5)).
+//! Processor time and memory of processes and of the machine, from /proc (proc(5)).
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -11,7 +11,7 @@ const TICK: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 ///
-/// When `root` is no more.
+/// When `root` has ended.
 pub fn processor_time(root: u32) -> anyhow::Result<Duration> {
     let mut ticks = 0;
     for pid in family(root)? {

@@ -20,25 +20,28 @@ use crate::{
     load::{
         idle,
         sample::Sample,
-        serve::{ECHO_PORT, SOURCE_PORT},
+        serve::{ECHO_PORT, SOURCE_PORT, UNTUNED_PORT},
         udp_client,
         udp_serve::{DATAGRAM_PORT, SEGMENT_PORT},
     },
     processor::OneProcessor,
+    settings::Settings,
     suite::Suite,
 };
 
 /// From a port of the backend to the candidates' ports in front of it.
 const FRONT: u16 = 1000;
 
-/// How much longer a load may take for each connection or flow that it prepares.
+/// Additional time of a load for each connection or flow that it prepares.
 const PREPARATION: Duration = Duration::from_millis(1);
 
-/// Which of the backend's services a candidate is put in front of.
+/// A service of the backend, in front of which a candidate is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// What comes in over TCP goes out again.
+    /// An echo over TCP.
     Echo,
+    /// As [`Service::Echo`], on ports of its own.
+    Untuned,
     /// An endless stream over TCP once asked.
     Source,
     /// Datagrams go back one by one.
@@ -49,12 +52,12 @@ pub enum Service {
 
 impl Service {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Echo, Self::Source, Self::Datagrams, Self::Segments];
+    pub const ALL: [Self; 5] = [Self::Echo, Self::Untuned, Self::Source, Self::Datagrams, Self::Segments];
 
-    /// Whether it speaks UDP, as against TCP.
+    /// Returns true for UDP, false for TCP.
     pub fn is_udp(self) -> bool {
         match self {
-            Self::Echo | Self::Source => false,
+            Self::Echo | Self::Untuned | Self::Source => false,
             Self::Datagrams | Self::Segments => true,
         }
     }
@@ -63,6 +66,7 @@ impl Service {
     fn port(self) -> u16 {
         match self {
             Self::Echo => ECHO_PORT,
+            Self::Untuned => UNTUNED_PORT,
             Self::Source => SOURCE_PORT,
             Self::Datagrams => DATAGRAM_PORT,
             Self::Segments => SEGMENT_PORT,
@@ -78,6 +82,7 @@ pub struct Rig {
     topology: Topology,
     executable: PathBuf,
     descriptors: u64,
+    settings: Settings,
 }
 
 impl Rig {
@@ -93,21 +98,23 @@ impl Rig {
 
         let topology = Topology::new().context("network namespaces (run as root)")?;
         topology.forward()?;
-        for host in [&topology.client, &topology.gateway, &topology.backend] {
-            for (key, value) in suite.sysctls {
-                host.sysctl(key, value)?;
-            }
-        }
+        let hosts = [&topology.client, &topology.gateway, &topology.backend].map(Host::clone);
+        let settings = Settings::apply(hosts, suite.sysctls)?;
         let executable = std::env::current_exe().context("own executable")?;
         let address = BACKENDS_V4[0];
         let mut command = guarded(&topology.backend, &executable);
         command.args(["serve", &address.to_string(), &Candidate::COUNT.to_string()]);
         let backend = Process::spawn("backend", &mut command)?;
-        let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20) };
+        let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20), settings };
         let service = suite.idle.service;
         rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)
+    }
+
+    /// Returns the settings of all hosts.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Descriptors that one process may have open.
@@ -140,12 +147,12 @@ impl Rig {
         OneProcessor::enter(backend.context("the backend has no process id")?)
     }
 
-    /// Where candidate number `index` listens.
+    /// Returns the address where candidate number `index` listens.
     pub fn front(index: u16, service: Service) -> SocketAddrV4 {
         SocketAddrV4::new(GATEWAY_V4, service.port() + FRONT + index)
     }
 
-    /// Where candidate number `index` connects to.
+    /// Returns the address that candidate number `index` connects to.
     pub fn back(index: u16, service: Service) -> SocketAddrV4 {
         SocketAddrV4::new(BACKENDS_V4[0], service.port() + index)
     }

@@ -10,7 +10,7 @@ use super::{
     workload::{Memory, Workload},
 };
 
-/// What to measure.
+/// Plan of a session.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The suite.
@@ -19,7 +19,7 @@ pub struct Plan {
     pub daemons: Daemons,
     /// Length of one measurement.
     pub window: Duration,
-    /// How often each workload is measured.
+    /// Number of times that each workload is measured.
     pub rounds: NonZeroUsize,
     /// Names of candidates and workloads; where none of a kind is named, all of it are measured.
     pub only: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Plan {
     pub command: String,
 }
 
-/// What a session has found.
+/// Outcome of a session.
 #[derive(Debug)]
 pub struct Outcome {
     /// The report, in Markdown.
@@ -50,7 +50,7 @@ impl Plan {
             }
         }
         let load = std::fs::read_to_string("/proc/loadavg")?;
-        let directory = tempfile::tempdir()?;
+        let directory = rpxy_l4_tests::owned::directory();
         let rig = Rig::new(self.suite)?;
         let mut session =
             Session { plan: self, rig: &rig, directory: directory.path(), progress, failures: Vec::new() };
@@ -112,6 +112,7 @@ impl Plan {
                 self.suite.idle.note,
             );
         }
+        text += &format!("\n{}", rig.settings().table());
         text += "\n| candidate | what |\n|---|---|\n";
         for (candidate, what) in candidates {
             text += &format!("| {} | {what} |\n", candidate.name());

@@ -1,4 +1,4 @@
-//! How candidates are started, and what they use while they run.
+//! Candidates at work: how they are started, and what they use.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use super::{
 /// A candidate at work. Dropping it ends it.
 #[derive(Debug)]
 pub struct Running<'rig> {
-    /// Where clients connect to.
+    /// Address that clients connect to.
     pub target: SocketAddrV4,
     /// None when the kernel does the work.
     processes: Vec<Process>,
@@ -117,7 +117,7 @@ impl Running<'_> {
         self.processes.iter().map(|process| procfs::memory(process.pid())).sum()
     }
 
-    /// What the candidate has to say to a failure.
+    /// Output of the candidate that may explain a failure.
     pub fn explain(&self) -> String {
         let transcript: String = self.processes.iter().map(Process::transcript).collect();
         if transcript.is_empty() { "it wrote nothing".to_owned() } else { format!("it wrote:\n{transcript}but") }

@@ -1,4 +1,4 @@
-//! What makes up a suite: who is measured, under which loads, and what the report says about them.
+//! Suites: their candidates and loads, and the words of their reports.
 //!
 //! A suite is data. [`super::tcp`] and [`super::udp`] hold one each; everything else serves both.
 
@@ -13,36 +13,36 @@ use super::{
 pub struct Suite {
     /// Its name as `cargo xtask bench` takes it.
     pub name: &'static str,
-    /// What is relayed, for the heading.
+    /// Subject of the heading.
     pub title: &'static str,
-    /// Who is measured, in the order of the report.
+    /// Candidates in the order of the report.
     pub candidates: &'static [Candidate],
     /// The loads, in the order of the report.
     pub workloads: &'static [Workload],
     /// The measurement of memory.
     pub idle: Idle,
-    /// How often each workload is measured unless told otherwise.
+    /// Default number of rounds.
     pub rounds: &'static str,
     /// Keys under `/proc/sys/net` of all hosts and their values.
     pub sysctls: &'static [(&'static str, &'static str)],
-    /// What a reader of the report has to know about the load.
+    /// Explanation of the load for readers of the report.
     pub method: &'static str,
     /// The setup whose configurations are shown.
     pub shown: Setup,
-    /// Which one that is, and how the others differ.
+    /// Name of that setup, and differences of the others.
     pub shown_note: &'static str,
 }
 
-/// What a candidate is set up for.
+/// Requirements that a candidate is set up for.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
-    /// What of the backend it is put in front of.
+    /// Service of the backend behind it.
     pub service: Service,
     /// Connections or flows that it has to have room for.
     pub room: usize,
     /// Processes among which they are divided, where one may not have enough descriptors.
     pub processes: usize,
-    /// Whether what is sent is nobody's, so that nothing is answered.
+    /// True when datagrams belong to nobody, so that nothing is answered.
     pub unanswered: bool,
 }
 

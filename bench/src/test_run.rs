@@ -13,8 +13,7 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use rpxy_l4_common::mac1::{MOST_KEYS, Mac1Key};
-use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, drop, kind, name};
-use rpxy_l4_common::packet::Family;
+use rpxy_l4_common::map::{Counted, Family, Flow, FlowEntry, FlowKey, Hop, Listener, Socket, drop_class, kind, name};
 
 /// Packets of one run: from TTL 255 down to the last one that is sent on.
 const REPEAT: u32 = 254;
@@ -33,7 +32,7 @@ const INITIATION: [u8; 148] = {
 };
 /// A port that stands for a packet that is left alone at its Ethernet type: what a run takes without the program's work.
 const NOT_IP: u16 = 0;
-/// What the rows are about.
+/// Subject of the rows.
 const ROWS: &[Row] = &[
     Row { name: "hit, any datagram", from: 4000, to: 443, payload: &[0x47; 64], way: Way::Steered },
     Row { name: "hit, QUIC by connection ID", from: 4001, to: 443, payload: &[0x47; 64], way: Way::Steered },
@@ -164,8 +163,8 @@ fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         let mut listeners: HashMap<_, [u8; size_of::<Socket>()], [u8; size_of::<Listener>()]> =
             ebpf.map_mut(name::LISTENERS).context("no map")?.try_into()?;
         listeners.insert(socket(ours, 443)?.to_bytes(), Listener { drop: 0 }.to_bytes(), 0)?;
-        listeners.insert(socket(ours, 444)?.to_bytes(), Listener { drop: drop::UNKNOWN }.to_bytes(), 0)?;
-        listeners.insert(socket(ours, 445)?.to_bytes(), Listener { drop: drop::WIREGUARD_MAC1 }.to_bytes(), 0)?;
+        listeners.insert(socket(ours, 444)?.to_bytes(), Listener { drop: drop_class::UNKNOWN }.to_bytes(), 0)?;
+        listeners.insert(socket(ours, 445)?.to_bytes(), Listener { drop: drop_class::WIREGUARD_MAC1 }.to_bytes(), 0)?;
         let mut trie: LpmTrie<_, [u8; 20], u8> = ebpf.map_mut(name::BANNED).context("no map")?.try_into()?;
         let banned = socket(banned, 0)?;
         let mut network = [0; 20];

@@ -26,6 +26,7 @@ pub(super) const PING: Workload = Workload {
     prepared: false,
     once: false,
     only: &[],
+    untuned: false,
     serial: true,
 };
 

@@ -8,7 +8,7 @@ use rpxy_l4_tests::topology::client_pool;
 use super::arguments::{hold, say};
 use crate::load::{sample::Sample, udp_flood, udp_flows::Table, udp_new, udp_windows};
 
-/// What the client does.
+/// Load of the client.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Mode {
     /// One datagram of each flow at a time.
@@ -23,7 +23,7 @@ pub enum Mode {
     New,
     /// Flows that do nothing.
     Idle,
-    /// What nobody asked for.
+    /// Datagrams that nobody asked for.
     Flood,
 }
 

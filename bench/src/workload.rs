@@ -1,4 +1,4 @@
-//! What the candidates have to carry, and what is measured while they do.
+//! Loads, and the measurements made while a candidate carries one.
 
 use std::{path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use rpxy_l4_tests::wait::pause;
 
-/// How long idle connections are left alone before memory is read, so that what is given back after a while counts.
+/// Time for which idle connections are left alone before memory is read, so that what is given back after a while counts.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// A load with a rate.
@@ -22,21 +22,23 @@ pub struct Workload {
     pub name: &'static str,
     /// Heading in the report.
     pub title: &'static str,
-    /// How its figures are shown.
+    /// Units of its figures.
     pub units: Units,
-    /// What the load generator calls it.
+    /// Its name in the load generator.
     pub mode: &'static str,
     /// Connections or flows that the load generator uses.
     pub clients: usize,
-    /// What candidates are set up for.
+    /// Setup of the candidates.
     pub setup: Setup,
-    /// Whether the load generator first prepares, and says `ready` when what is measured begins.
+    /// True when the load generator first prepares, and says `ready` when the measurement begins.
     pub prepared: bool,
-    /// Whether it is measured in the first round only.
+    /// True when it is measured in the first round only.
     pub once: bool,
     /// The candidates that it means something for; all when empty.
     pub only: &'static [Candidate],
-    /// Whether one operation at a time is under way, for which one processor is enough and gives steadier figures.
+    /// True when hosts keep the system's own settings instead of those of the suite.
+    pub untuned: bool,
+    /// True when one operation at a time is under way, for which one processor is enough and gives steadier figures.
     pub serial: bool,
 }
 
@@ -45,23 +47,23 @@ pub struct Workload {
 pub struct Units {
     /// Heading of the rate.
     pub rate: &'static str,
-    /// What one operation a second is in that unit.
+    /// Value of one operation a second in that unit.
     pub rate_factor: f64,
     /// Heading of the processor time.
     pub time: &'static str,
-    /// What one second an operation is in that unit.
+    /// Value of one second an operation in that unit.
     pub time_factor: f64,
-    /// Whether operations have a latency.
+    /// True when operations have a latency.
     pub latency: bool,
-    /// What has happened to operations that failed.
+    /// Fate of operations that failed.
     pub failed: &'static str,
-    /// Whom ratios compare the others with.
+    /// Candidate that ratios compare the others with.
     pub against: Candidate,
-    /// Whether ratios of processor time are those of the whole rig, because kernels do the work.
+    /// True when ratios of processor time are those of the whole rig, because kernels do the work.
     pub whole: bool,
 }
 
-/// What one run has shown.
+/// Figures of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// Operations a second.
@@ -83,24 +85,24 @@ pub struct Figures {
 /// The measurement of memory: what to hold without using it.
 #[derive(Debug, Clone, Copy)]
 pub struct Idle {
-    /// What the candidate is put in front of.
+    /// Service behind the candidate.
     pub service: Service,
     /// Connections or flows to hold, where descriptors allow.
     pub most: usize,
     /// Descriptors that each takes.
     pub descriptors: u64,
-    /// What one of them is called.
+    /// Word for one of them.
     pub one: &'static str,
     /// Heading in the report.
     pub title: &'static str,
-    /// What the report says after the descriptors that a process may have.
+    /// Words of the report after the descriptors that a process may have.
     pub note: &'static str,
 }
 
 /// Memory of a candidate with idle connections or flows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
-    /// How many are held.
+    /// Number held.
     pub held: usize,
     /// Before the first of them, in bytes.
     pub before: u64,
@@ -109,7 +111,7 @@ pub struct Memory {
 }
 
 impl Workload {
-    /// Whether it means something for `candidate`.
+    /// Returns true when it means something for `candidate`.
     pub fn is_for(&self, candidate: Candidate) -> bool {
         self.only.is_empty() || self.only.contains(&candidate)
     }
@@ -127,6 +129,7 @@ impl Workload {
         directory: &Path,
         window: Duration,
     ) -> anyhow::Result<Figures> {
+        let _untuned = self.untuned.then(|| rig.settings().untuned(candidate.index())).transpose()?;
         let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {

@@ -5,9 +5,16 @@
 //! compressed beforehand. Rounds are a loop and message words are read from memory, because the programs have few
 //! registers and half a kibibyte of stack.
 
+#[cfg(test)]
+mod tests;
+
 use core::hint::black_box;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::bytes::{Bytes, Span};
+use crate::datagram::WIREGUARD_INITIATION_LEN;
+use crate::map::layout;
 
 /// Keys that the programs try at most.
 pub const MOST_KEYS: usize = 8;
@@ -35,7 +42,7 @@ const SIGMA: [u64; 10] = [
 
 /// A public key, as far as it can be computed beforehand: BLAKE2s after the block of the key
 /// BLAKE2s("mac1----" and the public key).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Mac1Key {
     /// The state of the hash.
@@ -45,7 +52,7 @@ pub struct Mac1Key {
 }
 
 /// What is read of an initiation, in words of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Initiation {
     /// What mac1 covers, with zeros up to the end of the second block.
@@ -56,6 +63,11 @@ pub struct Initiation {
     pub state: [u32; 8],
     /// What is worked on in a round; likewise.
     pub work: [u32; 16],
+}
+
+layout! {
+    Mac1Key: 36 bytes, aligned to 4;
+    Initiation: 240 bytes, aligned to 4;
 }
 
 impl Mac1Key {
@@ -73,6 +85,23 @@ impl Mac1Key {
         let mut state = start(16, 32);
         compress(&mut state, &mut [0; 16], &block, 64, false);
         Self { state, used: 1 }
+    }
+
+    /// Returns whether a datagram is an initiation whose mac1 was made for this key.
+    ///
+    /// The reserved bytes count as zero, which they were when the MAC was made: Cloudflare WARP writes a client's
+    /// identity there afterwards. Every initiation takes the same work, and the comparison the same time.
+    #[must_use]
+    pub fn verifies(&self, datagram: &[u8]) -> bool {
+        let payload = Span { offset: 0, len: datagram.len() };
+        let mut initiation = Initiation::default();
+        datagram.len() == WIREGUARD_INITIATION_LEN
+            && datagram.first() == Some(&1)
+            && initiation.read(&datagram, payload).is_some()
+            && {
+                initiation.blocks[0][0] = 1;
+                initiation.is_for(self)
+            }
     }
 }
 

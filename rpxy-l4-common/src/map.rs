@@ -4,11 +4,13 @@
 //! in network byte order, as they stand in packets; everything else is in the machine's. IPv4 addresses stand in the
 //! first four bytes of a field, the rest is zero: one map then serves both families.
 
-mod bytes;
+mod layout;
 
 use core::num::NonZero;
 
-use crate::packet::Family;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub(crate) use layout::layout;
 
 /// Names of the maps in the object.
 pub mod name {
@@ -35,10 +37,37 @@ pub mod name {
     pub const LEASE: &str = "LEASE";
     /// Per-CPU array, indexed by [`crate::verdict::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array of numbers of 64 bits, indexed by [`super::log_state`]. Only in an object that logs.
+    pub const LOG_STATE: &str = "LOG_STATE";
+}
+
+/// What `LOG_STATE` holds, and the rate of messages that it keeps.
+pub mod log_state {
+    /// When the bucket of messages is full again ([`crate::bucket`]).
+    pub const DUE: u32 = 0;
+    /// Messages that there were, told or not.
+    pub const MESSAGES: u32 = 1;
+    /// How many numbers there are.
+    pub const LEN: usize = 2;
+    /// Nanoseconds until one more message is told.
+    pub const INTERVAL: u32 = 1_000_000;
+    /// Nanoseconds: as many messages as there are intervals in it are told at once. They fit into the ring of aya-log
+    /// (128 KiB) twice.
+    pub const WINDOW: u64 = 200 * INTERVAL as u64;
+}
+
+/// Version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
 }
 
 /// A UDP socket address. Aligned, for the programs then move it by words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(4))]
 pub struct Socket {
     /// The address; IPv4 in the first four bytes.
@@ -83,7 +112,7 @@ impl Socket {
 }
 
 /// A flow as its packets show it when they arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey {
     /// Sender.
@@ -93,7 +122,7 @@ pub struct FlowKey {
 }
 
 /// The value of `FLOWS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowEntry {
     /// What has passed.
@@ -103,7 +132,7 @@ pub struct FlowEntry {
 }
 
 /// What the programs write into the entry of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Counted {
     /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC_COARSE (`bpf_ktime_get_coarse_ns`), which is a few
@@ -117,7 +146,7 @@ pub struct Counted {
 }
 
 /// What happens to the packets of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
     /// New sender: this machine, as the other side knows it.
@@ -154,15 +183,15 @@ pub mod kind {
 }
 
 /// What the daemon wants of datagrams to a socket of its own that belong to no flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Listener {
-    /// Bits of [`mod@drop`]: classes that have no destination.
+    /// Bits of [`drop_class`]: classes that have no destination.
     pub drop: u32,
 }
 
 /// Classes of datagrams without a destination. Bits of [`Listener::drop`].
-pub mod drop {
+pub mod drop_class {
     /// QUIC long headers of versions 1 and 2.
     pub const QUIC_LONG: u32 = 1;
     /// QUIC long headers of other versions.
@@ -184,7 +213,7 @@ pub mod drop {
 }
 
 /// A source network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Prefix {
     /// Leading bits that count (of all the fields below): 8 for the family, then those of the address.
@@ -198,7 +227,7 @@ pub struct Prefix {
 }
 
 /// How many datagrams that begin handshakes each source network may send; see [`crate::bucket::charge`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SourceLimit {
     /// Nanoseconds until one more is allowed; 0 is no limit.
@@ -238,7 +267,7 @@ impl SourceLimit {
 pub type HopKey = u32;
 
 /// Where packets go on the link: what XDP has to know, since it asks nobody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Hop {
     /// Interface that packets leave by.
@@ -251,25 +280,4 @@ pub struct Hop {
     pub source: [u8; 6],
     /// [`Hop::seal_for`] the key.
     pub seal: u32,
-}
-
-macro_rules! layout {
-    ($($typ:ty: $size:literal bytes, aligned to $align:literal;)+) => {
-        $(const _: () = assert!(size_of::<$typ>() == $size && align_of::<$typ>() == $align);)+
-    };
-}
-
-// The sums of the fields: no padding anywhere.
-layout! {
-    Socket: 20 bytes, aligned to 4;
-    FlowKey: 40 bytes, aligned to 4;
-    FlowEntry: 104 bytes, aligned to 8;
-    Counted: 24 bytes, aligned to 8;
-    Flow: 80 bytes, aligned to 8;
-    Listener: 4 bytes, aligned to 4;
-    Prefix: 24 bytes, aligned to 4;
-    Hop: 24 bytes, aligned to 4;
-    SourceLimit: 48 bytes, aligned to 8;
-    crate::mac1::Mac1Key: 36 bytes, aligned to 4;
-    crate::mac1::Initiation: 240 bytes, aligned to 4;
 }

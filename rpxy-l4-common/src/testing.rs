@@ -2,8 +2,7 @@
 
 use std::{net::SocketAddr, vec, vec::Vec};
 
-use crate::map::{Flow, FlowKey, Socket};
-use crate::packet::Family;
+use crate::map::{Family, Flow, FlowKey, Socket};
 
 /// A socket address as the maps have it.
 pub(crate) fn socket(address: &str) -> Socket {

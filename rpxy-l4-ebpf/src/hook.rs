@@ -7,11 +7,12 @@ use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_ebpf::write::Failed;
 
-use crate::maps::{Entry, Kernel, count, has_lapsed};
+use crate::lookup::{Entry, Kernel, has_lapsed};
+use crate::maps::count;
 
 /// A packet at one of the hooks.
 pub(crate) trait Hook: Bytes {
-    /// The number of the program, below [`PROGRAMS`](crate::maps::PROGRAMS).
+    /// The number of the program: [`maps::XDP`](crate::maps::XDP) or [`maps::TC`](crate::maps::TC).
     const PROGRAM: u32;
     /// Whether it can be left behind by a daemon that was killed.
     const LEASED: bool;
@@ -33,6 +34,7 @@ pub(crate) trait Hook: Bytes {
 /// Decides about a packet and carries that out; the action to return.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
+    log!(begin(H::PROGRAM));
     if H::LEASED && has_lapsed() {
         return done(H::PASS, Counter::Lapsed);
     }
@@ -53,5 +55,6 @@ pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
 #[inline(always)]
 fn done(action: i32, outcome: Counter) -> i32 {
     count(outcome);
+    log!(tell(outcome));
     action
 }

@@ -5,8 +5,27 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+/// Calls a function of `log` in a build that has it, and is nothing in another.
+#[cfg(target_arch = "bpf")]
+macro_rules! log {
+    ($($call:tt)+) => {
+        #[cfg(feature = "ebpf-log")]
+        crate::log::$($call)+;
+    };
+}
+
+#[cfg(target_arch = "bpf")]
+mod clock;
 #[cfg(target_arch = "bpf")]
 mod hook;
+#[cfg(target_arch = "bpf")]
+mod limit;
+#[cfg(all(target_arch = "bpf", feature = "ebpf-log"))]
+mod log;
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
+mod mac1;
 #[cfg(target_arch = "bpf")]
 mod many;
 #[cfg(target_arch = "bpf")]

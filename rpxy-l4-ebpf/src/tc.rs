@@ -10,7 +10,8 @@ use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_ebpf::write::{self, Failed};
 
 use crate::hook::{self, Hook};
-use crate::maps::{Entry, account};
+use crate::lookup::{Entry, account};
+use crate::maps;
 use crate::packet::Skb;
 
 #[classifier]
@@ -26,7 +27,7 @@ fn rpxy_l4_tc_one(context: TcContext) -> i32 {
 }
 
 impl Hook for Skb {
-    const PROGRAM: u32 = 1;
+    const PROGRAM: u32 = maps::TC;
     const LEASED: bool = true;
     const PASS: i32 = TC_ACT_OK;
     const DROP: i32 = TC_ACT_SHOT;

@@ -6,8 +6,12 @@
 #[cfg(test)]
 mod tests;
 
-use rpxy_l4_common::packet::Family;
-use rpxy_l4_common::rewrite::{Rewrite, ipv4, ipv6, udp};
+use core::mem::offset_of;
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::udp::UdpHdr;
+use rpxy_l4_common::map::Family;
+use rpxy_l4_common::rewrite::Rewrite;
 
 /// A packet that lies in memory (XDP).
 pub trait Frame {
@@ -41,18 +45,18 @@ pub enum Failed {
 pub fn frame<F: Frame>(frame: &F, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
     let Rewrite { l3, l4, source, destination, .. } = *rewrite;
     // Last things first: when they are within the packet, all is.
-    frame.write(l4 + udp::CHECKSUM, rewrite.udp_checksum.to_be_bytes()).ok_or(Failed::Untouched)?;
-    frame.write(l4 + udp::SOURCE, ports(rewrite)).ok_or(Failed::Halfway)?;
+    frame.write(l4 + offset_of!(UdpHdr, check), rewrite.udp_checksum.to_be_bytes()).ok_or(Failed::Untouched)?;
+    frame.write(l4 + offset_of!(UdpHdr, src), ports(rewrite)).ok_or(Failed::Halfway)?;
     match rewrite.family {
         Family::V4 => {
-            frame.write(l3 + ipv4::TTL, [rewrite.ttl]).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv4::CHECKSUM, rewrite.ip_checksum.to_be_bytes()).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv4::SOURCE, addresses_v4(rewrite)).ok_or(Failed::Halfway)
+            frame.write(l3 + offset_of!(Ipv4Hdr, ttl), [rewrite.ttl]).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv4Hdr, check), rewrite.ip_checksum.to_be_bytes()).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv4Hdr, src_addr), addresses_v4(rewrite)).ok_or(Failed::Halfway)
         }
         Family::V6 => {
-            frame.write(l3 + ipv6::HOP_LIMIT, [rewrite.ttl]).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv6::SOURCE, source.address).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv6::DESTINATION, destination.address).ok_or(Failed::Halfway)
+            frame.write(l3 + offset_of!(Ipv6Hdr, hop_limit), [rewrite.ttl]).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv6Hdr, src_addr), source.address).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv6Hdr, dst_addr), destination.address).ok_or(Failed::Halfway)
         }
     }
 }
@@ -67,20 +71,21 @@ pub fn skb<S: Skb>(skb: &S, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
     let Rewrite { l3, l4, source, destination, .. } = *rewrite;
     // Without a UDP checksum nothing makes up for the ports.
     let without_checksum = rewrite.udp_checksum == 0;
-    skb.store(l4 + udp::SOURCE, ports(rewrite), without_checksum).ok_or(Failed::Untouched)?;
+    skb.store(l4 + offset_of!(UdpHdr, src), ports(rewrite), without_checksum).ok_or(Failed::Untouched)?;
     match rewrite.family {
         Family::V4 => {
-            skb.store(l3 + ipv4::SOURCE, addresses_v4(rewrite), false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv4::TTL, [rewrite.ttl], false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv4::CHECKSUM, rewrite.ip_checksum.to_be_bytes(), false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, src_addr), addresses_v4(rewrite), false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, ttl), [rewrite.ttl], false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, check), rewrite.ip_checksum.to_be_bytes(), false)
+                .ok_or(Failed::Halfway)?;
         }
         Family::V6 => {
-            skb.store(l3 + ipv6::SOURCE, source.address, false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv6::DESTINATION, destination.address, false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv6::HOP_LIMIT, [rewrite.ttl], true).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, src_addr), source.address, false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, dst_addr), destination.address, false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, hop_limit), [rewrite.ttl], true).ok_or(Failed::Halfway)?;
         }
     }
-    let at = l4 + udp::CHECKSUM;
+    let at = l4 + offset_of!(UdpHdr, check);
     skb.change_checksum(at, rewrite.address_change, true).ok_or(Failed::Halfway)?;
     skb.change_checksum(at, rewrite.port_change, false).ok_or(Failed::Halfway)?;
     if matches!(rewrite.family, Family::V6) {

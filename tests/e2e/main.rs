@@ -23,6 +23,7 @@ mod offload {
     mod attach;
     mod bulk;
     mod life;
+    mod log;
     mod many;
     mod network;
     mod pin;

@@ -39,7 +39,7 @@ impl Admin {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Sends bytes as they are. A daemon that has closed is no failure: what it said is read by [`Admin::answer`].
+    /// Sends bytes as they are. A daemon that has closed is not a failure: what it said is read by [`Admin::answer`].
     pub fn send(&mut self, bytes: &[u8]) {
         drop(self.stream.get_mut().write_all(bytes));
     }
@@ -48,7 +48,7 @@ impl Admin {
     ///
     /// # Panics
     ///
-    /// When what comes is no answer.
+    /// When what comes is not an answer.
     #[track_caller]
     pub fn answer(&mut self) -> Option<Answer> {
         let mut lines = Vec::new();

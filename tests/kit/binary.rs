@@ -27,7 +27,16 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// What the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
+/// Path of a daemon whose programs log; it need not be there.
+///
+/// # Panics
+///
+/// When there is no other daemon, either.
+pub fn logging_binary() -> PathBuf {
+    binary().ancestors().nth(2).or_fail("target directory").join("bpf-log/rpxy-l4")
+}
+
+/// Returns what the daemon lacks for a kernel plane, with the remedy; `None` when nothing.
 pub fn missing_object() -> Option<String> {
     // Built into the daemon when it was there.
     let object = binary().ancestors().nth(2)?.join("bpf/rpxy-l4.o");

@@ -10,26 +10,26 @@ use std::fs;
 use anyhow::{Result, bail};
 
 use crate::{
-    plane::Plane,
+    offload_mode::OffloadMode,
     topology::{Host, Topology},
 };
 
-/// Prepares the devices of a network for `plane`.
+/// Prepares the devices of a network for `mode`.
 ///
 /// # Errors
 ///
 /// When `ethtool` fails.
-pub fn prepare(net: &Topology, plane: Plane) -> Result<()> {
+pub fn prepare(net: &Topology, mode: OffloadMode) -> Result<()> {
     net.gateway.ethtool("eth0", "tx off")?;
     net.gateway.ethtool("eth1", "tx off")?;
-    match plane {
-        Plane::Userspace => Ok(()),
+    match mode {
+        OffloadMode::Off => Ok(()),
         // Complete sums from the client. Those of the backend are left to the device, and so is the cutting of large
         // buffers into datagrams: TC has to deal with either.
-        Plane::Tc => net.client.ethtool("eth0", "tx off"),
+        OffloadMode::Tc => net.client.ethtool("eth0", "tx off"),
         // XDP cannot finish a sum. And a veth takes frames that were redirected to it only with a poll loop, which GRO
         // brings along.
-        Plane::Xdp => {
+        OffloadMode::Xdp => {
             net.client.ethtool("eth0", "tx off gro on")?;
             net.backend.ethtool("eth0", "tx off gro on")
         }

@@ -78,7 +78,7 @@ impl Flow {
     }
 }
 
-/// What [`Flow::blocks`] returns.
+/// Iterator of [`Flow::blocks`].
 #[derive(Debug)]
 pub struct Blocks {
     block: Vec<u8>,

@@ -11,9 +11,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Where namespaces are, by their names.
+use crate::watchdog::Waiting;
+
+/// Directory of the namespaces, by their names.
 pub(crate) const RUN_DIRECTORY: &str = "/run/netns";
-/// Where `ip netns exec` finds the files that a namespace has in place of those in `/etc`.
+/// Directory in which `ip netns exec` finds the files that replace those in `/etc` for a namespace.
 pub(crate) const ETC_DIRECTORY: &str = "/etc/netns";
 
 /// One host: a network namespace.
@@ -77,6 +79,17 @@ impl Host {
         self.run(|| fs::write(&path, value)).with_context(|| format!("{}: {}", self.name, path.display()))
     }
 
+    /// Reads a key under `/proc/sys/net` of this host.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no such key.
+    pub fn read_sysctl(&self, key: &str) -> anyhow::Result<String> {
+        let path = Path::new("/proc/sys/net").join(key);
+        let text = self.run(|| fs::read_to_string(&path)).with_context(|| format!("{}: {key}", self.name))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Runs one `ip` command on this host, its words separated by spaces.
     ///
     /// # Errors
@@ -112,6 +125,7 @@ impl Host {
 
 /// Runs a command to its end, which must be a good one.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let _waiting = Waiting::begin(&format!("{command:?} ends"));
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());

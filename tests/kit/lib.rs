@@ -4,6 +4,7 @@
 //! failing loudly: what it starts must come up, and what it leaves behind is removed also after a panic.
 
 pub mod admin;
+pub mod background;
 mod binary;
 pub mod checksum;
 pub mod daemon;
@@ -12,14 +13,16 @@ pub mod hello;
 mod host;
 pub mod initial;
 pub mod nat;
+pub mod offload_mode;
+pub mod owned;
 pub mod peers;
-pub mod plane;
 pub mod privilege;
 pub mod process;
 pub mod processor;
 pub mod socket;
 pub mod topology;
 pub mod wait;
+mod watchdog;
 
 #[cfg(test)]
 mod tests;

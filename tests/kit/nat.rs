@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -28,12 +28,14 @@ struct Shared {
     inner: UdpSocket,
     /// The socket with the present public port, then those given up, which stay open to swallow.
     outer: Mutex<Vec<Arc<UdpSocket>>>,
-    /// Who spoke last on the inside.
+    /// The last sender on the inside.
     client: Mutex<Option<SocketAddr>>,
     to: SocketAddr,
+    /// Datagrams after which the public port changes.
+    every: Option<usize>,
+    carried: AtomicUsize,
     rebinds: AtomicUsize,
     stop: AtomicBool,
-    stopped: (Mutex<()>, Condvar),
 }
 
 impl Nat {
@@ -44,6 +46,11 @@ impl Nat {
     /// When a socket cannot be made.
     #[track_caller]
     pub fn start(host: &Host, to: SocketAddr) -> Self {
+        Self::new(host, to, None)
+    }
+
+    #[track_caller]
+    fn new(host: &Host, to: SocketAddr, every: Option<usize>) -> Self {
         let local = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
         let inner = udp::bind(host, local.parse().or_fail(local)).or_fail("inner socket");
         inner.set_read_timeout(Some(TICK)).or_fail("time limit");
@@ -54,9 +61,10 @@ impl Nat {
             outer: Mutex::default(),
             client: Mutex::default(),
             to,
+            every,
+            carried: AtomicUsize::new(0),
             rebinds: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
-            stopped: (Mutex::new(()), Condvar::new()),
         });
         open(&shared);
         thread::spawn({
@@ -66,25 +74,13 @@ impl Nat {
         Self { inside, shared }
     }
 
-    /// As [`Nat::start`], with another public port after every `interval`.
+    /// As [`Nat::start`], with another public port after every `datagrams` datagrams in both directions together.
     #[track_caller]
-    pub fn restless(host: &Host, to: SocketAddr, interval: Duration) -> Self {
-        let nat = Self::start(host, to);
-        let shared = Arc::clone(&nat.shared);
-        thread::spawn(move || {
-            let (lock, stopped) = &shared.stopped;
-            while !shared.stop.load(Ordering::SeqCst) {
-                let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                let (_guard, waited) = stopped.wait_timeout(guard, interval).unwrap_or_else(PoisonError::into_inner);
-                if waited.timed_out() {
-                    rebind(&shared);
-                }
-            }
-        });
-        nat
+    pub fn restless(host: &Host, to: SocketAddr, datagrams: usize) -> Self {
+        Self::new(host, to, Some(datagrams))
     }
 
-    /// Where the client sends to.
+    /// Address that the client sends to.
     pub fn inside(&self) -> SocketAddr {
         self.inside
     }
@@ -94,7 +90,7 @@ impl Nat {
         rebind(&self.shared);
     }
 
-    /// How often the public port has changed.
+    /// Number of changes of the public port so far.
     pub fn rebinds(&self) -> usize {
         self.shared.rebinds.load(Ordering::SeqCst)
     }
@@ -103,16 +99,23 @@ impl Nat {
 impl Drop for Nat {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.stopped.1.notify_all();
     }
 }
 
-/// How soon a thread sees that it shall stop.
+/// Interval in which a thread looks for the signal to stop.
 const TICK: Duration = Duration::from_millis(100);
 
 fn rebind(shared: &Arc<Shared>) {
     open(shared);
     shared.rebinds.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Counts a datagram, and changes the port when it is time to.
+fn count(shared: &Arc<Shared>) {
+    let carried = shared.carried.fetch_add(1, Ordering::SeqCst) + 1;
+    if shared.every.is_some_and(|every| carried.is_multiple_of(every)) {
+        rebind(shared);
+    }
 }
 
 fn open(shared: &Arc<Shared>) {
@@ -124,30 +127,32 @@ fn open(shared: &Arc<Shared>) {
     thread::spawn(move || inwards(&shared, &socket));
 }
 
-fn outwards(shared: &Shared) {
+fn outwards(shared: &Arc<Shared>) {
     let mut buffer = vec![0; 1 << 16];
     while !shared.stop.load(Ordering::SeqCst) {
-        let Ok((count, from)) = shared.inner.recv_from(&mut buffer) else { continue };
+        let Ok((length, from)) = shared.inner.recv_from(&mut buffer) else { continue };
         *shared.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
         let present = shared.outer.lock().unwrap_or_else(PoisonError::into_inner).first().cloned();
         if let Some(socket) = present {
             // A refusal by the far side shows up here; the client is not told, as by a real NAT.
-            let _refused = socket.send(buffer.get(..count).unwrap_or_default());
+            let _refused = socket.send(buffer.get(..length).unwrap_or_default());
+            count(shared);
         }
     }
 }
 
-fn inwards(shared: &Shared, socket: &Arc<UdpSocket>) {
+fn inwards(shared: &Arc<Shared>, socket: &Arc<UdpSocket>) {
     let mut buffer = vec![0; 1 << 16];
     let is_present = || {
         let outer = shared.outer.lock().unwrap_or_else(PoisonError::into_inner);
         outer.first().is_some_and(|present| Arc::ptr_eq(present, socket))
     };
     while !shared.stop.load(Ordering::SeqCst) && is_present() {
-        let Ok(count) = socket.recv(&mut buffer) else { continue };
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
         let client = *shared.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = client.filter(|_| is_present()) {
-            let _lost = shared.inner.send_to(buffer.get(..count).unwrap_or_default(), client);
+            let _lost = shared.inner.send_to(buffer.get(..length).unwrap_or_default(), client);
+            count(shared);
         }
     }
 }

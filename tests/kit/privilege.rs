@@ -1,4 +1,4 @@
-//! Whether this process may make network namespaces, and whether a test that cannot run may be skipped.
+//! Privileges of this process, and what becomes of a test that cannot run without them.
 //!
 //! Errs towards skipping for a user and towards failing for CI, so that neither is misled by a green run.
 
@@ -8,12 +8,12 @@ use std::io::Write as _;
 /// Set by CI: a test that cannot run is then a failure.
 pub const REQUIRED_VARIABLE: &str = "RPXY_L4_TESTS_REQUIRED";
 
-/// Whether a test that cannot run must fail.
+/// Returns true when a test that cannot run must fail.
 pub fn required() -> bool {
     std::env::var_os(REQUIRED_VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// What this process lacks to load eBPF programs; `None` when nothing.
+/// Returns what this process lacks to load eBPF programs; `None` when nothing.
 pub fn missing_for_programs() -> Option<&'static str> {
     const CAP_NET_ADMIN: u64 = 1 << 12;
     const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -27,7 +27,7 @@ pub fn missing_for_programs() -> Option<&'static str> {
     }
 }
 
-/// What this process lacks to make network namespaces; `None` when nothing.
+/// Returns what this process lacks to make network namespaces; `None` when nothing.
 pub fn missing() -> Option<&'static str> {
     // Bits of capabilities(7) in the effective set.
     const CAP_NET_ADMIN: u64 = 1 << 12;
@@ -61,6 +61,6 @@ pub fn skip(why: &str) {
     let current = std::thread::current();
     let test = current.name().unwrap_or("test");
     assert!(!required(), "{test}: {why}, and {REQUIRED_VARIABLE} is set");
-    // Written past libtest's capture: a skipped test must be seen in a green run. A closed stderr is no reason to fail.
+    // Written past libtest's capture: a skipped test must be seen in a green run. A closed stderr does not matter.
     let _ignored = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {why}");
 }

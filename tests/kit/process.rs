@@ -15,8 +15,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// How long anything may take that is expected to happen. A guard against hanging for ever, not a measurement.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::watchdog::Waiting;
+
+/// Limit of anything that is expected to happen: far beyond what a busy machine needs. A guard against hanging for ever,
+/// not a measurement.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running program in a process group of its own; dropping it kills the group.
 #[derive(Debug)]
@@ -80,7 +83,7 @@ impl Process {
         self.output.lock().lines.clone()
     }
 
-    /// Number of lines so far: a place to wait from, see [`Process::wait_for`].
+    /// Number of lines so far: a position to wait from, see [`Process::wait_for`].
     pub fn mark(&self) -> usize {
         self.output.lock().lines.len()
     }
@@ -100,6 +103,7 @@ impl Process {
     ///
     /// When the output ends, or nothing comes within [`PATIENCE`]; the error holds the output.
     pub fn wait_for(&self, from: usize, what: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let _waiting = Waiting::begin(&format!("{} writes {what}", self.name));
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.output.lock();
         let mut next = from;
@@ -124,12 +128,12 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When the program is no more.
+    /// When the program has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(self.group(), signal).with_context(|| format!("{}: signal {signal:?}", self.name))
     }
 
-    /// Whether the program still runs.
+    /// Returns true while the program runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -149,6 +153,7 @@ impl Process {
     ///
     /// When it does not end within `time`.
     pub fn wait_within(&mut self, time: Duration) -> anyhow::Result<ExitStatus> {
+        let _waiting = Waiting::begin(&format!("{} ends", self.name));
         // The end of both streams is the event; the exit follows at once.
         let deadline = Instant::now() + time;
         let mut state = self.output.lock();

@@ -8,7 +8,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::{OrFail as _, process::PATIENCE, topology::Host};
+use crate::{OrFail as _, process::PATIENCE, topology::Host, wait};
 
 /// Connects from `host` to `to`.
 ///
@@ -74,7 +74,7 @@ pub fn guard(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// How the other side ended a stream.
+/// The other side's way of ending a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// It closed, having read all that was sent.
@@ -147,22 +147,47 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Whether an error says that the peer is gone, in one of the ways in which Linux says it.
+/// Returns true when an error says that the peer is gone, in one of the ways in which Linux says it.
 pub fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
 }
 
-/// Whether some socket of `host` listens on TCP port `port`.
+/// Waits until the other side's kernel has acknowledged all that was sent.
+///
+/// # Panics
+///
+/// When it does not.
+#[track_caller]
+pub fn wait_until_acknowledged(host: &Host, stream: &TcpStream) {
+    let ports = [stream.local_addr(), stream.peer_addr()].map(|address| address.or_fail("address").port());
+    let [local, remote] = ports.map(|port| format!(":{port:04X}"));
+    // Columns of /proc/net/tcp: number, local address, remote address, state, transmit and receive queue.
+    let is_sent = |line: &str| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        matches!(words.as_slice(), [_, from, to, _, queues, ..]
+            if from.ends_with(&local) && to.ends_with(&remote) && queues.starts_with("00000000:"))
+    };
+    wait::until("all that was sent is acknowledged", || table_has(host, "tcp", is_sent).then_some(()));
+}
+
+/// Returns true when a socket of `host` listens on TCP port `port`.
 pub fn is_listening(host: &Host, port: u16) -> bool {
-    // The tables show the namespace of the thread that reads them. State 0A is LISTEN.
+    // State 0A is LISTEN.
     let wanted = format!(":{port:04X}");
+    table_has(host, "tcp", |line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&wanted)) && words.nth(1) == Some("0A")
+    })
+}
+
+/// Returns true when a line of the tables of sockets of `protocol` (`tcp`, `udp`) on `host` is wanted, in either family.
+pub(crate) fn table_has(host: &Host, protocol: &str, is_wanted: impl Fn(&str) -> bool + Sync) -> bool {
+    // The tables show the namespace of the thread that reads them.
+    let tables = [protocol.to_owned(), format!("{protocol}6")];
     host.run(|| {
-        ["tcp", "tcp6"].iter().any(|table| {
+        tables.iter().any(|table| {
             let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-            text.lines().any(|line| {
-                let mut words = line.split_ascii_whitespace().skip(1);
-                words.next().is_some_and(|local| local.ends_with(&wanted)) && words.nth(1) == Some("0A")
-            })
+            text.lines().skip(1).any(&is_wanted)
         })
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::process::PATIENCE;
+use crate::{process::PATIENCE, watchdog::Waiting};
 
 /// Waits until `ready` returns something.
 ///
@@ -11,6 +11,7 @@ use crate::process::PATIENCE;
 /// When it does not within [`PATIENCE`]; `what` names it.
 #[track_caller]
 pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let _waiting = Waiting::begin(what);
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = ready() {
@@ -21,7 +22,7 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Lets time pass, where time itself is what a test is about: a client's pace, a silence.
+/// Lets time pass where time itself is the subject of a test: a client's pace, a silence.
 #[expect(clippy::disallowed_methods, reason = "the thread belongs to one test and has nothing else to do")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Flow, Hop, drop, kind};
+use rpxy_l4_common::map::{Flow, Hop, drop_class, kind};
 
 use crate::maps::{Maps, key, socket};
 use crate::packet::{STATION, Udp};
@@ -70,14 +70,14 @@ pub(crate) mod to {
     pub(crate) const FOREIGN: u16 = 446;
 }
 
-/// All bits of [`mod@drop`].
-const EVERYTHING: u32 = drop::QUIC_LONG
-    | drop::QUIC_OTHER_VERSION
-    | drop::QUIC_SMALL_INITIAL
-    | drop::WIREGUARD_INITIATION
-    | drop::UNKNOWN
-    | drop::QUIC_SHORT
-    | drop::WIREGUARD_OTHER;
+/// All bits of [`drop_class`].
+const EVERYTHING: u32 = drop_class::QUIC_LONG
+    | drop_class::QUIC_OTHER_VERSION
+    | drop_class::QUIC_SMALL_INITIAL
+    | drop_class::WIREGUARD_INITIATION
+    | drop_class::UNKNOWN
+    | drop_class::QUIC_SHORT
+    | drop_class::WIREGUARD_OTHER;
 
 /// The connection ID of flows that are known by one, or as much of it as they have.
 pub(crate) const CID: [u8; 20] = [0xc1, 2, 3, 4, 5, 6, 7, 0xc8, 0xc9, 10, 11, 12, 13, 14, 15, 16, 0xd1, 18, 19, 0xd4];

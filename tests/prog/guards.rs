@@ -1,7 +1,7 @@
 //! What begins a session: initiations by their mac1, and handshakes by the network of their sender.
 
 use rpxy_l4_common::mac1::{MOST_KEYS, Mac1Key};
-use rpxy_l4_common::map::{SourceLimit, drop};
+use rpxy_l4_common::map::{SourceLimit, drop_class};
 use rpxy_l4_common::verdict::Counter;
 
 use crate::kernel::{Kernel, Program};
@@ -52,7 +52,7 @@ fn an_initiation_passes_by_any_of_the_keys() {
                 None => Expected::Drop(others),
             };
             let wrong = if count == 0 { Expected::Pass(fits) } else { Expected::Drop(others) };
-            let maps = Maps { mac1_keys: keys, ..maps(drop::WIREGUARD_MAC1) };
+            let maps = Maps { mac1_keys: keys, ..maps(drop_class::WIREGUARD_MAC1) };
             // The first and last bytes that the MAC covers, its own, and one behind it.
             let forged = [4, 63, 64, 115, 116, 131].map(|place| ("one bit", changed(place), wrong.clone()));
             let whole = [("as it is", INITIATION.to_vec(), expected.clone()), ("mac2", changed(132), expected)];
@@ -77,7 +77,7 @@ fn an_initiation_passes_by_any_of_the_keys() {
 fn mac1_concerns_initiations_to_sockets_that_ask_for_it() {
     let keys = vec![key(1)];
     let other = |payload: &[u8]| udp(CLIENTS[0].0, CLIENTS[0].1, payload).bytes();
-    let asking = Maps { mac1_keys: keys.clone(), ..maps(drop::WIREGUARD_MAC1) };
+    let asking = Maps { mac1_keys: keys.clone(), ..maps(drop_class::WIREGUARD_MAC1) };
     let reserved = [&[1, 0, 9, 0], &INITIATION[4..]].concat();
     let foreign = udp(CLIENTS[0].0, "203.0.113.2:443", INITIATION).bytes();
     let tagged = Udp { vlan: vec![(0x8100, 7)], ..udp(CLIENTS[1].0, CLIENTS[1].1, INITIATION) }.bytes();
@@ -135,7 +135,7 @@ fn a_network_may_begin_so_many_handshakes() {
         ];
         for program in Program::ALL {
             let Some(mut kernel) = Kernel::or_skip() else { return };
-            kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop::SOURCE_LIMIT) });
+            kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop_class::SOURCE_LIMIT) });
             for (step, payload, (from, to), expected) in steps {
                 let outcome = kernel.run(program, &udp(from, to, payload).bytes(), 0);
                 assert_eq!((outcome.action, outcome.counter), expected, "{step} from {from}, {program:?}");
@@ -143,7 +143,7 @@ fn a_network_may_begin_so_many_handshakes() {
         }
         // Those in one buffer are allowed together, even if the bucket never holds as many.
         let Some(mut kernel) = Kernel::or_skip() else { return };
-        kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop::SOURCE_LIMIT) });
+        kernel.fill(&Maps { source_limit: Some(limit), ..maps(drop_class::SOURCE_LIMIT) });
         for (step, count, expected) in [("five at once", 5, passed), ("five more", 5, limited), ("one", 1, limited)] {
             let packet = udp(one.0, one.1, &INITIATION.repeat(count)).bytes();
             let outcome = kernel.run(Program::Tc, &packet, u32::try_from(INITIATION.len()).unwrap());

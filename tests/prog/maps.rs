@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::mac1::Mac1Key;
-use rpxy_l4_common::map::{Counted, Flow, FlowEntry, FlowKey, Hop, Socket, SourceLimit};
-use rpxy_l4_common::packet::Family;
+use rpxy_l4_common::map::{Counted, Family, Flow, FlowEntry, FlowKey, Hop, Socket, SourceLimit};
 
 use crate::packet::octets;
 

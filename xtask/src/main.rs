@@ -44,7 +44,7 @@ enum Task {
     /// Build the daemon in release mode and run it
     Run(run::Arguments),
     /// Build the eBPF programs, which the daemon then embeds
-    BuildEbpf,
+    BuildEbpf(ebpf::Arguments),
     /// Check everything that this machine can check: the one command before a commit
     Test,
     /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
@@ -76,9 +76,9 @@ fn perform(cli: &Cli) -> Result<()> {
     match &cli.task {
         Task::Setup(arguments) => setup::command(&workspace, arguments),
         Task::Run(arguments) => run::command(&workspace, arguments),
-        Task::BuildEbpf => {
+        Task::BuildEbpf(arguments) => {
             setup::require(&workspace, cli.task.purposes())?;
-            ebpf::command(&workspace)
+            ebpf::command(&workspace, arguments.log)
         }
         Task::Test => test::command(&workspace, cli.setup),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
@@ -95,7 +95,7 @@ impl Task {
         match self {
             Self::Setup(_) | Self::Test | Self::Tidy => &[],
             Self::Run(_) => &[Purpose::Build],
-            Self::BuildEbpf => &[Purpose::Build, Purpose::Ebpf],
+            Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],
             Self::Fuzz(_) => &[Purpose::Build, Purpose::Fuzz],

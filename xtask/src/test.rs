@@ -67,7 +67,7 @@ impl Action {
             Self::Command(mut command) => process::run_within(&mut command, STEP_LIMIT),
             Self::Tidy => tidy::command(workspace),
             Self::Kernel => test_kernel::command(workspace, &test_kernel::Arguments::default()),
-            Self::Ebpf(tools) => ebpf::build(workspace, &tools).map(drop),
+            Self::Ebpf(tools) => ebpf::build_for_tests(workspace, &tools),
         }
     }
 }

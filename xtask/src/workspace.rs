@@ -79,6 +79,11 @@ impl Workspace {
         self.target.join("bpf").join("rpxy-l4.o")
     }
 
+    /// The same with programs that log, which the daemon embeds only when it is told to.
+    pub(crate) fn ebpf_log_object(&self) -> PathBuf {
+        self.target.join("bpf-log").join("rpxy-l4.o")
+    }
+
     /// A path inside the repository.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)

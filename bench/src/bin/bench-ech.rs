@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use rpxy_l4_proto::{
     Probe,
-    ech::{EchKey, EchKeys, First, first, read_pem},
+    ech::{EchKey, EchKeys, FirstHello, open_first, read_pem},
     quic::{InitialProbe, InitialRewriter, Rewritten, Version, packets},
     tls::{ClientHello, HelloProbe, handshake_records},
 };
@@ -61,22 +61,22 @@ fn keys(text: &str) -> anyhow::Result<EchKeys> {
 /// From the records of a hello to the records that the backend gets.
 fn tls(ours: &EchKeys, other: &EchKeys) -> anyhow::Result<Vec<Kind>> {
     let records = |message: &[u8]| handshake_records(message, 1);
-    let pass = |stream: Vec<u8>, keys: &EchKeys, expected: fn(&First) -> bool| {
+    let pass = |stream: Vec<u8>, keys: &EchKeys, expected: fn(&FirstHello) -> bool| {
         let keys = keys.clone();
         let pass = move || {
             let Probe::Match(hello) = HelloProbe::default().advance(black_box(&stream)) else { bail!("no hello") };
-            let answer = first(&keys, &hello, || true);
+            let answer = open_first(&keys, &hello, || true);
             if !expected(&answer) {
                 bail!("not what was to be measured: {answer:?}");
             }
-            if let First::Accepted { inner, .. } = &answer {
+            if let FirstHello::Accepted { inner, .. } = &answer {
                 black_box(handshake_records(inner.message(), 1));
             }
             Ok(())
         };
         Box::new(pass) as Box<dyn FnMut() -> anyhow::Result<()>>
     };
-    // Another extension type in the place of ECH: as long, and of no interest.
+    // Another extension type instead of ECH: as long, and of no interest.
     let at = GO.windows(2).position(|window| window == [0xfe, 0x0d]).context("the extension")?;
     let mut plain = GO.to_vec();
     plain[at + 1] = 0x0e;
@@ -84,15 +84,21 @@ fn tls(ours: &EchKeys, other: &EchKeys) -> anyhow::Result<Vec<Kind>> {
     let mut broken = GO.to_vec();
     broken[10] ^= 1;
     Ok(vec![
-        Kind { name: "without ECH", pass: pass(records(&plain), ours, |answer| matches!(answer, First::NotOffered)) },
+        Kind {
+            name: "without ECH",
+            pass: pass(records(&plain), ours, |answer| matches!(answer, FirstHello::NotOffered)),
+        },
         Kind { name: "for another configuration, or grease", pass: pass(records(GO), other, is_rejected) },
-        Kind { name: "accepted", pass: pass(records(GO), ours, |answer| matches!(answer, First::Accepted { .. })) },
+        Kind {
+            name: "accepted",
+            pass: pass(records(GO), ours, |answer| matches!(answer, FirstHello::Accepted { .. })),
+        },
         Kind { name: "for another key of the same number", pass: pass(records(&broken), ours, is_rejected) },
     ])
 }
 
-fn is_rejected(answer: &First) -> bool {
-    matches!(answer, First::Rejected(_))
+fn is_rejected(answer: &FirstHello) -> bool {
+    matches!(answer, FirstHello::Rejected(_))
 }
 
 /// From the first datagrams to those that the backend gets.
@@ -112,12 +118,12 @@ fn quic(ours: &EchKeys, other: &EchKeys) -> Vec<Kind> {
     let (ours, other) = (ours.clone(), other.clone());
     let grease = move || {
         let (_, hello) = hello()?;
-        let answer = first(&other, &hello, || true);
+        let answer = open_first(&other, &hello, || true);
         if is_rejected(&answer) { Ok(()) } else { bail!("{answer:?}") }
     };
     let accepted = move || {
         let (_, hello) = hello()?;
-        let First::Accepted { inner, .. } = first(&ours, &hello, || true) else { bail!("not accepted") };
+        let FirstHello::Accepted { inner, .. } = open_first(&ours, &hello, || true) else { bail!("not accepted") };
         let dcid = packets(CHROMIUM[0]).next().context("a packet")?.dcid;
         let mut rewriter = InitialRewriter::new(dcid, &hello, &inner).context("a longer hello")?;
         for datagram in CHROMIUM {

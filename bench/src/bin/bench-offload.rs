@@ -1,4 +1,4 @@
-//! `cargo xtask bench offload`: the kernel plane side by side with kernel NAT, nginx and the daemon's own plane.
+//! `cargo xtask bench offload`: the kernel plane side by side with kernel NAT, nginx and the daemon in userspace.
 //!
 //! The same program is also the backend and the client of the rig. It errs towards no figure rather than a wrong one:
 //! what fails is reported and makes the exit code 1.

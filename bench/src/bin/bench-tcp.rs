@@ -12,10 +12,14 @@ use rpxy_l4_bench::{
     tcp::SUITE,
 };
 
+/// Connections of [`Mode::ConnectSome`]: fewer than a system has ports by default, 32768 to 60999.
+const CONNECTIONS: u64 = 24_000;
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Mode {
     Ping,
     Connect,
+    ConnectSome,
     Download,
     Idle,
 }
@@ -28,7 +32,8 @@ fn drive(mode: Mode, target: SocketAddrV4, count: u32, window: Duration) -> anyh
     let connections = usize::try_from(count)?;
     match mode {
         Mode::Ping => ping::run(target, connections, window),
-        Mode::Connect => connect::run(target, connections, window),
+        Mode::Connect => connect::run(target, connections, window, None),
+        Mode::ConnectSome => connect::run(target, connections, window, Some(CONNECTIONS)),
         Mode::Download => download::run(target, connections, window),
         Mode::Idle => {
             let _held = idle::open(target, connections)?;

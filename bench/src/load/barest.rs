@@ -48,7 +48,7 @@ struct Side {
     writable: bool,
     /// It will send no more.
     ended: bool,
-    /// What could not be written to it yet.
+    /// Bytes that could not be written to it yet.
     held: Vec<u8>,
 }
 
@@ -82,19 +82,19 @@ impl Relay {
                     self.accept()?;
                     continue;
                 }
-                let place = usize::try_from(token / 2)?;
-                let Some(pair) = self.pairs.get_mut(place).and_then(Option::as_mut) else { continue };
+                let slot = usize::try_from(token / 2)?;
+                let Some(pair) = self.pairs.get_mut(slot).and_then(Option::as_mut) else { continue };
                 let side = &mut pair[usize::from(token % 2 == 1)];
                 let closing = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
                 side.closing |= events.intersects(closing);
                 side.readable |= events.intersects(EventFlags::IN | closing);
                 side.writable |= events.contains(EventFlags::OUT);
                 if !carry(pair, &mut self.buffer) {
-                    self.pairs[place] = None;
-                    ended.push(place);
+                    self.pairs[slot] = None;
+                    ended.push(slot);
                 }
             }
-            // Not before: later events of this batch may be for what was in the place.
+            // Not before: later events of this batch may be for what was in the slot.
             self.free.append(&mut ended);
         }
     }
@@ -107,9 +107,9 @@ impl Relay {
         };
         let server = dial(self.target)?;
         sockopt::set_tcp_nodelay(&server, true)?;
-        let place = self.free.pop().unwrap_or(self.pairs.len());
+        let slot = self.free.pop().unwrap_or(self.pairs.len());
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let token = 2 * u64::try_from(place)?;
+        let token = 2 * u64::try_from(slot)?;
         self.poller.add(&client, token, interest)?;
         self.poller.add(&server, token + 1, interest)?;
         let side = |socket, writable| Side {
@@ -121,7 +121,7 @@ impl Relay {
             held: Vec::new(),
         };
         let pair = Some([side(client, true), side(server, false)]);
-        match self.pairs.get_mut(place) {
+        match self.pairs.get_mut(slot) {
             Some(slot) => *slot = pair,
             None => self.pairs.push(pair),
         }

@@ -1,6 +1,7 @@
 //! Connect rate: connect, send the message, receive its echo, close; again and again in each of several slots.
 //!
-//! The client closes first and in order, so its side keeps TIME_WAIT; the namespace must let it reuse those ports.
+//! The client closes first and in order, so its side keeps TIME_WAIT: the namespace must let it reuse those ports, or there
+//! must be fewer connections than ports.
 
 use std::{
     net::SocketAddrV4,
@@ -24,13 +25,14 @@ use super::{
 const IGNORED_FAILURES: u64 = 1000;
 
 /// Keeps `in_flight` connections to `target` going for `window` after the warm-up. Latency is from connect to the
-/// last byte of the echo. Connections that end before that are counted as failures and replaced: some proxies lose a
+/// last byte of the echo. Ends before the window does when `most` connections have been made, warm-up included. Connections
+/// that end before that are counted as failures and replaced: some proxies lose a
 /// few, which is worth telling and no reason to give up.
 ///
 /// # Errors
 ///
 /// When more connections fail than succeed, the echo is not the message, or the client is out of ports.
-pub fn run(target: SocketAddrV4, in_flight: usize, window: Duration) -> anyhow::Result<Sample> {
+pub fn run(target: SocketAddrV4, in_flight: usize, window: Duration, most: Option<u64>) -> anyhow::Result<Sample> {
     let mut poller = Poller::new()?;
     let mut slots = Vec::with_capacity(in_flight);
     for token in 0..in_flight {
@@ -38,7 +40,7 @@ pub fn run(target: SocketAddrV4, in_flight: usize, window: Duration) -> anyhow::
     }
 
     let begin = Instant::now() + WARM_UP;
-    let end = begin + window;
+    let mut end = begin + window;
     let mut latencies = Latencies::default();
     let (mut all_operations, mut failures) = (0, 0);
     let mut ready = Vec::new();
@@ -61,6 +63,10 @@ pub fn run(target: SocketAddrV4, in_flight: usize, window: Duration) -> anyhow::
                     }
                 }
             }
+            if most.is_some_and(|most| all_operations + failures >= most) {
+                end = end.min(now);
+                break;
+            }
             // The assignment closes the old connection.
             *slot = Slot::open(&poller, token, target)?;
         }
@@ -68,9 +74,10 @@ pub fn run(target: SocketAddrV4, in_flight: usize, window: Duration) -> anyhow::
             break;
         }
     }
+    ensure!(end > begin, "all connections were made before the measurement began");
     Ok(Sample {
         operations: u64::try_from(latencies.count())?,
-        seconds: window.as_secs_f64(),
+        seconds: (end - begin).as_secs_f64(),
         all_operations,
         p50_us: latencies.percentile_us(500),
         p99_us: latencies.percentile_us(990),

@@ -27,7 +27,7 @@ mod udp_tag;
 mod udp_turns;
 pub mod udp_windows;
 
-/// What a client says, and what an echo says back: 64 bytes that are a complete HTTP/1.1 request head, so that proxies
+/// Message of a client and of the echo: 64 bytes that are a complete HTTP/1.1 request head, so that proxies
 /// which route by content can carry the same load as those which do not.
 pub const MESSAGE: &[u8; 64] = b"GET / HTTP/1.1\r\nHost: bench.example\r\nX-Pad: 0123456789abcdef\r\n\r\n";
 

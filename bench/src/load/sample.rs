@@ -1,4 +1,4 @@
-//! What one run of the load generator has found, and how it travels from the child process that ran it.
+//! Outcome of one run of the load generator, as its process reports it.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The backend: echoes and endless sources, all in one thread.
 //!
-//! Each candidate of a benchmark has an echo port and a source port to itself, so that the connections of one in
+//! Each candidate of a benchmark has ports of each kind to itself, so that the connections of one in
 //! TIME_WAIT are never in the way of the next one's.
 
 use std::{
@@ -23,6 +23,9 @@ use super::poller::{Poller, listen};
 
 /// First of the echo ports: what comes in goes out again.
 pub const ECHO_PORT: u16 = 7000;
+/// First of the echo ports for connections on hosts that keep the system's settings: those in TIME_WAIT there must not
+/// meet those of other loads.
+pub const UNTUNED_PORT: u16 = 7050;
 /// First of the source ports: the first bytes in start a stream that ends only with the connection.
 pub const SOURCE_PORT: u16 = 7100;
 
@@ -35,7 +38,7 @@ const ECHO_BUFFER: usize = 64 << 10;
 
 const READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
-/// Serves `count` echo ports and `count` source ports on `address` for ever.
+/// Serves `count` ports of each kind on `address` for ever.
 ///
 /// # Errors
 ///
@@ -78,7 +81,7 @@ impl Backend {
         let poller = Poller::new()?;
         let mut listeners = Vec::new();
         for index in 0..count {
-            for (role, port) in [(Role::Echo, ECHO_PORT), (Role::Source, SOURCE_PORT)] {
+            for (role, port) in [(Role::Echo, ECHO_PORT), (Role::Echo, UNTUNED_PORT), (Role::Source, SOURCE_PORT)] {
                 let socket = listen(SocketAddrV4::new(address, port + index))?;
                 poller.add(&socket, u64::try_from(listeners.len())?, EventFlags::IN)?;
                 listeners.push((socket, role));

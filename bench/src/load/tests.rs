@@ -48,7 +48,7 @@ fn every_workload_runs_against_the_backend() {
     assert!(pings.operations > 0 && pings.all_operations > pings.operations, "{pings:?}");
     assert!(pings.p50_us > 0.0 && pings.p99_us >= pings.p50_us, "{pings:?}");
 
-    let connects = connect::run(echo, 4, WINDOW).unwrap();
+    let connects = connect::run(echo, 4, WINDOW, None).unwrap();
     assert!(connects.operations > 0 && connects.all_operations > connects.operations, "{connects:?}");
     assert_eq!(connects.failures, 0);
 
@@ -92,7 +92,7 @@ fn the_relays_carry_exchanges_and_streams() {
 fn nobody_listening_is_an_error() {
     let nobody = SocketAddrV4::new(host(3), 9);
     assert!(ping::run(nobody, 1, WINDOW).is_err(), "ping");
-    assert!(connect::run(nobody, 1, WINDOW).is_err(), "connect");
+    assert!(connect::run(nobody, 1, WINDOW, None).is_err(), "connect");
     assert!(download::run(nobody, 1, WINDOW).is_err(), "download");
     assert!(idle::open(nobody, 1).is_err(), "idle");
 }

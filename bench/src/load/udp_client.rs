@@ -16,7 +16,7 @@ use super::{DATAGRAM, poller::Poller, udp_socket::Port, udp_tag::Tag};
 /// Addresses that flows have, from the pool's first on.
 pub const POOL: u32 = 126;
 
-/// How long [`answers`] waits.
+/// Time limit of [`answers`].
 const ANSWER: Duration = Duration::from_millis(200);
 
 /// Flows from this machine to one target.

@@ -30,7 +30,7 @@ pub(super) struct Port {
 
 /// One datagram, or several of one flow in a row.
 pub(super) struct Received<'buffer> {
-    /// Who sent it.
+    /// Address of the sender.
     pub(super) from: SocketAddrV4,
     /// The address that it was sent to; `None` at a plain socket.
     pub(super) to: Option<Ipv4Addr>,
@@ -57,7 +57,7 @@ impl Port {
         Ok(Self { trains: Some(trains), ..port })
     }
 
-    /// What [`Port::receive`] needs.
+    /// Buffers of [`Port::receive`].
     pub(super) fn buffer() -> Vec<u8> {
         vec![0; BATCH * TRAIN]
     }

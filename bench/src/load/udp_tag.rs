@@ -1,4 +1,4 @@
-//! What datagrams carry, so that a reply can be told from any other: its flow, its place and a number.
+//! The tag of a datagram, which tells its reply from any other: flow, position and a number.
 
 /// The first byte is neither that of a QUIC packet (RFC 9000 section 17) nor that of a WireGuard message, so that every
 /// candidate takes it for something else.

@@ -17,19 +17,19 @@ use super::{
 /// After so long a datagram is lost. Far above any latency seen, so that what is late is not mistaken for it.
 pub(super) const LOST: Duration = Duration::from_millis(100);
 
-/// How often to look for what is lost.
+/// Interval of looking for lost datagrams.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What the slots do.
+/// Work of the slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    /// How many there are.
+    /// Number of slots.
     pub(super) slots: u32,
     /// Datagrams of a window, 1 to 32.
     pub(super) width: u32,
     /// Bytes of a datagram.
     pub(super) size: usize,
-    /// Whether a turn in which something is lost is taken again over the same flow.
+    /// True when a turn in which something is lost is taken again over the same flow.
     pub(super) insist: bool,
 }
 
@@ -131,11 +131,11 @@ impl Run {
     fn take(&mut self, tag: Tag, now: Instant) -> anyhow::Result<Option<u32>> {
         self.heard = now;
         let turn = self.turns.get_mut(tag.slot as usize).context("a reply is not what was sent")?;
-        let place = tag.sequence.checked_sub(turn.first).filter(|place| *place < u64::from(self.shape.width));
+        let position = tag.sequence.checked_sub(turn.first).filter(|position| *position < u64::from(self.shape.width));
         // Of an earlier turn that was given up.
-        let Some(place) = place else { return Ok(None) };
+        let Some(position) = position else { return Ok(None) };
         ensure!(turn.flow == tag.flow, "a reply has another number than what was sent");
-        let bit = 1 << place;
+        let bit = 1 << position;
         // Here twice, which the network may do.
         if turn.missing & bit == 0 {
             return Ok(None);

@@ -3,7 +3,7 @@
 
 use crate::bytes::{Bytes, Span};
 use crate::datagram::WIREGUARD_INITIATION_LEN;
-use crate::map::drop;
+use crate::map::drop_class;
 use crate::packet::Packet;
 use crate::verdict::{Counter, First};
 
@@ -32,13 +32,13 @@ pub(super) fn dropped_because<M: Maps, B: Bytes>(
             Found::Passed(reason) => return Err(reason),
         },
     };
-    if bits & drop::WIREGUARD_MAC1 != 0
+    if bits & drop_class::WIREGUARD_MAC1 != 0
         && is_initiation(bytes, packet.payload)
         && !maps.fits_mac1(bytes, packet.payload)
     {
         return Ok(Counter::DroppedWireGuardMac1);
     }
-    if bits & drop::SOURCE_LIMIT != 0 && !maps.admits(&packet.key.source, handshakes) {
+    if bits & drop_class::SOURCE_LIMIT != 0 && !maps.admits(&packet.key.source, handshakes) {
         return Ok(Counter::DroppedSourceLimited);
     }
     Err(Counter::NoFlow)

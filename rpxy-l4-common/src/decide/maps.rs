@@ -3,8 +3,8 @@
 use core::ops::Deref;
 
 use crate::bytes::{Bytes, Span};
-use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
-use crate::packet::{Family, Link};
+use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use crate::packet::Link;
 use crate::verdict::{Counter, First};
 
 use super::segments::{Classify, Found, first_each, gate_each};

@@ -52,7 +52,7 @@ pub fn decide<'k, M: Maps, B: Bytes>(
 ) -> Verdict<'k, M::Flow, M::Hop> {
     let packet = match parse(bytes, arrival.link, key) {
         Ok(packet) => packet,
-        Err(reason) => return Verdict::Pass(reason.counter()),
+        Err(reason) => return Verdict::Pass(reason.into()),
     };
     match maps.flow(packet.key) {
         Some(entry) => match flow::steer(maps, bytes, packet, entry, arrival) {

@@ -4,8 +4,8 @@ use std::{collections::HashMap, collections::HashSet, vec, vec::Vec};
 
 use super::*;
 use crate::bytes::Span;
-use crate::map::{Flow, Hop, HopKey, Listener, drop, kind};
-use crate::packet::{Family, Link};
+use crate::map::{Family, Flow, Hop, HopKey, Listener, drop_class, kind};
+use crate::packet::Link;
 use crate::testing::{Frame, flow, socket};
 
 #[derive(Default)]
@@ -218,11 +218,15 @@ fn a_packet_of_no_flow_is_dropped_for_listeners_of_ours_only() {
             ("wildcard, not our address", tables(Some(any), u32::MAX, false, true), Counter::Foreign),
             ("wildcard", tables(Some(any), 0, true, false), Counter::NoFlow),
             ("wildcard, banned", tables(Some(any), 0, true, true), Counter::Banned),
-            ("wildcard, class", tables(Some(any), drop::QUIC_SHORT, true, false), Counter::DroppedQuicShort),
+            ("wildcard, class", tables(Some(any), drop_class::QUIC_SHORT, true, false), Counter::DroppedQuicShort),
             ("exact", tables(Some(destination), 0, false, false), Counter::NoFlow),
             ("exact, banned", tables(Some(destination), u32::MAX, false, true), Counter::Banned),
-            ("exact, class", tables(Some(destination), drop::QUIC_SHORT, false, false), Counter::DroppedQuicShort),
-            ("exact, other classes", tables(Some(destination), !drop::QUIC_SHORT, false, false), Counter::NoFlow),
+            (
+                "exact, class",
+                tables(Some(destination), drop_class::QUIC_SHORT, false, false),
+                Counter::DroppedQuicShort,
+            ),
+            ("exact, other classes", tables(Some(destination), !drop_class::QUIC_SHORT, false, false), Counter::NoFlow),
         ];
         for (row, tables, expected) in rows {
             assert_eq!(outcome(&tables, &frame(&short(40)).bytes(), XDP), Err(expected), "{row}, {network}");
@@ -242,7 +246,7 @@ fn a_ban_does_not_touch_a_flow() {
 #[test]
 fn a_buffer_is_dropped_when_all_of_its_datagrams_are() {
     let destination = Frame::v4(&[]).destination;
-    let listeners = HashMap::from([(destination, Listener { drop: drop::QUIC_SHORT | drop::UNKNOWN })]);
+    let listeners = HashMap::from([(destination, Listener { drop: drop_class::QUIC_SHORT | drop_class::UNKNOWN })]);
     let tables = Tables { listeners, ..Tables::default() };
     let rows = [
         ("all alike", [0x41, 0x41, 0x41], Counter::DroppedQuicShort),
@@ -262,17 +266,17 @@ fn handshakes_are_judged_by_key_and_by_network() {
     let initiation = [&[1, 0, 0, 0][..], &[0; 144]].concat();
     let initial = [&[0xc0, 0, 0, 0, 1, 0, 0][..], &[0; 141]].concat();
     let [twice, mixed] = [[&initiation[..], &initiation].concat(), [&initial[..], &short(148)].concat()];
-    let (mac1, limit) = (drop::WIREGUARD_MAC1, drop::SOURCE_LIMIT);
+    let (mac1, limit) = (drop_class::WIREGUARD_MAC1, drop_class::SOURCE_LIMIT);
     let (wrong, over) = (Counter::DroppedWireGuardMac1, Counter::DroppedSourceLimited);
     let rows = [
         ("fits no key", &initiation, mac1 | limit, [true, true], wrong),
         ("over the limit", &initiation, mac1 | limit, [false, true], over),
         ("neither", &initiation, mac1 | limit, [false, false], Counter::NoFlow),
-        ("nothing is asked for", &initiation, drop::UNKNOWN, [true, true], Counter::NoFlow),
+        ("nothing is asked for", &initiation, drop_class::UNKNOWN, [true, true], Counter::NoFlow),
         (
             "no destination comes first",
             &initiation,
-            drop::WIREGUARD_INITIATION | limit,
+            drop_class::WIREGUARD_INITIATION | limit,
             [true, true],
             Counter::DroppedWireGuardInitiation,
         ),
@@ -281,7 +285,7 @@ fn handshakes_are_judged_by_key_and_by_network() {
         ("two in a buffer", &twice, mac1, [true, true], Counter::NoFlow),
         ("two in a buffer, over the limit", &twice, limit, [true, true], over),
         ("one of them may be under way", &mixed, limit, [true, true], Counter::NoFlow),
-        ("one of them has no destination", &mixed, limit | drop::QUIC_SHORT, [true, true], over),
+        ("one of them has no destination", &mixed, limit | drop_class::QUIC_SHORT, [true, true], over),
         ("a short header", &short(148), limit | mac1, [true, true], Counter::NoFlow),
     ];
     for (row, payload, drop, guards, expected) in rows {

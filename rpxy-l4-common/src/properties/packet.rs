@@ -5,8 +5,8 @@ use core::ops::Range;
 use crate::bytes::Bytes as _;
 use crate::datagram::Datagram;
 use crate::decide::{Arrival, Maps, Verdict, decide};
-use crate::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
-use crate::packet::{Family, Link, Packet, Pass, parse};
+use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use crate::packet::{Link, Packet, Pass, parse};
 use crate::rewrite::{Rewrite, checksum::fold};
 use crate::verdict::{Action, Counter, dropped, gate};
 
@@ -167,7 +167,7 @@ fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
     let packet = match parsed {
         Ok(packet) => packet,
         Err(reason) => {
-            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.counter()));
+            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.into()));
             return;
         }
     };

@@ -1,5 +1,7 @@
 //! The outcomes of packets, numbered for the programs and named for the metrics.
 
+use crate::packet::Pass;
+
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -152,4 +154,26 @@ counters! {
     DroppedSourceLimited = 40, Drop, "dropped_source_limited";
     /// Passed: the daemon that has attached the program is gone, and could not take it along.
     Lapsed = 41, Pass, "lapsed";
+}
+
+impl From<Pass> for Counter {
+    #[inline(always)]
+    fn from(pass: Pass) -> Self {
+        match pass {
+            Pass::Truncated => Self::Truncated,
+            Pass::NotIp => Self::NotIp,
+            Pass::VlanDepth => Self::VlanDepth,
+            Pass::LinkGroup => Self::LinkGroup,
+            Pass::IpVersion => Self::IpVersion,
+            Pass::NotUdp => Self::NotUdp,
+            Pass::Icmp => Self::Icmp,
+            Pass::IpOptions => Self::IpOptions,
+            Pass::IpHeaderLength => Self::IpHeaderLength,
+            Pass::Fragment => Self::Fragment,
+            Pass::ExtensionHeader => Self::ExtensionHeader,
+            Pass::IpLength => Self::IpLength,
+            Pass::UdpLength => Self::UdpLength,
+            Pass::NoChecksum => Self::NoChecksum,
+        }
+    }
 }

@@ -22,7 +22,7 @@ impl First {
     const WANTED: u32 = u32::MAX - 1;
     const TRUNCATED: u32 = u32::MAX - 2;
 
-    /// Looks at a datagram, for a listener that has set these bits of [`mod@crate::map::drop`].
+    /// Looks at a datagram, for a listener that has set these bits of [`crate::map::drop_class`].
     #[inline(always)]
     pub fn of<B: Bytes>(bits: u32, bytes: &B, datagram: Span) -> Self {
         let Some(datagram) = Datagram::read(bytes, datagram) else { return Self::Truncated };

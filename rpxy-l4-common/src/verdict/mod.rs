@@ -13,31 +13,31 @@ pub(crate) use gate::is_open;
 pub use gate::{gate, gate_number, gate_result};
 
 use crate::datagram::{Datagram, DatagramClass, QUIC_V1, QUIC_V2};
-use crate::map::drop;
+use crate::map::drop_class;
 
 /// The bit of a class in [`crate::map::Listener::drop`], and the number that its drops are counted under.
 #[inline(always)]
 #[must_use]
-pub const fn drop_class(class: DatagramClass) -> (u32, Counter) {
+const fn drop_reason(class: DatagramClass) -> (u32, Counter) {
     match class {
-        DatagramClass::QuicLong { version: QUIC_V1 | QUIC_V2 } => (drop::QUIC_LONG, Counter::DroppedQuicLong),
-        DatagramClass::QuicLong { .. } => (drop::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
-        DatagramClass::QuicShort => (drop::QUIC_SHORT, Counter::DroppedQuicShort),
-        DatagramClass::WireGuardInitiation => (drop::WIREGUARD_INITIATION, Counter::DroppedWireGuardInitiation),
+        DatagramClass::QuicLong { version: QUIC_V1 | QUIC_V2 } => (drop_class::QUIC_LONG, Counter::DroppedQuicLong),
+        DatagramClass::QuicLong { .. } => (drop_class::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
+        DatagramClass::QuicShort => (drop_class::QUIC_SHORT, Counter::DroppedQuicShort),
+        DatagramClass::WireGuardInitiation => (drop_class::WIREGUARD_INITIATION, Counter::DroppedWireGuardInitiation),
         DatagramClass::WireGuardResponse | DatagramClass::WireGuardCookie | DatagramClass::WireGuardTransport => {
-            (drop::WIREGUARD_OTHER, Counter::DroppedWireGuardOther)
+            (drop_class::WIREGUARD_OTHER, Counter::DroppedWireGuardOther)
         }
-        DatagramClass::Unknown => (drop::UNKNOWN, Counter::DroppedUnknown),
+        DatagramClass::Unknown => (drop_class::UNKNOWN, Counter::DroppedUnknown),
     }
 }
 
-/// Whether a listener that has set these bits of [`mod@drop`] wants a datagram dropped, and under which number.
+/// Whether a listener that has set these bits of [`drop_class`] wants a datagram dropped, and under which number.
 #[inline(always)]
 #[must_use]
 pub const fn dropped(bits: u32, datagram: Datagram) -> Option<Counter> {
-    if datagram.small_initial && bits & drop::QUIC_SMALL_INITIAL != 0 {
+    if datagram.small_initial && bits & drop_class::QUIC_SMALL_INITIAL != 0 {
         return Some(Counter::DroppedQuicSmallInitial);
     }
-    let (bit, counter) = drop_class(datagram.class);
+    let (bit, counter) = drop_reason(datagram.class);
     if bits & bit != 0 { Some(counter) } else { None }
 }

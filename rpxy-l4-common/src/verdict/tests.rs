@@ -158,21 +158,31 @@ fn a_class_is_dropped_by_its_bit_alone() {
         opens: small_initial,
     };
     let rows = [
-        ("version 1", quic(QUIC_V1, false), drop::QUIC_LONG, Counter::DroppedQuicLong),
-        ("version 2", quic(QUIC_V2, false), drop::QUIC_LONG, Counter::DroppedQuicLong),
-        ("version negotiation", quic(0, false), drop::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
-        ("grease", quic(0x1a2a_3a4a, false), drop::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
-        ("short header", DatagramClass::QuicShort.into(), drop::QUIC_SHORT, Counter::DroppedQuicShort),
+        ("version 1", quic(QUIC_V1, false), drop_class::QUIC_LONG, Counter::DroppedQuicLong),
+        ("version 2", quic(QUIC_V2, false), drop_class::QUIC_LONG, Counter::DroppedQuicLong),
+        ("version negotiation", quic(0, false), drop_class::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
+        ("grease", quic(0x1a2a_3a4a, false), drop_class::QUIC_OTHER_VERSION, Counter::DroppedQuicOtherVersion),
+        ("short header", DatagramClass::QuicShort.into(), drop_class::QUIC_SHORT, Counter::DroppedQuicShort),
         (
             "initiation",
             DatagramClass::WireGuardInitiation.into(),
-            drop::WIREGUARD_INITIATION,
+            drop_class::WIREGUARD_INITIATION,
             Counter::DroppedWireGuardInitiation,
         ),
-        ("response", DatagramClass::WireGuardResponse.into(), drop::WIREGUARD_OTHER, Counter::DroppedWireGuardOther),
-        ("cookie", DatagramClass::WireGuardCookie.into(), drop::WIREGUARD_OTHER, Counter::DroppedWireGuardOther),
-        ("transport", DatagramClass::WireGuardTransport.into(), drop::WIREGUARD_OTHER, Counter::DroppedWireGuardOther),
-        ("unknown", DatagramClass::Unknown.into(), drop::UNKNOWN, Counter::DroppedUnknown),
+        (
+            "response",
+            DatagramClass::WireGuardResponse.into(),
+            drop_class::WIREGUARD_OTHER,
+            Counter::DroppedWireGuardOther,
+        ),
+        ("cookie", DatagramClass::WireGuardCookie.into(), drop_class::WIREGUARD_OTHER, Counter::DroppedWireGuardOther),
+        (
+            "transport",
+            DatagramClass::WireGuardTransport.into(),
+            drop_class::WIREGUARD_OTHER,
+            Counter::DroppedWireGuardOther,
+        ),
+        ("unknown", DatagramClass::Unknown.into(), drop_class::UNKNOWN, Counter::DroppedUnknown),
     ];
     for (row, datagram, bit, counter) in rows {
         assert_eq!(dropped(bit, datagram), Some(counter), "{row}");
@@ -181,7 +191,7 @@ fn a_class_is_dropped_by_its_bit_alone() {
         assert_eq!(counter.action(), Action::Drop, "{row}");
     }
     let small = quic(QUIC_V1, true);
-    assert_eq!(dropped(drop::QUIC_SMALL_INITIAL, small), Some(Counter::DroppedQuicSmallInitial));
-    assert_eq!(dropped(drop::QUIC_LONG, small), Some(Counter::DroppedQuicLong), "one that is small is still one");
-    assert_eq!(dropped(!(drop::QUIC_LONG | drop::QUIC_SMALL_INITIAL), small), None);
+    assert_eq!(dropped(drop_class::QUIC_SMALL_INITIAL, small), Some(Counter::DroppedQuicSmallInitial));
+    assert_eq!(dropped(drop_class::QUIC_LONG, small), Some(Counter::DroppedQuicLong), "one that is small is still one");
+    assert_eq!(dropped(!(drop_class::QUIC_LONG | drop_class::QUIC_SMALL_INITIAL), small), None);
 }

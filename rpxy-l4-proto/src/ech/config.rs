@@ -4,7 +4,7 @@
 //! refusing: a list that is not well-formed throughout is an error, because one that works in part would fail in
 //! front of clients only. Configurations of a version not known here are skipped by their length, as clients do.
 
-use std::{error::Error, fmt};
+use thiserror::Error;
 
 use crate::reader::Reader;
 
@@ -16,7 +16,7 @@ pub const ECH_VERSION: u16 = 0xfe0d;
 pub struct EchConfigList {
     /// Those of version [`ECH_VERSION`].
     pub configs: Vec<EchConfig>,
-    /// How many had another version and were passed over.
+    /// Number of configurations of another version, which were skipped.
     pub skipped: usize,
 }
 
@@ -51,11 +51,12 @@ pub struct CipherSuite {
     pub aead_id: u16,
 }
 
-/// Why bytes are not an `ECHConfigList`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Error of bytes that are not an `ECHConfigList`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EchConfigListError {
     /// The two-byte length in front does not equal what follows it.
+    #[error("ECHConfigList {}", length_error(*.announced, *.present))]
     ListLength {
         /// The length as announced, in bytes; `None` when fewer than two bytes are there.
         announced: Option<u16>,
@@ -63,38 +64,30 @@ pub enum EchConfigListError {
         present: usize,
     },
     /// The list holds no configuration at all.
+    #[error("ECHConfigList is empty")]
     Empty,
     /// The configuration at this index, counted from 0, reaches past the end of the list.
+    #[error("ECHConfig {index} reaches past the end of the list")]
     Truncated {
-        /// Where in the list.
+        /// Index in the list.
         index: usize,
     },
     /// A field of the configuration at this index is not as RFC 9849 section 4 has it.
+    #[error("ECHConfig {index} has a malformed {field}")]
     Field {
-        /// Where in the list, skipped ones counted.
+        /// Index in the list, with skipped ones counted.
         index: usize,
         /// The name of the field in the RFC.
         field: &'static str,
     },
 }
 
-impl fmt::Display for EchConfigListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ListLength { announced: None, present } => {
-                write!(f, "ECHConfigList is too short for its length field ({present} bytes)")
-            }
-            Self::ListLength { announced: Some(announced), present } => {
-                write!(f, "ECHConfigList announces {announced} bytes, but {present} follow")
-            }
-            Self::Empty => write!(f, "ECHConfigList is empty"),
-            Self::Truncated { index } => write!(f, "ECHConfig {index} reaches past the end of the list"),
-            Self::Field { index, field } => write!(f, "ECHConfig {index} has a malformed {field}"),
-        }
+fn length_error(announced: Option<u16>, present: usize) -> String {
+    match announced {
+        None => format!("is too short for its length field ({present} bytes)"),
+        Some(announced) => format!("announces {announced} bytes, but {present} follow"),
     }
 }
-
-impl Error for EchConfigListError {}
 
 /// Parses an `ECHConfigList` with its two-byte length, as published in the `ech` parameter of DNS (RFC 9848).
 ///

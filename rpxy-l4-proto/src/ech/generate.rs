@@ -1,10 +1,10 @@
 //! New configurations and keys. Randomness is the caller's.
 
-use std::fmt;
+use thiserror::Error;
 
 use super::{CipherSuite, ECH_VERSION, EchConfig, EchKey, Kem, hpke::PrivateKey, parse_config_list};
 
-/// What a new configuration says.
+/// Contents of a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameters {
     /// The name in the clear.
@@ -19,25 +19,16 @@ pub struct Parameters {
     pub maximum_name_length: u8,
 }
 
-/// Why there is no such configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A parameter that no configuration can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GenerateError {
-    /// The public name is no host name with letters, or longer than 255 bytes (RFC 9849 section 4).
+    /// The public name is not a host name with letters, or longer than 255 bytes (RFC 9849 section 4).
+    #[error("the public name is not a host name such as public.example")]
     PublicName,
     /// There is no cipher suite, or there are more than fit.
+    #[error("a configuration has 1 to 1000 cipher suites")]
     CipherSuites,
 }
-
-impl fmt::Display for GenerateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PublicName => "the public name is not a host name such as public.example",
-            Self::CipherSuites => "a configuration has 1 to 1000 cipher suites",
-        })
-    }
-}
-
-impl std::error::Error for GenerateError {}
 
 /// A new key. `material` is 32 bytes that nobody else knows, from a cryptographically secure source.
 ///
@@ -66,7 +57,7 @@ pub fn encode_config_list<'c, I: IntoIterator<Item = &'c EchConfig>>(configs: I)
     vec16(&body)
 }
 
-/// RFC 9849 section 4: dot-separated labels of letters, digits and hyphens; one that looks like an IPv4 address is none.
+/// RFC 9849 section 4: dot-separated labels of letters, digits and hyphens; not what looks like an IPv4 address.
 fn is_public_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -36,7 +36,7 @@ impl Kem {
     }
 }
 
-/// What stands before the configuration in the HPKE `info` (RFC 9849 section 6.1).
+/// The bytes before the configuration in the HPKE `info` (RFC 9849 section 6.1).
 const INFO: &[u8] = b"tls ech\0";
 /// The longest configuration that a key is made for, in bytes. Real ones have some 70; HPKE has no room for all of 64 KiB
 /// in its `info` (RFC 9180 section 7.2.1).
@@ -124,7 +124,7 @@ impl EchKeys {
         self.iter().filter(move |key| key.config.config_id == config_id)
     }
 
-    /// Whether there is no key at all.
+    /// Returns whether there is no key at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -11,6 +11,7 @@ pub(crate) mod inner;
 mod key;
 mod outer;
 mod pem;
+mod registry;
 mod server;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,7 +23,8 @@ pub use generate::{GenerateError, Parameters, encode_config_list, generate};
 pub use key::{EchKey, EchKeys, Kem};
 pub use outer::{ECH_OUTER_EXTENSIONS, ENCRYPTED_CLIENT_HELLO};
 pub use pem::{PemError, PemErrorKind, read_pem, write_pem};
-pub use server::{Context, First, Rejection, first};
+pub use registry::UnknownMechanism;
+pub use server::{Context, FirstHello, Rejection, open_first};
 
 /// A TLS alert that ends the handshake (RFC 8446 section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,14 +3,13 @@
 //! As a file of several keys, such pairs follow each other. Text outside the blocks is a comment (RFC 7468 section 2).
 //! It errs towards refusing: a block that cannot be read, or a key without configuration, is an error with its line.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pkcs8::{
     AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef,
     der::{Decode as _, Encode as _, asn1::OctetStringRef},
 };
 use sec1::EcPrivateKey;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::{EchKey, Kem, encode_config_list, parse_config_list};
@@ -27,62 +26,53 @@ const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 /// P-256 (RFC 5480 section 2.1.1.1).
 const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 
-/// Why a text is no key file, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Error of a text that is not a key file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}: {kind}")]
 pub struct PemError {
     /// The line of the block, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The error.
     pub kind: PemErrorKind,
 }
 
-/// What is wrong with a block. Never quotes it: it might be a private key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Error of a block. Never quotes it: it might be a private key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PemErrorKind {
     /// The file has more than 1 MiB.
+    #[error("the file is longer than 1 MiB")]
     TooLong,
     /// There is no block at all.
+    #[error("no PEM block")]
     Empty,
     /// A block does not end, or its end has another label.
+    #[error("the block has no end")]
     Unfinished,
     /// A block ends that did not begin.
+    #[error("the end of a block that has no beginning")]
     Unopened,
     /// The inside of a block is not base64.
+    #[error("the block is not base64")]
     NotBase64,
     /// A block of another kind.
+    #[error("neither a PRIVATE KEY nor an ECHCONFIG")]
     UnknownLabel,
     /// A private key that is not PKCS#8 for X25519 or P-256.
+    #[error("not a private key for X25519 or P-256 in PKCS#8")]
     UnknownKey,
     /// Not an `ECHConfigList`.
+    #[error("{0}")]
     Config(super::EchConfigListError),
     /// A private key without configurations behind it.
+    #[error("no ECHCONFIG follows the private key")]
     KeyWithoutConfig,
     /// Configurations without a private key before them.
+    #[error("no private key stands before the ECHCONFIG")]
     ConfigWithoutKey,
     /// The private key before them opens none of the configurations.
+    #[error("the private key before it opens no configuration of the ECHCONFIG")]
     OtherKey,
 }
-
-impl fmt::Display for PemError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
-        match &self.kind {
-            PemErrorKind::TooLong => write!(f, "the file is longer than 1 MiB"),
-            PemErrorKind::Empty => write!(f, "no PEM block"),
-            PemErrorKind::Unfinished => write!(f, "the block has no end"),
-            PemErrorKind::Unopened => write!(f, "the end of a block that has no beginning"),
-            PemErrorKind::NotBase64 => write!(f, "the block is not base64"),
-            PemErrorKind::UnknownLabel => write!(f, "neither a PRIVATE KEY nor an ECHCONFIG"),
-            PemErrorKind::UnknownKey => write!(f, "not a private key for X25519 or P-256 in PKCS#8"),
-            PemErrorKind::Config(error) => write!(f, "{error}"),
-            PemErrorKind::KeyWithoutConfig => write!(f, "no ECHCONFIG follows the private key"),
-            PemErrorKind::ConfigWithoutKey => write!(f, "no private key stands before the ECHCONFIG"),
-            PemErrorKind::OtherKey => write!(f, "the private key before it opens no configuration of the ECHCONFIG"),
-        }
-    }
-}
-
-impl std::error::Error for PemError {}
 
 /// The keys of a file. A configuration that its private key does not open is left out, as long as it opens another.
 ///
@@ -187,7 +177,7 @@ impl RawKey {
 }
 
 struct Block<'t> {
-    /// Where it begins, from 1.
+    /// Its first line, from 1.
     line: usize,
     label: &'t str,
     content: Zeroizing<Vec<u8>>,

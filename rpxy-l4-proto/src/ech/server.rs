@@ -1,29 +1,29 @@
-//! What becomes of a hello that may bring Encrypted Client Hello (RFC 9849 section 7.1).
+//! Opening of hellos that may bring Encrypted Client Hello (RFC 9849 section 7.1).
 
 use std::fmt;
 
 use super::{Alert, CipherSuite, EchKeys, hpke, hpke::Receiver, inner, outer::Outer};
 use crate::tls::ClientHello;
 
-/// The answer to the first hello of a connection.
+/// The first hello of a connection, opened or not.
 #[derive(Debug)]
-pub enum First {
-    /// It does not have the extension.
+pub enum FirstHello {
+    /// It does not have the extension `encrypted_client_hello`.
     NotOffered,
-    /// It goes on as it is, by its outer name. Its second hello, after a HelloRetryRequest, too.
+    /// It goes on as it is, by its outer name; so does its second hello after a HelloRetryRequest.
     Rejected(Rejection),
     /// It was opened.
     Accepted {
-        /// What the backend gets in its place.
+        /// The hello that the backend gets in its place.
         inner: Box<ClientHello>,
-        /// Opens the second hello, should the backend ask for one.
+        /// Opens the second hello, if the backend asks for one.
         context: Context,
     },
     /// No correct client sends this.
-    Refused(Alert),
+    Invalid(Alert),
 }
 
-/// Why a hello was not opened.
+/// Reason for which a hello was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rejection {
     /// There is no key for its configuration: it was made for another, or is grease (RFC 9849 section 6.2).
@@ -55,36 +55,36 @@ impl fmt::Debug for Context {
 /// Opens the first hello of a connection with one of `keys`.
 ///
 /// Opening costs some 0.1 ms; `may_open` is asked before the first try, and not at all when there is nothing to try.
-pub fn first(keys: &EchKeys, hello: &ClientHello, may_open: impl FnOnce() -> bool) -> First {
+pub fn open_first(keys: &EchKeys, hello: &ClientHello, may_open: impl FnOnce() -> bool) -> FirstHello {
     let outer = match Outer::of(hello) {
         Ok(Some(outer)) => outer,
-        Ok(None) => return First::NotOffered,
-        Err(alert) => return First::Refused(alert),
+        Ok(None) => return FirstHello::NotOffered,
+        Err(alert) => return FirstHello::Invalid(alert),
     };
     let mut candidates = keys.with_config_id(outer.config_id).peekable();
     if candidates.peek().is_none() {
-        return First::Rejected(Rejection::UnknownConfig);
+        return FirstHello::Rejected(Rejection::UnknownConfig);
     }
     let offered = |key: &&super::EchKey| key.config().cipher_suites.contains(&outer.suite);
     let mut candidates = candidates.filter(offered).peekable();
     if candidates.peek().is_none() || !hpke::is_known(outer.suite) {
-        return First::Rejected(Rejection::UnknownSuite);
+        return FirstHello::Rejected(Rejection::UnknownSuite);
     }
     if !may_open() {
-        return First::Rejected(Rejection::Limited);
+        return FirstHello::Rejected(Rejection::Limited);
     }
     let aad = outer.aad();
     let opened = candidates.find_map(|key| {
         let mut receiver = key.secret().receiver(outer.suite, outer.enc, key.info())?;
         Some((receiver.open(&aad, outer.payload)?, receiver))
     });
-    let Some((encoded, receiver)) = opened else { return First::Rejected(Rejection::Undecryptable) };
+    let Some((encoded, receiver)) = opened else { return FirstHello::Rejected(Rejection::Undecryptable) };
     match inner::decode(&encoded, hello) {
         Ok(inner) => {
             let context = Context { receiver, suite: outer.suite, config_id: outer.config_id };
-            First::Accepted { inner: Box::new(inner), context }
+            FirstHello::Accepted { inner: Box::new(inner), context }
         }
-        Err(alert) => First::Refused(alert),
+        Err(alert) => FirstHello::Invalid(alert),
     }
 }
 

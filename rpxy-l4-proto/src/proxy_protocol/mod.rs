@@ -12,9 +12,13 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, fmt, net::SocketAddr};
+use std::net::SocketAddr;
 
-pub use encode::{encode_v1, encode_v1_unknown, encode_v2};
+use thiserror::Error;
+
+#[cfg(any(test, feature = "properties"))]
+pub use encode::encode_v1_unknown;
+pub use encode::{encode_v1, encode_v2};
 pub use tlv::Tlvs;
 
 /// The longest version 1 header, in bytes, its line end included (section 2.1).
@@ -22,15 +26,15 @@ pub const MAX_V1: usize = 107;
 /// The most bytes of TLVs accepted behind the addresses of a version 2 header. The format allows 64 KiB.
 pub const MAX_TLVS: usize = 4096;
 
-/// What the start of a stream says.
+/// Answer of the start of a stream.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     /// A whole header.
     Complete {
-        /// What it says.
+        /// Its contents.
         header: Header,
-        /// How many bytes of the stream it takes; the payload starts there.
+        /// Its length in bytes; the payload starts there.
         len: usize,
     },
     /// A proper beginning of a header.
@@ -46,7 +50,7 @@ pub struct Header {
     pub version: Version,
     /// The addresses of the connection that the sender speaks for.
     pub addresses: Addresses,
-    /// What version 2 tells beyond the addresses; empty in version 1 and for [`Addresses::Local`].
+    /// Fields of version 2 beyond the addresses; empty in version 1 and for [`Addresses::Local`].
     pub tlvs: Tlvs,
 }
 
@@ -72,68 +76,59 @@ pub enum Addresses {
     Stream {
         /// The client.
         source: SocketAddr,
-        /// Where the client connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
     /// A proxied datagram, UDP (version 2 only). Both addresses are of one family.
     Datagram {
         /// The client.
         source: SocketAddr,
-        /// Where the client sent it to.
+        /// The address that the client sent it to.
         destination: SocketAddr,
     },
 }
 
-/// Why bytes are not a PROXY header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Error of bytes that are not a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// Neither signature stands at the start.
+    #[error("no PROXY protocol signature")]
     NoSignature,
-    /// Version 1: the protocol is none of `TCP4`, `TCP6` and `UNKNOWN`.
+    /// Version 1: the protocol is not one of `TCP4`, `TCP6` and `UNKNOWN`.
+    #[error("unknown protocol in a version 1 header")]
     Protocol,
     /// Version 1: an address is not one of the announced family.
+    #[error("malformed address in a version 1 header")]
     Address,
     /// Version 1: a port is not a decimal number below 65,536 without leading zeros.
+    #[error("malformed port in a version 1 header")]
     Port,
     /// Version 1: no line end where one is due, or none within [`MAX_V1`] bytes.
+    #[error("version 1 header without its line end")]
     LineEnd,
     /// Version 2: the version nibble is not 2.
+    #[error("version 2 signature with another version number")]
     Version,
     /// Version 2: the command is neither `LOCAL` nor `PROXY`.
+    #[error("unknown command in a version 2 header")]
     Command,
     /// Version 2: an unassigned address family or transport.
+    #[error("unknown address family or transport in a version 2 header")]
     Family,
     /// Version 2: the length does not cover the addresses.
+    #[error("version 2 header too short for its addresses")]
     TooShort,
     /// Version 2: more than [`MAX_TLVS`] bytes follow the addresses.
+    #[error("version 2 header with too many bytes of TLVs")]
     TooLong,
     /// Version 2: a TLV reaches past the end, or has a length that its type does not allow.
+    #[error("malformed TLV in a version 2 header")]
     Tlv,
     /// Version 2: the CRC32C TLV does not fit the header.
+    #[error("version 2 header with a wrong CRC32C")]
     Checksum,
 }
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoSignature => "no PROXY protocol signature",
-            Self::Protocol => "unknown protocol in a version 1 header",
-            Self::Address => "malformed address in a version 1 header",
-            Self::Port => "malformed port in a version 1 header",
-            Self::LineEnd => "version 1 header without its line end",
-            Self::Version => "version 2 signature with another version number",
-            Self::Command => "unknown command in a version 2 header",
-            Self::Family => "unknown address family or transport in a version 2 header",
-            Self::TooShort => "version 2 header too short for its addresses",
-            Self::TooLong => "version 2 header with too many bytes of TLVs",
-            Self::Tlv => "malformed TLV in a version 2 header",
-            Self::Checksum => "version 2 header with a wrong CRC32C",
-        })
-    }
-}
-
-impl Error for DecodeError {}
 
 /// Reads the header at the start of `stream`, everything received since it began. Work is bounded by the longest
 /// header, so calling again on each segment is cheap.
@@ -150,7 +145,7 @@ pub fn decode(stream: &[u8]) -> Decoded {
     }
 }
 
-/// Why decoding ends without a header.
+/// End of decoding without a header.
 enum Stop {
     Short,
     Wrong(DecodeError),

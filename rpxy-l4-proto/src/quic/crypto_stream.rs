@@ -2,35 +2,28 @@
 //! It errs towards refusing: bytes that differ from those received before are an error, since one of the two peers of
 //! the proxy might read the other ones.
 
-use std::{collections::BTreeMap, error::Error, fmt};
+use std::collections::BTreeMap;
+
+use thiserror::Error;
 
 /// The longest CRYPTO stream that is put together, in bytes. A hello of a browser takes 2 KiB.
 pub const MAX_CRYPTO_STREAM: usize = 16 * 1024;
 /// The most pieces, with holes between them, that are held at once. Browsers that scatter a hello make about ten.
 pub const MAX_CRYPTO_PIECES: usize = 128;
 
-/// Why a frame was refused. The stream is as it was before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Error of a frame. The stream is as it was before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CryptoStreamError {
     /// It has other bytes at a place that was received before.
+    #[error("CRYPTO bytes differ from those received before")]
     Conflict,
     /// It ends behind [`MAX_CRYPTO_STREAM`].
+    #[error("CRYPTO stream of more than {MAX_CRYPTO_STREAM} bytes")]
     TooLong,
     /// It would be one piece more than [`MAX_CRYPTO_PIECES`].
+    #[error("CRYPTO stream in more than {MAX_CRYPTO_PIECES} pieces")]
     TooManyPieces,
 }
-
-impl fmt::Display for CryptoStreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict => f.write_str("CRYPTO bytes differ from those received before"),
-            Self::TooLong => write!(f, "CRYPTO stream of more than {MAX_CRYPTO_STREAM} bytes"),
-            Self::TooManyPieces => write!(f, "CRYPTO stream in more than {MAX_CRYPTO_PIECES} pieces"),
-        }
-    }
-}
-
-impl Error for CryptoStreamError {}
 
 /// A CRYPTO stream, as far as it has arrived. It holds the bytes that have arrived, and none for the holes.
 #[derive(Debug, Clone, Default)]

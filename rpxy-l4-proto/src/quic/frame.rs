@@ -1,7 +1,7 @@
 //! The frames of an opened Initial packet. It errs towards malformed: a server closes the connection over anything that
 //! RFC 9000 section 12.4 does not allow there, so nothing behind it is worth routing by.
 
-use std::{error::Error, fmt};
+use thiserror::Error;
 
 use super::varint;
 use crate::reader::Reader;
@@ -20,7 +20,7 @@ pub enum Frame<'a> {
     Ack,
     /// CRYPTO (section 19.6).
     Crypto {
-        /// Where in the CRYPTO stream `data` belongs, in bytes; the end is below 2^62.
+        /// Offset of `data` in the CRYPTO stream, in bytes; the end is below 2^62.
         offset: u64,
         /// The bytes of the stream; may be empty.
         data: &'a [u8],
@@ -30,16 +30,9 @@ pub enum Frame<'a> {
 }
 
 /// A frame that is cut off, wrong in itself, or not allowed in Initial packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("malformed frame, or one that no Initial packet may have")]
 pub struct Malformed;
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("malformed frame, or one that no Initial packet may have")
-    }
-}
-
-impl Error for Malformed {}
 
 /// The frames of a payload, in order. After [`Malformed`] nothing comes any more.
 #[must_use]
@@ -56,7 +49,7 @@ pub struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    /// Where in the payload the next frame starts, in bytes; its length after [`Malformed`].
+    /// Offset of the next frame in the payload, in bytes; the length of the payload after [`Malformed`].
     #[must_use]
     pub const fn position(&self) -> usize {
         self.len.saturating_sub(self.reader.rest().len())

@@ -21,7 +21,7 @@ pub struct ClientHello {
 pub struct Extension {
     /// The extension type, as registered by IANA.
     pub typ: u16,
-    /// Where the body is in [`ClientHello::message`]; type and length are the four bytes before it.
+    /// Range of the body in [`ClientHello::message`]; type and length are the four bytes before it.
     pub range: Range<usize>,
 }
 

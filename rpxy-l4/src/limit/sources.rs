@@ -1,4 +1,4 @@
-//! How many sessions each source network may begin.
+//! The rate at which each source network may begin sessions.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -7,16 +7,15 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::bucket::{Charge, charge};
-
+use super::bucket::{Bucket, Rate};
 use crate::config::model::NewSessions;
 
 /// Token buckets by source network, shared by all workers without a lock, in a table of fixed size.
 ///
-/// Errs towards allowing: networks that fall into the same place take it from each other with a full bucket, and what
+/// Errs towards allowing: networks that fall into the same slot take it from each other with a full bucket, and what
 /// races is charged once. So strangers who fill the table cannot shut others out. The hash is keyed.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     limit: NewSessions,
     key: RandomState,
     slots: Box<[Slot]>,
@@ -26,36 +25,28 @@ pub struct Sources {
 struct Slot {
     /// Hash of the network; 0 is none.
     network: AtomicU64,
-    /// When its bucket is full again ([`rpxy_l4_common::bucket`]).
-    due: AtomicU64,
+    bucket: Bucket,
 }
 
 impl Sources {
     const SLOTS: usize = 1 << 14;
 
-    /// All buckets full.
+    /// Creates full buckets.
     #[must_use]
-    pub fn new(limit: NewSessions) -> Self {
+    pub(crate) fn new(limit: NewSessions) -> Self {
         let slots = (0..Self::SLOTS).map(|_| Slot::default()).collect();
         Self { limit, key: RandomState::new(), slots }
     }
 
-    /// Whether `source` may begin a session at `now` (any monotonic time), which is then charged to its network.
-    pub fn allow(&self, source: IpAddr, now: Duration) -> bool {
+    /// Charges a session that begins at `now` (any monotonic time) to the network of `source`; returns whether it may.
+    pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
         let hash = self.key.hash_one(self.network(source)) | 1;
-        let place = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
-        let Some(slot) = self.slots.get(place) else { return true };
+        let index = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
+        let Some(slot) = self.slots.get(index) else { return true };
         if slot.network.swap(hash, Ordering::Relaxed) != hash {
-            slot.due.store(0, Ordering::Relaxed);
+            slot.bucket.fill();
         }
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let (interval, window) = timing(&self.limit, 1);
-        match charge(slot.due.load(Ordering::Relaxed), now, interval, window, 1) {
-            Charge::Refused => return false,
-            Charge::Begin(due) => slot.due.store(due, Ordering::Relaxed),
-            Charge::Add(more) => drop(slot.due.fetch_add(more, Ordering::Relaxed)),
-        }
-        true
+        slot.bucket.take(now, Rate::from_timing(timing(&self.limit, 1)))
     }
 
     /// Family and leading bits of an address.
@@ -71,9 +62,9 @@ fn leading(address: u128, len: u32, bits: u8) -> u128 {
     address.checked_shr(len - u32::from(bits)).unwrap_or_default()
 }
 
-/// Interval and window of a bucket ([`charge`]) that allows `times` what the limit says.
+/// Interval and window, in nanoseconds, of a bucket ([`rpxy_l4_common::bucket`]) that allows `times` what `limit` says.
 #[must_use]
-pub fn timing(limit: &NewSessions, times: u32) -> (u32, u64) {
+pub(crate) fn timing(limit: &NewSessions, times: u32) -> (u32, u64) {
     let interval = (1_000_000_000 / limit.rate.get().saturating_mul(times)).max(1);
     (interval, u64::from(interval) * u64::from(limit.burst.get()) * u64::from(times))
 }

@@ -1,4 +1,4 @@
-//! What this machine can do for the kernel plane, and what to change: `rpxy-l4 doctor`.
+//! The report of `rpxy-l4 doctor`: which features of the kernel plane this machine supports, and what to change.
 
 use std::{
     fs,
@@ -8,20 +8,17 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::{
-    Pinned, attach,
-    machine::Machine,
-    netlink::{Event, Link, Netlink},
-    pin,
-    state::interfaces,
+    loader::{self, Machine, Pinned},
+    routes::{Event, Link, Netlink},
 };
 use crate::config::model::{Config, Ebpf, EbpfMode, PIN_PATH};
 
-/// Writes the report. Without a configuration, interfaces are those that `auto` would find.
+/// Writes the report. Without a configuration it covers the interfaces that `auto` would find.
 ///
 /// # Errors
 ///
 /// Those of `out`.
-pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
+pub(crate) fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     let machine = Machine::read();
     let mut advice = Vec::new();
     about_machine(out, &machine, &mut advice)?;
@@ -30,21 +27,21 @@ pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     if config.is_some() && settings.mode == EbpfMode::Off {
         advice.push("ebpf.mode is \"off\" in the configuration: set it to \"auto\"".to_owned());
     }
-    match pin::look(&settings.pin_path) {
+    match loader::look(&settings.pin_path) {
         None => writeln!(out, "pinned: nothing in {}", settings.pin_path.display())?,
-        Some(Pinned { links, held }) => {
-            let held_by = if held { "held by a daemon" } else { "held by no daemon" };
-            writeln!(out, "pinned: programs on {links} interfaces in {}, {held_by}", settings.pin_path.display())?;
-            if !held {
+        Some(Pinned { links, in_use }) => {
+            let user = if in_use { "used by a daemon" } else { "used by no daemon" };
+            writeln!(out, "pinned: programs on {links} interfaces in {}, {user}", settings.pin_path.display())?;
+            if !in_use {
                 advice.push(format!(
-                    "flows of an earlier daemon go on: start it again, or end them by `rpxy-l4 unpin --path {}`",
+                    "flows of an earlier daemon are still steered: start the daemon again, or end them by `rpxy-l4 unpin --path {}`",
                     settings.pin_path.display()
                 ));
             }
         }
     }
     match Netlink::open().and_then(|mut netlink| netlink.state()) {
-        Ok(state) => about_interfaces(out, settings, state, &machine, &mut advice)?,
+        Ok(network) => about_interfaces(out, settings, network, &machine, &mut advice)?,
         Err(error) => writeln!(out, "interfaces: cannot be read: {error}")?,
     }
     if advice.is_empty() {
@@ -55,7 +52,6 @@ pub fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Result<()> {
     }
 }
 
-/// What a kernel without BTF means.
 const NO_BTF: &str = "use a kernel with CONFIG_DEBUG_INFO_BTF: without it TC leaves buffers of several datagrams (GSO, GRO) to the daemon";
 
 fn default_settings() -> Ebpf {
@@ -75,7 +71,7 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
     if machine.is_older_than((5, 15)) {
         advice.push("use Linux 5.15 or newer".to_owned());
     }
-    let object = super::object();
+    let object = loader::object();
     match object {
         Some(object) => writeln!(out, "eBPF object: built in, {} bytes", object.len())?,
         None => {
@@ -89,11 +85,11 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
     writeln!(
         out,
         "user namespace: {}",
-        if machine.user_namespace { "its own (unprivileged container)" } else { "the first" }
+        if machine.user_namespace { "separate (unprivileged container)" } else { "initial" }
     )?;
     let lockdown = machine.lockdown.as_deref().unwrap_or("none");
     writeln!(out, "lockdown: {lockdown}")?;
-    writeln!(out, "BTF: {}", if machine.btf { "there" } else { "missing" })?;
+    writeln!(out, "BTF: {}", if machine.btf { "present" } else { "missing" })?;
     if !machine.btf {
         advice.push(NO_BTF.to_owned());
     }
@@ -108,8 +104,8 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
         advice.push("compile programs: sysctl net.core.bpf_jit_enable=1".to_owned());
     }
     if !missing.is_empty() || machine.user_namespace || lockdown == "confidentiality" {
-        let (what, remedy) = machine.why_refused();
-        advice.push(format!("{what}: {remedy}"));
+        let refusal = machine.refusal();
+        advice.push(format!("{}: {}", refusal.what, refusal.remedy));
     }
     Ok(())
 }
@@ -117,13 +113,13 @@ fn about_machine(out: &mut impl Write, machine: &Machine, advice: &mut Vec<Strin
 fn about_interfaces(
     out: &mut impl Write,
     settings: &Ebpf,
-    state: Vec<Event>,
+    network: Vec<Event>,
     machine: &Machine,
     advice: &mut Vec<String>,
 ) -> io::Result<()> {
-    let links = interfaces(settings, state);
-    for name in settings.interfaces.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
-        advice.push(format!("ebpf.interfaces: {name} is not there or not up"));
+    let links = loader::wanted(settings, network);
+    for name in loader::missing(settings, &links) {
+        advice.push(format!("ebpf.interfaces: {name} does not exist or is down"));
     }
     if links.is_empty() {
         writeln!(out, "interfaces: none")?;
@@ -133,22 +129,22 @@ fn about_interfaces(
     for link in &links {
         writeln!(out, "interface {}: {}", link.name, describe(link, machine))?;
         if link.has_xdp && matches!(settings.mode, EbpfMode::Xdp | EbpfMode::XdpGeneric) {
-            advice.push(format!("{}: another XDP program stands there, so that TC is taken", link.name));
+            advice.push(format!("{}: it has another XDP program, so TC is used", link.name));
         }
     }
-    let first = attach::candidates(EbpfMode::Auto, &links).first();
-    writeln!(out, "auto takes: {}", first.map_or("nothing", |plane| plane.name()))
+    let first = loader::candidates(EbpfMode::Auto, &links).first();
+    writeln!(out, "auto uses: {}", first.map_or("nothing", |hook| hook.name()))
 }
 
-/// Driver, what it can do, and who is there already.
+/// Describes the driver of a link, its support of XDP, and programs that are attached already.
 fn describe(link: &Link, machine: &Machine) -> String {
     let device = format!("/sys/class/net/{}/device/driver", link.name);
     let driver = fs::read_link(device).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let driver = driver.or_else(|| link.kind.clone()).unwrap_or_else(|| "unknown".to_owned());
     let xdp = match (link.ethernet, link.has_xdp) {
         (false, _) => "no Ethernet: neither XDP nor TC",
-        (true, true) => "XDP taken by another program",
-        (true, false) if attach::takes_native_xdp(link) => "native XDP if the driver takes it",
+        (true, true) => "XDP in use by another program",
+        (true, false) if loader::prefers_native_xdp(link) => "native XDP if the driver supports it",
         (true, false) => "XDP only when asked for (virtual device)",
     };
     let mut text = format!("driver {driver}, MTU {}, {xdp}", link.mtu);

@@ -1,14 +1,13 @@
-//! The kernel plane in the life of the daemon: started before the workers, told what listens, gone with the process.
+//! The kernel plane in the life of the daemon: started before the workers, told of listeners and bans, stopped last.
 
 use std::sync::Arc;
 
 use rpxy_l4_common::verdict::Counter;
-
 use tokio::time::timeout;
 
 use super::{
+    daemon::{Daemon, FIRST_ANSWERS},
     listeners::{Listeners, Transport},
-    reload::{Daemon, FIRST_ANSWERS},
 };
 use crate::{
     config::model::{Config, EbpfMode},
@@ -32,18 +31,18 @@ impl KernelPlane for Kernel {
     }
 }
 
-/// The kernel plane that `config` asks for. Without it everything passes through the daemon, which is said once.
+/// Starts the kernel plane that `config` asks for. A failure is logged once, and all datagrams pass through the daemon.
 pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
-        offload::warn_of_left(&config.ebpf.pin_path);
+        offload::warn_of_unowned(&config.ebpf.pin_path);
         return None;
     }
-    match offload::start(&config.ebpf) {
+    match Kernel::start(&config.ebpf) {
         Ok(kernel) => {
-            let places: Vec<String> =
-                kernel.attachments().into_iter().map(|(name, mode)| format!("{name} ({mode})")).collect();
-            let places = if places.is_empty() { "no interface yet".to_owned() } else { places.join(", ") };
-            tracing::info!("kernel plane: {} on {places}", kernel.plane());
+            let interfaces: Vec<String> =
+                kernel.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+            let interfaces = if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
+            tracing::info!("kernel plane: {} on {interfaces}", kernel.hook());
             Some(kernel)
         }
         Err(error) => {
@@ -53,7 +52,7 @@ pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
     }
 }
 
-/// What carries out the flow commands of the sessions.
+/// Returns the offload that UDP workers send flow commands to.
 pub(super) fn offload(kernel: Option<&Arc<Kernel>>) -> Arc<dyn Offload> {
     match kernel {
         Some(kernel) => Arc::clone(kernel) as Arc<dyn Offload>,
@@ -61,37 +60,37 @@ pub(super) fn offload(kernel: Option<&Arc<Kernel>>) -> Arc<dyn Offload> {
     }
 }
 
-/// Tells the workers which sessions an earlier daemon has left; how many. Before their sockets are handed out.
-pub(super) async fn expect_left(
+/// Hands the sessions of an earlier daemon to the workers, which must not have their sockets yet. Returns how many.
+pub(super) async fn hand_out_inherited(
     kernel: Option<&Arc<Kernel>>,
     snapshot: &udp::Snapshot,
     listeners: &Listeners,
 ) -> usize {
-    let left = kernel.map(|kernel| kernel.left()).unwrap_or_default();
-    let count = left.len();
+    let inherited = kernel.map(|kernel| kernel.inherited()).unwrap_or_default();
+    let count = inherited.len();
     if count > 0 {
-        // Which target a backend is may take an answer of the DNS to tell.
+        // The DNS may have to answer before the backend of a session is known as a target.
         drop(timeout(FIRST_ANSWERS, snapshot.resolved()).await);
-        listeners.expect_udp(left);
+        listeners.hand_out_inherited(inherited);
     }
     count
 }
 
 impl Daemon {
-    /// Lets the programs of this daemon run where an earlier one's did, once the workers have its sessions.
-    pub(super) async fn take_over(&self, left: usize) {
+    /// Replaces the programs of an earlier daemon, once the workers have its sessions, of which there are `inherited`.
+    pub(super) async fn start_inherited(&self, inherited: usize) {
         let Some(kernel) = &self.kernel else { return };
-        if left > 0 {
-            let mut taken = 0;
-            for told in self.listeners.ask_udp(Control::Adopted) {
-                taken += told.await.unwrap_or_default();
+        if inherited > 0 {
+            let mut resumed = 0;
+            for told in self.listeners.ask_udp(Control::Inherited) {
+                resumed += told.await.unwrap_or_default();
             }
-            tracing::info!("kernel plane: {taken} of {left} sessions of an earlier daemon go on");
+            tracing::info!("kernel plane: {resumed} of {inherited} sessions of an earlier daemon go on");
         }
-        kernel.take_over();
+        kernel.inherit();
     }
 
-    /// Tells the kernel plane what to drop, where, and from whom.
+    /// Passes listeners, drop classes, guards and bans to the kernel plane.
     pub(super) fn tell_kernel(&self) {
         let Some(kernel) = &self.kernel else { return };
         let drops = offload::drops(&self.config) | kernel.set_guards(&offload::Guards::new(&self.config));
@@ -100,16 +99,16 @@ impl Daemon {
         kernel.set_listeners(&listeners);
     }
 
-    /// Takes over the bans of the configuration, and lets everybody know where they have changed.
-    pub(super) fn adopt_bans(&self) {
+    /// Applies the bans of the configuration, and ends the sessions that they concern if they have changed.
+    pub(super) fn apply_bans(&self) {
         if self.bans.set_configured(&self.config.ebpf.ban) {
             self.bans_changed();
         }
     }
 }
 
-/// Says what a reload does not change.
-pub(super) fn warn_of_what_waits(old: &Config, new: &Config) {
+/// Warns of changes that a reload does not apply.
+pub(super) fn warn_of_postponed(old: &Config, new: &Config) {
     let (old, new) = (&old.ebpf, &new.ebpf);
     if (old.mode, &old.interfaces, old.max_flows) != (new.mode, &new.interfaces, new.max_flows) {
         tracing::warn!("ebpf: a change of mode, interfaces or max_flows takes effect when the daemon is started again");

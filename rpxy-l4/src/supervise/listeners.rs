@@ -1,11 +1,11 @@
-//! Which sockets listen: a plan is bound completely before anything changes, then applied.
+//! The listening sockets: a plan is bound completely before anything changes, then applied.
 
 use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
 
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
-use super::worker::{Command, Worker};
+use super::worker::{ListenCommand, Worker};
 use crate::{
     config::model::Config,
     net,
@@ -13,7 +13,7 @@ use crate::{
     udp::{self, Control},
 };
 
-/// What a listening socket takes.
+/// Transport protocol of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Transport {
     Tcp,
@@ -35,7 +35,7 @@ type Key = (Transport, SocketAddr);
 /// Accept-queue length by socket; 0 for UDP, which has none.
 pub(super) type Wanted = BTreeMap<Key, u32>;
 
-/// Which transports have a destination for what arrives.
+/// Transports that have a destination.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Served {
     pub(super) tcp: bool,
@@ -143,7 +143,7 @@ impl Listeners {
             match sockets {
                 Sockets::Tcp(sockets) => {
                     for (worker, socket) in self.workers.iter().zip(sockets) {
-                        worker.tell(Command::Listen(address, socket));
+                        worker.tell(ListenCommand::Listen(address, socket));
                     }
                 }
                 Sockets::Udp(sockets) => {
@@ -156,7 +156,7 @@ impl Listeners {
         }
         for (key, backlog) in plan.backlog {
             for worker in &self.workers {
-                worker.tell(Command::Backlog(key.1, backlog));
+                worker.tell(ListenCommand::Backlog(key.1, backlog));
             }
             self.held.insert(key, backlog);
         }
@@ -172,17 +172,17 @@ impl Listeners {
         }
     }
 
-    /// Gives each UDP worker a part of the sessions that an earlier daemon has left, before their sockets.
-    pub(super) fn expect_udp(&self, left: Vec<Steered>) {
+    /// Divides the sessions of an earlier daemon among the UDP workers, which must not have their sockets yet.
+    pub(super) fn hand_out_inherited(&self, inherited: Vec<Steered>) {
         let mut parts = vec![Vec::new(); self.udp_workers.len()];
         let count = parts.len().max(1);
-        for (index, flow) in left.into_iter().enumerate() {
+        for (index, flow) in inherited.into_iter().enumerate() {
             if let Some(part) = parts.get_mut(index % count) {
                 part.push(flow);
             }
         }
         for (worker, part) in self.udp_workers.iter().zip(parts) {
-            worker.tell(Control::Expect(part));
+            worker.tell(Control::Inherit(part));
         }
     }
 
@@ -209,7 +209,7 @@ impl Listeners {
         match transport {
             Transport::Tcp => {
                 let close = |(worker, (closed, closing)): (&Worker, _)| {
-                    worker.tell(Command::Close(address, closed));
+                    worker.tell(ListenCommand::Close(address, closed));
                     closing
                 };
                 self.workers.iter().zip(pairs()).map(close).collect()
@@ -238,7 +238,7 @@ impl Listeners {
         self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()
     }

@@ -4,13 +4,17 @@
 //! and metrics. Connections live on the workers.
 
 mod admin;
+mod daemon;
 mod kernel;
 mod listeners;
 mod reload;
+mod resources;
+mod scrape;
 mod signals;
 mod worker;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,48 +22,63 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cli::Run,
     config::{self, model::Config, watch::Watch},
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
-    net,
     resolve::Resolver,
     tcp, udp,
 };
+use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
-use reload::Daemon;
 use signals::{Signal, Signals};
 
-/// How often a drain looks whether the last connection is gone.
+/// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Arguments of the daemon.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+    /// Directory of the log files; `None` logs to the standard output.
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Wait for a valid configuration instead of failing.
+    pub(crate) wait_for_config: bool,
+}
+
 /// Runs the daemon until a signal ends it.
-pub fn run(cli: &Run) -> Result<()> {
+///
+/// # Errors
+///
+/// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
+pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let logs = log::start(cli.log_dir.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let result = runtime.block_on(control(cli, &logs, started));
+    let logs = log::start(options.log_dir.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the control runtime")?;
+    let result = runtime.block_on(control(options, &logs, started));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
-    if let (Err(error), Some(_)) = (&result, &cli.log_dir) {
+    if let (Err(error), Some(_)) = (&result, &options.log_dir) {
         tracing::error!("{error:#}");
     }
     result
 }
 
-async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
+async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut watch = Watch::new(&cli.config).with_context(|| format!("cannot watch {}", cli.config.display()))?;
+    let mut watch =
+        Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
-        tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
+        tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(config) = first_config(cli, &mut watch, &mut signals).await? else { return Ok(()) };
-    warn_of_few_resources(&config);
+    let Some(config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
+    resources::warn_of_limits(&config);
 
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = reload::Known::default();
+    let targets = KnownTargets::default();
     let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
     let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
@@ -70,7 +89,7 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
-    let shared =
+    let tcp =
         Arc::new(tcp::Shared::new(snapshot, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(
         &udp_snapshot,
@@ -81,7 +100,7 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
         started,
     ));
     let count = worker_count(&config);
-    let workers = worker::start(count, &shared).context("cannot start the worker threads")?;
+    let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
     let udp_workers = (0..count)
         .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_snapshot), runtime.clone()))
@@ -90,35 +109,35 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
     let mut listeners = Listeners::new(workers, udp_workers);
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
-    let left = kernel::expect_left(kernel.as_ref(), &udp_snapshot, &listeners).await;
+    let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
-        path: cli.config.clone(),
+        path: options.config.clone(),
         started,
         config,
         resolver,
         targets,
         metrics,
         bans,
-        shared,
+        tcp,
         udp,
         kernel,
         listeners,
-        scrape: None,
+        metrics_server: None,
         requests,
-        admin: None,
+        admin_server: None,
     };
     daemon.tell_kernel();
-    daemon.take_over(left).await;
-    daemon.serve_metrics()?;
+    daemon.start_inherited(inherited).await;
+    daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
     loop {
         tokio::select! {
             () = watch.changed() => watch.set_others(&daemon.reload().await),
-            Some(request) = asked.recv() => daemon.obey(request),
+            Some(request) = asked.recv() => daemon.handle_command(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
@@ -140,17 +159,17 @@ async fn control(cli: &Run, logs: &Logs, started: Instant) -> Result<()> {
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
     loop {
-        match config::load(&cli.config) {
+        match config::load(&options.config) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
-                    tracing::warn!("{}", warning.in_file(&cli.config));
+                    tracing::warn!("{}", warning.in_file(&options.config));
                 }
                 watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
-            Err(error) if !cli.wait_for_config => return Err(error.into()),
+            Err(error) if !options.wait_for_config => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("waiting for a valid configuration: {error}");
                 watch.set_others(error.files());
@@ -168,11 +187,11 @@ async fn first_config(cli: &Run, watch: &mut Watch, signals: &mut Signals) -> Re
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
 async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
-    let patience = daemon.config.drain_timeout;
-    let deadline = tokio::time::Instant::now() + patience;
+    let limit = daemon.config.drain_timeout;
+    let deadline = tokio::time::Instant::now() + limit;
     let closing = daemon.listeners.close_tcp();
-    let active = Arc::clone(&daemon.shared.active);
-    tracing::info!("draining: {} connections, for {patience:?} at most", active.count());
+    let active = Arc::clone(&daemon.tcp.active);
+    tracing::info!("draining: {} connections, for {limit:?} at most", active.count());
     let finished = async {
         for closed in closing {
             // Ends with an error, which is the sender being dropped.
@@ -195,29 +214,10 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     }
     match active.count() {
         0 => {}
-        left => tracing::info!("closing the {left} connections that are left"),
+        left => tracing::info!("closing {left} remaining connections"),
     }
 }
 
 fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
-}
-
-/// Says what the machine will not give as configured.
-fn warn_of_few_resources(config: &Config) {
-    // A relayed connection takes two descriptors, a bulk transfer some more; a UDP session takes one.
-    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    let sessions = if udp { config.udp.max_connections.get() } else { 0 };
-    let needed = u64::from(config.tcp.max_connections.get()) * 2 + u64::from(sessions) + 64;
-    if let Some(limit) = net::raise_open_files_limit().filter(|limit| *limit < needed) {
-        let udp = if udp { format!(" and udp_max_connections = {sessions}") } else { String::new() };
-        tracing::warn!(
-            "tcp_max_connections = {}{udp} need {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, \
-             ulimit -n) or new connections will have to wait when they run out",
-            config.tcp.max_connections
-        );
-    }
-    if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
-        tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
-    }
 }

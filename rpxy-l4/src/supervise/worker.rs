@@ -13,9 +13,9 @@ use crate::{net, tcp};
 /// event loop that is running already: a write to an eventfd and an extra `epoll_wait` for each such connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// What the supervisor tells a worker.
+/// A change of a worker's listening sockets.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum ListenCommand {
     /// Accept on this socket, which listens on this address.
     Listen(SocketAddr, std::net::TcpListener),
     /// Change the accept queue of that address.
@@ -27,13 +27,13 @@ pub(super) enum Command {
 /// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
 #[derive(Debug)]
 pub(super) struct Worker {
-    commands: Option<mpsc::UnboundedSender<Command>>,
+    commands: Option<mpsc::UnboundedSender<ListenCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Sends a command; a worker that is gone has nothing left to do.
-    pub(super) fn tell(&self, command: Command) {
+    pub(super) fn tell(&self, command: ListenCommand) {
         if let Some(commands) = &self.commands {
             drop(commands.send(command));
         }
@@ -82,13 +82,13 @@ struct Accepting {
 }
 
 /// Runs until the supervisor lets go; then the runtime, and with it every connection's task, is dropped.
-async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shared>) {
+async fn work(mut inbox: mpsc::UnboundedReceiver<ListenCommand>, shared: Arc<tcp::Shared>) {
     let mut open = Open::new();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
-                Some(command) => obey(command, &mut open, &shared),
+                Some(command) => handle_command(command, &mut open, &shared),
                 None => return,
             },
             _ = heartbeat.tick() => {}
@@ -96,18 +96,18 @@ async fn work(mut inbox: mpsc::UnboundedReceiver<Command>, shared: Arc<tcp::Shar
     }
 }
 
-fn obey(command: Command, open: &mut Open, shared: &Arc<tcp::Shared>) {
+fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Shared>) {
     match command {
-        Command::Listen(address, socket) => match listen(socket, shared) {
+        ListenCommand::Listen(address, socket) => match listen(socket, shared) {
             Ok(entry) => drop(open.insert(address, entry)),
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
-        Command::Backlog(address, backlog) => {
+        ListenCommand::Backlog(address, backlog) => {
             if let Some(Err(error)) = open.get(&address).map(|held| net::set_backlog(&*held.listener, backlog)) {
                 tracing::error!("cannot change the backlog of {address}: {error}");
             }
         }
-        Command::Close(address, closed) => {
+        ListenCommand::Close(address, closed) => {
             if let Some(Accepting { listener, stop, task }) = open.remove(&address) {
                 drop((listener, stop));
                 tokio::spawn(async move {

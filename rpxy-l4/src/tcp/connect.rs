@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, relay::First, timer::Timer};
+use super::{Shared, relay::Preamble, timer::Timer};
 use crate::{
     limit::AcceptBackoff,
     net,
@@ -39,39 +39,41 @@ pub(super) struct Reached {
     pub(super) busy: Busy,
 }
 
-/// How targets are tried.
+/// Time limits of connecting.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// For one address.
+pub(super) struct ConnectTimeouts {
+    /// For one attempt to connect to one address.
     pub(super) connect: Duration,
-    /// How long a target that failed is tried last.
+    /// Time for which a target that failed is tried last.
     pub(super) retry: Duration,
 }
 
-/// Connects to the first target of `route` that can be reached and begins to send `first`; `None` when none can.
+/// Connects to the first target of `route` that can be reached and begins to send `preamble`; `None` when none can.
 pub(super) async fn reach(
     shared: &Shared,
     route: &Route,
     client: SocketAddr,
-    patience: Patience,
+    timeouts: ConnectTimeouts,
     timer: &mut Timer,
-    first: &mut First,
+    preamble: &mut Preamble,
 ) -> Option<Reached> {
     let group = &route.group;
     let mut tried = Tried::default();
-    let mut random = shared.random();
+    let mut random = shared.random.next();
     let mut now = Instant::now();
-    let give_up = now + patience.connect;
+    let give_up = now + timeouts.connect;
     while let Some(index) = group.pick(client, random, shared.uptime(now), &tried) {
         let endpoint = group.endpoint(index)?;
         // Counted from now on, so that a burst does not all see the same few connections.
         let busy = Busy::new(&endpoint.health);
         let result = match endpoint.target.literal() {
-            Some(address) => start(address, now + patience.connect, timer, first).await.map(|stream| (stream, address)),
-            None => match candidates(route, endpoint, client, random, patience.connect).await {
+            Some(address) => {
+                start(address, now + timeouts.connect, timer, preamble).await.map(|stream| (stream, address))
+            }
+            None => match candidates(route, endpoint, client, random, timeouts.connect).await {
                 Ok(addresses) => match addresses.as_slice() {
-                    [only] => start(*only, now + patience.connect, timer, first).await.map(|stream| (stream, *only)),
-                    several => race(several, patience.connect).await,
+                    [only] => start(*only, now + timeouts.connect, timer, preamble).await.map(|stream| (stream, *only)),
+                    several => race(several, timeouts.connect).await,
                 },
                 Err(error) => Err(error),
             },
@@ -88,7 +90,7 @@ pub(super) async fn reach(
                 // What is short here says nothing of the target, and comes back.
                 if net::is_exhaustion(&error) {
                     endpoint.health.unclaim(shared.uptime(now));
-                    shared.shortage.noted(&error, now.into_std());
+                    shared.backoff.exhausted(&error, now.into_std());
                     if now < give_up {
                         sleep(AcceptBackoff::PAUSE).await;
                         now = Instant::now();
@@ -103,16 +105,16 @@ pub(super) async fn reach(
                             endpoint.target
                         );
                     }
-                } else if endpoint.health.failed(shared.uptime(now), patience.retry) {
+                } else if endpoint.health.failed(shared.uptime(now), timeouts.retry) {
                     tracing::warn!(
                         "{} cannot be reached: {error}; tried last for {:?}",
                         endpoint.target,
-                        patience.retry
+                        timeouts.retry
                     );
                 }
                 shared.metrics.tcp_connect_failed();
                 tried.add(index);
-                random = shared.random();
+                random = shared.random.next();
             }
         }
     }
@@ -125,25 +127,30 @@ async fn candidates(
     endpoint: &Endpoint,
     client: SocketAddr,
     random: u64,
-    patience: Duration,
+    within: Duration,
 ) -> io::Result<Vec<SocketAddr>> {
     let unresolved = || io::Error::new(io::ErrorKind::NotFound, "the name does not resolve");
     let name = endpoint.name().ok_or_else(unresolved)?;
     let addresses = match name.known() {
         Some(known) => known,
-        None => limited(async { name.addresses().await.ok_or_else(unresolved) }, patience).await?,
+        None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
     };
     let ordered = route.group.order(&addresses, client, random);
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 
-/// Connects to `address` and sends as much of `first` as the socket takes at once. The send tells as well as SO_ERROR
-/// would whether the connection came to be, so that it costs nothing.
-async fn start(address: SocketAddr, deadline: Instant, timer: &mut Timer, first: &mut First) -> io::Result<TcpStream> {
+/// Connects to `address` and sends as much of `preamble` as the socket takes at once. The send tells as well as
+/// SO_ERROR would whether the connection came to be, so that it costs nothing.
+async fn start(
+    address: SocketAddr,
+    deadline: Instant,
+    timer: &mut Timer,
+    preamble: &mut Preamble,
+) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
     loop {
         let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
-        let sent = match first.bytes.as_ref() {
+        let sent = match preamble.bytes.as_ref() {
             // A connection that failed is writable, too, but closed for writing (EPOLLERR, EPOLLHUP).
             [] if ready.is_write_closed() => established(&stream),
             [] => Ok(0),
@@ -152,7 +159,7 @@ async fn start(address: SocketAddr, deadline: Instant, timer: &mut Timer, first:
         match sent {
             Ok(_) if net::is_connected_to_itself(&stream, address) => return Err(refused()),
             Ok(n) => {
-                first.sent = n;
+                preamble.sent = n;
                 return Ok(stream);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -162,8 +169,8 @@ async fn start(address: SocketAddr, deadline: Instant, timer: &mut Timer, first:
 }
 
 /// Connects to the first address that answers; each later one starts when the one before failed or was silent for
-/// [`ATTEMPT_DELAY`]. Each has `patience` of its own. The last error is returned when all fail.
-async fn race(addresses: &[SocketAddr], patience: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+/// [`ATTEMPT_DELAY`]. Each has `within` of its own. The last error is returned when all fail.
+async fn race(addresses: &[SocketAddr], within: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     let mut waiting = addresses.iter().copied();
     let mut running: Vec<Attempt> = Vec::new();
     let mut last_error = timed_out("no address to connect to");
@@ -172,7 +179,7 @@ async fn race(addresses: &[SocketAddr], patience: Duration) -> io::Result<(TcpSt
             && let Some(address) = waiting.next()
         {
             running.push(Box::pin(async move {
-                let stream = limited(connect(address), patience).await?;
+                let stream = limited(connect(address), within).await?;
                 Ok((stream, address))
             }));
         }
@@ -216,8 +223,8 @@ fn established(stream: &TcpStream) -> io::Result<usize> {
     stream.take_error()?.map_or(Ok(0), Err)
 }
 
-async fn limited<T>(attempt: impl Future<Output = io::Result<T>>, patience: Duration) -> io::Result<T> {
-    timeout(patience, attempt).await.unwrap_or_else(|_elapsed| Err(silent()))
+async fn limited<T>(attempt: impl Future<Output = io::Result<T>>, within: Duration) -> io::Result<T> {
+    timeout(within, attempt).await.unwrap_or_else(|_elapsed| Err(silent()))
 }
 
 /// A connection of a socket with itself means that nobody listens.
@@ -269,17 +276,17 @@ mod tests {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut timer = Timer::default();
         for bytes in [b"hello" as &[u8], b""] {
-            let mut first = First { bytes: bytes.into(), ..First::default() };
+            let mut preamble = Preamble { bytes: bytes.into(), ..Preamble::default() };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
             let deadline = Instant::now() + Duration::from_secs(5);
-            let error = start(address, deadline, &mut timer, &mut first).await.unwrap_err();
-            assert_eq!((error.kind(), first.sent), (io::ErrorKind::ConnectionRefused, 0));
-            let stream = start(listener.local_addr().unwrap(), deadline, &mut timer, &mut first).await.unwrap();
-            assert_eq!(first.sent, first.bytes.len());
+            let error = start(address, deadline, &mut timer, &mut preamble).await.unwrap_err();
+            assert_eq!((error.kind(), preamble.sent), (io::ErrorKind::ConnectionRefused, 0));
+            let stream = start(listener.local_addr().unwrap(), deadline, &mut timer, &mut preamble).await.unwrap();
+            assert_eq!(preamble.sent, preamble.bytes.len());
             drop(stream);
             let mut got = Vec::new();
             io::Read::read_to_end(&mut listener.accept().unwrap().0, &mut got).unwrap();
-            assert_eq!(got, first.bytes);
+            assert_eq!(got, preamble.bytes);
         }
     }
 }

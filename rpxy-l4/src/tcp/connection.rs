@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use rpxy_l4_proto::Probe;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
-use rpxy_l4_proto::{Probe, ech::Alert};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -14,12 +14,12 @@ use tokio::{
 
 use super::{
     Origin, Shared, Snapshot,
-    connect::{Patience, Reached, reach},
-    ech::{self, Decision, Handshake, Refusal},
+    connect::{ConnectTimeouts, Reached, reach},
+    ech::Ech,
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{First, Relay, Side},
+    relay::{Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };
@@ -29,9 +29,9 @@ use crate::{
     route::{Protocol, Route},
 };
 
-/// How long the last bytes before a reset may take to arrive.
+/// Longest wait for the arrival of the last bytes before a reset.
 const DELIVERY: Duration = Duration::from_secs(2);
-/// How often that is looked at; no event tells.
+/// Interval of polling for that; there is no event.
 const DELIVERY_POLL: Duration = Duration::from_millis(10);
 
 /// A connection as `accept(2)` returned it.
@@ -47,7 +47,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, first, timer, idle } = match ready {
+    let Ready { reached, preamble, timer, idle } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     };
     let Reached { stream: backend, busy, .. } = reached;
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, first, timer, idle).await;
+    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, preamble, timer, idle).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -108,7 +108,7 @@ impl Drop for Ends {
 /// A connection with both ends.
 struct Ready {
     reached: Reached,
-    first: First,
+    preamble: Preamble,
     timer: Timer,
     idle: Option<Duration>,
 }
@@ -146,38 +146,32 @@ async fn prepare(
         None
     };
     let (protocol, route) = choose(&snapshot, recognised.as_ref(), peer)?;
-    let decision = match &recognised {
-        Some(Recognised::Tls { hello, .. }) => {
-            ech::decide(shared, route, hello, origin.source).map_err(|refusal| refuse(client, &refusal, peer))?
+    let ech = match &recognised {
+        Some(Recognised::Tls { hello, end }) => {
+            let source = origin.source.ip();
+            Ech::apply(shared, route, (hello, *end), source, client, &mut received).inspect_err(|outcome| {
+                tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+            })?
         }
-        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => None,
+        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => Ech::NotConfigured,
     };
-    let (state, opened) = decision.map(|Decision { state, opened }| (state, opened)).unzip();
-    let (mut inner, mut handshake, mut private) = (None, None, None);
-    if let (Some(opened), Some(Recognised::Tls { end, .. })) = (opened.flatten(), &recognised) {
-        let end = end.ok_or_else(|| refuse(client, &Refusal::Alert(Alert::IllegalParameter), peer))?;
-        let (records, begun) = Handshake::begin(opened.context, &opened.inner, end, received);
-        (received, handshake) = (records, Some(begun));
-        (inner, private) = (Some(opened.inner), Some(opened.route));
-    }
-    let route = private.as_ref().unwrap_or(route);
+    let route = ech.route(route);
 
     #[cfg(feature = "proxy-protocol")]
-    let mut first = super::outbound::first(route.send_proxy, &origin, client, &tlvs, received)?;
+    let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
-    let mut first = First { bytes: received.freeze(), ..First::default() };
+    let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let patience = Patience { connect: settings.connect_timeout, retry: settings.target_retry };
-    let Some(mut reached) = reach(shared, route, origin.source, patience, &mut timer, &mut first).await else {
+    let timeouts = ConnectTimeouts { connect: settings.connect_timeout, retry: settings.target_retry };
+    let Some(mut reached) = reach(shared, route, origin.source, timeouts, &mut timer, &mut preamble).await else {
         tracing::trace!("{peer}: no target can be reached");
         return Err(Outcome::Unreachable);
     };
-    let ech = state.map(|state| (state, inner.as_deref()));
-    let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech);
+    let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
     let idle = settings.idle_timeout;
-    if let Some(handshake) = handshake {
-        let first = std::mem::take(&mut first);
+    if let Some(handshake) = ech.into_handshake() {
+        let first = std::mem::take(&mut preamble);
         let backend = &mut reached.stream;
         if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
             net::reset_on_close(backend);
@@ -188,21 +182,7 @@ async fn prepare(
             return Err(outcome);
         }
     }
-    Ok(Ready { reached, first, timer, idle })
-}
-
-/// Ends a connection because of its ECH.
-fn refuse(client: &TcpStream, refusal: &Refusal, peer: SocketAddr) -> Outcome {
-    let outcome = match refusal {
-        Refusal::Alert(alert) => {
-            tracing::trace!("{peer}: ECH: {alert}");
-            ech::send_alert(client, *alert);
-            Outcome::EchInvalid
-        }
-        Refusal::Unmatched => Outcome::Unmatched,
-    };
-    tracing::trace!("{peer}: closed: {} (tcp:tls)", outcome.name());
-    outcome
+    Ok(Ready { reached, preamble, timer, idle })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter

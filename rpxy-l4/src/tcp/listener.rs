@@ -14,7 +14,7 @@ use crate::{metrics::Outcome, net};
 
 /// Accepts on `listener` until `stop` resolves; then takes what is already waiting, so that closing the socket resets
 /// nobody.
-pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
+pub(crate) async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -30,14 +30,14 @@ pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl 
         match accepted {
             Ok((stream, peer)) => admit(stream, peer, &shared),
             Err(error) if net::is_of_one_connection(&error) => {}
-            Err(_shortage) => break,
+            Err(_exhausted) => break,
         }
     }
 }
 
 /// The next connection, once nothing is short. The kernel keeps those that wait.
 async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
-    while let Some(left) = shared.shortage.pause(Instant::now) {
+    while let Some(left) = shared.backoff.pause(Instant::now) {
         sleep(left).await;
     }
     listener.accept().await
@@ -74,5 +74,5 @@ fn failed(error: &io::Error, shared: &Shared) {
         return;
     }
     shared.metrics.accept_paused();
-    shared.shortage.noted(error, Instant::now());
+    shared.backoff.exhausted(error, Instant::now());
 }

@@ -1,4 +1,4 @@
-//! The TCP plane: accept, recognise, route, connect, relay.
+//! TCP: accept, recognise, route, connect, relay.
 //!
 //! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
 //! as a whole on reload; [`Shared`] is what outlives reloads.
@@ -20,15 +20,12 @@ mod timer;
 use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-pub use listener::accept;
+pub(crate) use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
@@ -36,15 +33,15 @@ use crate::{
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
-    route::{Endpoint, Targets, TcpRoutes},
+    route::{self, Random, Targets, TcpRoutes},
 };
 
-/// How often the same shortage is spoken of.
+/// Interval of log messages about the same exhaustion.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// One configuration as the TCP plane uses it.
+/// One configuration as TCP uses it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     settings: Tcp,
     routes: TcpRoutes,
     access_log_format: AccessLogFormat,
@@ -53,7 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.tcp.clone(),
             routes: TcpRoutes::new(config, targets, resolver),
@@ -61,44 +58,42 @@ impl Snapshot {
         }
     }
 
-    /// Whether a TCP connection has anywhere to go, so that listening makes sense.
+    /// Returns whether a TCP connection has a destination, so that listening makes sense.
     #[must_use]
-    pub fn has_destination(&self) -> bool {
+    pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
     }
 
     /// Waits until every name has had its first answer, good or bad.
-    pub async fn resolved(&self) {
-        for name in self.routes.endpoints().filter_map(Endpoint::name) {
-            drop(name.addresses().await);
-        }
+    pub(crate) async fn resolved(&self) {
+        route::resolved(self.routes.endpoints()).await;
     }
 }
 
-/// What all workers and all configurations share.
+/// State that all workers and all configurations share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The configuration in effect; a connection keeps the one that it began with.
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
-    /// Who may not connect.
+    /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
-    entropy: AtomicU64,
-    /// Hellos of Encrypted Client Hello that did not open, by network. Locked for hellos only that name a key of ours.
-    failed_hellos: Mutex<Prefixes>,
-    shortage: AcceptBackoff,
+    random: Random,
+    /// Hellos of Encrypted Client Hello that did not open, by network.
+    failed_hellos: Prefixes,
+    backoff: AcceptBackoff,
     said_too_many: LogThrottle,
     said_no_port: LogThrottle,
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `plane`.
+    /// The state of a daemon that starts at `started` with `snapshot`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         snapshot: Snapshot,
         bans: Arc<Bans>,
         metrics: Arc<Metrics>,
@@ -112,20 +107,12 @@ impl Shared {
             metrics,
             access,
             started,
-            entropy: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
-            failed_hellos: Mutex::new(Prefixes::new(RandomState::new().hash_one(started))),
-            shortage: AcceptBackoff::new(SAY_AGAIN),
+            random: Random::new(RandomState::new().hash_one(std::process::id())),
+            failed_hellos: Prefixes::new(RandomState::new().hash_one(started)),
+            backoff: AcceptBackoff::new(SAY_AGAIN),
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
-    }
-
-    /// A uniform number for balancing; not for secrets. Splitmix64 over a randomly seeded counter.
-    fn random(&self) -> u64 {
-        let mut z = self.entropy.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     /// Time from the daemon's start to `now`, the clock of target health.

@@ -6,19 +6,19 @@ use bytes::BytesMut;
 use rpxy_l4_proto::proxy_protocol::{Addresses, Tlvs, encode_v1, encode_v2};
 use tokio::net::TcpStream;
 
-use super::{Origin, relay::First};
+use super::{Origin, relay::Preamble};
 use crate::{config::model::ProxyVersion, metrics::Outcome};
 
-/// What the backend gets first: a header for the connection from `origin`, if its rule wants one, and then what was
-/// `received`. TLVs that came in go on in v2; v1 has no place for them.
-pub(super) fn first(
+/// The preamble of the connection from `origin`: a header, if its rule sends one, and the bytes `received` so far. TLVs
+/// of the inbound header go on in v2; v1 has no room for them.
+pub(super) fn preamble(
     version: Option<ProxyVersion>,
     origin: &Origin,
     client: &TcpStream,
     tlvs: &Tlvs,
     received: BytesMut,
-) -> Result<First, Outcome> {
-    let Some(version) = version else { return Ok(First { bytes: received.freeze(), ..First::default() }) };
+) -> Result<Preamble, Outcome> {
+    let Some(version) = version else { return Ok(Preamble { bytes: received.freeze(), ..Preamble::default() }) };
     let destination: SocketAddr = match origin.destination {
         Some(told) => told,
         None => client.local_addr().map_err(|_gone| Outcome::ClientGone)?,
@@ -30,5 +30,5 @@ pub(super) fn first(
     }
     let header = bytes.len();
     bytes.extend_from_slice(&received);
-    Ok(First { bytes: bytes.into(), header, sent: 0 })
+    Ok(Preamble { bytes: bytes.into(), header, sent: 0 })
 }

@@ -38,11 +38,11 @@ const SHORTEST: usize = 4;
 const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 /// How long an index is remembered: the session behind it ends 180 s after its handshake, whatever happens
 /// (REJECT_AFTER_TIME, WireGuard whitepaper section 6.1). The rest is for a slow clock.
-pub const INDEX_LIFETIME: Duration = Duration::from_secs(200);
+pub(crate) const INDEX_LIFETIME: Duration = Duration::from_secs(200);
 
 /// What a server chooses to be addressed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// A QUIC connection ID.
     ConnectionId(ConnectionId),
     /// A WireGuard receiver index.
@@ -51,7 +51,7 @@ pub enum Key {
 
 /// A backend that sessions can be sent to again.
 #[derive(Debug, Clone)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
     /// The target, to be found again in a later configuration.
@@ -72,7 +72,7 @@ impl Eq for Backend {}
 
 /// The table. Times are the daemon's uptime.
 #[derive(Debug)]
-pub struct Affinity {
+pub(crate) struct Affinity {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     per_shard: usize,
@@ -103,7 +103,7 @@ struct Entry {
 impl Affinity {
     /// An empty table whose connection IDs outlive their session by `linger`.
     #[must_use]
-    pub fn new(linger: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(linger: Duration, metrics: Arc<Metrics>) -> Self {
         Self::with_capacity(linger, metrics, CAPACITY)
     }
 
@@ -121,14 +121,14 @@ impl Affinity {
     }
 
     /// Changes how long connection IDs outlive their session.
-    pub fn set_linger(&self, linger: Duration) {
+    pub(crate) fn set_linger(&self, linger: Duration) {
         self.linger.store(u64::try_from(linger.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// A session uses `key` of `backend` from now on, until [`Affinity::release`]. False when it belongs to another
     /// backend or the table is full: then there is nothing to release.
     #[must_use]
-    pub fn hold(&self, key: Key, backend: &Arc<Backend>, now: Duration) -> bool {
+    pub(crate) fn hold(&self, key: Key, backend: &Arc<Backend>, now: Duration) -> bool {
         if let Key::ConnectionId(id) = key {
             if id.len() < SHORTEST {
                 return false;
@@ -161,7 +161,7 @@ impl Affinity {
 
     /// A session no longer holds `key`: it has ended, and its client may come back, or (without `linger`) there is no
     /// reason to expect that.
-    pub fn release(&self, key: Key, backend: &Backend, linger: bool, now: Duration) {
+    pub(crate) fn release(&self, key: Key, backend: &Backend, linger: bool, now: Duration) {
         let linger = if linger { Duration::from_millis(self.linger.load(Ordering::Relaxed)) } else { Duration::ZERO };
         self.with(key, |shard| {
             let Some(entries) = shard.entries.get_mut(&key) else { return };
@@ -177,7 +177,7 @@ impl Affinity {
     }
 
     /// A WireGuard server has chosen `index`; it is remembered for [`INDEX_LIFETIME`].
-    pub fn learn_index(&self, index: u32, backend: &Arc<Backend>, now: Duration) {
+    pub(crate) fn learn_index(&self, index: u32, backend: &Arc<Backend>, now: Duration) {
         let key = Key::Index(index);
         let until = now.saturating_add(INDEX_LIFETIME);
         let full = self.with(key, |shard| {
@@ -198,7 +198,7 @@ impl Affinity {
 
     /// The backend that `key` belongs to; of several the one that chose it last.
     #[must_use]
-    pub fn find(&self, key: Key, now: Duration) -> Option<Arc<Backend>> {
+    pub(crate) fn find(&self, key: Key, now: Duration) -> Option<Arc<Backend>> {
         self.with(key, |shard| {
             let entry = shard.entries.get(&key)?.iter().find(|entry| entry.holds(now))?;
             Some(Arc::clone(&entry.backend))
@@ -207,7 +207,7 @@ impl Affinity {
 
     /// The backend of a datagram with a short header, and the connection ID that told it. Longer IDs are tried first.
     #[must_use]
-    pub fn find_short(&self, datagram: &[u8], now: Duration) -> Option<(ConnectionId, Arc<Backend>)> {
+    pub(crate) fn find_short(&self, datagram: &[u8], now: Duration) -> Option<(ConnectionId, Arc<Backend>)> {
         let lengths = self.lengths.load(Ordering::Relaxed);
         (SHORTEST..=20).rev().filter(|len| lengths & (1 << len) != 0).find_map(|len| {
             let id = ConnectionId::new(datagram.get(1..1 + len)?)?;
@@ -216,20 +216,13 @@ impl Affinity {
     }
 
     /// Counts a session that found its backend here.
-    pub fn followed(&self) {
+    pub(crate) fn followed(&self) {
         self.metrics.udp().affinity(AffinityEvent::Followed);
     }
 
-    /// IDs that are remembered now.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Lengths are few in practice, one for each implementation; a fifth would make every search longer.

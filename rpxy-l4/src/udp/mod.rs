@@ -1,15 +1,15 @@
-//! The UDP plane: datagrams are recognised, routed and relayed in sessions.
+//! UDP: datagrams are recognised, routed and relayed in sessions.
 //!
-//! [`session`] decides, without IO; [`Worker`] runs it: sockets, batches, logs. [`Snapshot`] is one configuration's
+//! [`core`] decides, without IO; [`io`] runs it on the threads of its [`Worker`]s, which are told through their
+//! [`mailbox`]. [`Snapshot`] is one configuration's
 //! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
-mod adopted;
-pub mod affinity;
-mod relay;
-pub mod session;
-mod steering;
-mod worker;
+pub(crate) mod affinity;
+pub(crate) mod core;
+mod inherited;
+mod io;
+mod mailbox;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,10 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adopted::Adopted;
+pub(crate) use self::core::FlowLine;
 use affinity::Affinity;
-pub use session::FlowLine;
-pub use worker::{Control, Worker};
+use inherited::InheritedSessions;
+pub(crate) use io::Worker;
+pub(crate) use mailbox::Control;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
@@ -29,18 +30,18 @@ use crate::{
     metrics::Metrics,
     offload::Offload,
     resolve::Resolver,
-    route::{Endpoint, Targets, UdpRoutes},
+    route::{self, Targets, UdpRoutes},
 };
 
-/// How often the same shortage is spoken of.
+/// Interval between log messages of the same kind.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// One configuration as the UDP plane uses it.
+/// One configuration as UDP uses it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     settings: Udp,
     routes: UdpRoutes,
-    /// Who may begin sessions; `None` where everybody may.
+    /// Limits of new sessions by source; `None` where there are none.
     sources: Option<Sources>,
     access_log_format: AccessLogFormat,
 }
@@ -48,7 +49,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.udp.clone(),
             routes: UdpRoutes::new(config, targets, resolver),
@@ -57,38 +58,36 @@ impl Snapshot {
         }
     }
 
-    /// Whether a datagram has anywhere to go, so that listening makes sense.
+    /// Returns whether a datagram has anywhere to go, so that listening makes sense.
     #[must_use]
-    pub fn has_destination(&self) -> bool {
+    pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
     }
 
-    /// How long connection IDs are remembered after their session.
+    /// Time for which connection IDs are remembered after their session.
     #[must_use]
-    pub fn affinity_lifetime(&self) -> Duration {
+    pub(crate) fn affinity_lifetime(&self) -> Duration {
         self.settings.quic_affinity_lifetime
     }
 
     /// Waits until every name has had its first answer, good or bad.
-    pub async fn resolved(&self) {
-        for name in self.routes.endpoints().filter_map(Endpoint::name) {
-            drop(name.addresses().await);
-        }
+    pub(crate) async fn resolved(&self) {
+        route::resolved(self.routes.endpoints()).await;
     }
 }
 
-/// What all workers and all configurations share.
+/// State that all workers and all snapshots share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Sessions with a backend, or on their way to one.
     pub active: Arc<ConnLimit>,
-    /// Which backend knows which connection.
+    /// The backends that know connections.
     pub affinity: Arc<Affinity>,
-    /// Whose datagrams are dropped.
+    /// Networks whose datagrams are dropped.
     bans: Arc<Bans>,
     offload: Arc<dyn Offload>,
-    /// Sessions that were taken over from an earlier daemon.
-    adopted: Adopted,
+    /// Sessions inherited from an earlier daemon.
+    inherited: InheritedSessions,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -100,7 +99,7 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         snapshot: &Snapshot,
         bans: Arc<Bans>,
         offload: Arc<dyn Offload>,
@@ -113,7 +112,7 @@ impl Shared {
             affinity: Arc::new(Affinity::new(snapshot.affinity_lifetime(), Arc::clone(&metrics))),
             bans,
             offload,
-            adopted: Adopted::default(),
+            inherited: InheritedSessions::default(),
             metrics,
             access,
             started,

@@ -5,6 +5,7 @@ use std::path::Path;
 use rpxy_l4_tests::{
     admin::Admin,
     daemon::{Daemon, Edit},
+    owned,
     peers::{
         server::Server,
         udp::{UdpClient, UdpServer},
@@ -33,7 +34,7 @@ fn unban(network: &str) -> Value {
     json!({ "command": "unban", "network": network })
 }
 
-/// Whether connections from there are served.
+/// Returns true when connections from there are served.
 fn connects(net: &Topology, source: impl Into<std::net::IpAddr>, to: std::net::SocketAddr) -> bool {
     socket::read_line(&socket::dial_from(&net.client, source, to)).as_deref() == Some("served")
 }
@@ -43,7 +44,7 @@ fn a_ban_drops_datagrams_and_connections_until_it_is_lifted() {
     let Some(net) = Topology::or_skip() else { return };
     let _tcp = Server::tagged(&net.backend, at(7000), "served");
     let udp = UdpServer::echo(&net.backend, at(7000), "");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let path = directory.path().join("socket");
     let daemon = Daemon::start(&net.gateway, &config(&path, "access_log_format = \"json\""));
     let mut admin = Admin::connect(&path);
@@ -84,7 +85,7 @@ fn a_ban_drops_datagrams_and_connections_until_it_is_lifted() {
 fn an_ipv6_network_is_banned_by_its_prefix() {
     let Some(net) = Topology::or_skip() else { return };
     let _tcp = Server::tagged(&net.backend, at(7000), "served");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let path = directory.path().join("socket");
     let _daemon = Daemon::start(&net.gateway, &config(&path, ""));
     let mut admin = Admin::connect(&path);
@@ -102,7 +103,7 @@ fn an_ipv6_network_is_banned_by_its_prefix() {
 fn bans_by_command_outlive_a_reload() {
     let Some(net) = Topology::or_skip() else { return };
     let _tcp = Server::tagged(&net.backend, at(7000), "served");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let [path, moved] = ["socket", "moved"].map(|name| directory.path().join(name));
     let mut daemon = Daemon::start(&net.gateway, &config(&path, ""));
     let mut admin = Admin::connect(&path);
@@ -131,7 +132,7 @@ fn bans_by_command_outlive_a_reload() {
 fn behind_a_load_balancer_the_client_that_it_names_is_banned() {
     let Some(net) = Topology::or_skip() else { return };
     let _tcp = Server::tagged(&net.backend, at(7000), "served");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let path = directory.path().join("socket");
     let keys = format!(
         "tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = [\"{CLIENT_V4}\"]\nmetrics_listen = \"127.0.0.1:9100\""

@@ -1,12 +1,9 @@
 //! Changing the configuration of a running daemon: what is valid takes effect whole, what is not changes nothing.
 
-use std::{
-    net::TcpStream,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-};
+use std::net::TcpStream;
 
 use rpxy_l4_tests::{
+    background::{Action, alongside},
     daemon::{Daemon, Edit},
     hello::Hello,
     peers::server::Server,
@@ -186,37 +183,24 @@ fn nothing_is_lost_while_the_configuration_changes_all_the_time() {
         socket::send(stream, message.as_bytes());
         assert!(socket::read_exactly(stream, message.len()) == message.as_bytes(), "message {n} came back changed");
     };
-    let stop = AtomicBool::new(false);
-    let exchanges = AtomicUsize::new(0);
-    // Also when a reload fails: the scope waits for its threads.
-    struct StopOnDrop<'a>(&'a AtomicBool);
-    impl Drop for StopOnDrop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-    thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                let long_lived = socket::dial(&net.client, front());
-                let mut n = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    exchange(&long_lived, n);
-                    exchange(&socket::dial(&net.client, front()), n + 1);
-                    n += 2;
-                    exchanges.fetch_add(2, Ordering::SeqCst);
-                }
-            });
-        }
+    let (net, exchange) = (&net, &exchange);
+    let client = |_| -> Action<'_> {
+        let dial = || socket::dial(&net.client, front());
+        let (long_lived, mut n) = (dial(), 0);
+        Box::new(move || {
+            exchange(&long_lived, n);
+            exchange(&dial(), n + 1);
+            n += 2;
+        })
+    };
+    alongside((0..CLIENTS).map(client).collect(), |progress| {
         for (n, edit) in (1..=ROUNDS).zip(EDITS.into_iter().cycle()) {
             daemon.reload(edit, &valid(n));
             if n % 4 == 0 {
                 daemon.reload_refused(edit, "listen_port = \"many\"");
             }
-            // Every state has served some.
-            let seen = exchanges.load(Ordering::SeqCst);
-            wait::until("clients exchange messages", || (exchanges.load(Ordering::SeqCst) >= seen + 20).then_some(()));
+            // Every state serves every client.
+            progress.iter().for_each(|client| client.wait_for(3, "clients exchange messages"));
         }
     });
     daemon.allow("listen_port");

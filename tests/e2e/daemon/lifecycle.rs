@@ -4,6 +4,7 @@ use std::fs;
 
 use rpxy_l4_tests::{
     daemon::{self, Daemon, Edit},
+    owned,
     peers::server::Server,
     socket,
     topology::{GATEWAY_V4, Topology},
@@ -20,7 +21,7 @@ fn config(top: &str) -> String {
 #[test]
 fn exit_codes_tell_success_from_bad_configuration_from_bad_usage() {
     let Some(net) = Topology::or_skip() else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
@@ -77,7 +78,7 @@ fn a_port_that_is_taken_stops_the_start() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::tagged(&net.backend, at(7000), "served");
     let _first = Daemon::start(&net.gateway, &config(""));
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let file = directory.path().join("second.toml");
     fs::write(&file, config("")).unwrap();
     let (status, lines) = daemon::run_to_end(&net.gateway, &["--config", &file.display().to_string()]);

@@ -1,6 +1,12 @@
-//! What happens when something runs out, and when strangers try to make it so.
+//! Limits: resource exhaustion, and strangers who try to cause it.
 
-use std::{fs, io::Write as _, net::TcpStream, thread, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
@@ -33,11 +39,14 @@ fn over_tcp_max_connections_clients_are_closed_at_once_and_it_is_said_once() {
     let mut daemon = Daemon::builder(&config).allow("tcp_max_connections (5) reached").start(&net.gateway);
     let mut held: Vec<_> = (0..5).map(|_| hold(&net)).collect();
     assert!(held.iter().all(|(_, tag)| tag.is_some()));
+    let begun = Instant::now();
     for _ in 0..20 {
         assert_eq!(hold(&net).1, None);
     }
     assert_eq!(server.accepted(), 5, "the backend was bothered with refused connections");
-    assert_eq!(daemon.lines_with("tcp_max_connections").len(), 1);
+    let said = daemon.lines_with("tcp_max_connections").len();
+    // Once in ten seconds.
+    assert!(said >= 1 && said as u64 <= 1 + begun.elapsed().as_secs() / 10, "said {said} times");
 
     // Each that ends makes room for one.
     held.truncate(4);
@@ -46,8 +55,11 @@ fn over_tcp_max_connections_clients_are_closed_at_once_and_it_is_said_once() {
 
     // A reload changes the limit for those to come, and closes nobody.
     daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 6"));
-    held.extend([hold(&net), hold(&net)]);
-    assert!(held.iter().all(|(_, tag)| tag.is_some()));
+    daemon.allow("tcp_max_connections (6) reached");
+    for _ in 0..2 {
+        // The one that found room above may not be gone yet.
+        held.push(wait::until("there is room for two more", || Some(hold(&net)).filter(|(_, tag)| tag.is_some())));
+    }
     daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 2"));
     daemon.allow("tcp_max_connections (2) reached");
     assert_eq!(hold(&net).1, None);
@@ -67,10 +79,11 @@ fn without_descriptors_accepting_pauses_and_recovers() {
     daemon.limit_open_files(before as u64 + 10);
     let waiting: Vec<_> = (0..40).map(|_| socket::dial(&net.client, front())).collect();
     daemon.wait_for(0, "Too many open files");
-    let ticks = cpu_ticks(daemon.process().pid());
+    let (begun, ticks) = (Instant::now(), cpu_ticks(daemon.process().pid()));
     wait::pause(Duration::from_secs(1));
-    let spent = cpu_ticks(daemon.process().pid()) - ticks;
-    assert!(spent < 30, "the daemon spends {spent} % of a core while it waits for descriptors");
+    let spent = Duration::from_millis(10) * u32::try_from(cpu_ticks(daemon.process().pid()) - ticks).unwrap();
+    let passed = begun.elapsed();
+    assert!(spent < passed / 3, "the daemon spends {spent:?} of {passed:?} while it waits for descriptors");
 
     // All the clients that were kept waiting are served in the end: none was closed for what the proxy lacked.
     daemon.limit_open_files(1000);

@@ -13,9 +13,10 @@ use rpxy_l4_tests::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::steering::Steering;
-use crate::support::steering::with_object;
-use crate::support::{at, front};
+use crate::support::{
+    at, front,
+    steering::{Steering, with_object},
+};
 
 #[test]
 fn scrapers_and_status_see_what_the_programs_count() {
@@ -33,7 +34,7 @@ fn scrapers_and_status_see_what_the_programs_count() {
         for n in 0..20 {
             assert_eq!(client.ask_text(front(), &n.to_string()), n.to_string(), "{mode}");
         }
-        let plane = steering.plane();
+        let plane = steering.kernel_plane();
         assert_eq!((plane["flows"].as_u64(), plane["max_flows"].as_u64()), (Some(1), Some(7)), "{mode}: {plane}");
         let text = programs::text(curl(&net.gateway).arg("http://127.0.0.1:9901/metrics"));
         assert!(text.lines().any(|line| line == "rpxy_l4_kernel_flows 1"), "{mode}:\n{text}");
@@ -47,7 +48,7 @@ fn scrapers_and_status_see_what_the_programs_count() {
     }
 }
 
-/// XDP is looked at in `offload_attach`. A link of TC goes with the process; a filter, which older kernels have, stays and
+/// XDP is looked at in `attach`. A link of TC goes with the process; a filter, which older kernels have, stays and
 /// does nothing any more when the lease is over.
 #[test]
 fn a_killed_daemon_leaves_nothing_that_forwards_on_tc() {
@@ -83,7 +84,7 @@ fn a_session_without_a_place_gets_one_when_another_ends() {
         assert_eq!(first.ask_text(front(), "x"), "x", "{mode}");
         for other in &others {
             assert_eq!(other.ask_text(front(), "y"), "y", "{mode}");
-            assert_eq!(steering.session_of(other.address()), (json!("userspace"), json!("full")), "{mode}");
+            steering.wait_in_userspace(other.address(), "full");
         }
         assert_eq!(steering.session_of(first.address()), (json!("kernel"), Value::Null), "{mode}");
 
@@ -107,9 +108,7 @@ fn a_session_without_a_way_is_steered_when_there_is_one() {
     let upstream = server.wait_for(1)[0].source;
     net.gateway.ip("route del 192.0.2.0/24 dev eth0").unwrap();
     server.send(upstream, b"answer to nowhere");
-    wait::until("it is known why it is not steered", || {
-        (steering.session_of(client.address()) == (json!("userspace"), json!("no_route"))).then_some(())
-    });
+    steering.wait_in_userspace(client.address(), "no_route");
     net.gateway.ip("route add 192.0.2.0/24 dev eth0").unwrap();
     steering.wait_steered(client.address());
     server.send(upstream, b"answer");
@@ -123,5 +122,5 @@ fn a_session_that_leaves_by_an_interface_without_program_stays_in_the_daemon() {
     let steering = Steering::start(&net, at(7000), "mode = \"tc\"\ninterfaces = [\"eth0\"]", "");
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     assert_eq!(client.ask_text(front(), "x"), "x");
-    assert_eq!(steering.session_of(client.address()), (json!("userspace"), json!("interface")));
+    steering.wait_in_userspace(client.address(), "interface");
 }

@@ -1,4 +1,4 @@
-//! Flows that outlive their daemon (`ebpf.pin`), and the daemon that takes them over.
+//! Flows that outlive their daemon (`ebpf.pin`), and the daemon that inherits them.
 
 use std::{net::IpAddr, path::Path};
 
@@ -32,7 +32,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
+fn flows_go_on_without_a_daemon_and_the_next_one_inherits_them() {
     let rows = [
         ("tc", 1, at(7000), front()),
         ("tc", 4, at(7000), front()),
@@ -76,7 +76,7 @@ fn flows_go_on_without_a_daemon_and_the_next_one_takes_them_over() {
         ports.dedup();
         assert_eq!(ports.len(), 8, "{mode}, {workers} workers: a backend must see one port for each client: {ports:?}");
 
-        // Once more: what was taken over can be taken over again.
+        // Once more: what was inherited can be inherited again.
         kill(&mut steering);
         ask_all("without");
         let steering = Steering::start(&net, target, &fs.keys(mode), &top);
@@ -98,7 +98,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
         assert_eq!(client.ask_text(front(), "x"), "x");
         let path = fs.pins().display().to_string();
         let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
-        assert!(!status.success() && lines.iter().any(|line| line.contains("a running daemon holds it")), "{lines:?}");
+        assert!(!status.success() && lines.iter().any(|line| line.contains("a running daemon uses it")), "{lines:?}");
 
         steering.daemon.stop();
         assert_eq!(client.ask_text(front(), "without"), "without", "{mode}");
@@ -109,7 +109,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
 
         let keys = fs.keys(mode).replace("pin = true", "pin = false");
         let without = Daemon::builder(&config(444, at(7000), &keys));
-        let without = without.allow("flows of an earlier daemon go on without one").allow("another XDP program");
+        let without = without.allow("flows of an earlier daemon are still steered").allow("another XDP program");
         let without = without.start(&net.gateway);
         without.wait_for(0, &format!("`rpxy-l4 unpin --path {path}` ends them"));
         without.stop();
@@ -117,7 +117,7 @@ fn a_planned_restart_keeps_flows_and_unpin_ends_them() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, config(443, at(7000), &fs.keys(mode))).unwrap();
         let (status, lines) = run_to_end(&net.gateway, &["doctor", "--config", &file.path().display().to_string()]);
-        let pinned = format!("pinned: programs on 2 interfaces in {path}, held by no daemon");
+        let pinned = format!("pinned: programs on 2 interfaces in {path}, used by no daemon");
         assert!(status.success() && lines.contains(&pinned), "{mode}: {lines:?}");
         assert!(lines.iter().any(|line| line.contains(&format!("rpxy-l4 unpin --path {path}"))), "{mode}: {lines:?}");
         let (status, lines) = run_to_end(&net.gateway, &["unpin", "--path", &path]);
@@ -146,11 +146,11 @@ fn what_the_configuration_gives_no_place_any_more_ends() {
         let keys = format!("{}\n{keys}", fs.keys("tc"));
         let steering = Steering::start_with(&net, &config(port, at(target), &keys));
         steering.daemon.wait_for(0, "0 of 1 sessions of an earlier daemon go on");
-        assert_eq!(steering.plane()["flows"].as_u64(), Some(0), "{name}");
+        assert_eq!(steering.kernel_plane()["flows"].as_u64(), Some(0), "{name}");
         server.take();
         client.send(front(), b"to nobody");
         wait::until("the datagram has been seen", || {
-            let flows = steering.plane();
+            let flows = steering.kernel_plane();
             let counted = |outcome: &str| flows["counters"][outcome].as_u64().unwrap_or(0);
             (counted("no_flow") + counted("banned") + counted("foreign") > 0).then_some(())
         });
@@ -166,13 +166,12 @@ fn one_daemon_holds_a_directory_and_another_hook_replaces_the_first() {
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     assert_eq!(client.ask_text(front(), "x"), "x");
     let second = Daemon::builder(&config(444, at(7000), &fs.keys("tc")));
-    let second = second.allow("another daemon holds it").start(&net.gateway);
+    let second = second.allow("another daemon uses it").start(&net.gateway);
     second.wait_for(0, "ebpf.pin: flows will end with this daemon");
     second.stop();
 
     kill(&mut first);
-    let links =
-        |plane: &str| files(&fs.pins()).iter().filter(|name| name.starts_with(&format!("link-{plane}-"))).count();
+    let links = |hook: &str| files(&fs.pins()).iter().filter(|name| name.starts_with(&format!("link-{hook}-"))).count();
     assert_eq!((links("xdp-generic"), links("tc")), (2, 0));
     let third = Steering::start(&net, at(7000), &fs.keys("tc"), "");
     third.daemon.wait_for(0, "1 of 1 sessions of an earlier daemon go on");

@@ -2,11 +2,11 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rpxy_l4_tests::{
+    background::alongside,
     flow::Flow,
     peers::{
         programs::Certificate,
@@ -17,32 +17,12 @@ use rpxy_l4_tests::{
     wait,
 };
 
-use crate::support::bpf_fs::{BpfFs, kill};
-use crate::support::steering::Steering;
-use crate::support::steering::with_object;
-use crate::support::{PORT, at, front, rule};
-
-/// Counts what is done, and tells whether all of it succeeds.
-#[derive(Default)]
-struct Watch {
-    done: AtomicUsize,
-    stop: AtomicBool,
-}
-
-impl Watch {
-    fn repeat(&self, mut action: impl FnMut()) {
-        while !self.stop.load(Ordering::Relaxed) {
-            action();
-            self.done.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits for some more to be done.
-    fn wait(&self, what: &str) {
-        let enough = self.done.load(Ordering::Relaxed) + 3;
-        wait::until(what, || (self.done.load(Ordering::Relaxed) >= enough).then_some(()));
-    }
-}
+use crate::support::{
+    PORT, at,
+    bpf_fs::{BpfFs, kill},
+    front, rule,
+    steering::{Steering, with_object},
+};
 
 #[test]
 fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {
@@ -69,23 +49,20 @@ fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {
     steering.wait_forwarded(1, || connection.download(Flow { seed: 1, length: 1000 }).unwrap());
     let seen_before = (connection.ask().client, server.endpoint(&client_keys.public));
 
-    let (transfers, pings, lost) = (Watch::default(), Watch::default(), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        let downloads = || {
-            let flow = Flow { seed: 7, length: 300_000 };
-            transfers.repeat(|| connection.download(flow).and_then(|()| connection.upload(flow)).unwrap());
-        };
-        scope.spawn(downloads);
-        let ping = || {
-            if !tunnel.pings(inside) {
-                lost.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let watched = &pings;
-        scope.spawn(move || watched.repeat(ping));
+    let lost = AtomicUsize::new(0);
+    let flow = Flow { seed: 7, length: 300_000 };
+    let transfer = || connection.download(flow).and_then(|()| connection.upload(flow)).unwrap();
+    let ping = || {
+        // A busy machine takes its time.
+        if !tunnel.pings(inside, 10) {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let (pinged, _steering) = alongside(vec![Box::new(transfer), Box::new(ping)], |progress| {
+        let [transfers, pings] = progress else { panic!("two actions") };
         let go_on = |when: &str| {
-            transfers.wait(&format!("transfers go on {when}"));
-            pings.wait(&format!("pings go on {when}"));
+            transfers.wait_for(3, &format!("transfers go on {when}"));
+            pings.wait_for(3, &format!("pings go on {when}"));
         };
         go_on("before");
         kill(&mut steering);
@@ -106,17 +83,10 @@ fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {
         tunnel.set(&["peer", &server_keys.public, "endpoint", &endpoint, "allowed-ips", &allowed]);
         wait::until("a new handshake", || (server.latest_handshake(&client_keys.public) > handshake).then_some(()));
         assert_eq!(server.endpoint(&client_keys.public), seen_before.1, "the same port");
-        pings.stop.store(true, Ordering::Relaxed);
-        transfers.stop.store(true, Ordering::Relaxed);
-        // Kept until the threads have stopped.
-        wait::until("the transfers have stopped", || {
-            let before = transfers.done.load(Ordering::Relaxed);
-            wait::pause(std::time::Duration::from_millis(500));
-            (before == transfers.done.load(Ordering::Relaxed)).then_some(())
-        });
-        drop(steering);
+        pings.wait_for(3, "pings go on after the handshake");
+        // Kept until the actions have ended.
+        (pings.done(), steering)
     });
-    // A busy machine may take longer than a ping waits.
-    let (lost, done) = (lost.into_inner(), pings.done.into_inner());
-    assert!(lost * 20 <= done, "{lost} of {done} pings were lost");
+    // The peer was removed for a moment, and a packet may be on its way when its daemon dies.
+    assert!(lost.load(Ordering::Relaxed) <= 2, "{lost:?} of {pinged} pings were lost");
 }

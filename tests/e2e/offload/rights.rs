@@ -1,4 +1,4 @@
-//! Which capabilities the kernel plane needs, and what is said where one is missing.
+//! Capabilities that the kernel plane needs, and messages about missing ones.
 
 use rpxy_l4_tests::{
     daemon::Daemon,
@@ -44,7 +44,7 @@ fn three_capabilities_are_enough_without_root() {
 }
 
 #[test]
-fn they_are_enough_to_pin_flows_and_to_take_them_over() {
+fn they_are_enough_to_pin_flows_and_to_inherit_them() {
     for mode in ["tc", "xdp-generic"] {
         let Some(net) = with_object() else { return };
         let (fs, _server) = (BpfFs::mount(), UdpServer::echo(&net.backend, at(7000), ""));

@@ -20,7 +20,7 @@ const NAME: &str = "service.test";
 /// A DNS server on the backend that the gateway asks.
 fn name_server(net: &Topology) -> DnsServer {
     let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
-    let configuration = format!("nameserver {}\noptions timeout:1 attempts:1\n", BACKENDS_V4[0]);
+    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
     std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
     server
 }

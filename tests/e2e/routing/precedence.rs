@@ -1,10 +1,10 @@
-//! Which rule a connection takes: server name, ALPN, Host, and what happens without a match.
+//! Precedence of rules: server name, ALPN, Host, and connections that match none.
 
 use rpxy_l4_tests::{daemon::Daemon, hello::Hello, peers::server::Server, topology::Topology};
 
 use crate::support::{PORT, at, http_request, reached_by, rule};
 
-/// What one connection starts with, and the tag of the server that it must reach; `None` means closed.
+/// First bytes of a connection, and the tag of the server that it must reach; `None` means closed.
 struct Row {
     name: &'static str,
     first: Vec<u8>,

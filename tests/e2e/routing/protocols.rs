@@ -8,6 +8,7 @@ use std::{
 
 use rpxy_l4_tests::{
     daemon::Daemon,
+    owned,
     peers::{
         programs::{self, Certificate, SshServer, curl},
         server::Server,
@@ -136,7 +137,7 @@ fn all_protocols_share_one_port() {
 
 /// Feeds `input` to a program and returns what it writes.
 fn through(mut command: Command, input: &[u8]) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = owned::directory();
     let file = directory.path().join("input");
     fs::write(&file, input).unwrap();
     let output = command.stdin(Stdio::from(fs::File::open(&file).unwrap())).output().unwrap();

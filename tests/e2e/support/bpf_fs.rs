@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
+use rpxy_l4_tests::owned;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -12,10 +13,10 @@ pub(crate) struct BpfFs(TempDir);
 
 impl BpfFs {
     pub(crate) fn mount() -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(place.path()).status().unwrap();
+        let directory = owned::directory();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
         assert!(mounted.success());
-        Self(place)
+        Self(directory)
     }
 
     pub(crate) fn pins(&self) -> PathBuf {

@@ -1,11 +1,11 @@
-//! What tests of the kernel plane share.
+//! A daemon with a kernel plane that tests can ask.
 
 use std::net::SocketAddr;
 
 use rpxy_l4_tests::{
     admin::Admin,
     daemon::{Daemon, missing_object},
-    privilege,
+    owned, privilege,
     topology::Topology,
     wait,
 };
@@ -26,7 +26,7 @@ pub(crate) fn config(port: u16, target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {port}\nlisten_ipv6 = true\nudp_target = [\"{target}\"]\n[ebpf]\n{keys}\n")
 }
 
-/// How TC is attached here: by links since Linux 6.6, by filters of clsact before.
+/// Returns how TC is attached on this kernel: by links since Linux 6.6, by filters of clsact before.
 pub(crate) fn tc_hook() -> &'static str {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
@@ -36,7 +36,7 @@ pub(crate) fn tc_hook() -> &'static str {
 /// A daemon with a kernel plane that can be asked.
 pub(crate) struct Steering {
     pub(crate) daemon: Daemon,
-    place: TempDir,
+    directory: TempDir,
 }
 
 impl Steering {
@@ -47,27 +47,27 @@ impl Steering {
 
     /// Starts one with a file.
     pub(crate) fn start_with(net: &Topology, config: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let socket = place.path().join("admin").display().to_string();
+        let directory = owned::directory();
+        let socket = directory.path().join("admin").display().to_string();
         let config = format!("admin_socket = \"{socket}\"\n{config}");
-        Self { daemon: Daemon::start(&net.gateway, &config), place }
+        Self { daemon: Daemon::start(&net.gateway, &config), directory }
     }
 
     /// Path of its admin socket.
     pub(crate) fn socket(&self) -> String {
-        self.place.path().join("admin").display().to_string()
+        self.directory.path().join("admin").display().to_string()
     }
 
     pub(crate) fn admin(&self) -> Admin {
-        Admin::connect(&self.place.path().join("admin"))
+        Admin::connect(&self.directory.path().join("admin"))
     }
 
-    /// What `status` tells of the kernel plane.
-    pub(crate) fn plane(&self) -> Value {
+    /// Returns what `status` tells about the kernel plane.
+    pub(crate) fn kernel_plane(&self) -> Value {
         self.admin().ask(&json!({ "command": "status" })).remove(0)["kernel_plane"].clone()
     }
 
-    /// Plane and reason of the session of `client`.
+    /// Returns plane and reason of the session of `client`.
     pub(crate) fn session_of(&self, client: SocketAddr) -> (Value, Value) {
         let lines = self.admin().ask(&json!({ "command": "flows" }));
         let line = lines.iter().find(|line| line["client"] == client.to_string());
@@ -80,6 +80,14 @@ impl Steering {
         wait::until("the session is steered", || (self.session_of(client).0 == "kernel").then_some(()));
     }
 
+    /// Waits until the session of `client` is in userspace for `reason`.
+    pub(crate) fn wait_in_userspace(&self, client: SocketAddr, reason: &str) {
+        let expected = (json!("userspace"), json!(reason));
+        wait::until(&format!("the session is in userspace: {reason}"), || {
+            (self.session_of(client) == expected).then_some(())
+        });
+    }
+
     /// Repeats `exchange`, in which packets go both ways, until the kernel forwards all of them: the daemon learns of
     /// the neighbours on the way a moment after it has installed a session.
     pub(crate) fn wait_forwarded(&self, packets: u64, mut exchange: impl FnMut()) {
@@ -90,8 +98,8 @@ impl Steering {
         });
     }
 
-    /// How often a packet had `outcome`.
+    /// Returns the number of packets with `outcome`.
     pub(crate) fn counted(&self, outcome: &str) -> u64 {
-        self.plane()["counters"][outcome].as_u64().unwrap_or(0)
+        self.kernel_plane()["counters"][outcome].as_u64().unwrap_or(0)
     }
 }

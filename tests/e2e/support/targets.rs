@@ -1,4 +1,4 @@
-//! What the tests of balancing share: three servers by their tags, and what has to hold of TCP and UDP alike.
+//! Balancing over three servers told apart by tags, with the properties that TCP and UDP share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub(crate) fn with_keys(keys: [&str; 3]) -> Vec<String> {
     BACKENDS_V4.iter().zip(keys).map(|(ip, keys)| format!("{{ address = \"{ip}:7000\"{keys} }}")).collect()
 }
 
-/// How often each tag was met.
+/// Counts the occurrences of each tag.
 pub(crate) fn count(tags: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     tags.into_iter().fold(BTreeMap::new(), |mut counts, tag| {
         *counts.entry(tag).or_default() += 1;

@@ -1,4 +1,4 @@
-//! Which of several targets a connection takes.
+//! Balancing of connections over several targets.
 
 use std::net::{Ipv4Addr, TcpStream};
 

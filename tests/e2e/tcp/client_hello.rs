@@ -22,7 +22,7 @@ const NAME: &str = "one.test";
 fn start(net: &Topology) -> (Recorder, Daemon) {
     let recorder = Recorder::start(&net.backend, at(443));
     let keys = format!("server_names = [\"{NAME}\"]");
-    let config = format!("listen_port = {PORT}\ntcp_probe_timeout = \"20s\"\n{}", rule("name", "tls", at(443), &keys));
+    let config = format!("listen_port = {PORT}\ntcp_probe_timeout = \"1h\"\n{}", rule("name", "tls", at(443), &keys));
     (recorder, Daemon::start(&net.gateway, &config))
 }
 
@@ -59,7 +59,7 @@ fn assert_received(recorder: &Recorder, expected: impl IntoIterator<Item = Vec<u
     }
 }
 
-/// What `openssl s_client` sends first.
+/// Returns the first bytes of `openssl s_client`.
 fn captured_from_openssl(net: &Topology) -> Vec<u8> {
     let (sender, captured) = mpsc::channel();
     let _server = Server::start(&net.gateway, (GATEWAY_V4, 4433), move |stream, _| {

@@ -108,7 +108,7 @@ fn a_client_that_stops_writing_ends_the_probe() {
 fn a_slow_client_is_routed_by_its_whole_beginning() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7002));
-    let _daemon = Daemon::start(&net.gateway, &with_default("20s"));
+    let _daemon = Daemon::start(&net.gateway, &with_default("1h"));
     let stream = socket::dial(&net.client, front());
     for byte in b"SSH-2.0-slow\r\n" {
         socket::send(&stream, &[*byte]);

@@ -2,9 +2,9 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rpxy_l4_tests::{
@@ -165,10 +165,7 @@ fn an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone() {
     let server = Server::start(&net.backend, at(7000), move |stream, _| flow.write(stream).unwrap());
     let _daemon = Daemon::start(&net.gateway, &config(""));
     let stream = socket::dial(&net.client, front());
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| flow.verify(&stream));
-        reader.join().unwrap().unwrap();
-    });
+    flow.verify(&stream).unwrap();
     server.wait_for_open(0);
     assert_eq!(socket::read_to_end(&stream), (vec![], End::Closed));
 }
@@ -178,11 +175,12 @@ fn an_early_answer_is_not_lost_to_the_rest_of_the_request() {
     // A server may refuse an upload and leave without reading it.
     let Some(net) = Topology::or_skip() else { return };
     let answer = Flow { seed: 5, length: 400_000 };
-    let _server = Server::start(&net.backend, at(7000), move |stream, _| {
+    let backend = net.backend.clone();
+    let server = Server::start(&net.backend, at(7000), move |stream, _| {
         answer.write(stream).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        // Time for the answer to leave this host: closing with unread bytes throws away what has not left.
-        wait::pause(Duration::from_millis(300));
+        // Closing with unread bytes throws away what has not left.
+        socket::wait_until_acknowledged(&backend, stream);
     });
     let _daemon = Daemon::start(&net.gateway, &config(""));
     let stream = socket::dial(&net.client, front());
@@ -192,11 +190,31 @@ fn an_early_answer_is_not_lost_to_the_rest_of_the_request() {
             let _cut_short = (&stream).write_all(&vec![1; 16 << 20]);
         });
         // A client that first sends, then reads.
-        wait::pause(Duration::from_millis(800));
+        server.wait_for_accepted(1);
+        server.wait_for_open(0);
         answer.verify(&stream).unwrap();
         // A reset may already have closed both directions.
         let _closed = stream.shutdown(Shutdown::Both);
     });
+}
+
+/// Idle timeout of [`an_idle_connection_is_closed_and_a_busy_one_is_not`].
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Exchanges bytes on a new connection for two idle timeouts. Returns `None` when the machine paused for so long that
+/// the connection may rightly be closed as idle.
+fn stays_busy(net: &Topology) -> Option<TcpStream> {
+    let stream = socket::dial(&net.client, front());
+    for _ in 0..20 {
+        let begun = Instant::now();
+        wait::pause(IDLE / 10);
+        let answered = (&stream).write_all(b"\0").and_then(|()| (&stream).read_exact(&mut [0]));
+        if begun.elapsed() > IDLE / 2 {
+            return None;
+        }
+        answered.expect("a busy connection stays open");
+    }
+    Some(stream)
 }
 
 #[test]
@@ -218,19 +236,10 @@ fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let half_closed = socket::dial(&net.client, front());
     socket::send(&half_closed, b"SSH-2.0-x\r\n");
     socket::finish(&half_closed);
-    let busy = socket::dial(&net.client, front());
-    thread::scope(|scope| {
-        let waiting = [&idle, &half_closed].map(|stream| scope.spawn(|| socket::read_to_end(stream)));
-        for _ in 0..20 {
-            socket::send(&busy, b"\0");
-            assert_eq!(socket::read_exactly(&busy, 1), b"\0");
-            wait::pause(Duration::from_millis(100));
-        }
-        for reader in waiting {
-            assert!(reader.is_finished(), "an idle connection has outlived twice its timeout");
-            assert_eq!(reader.join().unwrap().0, b"");
-        }
-    });
-    assert_eq!(server.open(), 1);
+    let _busy = wait::until("the machine runs without a pause", || stays_busy(&net));
+    for stream in [&idle, &half_closed] {
+        assert_eq!(socket::read_to_end(stream).0, b"");
+    }
+    server.wait_for_open(1);
     drop(release);
 }

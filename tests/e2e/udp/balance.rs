@@ -1,4 +1,4 @@
-//! Which of several targets a UDP session takes, and what happens when one refuses.
+//! Balancing of UDP sessions over several targets, also when one refuses.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -17,7 +17,7 @@ use crate::{
     support::{PORT, front},
 };
 
-rpxy_l4_tests::planes! {
+rpxy_l4_tests::offload_modes! {
     Steered {
         a_name_that_moves_is_followed_by_new_sessions,
     }
@@ -180,7 +180,7 @@ fn a_name_that_moves_is_followed_by_new_sessions() {
     const NAME: &str = "service.test";
     let Some(net) = Topology::or_skip() else { return };
     let dns = DnsServer::start(&net.backend, BACKENDS_V4[0]);
-    let resolv = format!("nameserver {}\noptions timeout:1 attempts:1\n", BACKENDS_V4[0]);
+    let resolv = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
     std::fs::write(net.gateway.etc().join("resolv.conf"), resolv).unwrap();
     let _servers = servers(&net);
     dns.set(NAME, 1, &[BACKENDS_V4[0].into()]);

@@ -1,4 +1,4 @@
-//! Where QUIC connections go: by server name and ALPN, with real clients and servers by quinn.
+//! Routing of QUIC connections: by server name and ALPN, with real clients and servers by quinn.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::{PORT, at, front, front_v6, rule};
 
-rpxy_l4_tests::planes! {
+rpxy_l4_tests::offload_modes! {
     Steered {
         server_names_and_alpns_choose_the_backend,
         a_hello_over_several_initials_is_read_whole,

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{PORT, at, at_v6, front, front_v6, udp_to};
 
-rpxy_l4_tests::planes! {
+rpxy_l4_tests::offload_modes! {
     Steered {
         every_client_address_and_port_is_a_session_with_a_socket_of_its_own,
         datagrams_of_every_size_stay_whole,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{PORT, at, front, rule, udp_to};
 
-rpxy_l4_tests::planes! {
+rpxy_l4_tests::offload_modes! {
     Steered {
         a_session_goes_on_while_its_target_is_in_the_file,
         removing_a_rule_ends_its_sessions_and_no_others,

@@ -6,6 +6,7 @@ use rpxy_l4_tests::{
     daemon::{Daemon, run_to_end},
     hello::Hello,
     initial::Initial,
+    owned,
     peers::{
         udp::{UdpClient, UdpServer},
         wireguard::{Implementation, KeyPair, Peer, Tunnel},
@@ -17,7 +18,7 @@ use rpxy_l4_tests::{
 use crate::support::steering::with_object;
 use crate::support::{PORT, at, front, rule, udp_to};
 
-rpxy_l4_tests::planes! {
+rpxy_l4_tests::offload_modes! {
     Steered {
         servers_are_told_apart_by_their_public_keys,
         a_client_that_changes_its_port_keeps_its_tunnel,
@@ -157,9 +158,9 @@ fn initiations_go_by_their_mac_and_what_fits_no_key_is_dropped() {
     let another = rule("other", "wireguard", at(7002), &key(&KeyPair::new().public, ""));
     let keyless = rule("rest", "wireguard", at(7003), "");
     let keyless_lenient = rule("rest", "wireguard", at(7003), "reserved = \"any\"");
-    let changed = |place: usize, bits: u8| {
+    let changed = |position: usize, bits: u8| {
         let mut datagram = INITIATION.to_vec();
-        datagram[place] ^= bits;
+        datagram[position] ^= bits;
         datagram
     };
     // The MAC covers all before itself, but for the reserved bytes that Cloudflare fills afterwards.
@@ -231,7 +232,7 @@ fn initiations_for_other_keys_end_in_the_kernel() {
     for (mode, implementation) in [("tc", Implementation::Go), ("xdp-generic", Implementation::Boringtun)] {
         let Some(net) = with_object() else { return };
         let pair = Pair::new(&net, 1, implementation);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = owned::directory();
         let socket = directory.path().join("admin").display().to_string();
         let config = format!("listen_port = {PORT}\nadmin_socket = \"{socket}\"\n")
             + &format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n")

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::{Daemon, complete};
+use super::{Daemon, builder::complete};
 use crate::OrFail as _;
 
-/// How a configuration file is changed.
+/// A way to change a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edit {
     /// Truncated and written again.
@@ -19,7 +19,7 @@ pub enum Edit {
 }
 
 impl Daemon {
-    /// Changes the configuration file, and returns the place in the log from which to wait for the consequence.
+    /// Changes the configuration file, and returns the position in the log from which to wait for the consequence.
     ///
     /// # Panics
     ///
@@ -27,7 +27,7 @@ impl Daemon {
     #[track_caller]
     pub fn edit(&mut self, edit: Edit, config: &str) -> usize {
         let mark = self.process.mark();
-        let config = complete(config, self.plane, self.directory.path());
+        let config = complete(config, self.mode, self.directory.path());
         match edit {
             Edit::InPlace => fs::write(&self.config, config).or_fail("write"),
             Edit::Rename => {

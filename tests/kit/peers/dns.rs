@@ -13,7 +13,7 @@ use std::{
 
 use crate::{OrFail as _, topology::Host, wait};
 
-/// What the server does with a question.
+/// The server's reaction to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mood {
     /// Answers from the table; other names do not exist.

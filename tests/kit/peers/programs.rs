@@ -9,7 +9,14 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{OrFail as _, process::Process, socket, topology::Host, wait};
+use crate::{
+    OrFail as _, owned,
+    process::{PATIENCE, Process},
+    socket,
+    topology::Host,
+    wait,
+    watchdog::Waiting,
+};
 
 /// A server program and its files.
 #[derive(Debug)]
@@ -24,7 +31,7 @@ impl Program {
         &self.process
     }
 
-    /// Where its files are.
+    /// Directory of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -48,7 +55,7 @@ impl Program {
 /// In both blocks, `DIR` stands for the program's directory.
 #[track_caller]
 pub fn nginx(host: &Host, http: &str, stream: &str, ports: &[u16]) -> Program {
-    let directory = tempfile::tempdir().or_fail("temporary directory");
+    let directory = owned::directory();
     let path = directory.path().display().to_string();
     let stream = if stream.is_empty() { String::new() } else { format!("stream {{\n{stream}\n}}\n") };
     let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -70,7 +77,7 @@ pub fn nginx(host: &Host, http: &str, stream: &str, ports: &[u16]) -> Program {
 /// HAProxy on `host` with `sections` (frontend, backend, listen). Ready when it listens on all `ports`.
 #[track_caller]
 pub fn haproxy(host: &Host, sections: &str, ports: &[u16]) -> Program {
-    let directory = tempfile::tempdir().or_fail("temporary directory");
+    let directory = owned::directory();
     let file = directory.path().join("haproxy.cfg");
     let config = format!(
         "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 60s\n  \
@@ -97,7 +104,7 @@ impl SshServer {
     #[track_caller]
     pub fn start(host: &Host, address: impl Into<SocketAddr>) -> Self {
         let address = address.into();
-        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let directory = owned::directory();
         let path = |name: &str| directory.path().join(name);
         for key in ["host", "user"] {
             output(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path(key)));
@@ -143,7 +150,7 @@ impl Certificate {
     /// When openssl fails.
     #[track_caller]
     pub fn new(names: &[&str]) -> Self {
-        let certificate = Self { directory: tempfile::tempdir().or_fail("temporary directory") };
+        let certificate = Self { directory: owned::directory() };
         let alternatives: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
         // Without a configuration of its own openssl would mark it as an authority, which rustls refuses as a server's.
         let config = certificate.directory.path().join("openssl.cnf");
@@ -181,14 +188,14 @@ pub fn openssl_server(
     let mut command = host.command("openssl");
     command.args(["s_server", "-www", "-accept", &address.to_string()]).args(more);
     command.arg("-cert").arg(certificate.file()).arg("-key").arg(certificate.key());
-    let directory = tempfile::tempdir().or_fail("temporary directory");
+    let directory = owned::directory();
     Program::start("openssl s_server", &mut command, directory, host, &[address.port()])
 }
 
 /// curl on `host`, quiet but for errors, within a generous time.
 pub fn curl(host: &Host) -> Command {
     let mut command = host.command("curl");
-    command.args(["--disable", "--silent", "--show-error", "--fail", "--max-time", "30"]);
+    command.args(["--disable", "--silent", "--show-error", "--fail", "--max-time"]).arg(PATIENCE.as_secs().to_string());
     command
 }
 
@@ -199,6 +206,7 @@ pub fn curl(host: &Host) -> Command {
 /// When it fails; the message holds its standard error.
 #[track_caller]
 pub fn output(command: &mut Command) -> Vec<u8> {
+    let _waiting = Waiting::begin(&format!("{command:?} ends"));
     let output = command.stdin(std::process::Stdio::null()).output().or_fail(format_args!("{command:?}"));
     assert!(
         output.status.success(),

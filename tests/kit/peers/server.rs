@@ -135,7 +135,7 @@ pub struct Record {
     pub peer: SocketAddr,
     /// All that arrived.
     pub bytes: Vec<u8>,
-    /// Whether it ended in good order.
+    /// Its end: in good order or not.
     pub end: socket::End,
 }
 

@@ -14,16 +14,14 @@ use std::{
 use tempfile::TempDir;
 
 use super::programs;
-use crate::{OrFail as _, process::Process, topology::Host, wait};
-
-const SOCKETS: &str = "/var/run/wireguard";
+use crate::{OrFail as _, owned, process::Process, topology::Host, wait};
 
 /// A key pair of one peer, both base64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
     /// Given to nobody but the owner.
     pub private: String,
-    /// What `public_key` of a rule names.
+    /// The value of `public_key` in a rule.
     pub public: String,
 }
 
@@ -35,7 +33,7 @@ impl KeyPair {
     /// When `wg` fails.
     #[track_caller]
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let directory = owned::directory();
         let private = programs::text(Command::new("wg").arg("genkey"));
         let file = key_file(&directory, &private);
         let output = Command::new("wg").arg("pubkey").stdin(fs::File::open(file).or_fail("key")).output();
@@ -50,7 +48,7 @@ impl Default for KeyPair {
     }
 }
 
-/// Which program makes the tunnel.
+/// The program that makes the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Implementation {
     /// `wireguard-go`.
@@ -66,7 +64,7 @@ pub struct Peer<'a> {
     pub public: &'a str,
     /// Its address inside the tunnel.
     pub inside: Ipv4Addr,
-    /// Where it listens; `None` for who waits to be called.
+    /// Address where it listens; `None` for a peer that waits to be called.
     pub endpoint: Option<SocketAddr>,
 }
 
@@ -95,7 +93,7 @@ impl Tunnel {
         peers: &[Peer<'_>],
     ) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("w{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = owned::tunnel(NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut command = match implementation {
             Implementation::Go => {
                 let mut command = host.command("wireguard-go");
@@ -109,7 +107,7 @@ impl Tunnel {
             }
         };
         let process = Process::spawn(&format!("{implementation:?} {name}"), &mut command).or_fail("WireGuard");
-        let directory = tempfile::tempdir().or_fail("temporary directory");
+        let directory = owned::directory();
         let file = key_file(&directory, &keys.private);
         // From here on a failure cleans up through Drop.
         let mut tunnel = Self { host: host.clone(), name, process, _keys: directory };
@@ -151,15 +149,15 @@ impl Tunnel {
         self.set(&["listen-port", &port.to_string()]);
     }
 
-    /// Sends one ping to `inside` of the other end, and says whether an answer came within a second.
+    /// Sends one ping to `inside` of the other end and returns true when an answer comes within `seconds`.
     ///
     /// # Panics
     ///
     /// When `ping` cannot be run.
     #[track_caller]
-    pub fn pings(&self, inside: Ipv4Addr) -> bool {
+    pub fn pings(&self, inside: Ipv4Addr, seconds: u32) -> bool {
         let mut command = self.host.command("ping");
-        command.args(["-n", "-q", "-c", "1", "-W", "1", &inside.to_string()]);
+        command.args(["-n", "-q", "-c", "1", "-W", &seconds.to_string(), &inside.to_string()]);
         command.stdin(Stdio::null()).output().or_fail("ping").status.success()
     }
 
@@ -170,20 +168,20 @@ impl Tunnel {
     /// When none does.
     #[track_caller]
     pub fn wait_for_ping(&self, inside: Ipv4Addr) {
-        wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside).then_some(()));
+        wait::until(&format!("{inside} answers through {}", self.name), || self.pings(inside, 1).then_some(()));
     }
 
-    /// When the latest handshake with `public` was, as seconds since the epoch; 0 for never.
+    /// Returns the time of the latest handshake with `public`, in seconds since the epoch; 0 for never.
     ///
     /// # Panics
     ///
-    /// When there is no such peer.
+    /// When the peer is unknown.
     #[track_caller]
     pub fn latest_handshake(&self, public: &str) -> u64 {
         self.of_peer("latest-handshakes", public).parse().or_fail("time of the handshake")
     }
 
-    /// Where `public` was last seen.
+    /// Returns the address where `public` was last seen.
     ///
     /// # Panics
     ///
@@ -201,10 +199,10 @@ impl Tunnel {
     }
 
     fn socket(&self) -> PathBuf {
-        Path::new(SOCKETS).join(format!("{}.sock", self.name))
+        Path::new(owned::TUNNEL_SOCKETS).join(format!("{}.sock", self.name))
     }
 
-    /// Whether the program listens for orders. Connecting to find out would confuse boringtun.
+    /// Returns true when the program takes commands. Connecting to find out would confuse boringtun.
     fn listens(&self) -> bool {
         // Flag __SO_ACCEPTCON, the fourth column.
         let is_it = |line: &str| {

@@ -117,7 +117,7 @@ fn quic_connects_transfers_migrates_and_passes_a_restless_nat() {
         (connection.ask().client == client.address().to_string()).then_some(())
     });
 
-    let nat = Nat::restless(&net.client, at(443), Duration::from_millis(200));
+    let nat = Nat::restless(&net.client, at(443), 2000);
     let client = QuicClient::new(&net.client, (Ipv4Addr::LOCALHOST, 0), &certificate);
     let client = client.keep_alive(Duration::from_millis(50));
     let before = server.accepted();

@@ -6,7 +6,7 @@ use super::padded;
 use crate::fixture::{from, to};
 use crate::rows::{Expected, Row, check};
 
-/// Places of the bits of `rpxy_l4_common::map::drop`.
+/// Places of the bits of `rpxy_l4_common::map::drop_class`.
 const QUIC_LONG: u16 = 0;
 const QUIC_OTHER_VERSION: u16 = 1;
 const QUIC_SMALL_INITIAL: u16 = 2;

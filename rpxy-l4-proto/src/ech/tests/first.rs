@@ -1,6 +1,6 @@
 //! The first hello: which are opened, which go on as they are, which are refused.
 
-use super::{First, answer, first, keys, outer, parsed, words};
+use super::{FirstHello, answer, keys, open_first, outer, parsed, words};
 use crate::{
     ech::{CipherSuite, Kem},
     testing::{
@@ -111,7 +111,7 @@ fn every_byte_of_the_outer_hello_is_authenticated() {
         changed[index] ^= 1;
         let crate::Probe::Match(hello) = crate::tls::ClientHello::parse(changed) else { continue };
         if hello.message().len() == sealed.len() {
-            assert!(!matches!(first(&ours, &hello, || true), First::Accepted { .. }), "byte {index}");
+            assert!(!matches!(open_first(&ours, &hello, || true), FirstHello::Accepted { .. }), "byte {index}");
         }
     }
 }
@@ -143,7 +143,7 @@ fn c26_the_caller_is_asked_only_before_a_try() {
         ("nothing", Hello::default().message(), false),
     ] {
         let mut was_asked = false;
-        let answer = first(&ours, &parsed(&message), || {
+        let answer = open_first(&ours, &parsed(&message), || {
             was_asked = true;
             false
         });

@@ -1,6 +1,6 @@
-//! What the plaintext must be: `EncodedClientHelloInner`.
+//! Requirements on the plaintext, `EncodedClientHelloInner`.
 
-use super::{First, answer, keys, outer, words};
+use super::{FirstHello, answer, keys, outer, words};
 use crate::{
     ech::Kem,
     testing::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The answer to a hello with this plaintext.
-fn of(plaintext: &[u8]) -> First {
+fn of(plaintext: &[u8]) -> FirstHello {
     let ours = key(Kem::X25519, 7, &[SUITE]);
     let message = Client::new(&ours, SUITE).hello(&outer(), plaintext);
     answer(&keys([ours]), &message)
@@ -101,7 +101,7 @@ fn plaintexts() {
         assert_eq!(words(&of(&plaintext)), expected, "{name}");
     }
     for length in 0..plain.len() {
-        assert!(matches!(of(&plain[..length]), First::Refused(_)), "cut to {length} bytes");
+        assert!(matches!(of(&plain[..length]), FirstHello::Invalid(_)), "cut to {length} bytes");
     }
 }
 
@@ -109,7 +109,7 @@ fn plaintexts() {
 fn c8_and_c9_the_inner_hello_takes_session_id_and_extensions_from_the_outer_one() {
     let mut extensions = inner_extensions("private.example");
     extensions.insert(1, (0xfd00, hex("02 0033")));
-    let First::Accepted { inner, .. } = of(&[encoded(extensions), vec![0; 9]].concat()) else { panic!("refused") };
+    let FirstHello::Accepted { inner, .. } = of(&[encoded(extensions), vec![0; 9]].concat()) else { panic!("refused") };
     let mut expected = inner_extensions("private.example");
     expected.insert(1, (51, vec![9; 38]));
     assert_eq!(inner.message(), Hello::with(expected).message());

@@ -13,7 +13,7 @@ mod pem;
 mod second;
 pub(crate) mod vectors;
 
-use super::{EchKey, EchKeys, First, first};
+use super::{EchKey, EchKeys, FirstHello, open_first};
 use crate::{
     Probe,
     testing::{Hello, server_name},
@@ -25,18 +25,18 @@ fn parsed(message: &[u8]) -> ClientHello {
     hello
 }
 
-/// What becomes of a hello.
-fn answer(keys: &EchKeys, message: &[u8]) -> First {
-    first(keys, &parsed(message), || true)
+/// Opens a hello.
+fn answer(keys: &EchKeys, message: &[u8]) -> FirstHello {
+    open_first(keys, &parsed(message), || true)
 }
 
 /// The answer in a few words, for tables.
-fn words(answer: &First) -> String {
+fn words(answer: &FirstHello) -> String {
     match answer {
-        First::NotOffered => "not offered".to_owned(),
-        First::Rejected(rejection) => format!("{rejection:?}"),
-        First::Accepted { inner, .. } => inner.server_name().unwrap_or("no name").to_owned(),
-        First::Refused(alert) => alert.to_string(),
+        FirstHello::NotOffered => "not offered".to_owned(),
+        FirstHello::Rejected(rejection) => format!("{rejection:?}"),
+        FirstHello::Accepted { inner, .. } => inner.server_name().unwrap_or("no name").to_owned(),
+        FirstHello::Invalid(alert) => alert.to_string(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The hello after a HelloRetryRequest.
 
-use super::{First, answer, keys, outer, parsed};
+use super::{FirstHello, answer, keys, outer, parsed};
 use crate::{
     ech::{Alert, CipherSuite, Kem},
     testing::{
@@ -18,7 +18,7 @@ fn accepted() -> (Client, super::super::Context) {
     let ours = key(Kem::X25519, 7, &[SUITE, CipherSuite { kdf_id: 1, aead_id: 3 }]);
     let mut client = Client::new(&ours, SUITE);
     let message = client.hello(&outer(), &plaintext());
-    let First::Accepted { context, .. } = answer(&keys([ours]), &message) else { panic!("not accepted") };
+    let FirstHello::Accepted { context, .. } = answer(&keys([ours]), &message) else { panic!("not accepted") };
     (client, context)
 }
 

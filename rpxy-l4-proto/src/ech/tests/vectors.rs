@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{First, answer, keys, parsed};
+use super::{FirstHello, answer, keys, parsed};
 use crate::{
     ech::{Alert, EchKey, EchKeys, parse_config_list},
     testing::hex,
@@ -26,7 +26,7 @@ fn digest(message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn both_hellos_decode_to_the_byte() {
-    let First::Accepted { inner, mut context } = answer(&vector_keys(), FIRST) else { panic!("not accepted") };
+    let FirstHello::Accepted { inner, mut context } = answer(&vector_keys(), FIRST) else { panic!("not accepted") };
     assert_eq!((inner.message().len(), inner.server_name()), (261, Some("private.example")));
     assert_eq!(digest(inner.message()), hex("23b79005bf66b023c6f7c00de5387c622ae990c645d0d38d25c154864a7f6ea9"));
     let second = context.second(&parsed(SECOND)).unwrap();
@@ -36,7 +36,7 @@ fn both_hellos_decode_to_the_byte() {
 
 #[test]
 fn a_changed_second_hello_is_a_decrypt_error() {
-    let First::Accepted { mut context, .. } = answer(&vector_keys(), FIRST) else { panic!("not accepted") };
+    let FirstHello::Accepted { mut context, .. } = answer(&vector_keys(), FIRST) else { panic!("not accepted") };
     let mut changed = SECOND.to_vec();
     // In the client's random.
     changed[10] ^= 1;

@@ -231,7 +231,7 @@ fn chromium() {
     let mut probe = InitialProbe::new(Version::V1, packets(CHROMIUM[0]).next().unwrap().dcid);
     assert!(!probe.advance(CHROMIUM[0]).is_match());
     let Probe::Match(outer) = probe.advance(CHROMIUM[1]) else { panic!("no hello") };
-    let crate::ech::First::Accepted { inner, .. } = crate::ech::first(&keys, &outer, || true) else {
+    let crate::ech::FirstHello::Accepted { inner, .. } = crate::ech::open_first(&keys, &outer, || true) else {
         panic!("not accepted")
     };
     assert_eq!((inner.message().len(), inner.server_name()), (1695, Some("private.example")));

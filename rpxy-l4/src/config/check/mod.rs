@@ -1,9 +1,10 @@
-//! From the text of a file to the model: the only place that builds the model's types.
+//! From the text of a file to the model: the only module that builds the model's types.
 //!
 //! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
 mod admin;
+mod defaults;
 mod dns;
 mod duration;
 mod ebpf;
@@ -12,6 +13,7 @@ mod listen;
 mod matcher;
 mod names;
 mod network;
+mod protocol;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
@@ -20,34 +22,21 @@ mod targets;
 mod tcp;
 mod udp;
 
-use std::{
-    num::{NonZeroU16, NonZeroUsize},
-    path::Path,
-};
+use std::{num::NonZeroUsize, path::Path};
 
 use toml::de::DeTable;
 
+use defaults::RuleDefaults;
+
 use super::{
-    file::Table,
+    file::{Field, Table},
     model::{AccessLogFormat, Config, Unmatched},
     problem::{Problem, Severity},
-    report::{Place, Report},
+    report::{Position, Report},
     watch::Seen,
 };
 
-/// What rules take over from what is around them.
-#[derive(Debug, Clone)]
-struct Inherited<'a> {
-    /// Relative paths in the file start here.
-    directory: &'a Path,
-    /// The port that ECH private names are dialled on unless they name one.
-    listen_port: u16,
-    /// The PROXY header sent to targets of rules that do not say.
-    #[cfg(feature = "proxy-protocol")]
-    send_proxy: Option<super::model::ProxyVersion>,
-}
-
-/// What a text came to.
+/// Result of checking a text.
 pub(super) struct Checked {
     /// There is a configuration exactly when none of the problems is an error.
     pub(super) config: Option<Config>,
@@ -63,7 +52,7 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
         Ok(document) => Some(configuration(&mut report, document.get_ref(), directory)),
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
-            report.error(&Place { path: String::new(), offset }, format!("not TOML: {}", error.message()));
+            report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
             None
         }
     };
@@ -76,21 +65,21 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
 fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
     let root = Table::root(report, document);
     let listen = listen::listen(report, &root);
-    let inherited = Inherited {
+    let defaults = RuleDefaults {
         directory,
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
     };
-    let tcp = tcp::tcp(report, &root, &inherited);
-    let rules = rules::rules(report, &root, &inherited);
+    let tcp = tcp::tcp(report, &root, &defaults);
+    let rules = rules::rules(report, &root, &defaults);
     let udp = udp::udp(report, &root, &rules);
     shadow::warn_of_unreachable(report, &rules);
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
     if !destination_keys && !rules::any(&root) {
         report.error_with(
-            &root.place,
+            &root.position,
             "nothing to forward to",
             "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]",
         );
@@ -126,9 +115,6 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
 /// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.
 const MOST_WORKERS: usize = 1024;
 
-fn workers(report: &mut Report<'_>, field: &super::file::Field<'_>) -> Option<NonZeroUsize> {
+fn workers(report: &mut Report<'_>, field: &Field<'_>) -> Option<NonZeroUsize> {
     field.integer(report, 1..=MOST_WORKERS).and_then(NonZeroUsize::new)
 }
-
-/// The weight of a target that does not name one, and of anything that could not be read.
-const ONE: NonZeroU16 = NonZeroU16::MIN;

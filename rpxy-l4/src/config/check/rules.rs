@@ -2,61 +2,32 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inherited, duration, matcher, targets};
+use super::{
+    defaults::RuleDefaults,
+    duration, matcher,
+    protocol::{PROTOCOLS, RuleProtocol},
+    targets,
+};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
     model::Rule,
-    report::{Place, Report},
+    report::{Position, Report},
 };
 
-/// The protocols that a rule can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http,
-    Tls,
-    Ssh,
-    Socks5,
-    WireGuard,
-    Quic,
-}
-
-const PROTOCOLS: &[(&str, Protocol)] = &[
-    ("http", Protocol::Http),
-    ("tls", Protocol::Tls),
-    ("ssh", Protocol::Ssh),
-    ("socks5", Protocol::Socks5),
-    ("wireguard", Protocol::WireGuard),
-    ("quic", Protocol::Quic),
-];
-
-impl Protocol {
-    fn is_udp(self) -> bool {
-        match self {
-            Self::WireGuard | Self::Quic => true,
-            Self::Http | Self::Tls | Self::Ssh | Self::Socks5 => false,
-        }
-    }
-
-    /// Idle lifetime of a session when the rule does not say.
-    fn idle_lifetime(self) -> Option<Duration> {
-        match self {
-            Self::WireGuard => Some(duration::WIREGUARD_IDLE),
-            Self::Quic => Some(duration::QUIC_IDLE),
-            Self::Http | Self::Tls | Self::Ssh | Self::Socks5 => None,
-        }
-    }
-}
-
-/// Whether the file has any rule, right or wrong.
+/// Returns whether the file has any rule, right or wrong.
 pub(super) fn any(root: &Table<'_>) -> bool {
     root.field("protocols").is_some_and(|field| !field.is_empty_table())
 }
 
-/// The rules in file order, each with its place.
-pub(super) fn rules(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited<'_>) -> Vec<(Place, Arc<Rule>)> {
+/// The rules in file order, each with its position.
+pub(super) fn rules(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    defaults: &RuleDefaults<'_>,
+) -> Vec<(Position, Arc<Rule>)> {
     let entries = root.field("protocols").and_then(|field| field.named(report)).unwrap_or_default();
-    entries.into_iter().filter_map(|(name, field)| rule(report, name, &field, inherited)).collect()
+    entries.into_iter().filter_map(|(name, field)| rule(report, name, &field, defaults)).collect()
 }
 
 /// One rule; `None` when it is so wrong that nothing can be said of what it matches.
@@ -64,28 +35,28 @@ fn rule(
     report: &mut Report<'_>,
     name: &str,
     field: &Field<'_>,
-    inherited: &Inherited<'_>,
-) -> Option<(Place, Arc<Rule>)> {
+    defaults: &RuleDefaults<'_>,
+) -> Option<(Position, Arc<Rule>)> {
     let table = field.table(report, Scope::Rule)?;
     let protocol = table.required(report, "protocol").and_then(|field| field.word(report, PROTOCOLS));
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
-    let inherited = &Inherited { send_proxy: send_proxy(report, &table, protocol, inherited), ..inherited.clone() };
-    let matcher = matcher::matcher(report, &table, protocol, inherited);
-    let upstream = targets::of_rule(report, &table, inherited);
+    let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
+    let matcher = matcher::matcher(report, &table, protocol, defaults);
+    let upstream = targets::of_rule(report, &table, defaults);
     let idle_lifetime = idle_lifetime(report, &table, protocol);
-    Some((field.place.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
+    Some((field.position.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
 }
 
-fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Protocol>) -> Option<Duration> {
-    let default = protocol.and_then(Protocol::idle_lifetime);
+fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Option<Duration> {
+    let default = protocol.and_then(RuleProtocol::idle_lifetime);
     let lifetime = duration::limit(report, table, "idle_lifetime", default);
-    if protocol.is_none_or(Protocol::is_udp) {
+    if protocol.is_none_or(RuleProtocol::is_udp) {
         return lifetime;
     }
     if let Some(field) = table.field("idle_lifetime") {
         let remedy = "connections over TCP end by themselves; see tcp_idle_timeout";
-        report.warn_with(&field.place, "without effect on protocols over TCP", remedy);
+        report.warn_with(&field.position, "has no effect on protocols over TCP", remedy);
     }
     None
 }
@@ -94,15 +65,15 @@ fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Pr
 fn send_proxy(
     report: &mut Report<'_>,
     table: &Table<'_>,
-    protocol: Option<Protocol>,
-    inherited: &Inherited<'_>,
+    protocol: Option<RuleProtocol>,
+    defaults: &RuleDefaults<'_>,
 ) -> Option<crate::config::model::ProxyVersion> {
     let own = super::proxy::send(report, table.field("send_proxy_protocol"));
-    if !protocol.is_some_and(Protocol::is_udp) {
-        return own.unwrap_or(inherited.send_proxy);
+    if !protocol.is_some_and(RuleProtocol::is_udp) {
+        return own.unwrap_or(defaults.send_proxy);
     }
     if let Some(field) = table.field("send_proxy_protocol") {
-        report.warn(&field.place, "without effect on protocols over UDP");
+        report.warn(&field.position, "has no effect on protocols over UDP");
     }
     None
 }

@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU32;
 
-use super::{Inherited, duration, targets};
+use super::{defaults::RuleDefaults, duration, targets};
 use crate::config::{file::Table, model::Tcp, report::Report};
 
 const BACKLOG: u32 = 1024;
 const MAX_CONNECTIONS: u32 = 1024;
 
-pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherited<'_>) -> Tcp {
+pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>) -> Tcp {
     Tcp {
         backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
         max_connections: max_connections(report, root, "tcp_max_connections", MAX_CONNECTIONS),
@@ -16,7 +16,7 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, inherited: &Inherit
         connect_timeout: duration::positive(report, root, "tcp_connect_timeout", duration::CONNECT),
         idle_timeout: duration::limit(report, root, "tcp_idle_timeout", None),
         target_retry: duration::or_default(report, root, "tcp_target_retry", duration::TARGET_RETRY),
-        default: default_target(report, root, inherited),
+        default: default_target(report, root, defaults),
         #[cfg(feature = "proxy-protocol")]
         receive_proxy: super::proxy::receive(report, root),
     }
@@ -37,11 +37,11 @@ pub(super) fn max_connections(
 fn default_target(
     report: &mut Report<'_>,
     root: &Table<'_>,
-    inherited: &Inherited<'_>,
+    defaults: &RuleDefaults<'_>,
 ) -> Option<crate::config::model::Upstream> {
     let upstream = targets::default(report, root, "tcp_target", "tcp_load_balance");
     #[cfg(feature = "proxy-protocol")]
     let upstream =
-        upstream.map(|upstream| crate::config::model::Upstream { send_proxy: inherited.send_proxy, ..upstream });
+        upstream.map(|upstream| crate::config::model::Upstream { send_proxy: defaults.send_proxy, ..upstream });
     upstream
 }

@@ -5,11 +5,11 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use base64::Engine as _;
 use hpke::{Kem as _, Serializable as _, kem::DhP256HkdfSha256};
 
-use rpxy_l4_proto::ech::{CipherSuite, Parameters, generate, write_pem};
+use rpxy_l4_proto::ech::{CipherSuite, Kem, Parameters, generate, write_pem};
 
 use super::{accepted, errors, warnings};
 use crate::config::{
-    ech::{BASE64, EchKeysError, Kem, from_base64},
+    ech::{BASE64, EchKeysError, from_base64},
     model::{Balance, Config, Ech, EchPolicy, Matcher, NamePattern},
 };
 
@@ -240,7 +240,7 @@ fn key_files() {
         let loaded = load(ech_keys).unwrap_or_else(|error| panic!("{name}: {error}"));
         let ids: Vec<u8> = ech(&loaded.config).keys.iter().map(|key| key.config().config_id).collect();
         assert_eq!(ids, *expected, "{name}");
-        assert_eq!(loaded.warnings.iter().map(super::place).collect::<Vec<_>>(), *warnings, "{name}");
+        assert_eq!(loaded.warnings.iter().map(super::position).collect::<Vec<_>>(), *warnings, "{name}");
         assert_eq!(loaded.files.len(), ech_keys.matches(".pem").count(), "{name}");
     }
     for (name, ech_keys, expected) in [

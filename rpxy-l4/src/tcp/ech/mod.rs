@@ -2,105 +2,102 @@
 //!
 //! After that the connection is relayed like any other; nothing of it can be read here.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rpxy_l4_proto::{
     Probe,
-    ech::{self, Alert, Context, First as Opened},
+    ech::{Alert, Context},
     tls::{ClientHello, Found, SecondHello, ServerFlight, ServerFlightProbe, fatal_alert, handshake_records},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
-use super::{Shared, record::Traffic, relay::First, scratch, timer::Timer};
+use super::{Shared, record::Traffic, relay::Preamble, scratch, timer::Timer};
 use crate::{
-    config::model::EchPolicy,
     metrics::{EchState, Outcome},
-    route::Route,
+    route::{EchDecision, Route},
 };
 
-/// What a rule with keys makes of a hello.
+/// The part of Encrypted Client Hello in one connection.
 #[derive(Debug)]
-pub(super) struct Decision {
-    pub(super) state: EchState,
-    /// The decrypted hello, if it is.
-    pub(super) opened: Option<Decrypted>,
+pub(super) enum Ech {
+    /// The rule has no keys, or the connection does not begin with a hello.
+    NotConfigured,
+    /// The hello goes on by its outer name.
+    Outer(EchState),
+    /// The hello was decrypted.
+    Private(Private),
 }
 
-/// A hello that was decrypted.
+/// A decrypted connection before it has a backend.
 #[derive(Debug)]
-pub(super) struct Decrypted {
+pub(super) struct Private {
     pub(super) inner: Box<ClientHello>,
-    /// Where it goes.
     pub(super) route: Arc<Route>,
-    pub(super) context: Context,
+    handshake: Box<Handshake>,
 }
 
-/// Why a connection goes no further.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// The client is told.
-    Alert(Alert),
-    /// Closed without a word.
-    Unmatched,
-}
-
-/// Looks at the hello of a connection from `source` whose `route` may have keys; `None` where it has none.
-pub(super) fn decide(
-    shared: &Shared,
-    route: &Route,
-    hello: &ClientHello,
-    source: SocketAddr,
-) -> Result<Option<Decision>, Refusal> {
-    let Some(rule) = &route.ech else { return Ok(None) };
-    let count = |state| shared.metrics.tcp_ech(state);
-    let failures = || shared.failed_hellos.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = shared.uptime(Instant::now());
-    let answer = match rule.policy {
-        EchPolicy::Allowed | EchPolicy::Required => {
-            ech::first(&rule.keys, hello, || failures().would_allow(source.ip(), now))
-        }
-        EchPolicy::Rejected => {
-            let offered = hello.extension(ech::ENCRYPTED_CLIENT_HELLO).is_some();
-            let state = if offered { EchState::SwitchedOff } else { EchState::NotOffered };
-            count(state);
-            return Ok(Some(Decision { state, opened: None }));
-        }
-    };
-    let (state, opened) = match answer {
-        Opened::NotOffered if rule.policy == EchPolicy::Required => {
-            count(EchState::NotOffered);
-            return Err(Refusal::Unmatched);
-        }
-        Opened::NotOffered => (EchState::NotOffered, None),
-        Opened::Rejected(rejection) => {
-            if rejection == ech::Rejection::Undecryptable {
-                failures().allow(source.ip(), now);
+impl Ech {
+    /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of
+    /// `received`, if it fills its last record. The records of a decrypted hello replace those of the outer one in
+    /// `received`. An error is the way in which the connection ends; the client has been sent its alert.
+    pub(super) fn apply(
+        shared: &Shared,
+        route: &Route,
+        (hello, end): (&ClientHello, Option<usize>),
+        source: IpAddr,
+        client: &TcpStream,
+        received: &mut BytesMut,
+    ) -> Result<Self, Outcome> {
+        let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
+        let decision = rule.decide(hello, source, &shared.failed_hellos, shared.uptime(Instant::now()));
+        shared.metrics.tcp_ech(decision.state());
+        match decision {
+            EchDecision::Outer(state) => Ok(Self::Outer(state)),
+            EchDecision::Opened { inner, route, context } => {
+                let end = end.ok_or_else(|| invalid(client, Alert::IllegalParameter))?;
+                let handshake = Handshake::begin(context, &inner, end, received);
+                Ok(Self::Private(Private { inner, route, handshake }))
             }
-            (rejection.into(), None)
+            EchDecision::Unmatched(_) => Err(Outcome::Unmatched),
+            EchDecision::Invalid(alert) => Err(invalid(client, alert)),
         }
-        Opened::Accepted { inner, context } => {
-            count(EchState::Accepted);
-            // Closed like any hello whose name has no rule; no default takes what was meant to be private.
-            let route = Arc::clone(rule.find(&inner).ok_or(Refusal::Unmatched)?);
-            let opened = Decrypted { inner, route, context };
-            return Ok(Some(Decision { state: EchState::Accepted, opened: Some(opened) }));
+    }
+
+    /// The route of the connection, which is `outer` unless it was decrypted.
+    pub(super) fn route<'a>(&'a self, outer: &'a Arc<Route>) -> &'a Arc<Route> {
+        match self {
+            Self::NotConfigured | Self::Outer(_) => outer,
+            Self::Private(private) => &private.route,
         }
-        Opened::Refused(alert) => {
-            count(EchState::Invalid);
-            return Err(Refusal::Alert(alert));
+    }
+
+    /// For the access log: the state, and the inner hello if there is one.
+    pub(super) fn logged(&self) -> Option<(EchState, Option<&ClientHello>)> {
+        match self {
+            Self::NotConfigured => None,
+            Self::Outer(state) => Some((*state, None)),
+            Self::Private(private) => Some((EchState::Accepted, Some(&private.inner))),
         }
-    };
-    count(state);
-    Ok(Some(Decision { state, opened }))
+    }
+
+    /// The handshake to run before the relay; `None` for a connection that was not decrypted.
+    pub(super) fn into_handshake(self) -> Option<Box<Handshake>> {
+        match self {
+            Self::NotConfigured | Self::Outer(_) => None,
+            Self::Private(private) => Some(private.handshake),
+        }
+    }
+}
+
+fn invalid(client: &TcpStream, alert: Alert) -> Outcome {
+    tracing::trace!("ECH: {alert}");
+    send_alert(client, alert);
+    Outcome::EchInvalid
 }
 
 /// Tells the client why the handshake ends. It is not waited for: what does not fit the socket's buffer is not sent.
-pub(super) fn send_alert(client: &TcpStream, alert: Alert) {
+fn send_alert(client: &TcpStream, alert: Alert) {
     // Seven bytes in front of everything else: only a dead connection has no room for them.
     client.try_write(&fatal_alert(alert.description())).ok();
 }
@@ -109,16 +106,16 @@ pub(super) fn send_alert(client: &TcpStream, alert: Alert) {
 #[derive(Debug)]
 pub(super) struct Handshake {
     context: Context,
-    /// What the client sent behind its first hello.
+    /// Bytes that the client sent behind its first hello.
     rest: BytesMut,
     reader: SecondHello,
     /// The backend has asked for a second hello.
     asked: bool,
-    /// What goes to the backend next.
+    /// Bytes that go to the backend next.
     forward: Vec<u8>,
 }
 
-/// What to do after bytes of the client.
+/// The next step of a handshake.
 enum Step {
     GoOn,
     /// Both streams are relayed from here on.
@@ -127,34 +124,28 @@ enum Step {
 }
 
 impl Handshake {
-    /// Puts the inner hello in the place of the outer one, which ends at `end` of what was `received`. Returns what the
-    /// backend gets, and the handshake to be run when it has.
-    pub(super) fn begin(
-        context: Context,
-        inner: &ClientHello,
-        end: usize,
-        mut received: BytesMut,
-    ) -> (BytesMut, Box<Self>) {
+    /// Replaces the outer hello, which ends at `end` of `received`, by the inner one. The bytes behind it are kept for
+    /// [`run`](Self::run).
+    fn begin(context: Context, inner: &ClientHello, end: usize, received: &mut BytesMut) -> Box<Self> {
         let version = received.get(2).copied().unwrap_or(3);
         let rest = received.split_off(end.min(received.len()));
-        let records = handshake_records(inner.message(), version);
-        let handshake = Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() };
-        (BytesMut::from(records.as_slice()), Box::new(handshake))
+        *received = BytesMut::from(handshake_records(inner.message(), version).as_slice());
+        Box::new(Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() })
     }
 
-    /// Sends `first` and passes on what both sides say until no further hello can come. An error is how the connection
-    /// ended.
+    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the
+    /// connection ended.
     pub(super) async fn run(
         mut self: Box<Self>,
         client: &mut TcpStream,
         backend: &mut TcpStream,
         traffic: &mut Traffic,
-        first: First,
+        preamble: Preamble,
         (timer, idle): (&mut Timer, Option<Duration>),
     ) -> Result<(), Outcome> {
-        let left = first.bytes.get(first.sent..).unwrap_or_default();
+        let left = preamble.bytes.get(preamble.sent..).unwrap_or_default();
         limit(timer, idle, backend.write_all(left)).await?.map_err(|_reset| Outcome::BackendReset)?;
-        traffic.up += count(first.bytes.len().saturating_sub(first.header));
+        traffic.up += count(preamble.bytes.len().saturating_sub(preamble.header));
         let mut flight = Some(ServerFlightProbe::default());
         let rest = std::mem::take(&mut self.rest);
         let mut step = self.take(&rest);

@@ -1,6 +1,9 @@
 //! The handshake between two sockets, with the hellos of a Go client and made-up answers.
 
-use rpxy_l4_proto::{ech::EchKeys, tls::HelloProbe};
+use rpxy_l4_proto::{
+    ech::{EchKeys, FirstHello, open_first},
+    tls::HelloProbe,
+};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::*;
@@ -43,7 +46,7 @@ struct Run {
     client: TcpStream,
     backend: TcpStream,
     ended: tokio::task::JoinHandle<(Result<(), Outcome>, Traffic)>,
-    /// What the backend gets for the first hello.
+    /// Bytes that the backend gets for the first hello.
     inner: Vec<u8>,
 }
 
@@ -52,15 +55,15 @@ async fn run(behind: &[u8], idle: Option<Duration>) -> Run {
     let received = [handshake_records(FIRST, 1), behind.to_vec()].concat();
     let mut probe = HelloProbe::default();
     let Probe::Match(outer) = probe.advance(&received) else { panic!("no hello") };
-    let Opened::Accepted { inner, context } = ech::first(&keys(), &outer, || true) else { panic!("not accepted") };
-    let received = BytesMut::from(received.as_slice());
-    let (first, handshake) = Handshake::begin(context, &inner, probe.end().unwrap(), received);
+    let FirstHello::Accepted { inner, context } = open_first(&keys(), &outer, || true) else { panic!("not accepted") };
+    let mut first = BytesMut::from(received.as_slice());
+    let handshake = Handshake::begin(context, &inner, probe.end().unwrap(), &mut first);
     let ((client, mut near), (mut far, backend)) = (pair().await, pair().await);
     let expected = first.to_vec();
     let ended = tokio::spawn(async move {
         let (mut traffic, mut timer) = (Traffic::default(), Timer::default());
-        let first = First { bytes: first.freeze(), ..First::default() };
-        let result = handshake.run(&mut near, &mut far, &mut traffic, first, (&mut timer, idle)).await;
+        let preamble = Preamble { bytes: first.freeze(), ..Preamble::default() };
+        let result = handshake.run(&mut near, &mut far, &mut traffic, preamble, (&mut timer, idle)).await;
         (result, traffic)
     });
     Run { client, backend, ended, inner: expected }

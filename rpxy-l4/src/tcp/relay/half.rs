@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
-    First,
+    Preamble,
     pipe::{Moved, Piped},
     scratch,
     socket::{poll_recv, poll_send},
@@ -49,7 +49,7 @@ enum State {
     Done,
 }
 
-/// Which socket failed.
+/// The socket that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     /// The source was cut off.
@@ -61,16 +61,16 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    /// What a failed write tells.
+    /// The meaning of a failed write.
     pub(super) fn sink(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe { Self::SinkClosed } else { Self::SinkReset }
     }
 }
 
 impl Half {
-    /// A half whose sink first gets what is left of `first`.
-    pub(super) fn starting_with(first: First, moved: &mut u64) -> Self {
-        let First { mut bytes, header, sent } = first;
+    /// A half whose sink first gets what is left of `preamble`.
+    pub(super) fn starting_with(preamble: Preamble, moved: &mut u64) -> Self {
+        let Preamble { mut bytes, header, sent } = preamble;
         let mut half = Self { uncounted: header, ..Self::default() };
         half.count(sent, moved);
         bytes.advance(sent);

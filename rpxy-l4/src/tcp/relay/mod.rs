@@ -26,25 +26,25 @@ use super::{
 };
 use crate::{metrics::Outcome, net};
 
-/// How long a client's late bytes are taken and thrown away after a backend answered and left without reading all of
-/// them. Closing at once would reset the connection and could destroy the answer on its way.
+/// Time for which a client's late bytes are discarded after a backend answered and left without reading all of them.
+/// Closing at once would reset the connection and could destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What a backend gets before anything else: our PROXY header and what was read from the client.
+/// The first bytes to the backend: our PROXY header and what was read from the client before.
 #[derive(Debug, Default)]
-pub(super) struct First {
+pub(super) struct Preamble {
     pub(super) bytes: Bytes,
-    /// How many of them are the header, which is not the client's payload.
+    /// Bytes of the header, which does not count as payload.
     pub(super) header: usize,
-    /// How many were sent already.
+    /// Bytes sent already.
     pub(super) sent: usize,
 }
 
-/// How a relay ended.
+/// End of a relay.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) outcome: Outcome,
-    /// Who is told by a reset that the stream is cut off.
+    /// The side that gets a reset, because its stream is cut off.
     pub(super) reset: Option<Side>,
 }
 
@@ -66,22 +66,22 @@ pub(super) struct Relay<'a> {
     down: Half,
     age: Age,
     lingering: bool,
-    /// The backend's reset was seen while writing to it; its end, once read, is none.
+    /// The backend's reset was seen while writing to it; an end that is read later does not count.
     cut_off: bool,
 }
 
 impl<'a> Relay<'a> {
-    /// Relays between `client` and `backend`. What is left of `first` goes to the backend before anything else. A
+    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else. A
     /// connection that is `idle` for that long is ended.
     pub(super) fn new(
         client: &'a mut TcpStream,
         backend: &'a mut TcpStream,
         traffic: &'a mut Traffic,
-        first: First,
+        preamble: Preamble,
         timer: Timer,
         idle: Option<Duration>,
     ) -> Self {
-        let up = Half::starting_with(first, &mut traffic.up);
+        let up = Half::starting_with(preamble, &mut traffic.up);
         let age = Age::new(timer, idle);
         Self { client, backend, traffic, up, down: Half::default(), age, lingering: false, cut_off: false }
     }

@@ -27,10 +27,10 @@ async fn pair() -> (TcpStream, TcpStream) {
 async fn rig(first: &[u8], header: usize, idle: Option<Duration>) -> Rig {
     let (client, mut near_client) = pair().await;
     let (backend, mut near_backend) = pair().await;
-    let first = First { bytes: Bytes::copy_from_slice(first), header, sent: 0 };
+    let preamble = Preamble { bytes: Bytes::copy_from_slice(first), header, sent: 0 };
     let relay = tokio::spawn(async move {
         let mut traffic = Traffic::default();
-        let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, first, Timer::default(), idle).await;
+        let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, preamble, Timer::default(), idle).await;
         match end.reset {
             Some(Side::Client) => net::reset_on_close(&near_client),
             Some(Side::Backend) => net::reset_on_close(&near_backend),

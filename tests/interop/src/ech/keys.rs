@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use boring::{hpke::HpkeKey, ssl::SslEchKeys};
-use rpxy_l4_tests::{OrFail as _, daemon};
+use rpxy_l4_tests::{OrFail as _, daemon, owned};
 use tempfile::TempDir;
 
 /// The file with keys for one public name.
@@ -25,7 +25,7 @@ impl Keys {
     /// When the program refuses.
     #[track_caller]
     pub fn generate(public_name: &str, arguments: &[&str]) -> Self {
-        let keys = Self { directory: tempfile::tempdir().or_fail("temporary directory") };
+        let keys = Self { directory: owned::directory() };
         let mut command = Command::new(daemon::binary());
         command.args(["ech", "generate", "--public-name", public_name, "--out"]).arg(keys.file()).args(arguments);
         run(&mut command);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rpxy_l4_tests::{OrFail as _, topology::Host};
+use rpxy_l4_tests::{OrFail as _, owned, topology::Host};
 
 use super::tls::Answer;
 
@@ -15,7 +15,7 @@ use super::tls::Answer;
 /// none. NSS ends the handshake when it is not confirmed, and says nothing else, so an answer is one to a hello that was
 /// accepted.
 pub fn tstclnt(host: &Host, to: SocketAddr, name: &str, list: &[u8]) -> Option<Answer> {
-    let directory = tempfile::tempdir().or_fail("temporary directory");
+    let directory = owned::directory();
     let database = format!("sql:{}", directory.path().display());
     let made = std::process::Command::new("certutil").args(["-N", "--empty-password", "-d", &database]).status();
     assert!(made.or_fail("certutil").success(), "certutil");

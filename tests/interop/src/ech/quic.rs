@@ -31,7 +31,7 @@ const ALPN: &[&[u8]] = &[b"h3", b"hq"];
 /// Behind the tag of a server that was asked by early data.
 pub const EARLY: &str = ", early";
 
-/// How a server differs from an ordinary one.
+/// Deviations from an ordinary server.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Serve<'k> {
     /// Keys whose configurations are handed out after a rejection.
@@ -130,7 +130,7 @@ fn flow_control(config: &mut Config) {
 struct Accepted {
     connection: Connection,
     peer: SocketAddr,
-    /// Where the client sends to before it knows the server's own ID.
+    /// Destination of the client before it knows the server's own ID.
     first_dcid: Vec<u8>,
 }
 
@@ -258,7 +258,7 @@ impl Loss {
         Self { percent, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
-    /// Whether the next datagram is lost (xorshift64).
+    /// Returns true when the next datagram is to be lost (xorshift64).
     fn strikes(&mut self) -> bool {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;

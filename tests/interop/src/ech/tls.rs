@@ -26,16 +26,16 @@ use rustls::{
 
 use super::keys::Keys;
 
-/// What a server says to everybody, and what a client makes of it.
+/// A server's answer to everybody, as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Which server.
+    /// Tag of the server.
     pub tag: String,
     /// The server name that it saw.
     pub server_name: String,
     /// The application protocol that it chose; empty for none.
     pub alpn: String,
-    /// Whether the client says that its Encrypted Client Hello was accepted.
+    /// True when the client says that its Encrypted Client Hello was accepted.
     pub accepted: bool,
 }
 
@@ -70,7 +70,7 @@ impl Answer {
 /// A handshake that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What the client's library says.
+    /// Message of the client's library.
     pub error: String,
     /// The configurations that the server handed out for another try; only with a rejection that it has authenticated.
     pub retry_configs: Option<Vec<u8>>,
@@ -82,7 +82,7 @@ impl Refused {
     }
 }
 
-/// How a server differs from an ordinary one.
+/// Deviations from an ordinary server.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Serve<'k> {
     /// Keys whose configurations are handed out after a rejection.
@@ -150,7 +150,7 @@ fn take_early_data(builder: &mut SslContextBuilder) {
     unsafe { boring_sys::SSL_CTX_set_early_data_enabled(builder.as_ptr(), 1) }
 }
 
-/// What a client offers.
+/// A client's offer.
 #[derive(Debug, Clone)]
 pub enum Offer {
     /// No Encrypted Client Hello.
@@ -269,7 +269,7 @@ impl Rustls {
     }
 }
 
-/// What became of early data.
+/// Fate of early data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyData {
     /// There was no session to send it in.

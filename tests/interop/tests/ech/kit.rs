@@ -1,9 +1,10 @@
-//! What the tests share: the names, the backends and the configuration.
+//! Names, backends and configuration of the tests.
 
 use std::net::SocketAddr;
 
-use rpxy_l4_interop::ech::keys::Keys;
-use rpxy_l4_tests::topology::{BACKENDS_V4, GATEWAY_V4};
+use rpxy_l4_interop::ech::{Answer, keys::Keys, tls::Offer};
+use rpxy_l4_tests::topology::GATEWAY_V4;
+pub(crate) use rpxy_l4_tests::topology::at;
 
 pub(crate) const PUBLIC: &str = "public.example";
 pub(crate) const PRIVATE: &str = "private.example";
@@ -18,12 +19,7 @@ pub(crate) fn front() -> SocketAddr {
     SocketAddr::from((GATEWAY_V4, PORT))
 }
 
-/// A port of the backends' host.
-pub(crate) fn at(port: u16) -> SocketAddr {
-    SocketAddr::from((BACKENDS_V4[0], port))
-}
-
-/// Where the servers are: of the public name, of the private ones.
+/// Port of the server of the public name. Those of the private names follow.
 pub(crate) const PUBLIC_PORT: u16 = 7000;
 pub(crate) const PRIVATE_PORT: u16 = 7001;
 pub(crate) const OTHER_PORT: u16 = 7002;
@@ -42,4 +38,16 @@ pub(crate) fn config(protocol: &str, files: &[&Keys], more: &str) -> String {
         at(PRIVATE_PORT),
         at(OTHER_PORT),
     )
+}
+
+/// Hellos with the answers of the servers that they are for: case, server name, offer, answer without ALPN.
+pub(crate) fn hellos(keys: &Keys) -> [(&'static str, &'static str, Offer, Answer); 5] {
+    let encrypted = Offer::Encrypted(keys.list());
+    [
+        ("encrypted", PRIVATE, encrypted.clone(), Answer::private("private", PRIVATE)),
+        ("another private name", OTHER, encrypted.clone(), Answer::private("other", OTHER)),
+        ("wildcard", "a.wild.example", encrypted, Answer::private("other", "a.wild.example")),
+        ("no ECH", PUBLIC, Offer::Nothing, Answer::plain("public", PUBLIC)),
+        ("grease", PUBLIC, Offer::Grease, Answer::plain("public", PUBLIC)),
+    ]
 }

@@ -14,7 +14,7 @@ use rpxy_l4_tests::{
     topology::{CLIENT_V4, Topology},
 };
 
-use crate::kit::{NAMES, OTHER, OTHER_PORT, PRIVATE, PRIVATE_PORT, PUBLIC, PUBLIC_PORT, at, config, front};
+use crate::kit::{NAMES, OTHER_PORT, PRIVATE, PRIVATE_PORT, PUBLIC, PUBLIC_PORT, at, config, front, hellos};
 
 fn servers(net: &Topology, certificate: &Certificate, public: Serve<'_>, private: Serve<'_>) -> [Server; 3] {
     [(PUBLIC_PORT, "public", public), (PRIVATE_PORT, "private", private), (OTHER_PORT, "other", private)]
@@ -38,15 +38,8 @@ fn each_hello_reaches_the_backend_it_is_for() {
     let keys = Keys::generate(PUBLIC, &[]);
     let servers = servers(&net, &certificate, Serve::default(), Serve::default());
     let daemon = Daemon::start(&net.gateway, &config("quic", &[&keys], ""));
-    let encrypted = Offer::Encrypted(keys.list());
-    for (case, name, offer, expected) in [
-        ("encrypted", PRIVATE, &encrypted, Answer::private("private", PRIVATE)),
-        ("another private name", OTHER, &encrypted, Answer::private("other", OTHER)),
-        ("wildcard", "a.wild.example", &encrypted, Answer::private("other", "a.wild.example")),
-        ("no ECH", PUBLIC, &Offer::Nothing, Answer::plain("public", PUBLIC)),
-        ("grease", PUBLIC, &Offer::Grease, Answer::plain("public", PUBLIC)),
-    ] {
-        let answer = connect(&net, &certificate, name, offer, Loss::NONE);
+    for (case, name, offer, expected) in hellos(&keys) {
+        let answer = connect(&net, &certificate, name, &offer, Loss::NONE);
         assert_eq!(answer, Ok(expected.over("h3")), "{case}");
     }
     assert_eq!(servers.iter().map(Server::accepted).sum::<usize>(), 5);

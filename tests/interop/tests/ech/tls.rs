@@ -13,7 +13,7 @@ use rpxy_l4_tests::{
     topology::Topology,
 };
 
-use crate::kit::{NAMES, OTHER, OTHER_PORT, PORT, PRIVATE, PRIVATE_PORT, PUBLIC, PUBLIC_PORT, at, config, front};
+use crate::kit::{NAMES, OTHER_PORT, PORT, PRIVATE, PRIVATE_PORT, PUBLIC, PUBLIC_PORT, at, config, front, hellos};
 
 /// The three servers.
 struct Servers {
@@ -51,17 +51,10 @@ fn each_hello_reaches_the_backend_it_is_for() {
     let keys = Keys::generate(PUBLIC, &[]);
     let servers = servers(&net, &certificate, Serve::default(), Serve::default());
     let daemon = Daemon::start(&net.gateway, &config("tls", &[&keys], ""));
-    let encrypted = Offer::Encrypted(keys.list());
-    let rows: [(&str, &str, &Offer, Answer); 6] = [
-        ("encrypted", PRIVATE, &encrypted, Answer::private("private", PRIVATE)),
-        ("another private name", OTHER, &encrypted, Answer::private("other", OTHER)),
-        ("wildcard", "a.wild.example", &encrypted, Answer::private("other", "a.wild.example")),
-        ("no ECH", PUBLIC, &Offer::Nothing, Answer::plain("public", PUBLIC)),
-        ("grease", PUBLIC, &Offer::Grease, Answer::plain("public", PUBLIC)),
-        ("encrypted, with ALPN", PRIVATE, &encrypted, Answer::private("private", PRIVATE).over("h2")),
-    ];
+    let with_alpn = Answer::private("private", PRIVATE).over("h2");
+    let with_alpn = ("encrypted, with ALPN", PRIVATE, Offer::Encrypted(keys.list()), with_alpn);
     for (client, connect) in CLIENTS {
-        for (case, name, offer, expected) in &rows {
+        for (case, name, offer, expected) in hellos(&keys).iter().chain([&with_alpn]) {
             let alpns: &[&str] = if expected.alpn.is_empty() { &[] } else { &["h2", "http/1.1"] };
             assert_eq!(connect(&net, &certificate, name, alpns, offer).as_ref(), Ok(expected), "{client}: {case}");
         }

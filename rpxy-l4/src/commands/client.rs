@@ -1,0 +1,116 @@
+//! The client of the admin socket.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::show;
+use crate::{admin::Command, config, net::unix};
+
+/// Longer than the daemon takes for an answer, which then says that it is busy.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Sends `command` to the daemon that listens on `path` and writes its answer to `out`, as a table or, with `json`, as
+/// the lines that came.
+pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
+    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
+    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
+    let mut request = serde_json::to_vec(command)?;
+    request.push(b'\n');
+    // A daemon that turns somebody away says why and closes; its answer is there all the same.
+    let asked = stream.write_all(&request);
+    let (lines, more) = match answer(&mut BufReader::new(&stream)) {
+        Ok(answer) => answer,
+        Err(error) => {
+            asked.context("cannot send the command")?;
+            return Err(error);
+        }
+    };
+    let shown = if json {
+        lines.iter().try_for_each(|(text, _)| writeln!(out, "{text}"))
+    } else {
+        let values: Vec<Value> = lines.into_iter().map(|(_, value)| value).collect();
+        show::show(command, &values, more, out)
+    };
+    match shown.and_then(|()| out.flush()) {
+        // `| head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        shown => Ok(shown?),
+    }
+}
+
+/// The path of the admin socket: `socket`, or the `admin_socket` of the configuration in `file`.
+pub(super) fn socket(socket: Option<&Path>, file: Option<&Path>) -> Result<PathBuf> {
+    match (socket, file) {
+        (Some(socket), _) => Ok(socket.to_owned()),
+        (None, Some(file)) => configured(file),
+        (None, None) => bail!("neither --socket nor --config is given"),
+    }
+}
+
+fn configured(file: &Path) -> Result<PathBuf> {
+    let socket = config::load(file)?.config.admin_socket;
+    socket.with_context(|| {
+        format!("{} has no admin_socket; add admin_socket = \"/run/rpxy-l4.sock\", or pass --socket", file.display())
+    })
+}
+
+fn explain(error: io::Error) -> anyhow::Error {
+    let remedies = [
+        (io::ErrorKind::NotFound, "no daemon runs with this admin_socket"),
+        (io::ErrorKind::ConnectionRefused, "its daemon has died; start it again"),
+        (io::ErrorKind::WouldBlock, "its queue is full; look at its log"),
+        (io::ErrorKind::PermissionDenied, "run this as root, or as the user of the daemon"),
+    ];
+    let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
+    anyhow::Error::new(error).context(remedy)
+}
+
+/// The lines up to the end of an answer, as they came and as values, and whether there would be more.
+fn answer(stream: &mut impl BufRead) -> Result<(Vec<(String, Value)>, bool)> {
+    let mut lines = Vec::new();
+    for text in stream.lines() {
+        let text = text.context("the daemon does not answer")?;
+        let value: Value = serde_json::from_str(&text).context("not an answer of rpxy-l4")?;
+        if let Some(error) = value.get("error").and_then(Value::as_str) {
+            match value.get("remedy").and_then(Value::as_str) {
+                Some(remedy) => bail!("{error} ({remedy})"),
+                None => bail!("{error}"),
+            }
+        }
+        if value.get("end").is_some() {
+            return Ok((lines, value.get("more").and_then(Value::as_bool).unwrap_or(false)));
+        }
+        lines.push((text, value));
+    }
+    bail!("the daemon closed the connection before the end of its answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_with_its_end_or_an_error() {
+        let read = |text: &str| {
+            let answer = answer(&mut text.as_bytes());
+            answer.map(|(lines, more)| (lines.len(), more)).map_err(|error| error.to_string())
+        };
+        for (text, expected) in [
+            ("{\"end\":true}\n", Ok((0, false))),
+            ("{\"a\":1}\n{\"b\":2}\n{\"end\":true}\n{\"c\":3}\n", Ok((2, false))),
+            ("{\"a\":1}\n{\"end\":true,\"more\":true}\n", Ok((1, true))),
+            ("{\"error\":\"no\",\"remedy\":\"yes\"}\n", Err("no (yes)")),
+            ("{\"error\":\"no\"}\n", Err("no")),
+            ("{\"a\":1}\n", Err("the daemon closed the connection before the end of its answer")),
+            ("SSH-2.0\n", Err("not an answer of rpxy-l4")),
+        ] {
+            assert_eq!(read(text), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Answers of the admin socket as tables. Fields that a daemon of another version does not send are shown as `-`.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use crate::admin::Command;
+
+/// Writes the answer to `command`. `more` means that the daemon left out lines beyond the limit.
+pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn Write) -> io::Result<()> {
+    match command {
+        Command::Status {} => lines.iter().try_for_each(|line| status(line, out)),
+        Command::Flows { limit } => {
+            let rows = lines.iter().map(flow).collect();
+            table(&FLOW, rows, out)?;
+            if more { writeln!(out, "there are more than {limit}; see --limit") } else { Ok(()) }
+        }
+        Command::Ban { .. } | Command::Unban { .. } => lines.iter().try_for_each(|line| ban(line, out)),
+        Command::Bans {} => {
+            let rows = lines.iter().map(|line| vec![text(&line["network"]), text(&line["source"])]).collect();
+            table(&["NETWORK", "BANNED BY"], rows, out)
+        }
+    }
+}
+
+const FLOW: [&str; 11] =
+    ["CLIENT", "LISTENER", "BACKEND", "CARRIES", "RULE", "AGE", "IDLE", "UP", "DOWN", "STATE", "PLANE"];
+
+fn flow(line: &Value) -> Vec<String> {
+    let bytes = |key: &str| line[key].as_u64().map_or_else(|| "-".to_owned(), bytes);
+    let time = |key: &str| line[key].as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000));
+    let state = match (line["stage"].as_str(), line["answered"].as_bool(), line["confirmed"].as_bool()) {
+        (Some("open"), _, Some(true)) => "confirmed".to_owned(),
+        (Some("open"), Some(true), _) => "answered".to_owned(),
+        (Some("open"), ..) => "unanswered".to_owned(),
+        _ => text(&line["stage"]),
+    };
+    let plane = match line["reason"].as_str() {
+        Some(_) => format!("{}: {}", text(&line["plane"]), text(&line["reason"])),
+        None => text(&line["plane"]),
+    };
+    vec![
+        text(&line["client"]),
+        text(&line["listener"]),
+        text(&line["backend"]),
+        text(&line["carries"]),
+        text(&line["rule"]),
+        time("age_ms"),
+        time("idle_ms"),
+        bytes("bytes_up"),
+        bytes("bytes_down"),
+        state,
+        plane,
+    ]
+}
+
+fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let load = |of: &Value| {
+        let listen: Vec<String> = of["listen"].as_array().into_iter().flatten().map(text).collect();
+        let listen = if listen.is_empty() { "not served".to_owned() } else { listen.join(", ") };
+        format!("{listen}; {} of {}", text(&of["active"]), text(&of["max"]))
+    };
+    let down: Vec<String> = line["targets_down"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|down| format!("{} ({})", text(&down["target"]), text(&down["transport"])))
+        .collect();
+    let plane = &line["kernel_plane"];
+    let kernel = match (plane["reason"].as_str(), plane["flows"].as_u64()) {
+        (Some(_), _) => format!("{}: {}", text(&plane["state"]), text(&plane["reason"])),
+        (None, Some(flows)) => {
+            let on = words(plane["interfaces"].as_array().into_iter().flatten().map(text), "no interface yet");
+            format!("{} on {on}; {flows} of {} flows", text(&plane["state"]), text(&plane["max_flows"]))
+        }
+        (None, None) => text(&plane["state"]),
+    };
+    let counters = plane["counters"].as_object().into_iter().flatten();
+    let packets = words(counters.map(|(name, count)| format!("{name} {}", text(count))), "none");
+    for (name, value) in [
+        ("version", text(&line["version"])),
+        ("process", text(&line["pid"])),
+        ("uptime", line["uptime_s"].as_u64().map_or_else(|| "-".to_owned(), time)),
+        ("configuration", format!("{}, {} rules", text(&line["config"]), text(&line["rules"]))),
+        ("workers", text(&line["workers"])),
+        ("TCP connections", load(&line["tcp"])),
+        ("UDP sessions", load(&line["udp"])),
+        ("kernel plane", kernel),
+        ("kernel packets", packets),
+        ("targets down", if down.is_empty() { "none".to_owned() } else { down.join(", ") }),
+        ("bans", text(&line["bans"])),
+    ] {
+        writeln!(out, "{name:<16} {value}")?;
+    }
+    Ok(())
+}
+
+/// With commas between; `none` when there is nothing.
+fn words(words: impl Iterator<Item = String>, none: &str) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { none.to_owned() } else { words.join(", ") }
+}
+
+fn ban(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let network = text(&line["network"]);
+    match (line["banned"].as_bool(), line["source"].as_str()) {
+        (Some(true), Some("command")) => writeln!(out, "{network} is banned"),
+        (Some(true), _) => writeln!(out, "{network} is banned by the {}", text(&line["source"])),
+        _ => writeln!(out, "{network} is not banned any more"),
+    }
+}
+
+/// Columns as wide as they have to be; the last is ragged.
+fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> io::Result<()> {
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// A value on one line: names are the operator's, but must not move the cursor.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// Two units: seconds matter for minutes, not for days.
+fn time(seconds: u64) -> String {
+    let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest}s"),
+        (0, 0, _) => format!("{minutes}m{rest}s"),
+        (0, ..) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+/// Powers of 1024, with three digits or so.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = (count.max(1).ilog2() / 10).min(6);
+    let unit = usize::try_from(power).ok().and_then(|power| units.get(power)).unwrap_or(&"B");
+    let whole = count >> (10 * power);
+    if power == 0 || whole >= 10 {
+        return format!("{whole} {unit}");
+    }
+    let tenths = (count >> (10 * (power - 1))) % 1024 * 10 / 1024;
+    format!("{whole}.{tenths} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(command: &Command, lines: &[Value], more: bool) -> String {
+        let mut out = Vec::new();
+        show(command, lines, more, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn quantities_are_short() {
+        for (count, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (10_239, "9.9 KiB"),
+            (10_240, "10 KiB"),
+            (u64::MAX, "15 EiB"),
+        ] {
+            assert_eq!(bytes(count), expected, "{count}");
+        }
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (3599, "59m59s"),
+            (3600, "1h0m"),
+            (86_399, "23h59m"),
+            (90_000, "1d1h"),
+        ] {
+            assert_eq!(time(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn flows_are_a_table() {
+        let line = json!({
+            "client": "192.0.2.1:5", "listener": "0.0.0.0:443", "backend": null, "stage": "opening", "carries": "udp:quic",
+            "rule": "a\u{1b}b", "age_ms": 61_500, "idle_ms": 10, "bytes_up": 2048, "bytes_down": 0, "answered": false,
+            "confirmed": false, "plane": "userspace", "reason": "off",
+        });
+        let text = shown(&Command::Flows { limit: 1 }, &[line], true);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), FLOW);
+        assert_eq!(
+            lines[1],
+            "192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\u{fffd}b   1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
+        );
+        assert_eq!(lines[2], "there are more than 1; see --limit");
+    }
+
+    #[test]
+    fn the_kernel_plane_in_a_status() {
+        let plane = json!({
+            "state": "tc", "reason": null, "interfaces": ["eth0 (tcx)", "eth1 (tcx)"], "flows": 3, "max_flows": 65536,
+            "counters": { "foreign": 7, "steered": 1000 },
+        });
+        let text = shown(&Command::Status {}, &[json!({ "kernel_plane": plane })], false);
+        assert!(text.contains("kernel plane     tc on eth0 (tcx), eth1 (tcx); 3 of 65536 flows\n"), "{text}");
+        assert!(text.contains("kernel packets   foreign 7, steered 1000\n"), "{text}");
+        let plane = json!({ "state": "off", "reason": "why", "interfaces": [], "flows": null, "counters": {} });
+        let text = shown(&Command::Status {}, &[json!({ "kernel_plane": plane })], false);
+        assert!(text.contains("kernel plane     off: why\n") && text.contains("kernel packets   none\n"), "{text}");
+    }
+
+    #[test]
+    fn a_status_of_another_version_is_shown_as_far_as_it_goes() {
+        let text =
+            shown(&Command::Status {}, &[json!({ "version": "9.9.9", "tcp": { "active": 3, "max": 4 } })], false);
+        assert!(text.contains("version          9.9.9\n"), "{text}");
+        assert!(text.contains("TCP connections  not served; 3 of 4\n"), "{text}");
+        assert!(text.contains("workers          -\n"), "{text}");
+    }
+}

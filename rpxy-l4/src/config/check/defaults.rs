@@ -1,0 +1,17 @@
+//! Values of the top of the file that hold for a rule, unless it says otherwise.
+
+use std::path::Path;
+
+#[cfg(feature = "proxy-protocol")]
+use crate::config::model::ProxyVersion;
+
+#[derive(Debug, Clone)]
+pub(super) struct RuleDefaults<'a> {
+    /// Relative paths in the file start here.
+    pub(super) directory: &'a Path,
+    /// The port that ECH private names are dialled on unless they name one.
+    pub(super) listen_port: u16,
+    /// The PROXY header sent to targets of rules that do not say.
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) send_proxy: Option<ProxyVersion>,
+}

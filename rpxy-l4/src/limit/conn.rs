@@ -1,0 +1,85 @@
+//! A bound on connections and sessions, shared by all workers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+/// The number of connections or sessions that exist now, bounded by a limit that may change on reload.
+#[derive(Debug, Default)]
+pub(crate) struct ConnLimit {
+    now: AtomicU32,
+    /// Requests that holders of less important permits give them up.
+    wanted: AtomicU32,
+}
+
+/// The place of one connection in a [`ConnLimit`]; dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct ConnPermit {
+    limit: Arc<ConnLimit>,
+}
+
+impl ConnLimit {
+    const MOST_WANTED: u32 = 16;
+
+    /// Counts one more, unless there are `max` already.
+    #[must_use]
+    pub(crate) fn acquire(self: &Arc<Self>, max: u32) -> Option<ConnPermit> {
+        // Workers race here; adding first keeps the bound exact without a loop.
+        if self.now.fetch_add(1, Ordering::Relaxed) >= max {
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ConnPermit { limit: Arc::clone(self) })
+    }
+
+    /// Asks the holder of a less important permit to give it up. At most 16 such requests are kept.
+    pub(crate) fn want(&self) {
+        let few = |wanted: u32| (wanted < Self::MOST_WANTED).then_some(wanted + 1);
+        let _enough_are_open = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, few);
+    }
+
+    /// Returns true while such a request is open.
+    #[must_use]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// Answers one request: a permit was given up.
+    pub(crate) fn give(&self) {
+        let less = |wanted: u32| wanted.checked_sub(1);
+        let _none_open = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Returns the number of permits.
+    #[must_use]
+    pub(crate) fn count(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ConnPermit {
+    fn drop(&mut self) {
+        self.limit.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_never_exceeded_and_dropped_permits_free_their_place() {
+        let limit = Arc::new(ConnLimit::default());
+        let first = limit.acquire(2).unwrap();
+        let second = limit.acquire(2).unwrap();
+        assert!(limit.acquire(2).is_none());
+        assert_eq!(limit.count(), 2);
+        drop(first);
+        let third = limit.acquire(2);
+        assert!(third.is_some());
+        assert!(limit.acquire(1).is_none(), "a lowered limit holds for the next one");
+        drop((second, third));
+        assert_eq!(limit.count(), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! The running kernel plane: its start and end, and what the daemon tells it.
+
+mod state;
+mod steer;
+mod watch;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use ipnet::IpNet;
+use rpxy_l4_common::verdict::Counter;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use self::state::{Inner, State};
+use super::{
+    api::{Steered, Unavailable},
+    loader::{self, HookMode, Loaded, VerdictLog, Wanted},
+    maps,
+    policy::Guards,
+    routes::{Netlink, Table},
+};
+use crate::config::model::Ebpf;
+
+/// The running kernel plane. Dropping it detaches the programs, unless they are pinned.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    inner: Arc<Inner>,
+    /// Closed to end the thread.
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    /// The daemon ends and its flows stay in the kernel.
+    leaving: AtomicBool,
+    _log: Option<VerdictLog>,
+}
+
+impl Kernel {
+    /// Loads and attaches the programs as `config` says.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
+    pub(crate) fn start(config: &Ebpf) -> Result<Arc<Self>, Unavailable> {
+        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } = loader::load(config)?;
+        let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
+        let state = State::new(table, maps, programs, netlink);
+        let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
+        inner.learn(network);
+        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| loader::no_network(&error.into()))?;
+        let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
+        let thread = watch::start(Arc::clone(&inner), events, requests, stopped, lease)
+            .map_err(|error| loader::no_network(&error))?;
+        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false), _log: log }))
+    }
+
+    /// Returns the name of the hook: `tc`, `xdp` or `xdp-generic`.
+    pub(crate) fn hook(&self) -> &'static str {
+        self.inner.hook.name()
+    }
+
+    /// Returns the interfaces with a program, each with the kind of attachment.
+    pub(crate) fn attachments(&self) -> Vec<(String, &'static str)> {
+        self.inner.state().programs.attachments()
+    }
+
+    /// Returns the sessions that an earlier daemon left in the kernel. [`Kernel::inherit`] ends those that were not
+    /// installed before.
+    pub(crate) fn inherited(&self) -> Vec<Steered> {
+        self.inner.state().programs.inherited()
+    }
+
+    /// Replaces the programs and flows of an earlier daemon by those of this one.
+    pub(crate) fn inherit(&self) {
+        let state = &mut *self.inner.state();
+        state.programs.inherit(&state.maps.flows_data);
+        let attached: Vec<u32> = state.table.links().map(|link| link.index).collect();
+        for index in attached {
+            state.table.set_attached(index, state.programs.is_attached(index));
+        }
+    }
+
+    /// Prepares the end of the daemon: pinned flows are no longer revoked.
+    pub(crate) fn leave(&self) {
+        if self.inner.state().programs.are_pinned() {
+            self.leaving.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Replaces the listening sockets, wildcards included, each with its bits of `map::drop_class`.
+    pub(crate) fn set_listeners(&self, listeners: &[(SocketAddr, u32)]) {
+        let wanted: HashMap<_, _> = listeners.iter().map(|(address, drop)| (maps::socket(*address), *drop)).collect();
+        if let Err(error) = self.inner.state().maps.set_listeners(wanted) {
+            tracing::warn!(
+                "kernel plane: cannot set all listening sockets, so early_drop and ban miss datagrams to some: {error}"
+            );
+        }
+    }
+
+    /// Replaces what handshakes are judged by. Returns the bits of `map::drop_class` that listeners may use for it.
+    #[must_use]
+    pub(crate) fn set_guards(&self, guards: &Guards) -> u32 {
+        match self.inner.state().maps.set_guards(guards) {
+            Ok(()) => guards.bits(),
+            Err(error) => {
+                tracing::warn!(
+                    "kernel plane: cannot set the checks of handshakes, which are left to the daemon: {error}"
+                );
+                0
+            }
+        }
+    }
+
+    /// Replaces the networks whose datagrams to listening sockets are dropped.
+    pub(crate) fn set_bans(&self, networks: &[IpNet]) {
+        let wanted: HashSet<IpNet> = networks.iter().map(IpNet::trunc).collect();
+        if let Err(error) = self.inner.state().maps.set_banned(wanted) {
+            tracing::warn!("kernel plane: cannot set all banned networks: {error}");
+        }
+    }
+
+    /// Returns the packets of all interfaces since the start, by outcome.
+    pub(crate) fn counters(&self) -> Vec<(Counter, u64)> {
+        let counted = |counter: &Counter| Some((*counter, self.inner.readers.counter(counter.index())?));
+        Counter::ALL.iter().filter_map(counted).collect()
+    }
+
+    /// Returns the number of installed sessions.
+    pub(crate) fn flows(&self) -> usize {
+        self.inner.state().table.sessions()
+    }
+
+    pub(crate) fn max_flows(&self) -> usize {
+        self.inner.state().table.max_sessions()
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("kernel plane: the thread that follows the network has panicked");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Sessions in and out of the kernel, and their counters.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use rpxy_l4_common::map::{Counted, Flow, FlowKey};
+use rpxy_l4_proto::quic::ConnectionId;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Kernel;
+use crate::offload::{
+    api::{NotSteered, Offload, Steered, Usage},
+    maps,
+    routes::{Direction, RoutePair, is_link_local, is_unicast},
+};
+
+/// Returns the keys of both directions, the forward one first.
+fn keys(flow: &Steered) -> [FlowKey; 2] {
+    [
+        FlowKey { source: maps::socket(flow.client), destination: maps::socket(flow.local) },
+        FlowKey { source: maps::socket(flow.backend), destination: maps::socket(flow.upstream) },
+    ]
+}
+
+fn ip(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+/// Adds what only the direction of the client has.
+fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
+    let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
+    entry.cid = [0; 20];
+    entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
+    entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
+    entry.mark = flow.mark.to_ne_bytes();
+    entry
+}
+
+impl Offload for Kernel {
+    fn install(&self, flow: &Steered) -> Result<(), NotSteered> {
+        let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(ip);
+        if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
+            return Err(NotSteered::Family);
+        }
+        // A link-local address is ambiguous without its link.
+        if addresses.iter().any(|address| is_link_local(*address) || !is_unicast(*address)) {
+            return Err(NotSteered::Address);
+        }
+        let [client, local, upstream, backend] = addresses;
+        let [forward, reverse] = keys(flow);
+        let there = RoutePair { source: upstream, destination: backend };
+        let back = RoutePair { source: local, destination: client };
+
+        let state = &mut *self.inner.state();
+        // Checked first: route look-ups take system calls.
+        if state.table.is_full(&forward) {
+            state.turned_away = true;
+            return Err(NotSteered::Full);
+        }
+        let route_there = state.route(&there)?;
+        let route_back = state.route(&back)?;
+        let entry = |source, destination| Flow {
+            source: maps::socket(source),
+            destination: maps::socket(destination),
+            kind: flow.kind,
+            ..Flow::default()
+        };
+        let reply = Direction { key: reverse, flow: entry(flow.local, flow.client), pair: back, route: route_back };
+        let request = Direction {
+            key: forward,
+            flow: with_cid(entry(flow.upstream, flow.backend), flow),
+            pair: there,
+            route: route_there,
+        };
+        let updates = state.table.install([reply, request]).inspect_err(|reason| {
+            state.turned_away |= matches!(reason, NotSteered::Full);
+        })?;
+        let Err(error) = state.maps.apply(&updates) else { return Ok(()) };
+        let undo = state.table.revoke([forward, reverse]);
+        state.maps.apply_all(&undo);
+        if maps::is_full(&error) {
+            state.turned_away = true;
+            return Err(NotSteered::Full);
+        }
+        tracing::debug!("kernel plane: cannot install {flow:?}: {error}");
+        Err(NotSteered::Failed)
+    }
+
+    fn update_cid(&self, flow: &Steered) {
+        let [forward, _] = keys(flow);
+        let state = &mut *self.inner.state();
+        if let Some(updates) = state.table.change(forward, |entry| *entry = with_cid(*entry, flow)) {
+            state.maps.apply_all(&updates);
+        }
+    }
+
+    fn revoke(&self, flow: &Steered) {
+        if self.leaving.load(Ordering::Relaxed) {
+            return;
+        }
+        let state = &mut *self.inner.state();
+        let updates = state.table.revoke(keys(flow));
+        state.maps.apply_all(&updates);
+        // One notification for each refusal: the retries that it causes refuse again if the table is still full.
+        if !updates.is_empty() && std::mem::take(&mut state.turned_away) {
+            self.inner.changed();
+        }
+    }
+
+    fn path_changed(&self, flow: &Steered) {
+        let pair = RoutePair { source: ip(flow.upstream), destination: ip(flow.backend) };
+        self.inner.state().refresh_route(pair);
+    }
+
+    fn usage(&self, flow: &Steered) -> Option<Usage> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
+        // A parked flow has counters as well.
+        let parked = |key| self.inner.state().maps.parked(&key);
+        usage(keys(flow).map(|key| self.inner.readers.counted(&key).or_else(|| parked(key))), now)
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner.changes()
+    }
+}
+
+/// Counters of both directions, those towards the backend first.
+type Both = [Option<Counted>; 2];
+
+/// Sums the counters of both directions up at `now`, the time since the machine was started.
+fn usage(counted: Both, now: Duration) -> Option<Usage> {
+    let [up, down] = counted;
+    up.or(down)?;
+    let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
+    let seen = up.last_seen.max(down.last_seen);
+    let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
+    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_that_of_both_directions() {
+        let now = Duration::from_secs(10);
+        let second = 1_000_000_000;
+        let idle = Duration::from_secs;
+        let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes };
+        let rows: &[(&str, Both, Option<Usage>)] = &[
+            ("not installed", [None, None], None),
+            ("nothing yet", [Some(of(0, 0, 0)), Some(of(0, 0, 0))], Some(Usage::default())),
+            (
+                "the later one counts",
+                [Some(of(7 * second, 2, 300)), Some(of(9 * second, 1, 50))],
+                Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)) }),
+            ),
+            (
+                "one direction",
+                [Some(of(7 * second, 2, 300)), None],
+                Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)) }),
+            ),
+            (
+                "seen after the clock was read",
+                [Some(of(11 * second, 1, 1)), None],
+                Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO) }),
+            ),
+        ];
+        for (name, counted, expected) in rows {
+            assert_eq!(usage(*counted, now), *expected, "{name}");
+        }
+    }
+}

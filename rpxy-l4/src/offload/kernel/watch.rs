@@ -1,0 +1,150 @@
+//! The thread that follows the network and keeps next hops current.
+//!
+//! After every change of links, addresses, routes or rules it looks up the routes of all flows again: the kernel does not
+//! tell which destinations a change affects. It also confirms neighbours that only XDP sends to, since the kernel would
+//! forget them as unused.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use super::state::Inner;
+use crate::offload::{
+    loader::Lease,
+    routes::{Events, Netlink, RoutePair},
+};
+
+/// Interval between confirmations of neighbours in use. The kernel considers an entry stale after 30 s.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// The same for poll(2).
+const CONFIRM_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// Interval between renewals of a lease, for poll(2).
+const RENEW_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Number of routes looked up per interval without an event.
+const REFRESH_AT_ONCE: usize = 512;
+/// Pause after a failure.
+const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Starts the thread. It ends when the other end of `stopped` is closed.
+pub(super) fn start(
+    inner: Arc<Inner>,
+    events: Events,
+    netlink: Netlink,
+    stopped: OwnedFd,
+    lease: Option<Lease>,
+) -> io::Result<JoinHandle<()>> {
+    let watch = Watch { inner, events, netlink, stopped, lease, confirmed: Instant::now(), pending: Vec::new() };
+    Builder::new().name("network".to_owned()).spawn(move || watch.run())
+}
+
+struct Watch {
+    inner: Arc<Inner>,
+    events: Events,
+    netlink: Netlink,
+    stopped: OwnedFd,
+    /// Lease of programs that would outlive this process.
+    lease: Option<Lease>,
+    confirmed: Instant,
+    /// Pairs whose routes are still to be looked up in this round.
+    pending: Vec<(RoutePair, Option<IpAddr>)>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        // For changes since the network was first read.
+        self.refresh_all();
+        self.confirm();
+        let interval = if self.lease.is_some() { RENEW_WAIT } else { CONFIRM_WAIT };
+        while !self.is_stopped(&interval, true) {
+            self.renew();
+            let changed = match self.events.read() {
+                Ok(Some(events)) => self.inner.learn(events),
+                Ok(None) => self.read_network(),
+                Err(error) => {
+                    tracing::debug!("kernel plane: cannot read events of the network: {error}");
+                    if self.is_stopped(&PAUSE, false) {
+                        return;
+                    }
+                    self.read_network()
+                }
+            };
+            if changed {
+                self.refresh_all();
+            }
+            if changed || self.confirmed.elapsed() >= CONFIRM {
+                self.confirm();
+            }
+        }
+    }
+
+    fn renew(&self) {
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_due()) {
+            lease.renew(&mut self.inner.state().maps);
+        }
+    }
+
+    /// Waits for `timeout`, or less if events arrive and are wanted. Returns true if the thread has to end.
+    fn is_stopped(&self, timeout: &Timespec, wants_events: bool) -> bool {
+        let mut both = [PollFd::new(&self.stopped, PollFlags::IN), PollFd::new(&self.events.socket, PollFlags::IN)];
+        let waited = if wants_events { &mut both[..] } else { &mut both[..1] };
+        match poll(waited, Some(timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => tracing::debug!("kernel plane: poll: {error}"),
+        }
+        !both[0].revents().is_empty()
+    }
+
+    /// Reads the whole state of the network, after events were lost.
+    fn read_network(&mut self) -> bool {
+        match self.netlink.state() {
+            Ok(network) => self.inner.relearn(network),
+            Err(error) => tracing::debug!("kernel plane: cannot read the state of the network: {error}"),
+        }
+        true
+    }
+
+    fn refresh_all(&mut self) {
+        // The lock is not held during look-ups. Sessions that are installed meanwhile do their own.
+        let pairs = self.inner.state().table.pairs();
+        for (pair, source) in pairs {
+            self.renew();
+            let route = self.netlink.route(pair.destination, source).ok();
+            self.inner.reroute(pair, route);
+        }
+        self.inner.changed();
+    }
+
+    /// Looks up some routes again, and all of them in turn: the kernel keeps path MTUs apart from routes for some minutes
+    /// and sends no event for them.
+    fn refresh_some(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = self.inner.state().table.pairs();
+        }
+        let from = self.pending.len().saturating_sub(REFRESH_AT_ONCE);
+        for (pair, source) in self.pending.split_off(from) {
+            let route = self.netlink.route(pair.destination, source).ok();
+            self.inner.reroute(pair, route);
+        }
+    }
+
+    fn confirm(&mut self) {
+        self.confirmed = Instant::now();
+        self.refresh_some();
+        let neighbours = self.inner.state().table.neighbours_in_use();
+        for (interface, address) in neighbours {
+            if let Err(error) = self.netlink.use_neighbour(interface, address) {
+                tracing::trace!("kernel plane: neighbour {address}: {error}");
+            }
+        }
+    }
+}

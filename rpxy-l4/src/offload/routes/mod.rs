@@ -1,0 +1,10 @@
+//! Routes, neighbours and links of this machine, and the flows that depend on them.
+
+mod hop_keys;
+mod netlink;
+mod scope;
+mod table;
+
+pub(super) use netlink::{Event, Events, Link, Netlink, Route};
+pub(super) use scope::{is_link_local, is_unicast};
+pub(super) use table::{Direction, RoutePair, Table};

@@ -1,0 +1,241 @@
+//! The table, with a made-up network: `eth0` towards clients, `eth1` towards backends.
+
+use std::net::SocketAddr;
+
+use rpxy_l4_common::map::Socket;
+
+use super::*;
+use crate::offload::maps;
+
+const CLIENT: &str = "192.0.2.7";
+const BACKEND: &str = "10.0.0.2";
+const GATEWAY: &str = "192.0.2.254";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn socket(text: &str) -> Socket {
+    maps::socket(text.parse::<SocketAddr>().unwrap())
+}
+
+fn link(index: u32) -> Link {
+    let mac = [2, 0, 0, 0, 0, u8::try_from(index).unwrap()];
+    Link { index, name: format!("eth{}", index - 1), up: true, ethernet: true, mtu: 1500, mac, ..Link::default() }
+}
+
+fn neighbour(interface: u32, address: &str, mac: Option<u8>) -> Event {
+    Event::Neighbour { interface, address: ip(address), mac: mac.map(|last| [6, 0, 0, 0, 0, last]) }
+}
+
+fn route(interface: u32, next: &str) -> Route {
+    Route { interface, next: ip(next), mtu: None, local: false }
+}
+
+/// A table that knows both links and the backend's address on its link.
+fn table(needs_mac: bool, max: u32) -> Table {
+    let mut table = Table::new(needs_mac, max, 5);
+    for index in [1, 2] {
+        table.learn(Event::Link(link(index)));
+        table.set_attached(index, true);
+    }
+    table.learn(neighbour(2, BACKEND, Some(2)));
+    table
+}
+
+/// Reverse and forward direction of a session of the client's `port`.
+fn session(port: u16) -> [Direction; 2] {
+    let client = socket(&format!("{CLIENT}:{port}"));
+    let (local, upstream) = (socket("192.0.2.1:443"), socket(&format!("10.0.0.1:{port}")));
+    let backend = socket("10.0.0.2:443");
+    let back = RoutePair { source: ip("192.0.2.1"), destination: ip(CLIENT) };
+    let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
+    let direction = |source, destination, from, to, pair, route| Direction {
+        key: FlowKey { source, destination },
+        flow: Flow { source: from, destination: to, ..Flow::default() },
+        pair,
+        route,
+    };
+    [
+        direction(backend, upstream, local, client, back, route(1, GATEWAY)),
+        direction(client, local, upstream, backend, there, route(2, BACKEND)),
+    ]
+}
+
+fn keys(port: u16) -> [FlowKey; 2] {
+    let [reverse, forward] = session(port);
+    [forward.key, reverse.key]
+}
+
+/// Updates in short.
+fn short(updates: &[Update]) -> Vec<String> {
+    let text = |update: &Update| match update {
+        Update::Hop(key, hop) => format!("hop {key} at {} mtu {} mac {}", hop.interface, hop.mtu, hop.destination[5]),
+        Update::NoHop(key) => format!("no hop {key}"),
+        Update::Flow(key, flow) => {
+            format!("flow to {} by {} at {}", u16::from_be_bytes(key.destination.port()), flow.hop, flow.interface)
+        }
+        Update::Park(key) => format!("park {}", u16::from_be_bytes(key.destination.port())),
+        Update::NoFlow(key) => format!("no flow to {}", u16::from_be_bytes(key.destination.port())),
+    };
+    updates.iter().map(text).collect()
+}
+
+#[test]
+fn reverse_first_and_forward_first_out() {
+    let mut table = table(false, 10);
+    let updates = table.install(session(1000)).unwrap();
+    assert_eq!(
+        short(&updates),
+        ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1", "hop 2 at 2 mtu 1500 mac 2", "flow to 443 by 2 at 2"]
+    );
+    let updates = table.revoke(keys(1000));
+    assert_eq!(short(&updates), ["no flow to 443", "no hop 2", "no flow to 1000", "no hop 1"]);
+    assert!(table.pairs().is_empty() && table.neighbours_in_use().is_empty() && table.flows.is_empty());
+    assert_eq!(table.revoke(keys(1000)), []);
+}
+
+#[test]
+fn sessions_share_hops() {
+    let mut table = table(false, 10);
+    table.install(session(1000)).unwrap();
+    assert_eq!(short(&table.install(session(1001)).unwrap()), ["flow to 1001 by 1 at 1", "flow to 443 by 2 at 2"]);
+    assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000"]);
+    assert_eq!(table.neighbours_in_use().len(), 2);
+}
+
+#[test]
+fn flows_whose_hop_finds_no_slot_stay_in_the_daemon() {
+    // Keys 1 to 4; each client of its own is a hop.
+    let mut table = table(false, 10);
+    let of = |port: u16, client: &str| {
+        let [mut reverse, forward] = session(port);
+        reverse.pair.destination = ip(client);
+        reverse.route = route(1, client);
+        [reverse, forward]
+    };
+    table.install(of(1000, "192.0.2.10")).unwrap();
+    table.install(of(1001, "192.0.2.11")).unwrap();
+    let updates = short(&table.install(of(1002, "192.0.2.12")).unwrap());
+    assert_eq!(updates.first().map(String::as_str), Some("hop 4 at 1 mtu 1500 mac 0"));
+    assert_eq!(table.install(of(1003, "192.0.2.13")).unwrap_err(), NotSteered::Full);
+    assert_eq!(table.sessions(), 3, "those that were there stay");
+    // A new route needs a free slot as well.
+    let pair = RoutePair { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
+    let mut updates = Vec::new();
+    table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
+    assert_eq!(short(&updates), ["park 1000", "no hop 1"]);
+    updates.clear();
+    table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
+    assert_eq!(short(&updates), ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1"], "its own, now free");
+    table.revoke(keys(1001));
+    let updates = short(&table.install(of(1003, "192.0.2.13")).unwrap());
+    assert_eq!(updates.first().map(String::as_str), Some("hop 3 at 1 mtu 1500 mac 0"));
+}
+
+#[test]
+fn xdp_waits_for_the_neighbour() {
+    let mut table = table(true, 10);
+    let updates = table.install(session(1000)).unwrap();
+    // Without the entry of hop 1 the program passes the packet to the daemon.
+    assert_eq!(short(&updates), ["flow to 1000 by 1 at 1", "hop 2 at 2 mtu 1500 mac 2", "flow to 443 by 2 at 2"]);
+    let mut learn = |event| short(&table.learn(event).0);
+    assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), ["hop 1 at 1 mtu 1500 mac 9"]);
+    assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), [""; 0], "nothing new");
+    assert_eq!(learn(neighbour(1, GATEWAY, Some(8))), ["hop 1 at 1 mtu 1500 mac 8"], "another card");
+    assert_eq!(learn(neighbour(1, CLIENT, Some(8))), [""; 0], "not in use");
+    assert_eq!(learn(neighbour(1, GATEWAY, None)), ["no hop 1"], "failed");
+}
+
+#[test]
+fn links_that_change() {
+    let mut table = table(false, 10);
+    table.install(session(1000)).unwrap();
+    let (updates, reroute) = table.learn(Event::Link(Link { mtu: 1400, ..link(2) }));
+    assert_eq!((short(&updates), reroute), (vec!["hop 2 at 2 mtu 1400 mac 2".to_owned()], true));
+    let (updates, reroute) = table.learn(Event::Link(Link { up: false, ..link(2) }));
+    assert_eq!((short(&updates), reroute), (vec!["no hop 2".to_owned()], true));
+    let (updates, reroute) = table.learn(Event::Link(Link { up: false, ..link(2) }));
+    assert_eq!((short(&updates), reroute), (vec![], false), "statistics are no change");
+}
+
+#[test]
+fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
+    let mut table = table(false, 10);
+    table.install(session(1000)).unwrap();
+    let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
+    let mut reroute = |route| {
+        let mut updates = Vec::new();
+        table.reroute(there, route, &mut updates);
+        short(&updates)
+    };
+    assert_eq!(reroute(Some(route(2, BACKEND))), [""; 0], "the same");
+    assert_eq!(reroute(None), ["park 443", "no hop 2"]);
+    assert_eq!(reroute(Some(route(7, BACKEND))), [""; 0], "by an interface without program: still out");
+    assert_eq!(reroute(Some(route(2, BACKEND))), ["hop 3 at 2 mtu 1500 mac 2", "flow to 443 by 3 at 2"]);
+    let narrow = Route { mtu: Some(1300), ..route(1, GATEWAY) };
+    assert_eq!(reroute(Some(narrow)), ["hop 4 at 1 mtu 1300 mac 0", "flow to 443 by 4 at 1", "no hop 3"]);
+}
+
+#[test]
+fn what_is_not_steered() {
+    let mut table = table(false, 1);
+    table.learn(Event::Link(Link { loopback: true, ethernet: false, ..link(3) }));
+    table.learn(Event::Link(Link { ethernet: false, ..link(4) }));
+    table.learn(Event::Link(link(5)));
+    table.set_attached(4, true);
+    let with = |route| {
+        let [reverse, forward] = session(1000);
+        [reverse, Direction { route, ..forward }]
+    };
+    let rows = [
+        ("loopback", route(3, BACKEND), NotSteered::Loopback),
+        ("local", Route { local: true, ..route(2, BACKEND) }, NotSteered::Loopback),
+        ("no Ethernet", route(4, BACKEND), NotSteered::Interface),
+        ("no program", route(5, BACKEND), NotSteered::Interface),
+        ("no such link", route(6, BACKEND), NotSteered::Interface),
+    ];
+    for (name, route, expected) in rows {
+        assert_eq!(table.install(with(route)).unwrap_err(), expected, "{name}");
+        assert!(table.flows.is_empty(), "{name}");
+    }
+    table.install(session(1000)).unwrap();
+    assert_eq!(table.install(session(1001)).unwrap_err(), NotSteered::Full);
+    table.install(session(1000)).expect("again, in its own slot");
+    table.revoke(keys(1000));
+    table.install(session(1001)).expect("the slot is free");
+}
+
+#[test]
+fn connection_ids_change_in_place() {
+    let mut table = table(false, 10);
+    assert_eq!(table.change(keys(1000)[0], |_| {}), None, "not installed");
+    table.install(session(1000)).unwrap();
+    let updates = table.change(keys(1000)[0], |flow| flow.cid_len = 4).unwrap();
+    assert!(matches!(updates[..], [Update::Flow(_, Flow { cid_len: 4, hop: 2, .. })]), "{updates:?}");
+}
+
+#[test]
+fn lost_events_are_made_up_for() {
+    let mut table = table(true, 10);
+    table.install(session(1000)).unwrap();
+    table.forget_network();
+    table.learn(Event::Link(link(1)));
+    assert_eq!(short(&table.learn(neighbour(1, GATEWAY, Some(9))).0), ["hop 1 at 1 mtu 1500 mac 9"]);
+    // The backend's link went unseen.
+    assert_eq!(short(&table.refresh_all()), ["no hop 2"]);
+}
+
+#[test]
+fn addresses() {
+    let mut table = table(false, 10);
+    let address = |interface, address: &str| Event::Address { interface, address: ip(address) };
+    assert!(table.learn(address(1, "fe80::1")).1);
+    assert!(!table.has_address(1), "link-local is not enough");
+    assert!(table.learn(address(1, "192.0.2.1")).1);
+    assert!(!table.learn(address(1, "192.0.2.1")).1, "known");
+    assert!(table.has_address(1) && !table.has_address(2));
+    assert!(table.is_local(ip("192.0.2.1")));
+    assert!(table.learn(Event::NoLink(1)).1);
+    assert!(!table.is_local(ip("192.0.2.1")));
+}

@@ -1,0 +1,63 @@
+//! The running daemon as the supervisor holds it. What it does on a command, on a reload and with the kernel plane is
+//! in the modules of those names.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::listeners::{Listeners, Transport};
+use crate::{
+    admin::Request, config::model::Config, limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
+    route::Targets, tcp, udp,
+};
+
+/// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
+pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Health of targets by transport: a host may answer on a TCP port and not on the UDP port of the same number.
+#[derive(Debug, Default)]
+pub(super) struct KnownTargets {
+    pub(super) tcp: Targets,
+    pub(super) udp: Targets,
+}
+
+#[derive(Debug)]
+pub(super) struct Daemon {
+    /// The configuration file.
+    pub(super) path: PathBuf,
+    pub(super) started: Instant,
+    /// The configuration in effect.
+    pub(super) config: Config,
+    pub(super) resolver: Resolver,
+    pub(super) targets: KnownTargets,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) bans: Arc<Bans>,
+    pub(super) tcp: Arc<tcp::Shared>,
+    pub(super) udp: Arc<udp::Shared>,
+    pub(super) kernel: Option<Arc<Kernel>>,
+    pub(super) listeners: Listeners,
+    /// The task of the metrics endpoint.
+    pub(super) metrics_server: Option<JoinHandle<()>>,
+    /// The end at which the admin server puts requests.
+    pub(super) requests: mpsc::Sender<Request>,
+    /// The task of the admin server.
+    pub(super) admin_server: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// One line for the log: listening addresses, number of rules and workers.
+    pub(super) fn summary(&self) -> String {
+        let [tcp, udp] = [Transport::Tcp, Transport::Udp].map(|transport| {
+            let addresses: Vec<String> = self.listeners.addresses(transport).map(ToString::to_string).collect();
+            match addresses.as_slice() {
+                [] => format!("no {transport}"),
+                some => format!("{transport} on {}", some.join(", ")),
+            }
+        });
+        format!("{tcp}; {udp}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
+    }
+}

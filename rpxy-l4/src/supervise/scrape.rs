@@ -1,0 +1,36 @@
+//! The metrics endpoint in the life of the daemon.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+
+use super::daemon::Daemon;
+use crate::{config::model::Config, metrics, net};
+
+/// Scrapers are few.
+const BACKLOG: u32 = 16;
+
+/// Binds the metrics endpoint, if the configuration has one. `ours` is the port that it has now: a wildcard and a
+/// single address of one port overlap.
+pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListener>> {
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    let bind = || {
+        if ours != Some(address.port()) {
+            net::tcp_port_is_free(address)?;
+        }
+        TcpListener::from_std(net::tcp_listener(address, BACKLOG)?)
+    };
+    bind().map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
+}
+
+impl Daemon {
+    /// Serves metrics on `listener` in place of the present one, or not at all.
+    pub(super) fn serve_metrics(&mut self, listener: Option<TcpListener>) {
+        if let Some(old) = self.metrics_server.take() {
+            old.abort();
+        }
+        self.metrics_server =
+            listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&self.metrics))));
+    }
+}

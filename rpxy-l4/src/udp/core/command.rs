@@ -1,0 +1,158 @@
+//! Commands of the session core to the worker that runs it, and the result of a buffer of datagrams.
+
+use std::{net::SocketAddr, ops::Range, sync::Arc};
+
+use rpxy_l4_proto::quic::ConnectionId;
+
+use super::{Flow, SessionId};
+use crate::{
+    log::Detail,
+    metrics::{DatagramDrop, EchState, SessionEnd},
+    resolve::Name,
+    route::Datagrams,
+};
+
+/// Something to be done, in order.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Connect a socket to `address`, and answer with `handle_opened` or `handle_open_failed`.
+    Open {
+        /// The session that waits for it.
+        session: SessionId,
+        /// The backend.
+        address: SocketAddr,
+    },
+    /// Find the first addresses of `name`, and answer with `handle_resolved`.
+    Resolve {
+        /// The session that waits for it.
+        session: SessionId,
+        /// The name.
+        name: Arc<Name>,
+    },
+    /// Send a datagram that had to wait to the session's backend.
+    Send {
+        /// The session.
+        session: SessionId,
+        /// The payload.
+        datagram: Box<[u8]>,
+        /// ECN bits.
+        ecn: u8,
+    },
+    /// The session has a backend: log it.
+    Started(Box<Started>),
+    /// The session is over: log it and close its socket.
+    Ended {
+        /// The session.
+        session: SessionId,
+        /// The reason.
+        end: SessionEnd,
+        /// Payload bytes from the client.
+        bytes_up: u64,
+        /// Payload bytes from the backend.
+        bytes_down: u64,
+    },
+    /// From now on the kernel may steer this session's datagrams.
+    InstallFlow {
+        /// The session.
+        session: SessionId,
+        /// The connection ID of the client's short headers, or the index in its WireGuard messages. Others have to come to
+        /// the daemon, which learns them.
+        cid: Option<ConnectionId>,
+    },
+    /// The client of a session that the kernel steers goes on with another connection ID or index.
+    UpdateFlow {
+        /// The session.
+        session: SessionId,
+        /// The new one.
+        cid: ConnectionId,
+    },
+    /// From now on all of its datagrams have to come to the daemon.
+    RevokeFlow {
+        /// The session.
+        session: SessionId,
+    },
+    /// A message for the system log.
+    Log(Notice),
+}
+
+/// A session with a backend, for the access log.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// The session.
+    pub session: SessionId,
+    /// The client's end.
+    pub flow: Flow,
+    /// What it carries.
+    pub carries: Datagrams,
+    /// The backend.
+    pub destination: SocketAddr,
+    /// What only the JSON form shows.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// Messages for the system log. The worker limits how often the first three are told.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// As many sessions as allowed.
+    TooMany {
+        /// The limit.
+        max: u32,
+    },
+    /// No local port is left towards this target.
+    NoPort {
+        /// The target, and what the kernel said.
+        what: String,
+    },
+    /// Descriptors or memory ran out.
+    Shortage(std::io::Error),
+    /// A target is down.
+    Down(String),
+    /// A target is back.
+    Up(String),
+}
+
+/// The result of one buffer of datagrams: what to do, what to forward, what was discarded.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// To be done first, in order.
+    pub commands: std::collections::VecDeque<Command>,
+    /// Then to be sent on: parts of the buffer, each one or more whole datagrams.
+    pub forward: Vec<(SessionId, Range<usize>)>,
+    /// Datagrams that were discarded, by reason.
+    pub dropped: Vec<(DatagramDrop, u32)>,
+    /// States of hellos at rules with keys for Encrypted Client Hello.
+    pub hellos: Vec<EchState>,
+}
+
+impl Output {
+    /// Counts discarded datagrams.
+    pub(super) fn discard(&mut self, reason: DatagramDrop, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count == 0 {
+            return;
+        }
+        match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, known)) => *known = known.saturating_add(count),
+            None => self.dropped.push((reason, count)),
+        }
+    }
+
+    /// Adds a part to be sent on, to the one before where it continues that.
+    pub(super) fn forward(&mut self, session: SessionId, part: Range<usize>) {
+        match self.forward.last_mut() {
+            Some((last, range)) if *last == session && range.end == part.start => range.end = part.end,
+            _ => self.forward.push((session, part)),
+        }
+    }
+}
+
+/// The reason why a socket towards a backend cannot be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// No local port is left.
+    NoPort(std::io::Error),
+    /// Descriptors or memory ran out.
+    Shortage(std::io::Error),
+    /// The backend cannot be reached from here.
+    Unreachable(std::io::Error),
+}

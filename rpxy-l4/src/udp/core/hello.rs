@@ -1,0 +1,131 @@
+//! The first datagrams of a QUIC connection, until its ClientHello is complete and tells where it goes.
+
+use std::{sync::Arc, time::Duration};
+
+use rpxy_l4_proto::{
+    Probe,
+    quic::{ConnectionId, InitialProbe, LongType, MIN_INITIAL_DATAGRAM, Version},
+    tls::ClientHello,
+};
+
+use super::{
+    Output, SessionId, Sessions,
+    classify::Arrival,
+    held::UNDECIDED,
+    ids::{Ids, QuicIds},
+    state::{PendingHello, Session, Stage},
+};
+use crate::{
+    config::model::AccessLogFormat,
+    log::Detail,
+    metrics::{DatagramDrop, SessionEnd},
+    route::UdpRoute,
+    udp::affinity::Key,
+};
+
+/// A long header of a version whose packets can be read.
+pub(super) struct Packet {
+    pub(super) version: Version,
+    pub(super) typ: LongType,
+    pub(super) client: ConnectionId,
+    pub(super) destination: ConnectionId,
+    pub(super) has_token: bool,
+}
+
+impl Sessions {
+    /// A further datagram of a connection that is known.
+    pub(super) fn further(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { datagram, ecn, now, .. } = arrival;
+        let state = self.table.get_mut(session)?;
+        let Stage::Undecided(pending) = &mut state.stage else { return self.deliver(session, arrival, out) };
+        let outcome = pending.probe.advance(datagram);
+        if outcome != Probe::NotThis {
+            let given_up = pending.held.push(datagram, ecn, UNDECIDED);
+            out.discard(DatagramDrop::Overflow, given_up);
+        }
+        match outcome {
+            Probe::NeedMore => {}
+            Probe::NotThis => {
+                out.discard(DatagramDrop::Malformed, 1);
+                self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
+            }
+            Probe::Match(hello) => self.decide(session, &hello, now, out),
+        }
+        None
+    }
+
+    /// The hello of an undecided session is complete.
+    fn decide(&mut self, session: SessionId, hello: &ClientHello, now: Duration, out: &mut Output) {
+        let Some(state) = self.table.get_mut(session) else { return };
+        let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
+        let Ids::Quic(ids) = ids else { return };
+        let Stage::Undecided(pending) = &mut state.stage else { return };
+        let held = pending.held.take();
+        self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
+        let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
+        self.begin_quic(&flow, hello, *ids, &held, now, out);
+    }
+
+    /// The first datagram of a connection, or one that only looks like it.
+    pub(super) fn new_connection(
+        &mut self,
+        arrival: Arrival<'_>,
+        packet: &Packet,
+        out: &mut Output,
+    ) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        let ids = QuicIds::new(Some(packet.client), packet.destination);
+        let mut probe = InitialProbe::new(packet.version, packet.destination);
+        let small = datagram.len() < MIN_INITIAL_DATAGRAM;
+        let outcome = if small { Probe::NeedMore } else { probe.advance(datagram) };
+        // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
+        // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
+        // must lead to the same rule.
+        let backend = self.identity.find(Key::ConnectionId(packet.destination), now);
+        let goes_on = backend.filter(|backend| match &outcome {
+            Probe::NotThis => true,
+            Probe::NeedMore => small || packet.typ != LongType::Initial,
+            Probe::Match(hello) => {
+                let same = |route: &Arc<UdpRoute>| route.rule == backend.rule && route.ech.is_none();
+                packet.has_token && self.snapshot.routes.quic(hello).is_some_and(same)
+            }
+        });
+        if let Some(backend) = goes_on {
+            let ids = Ids::Quic(Box::new(QuicIds::known(Some(packet.client), packet.destination)));
+            self.start_known(arrival, &backend, ids, out);
+            return None;
+        }
+        if packet.typ == LongType::Initial && small {
+            return self.any(arrival, out);
+        }
+        match outcome {
+            Probe::NotThis => return self.any(arrival, out),
+            Probe::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
+            Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
+        }
+        None
+    }
+
+    fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        while !self.undecided.has_room(datagram.len()) {
+            let Some(oldest) = self.undecided.pop_oldest(&self.table) else {
+                out.discard(DatagramDrop::Overflow, 1);
+                return;
+            };
+            self.end(oldest, SessionEnd::Idle, DatagramDrop::Overflow, now, out);
+        }
+        let mut held = self.undecided.hold();
+        let given_up = held.push(datagram, ecn, UNDECIDED);
+        out.discard(DatagramDrop::Overflow, given_up);
+        let stage = Stage::Undecided(Box::new(PendingHello { probe, held }));
+        self.insert(Session::new(*flow, ids, stage, now), now, out);
+    }
+
+    pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
+        if self.snapshot.access_log_format != AccessLogFormat::Json {
+            return None;
+        }
+        Some(Box::new(Detail::of_hello(rule.cloned(), hello)))
+    }
+}

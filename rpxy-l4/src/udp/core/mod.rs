@@ -1,0 +1,373 @@
+//! The sessions of one worker, without IO: datagrams, answers, time and snapshots go in, commands come out.
+//!
+//! A session is what one client socket exchanges with one backend over an upstream socket of its own. Usually a client
+//! socket has one; several when it opens QUIC connections to several names, or tunnels to several WireGuard servers.
+//!
+//! Invariants, which the simulation in `tests` holds against thousands of interleavings:
+//!
+//! - An answer goes to the client socket whose session owns the upstream socket that it came from.
+//! - Nothing is sent before a decision, and then everything that was held, in the order of arrival.
+//! - Whatever is held or remembered is bounded; at each bound it is said what gives way.
+//! - Every session that was started ends once.
+//!
+//! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
+
+mod admission;
+mod classify;
+mod command;
+mod deadlines;
+mod decryption;
+mod ech;
+mod failed;
+mod few;
+mod flow_line;
+mod held;
+mod hello;
+mod identity;
+mod ids;
+mod inherit;
+mod open;
+mod quic;
+mod rebind;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod undecided;
+mod upkeep;
+mod wireguard;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use admission::Admission;
+use classify::Arrival;
+pub(crate) use command::{Command, Notice, OpenError, Output, Started};
+use deadlines::Deadlines;
+pub(crate) use flow_line::FlowLine;
+use held::Budget;
+use identity::Identity;
+use ids::Ids;
+pub(crate) use inherit::Inherited;
+use state::Session;
+use table::Table;
+use undecided::UndecidedQueue;
+
+use super::{Snapshot, affinity::Affinity};
+use crate::{
+    limit::{Bans, ConnLimit, Prefixes},
+    metrics::{DatagramDrop, SessionEnd},
+    net::udp::Local,
+    route::Random,
+};
+
+/// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
+/// than the time in which a neighbour that is gone is noticed (`mcast_solicit` and `retrans_time`, 3 s).
+const NOT_REFUSED: Duration = Duration::from_secs(5);
+
+/// The client's end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Flow {
+    /// The listening socket, numbered by the worker.
+    pub listener: u32,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address that it used, where the socket has several.
+    pub local: Option<Local>,
+}
+
+/// A session of one worker; never reused for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId {
+    /// Its slot.
+    pub index: u32,
+    /// Tells it from earlier ones in that slot.
+    pub generation: u32,
+}
+
+/// All sessions of one worker.
+///
+/// It orchestrates; each part of the state has an owner, which keeps its invariants.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    snapshot: Arc<Snapshot>,
+    bans: Arc<Bans>,
+    table: Table,
+    deadlines: Deadlines,
+    undecided: UndecidedQueue,
+    admission: Admission,
+    identity: Identity,
+    /// For what waits for a socket.
+    opening_budget: Budget,
+    /// For what waits for the rest of a later hello.
+    handshake_budget: Budget,
+    /// Decrypted connections that gather such a hello.
+    gathering: Arc<ConnLimit>,
+    /// Sessions that begin by a known ID.
+    arrivals: Prefixes,
+    /// Hellos of Encrypted Client Hello that did not open.
+    failed_hellos: Prefixes,
+    random: Random,
+}
+
+impl Sessions {
+    /// An empty set of sessions. `seed` feeds the random choices of balancing.
+    #[must_use]
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        affinity: Arc<Affinity>,
+        active: Arc<ConnLimit>,
+        bans: Arc<Bans>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            snapshot,
+            bans,
+            table: Table::default(),
+            deadlines: Deadlines::default(),
+            undecided: UndecidedQueue::default(),
+            admission: Admission::new(active),
+            identity: Identity::new(affinity),
+            opening_budget: Budget::default(),
+            handshake_budget: Budget::default(),
+            gathering: Arc::default(),
+            arrivals: Prefixes::new(seed),
+            failed_hellos: Prefixes::new(!seed),
+            random: Random::new(seed),
+        }
+    }
+
+    /// Gives back all that the affinity table remembers for sessions.
+    pub(crate) fn forget_ids(&mut self, now: Duration) {
+        for (_, state) in self.table.iter() {
+            self.identity.release(state, now);
+        }
+    }
+
+    /// An empty set under the same configuration, whose session IDs continue where those of `self` end.
+    #[must_use]
+    pub(crate) fn successor(&mut self) -> Self {
+        let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
+        let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
+        let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
+        Self { table: self.table.successor(), ..fresh }
+    }
+
+    /// Takes datagrams of a client: `bytes` holds one after the other, each `segment` long but the last.
+    pub(crate) fn handle_datagrams(
+        &mut self,
+        flow: &Flow,
+        bytes: &[u8],
+        segment: usize,
+        ecn: u8,
+        now: Duration,
+        out: &mut Output,
+    ) {
+        let first = out.forward.len();
+        if let Some(session) = self.all_alike(flow) {
+            out.forward(session, 0..bytes.len());
+        } else if self.bans.refuses(flow.client.ip()) {
+            // Sessions of a banned client have been ended, so all that comes is new.
+            out.discard(DatagramDrop::Banned, bytes.len().div_ceil(segment.max(1)).max(1));
+        } else {
+            let mut start = 0_usize;
+            loop {
+                let end = start.saturating_add(segment).min(bytes.len());
+                let datagram = bytes.get(start..end).unwrap_or_default();
+                if let Some(session) = self.assign(Arrival { flow, datagram, ecn, now }, out) {
+                    out.forward(session, start..end);
+                }
+                start = end;
+                if start >= bytes.len() {
+                    break;
+                }
+            }
+        }
+        for index in first..out.forward.len() {
+            let Some((session, part)) = out.forward.get(index) else { break };
+            let (session, len) = (*session, part.len());
+            self.note_up(session, len, now, out);
+        }
+    }
+
+    /// Takes datagrams of a session's backend; returns the client's end that they have to go to.
+    pub(crate) fn handle_answers(
+        &mut self,
+        session: SessionId,
+        bytes: &[u8],
+        segment: usize,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<Flow> {
+        let state = self.table.get_mut(session)?;
+        state.last_seen = now;
+        state.bytes_down += bytes.len() as u64;
+        let flow = state.flow;
+        let first = !std::mem::replace(&mut state.answered, true);
+        let mut changed = false;
+        if !matches!(state.ids, Ids::None) {
+            for datagram in datagrams(bytes, segment) {
+                changed |= self.identity.learn_from_answer(state, datagram, now);
+            }
+        }
+        if changed {
+            self.current_changed(session, out);
+        }
+        if first {
+            self.target_is_up(session, out);
+            self.steer(session, out);
+        }
+        Some(flow)
+    }
+
+    /// Returns whether there is no session.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.len() == 0
+    }
+
+    /// Number of sessions, undecided ones included.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Bytes of datagrams that wait for a hello or for a socket.
+    #[cfg(test)]
+    fn held_bytes(&self) -> usize {
+        self.undecided.held_bytes() + self.opening_budget.used() + self.handshake_budget.used()
+    }
+
+    /// The client's end of a session.
+    #[must_use]
+    pub(crate) fn flow(&self, session: SessionId) -> Option<&Flow> {
+        self.table.get(session).map(|state| &state.flow)
+    }
+
+    /// Returns whether a client's end has sessions here.
+    #[must_use]
+    pub(crate) fn knows(&self, flow: &Flow) -> bool {
+        self.table.members(flow).is_some()
+    }
+
+    /// The datagrams of a session that the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
+    #[must_use]
+    pub(crate) fn steerable(&self, session: SessionId) -> Option<u8> {
+        Some(self.snapshot.routes.steerable(self.table.get(session)?.carries()))
+    }
+
+    /// The rule of a session, as a later daemon finds it.
+    #[must_use]
+    pub(crate) fn mark(&self, session: SessionId) -> Option<u16> {
+        self.table.get(session)?.route().map(|route| route.mark())
+    }
+
+    /// Adds a session, which becomes its flow's latest.
+    fn insert(&mut self, state: Session, now: Duration, out: &mut Output) -> SessionId {
+        if let Some(oldest) = Admission::crowded_out(&state.flow, &self.table) {
+            self.end(oldest, SessionEnd::Evicted, DatagramDrop::Overflow, now, out);
+        }
+        let (deadline, undecided) = (state.deadline(), state.is_undecided());
+        let session = self.table.insert(state);
+        self.unsteer_others(session, out);
+        self.deadlines.add(deadline, session, &self.table);
+        if undecided {
+            self.undecided.add(session, &self.table);
+        }
+        session
+    }
+
+    /// The kernel cannot tell the sessions of one client socket apart.
+    fn unsteer_others(&mut self, session: SessionId, out: &mut Output) {
+        let Some(flow) = self.table.get(session).map(|state| state.flow) else { return };
+        let Some(members) = self.table.members(&flow).filter(|members| !members.is_single()) else { return };
+        let others: Vec<SessionId> = members.all().collect();
+        for session in others {
+            if self.table.get_mut(session).is_some_and(|state| std::mem::take(&mut state.steered)) {
+                out.commands.push_back(Command::RevokeFlow { session });
+            }
+        }
+    }
+
+    /// Ends a session; the datagrams that it holds are discarded for `reason`.
+    fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
+        let Some(mut state) = self.table.remove(session) else { return };
+        if let Some((held, _)) = state.held() {
+            out.discard(reason, held.len());
+        }
+        if state.is_undecided() {
+            self.undecided.removed();
+        }
+        out.discard(reason, state.ids.waiting());
+        self.identity.release(&state, now);
+        if state.steered {
+            out.commands.push_back(Command::RevokeFlow { session });
+        }
+        if state.is_open() {
+            let (bytes_up, bytes_down) = (state.bytes_up, state.bytes_down);
+            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down });
+        }
+    }
+
+    /// The session that all datagrams of a flow go to without being looked at.
+    fn all_alike(&self, flow: &Flow) -> Option<SessionId> {
+        let routes = &self.snapshot.routes;
+        if routes.has_quic() || routes.has_wireguard() {
+            return None;
+        }
+        let members = self.table.members(flow)?;
+        let open = self.table.get(members.latest()).is_some_and(Session::is_open);
+        (open && members.is_single()).then_some(members.latest())
+    }
+
+    fn note_up(&mut self, session: SessionId, len: usize, now: Duration, out: &mut Output) {
+        let Some(state) = self.table.get_mut(session) else { return };
+        state.last_seen = now;
+        state.bytes_up += len as u64;
+        if !state.answered && now >= state.born.saturating_add(NOT_REFUSED) {
+            self.target_is_up(session, out);
+        }
+    }
+
+    /// Lets the kernel steer a session that has been answered, unless it could not tell whose the datagrams are.
+    fn steer(&mut self, session: SessionId, out: &mut Output) {
+        let Some(state) = self.table.get(session) else { return };
+        // Short headers of two sessions of one socket look alike to the kernel.
+        let single = self.table.is_alone(session);
+        let cid = state.ids.current();
+        // Answered with a cookie only.
+        let unknown = matches!(state.ids, Ids::WireGuard(_)) && cid.is_none();
+        if single
+            && !unknown
+            && !state.steered
+            && let Some(state) = self.table.get_mut(session)
+        {
+            state.steered = true;
+            out.commands.push_back(Command::InstallFlow { session, cid });
+        }
+    }
+
+    /// A session's target has shown that it is there.
+    fn target_is_up(&self, session: SessionId, out: &mut Output) {
+        if let Some(reached) = self.table.get(session).and_then(Session::reached)
+            && let Some(endpoint) = reached.route.group.endpoint(reached.target)
+            && endpoint.health.reached()
+        {
+            out.commands.push_back(Command::Log(Notice::Up(endpoint.target.to_string())));
+        }
+    }
+
+    /// A uniform number for balancing; not for secrets.
+    fn random(&self) -> u64 {
+        self.random.next()
+    }
+}
+
+/// Cuts a buffer into its datagrams; an empty buffer is one empty datagram.
+fn datagrams(bytes: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
+    let segment = segment.max(1);
+    let count = bytes.len().div_ceil(segment).max(1);
+    (0..count).map(move |index| {
+        let start = index * segment;
+        bytes.get(start..start.saturating_add(segment).min(bytes.len())).unwrap_or_default()
+    })
+}

@@ -1,0 +1,220 @@
+//! From a rule to a backend: admission, the target, its addresses, and the next one when one cannot be reached.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{
+    Command, Flow, Notice, Output, SessionId, Sessions, Started,
+    classify::Arrival,
+    held::{Held, OPENING},
+    ids::Ids,
+    state::{Opening, Reached, Session, Stage},
+};
+use crate::{
+    limit::ConnPermit,
+    log::Detail,
+    metrics::{DatagramDrop, SessionEnd},
+    route::{Busy, Tried, UdpRoute},
+    udp::affinity::Backend,
+};
+
+/// Datagrams with their ECN bits.
+type Datagrams<'a> = &'a [(&'a [u8], u8)];
+
+impl Sessions {
+    /// Begins a session of `route` with its first datagrams.
+    #[expect(clippy::too_many_arguments, reason = "a session's beginning has as many sides")]
+    pub(super) fn start(
+        &mut self,
+        flow: &Flow,
+        route: Arc<UdpRoute>,
+        ids: Ids,
+        first: Datagrams<'_>,
+        detail: Option<Box<Detail>>,
+        now: Duration,
+        out: &mut Output,
+    ) {
+        if self.snapshot.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
+            out.discard(DatagramDrop::SourceLimited, first.len());
+            return;
+        }
+        let Some(permit) = self.admit(now, out) else {
+            out.discard(DatagramDrop::TooMany, first.len() + ids.waiting());
+            return;
+        };
+        let opening = self.opening(route, first, detail, out);
+        self.begin(flow, ids, opening, permit, now, out);
+    }
+
+    /// Begins a session with the backend that an earlier one of the same client had.
+    pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Arc<Backend>, ids: Ids, out: &mut Output) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Some((route, target)) = self.find_target(backend) else {
+            // The configuration has changed since.
+            self.stray(arrival, out);
+            return;
+        };
+        if !self.arrivals.allow(flow.client.ip(), now) {
+            out.discard(DatagramDrop::RateLimited, 1);
+            return;
+        }
+        let Some(permit) = self.admit(now, out) else {
+            out.discard(DatagramDrop::TooMany, 1);
+            return;
+        };
+        self.identity.followed();
+        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
+        let mut opening = self.opening(route, &[(datagram, ecn)], None, out);
+        opening.fixed = true;
+        opening.target = busy.map(|busy| (target, busy));
+        opening.candidates = vec![backend.address];
+        self.begin(flow, ids, opening, permit, now, out);
+    }
+
+    /// The socket of a session is connected.
+    pub(crate) fn handle_opened(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+        let Some(state) = self.table.get_mut(session) else { return };
+        let Stage::Opening(opening) = &mut state.stage else { return };
+        let (Some((target, busy)), Some(address)) = (opening.target.take(), opening.address) else { return };
+        let datagrams = opening.held.take();
+        let route = Arc::clone(&opening.route);
+        let detail = opening.detail.take();
+        let fixed = opening.fixed;
+        let tried = std::mem::take(&mut opening.tried);
+        let tried = if tried.is_empty() { None } else { Some(Box::new(tried)) };
+        let carries = route.carries;
+        state.last_seen = now;
+        state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
+        let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
+        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, backend: None, tried, detail });
+        self.identity.remember_all(state, now);
+        let deadline = state.deadline();
+        self.deadlines.add(deadline, session, &self.table);
+        out.commands.push_back(Command::Started(Box::new(started)));
+        for (datagram, ecn) in datagrams {
+            out.commands.push_back(Command::Send { session, datagram, ecn });
+        }
+        self.admission.opened(session, &self.table);
+    }
+
+    /// The first addresses of a name have come, or not.
+    pub(crate) fn handle_resolved(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+        if self.table.get(session).is_some_and(|state| matches!(&state.stage, Stage::Opening(o) if o.address.is_none()))
+        {
+            self.use_target(session, true, now, out);
+        }
+    }
+
+    fn opening(
+        &mut self,
+        route: Arc<UdpRoute>,
+        first: Datagrams<'_>,
+        detail: Option<Box<Detail>>,
+        out: &mut Output,
+    ) -> Opening {
+        let mut held = Held::new(&self.opening_budget);
+        for (datagram, ecn) in first {
+            let given_up = held.push(datagram, *ecn, OPENING);
+            out.discard(DatagramDrop::Overflow, given_up);
+        }
+        let (tried, candidates) = (Tried::default(), Vec::new());
+        Opening { route, held, tried, target: None, candidates, address: None, fixed: false, detail }
+    }
+
+    /// Makes room for one more session. Where there is none, one whose client has never shown that it receives gives way:
+    /// so forged addresses cannot keep real clients out.
+    fn admit(&mut self, now: Duration, out: &mut Output) -> Option<ConnPermit> {
+        let max = self.snapshot.settings.max_connections.get();
+        if let Some(permit) = self.admission.acquire(max) {
+            return Some(permit);
+        }
+        out.commands.push_back(Command::Log(Notice::TooMany { max }));
+        if self.evict(now, out) {
+            // A lowered limit may still be exceeded.
+            return self.admission.acquire(max);
+        }
+        self.admission.ask_others();
+        None
+    }
+
+    /// Makes the room that other workers have asked for, as far as there is any.
+    pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
+        while self.admission.owes_room(self.snapshot.settings.max_connections.get()) {
+            let evicted = self.evict(now, out);
+            self.admission.granted();
+            if !evicted {
+                return;
+            }
+        }
+    }
+
+    fn evict(&mut self, now: Duration, out: &mut Output) -> bool {
+        let Some(session) = self.admission.least_proven(&self.table, now) else { return false };
+        self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
+        true
+    }
+
+    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: ConnPermit, now: Duration, out: &mut Output) {
+        let stage = Stage::Opening(Box::new(opening));
+        let state = Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) };
+        let session = self.insert(state, now, out);
+        self.try_next(session, now, out);
+    }
+
+    /// Tries the next address of the target, then the next target; ends the session when there is none.
+    pub(super) fn try_next(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+        let random = self.random();
+        let Some(state) = self.table.get_mut(session) else { return };
+        let client = state.flow.client;
+        let Stage::Opening(opening) = &mut state.stage else { return };
+        if !opening.candidates.is_empty() {
+            let address = opening.candidates.remove(0);
+            opening.address = Some(address);
+            out.commands.push_back(Command::Open { session, address });
+            return;
+        }
+        if let Some((target, _)) = opening.target.take() {
+            opening.tried.add(target);
+        }
+        let group = &opening.route.group;
+        let next = if opening.fixed { None } else { group.pick(client, random, now, &opening.tried) };
+        let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
+        let Some(target) = busy else {
+            self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);
+            return;
+        };
+        opening.target = Some(target);
+        self.use_target(session, false, now, out);
+    }
+
+    /// Finds the addresses of the chosen target.
+    pub(super) fn use_target(&mut self, session: SessionId, settled: bool, now: Duration, out: &mut Output) {
+        let (random, retry) = (self.random(), self.snapshot.settings.target_retry);
+        let Some(state) = self.table.get_mut(session) else { return };
+        let client = state.flow.client;
+        let Stage::Opening(opening) = &mut state.stage else { return };
+        let Some(endpoint) = opening.target.as_ref().and_then(|(target, _)| opening.route.group.endpoint(*target))
+        else {
+            return;
+        };
+        if let Some(address) = endpoint.target.literal() {
+            opening.candidates = vec![address];
+        } else if let Some(name) = endpoint.name() {
+            match name.known() {
+                Some(known) => {
+                    let port = endpoint.target.port;
+                    let ordered = opening.route.group.order(&known, client, random);
+                    opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+                }
+                None if !settled => {
+                    let name = Arc::clone(name);
+                    opening.address = None;
+                    out.commands.push_back(Command::Resolve { session, name });
+                    return;
+                }
+                // The resolver says why.
+                None => drop(endpoint.health.failed(now, retry)),
+            }
+        }
+        self.try_next(session, now, out);
+    }
+}

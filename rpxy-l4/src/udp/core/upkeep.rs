@@ -1,0 +1,79 @@
+//! Events other than datagrams: time passes, the configuration changes, sockets close, networks are banned.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Command, Output, SessionId, Sessions,
+    state::{Session, Stage},
+};
+use crate::{
+    metrics::{DatagramDrop, SessionEnd},
+    udp::Snapshot,
+};
+
+impl Sessions {
+    /// Does what is due at `now`. `steered` returns when the kernel last forwarded something for a session that it steers.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Duration,
+        steered: impl Fn(SessionId) -> Option<Duration>,
+        out: &mut Output,
+    ) {
+        self.make_wanted_room(now, out);
+        while let Some(session) = self.deadlines.pop_due(now) {
+            let Some(state) = self.table.get_mut(session) else { continue };
+            if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
+                state.last_seen = state.last_seen.max(seen);
+            }
+            // The kernel may have all that would show a handshake to be over, and a client may never go on with one.
+            if state.ids.decryption().is_some_and(|decryption| decryption.until() <= now) {
+                out.discard(DatagramDrop::Incomplete, state.ids.end_decryption());
+            }
+            let deadline = state.deadline();
+            if deadline.is_none_or(|at| at > now) {
+                self.deadlines.add(deadline, session, &self.table);
+                continue;
+            }
+            let reason = match state.stage {
+                Stage::Undecided(_) => DatagramDrop::Incomplete,
+                Stage::Opening(_) | Stage::Open(_) => DatagramDrop::Unreachable,
+            };
+            self.end(session, SessionEnd::Idle, reason, now, out);
+        }
+    }
+
+    /// Continues under another configuration: sessions whose rule and target are in it stay, others end.
+    pub(crate) fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Duration, out: &mut Output) {
+        self.snapshot = snapshot;
+        for session in self.table.ids(|_| true) {
+            if !self.rebind(session) {
+                self.end(session, SessionEnd::Withdrawn, DatagramDrop::Unreachable, now, out);
+                continue;
+            }
+            let Some(state) = self.table.get(session) else { continue };
+            if state.steered {
+                // Which datagrams may be steered depends on the rules.
+                let cid = state.ids.current();
+                out.commands.push_back(Command::RevokeFlow { session });
+                out.commands.push_back(Command::InstallFlow { session, cid });
+            }
+        }
+        self.deadlines.rebuild(&self.table);
+    }
+
+    /// Ends all sessions of a listening socket, or all that there are.
+    pub(crate) fn handle_closed(&mut self, listener: Option<u32>, end: SessionEnd, now: Duration, out: &mut Output) {
+        let of_it = |state: &Session| listener.is_none_or(|listener| state.flow.listener == listener);
+        for session in self.table.ids(of_it) {
+            self.end(session, end, DatagramDrop::Unreachable, now, out);
+        }
+    }
+
+    /// Ends the sessions of clients that are banned now.
+    pub(crate) fn handle_bans(&mut self, now: Duration, out: &mut Output) {
+        let bans = Arc::clone(&self.bans);
+        for session in self.table.ids(|state| bans.refuses(state.flow.client.ip())) {
+            self.end(session, SessionEnd::Banned, DatagramDrop::Banned, now, out);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! WireGuard: initiations are routed by the key they are made for, the rest follows the indices that servers chose.
+
+use rpxy_l4_proto::wireguard::Message;
+
+use super::{
+    Flow, Output, SessionId, Sessions,
+    classify::Arrival,
+    ids::{Ids, Indices},
+    state::Session,
+};
+use crate::{metrics::DatagramDrop, route::Datagrams, udp::affinity::Key};
+
+impl Sessions {
+    pub(super) fn wireguard(&mut self, arrival: Arrival<'_>, message: Message, out: &mut Output) -> Option<SessionId> {
+        match message {
+            Message::Initiation { .. } => self.initiation(arrival, out),
+            Message::Response { receiver, .. }
+            | Message::CookieReply { receiver }
+            | Message::Transport { receiver } => self.addressed(arrival, receiver, out),
+        }
+    }
+
+    /// Every initiation is looked at, so that a socket that turns to another server is seen.
+    fn initiation(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
+            out.discard(DatagramDrop::Unmatched, 1);
+            return None;
+        };
+        let same_rule = |state: &Session| state.route().is_some_and(|known| known.rule == route.rule);
+        let session = self.table.find(flow, same_rule);
+        if let Some(session) = session {
+            return self.deliver(session, arrival, out);
+        }
+        let ids = if route.carries == Datagrams::WireGuard { Ids::WireGuard(Indices::default()) } else { Ids::None };
+        self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
+        None
+    }
+
+    /// A message to an index that a server chose.
+    fn addressed(&mut self, arrival: Arrival<'_>, receiver: u32, out: &mut Output) -> Option<SessionId> {
+        let Arrival { flow, now, .. } = arrival;
+        if let Some(session) = self.owner_of_index(flow, receiver) {
+            self.prefer(session);
+            self.note_index(session, receiver, out);
+            return self.deliver(session, arrival, out);
+        }
+        if let Some(backend) = self.identity.find(Key::Index(receiver), now) {
+            if let Some(session) = self.session_with(flow, &backend) {
+                return self.deliver(session, arrival, out);
+            }
+            self.start_known(arrival, &backend, Ids::WireGuard(Indices::known(receiver)), out);
+            return None;
+        }
+        let session = self.latest_of(flow, Datagrams::WireGuard).or_else(|| self.latest_of(flow, Datagrams::Any));
+        if let Some(session) = session {
+            return self.deliver(session, arrival, out);
+        }
+        self.stray(arrival, out);
+        None
+    }
+
+    fn owner_of_index(&self, flow: &Flow, receiver: u32) -> Option<SessionId> {
+        self.table.find(flow, |state| match &state.ids {
+            Ids::WireGuard(indices) => indices.contains(receiver),
+            Ids::None | Ids::Quic(_) => false,
+        })
+    }
+}

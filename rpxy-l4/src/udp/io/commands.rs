@@ -1,0 +1,155 @@
+//! Carries out the commands of the core.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Instant,
+};
+
+use super::{
+    kernel_flow::KernelFlow,
+    relay::{CLOSING, MOST_CLOSING, Relay},
+    sockets::{Appetite, Upstream, open_upstream_mut},
+    token::Token,
+};
+use crate::{
+    log::{Access, Ended},
+    metrics::SessionEnd,
+    net::{
+        self,
+        udp::{self, Message},
+    },
+    offload::Usage,
+    udp::core::{Command, OpenError, Output, SessionId, Started},
+};
+
+impl Relay {
+    /// Carries out the commands of the core in order; a result may make it add further ones.
+    pub(super) fn carry_out(&mut self, output: &mut Output) {
+        while let Some(command) = output.commands.pop_front() {
+            self.handle_command(command, output);
+        }
+        for state in output.hellos.drain(..) {
+            self.shared.metrics.udp_ech(state);
+        }
+        for (reason, count) in output.dropped.drain(..) {
+            self.shared.metrics.udp().dropped(reason, u64::from(count));
+        }
+    }
+
+    fn handle_command(&mut self, command: Command, output: &mut Output) {
+        match command {
+            Command::Open { session, address } => match self.open(session, address) {
+                Ok(()) => self.sessions.handle_opened(session, self.now, output),
+                Err(error) => self.sessions.handle_open_failed(session, open_error(error), self.now, output),
+            },
+            Command::Resolve { session, name } => self.lookups.begin(session, name),
+            Command::Send { session, datagram, ecn } => {
+                self.send_up(session, &[Message::new(None, None, ecn, &datagram, datagram.len())]);
+            }
+            Command::Started(started) => self.started(*started),
+            Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
+            Command::InstallFlow { session, cid } => self.install(session, cid),
+            Command::UpdateFlow { session, cid } => {
+                if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
+                    upstream.kernel.update(&*self.shared.offload, cid);
+                }
+            }
+            Command::RevokeFlow { session } => self.revoke(session),
+            Command::Log(notice) => self.log(notice),
+        }
+    }
+
+    fn open(&mut self, session: SessionId, address: SocketAddr) -> io::Result<()> {
+        let socket = udp::connected(address)?;
+        if socket.local_addr().is_ok_and(|own| own == address) {
+            // Nobody listens there, and the kernel has picked that very port for us.
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        if self.is_ours(address, &socket) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "it is an address that this daemon listens on",
+            ));
+        }
+        self.keep(session, address, socket)
+    }
+
+    /// Keeps the socket of a session.
+    pub(super) fn keep(&mut self, session: SessionId, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
+        self.poller.add(&socket, Token::session(session))?;
+        let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
+        if self.upstreams.len() <= slot {
+            self.upstreams.resize_with(slot + 1, || None);
+        }
+        if let Some(free) = self.upstreams.get_mut(slot) {
+            *free = Some(Upstream {
+                generation: session.generation,
+                socket: socket.into(),
+                v6: address.is_ipv6(),
+                appetite: Appetite::default(),
+                kernel: KernelFlow::Unasked,
+                steered: Usage::default(),
+                inherited: None,
+                format: self.format,
+                access: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// A datagram to ourselves would come back as a new client's, for ever.
+    fn is_ours(&self, address: SocketAddr, socket: &UdpSocket) -> bool {
+        let mut same_port = self.listeners.iter().flatten().filter(|held| held.address.port() == address.port());
+        same_port.any(|held| {
+            let wildcard = held.address.ip().is_unspecified() && held.address.is_ipv4() == address.is_ipv4();
+            // Towards an address of this machine the kernel takes that same address as source.
+            let here = || address.ip().is_loopback() || socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
+            held.address.ip() == address.ip() || (wildcard && here())
+        })
+    }
+
+    fn started(&mut self, started: Started) {
+        self.shared.metrics.udp().started();
+        let Started { session, flow, carries, destination, detail } = started;
+        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
+        let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
+        self.shared.access.start(upstream.format, &access);
+        upstream.access = Some(access);
+    }
+
+    pub(super) fn ended(&mut self, session: SessionId, end: SessionEnd, bytes_up: u64, bytes_down: u64) {
+        self.shared.metrics.udp().ended(end);
+        let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
+        let Some(held) = self.upstreams.get_mut(slot) else { return };
+        let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        if let Some(end) = &upstream.inherited {
+            self.shared.inherited.remove(end);
+        }
+        let now = self.now;
+        if let Some(access) = &upstream.access {
+            let duration = access.since.elapsed();
+            let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
+            let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
+            let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
+            self.shared.access.finish(upstream.format, access, &ended);
+        }
+        // Its backend may have more to say: nobody else shall get its port before that has come and gone.
+        if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {
+            if self.closing.len() >= MOST_CLOSING {
+                self.closing.pop_front();
+            }
+            self.closing.push_back((now.saturating_add(CLOSING), upstream.socket));
+        }
+    }
+}
+
+fn open_error(error: io::Error) -> OpenError {
+    if net::is_exhaustion(&error) {
+        OpenError::Shortage(error)
+    } else if udp::is_out_of_ports(&error) {
+        OpenError::NoPort(error)
+    } else {
+        OpenError::Unreachable(error)
+    }
+}

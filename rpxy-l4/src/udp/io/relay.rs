@@ -1,0 +1,277 @@
+//! The sessions of a worker with everything outside of them: sockets, the kernel plane, logs, counters.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    kernel_flow::{KernelFlow, Retries},
+    lookups::Lookups,
+    sockets::{Appetite, Listener, Upstream, kernel_flow, open_upstream, open_upstream_mut},
+    token::Token,
+};
+use crate::{
+    config::model::AccessLogFormat,
+    metrics::SessionEnd,
+    net::{
+        poller::Poller,
+        udp::{self, Received, Sender},
+    },
+    offload::{NotSteered, Steered},
+    udp::{
+        Shared, Snapshot,
+        core::{Flow, FlowLine, Output, SessionId, Sessions},
+    },
+};
+
+/// Time for which the port of a session that ended in the middle is given to nobody else.
+pub(super) const CLOSING: Duration = Duration::from_secs(3);
+/// Ports kept so at most; beyond that the oldest is free at once.
+pub(super) const MOST_CLOSING: usize = 256;
+
+/// The sessions of a worker with everything outside of them.
+#[derive(Debug)]
+pub(super) struct Relay {
+    pub(super) shared: Arc<Shared>,
+    pub(super) format: AccessLogFormat,
+    pub(super) sessions: Sessions,
+    pub(super) poller: Arc<Poller>,
+    pub(super) lookups: Lookups,
+    /// By number; a number is used again after its socket was closed with all its sessions.
+    pub(super) listeners: Vec<Option<Listener>>,
+    /// By the sessions' slots.
+    pub(super) upstreams: Vec<Option<Upstream>>,
+    pub(super) sender: Sender,
+    /// Sockets of sessions that ended in the middle, and until when they stay open.
+    pub(super) closing: VecDeque<(Duration, OwnedFd)>,
+    /// Sessions that the kernel may take later.
+    pub(super) retries: Retries,
+    /// Sessions to inherit whose clients' socket is not there yet.
+    pub(super) heirless: Vec<Steered>,
+    /// Number of sessions inherited.
+    pub(super) inherited: usize,
+    pub(super) output: Output,
+    pub(super) sent: Sums,
+    pub(super) now: Duration,
+}
+
+/// Datagrams and bytes sent since the counters were updated. Workers share those, and would contend for them.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    pub(super) up: (u64, u64),
+    pub(super) down: (u64, u64),
+}
+
+impl Relay {
+    pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
+        let format = snapshot.access_log_format;
+        let sessions = Sessions::new(
+            snapshot,
+            Arc::clone(&shared.affinity),
+            Arc::clone(&shared.active),
+            Arc::clone(&shared.bans),
+            Shared::seed(),
+        );
+        Self {
+            now: shared.uptime(),
+            shared,
+            format,
+            sessions,
+            poller,
+            lookups,
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            sender: Sender::new(),
+            closing: VecDeque::new(),
+            retries: Retries::default(),
+            heirless: Vec::new(),
+            inherited: 0,
+            output: Output::default(),
+            sent: Sums::default(),
+        }
+    }
+
+    /// Reads the clock; everything up to the next call happens at this time.
+    pub(super) fn clock(&mut self) {
+        self.now = self.shared.uptime();
+    }
+
+    /// The time read last.
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    pub(super) fn listener(&mut self, number: u32) -> Option<&mut Listener> {
+        self.listeners.get_mut(usize::try_from(number).ok()?)?.as_mut()
+    }
+
+    /// A session's socket, and how much to ask it for.
+    pub(super) fn upstream(&mut self, session: SessionId) -> Option<(&OwnedFd, &mut Appetite)> {
+        open_upstream_mut(&mut self.upstreams, session).map(|upstream| (&upstream.socket, &mut upstream.appetite))
+    }
+
+    /// Receives on another socket from now on.
+    pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
+        let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let number = u32::try_from(slot).unwrap_or(u32::MAX);
+        self.poller.add(&socket, Token::listener(number))?;
+        let listener = Some(Listener { address, socket, appetite: Appetite::default() });
+        match self.listeners.get_mut(slot) {
+            Some(free) => *free = listener,
+            None => self.listeners.push(listener),
+        }
+        self.inherit_for(number, address);
+        Ok(())
+    }
+
+    /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
+    pub(super) fn close(&mut self, address: SocketAddr) {
+        let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
+        let Some(slot) = self.listeners.iter().position(is_it) else { return };
+        let number = u32::try_from(slot).ok();
+        self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
+        if let Some(held) = self.listeners.get_mut(slot) {
+            *held = None;
+        }
+    }
+
+    /// Another configuration is in effect.
+    pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
+        self.format = snapshot.access_log_format;
+        self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
+    }
+
+    /// Ends expired sessions.
+    pub(super) fn timeout(&mut self) {
+        while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
+        let (offload, now) = (Arc::clone(&self.shared.offload), self.now);
+        let upstreams = &self.upstreams;
+        let steered = |session| {
+            let idle = open_upstream(upstreams, session)?.kernel.idle(&*offload)?;
+            Some(now.saturating_sub(idle))
+        };
+        let mut output = std::mem::take(&mut self.output);
+        self.sessions.handle_timeout(now, steered, &mut output);
+        self.finish(output);
+        let upstreams = &mut self.upstreams;
+        self.retries.run(offload.changes(), |session| {
+            let kernel = &mut open_upstream_mut(upstreams, session)?.kernel;
+            kernel.retry(&*offload);
+            kernel.reason().filter(|reason| reason.is_temporary())
+        });
+    }
+
+    /// The first lookup of a session's name has ended.
+    pub(super) fn resolved(&mut self, session: SessionId) {
+        self.with_core(|sessions, now, out| sessions.handle_resolved(session, now, out));
+    }
+
+    /// Other networks are banned.
+    pub(super) fn bans(&mut self) {
+        self.with_core(Sessions::handle_bans);
+    }
+
+    /// Lines about the first `limit` sessions.
+    pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
+        let line = |(session, listener, mut line): (SessionId, u32, FlowLine)| {
+            let held = usize::try_from(listener).ok().and_then(|slot| self.listeners.get(slot)?.as_ref());
+            line.listener = held.map(|held| held.address);
+            match kernel_flow(&self.upstreams, session) {
+                Some(KernelFlow::Installed(_)) => line.plane = "kernel",
+                Some(kernel) => line.reason = kernel.reason().map(NotSteered::name),
+                None => {}
+            }
+            if let Some(usage) =
+                kernel_flow(&self.upstreams, session).and_then(|kernel| kernel.usage(&*self.shared.offload))
+            {
+                line.bytes_up += usage.bytes_up;
+                line.bytes_down += usage.bytes_down;
+                line.idle = usage.idle.map_or(line.idle, |idle| idle.min(line.idle));
+            }
+            line
+        };
+        self.sessions.flow_lines(limit, self.now).map(line).collect()
+    }
+
+    pub(super) fn end_all(&mut self, end: SessionEnd) {
+        self.with_core(|sessions, now, out| sessions.handle_closed(None, end, now, out));
+    }
+
+    /// Forgets all sessions, whose state cannot be trusted any more.
+    pub(super) fn reset(&mut self) {
+        let open: Vec<SessionId> = (0_u32..)
+            .zip(&self.upstreams)
+            .filter_map(|(index, held)| Some(SessionId { index, generation: held.as_ref()?.generation }))
+            .collect();
+        for session in open {
+            self.ended(session, SessionEnd::InternalError, 0, 0);
+        }
+        self.output = Output::default();
+        let (sessions, now) = (&mut self.sessions, self.now);
+        // IDs must not stay for ever; should that fail as well, they do.
+        let _failed = catch_unwind(AssertUnwindSafe(|| sessions.forget_ids(now)));
+        self.sessions = self.sessions.successor();
+    }
+
+    /// Gives datagrams of a client to the core, and what has to be sent on to `forward`.
+    pub(super) fn datagrams(
+        &mut self,
+        flow: &Flow,
+        got: &Received<'_>,
+        mut forward: impl FnMut(SessionId, Range<usize>),
+    ) {
+        if self.is_elsewhere(flow, got) {
+            return;
+        }
+        self.with_core(|sessions, now, out| {
+            sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, now, out);
+        });
+        for (session, range) in self.output.forward.drain(..) {
+            forward(session, range);
+        }
+    }
+
+    /// Gives datagrams of a backend to the core; returns the client's end that they go to.
+    pub(super) fn answers(&mut self, session: SessionId, got: &Received<'_>) -> Option<Flow> {
+        self.with_core(|sessions, now, out| sessions.handle_answers(session, got.bytes, got.segment, now, out))
+    }
+
+    /// A session's socket reported an error.
+    pub(super) fn failed(&mut self, session: SessionId, error: &io::Error) {
+        tracing::trace!("{session:?}: {error}");
+        if udp::is_unreachable(error) {
+            self.with_core(|sessions, now, out| sessions.handle_refused(session, error, now, out));
+        } else if udp::is_too_big(error)
+            && let Some(upstream) = open_upstream(&self.upstreams, session)
+        {
+            // Datagrams that pass through here are fragmented by the kernel, which has taken note.
+            upstream.kernel.path_changed(&*self.shared.offload);
+        }
+    }
+
+    /// Has the core do something, then carries out what it commands.
+    pub(super) fn with_core<T>(&mut self, action: impl FnOnce(&mut Sessions, Duration, &mut Output) -> T) -> T {
+        let mut output = std::mem::take(&mut self.output);
+        let result = action(&mut self.sessions, self.now, &mut output);
+        self.finish(output);
+        result
+    }
+
+    /// Carries out what the core commands. Sending may find out something that the core has to know, with an output of
+    /// its own.
+    fn finish(&mut self, mut output: Output) {
+        self.carry_out(&mut output);
+        self.output = output;
+    }
+}

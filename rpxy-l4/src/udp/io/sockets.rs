@@ -1,0 +1,92 @@
+//! The sockets of a worker: those that it listens on, and one for each session.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
+};
+
+use super::kernel_flow::KernelFlow;
+use crate::{
+    config::model::AccessLogFormat,
+    log::Access,
+    offload::Usage,
+    udp::{core::SessionId, mailbox::ClientEnd},
+};
+
+/// The number of buffers to ask for at once. Asking for more than there is costs the kernel a vain look; the rest is
+/// reported again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Appetite {
+    /// Several came at once the last time.
+    burst: bool,
+    /// Times that one came alone.
+    quiet: u8,
+}
+
+impl Appetite {
+    /// One, now and then two to find out whether there is more, and `most` while there is.
+    pub(super) fn ask(self, most: usize) -> usize {
+        match (self.burst, self.quiet % 8) {
+            (true, _) => most,
+            (false, 0) => 2,
+            (false, _) => 1,
+        }
+    }
+
+    pub(super) fn got(&mut self, filled: usize) {
+        self.burst = filled > 1;
+        self.quiet = self.quiet.wrapping_add(1);
+    }
+}
+
+/// One listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
+    pub(super) socket: UdpSocket,
+    pub(super) appetite: Appetite,
+}
+
+impl Listener {
+    /// Its socket, and how much to ask it for.
+    pub(super) fn source(&mut self) -> (&UdpSocket, &mut Appetite) {
+        (&self.socket, &mut self.appetite)
+    }
+}
+
+/// A session's socket towards its backend.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) generation: u32,
+    pub(super) socket: OwnedFd,
+    pub(super) v6: bool,
+    pub(super) appetite: Appetite,
+    pub(super) kernel: KernelFlow,
+    /// What the kernel had forwarded when it gave the session back.
+    pub(super) steered: Usage,
+    /// Set where it was inherited from an earlier daemon.
+    pub(super) inherited: Option<ClientEnd>,
+    pub(super) format: AccessLogFormat,
+    pub(super) access: Option<Access>,
+}
+
+impl Upstream {
+    /// The backend, once the session has started.
+    pub(super) fn backend(&self) -> Option<SocketAddr> {
+        self.access.as_ref().map(|access| access.destination)
+    }
+}
+
+pub(super) fn kernel_flow(upstreams: &[Option<Upstream>], session: SessionId) -> Option<&KernelFlow> {
+    open_upstream(upstreams, session).map(|upstream| &upstream.kernel)
+}
+
+pub(super) fn open_upstream(upstreams: &[Option<Upstream>], session: SessionId) -> Option<&Upstream> {
+    let held = upstreams.get(usize::try_from(session.index).ok()?)?.as_ref();
+    held.filter(|upstream| upstream.generation == session.generation)
+}
+
+pub(super) fn open_upstream_mut(upstreams: &mut [Option<Upstream>], session: SessionId) -> Option<&mut Upstream> {
+    let held = upstreams.get_mut(usize::try_from(session.index).ok()?)?.as_mut();
+    held.filter(|upstream| upstream.generation == session.generation)
+}
