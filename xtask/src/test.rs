@@ -224,23 +224,23 @@ impl Machine<'_> {
 
     /// The fuzz targets, without the library that drives them. They are a workspace of their own: see its manifest.
     fn fuzz_steps(&self) -> [Step; 2] {
-        let mut lints = self.cargo_of("fuzz", "clippy --locked -- -D warnings");
+        let mut lints = self.cargo_of("fuzz", "clippy", "--locked -- -D warnings");
         lints.env("CUSTOM_LIBFUZZER_PATH", self.workspace.target().join("none"));
         [
-            Step::new("format of the fuzz targets", self.cargo_of("fuzz", "fmt --check")),
+            Step::new("format of the fuzz targets", self.cargo_of("fuzz", "fmt", "--check")),
             Step::new("lints of the fuzz targets", lints),
         ]
     }
 
     /// Tests with foreign software. They are a workspace of their own: see its manifest.
     fn interop_steps(&self, required: bool) -> [Step; 3] {
-        let mut test = self.cargo_of("tests/interop", "test --locked");
+        let mut test = self.cargo_of("tests/interop", "test", "--locked");
         self.describe(&mut test, required);
         [
-            Step::new("format of the tests with foreign software", self.cargo_of("tests/interop", "fmt --check")),
+            Step::new("format of the tests with foreign software", self.cargo_of("tests/interop", "fmt", "--check")),
             Step::new(
                 "lints of the tests with foreign software",
-                self.cargo_of("tests/interop", "clippy --locked --all-targets -- -D warnings"),
+                self.cargo_of("tests/interop", "clippy", "--locked --all-targets -- -D warnings"),
             ),
             Step::new("tests with foreign software", test),
         ]
@@ -248,9 +248,9 @@ impl Machine<'_> {
 
     /// A cargo command for another workspace in this repository. Most of its dependencies are those of this one, so they
     /// share a directory.
-    fn cargo_of(&self, folder: &str, line: &str) -> Command {
-        let mut command = self.cargo(line);
-        command.current_dir(self.workspace.path(folder)).env("CARGO_TARGET_DIR", self.workspace.target());
+    fn cargo_of(&self, folder: &str, subcommand: &str, options: &str) -> Command {
+        let mut command = self.cargo(&format!("{subcommand} --manifest-path {folder}/Cargo.toml {options}"));
+        command.env("CARGO_TARGET_DIR", self.workspace.target());
         command
     }
 

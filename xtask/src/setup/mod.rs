@@ -20,7 +20,7 @@ use needs::{Need, Probe, Source};
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only list what is missing; fail if anything is.
+    /// Only list what is missing, and fail if anything is
     #[arg(long)]
     check: bool,
 }
@@ -36,7 +36,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
         return Ok(());
     }
     if arguments.check {
-        bail!("{} missing; `cargo xtask setup` installs them", missing.len());
+        bail!("{} missing; `cargo xtask setup` installs what it can", missing.len());
     }
     if let Some(remedy) = install(workspace, &Purpose::ALL)? {
         bail!("{remedy}");
@@ -108,18 +108,25 @@ fn by_hand(missing: &[&'static Need]) -> String {
     if apt::is_available() && !process::is_root() && !packages.is_empty() {
         format!("install packages, then the rest:\n  {}\n  cargo xtask setup", apt::sudo_command_line(&packages))
     } else {
-        format!(
-            "install these with the package manager of this system, and make sure that they are on PATH:\n{}",
-            list(missing)
-        )
+        format!("install these, and make sure that they are on PATH:\n{}", list(missing))
     }
 }
 
+/// One line for each missing thing. Of several ways to get one, the first is named.
 fn list(missing: &[&'static Need]) -> String {
-    let mut lines: Vec<String> = missing.iter().map(|need| format!("  {} ({})", need.probe, need.why)).collect();
-    // One thing may be had in several ways.
-    lines.dedup_by_key(|line| line.split(" (").next().map(str::to_owned));
-    lines.join("\n")
+    let mut lines: Vec<(Probe, String)> = Vec::new();
+    for need in missing {
+        let from = match need.source {
+            Source::Apt(package) => format!("; Debian: {package}"),
+            Source::Crate(name) => format!("; cargo install --locked {name}"),
+            Source::Component(name) => format!("; rustup component add {name}"),
+            Source::EbpfLinker | Source::CargoDeny => String::new(),
+        };
+        if lines.iter().all(|(probe, _)| *probe != need.probe) {
+            lines.push((need.probe, format!("  {} ({}{from})", need.probe, need.why)));
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
 }
 
 /// The packages of `needs`, each once: some contain several programs.
