@@ -9,6 +9,8 @@ mod admin;
 mod cli;
 mod commands;
 mod config;
+#[cfg(test)]
+mod docs;
 mod limit;
 mod log;
 mod metrics;

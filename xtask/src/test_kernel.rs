@@ -103,7 +103,8 @@ fn kernel_package(depends: &str) -> Option<&str> {
 /// Builds the program tests.
 fn tests(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--locked", "--package", "rpxy-l4-tests", "--test", "prog", "--no-run"]);
+    // Of the whole workspace: a package by itself has other features of shared dependencies, which would be built again.
+    cargo.args(["test", "--locked", "--workspace", "--test", "prog", "--no-run"]);
     cargo.args(["--message-format", "json"]).stderr(Stdio::inherit());
     println!("$ {}", process::display(&cargo));
     let output = cargo.output().context("cargo")?;

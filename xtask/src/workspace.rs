@@ -64,6 +64,11 @@ impl Workspace {
         self.target.join(directory).join(name)
     }
 
+    /// The directory of all build products.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// A directory for the products of one task, beside those of cargo.
     pub(crate) fn scratch(&self, task: &str) -> PathBuf {
         self.target.join(task)

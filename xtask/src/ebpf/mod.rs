@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
-use crate::setup::{self, Purpose};
 use crate::workspace::{Profile, Workspace};
 pub(crate) use linker::{LLVM_CONFIG, Linker, VERSION as LINKER_VERSION};
 pub(crate) use toolchain::Toolchain;
@@ -125,10 +124,9 @@ impl Tools {
     }
 }
 
-/// Installs what is missing, builds, and says how large the programs are.
+/// Builds the programs and prints their sizes.
 pub(crate) fn command(workspace: &Workspace, log: bool) -> Result<()> {
-    setup::require(workspace, &[Purpose::Build, Purpose::Ebpf])?;
-    let Some(tools) = Tools::find(workspace) else { bail!("the eBPF toolchain that was installed cannot be found") };
+    let tools = Tools::find(workspace).context("the toolchain for the eBPF programs is not installed")?;
     let variant = if log { Variant::Log } else { Variant::Plain };
     let object = build(workspace, &tools, variant)?;
     println!("{}", object.display());
