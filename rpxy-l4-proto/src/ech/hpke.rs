@@ -11,7 +11,33 @@ use hpke::{
     setup_receiver,
 };
 
-use super::{CipherSuite, Kem};
+use super::CipherSuite;
+
+/// The key encapsulation mechanisms that can be used (RFC 9180 section 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kem {
+    /// DHKEM(P-256, HKDF-SHA256), 0x0010.
+    P256,
+    /// DHKEM(X25519, HKDF-SHA256), 0x0020.
+    X25519,
+}
+
+impl Kem {
+    /// The mechanism with this number, if it is one of those here.
+    #[must_use]
+    pub fn from_id(id: u16) -> Option<Self> {
+        [Self::P256, Self::X25519].into_iter().find(|kem| kem.id() == id)
+    }
+
+    /// The number in the registry of RFC 9180 section 7.1.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::P256 => 0x0010,
+            Self::X25519 => 0x0020,
+        }
+    }
+}
 
 /// A receiver's context. Each message that opens moves it on by one (RFC 9180 section 5.2); one that does not leaves it
 /// where it is.

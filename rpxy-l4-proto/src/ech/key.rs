@@ -8,33 +8,10 @@ use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{EchConfig, hpke::PrivateKey};
-
-/// The key encapsulation mechanisms that can be used (RFC 9180 section 7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kem {
-    /// DHKEM(P-256, HKDF-SHA256), 0x0010.
-    P256,
-    /// DHKEM(X25519, HKDF-SHA256), 0x0020.
-    X25519,
-}
-
-impl Kem {
-    /// The mechanism with this number, if it is one of those here.
-    #[must_use]
-    pub fn from_id(id: u16) -> Option<Self> {
-        [Self::P256, Self::X25519].into_iter().find(|kem| kem.id() == id)
-    }
-
-    /// The number in the registry of RFC 9180 section 7.1.
-    #[must_use]
-    pub const fn id(self) -> u16 {
-        match self {
-            Self::P256 => 0x0010,
-            Self::X25519 => 0x0020,
-        }
-    }
-}
+use super::{
+    EchConfig,
+    hpke::{Kem, PrivateKey},
+};
 
 /// The bytes before the configuration in the HPKE `info` (RFC 9849 section 6.1).
 const INFO: &[u8] = b"tls ech\0";

@@ -20,7 +20,8 @@ use std::fmt;
 
 pub use config::{CipherSuite, ECH_VERSION, EchConfig, EchConfigList, EchConfigListError, parse_config_list};
 pub use generate::{GenerateError, Parameters, encode_config_list, generate};
-pub use key::{EchKey, EchKeys, Kem};
+pub use hpke::Kem;
+pub use key::{EchKey, EchKeys};
 pub use outer::{ECH_OUTER_EXTENSIONS, ENCRYPTED_CLIENT_HELLO};
 pub use pem::{PemError, PemErrorKind, read_pem, write_pem};
 pub use registry::UnknownMechanism;

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::walk::Walk;
-use crate::{Probe, reader::Reader};
+use crate::reader::Reader;
 
 /// A well-formed ClientHello (RFC 8446 section 4.1.2), of any TLS version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +25,6 @@ pub struct Extension {
 }
 
 impl ClientHello {
-    /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
-    ///
-    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
-    /// are dropped.
-    pub fn parse(message: Vec<u8>) -> Probe<Self> {
-        let mut walk = Walk::default();
-        walk.advance(&message).map(|()| walk.into_hello(message))
-    }
-
     /// The handshake message with its four-byte header; at most [`MAX_HELLO`](super::MAX_HELLO) bytes.
     #[must_use]
     pub fn message(&self) -> &[u8] {
@@ -77,7 +67,7 @@ impl ClientHello {
         self.extensions.iter()
     }
 
-    /// The ranges are set by [`Walk`] inside the message, so the default is never taken.
+    /// The ranges are set by [`Walk`](super::walk::Walk) inside the message, so the default is never taken.
     fn bytes(&self, range: &Range<usize>) -> &[u8] {
         self.message.get(range.clone()).unwrap_or_default()
     }

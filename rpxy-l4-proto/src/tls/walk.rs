@@ -17,6 +17,17 @@ const SESSION_ID_AT: usize = 4 + 2 + 32;
 /// The longest `legacy_session_id`, in bytes.
 const MAX_SESSION_ID: usize = 32;
 
+impl ClientHello {
+    /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
+    ///
+    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
+    /// are dropped.
+    pub fn parse(message: Vec<u8>) -> Probe<Self> {
+        let mut walk = Walk::default();
+        walk.advance(&message).map(|()| walk.into_hello(message))
+    }
+}
+
 /// The field that is read next.
 #[derive(Debug, Default, Clone, Copy)]
 enum Field {
