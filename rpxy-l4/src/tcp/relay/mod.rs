@@ -4,6 +4,7 @@
 //! keeps filling that buffer changes to `splice(2)`, which moves pages without copying them. Half-close is passed on,
 //! and so is a reset: a stream that was cut off must not look complete to the other side.
 
+mod broken;
 mod half;
 mod pipe;
 mod socket;
@@ -15,8 +16,9 @@ use std::{
     time::Duration,
 };
 
+use broken::Broken;
 use bytes::Bytes;
-use half::{Broken, Half};
+use half::Half;
 use tokio::net::TcpStream;
 
 use super::{

@@ -18,7 +18,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-use super::half::Broken;
+use super::broken::Broken;
 
 /// Asked of the kernel for each pipe, in bytes. It is also what a receiver that has stalled can pin.
 const CAPACITY: usize = 1 << 20;
