@@ -6,7 +6,7 @@
 use super::{
     candidate::Candidate,
     rig::{Rig, Service},
-    suite::Setup,
+    setup::Setup,
 };
 
 /// Processors' worth of threads or workers that each multi-threaded candidate gets.

@@ -12,7 +12,7 @@ use rustix::net::{
     recv, sendto, socket_with,
 };
 
-use super::suite::Setup;
+use super::setup::Setup;
 use rpxy_l4_tests::topology::Host;
 
 /// Lifetime of a tracked flow without datagrams, in seconds: longer than any measurement.

@@ -16,6 +16,7 @@ pub mod report;
 pub mod rig;
 pub mod session;
 pub mod settings;
+pub mod setup;
 pub mod start;
 pub mod suite;
 pub mod tcp;

@@ -2,7 +2,8 @@
 
 use super::{
     candidate::Candidate,
-    suite::{Setup, Suite},
+    setup::Setup,
+    suite::Suite,
     udp,
     workload::{Idle, Units, Workload},
 };

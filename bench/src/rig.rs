@@ -26,7 +26,6 @@ use crate::{
     },
     processor::OneProcessor,
     settings::Settings,
-    suite::Suite,
 };
 
 /// From a port of the backend to the candidates' ports in front of it.
@@ -86,12 +85,13 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Builds the hosts for `suite` and starts its backend, which is this program.
+    /// Builds the hosts with `sysctls`, keys under `/proc/sys/net` and their values, and starts the backend, which is this
+    /// program. It is up when `service` answers.
     ///
     /// # Errors
     ///
     /// Without the rights for network namespaces, and when the backend does not come up.
-    pub fn new(suite: &Suite) -> anyhow::Result<Self> {
+    pub fn new(sysctls: &'static [(&'static str, &'static str)], service: Service) -> anyhow::Result<Self> {
         // Children inherit it: candidates, clients and the backend all get as many descriptors as there are.
         let limit = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).context("RLIMIT_NOFILE")?;
@@ -99,14 +99,13 @@ impl Rig {
         let topology = Topology::new().context("network namespaces (run as root)")?;
         topology.forward()?;
         let hosts = [&topology.client, &topology.gateway, &topology.backend].map(Host::clone);
-        let settings = Settings::apply(hosts, suite.sysctls)?;
+        let settings = Settings::apply(hosts, sysctls)?;
         let executable = std::env::current_exe().context("own executable")?;
         let address = BACKENDS_V4[0];
         let mut command = guarded(&topology.backend, &executable);
         command.args(["serve", &address.to_string(), &Candidate::COUNT.to_string()]);
         let backend = Process::spawn("backend", &mut command)?;
         let rig = Self { backend, topology, executable, descriptors: limit.unwrap_or(1 << 20), settings };
-        let service = suite.idle.service;
         rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)

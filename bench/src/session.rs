@@ -51,7 +51,7 @@ impl Plan {
         }
         let load = std::fs::read_to_string("/proc/loadavg")?;
         let directory = rpxy_l4_tests::owned::directory();
-        let rig = Rig::new(self.suite)?;
+        let rig = Rig::new(self.suite.sysctls, self.suite.idle.service)?;
         let mut session =
             Session { plan: self, rig: &rig, directory: directory.path(), progress, failures: Vec::new() };
         let tables = session.workloads(&candidates);

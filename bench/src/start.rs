@@ -20,7 +20,7 @@ use super::{
     conntrack::{Nat, Nowhere},
     procfs,
     rig::{Rig, guarded},
-    suite::Setup,
+    setup::Setup,
 };
 
 /// A candidate at work. Dropping it ends it.

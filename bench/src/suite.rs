@@ -4,7 +4,7 @@
 
 use super::{
     candidate::Candidate,
-    rig::Service,
+    setup::Setup,
     workload::{Idle, Workload},
 };
 
@@ -31,19 +31,6 @@ pub struct Suite {
     pub shown: Setup,
     /// Name of that setup, and differences of the others.
     pub shown_note: &'static str,
-}
-
-/// Requirements that a candidate is set up for.
-#[derive(Debug, Clone, Copy)]
-pub struct Setup {
-    /// Service of the backend behind it.
-    pub service: Service,
-    /// Connections or flows that it has to have room for.
-    pub room: usize,
-    /// Processes among which they are divided, where one may not have enough descriptors.
-    pub processes: usize,
-    /// True when datagrams belong to nobody, so that nothing is answered.
-    pub unanswered: bool,
 }
 
 impl Suite {

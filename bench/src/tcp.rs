@@ -3,7 +3,8 @@
 use super::{
     candidate::Candidate,
     rig::Service,
-    suite::{Setup, Suite},
+    setup::Setup,
+    suite::Suite,
     workload::{Idle, Units, Workload},
 };
 

@@ -8,7 +8,7 @@ use super::{
     candidate::{Candidate, Daemons},
     procfs,
     rig::{Rig, Service},
-    suite::Setup,
+    setup::Setup,
 };
 use rpxy_l4_tests::wait::pause;
 

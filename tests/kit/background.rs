@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use crate::{wait, watchdog::Waiting};
+use crate::{wait, waiting::Waiting};
 
 /// An action to repeat.
 pub type Action<'a> = Box<dyn FnMut() + Send + 'a>;

@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitStatus},
 };
 
-use crate::{OrFail as _, process::Process, topology::Host};
+use crate::{OrFail as _, host::Host, process::Process};
 
 /// Names the daemon's binary when it is not next to the test.
 pub const BINARY_VARIABLE: &str = "RPXY_L4_BIN";

@@ -9,29 +9,26 @@ use std::fs;
 
 use anyhow::{Result, bail};
 
-use crate::{
-    offload_mode::OffloadMode,
-    topology::{Host, Topology},
-};
+use crate::{host::Host, offload_mode::OffloadMode};
 
-/// Prepares the devices of a network for `mode`.
+/// Prepares the devices of three hosts in a row for `mode`.
 ///
 /// # Errors
 ///
 /// When `ethtool` fails.
-pub fn prepare(net: &Topology, mode: OffloadMode) -> Result<()> {
-    net.gateway.ethtool("eth0", "tx off")?;
-    net.gateway.ethtool("eth1", "tx off")?;
+pub fn prepare(client: &Host, gateway: &Host, backend: &Host, mode: OffloadMode) -> Result<()> {
+    gateway.ethtool("eth0", "tx off")?;
+    gateway.ethtool("eth1", "tx off")?;
     match mode {
         OffloadMode::Off => Ok(()),
         // Complete sums from the client. Those of the backend are left to the device, and so is the cutting of large
         // buffers into datagrams: TC has to deal with either.
-        OffloadMode::Tc => net.client.ethtool("eth0", "tx off"),
+        OffloadMode::Tc => client.ethtool("eth0", "tx off"),
         // XDP cannot finish a sum. And a veth takes frames that were redirected to it only with a poll loop, which GRO
         // brings along.
         OffloadMode::Xdp => {
-            net.client.ethtool("eth0", "tx off gro on")?;
-            net.backend.ethtool("eth0", "tx off gro on")
+            client.ethtool("eth0", "tx off gro on")?;
+            backend.ethtool("eth0", "tx off gro on")
         }
     }
 }

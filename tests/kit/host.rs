@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::watchdog::Waiting;
+use crate::waiting::Waiting;
 
 /// Directory of the namespaces, by their names.
 pub(crate) const RUN_DIRECTORY: &str = "/run/netns";

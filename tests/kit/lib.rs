@@ -22,6 +22,7 @@ pub mod processor;
 pub mod socket;
 pub mod topology;
 pub mod wait;
+mod waiting;
 mod watchdog;
 
 #[cfg(test)]

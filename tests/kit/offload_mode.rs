@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 
-use crate::{daemon, privilege};
+use crate::{binary, privilege};
 
 /// Offload of established sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(crate) fn count(steered: u64) {
 /// When the test fails, or what was steered is not what it expects.
 pub fn run(mode: OffloadMode, expected: Expected, test: fn()) {
     if mode != OffloadMode::Off
-        && let Some(missing) = daemon::missing_object()
+        && let Some(missing) = binary::missing_object()
     {
         return privilege::skip(&missing);
     }

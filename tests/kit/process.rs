@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::watchdog::Waiting;
+use crate::waiting::Waiting;
 
 /// Limit of anything that is expected to happen: far beyond what a busy machine needs. A guard against hanging for ever,
 /// not a measurement.

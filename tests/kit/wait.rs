@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{process::PATIENCE, watchdog::Waiting};
+use crate::{process::PATIENCE, waiting::Waiting};
 
 /// Waits until `ready` returns something.
 ///

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{owned, wait::pause};
+use crate::{owned, wait::pause, waiting};
 
 /// Lifetime of one network of a test. The longest of today needs about a minute.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -23,29 +23,21 @@ pub(crate) const LIMIT_VARIABLE: &str = "RPXY_L4_TESTS_LIMIT";
 /// Time for the clean-up.
 const CLEAN_UP: Duration = Duration::from_secs(60);
 
-static STATE: Mutex<State> = Mutex::new(State { next: 0, tests: Vec::new(), waits: Vec::new() });
+static STATE: Mutex<State> = Mutex::new(State { next: 0, tests: Vec::new() });
 
 struct State {
     next: u64,
-    tests: Vec<Entry>,
-    waits: Vec<Entry>,
+    tests: Vec<Test>,
 }
 
-/// A test, or something that a thread waits for.
-struct Entry {
+struct Test {
     number: u64,
     thread: String,
-    what: String,
     since: Instant,
 }
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn entry(number: u64, what: &str) -> Entry {
-    let thread = thread::current().name().unwrap_or("helper").to_owned();
-    Entry { number, thread, what: what.to_owned(), since: Instant::now() }
 }
 
 /// Watches the test of the calling thread until it is dropped.
@@ -59,35 +51,15 @@ impl Watched {
         let mut state = state();
         let number = state.next;
         state.next += 1;
-        state.tests.push(entry(number, ""));
+        let thread = thread::current().name().unwrap_or("helper").to_owned();
+        state.tests.push(Test { number, thread, since: Instant::now() });
         Self(number)
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        state().tests.retain(|entry| entry.number != self.0);
-    }
-}
-
-/// Notes what the calling thread waits for, until it is dropped.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Waiting(u64);
-
-impl Waiting {
-    pub(crate) fn begin(what: &str) -> Self {
-        let mut state = state();
-        let number = state.next;
-        state.next += 1;
-        state.waits.push(entry(number, what));
-        Self(number)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        state().waits.retain(|entry| entry.number != self.0);
+        state().tests.retain(|test| test.number != self.0);
     }
 }
 
@@ -98,7 +70,7 @@ fn watch() {
         let hanging = {
             let state = state();
             let oldest = state.tests.iter().find(|test| test.since.elapsed() > limit);
-            oldest.map(|test| report(&test.thread, test.since.elapsed(), &state.waits))
+            oldest.map(|test| report(&test.thread, test.since.elapsed()))
         };
         if let Some(report) = hanging {
             end(&report);
@@ -106,16 +78,13 @@ fn watch() {
     }
 }
 
-fn report(test: &str, running: Duration, waits: &[Entry]) -> String {
+fn report(test: &str, running: Duration) -> String {
     let mut text = format!("\nTEST HANGS: {test} runs for {} s; the process is ended\n", running.as_secs());
-    // Writing to a String cannot fail.
-    for wait in waits {
-        let waited = wait.since.elapsed().as_secs();
-        let _infallible = writeln!(text, "  {} waits until {} ({waited} s)", wait.thread, wait.what);
-    }
+    text += &waiting::transcript();
     for thread in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let read = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
         let (name, at) = (read("comm"), read("wchan"));
+        // Writing to a String cannot fail.
         let _infallible = writeln!(text, "  thread {} in {at}", name.trim());
     }
     text
@@ -140,7 +109,7 @@ mod tests {
     use rustix::process::Signal;
 
     use super::*;
-    use crate::{host::RUN_DIRECTORY, privilege, process::Process, topology::Topology};
+    use crate::{host::RUN_DIRECTORY, privilege, process::Process, topology::Topology, waiting::Waiting};
 
     /// Makes [`hangs`] hang.
     const HANG_VARIABLE: &str = "RPXY_L4_TESTS_HANG";

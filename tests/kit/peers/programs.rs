@@ -15,7 +15,7 @@ use crate::{
     socket,
     topology::Host,
     wait,
-    watchdog::Waiting,
+    waiting::Waiting,
 };
 
 /// A server program and its files.

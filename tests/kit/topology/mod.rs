@@ -85,7 +85,7 @@ impl Topology {
         let mut topology = Self { client, gateway, backend, complete: false, _watched: None };
         topology.build()?;
         if let Some(mode) = OffloadMode::current() {
-            checksum::prepare(&topology, mode)?;
+            checksum::prepare(&topology.client, &topology.gateway, &topology.backend, mode)?;
             if mode != OffloadMode::Off {
                 topology.meet();
             }

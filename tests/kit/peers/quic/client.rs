@@ -17,7 +17,7 @@ use crate::{
     peers::{programs::Certificate, udp},
     process::PATIENCE,
     topology::Host,
-    watchdog::Waiting,
+    waiting::Waiting,
 };
 
 /// A quinn client: one UDP socket, any number of connections. Dropping it ends them.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Datagram, bind, receive};
-use crate::{OrFail as _, process::PATIENCE, topology::Host, watchdog::Waiting};
+use crate::{OrFail as _, process::PATIENCE, topology::Host, waiting::Waiting};
 
 /// A UDP server on a thread of its own. Dropping it closes its port, and returns when that is done.
 #[derive(Debug)]
