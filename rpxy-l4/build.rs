@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Where `build-ebpf` puts it, in a directory of its own that is made here so that it can be watched; nothing when this
+/// The path at which `build-ebpf` puts it, in a directory that is made here so that it can be watched; `None` when this
 /// is no target directory that can be written.
 fn built(out: &Path) -> Option<PathBuf> {
     // <target directory>[/<triple>]/<profile>/build/...

@@ -1,22 +1,22 @@
-//! A token bucket as one number, so that programs on several processors need no lock: when it is full again.
+//! A token bucket as one number, the time at which it is full again: programs on several processors need no lock.
 //!
-//! This is the virtual scheduling form of the generic cell rate algorithm (ITU-T I.371 annex A). There is no clock here:
-//! times are arguments, in nanoseconds of any monotonic clock. Where two
-//! charges race, one may be forgotten: it errs towards allowing.
+//! This is the virtual scheduling form of the generic cell rate algorithm (ITU-T I.371 annex A). There is no clock
+//! here: times are arguments, in nanoseconds of any monotonic clock. Where two charges race, one may be forgotten: it
+//! errs towards allowing.
 
-/// What becomes of a bucket.
+/// The change of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// Not enough is in it; it stays as it is.
+    /// It does not hold enough and stays as it is.
     Refused,
-    /// It was full: the number becomes this one.
+    /// It was full: this is the new number.
     Begin(u64),
-    /// This is added to the number.
+    /// This is to be added to the number.
     Add(u64),
 }
 
-/// Takes `events` at once out of a bucket that is full at `due`. One event is allowed each `interval`, and as many at
-/// once as there are intervals in `window`; both in nanoseconds.
+/// Takes `events` out of a bucket that is full at `due`. It holds as many events as there are intervals in `window`,
+/// and gains one each `interval`; all in nanoseconds.
 #[inline(always)]
 #[must_use]
 pub const fn charge(due: u64, now: u64, interval: u32, window: u64, events: u32) -> Charge {

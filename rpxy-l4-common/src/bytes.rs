@@ -1,31 +1,30 @@
-//! Where bytes of a packet come from: a slice on the host, packet pointers or a helper of the kernel in the programs.
+//! The source of a packet's bytes: a slice on the host, packet pointers or a kernel helper in the programs.
 //!
-//! Reads have a fixed size and say nothing when they would go past the end, because that is what the kernel's verifier
-//! can follow.
+//! Reads have a fixed size and return `None` past the end, because that is what the kernel's verifier can follow.
 
 /// A packet, or as much of it as can be read.
 pub trait Bytes {
-    /// The `N` bytes from `offset` on; nothing when one of them cannot be read.
+    /// Returns the `N` bytes at `offset`, or `None` if one of them cannot be read.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// Length in bytes. Not all of them need be readable: the kernel may keep a part of a large packet elsewhere.
+    /// Returns the length in bytes. Not all of them need be readable: the kernel may keep parts of a packet elsewhere.
     fn len(&self) -> usize;
 
-    /// Whether there are so many bytes. A program without CAP_PERFMON may compare the two ends of a packet, but not
-    /// subtract them.
+    /// Returns true if there are at least `len` bytes. A program without CAP_PERFMON may compare the two ends of a
+    /// packet, but not subtract them.
     #[inline(always)]
     fn reaches(&self, len: usize) -> bool {
         self.len() >= len
     }
 
-    /// The same number, of which the kernel's verifier knows nothing any more. In a loop it then takes all rounds for
-    /// alike, and does not follow each way through them on its own.
+    /// Returns the same number, about which the kernel's verifier knows nothing any more. It then takes all iterations
+    /// of a loop for the same, and does not follow each path through them.
     #[inline(always)]
     fn opaque(&self, number: usize) -> usize {
         number
     }
 
-    /// Whether there are no bytes at all.
+    /// Returns true if there are no bytes.
     #[inline(always)]
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -47,14 +46,14 @@ impl Bytes for &[u8] {
 /// A part of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Where it begins, in bytes.
+    /// Offset in the packet, in bytes.
     pub offset: usize,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: usize,
 }
 
 impl Span {
-    /// The `N` bytes from `at` on, counted from the start of the part; nothing when they do not lie within it.
+    /// Returns the `N` bytes at offset `at` of the part, or `None` if they do not lie within it.
     #[inline(always)]
     pub fn read<const N: usize, B: Bytes>(self, bytes: &B, at: usize) -> Option<[u8; N]> {
         if at + N > self.len {

@@ -54,7 +54,7 @@ pub const WIREGUARD_COOKIE_LEN: usize = 64;
 /// whatever the whitepaper says: not all implementations do it.
 pub const WIREGUARD_TRANSPORT_MIN_LEN: usize = 32;
 
-/// What a UDP payload looks like.
+/// The class of a UDP payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatagramClass {
     /// A QUIC long header of a version that exists ([`quic_version_exists`]), with connection IDs that fit (RFC 8999
@@ -91,10 +91,10 @@ impl DatagramClass {
     }
 }
 
-/// What can be seen of a datagram.
+/// The visible properties of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram {
-    /// What it looks like.
+    /// Its class.
     pub class: DatagramClass,
     /// It begins with an Initial packet of version 1 or 2 and is shorter than [`QUIC_INITIAL_MIN_LEN`]: no client may
     /// send it, and a server has to discard it (RFC 9000 section 14.1).
@@ -105,7 +105,7 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// Classifies a UDP payload within a packet; nothing when it cannot be read as far as that takes.
+    /// Classifies a UDP payload within a packet. Returns `None` if it cannot be read far enough.
     #[inline(always)]
     pub fn read<B: Bytes>(bytes: &B, payload: Span) -> Option<Self> {
         if payload.len == 0 {

@@ -1,4 +1,4 @@
-//! What rpxy-l4's daemon and its eBPF programs agree on, so that one definition serves both.
+//! Types and decisions shared by the daemon of rpxy-l4 and its eBPF programs.
 //!
 //! Compiled for the kernel and for the host: no std, no allocator, no panic, no unsafe code.
 #![no_std]

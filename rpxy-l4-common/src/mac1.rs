@@ -1,21 +1,25 @@
-//! mac1 of WireGuard initiations, by the public keys of the servers alone (WireGuard whitepaper section 5.4.4): whether
-//! an initiation is made for one of them.
+//! mac1 of WireGuard initiations (WireGuard whitepaper section 5.4.4), which tells with the public key of a server
+//! alone if an initiation is made for it.
 //!
 //! BLAKE2s (RFC 7693) as far as that takes: the MAC covers 116 bytes, two blocks behind that of the key, which is
 //! compressed beforehand. Rounds are a loop and message words are read from memory, because the programs have few
 //! registers and half a kibibyte of stack.
+
+#[cfg(test)]
+mod tests;
 
 use core::hint::black_box;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::bytes::{Bytes, Span};
+use crate::datagram::WIREGUARD_INITIATION_LEN;
 use crate::map::layout;
 
-/// Keys that the programs try at most.
+/// Largest number of keys that the programs try.
 pub const MOST_KEYS: usize = 8;
 
-/// Where mac1 begins in an initiation; it covers all before.
+/// Offset of mac1 in an initiation; it covers all bytes before.
 const MAC1_AT: usize = 116;
 const BLOCK: usize = 64;
 
@@ -43,21 +47,21 @@ const SIGMA: [u64; 10] = [
 pub struct Mac1Key {
     /// The state of the hash.
     pub state: [u32; 8],
-    /// 1; 0 in places without a key.
+    /// 1; 0 in slots without a key.
     pub used: u32,
 }
 
-/// What is read of an initiation, in words of the machine.
+/// The part of an initiation that is hashed and compared, in words of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Initiation {
-    /// What mac1 covers, with zeros up to the end of the second block.
+    /// The bytes that mac1 covers, with zeros up to the end of the second block.
     pub blocks: [[u32; 16]; 2],
     /// mac1.
     pub mac1: [u32; 4],
     /// The state of the hash. Not on the stack, where it would not fit.
     pub state: [u32; 8],
-    /// What is worked on in a round; likewise.
+    /// The working state of a round; likewise.
     pub work: [u32; 16],
 }
 
@@ -67,7 +71,7 @@ layout! {
 }
 
 impl Mac1Key {
-    /// For the server with this static public key (Curve25519).
+    /// Prepares the check for the server with this static public key (Curve25519).
     #[must_use]
     pub fn new(public_key: &[u8; 32]) -> Self {
         let mut block = [0; 16];
@@ -82,11 +86,28 @@ impl Mac1Key {
         compress(&mut state, &mut [0; 16], &block, 64, false);
         Self { state, used: 1 }
     }
+
+    /// Returns true if a datagram is an initiation whose mac1 was made for this key.
+    ///
+    /// The reserved bytes count as zero, which they were when the MAC was made: Cloudflare WARP writes a client's
+    /// identity there afterwards. Every initiation takes the same work, and the comparison the same time.
+    #[must_use]
+    pub fn verifies(&self, datagram: &[u8]) -> bool {
+        let payload = Span { offset: 0, len: datagram.len() };
+        let mut initiation = Initiation::default();
+        datagram.len() == WIREGUARD_INITIATION_LEN
+            && datagram.first() == Some(&1)
+            && initiation.read(&datagram, payload).is_some()
+            && {
+                initiation.blocks[0][0] = 1;
+                initiation.is_for(self)
+            }
+    }
 }
 
 impl Initiation {
-    /// Reads a datagram of the class [`crate::datagram::DatagramClass::WireGuardInitiation`]; nothing when it cannot be
-    /// read that far. Not a constructor, for the programs have no room on the stack.
+    /// Reads a datagram of the class [`crate::datagram::DatagramClass::WireGuardInitiation`]. Returns `None` if it
+    /// cannot be read. Not a constructor, since the programs have no room on the stack.
     #[inline(always)]
     pub fn read<B: Bytes>(&mut self, bytes: &B, payload: Span) -> Option<()> {
         let [first, second] = &mut self.blocks;
@@ -99,7 +120,7 @@ impl Initiation {
         Some(())
     }
 
-    /// Whether this is made for a key.
+    /// Returns true if this is made for `key`.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "at most 180")]
     #[must_use]
@@ -147,12 +168,12 @@ macro_rules! mix {
     };
 }
 
-/// The message word whose number stands at a place of the order. The mask keeps it within the block, which the verifier
+/// The message word whose number is at a position of the order. The mask keeps it within the block, which the verifier
 /// wants to see.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "four bits are left")]
-fn word(block: &[u32; 16], order: u64, place: u32) -> u32 {
-    block.get((order >> (4 * place)) as usize & 15).copied().unwrap_or_default()
+fn word(block: &[u32; 16], order: u64, position: u32) -> u32 {
+    block.get((order >> (4 * position)) as usize & 15).copied().unwrap_or_default()
 }
 
 /// The compression function (RFC 7693 section 3.2). `so_far` is the number of bytes up to the end of this block.

@@ -1,8 +1,8 @@
 //! Keys and values of the BPF maps that the daemon fills and the programs read.
 //!
-//! Every type is plain data with its layout proven: no padding, no `bool`, no enum, no `Option`. Addresses and ports are
-//! in network byte order, as they stand in packets; everything else is in the machine's. IPv4 addresses stand in the
-//! first four bytes of a field, the rest is zero: one map then serves both families.
+//! Every type is plain data with its layout proven: no padding, no `bool`, no enum, no `Option`. Addresses and ports
+//! are in network byte order, as they stand in packets; everything else is in the machine's. IPv4 addresses stand in
+//! the first four bytes of a field, the rest is zero: one map then serves both families.
 
 mod layout;
 
@@ -18,7 +18,7 @@ pub mod name {
     pub const FLOWS: &str = "FLOWS";
     /// Hash: [`super::Socket`] to [`super::Listener`].
     pub const LISTENERS: &str = "LISTENERS";
-    /// Hash: an address of this machine (16 bytes) to 1; asked for listeners of the wildcard address.
+    /// Hash: an address of this machine (16 bytes) to 1; consulted for listeners of the wildcard address.
     pub const LOCAL: &str = "LOCAL";
     /// Longest prefix match: banned source networks, [`super::Prefix`] to 1.
     pub const BANNED: &str = "BANNED";
@@ -26,17 +26,33 @@ pub mod name {
     pub const HOPS: &str = "HOPS";
     /// Array with one element: [`super::SourceLimit`].
     pub const SOURCE_LIMIT: &str = "SOURCE_LIMIT";
-    /// LRU hash: a source network ([`super::Socket`] of port 0) to when its bucket is full again ([`crate::bucket`]).
+    /// LRU hash: a source network ([`super::Socket`] of port 0) to its bucket ([`crate::bucket`]).
     pub const SOURCES: &str = "SOURCES";
-    /// Array: [`crate::mac1::Mac1Key`] of the servers, those that are used first.
+    /// Array: [`crate::mac1::Mac1Key`] of the servers, without gaps from the first on.
     pub const MAC1_KEYS: &str = "MAC1_KEYS";
-    /// Per-CPU array with one element: the [`crate::mac1::Initiation`] that is looked at.
+    /// Per-CPU array with one element: the [`crate::mac1::Initiation`] that is being checked.
     pub const INITIATION: &str = "INITIATION";
-    /// Array with one element, a `u64`: from when on TC does nothing any more, in nanoseconds of CLOCK_MONOTONIC, unless the
-    /// daemon puts it off; 0 for never. Filters of TC stay when their process is killed, where there are no links for them.
+    /// Array with one element, a `u64`: the time from which TC passes everything, in nanoseconds of CLOCK_MONOTONIC,
+    /// unless the daemon renews it; 0 for never. Without links, filters of TC survive a process that is killed.
     pub const LEASE: &str = "LEASE";
     /// Per-CPU array, indexed by [`crate::verdict::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array of numbers of 64 bits, indexed by [`super::log_state`]. Only in an object that logs.
+    pub const LOG_STATE: &str = "LOG_STATE";
+}
+
+/// Indices of `LOG_STATE`, and the rate of messages that it enforces.
+pub mod log_state {
+    /// Time at which the bucket of messages is full again ([`crate::bucket`]).
+    pub const DUE: u32 = 0;
+    /// Number of messages, told or withheld.
+    pub const MESSAGES: u32 = 1;
+    /// Number of indices.
+    pub const LEN: usize = 2;
+    /// Nanoseconds for one more message.
+    pub const INTERVAL: u32 = 1_000_000;
+    /// Burst size, as the nanoseconds in which it is regained. The ring of aya-log (128 KiB) takes two bursts.
+    pub const WINDOW: u64 = 200 * INTERVAL as u64;
 }
 
 /// Version of the Internet Protocol.
@@ -49,7 +65,7 @@ pub enum Family {
     V6 = 6,
 }
 
-/// A UDP socket address. Aligned, for the programs then move it by words.
+/// A UDP socket address. Aligned, so that the programs move it by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(4))]
 pub struct Socket {
@@ -61,7 +77,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// An address of a family and a port, big-endian.
+    /// Creates a socket address from an address, a big-endian port and its family.
     #[inline(always)]
     #[must_use]
     pub const fn new(address: [u8; 16], port: [u8; 2], family: Family) -> Self {
@@ -69,7 +85,7 @@ impl Socket {
         Self { address, end: u32::from_ne_bytes([high, low, family as u8, 0]) }
     }
 
-    /// The port, big-endian.
+    /// Returns the port, big-endian.
     #[inline(always)]
     #[must_use]
     pub const fn port(&self) -> [u8; 2] {
@@ -77,7 +93,7 @@ impl Socket {
         [high, low]
     }
 
-    /// 4 or 6.
+    /// Returns the family: 4 or 6.
     #[inline(always)]
     #[must_use]
     pub const fn family(&self) -> u8 {
@@ -85,7 +101,7 @@ impl Socket {
         family
     }
 
-    /// The same address with another port, big-endian.
+    /// Returns the same address with another port, big-endian.
     #[inline(always)]
     #[must_use]
     pub const fn with_port(self, port: [u8; 2]) -> Self {
@@ -94,7 +110,7 @@ impl Socket {
     }
 }
 
-/// A flow as its packets show it when they arrive.
+/// The addresses of a flow's packets when they arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey {
@@ -108,19 +124,19 @@ pub struct FlowKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowEntry {
-    /// What has passed.
+    /// Counters.
     pub counted: Counted,
-    /// What to do.
+    /// Instructions.
     pub flow: Flow,
 }
 
-/// What the programs write into the entry of a flow.
+/// The counters of a flow, which the programs write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Counted {
-    /// When the last packet was steered: nanoseconds of CLOCK_MONOTONIC_COARSE (`bpf_ktime_get_coarse_ns`), which is a few
-    /// milliseconds behind and costs no read of the hardware's clock; 0 for never. Written without a lock: only its rough
-    /// size matters.
+    /// Time of the last steered packet: nanoseconds of CLOCK_MONOTONIC_COARSE (`bpf_ktime_get_coarse_ns`), which is a
+    /// few milliseconds behind and costs no read of the hardware's clock; 0 for never. Written without a lock: only its
+    /// rough size matters.
     pub last_seen: u64,
     /// Packets steered. Written by atomic addition.
     pub packets: u64,
@@ -128,11 +144,11 @@ pub struct Counted {
     pub bytes: u64,
 }
 
-/// What happens to the packets of a flow.
+/// The instructions for the packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
-    /// New sender: this machine, as the other side knows it.
+    /// New sender: this machine, as the other side sees it.
     pub source: Socket,
     /// New receiver.
     pub destination: Socket,
@@ -140,7 +156,7 @@ pub struct Flow {
     pub hop: u32,
     /// Interface that packets leave by.
     pub interface: u32,
-    /// [`kind`]: which datagrams may be steered.
+    /// Bits of [`kind`]: the datagrams that may be steered.
     pub kind: u8,
     /// Length of `cid`, 0 to 20; with 0 it is not compared. 4 for a WireGuard index.
     pub cid_len: u8,
@@ -148,14 +164,14 @@ pub struct Flow {
     /// which learns them. In the same way, with [`kind::ONLY_WIREGUARD_TRANSPORT`], messages are steered only when they
     /// carry these 4 bytes as the receiver's index. Only on flows towards backends.
     pub cid: [u8; 20],
-    /// The daemon's own note, which the programs do not read: by what rule the session goes, in entries of clients'
-    /// packets; zero in those of backends'.
+    /// A note of the daemon, which the programs do not read: the rule of the session in entries of clients' packets,
+    /// zero in those of backends'.
     pub mark: [u8; 2],
-    /// [`Flow::seal_for`] the key: by it a program knows that what it has read is this entry, and all of it.
+    /// [`Flow::seal_for`] the key, by which a program knows that it has read this entry and all of it.
     pub seal: u64,
 }
 
-/// Which datagrams of a flow may be steered. Bits of [`Flow::kind`].
+/// Conditions on the datagrams of a flow that may be steered. Bits of [`Flow::kind`].
 pub mod kind {
     /// Only QUIC short headers: the first bit of the payload is clear. Long headers go to the daemon.
     pub const NO_QUIC_LONG: u8 = 1;
@@ -165,7 +181,7 @@ pub mod kind {
     pub const ONLY_WIREGUARD_TRANSPORT: u8 = 4;
 }
 
-/// What the daemon wants of datagrams to a socket of its own that belong to no flow.
+/// The policy for datagrams to a socket of the daemon that belong to no flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Listener {
@@ -183,13 +199,13 @@ pub mod drop_class {
     pub const QUIC_SMALL_INITIAL: u32 = 4;
     /// WireGuard handshake initiations.
     pub const WIREGUARD_INITIATION: u32 = 8;
-    /// Everything that is none of the above and may be none of the below.
+    /// Everything that no other class of datagrams takes.
     pub const UNKNOWN: u32 = 16;
-    /// What may be a QUIC short header.
+    /// Possible QUIC short headers.
     pub const QUIC_SHORT: u32 = 32;
     /// WireGuard messages of types 2 to 4.
     pub const WIREGUARD_OTHER: u32 = 64;
-    /// WireGuard handshake initiations that are made for none of the keys in `MAC1_KEYS`; none while there is no key.
+    /// WireGuard handshake initiations that are made for none of the keys in `MAC1_KEYS`, if there are keys.
     pub const WIREGUARD_MAC1: u32 = 128;
     /// Datagrams that begin handshakes, beyond the `SOURCE_LIMIT` of their network.
     pub const SOURCE_LIMIT: u32 = 256;
@@ -199,7 +215,7 @@ pub mod drop_class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Prefix {
-    /// Leading bits that count (of all the fields below): 8 for the family, then those of the address.
+    /// Number of leading bits (of all the fields below): 8 for the family, then those of the address.
     pub bits: u32,
     /// 4 or 6.
     pub family: u8,
@@ -209,15 +225,15 @@ pub struct Prefix {
     pub zero: [u8; 3],
 }
 
-/// How many datagrams that begin handshakes each source network may send; see [`crate::bucket::charge`].
+/// The rate of datagrams that begin handshakes, for each source network; see [`crate::bucket::charge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SourceLimit {
-    /// Nanoseconds until one more is allowed; 0 is no limit.
+    /// Nanoseconds for one more; 0 for no limit.
     pub interval: u32,
     /// Zero.
     pub zero: u32,
-    /// Nanoseconds: as many as there are intervals in it are allowed at once.
+    /// Burst size, as the nanoseconds in which it is regained.
     pub window: u64,
     /// The bits of an IPv4 address that make the network.
     pub mask_v4: [u8; 16],
@@ -226,8 +242,8 @@ pub struct SourceLimit {
 }
 
 impl SourceLimit {
-    /// How many are charged for so many at once: no more than a full bucket holds. Those in one buffer of the kernel are
-    /// allowed together or not at all, and some would never be.
+    /// Returns the number of events that is charged for `handshakes` at once: no more than a full bucket holds. Those
+    /// in one buffer of the kernel are allowed together or not at all, and otherwise some never would be.
     #[inline(always)]
     #[must_use]
     pub fn charged(&self, handshakes: u32) -> u32 {
@@ -235,7 +251,7 @@ impl SourceLimit {
         u32::try_from(most).map_or(handshakes, |most| if handshakes < most { handshakes } else { most })
     }
 
-    /// The network of a sender, as a key of `SOURCES`.
+    /// Returns the network of a sender, as a key of `SOURCES`.
     #[inline(always)]
     #[must_use]
     pub fn network(&self, source: &Socket) -> Socket {
@@ -246,10 +262,10 @@ impl SourceLimit {
     }
 }
 
-/// Key of `HOPS`, given out by the daemon.
+/// Key of `HOPS`, allocated by the daemon.
 pub type HopKey = u32;
 
-/// Where packets go on the link: what XDP has to know, since it asks nobody else.
+/// A next hop on its link, which XDP has to know by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Hop {

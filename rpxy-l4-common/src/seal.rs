@@ -1,22 +1,22 @@
-//! Whether an entry that was read is one entry, and the one that was asked for.
+//! The proof that an entry that was read is one entry, and the one that was asked for.
 //!
 //! A hash map of the kernel uses the element of a deleted or replaced entry again at once, for any other key, while a
-//! program on another processor may still read it: preallocated elements go to a free list and come back from it without
-//! a grace period of RCU (`pcpu_freelist_push()`, `extra_elems` in `kernel/bpf/hashtab.c`), and since Linux 6.1 those
-//! of `BPF_F_NO_PREALLOC` as well (`bpf_mem_cache_free()`). The reader then has the value of another flow, or half of
-//! each, and would send one client what belongs to another.
+//! program on another processor may still read it: preallocated elements go to a free list and come back from it
+//! without a grace period of RCU (`pcpu_freelist_push()`, `extra_elems` in `kernel/bpf/hashtab.c`), and since Linux 6.1
+//! those of `BPF_F_NO_PREALLOC` as well (`bpf_mem_cache_free()`). The reader then has the value of another flow, or
+//! half of each, and would send one client what belongs to another.
 //!
-//! Next hops are places of an array, which the daemon overwrites piece by piece, and gives to another hop.
+//! Next hops are slots of an array, which the daemon overwrites piece by piece and reuses for other hops.
 //!
 //! So every value carries a sum over its key and over all that decides where a packet goes. A program copies the value
 //! first and believes the copy only if the sum is right. That asks nothing of the order in which the kernel writes, and
 //! nothing of whoever writes; it costs a multiplication for each word, and no wait of the daemon for programs to end.
-//! What is not in it can be torn: a connection ID decides whether a packet is steered, not where it goes, and what is
-//! counted may be counted for the element's next flow.
+//! Other fields can be torn: a connection ID decides if a packet is steered, not where it goes, and counts may go to
+//! the element's next flow.
 
 use crate::map::{Flow, FlowKey, Hop, HopKey, Socket};
 
-/// What the sum of nothing is, so that an element of zeros is no entry.
+/// The sum of nothing, so that an element of zeros is not an entry.
 const START: u64 = 0x7270_7879_2d6c_3421;
 
 /// Numbers of 31 bits, one for each word (splitmix64): two neighbours are added to theirs and multiplied, as NH does it
@@ -38,29 +38,29 @@ const ADDED: [u64; 24] = {
     numbers
 };
 
-/// The product of two words at their places in [`ADDED`], which come to constants.
+/// The product of two words with their numbers in [`ADDED`], which become constants.
 macro_rules! product {
-    ($first:expr, $second:expr, $place:expr) => {{
-        const PAIR: (u64, u64) = (ADDED[$place], ADDED[$place + 1]);
+    ($first:expr, $second:expr, $index:expr) => {{
+        const PAIR: (u64, u64) = (ADDED[$index], ADDED[$index + 1]);
         ($first as u64 + PAIR.0).wrapping_mul($second as u64 + PAIR.1)
     }};
 }
 
-/// Both ends of a packet, or of what becomes of it: five products from a place on.
+/// Both ends of a packet, before or after the rewrite: five products from an index on.
 macro_rules! products {
-    ($source:expr, $destination:expr, $place:expr) => {{
+    ($source:expr, $destination:expr, $index:expr) => {{
         let [a, b, c, d, e] = words($source);
         let [f, g, h, i, j] = words($destination);
-        product!(a, b, $place)
-            .wrapping_add(product!(c, d, $place + 2))
-            .wrapping_add(product!(e, f, $place + 4))
-            .wrapping_add(product!(g, h, $place + 6))
-            .wrapping_add(product!(i, j, $place + 8))
+        product!(a, b, $index)
+            .wrapping_add(product!(c, d, $index + 2))
+            .wrapping_add(product!(e, f, $index + 4))
+            .wrapping_add(product!(g, h, $index + 6))
+            .wrapping_add(product!(i, j, $index + 8))
     }};
 }
 
 impl Flow {
-    /// The sum for this entry under `key`.
+    /// Returns the sum for this entry under `key`.
     #[inline(always)]
     #[must_use]
     pub const fn seal_for(&self, key: &FlowKey) -> u64 {
@@ -72,13 +72,13 @@ impl Flow {
             .wrapping_add(product!(kind, 0_u32, 22))
     }
 
-    /// This entry as it is stored under `key`.
+    /// Returns this entry as it is stored under `key`.
     #[must_use]
     pub const fn sealed(self, key: &FlowKey) -> Self {
         Self { seal: self.seal_for(key), ..self }
     }
 
-    /// Whether this is an entry that was stored under `key`.
+    /// Returns true if this is an entry that was stored under `key`.
     #[inline(always)]
     #[must_use]
     pub const fn is_whole(&self, key: &FlowKey) -> bool {
@@ -87,7 +87,7 @@ impl Flow {
 }
 
 impl Hop {
-    /// The sum for this entry under `key`.
+    /// Returns the sum for this entry under `key`.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "its halves are laid over each other")]
@@ -101,13 +101,13 @@ impl Hop {
         (sum ^ (sum >> 32)) as u32
     }
 
-    /// This entry as it is stored under `key`.
+    /// Returns this entry as it is stored under `key`.
     #[must_use]
     pub const fn sealed(self, key: HopKey) -> Self {
         Self { seal: self.seal_for(key), ..self }
     }
 
-    /// Whether this is an entry that was stored under `key`.
+    /// Returns true if this is an entry that was stored under `key`.
     #[inline(always)]
     #[must_use]
     pub const fn is_whole(&self, key: HopKey) -> bool {

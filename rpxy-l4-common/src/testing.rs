@@ -61,7 +61,7 @@ impl Frame {
         FlowKey { source: self.source, destination: self.destination }
     }
 
-    /// Where the IP header begins.
+    /// Offset of the IP header.
     pub(crate) fn l3(&self) -> usize {
         14 + 4 * self.vlan.len()
     }

@@ -1,4 +1,4 @@
-//! What both programs do with a packet: decide, carry out, count.
+//! The work of all programs on a packet: decide, carry out, count.
 
 use aya_ebpf::bindings::__sk_buff;
 use rpxy_l4_common::bytes::Bytes;
@@ -7,32 +7,34 @@ use rpxy_l4_common::map::{FlowKey, Hop};
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_ebpf::write::Failed;
 
-use crate::maps::{Entry, Kernel, count, has_lapsed};
+use crate::lookup::{Entry, Kernel, has_lapsed};
+use crate::maps::count;
 
 /// A packet at one of the hooks.
 pub(crate) trait Hook: Bytes {
-    /// The number of the program, below [`PROGRAMS`](crate::maps::PROGRAMS).
+    /// The number of the program: [`maps::XDP`](crate::maps::XDP) or [`maps::TC`](crate::maps::TC).
     const PROGRAM: u32;
-    /// Whether it can be left behind by a daemon that was killed.
+    /// It can survive a daemon that was killed.
     const LEASED: bool;
     /// The action that leaves the packet to the kernel.
     const PASS: i32;
-    /// The action that ends it.
+    /// The action that drops it.
     const DROP: i32;
 
-    /// The buffer that it is in, where that can hold several datagrams.
+    /// Returns the buffer that it is in, if several datagrams in it are looked at.
     fn buffer(&self) -> Option<*mut __sk_buff>;
 
-    /// How it came.
+    /// Describes its arrival.
     fn arrival(&self) -> Arrival;
 
-    /// Rewrites it and sends it on; the action to return.
+    /// Rewrites it and sends it on. Returns the action.
     fn send(&self, steer: &Steer<'_, Entry<'_>, &Hop>) -> Result<i32, Failed>;
 }
 
-/// Decides about a packet and carries that out; the action to return.
+/// Decides about a packet and carries the decision out. Returns the action.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
+    log!(begin(H::PROGRAM));
     if H::LEASED && has_lapsed() {
         return done(H::PASS, Counter::Lapsed);
     }
@@ -53,5 +55,6 @@ pub(crate) fn run<H: Hook>(hook: &H) -> i32 {
 #[inline(always)]
 fn done(action: i32, outcome: Counter) -> i32 {
     count(outcome);
+    log!(tell(outcome));
     action
 }

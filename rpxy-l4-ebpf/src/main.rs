@@ -1,12 +1,31 @@
 //! The object that the kernel loads. On the host it is an empty program.
 //!
-//! The entry points are thin: they say how a packet came, ask [`rpxy_l4_common::decide`], and carry the verdict out. Each
-//! packet is counted once, under the number of its outcome.
+//! The entry points are thin: they describe the arrival of a packet, ask [`rpxy_l4_common::decide`], and carry the verdict
+//! out. Each packet is counted once, under the number of its outcome.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+/// Calls a function of `log` in a build that has it, and is nothing in another.
+#[cfg(target_arch = "bpf")]
+macro_rules! log {
+    ($($call:tt)+) => {
+        #[cfg(feature = "ebpf-log")]
+        crate::log::$($call)+;
+    };
+}
+
+#[cfg(target_arch = "bpf")]
+mod clock;
 #[cfg(target_arch = "bpf")]
 mod hook;
+#[cfg(target_arch = "bpf")]
+mod limit;
+#[cfg(all(target_arch = "bpf", feature = "ebpf-log"))]
+mod log;
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
+mod mac1;
 #[cfg(target_arch = "bpf")]
 mod many;
 #[cfg(target_arch = "bpf")]

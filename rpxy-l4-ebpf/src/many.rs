@@ -11,8 +11,7 @@ use rpxy_l4_common::bytes::Span;
 use rpxy_l4_common::decide::{Classify, Found, first_each, gate_each};
 use rpxy_l4_common::verdict::{Counter, First, gate_number, gate_result};
 
-use crate::hook::Hook;
-use crate::maps::flow_of;
+use crate::maps::{self, Copies};
 use crate::packet::Skb;
 
 /// [`gate_each`] for the flow that TC has read last.
@@ -30,9 +29,8 @@ pub(crate) fn first(buffer: *mut __sk_buff, bits: u32, payload: Span, segment: u
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn rpxy_l4_gate(buffer: *mut __sk_buff, offset: u32, len: u32, segment: u32) -> u32 {
-    // Always there.
-    let Some(flow) = flow_of(<Skb as Hook>::PROGRAM) else { return gate_number(Err(Counter::Truncated)) };
-    gate_number(gate_each(flow, &skb(buffer), span(offset, len), segment as usize))
+    let Some(copies) = Copies::of(maps::TC) else { return gate_number(Err(Counter::Truncated)) };
+    gate_number(gate_each(copies.flow(), &skb(buffer), span(offset, len), segment as usize))
 }
 
 #[inline(never)]

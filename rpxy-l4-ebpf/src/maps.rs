@@ -1,28 +1,22 @@
 //! The maps of the object, and the only place where their memory is touched.
 //!
-//! Sizes are defaults, which the loader replaces. All but `SOURCES` are filled by the daemon alone. They are preallocated where the
-//! kernel can do that, so that an entry once taken in can always be replaced, and a packet never waits for memory. The
-//! price is that the kernel uses removed entries again at once: see [`Flow::seal`](rpxy_l4_common::map::Flow::seal).
+//! Sizes are defaults, which the loader replaces. All but `SOURCES` are filled by the daemon alone. They are
+//! preallocated where the kernel can do that, so that an entry once taken in can always be replaced, and a packet never
+//! waits for memory. The price is that the kernel uses removed entries again at once: see
+//! [`Flow::seal`](rpxy_l4_common::map::Flow::seal).
 #![expect(unsafe_code, reason = "entries are read through pointers into the kernel's memory")]
 
 use core::arch::asm;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
-use rpxy_l4_common::bucket::{Charge, charge};
-use rpxy_l4_common::bytes::{Bytes, Span};
-use rpxy_l4_common::datagram::WIREGUARD_INITIATION_LEN;
-use rpxy_l4_common::decide::{Found, Maps, Steer};
 use rpxy_l4_common::mac1::{Initiation, MOST_KEYS, Mac1Key};
 use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit};
 use rpxy_l4_common::verdict::Counter;
-
-use crate::many;
 
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowEntry, 65536> = HashMap::new();
@@ -43,111 +37,60 @@ static MAC1_KEYS: Array<Mac1Key, MOST_KEYS> = Array::new();
 #[btf_map]
 static INITIATION: PerCpuArray<Initiation, 1> = PerCpuArray::new();
 #[btf_map]
-static COPIES: PerCpuArray<Copies, PROGRAMS> = PerCpuArray::new();
+static COPIES: PerCpuArray<Scratch, PROGRAMS> = PerCpuArray::new();
 #[btf_map]
 static LEASE: Array<u64, 1> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 
-/// Whether the daemon has not put off the end of its lease.
-#[inline(always)]
-pub(crate) fn has_lapsed() -> bool {
-    let Some(lease) = LEASE.get_ptr(0).and_then(|lease| NonNull::new(lease.cast_mut())) else { return false };
-    // SAFETY: the kernel gave the pointer out. One number, which the daemon replaces whole.
-    let end = unsafe { lease.as_ptr().read_volatile() };
-    // SAFETY: a helper that reads a clock.
-    end != 0 && unsafe { bpf_ktime_get_coarse_ns() } > end
-}
-
-/// Counts a packet under its outcome.
-#[inline(always)]
-pub(crate) fn count(outcome: Counter) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(outcome.index()) {
-        // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it
-        // (TC is not protected from XDP), a packet may go uncounted.
-        unsafe { *slot += 1 };
-    }
-}
-
-/// Accounts a packet that was steered in the entry of its flow.
-#[inline(always)]
-pub(crate) fn account<H>(steer: &Steer<'_, Entry<'_>, H>) {
-    let place = steer.flow.place.as_ptr();
-    // SAFETY: a helper that reads a clock. The fields lie within the entry, are aligned to 8 bytes, and are written by
-    // nobody but the programs; the kernel keeps the memory until this program ends.
-    unsafe {
-        (&raw mut (*place).counted.last_seen).write_volatile(bpf_ktime_get_coarse_ns());
-        add(&raw mut (*place).counted.packets, steer.datagrams as u64);
-        add(&raw mut (*place).counted.bytes, steer.packet.payload.len as u64);
-    }
-}
-
-/// Atomic addition, which the target has, although core says that it has no atomic operations at all.
-///
-/// # Safety
-///
-/// `place` points to a number in a map, aligned to 8 bytes.
-#[inline(always)]
-unsafe fn add(place: *mut u64, number: u64) {
-    // SAFETY: one instruction that adds to the number at `place`.
-    unsafe { asm!("lock *(u64 *)({place} + 0) += {number}", place = in(reg) place, number = in(reg) number) };
-}
-
-/// A flow as it was read, and where its entry lies in the map. The kernel may use that place for another entry at any
-/// time, so that everything is decided by the copy, once it is known to be whole.
-#[derive(Clone, Copy)]
-pub(crate) struct Entry<'s> {
-    copy: &'s Flow,
-    place: NonNull<FlowEntry>,
-}
-
-impl Deref for Entry<'_> {
-    type Target = Flow;
-
-    #[inline(always)]
-    fn deref(&self) -> &Flow {
-        self.copy
-    }
-}
-
-/// A setting of the daemon's, where it lies in its array.
-struct Setting<T>(NonNull<T>);
-
-impl<T> Deref for Setting<T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: the kernel gave the pointer out, and an array's places are for ever. Every type in the maps is plain
-        // bytes, so that a value is one even while the daemon replaces it.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-/// Programs that have a place of their own for copies.
+/// The number of the XDP program in `COPIES`.
+pub(crate) const XDP: u32 = 0;
+/// The number of the TC programs, of which one is attached.
+pub(crate) const TC: u32 = 1;
 pub(crate) const PROGRAMS: usize = 2;
 
-/// What a program has read of the maps for one packet. Not on the stack, where it has no room beside the hash of
-/// initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by another);
-/// XDP and TC have a place each all the same.
+/// Copies of the entries that a program has read for one packet. Not on the stack, where they have no room beside the
+/// hash of initiations. A processor runs one program at a time to its end (in a softirq, which is not interrupted by
+/// another); XDP and TC have a slot each all the same.
 #[repr(C)]
-struct Copies {
+struct Scratch {
     flow: Flow,
     hop: Hop,
 }
 
-/// The look-ups of one decision, which asks for one flow and one hop.
-pub(crate) struct Kernel {
-    copies: NonNull<Copies>,
-    /// Where the packet is, for the program that has one.
-    buffer: Option<*mut __sk_buff>,
-}
+/// The slot of a program for copies.
+#[derive(Clone, Copy)]
+pub(crate) struct Copies(NonNull<Scratch>);
 
-impl Kernel {
-    /// With the place of a program for copies.
+impl Copies {
+    /// Returns the slot of a program, which is always there.
     #[inline(always)]
-    pub(crate) fn of(program: u32, buffer: Option<*mut __sk_buff>) -> Option<Self> {
-        COPIES.get_ptr_mut(program).and_then(NonNull::new).map(|copies| Self { copies, buffer })
+    pub(crate) fn of(program: u32) -> Option<Self> {
+        COPIES.get_ptr_mut(program).and_then(NonNull::new).map(Self)
+    }
+
+    /// Returns the flow that the program has read last.
+    #[inline(always)]
+    pub(crate) fn flow<'s>(self) -> &'s Flow {
+        // SAFETY: the slot belongs to this processor, where the program that has written it asks now.
+        unsafe { &(*self.0.as_ptr()).flow }
+    }
+
+    /// Copies the entry of a flow, and returns its slot in the map as well.
+    #[inline(always)]
+    pub(crate) fn read_flow<'s>(self, key: &FlowKey) -> Option<(&'s Flow, FlowSlot)> {
+        let slot = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
+        // SAFETY: the kernel gave the pointer out, and keeps the memory until this program ends.
+        let flow = unsafe { copy(&raw const (*slot.as_ptr()).flow, &raw mut (*self.0.as_ptr()).flow) };
+        Some((flow, FlowSlot(slot)))
+    }
+
+    /// Copies the entry of a next hop; it may be an empty one.
+    #[inline(always)]
+    pub(crate) fn read_hop<'s>(self, key: HopKey) -> Option<&'s Hop> {
+        let slot = HOPS.get_ptr(key).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
+        // SAFETY: likewise.
+        Some(unsafe { copy(slot.as_ptr(), &raw mut (*self.0.as_ptr()).hop) })
     }
 }
 
@@ -155,8 +98,8 @@ impl Kernel {
 ///
 /// # Safety
 ///
-/// Both places are within entries, at multiples of 8 bytes, and of plain bytes, so that what is read is a value even
-/// while the daemon replaces it. No earlier copy is used any more.
+/// Both are within entries, at multiples of 8 bytes, and of plain bytes, so that what is read is a value even while the
+/// daemon replaces it. No earlier copy is used any more.
 #[inline(always)]
 unsafe fn copy<'s, T: Copy>(from: *const T, to: *mut T) -> &'s T {
     const { assert!(size_of::<T>().is_multiple_of(8)) };
@@ -171,146 +114,150 @@ unsafe fn copy<'s, T: Copy>(from: *const T, to: *mut T) -> &'s T {
     unsafe { &*to }
 }
 
-impl<'s> Maps for &'s Kernel {
-    type Flow = Entry<'s>;
-    type Hop = &'s Hop;
+/// The entry of a flow in the map, which the kernel may use for another flow at any time.
+#[derive(Clone, Copy)]
+pub(crate) struct FlowSlot(NonNull<FlowEntry>);
 
+impl FlowSlot {
+    /// Adds to what the entry has counted.
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
-        let place = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
-        // SAFETY: the kernel gave the pointer out, and keeps the memory until this program ends.
-        let copy = unsafe { copy(&raw const (*place.as_ptr()).flow, &raw mut (*self.copies.as_ptr()).flow) };
-        Some(Entry { copy, place })
-    }
-
-    #[inline(always)]
-    fn hop(&self, key: HopKey) -> Option<Self::Hop> {
-        let place = HOPS.get_ptr(key).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
-        // SAFETY: likewise.
-        let hop = unsafe { copy(place.as_ptr(), &raw mut (*self.copies.as_ptr()).hop) };
-        (hop.interface != 0).then_some(hop)
-    }
-
-    #[inline(always)]
-    fn is_whole_flow(&self, key: &FlowKey, flow: &Self::Flow) -> bool {
-        flow.is_whole(key)
-    }
-
-    #[inline(always)]
-    fn is_whole_hop(&self, key: HopKey, hop: &Self::Hop) -> bool {
-        hop.is_whole(key)
-    }
-
-    #[inline(always)]
-    fn listener(&self, socket: &Socket) -> Option<Listener> {
-        // SAFETY: the kernel gave the pointer out. It is one number, and all listeners have the same.
-        LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|place| unsafe { place.as_ptr().read_volatile() })
-    }
-
-    #[inline(always)]
-    fn is_local(&self, address: &[u8; 16]) -> bool {
-        LOCAL.get_ptr(address).is_some()
-    }
-
-    #[inline(always)]
-    fn is_banned(&self, source: &Prefix) -> bool {
-        const { assert!(size_of::<Prefix>() == size_of::<Key<[u8; 20]>>()) };
-        // SAFETY: both are the number of bits and 20 bytes behind it, and the key may have any alignment.
-        let key = unsafe { &*core::ptr::from_ref(source).cast::<Key<[u8; 20]>>() };
-        BANNED.get(key).is_some()
-    }
-
-    #[inline(always)]
-    fn gate_each<B: Bytes>(&self, _: &B, _: &Self::Flow, payload: Span, segment: usize) -> Result<(), Counter> {
-        let Some(buffer) = self.buffer else { return Err(Counter::Segments) };
-        many::gate(buffer, payload, segment)
-    }
-
-    #[inline(always)]
-    fn first_each<B: Bytes>(&self, _: &B, bits: u32, payload: Span, segment: usize) -> Found {
-        let Some(buffer) = self.buffer else { return Found::Passed(Counter::Segments) };
-        many::first(buffer, bits, payload, segment)
-    }
-
-    #[inline(always)]
-    fn fits_mac1<B: Bytes>(&self, bytes: &B, payload: Span) -> bool {
-        !read_initiation(bytes, payload.offset) || rpxy_l4_fits_any_key()
-    }
-
-    #[inline(always)]
-    fn admits(&self, source: &Socket, handshakes: u32) -> bool {
-        admits(source, handshakes)
+    pub(crate) fn count(self, now: u64, packets: u64, bytes: u64) {
+        let entry = self.0.as_ptr();
+        // SAFETY: the fields lie within the entry, are aligned to 8 bytes, and are written by the programs only; the
+        // kernel keeps the memory until this program ends.
+        unsafe {
+            (&raw mut (*entry).counted.last_seen).write_volatile(now);
+            add(&raw mut (*entry).counted.packets, packets);
+            add(&raw mut (*entry).counted.bytes, bytes);
+        }
     }
 }
 
-/// The flow that a program has read last.
+/// Atomic addition, which the target has, although core says that it has no atomic operations at all.
+///
+/// # Safety
+///
+/// `to` points to a number in a map, aligned to 8 bytes.
 #[inline(always)]
-pub(crate) fn flow_of<'s>(program: u32) -> Option<&'s Flow> {
-    let copies = COPIES.get_ptr_mut(program).and_then(NonNull::new)?;
-    // SAFETY: the place belongs to this processor, where the program that has written it asks now.
-    Some(unsafe { &(*copies.as_ptr()).flow })
+pub(crate) unsafe fn add(to: *mut u64, number: u64) {
+    // SAFETY: one instruction that adds to the number at `to`.
+    unsafe { asm!("lock *(u64 *)({to} + 0) += {number}", to = in(reg) to, number = in(reg) number) };
 }
 
-/// What one processor reads of an initiation.
+/// A setting of the daemon's in its array.
+pub(crate) struct Setting<T>(NonNull<T>);
+
+impl<T> Setting<T> {
+    #[inline(always)]
+    fn at(pointer: Option<*const T>) -> Option<Self> {
+        pointer.and_then(|pointer| NonNull::new(pointer.cast_mut())).map(Self)
+    }
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the kernel gave the pointer out, and the slots of an array stay for ever. Every type in the maps is
+        // plain bytes, so that a value is one even while the daemon replaces it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// Returns the limit of what source networks may begin.
 #[inline(always)]
-fn initiation<'a>() -> Option<&'a mut Initiation> {
-    let place = INITIATION.get_ptr_mut(0).and_then(NonNull::new)?;
-    // SAFETY: the place belongs to this processor, where one program runs at a time; should another one interrupt it
+pub(crate) fn source_limit() -> Option<Setting<SourceLimit>> {
+    Setting::at(SOURCE_LIMIT.get_ptr(0))
+}
+
+/// Returns one of the keys of WireGuard servers.
+#[inline(always)]
+pub(crate) fn mac1_key(index: u32) -> Option<Setting<Mac1Key>> {
+    Setting::at(MAC1_KEYS.get_ptr(index))
+}
+
+/// Returns the time at which the lease of the daemon ends, in nanoseconds of CLOCK_MONOTONIC; 0 for never.
+#[inline(always)]
+pub(crate) fn lease_end() -> u64 {
+    let lease = LEASE.get_ptr(0).and_then(|lease| NonNull::new(lease.cast_mut()));
+    // SAFETY: the kernel gave the pointer out. One number, which the daemon replaces whole.
+    lease.map_or(0, |lease| unsafe { lease.as_ptr().read_volatile() })
+}
+
+/// Returns the listener of exactly this socket address.
+#[inline(always)]
+pub(crate) fn listener(socket: &Socket) -> Option<Listener> {
+    // SAFETY: the kernel gave the pointer out. It is one number, and all listeners have the same.
+    LISTENERS.get_ptr_mut(socket).and_then(NonNull::new).map(|slot| unsafe { slot.as_ptr().read_volatile() })
+}
+
+/// Returns true if an address belongs to this machine.
+#[inline(always)]
+pub(crate) fn is_local(address: &[u8; 16]) -> bool {
+    LOCAL.get_ptr(address).is_some()
+}
+
+/// Returns true if a source is in a banned network.
+#[inline(always)]
+pub(crate) fn is_banned(source: &Prefix) -> bool {
+    const { assert!(size_of::<Prefix>() == size_of::<Key<[u8; 20]>>()) };
+    // SAFETY: both are the number of bits and 20 bytes behind it, and the key may have any alignment.
+    let key = unsafe { &*core::ptr::from_ref(source).cast::<Key<[u8; 20]>>() };
+    BANNED.get(key).is_some()
+}
+
+/// Counts a packet under its outcome.
+#[inline(always)]
+pub(crate) fn count(outcome: Counter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(outcome.index()) {
+        // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it
+        // (TC is not protected from XDP), a packet may go uncounted.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Returns the buffer of this processor for an initiation.
+#[inline(always)]
+pub(crate) fn initiation<'a>() -> Option<&'a mut Initiation> {
+    let slot = INITIATION.get_ptr_mut(0).and_then(NonNull::new)?;
+    // SAFETY: the slot belongs to this processor, where one program runs at a time; should another one interrupt it
     // (see `count`), an initiation may be dropped, and the client sends another one 5 s later.
-    Some(unsafe { &mut *place.as_ptr() })
+    Some(unsafe { &mut *slot.as_ptr() })
 }
 
-/// Reads an initiation; whether all of it can be read. A function of its own: it needs the stack for itself.
-#[inline(never)]
-fn read_initiation<B: Bytes>(bytes: &B, offset: usize) -> bool {
-    let payload = Span { offset, len: WIREGUARD_INITIATION_LEN };
-    initiation().and_then(|initiation| initiation.read(bytes, payload)).is_some()
-}
+/// The bucket of a source network: the time at which it is full again, in nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Copy)]
+pub(crate) struct Bucket(NonNull<u64>);
 
-/// Whether the initiation that was read is made for one of the keys. A function of its own, and one for both programs:
-/// it needs the stack for itself. Being global, it is verified once and not on every way that leads to it.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn rpxy_l4_fits_any_key() -> bool {
-    let Some(initiation) = initiation() else { return true };
-    for index in (0..).take(MOST_KEYS) {
-        let Some(key) = MAC1_KEYS.get_ptr(index).and_then(|key| NonNull::new(key.cast_mut())).map(Setting) else {
-            return true;
-        };
-        if key.used == 0 {
-            return index == 0;
-        }
-        if initiation.is_for(&key) {
-            return true;
-        }
+impl Bucket {
+    /// Returns the bucket of a network that has one.
+    #[inline(always)]
+    pub(crate) fn of(network: &Socket) -> Option<Self> {
+        SOURCES.get_ptr_mut(network).and_then(NonNull::new).map(Self)
     }
-    false
-}
 
-/// Charges handshakes to the network of their sender. No lock: where two processors begin a bucket at once, one of them
-/// is forgotten, and so are buckets that had to make room.
-#[inline(always)]
-fn admits(source: &Socket, handshakes: u32) -> bool {
-    let limit = SOURCE_LIMIT.get_ptr(0).and_then(|limit| NonNull::new(limit.cast_mut())).map(Setting);
-    let Some(limit) = limit.filter(|limit| limit.interval > 0) else { return true };
-    let network = limit.network(source);
-    // SAFETY: a helper that reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let bucket = SOURCES.get_ptr_mut(network).and_then(NonNull::new);
-    // SAFETY: aligned to 8 bytes, and written by nobody but the programs, whole.
-    let due = bucket.map_or(0, |bucket| unsafe { bucket.as_ptr().read_volatile() });
-    match (charge(due, now, limit.interval, limit.window, limit.charged(handshakes)), bucket) {
-        (Charge::Refused, _) => return false,
-        (Charge::Begin(due) | Charge::Add(due), None) => {
-            // Without memory for it there is no limit.
-            if SOURCES.insert(network, due, u64::from(BPF_ANY)).is_err() {
-                return true;
-            }
-        }
-        // SAFETY: as above.
-        (Charge::Begin(due), Some(bucket)) => unsafe { bucket.as_ptr().write_volatile(due) },
-        // SAFETY: as above.
-        (Charge::Add(more), Some(bucket)) => unsafe { add(bucket.as_ptr(), more) },
+    /// Makes a bucket; the least recently used one gives way. Fails without memory.
+    #[inline(always)]
+    pub(crate) fn insert(network: &Socket, due: u64) -> Result<(), i32> {
+        SOURCES.insert(network, due, u64::from(BPF_ANY))
     }
-    true
+
+    #[inline(always)]
+    pub(crate) fn due(self) -> u64 {
+        // SAFETY: the kernel gave the pointer out. Aligned to 8 bytes, and written by the programs only, whole.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_due(self, due: u64) {
+        // SAFETY: as above.
+        unsafe { self.0.as_ptr().write_volatile(due) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(self, more: u64) {
+        // SAFETY: as above.
+        unsafe { add(self.0.as_ptr(), more) };
+    }
 }

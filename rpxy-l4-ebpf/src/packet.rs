@@ -25,7 +25,7 @@ const FARTHEST: usize = 0x7fff;
 pub(crate) struct Frame(pub(crate) XdpContext);
 
 impl Frame {
-    /// The `N` bytes at an offset, if they are within the packet.
+    /// Returns the `N` bytes at an offset, if they are within the packet.
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
         if offset > FARTHEST {
@@ -35,13 +35,13 @@ impl Frame {
         (start + N <= self.0.data_end()).then_some(start as *mut [u8; N])
     }
 
-    /// The interface that the packet came by.
+    /// Returns the interface that the packet arrived by.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {
         self.0.ingress_ifindex() as u32
     }
 
-    /// Sends the packet out of an interface when the program ends; the action to return.
+    /// Sends the packet out of an interface when the program ends. Returns the action.
     #[inline(always)]
     pub(crate) fn redirect(&self, interface: u32) -> u32 {
         // SAFETY: a helper that takes numbers only.
@@ -53,7 +53,7 @@ impl Frame {
 #[repr(align(8))]
 struct Words<const N: usize>([u8; N]);
 
-/// Four bytes in one load. Rust has none for a place that may have any alignment, while the kernel has.
+/// Reads four bytes in one load, which Rust does not have for any alignment, but the kernel has.
 ///
 /// # Safety
 ///
@@ -68,7 +68,7 @@ unsafe fn load_4(from: *const u8) -> [u8; 4] {
     word.to_ne_bytes()
 }
 
-/// Two bytes in one load.
+/// Reads two bytes in one load.
 ///
 /// # Safety
 ///
@@ -85,8 +85,8 @@ unsafe fn load_2(from: *const u8) -> [u8; 2] {
 
 #[inline(always)]
 fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u8; M]) {
-    if let Some(place) = bytes.get_mut(at..at + M) {
-        place.copy_from_slice(&value);
+    if let Some(part) = bytes.get_mut(at..at + M) {
+        part.copy_from_slice(&value);
     }
 }
 
@@ -97,7 +97,7 @@ impl Bytes for Frame {
         let mut words = Words([0; N]);
         let mut done = 0;
         while done + 4 <= N {
-            // SAFETY: the bytes are within the packet, and nobody else has it.
+            // SAFETY: the bytes are within the packet, which no one else uses now.
             put(&mut words.0, done, unsafe { load_4(start.add(done)) });
             done += 4;
         }
@@ -120,7 +120,8 @@ impl Bytes for Frame {
 
     #[inline(always)]
     fn reaches(&self, len: usize) -> bool {
-        // No frame is longer. Older verifiers, that of Linux 6.1 among them, do not know how large a length field can be.
+        // No frame is longer. Older verifiers, that of Linux 6.1 among them, do not know how large a length field can
+        // be.
         if len > FARTHEST {
             return false;
         }
@@ -140,10 +141,10 @@ impl write::Frame for Frame {
     }
 }
 
-/// A packet as the network stack has it: parts may lie elsewhere, so that helpers read and write.
+/// A packet as the network stack has it. Helpers read and write it, since parts may lie elsewhere.
 pub(crate) struct Skb {
     pub(crate) context: TcContext,
-    /// Whether several datagrams in one buffer are looked at.
+    /// Several datagrams in one buffer are looked at.
     pub(crate) looks_at_many: bool,
 }
 
@@ -153,22 +154,22 @@ impl Skb {
         self.context.as_ptr().cast()
     }
 
-    /// Payload bytes of one datagram where the buffer holds several, otherwise 0.
+    /// Returns the payload bytes of one datagram if the buffer holds several, otherwise 0.
     #[inline(always)]
     pub(crate) fn segment(&self) -> usize {
         // SAFETY: the kernel's own pointer to the context.
         unsafe { (*self.pointer()).gso_size as usize }
     }
 
-    /// Whether a VLAN tag is kept beside the packet.
+    /// Returns true if a VLAN tag is kept beside the packet.
     #[inline(always)]
     pub(crate) fn has_vlan_aside(&self) -> bool {
         // SAFETY: the kernel's own pointer to the context.
         unsafe { (*self.pointer()).vlan_present != 0 }
     }
 
-    /// Sends the packet out of an interface when the program ends, to the neighbour that the routing table tells; the
-    /// action to return.
+    /// Sends the packet out of an interface when the program ends, to the neighbour in the routing table. Returns the
+    /// action.
     #[inline(always)]
     pub(crate) fn redirect(&self, interface: u32) -> i32 {
         // SAFETY: a helper; without parameters it takes the destination from the packet.

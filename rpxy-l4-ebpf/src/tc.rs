@@ -1,4 +1,4 @@
-//! The program for the network stack: packets that arrive at an interface of any kind. The kernel finds the neighbour.
+//! The programs for the network stack: packets that arrive at an interface of any kind. The kernel finds the neighbour.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::macros::classifier;
@@ -10,7 +10,8 @@ use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_ebpf::write::{self, Failed};
 
 use crate::hook::{self, Hook};
-use crate::maps::{Entry, account};
+use crate::lookup::{Entry, account};
+use crate::maps;
 use crate::packet::Skb;
 
 #[classifier]
@@ -18,15 +19,15 @@ fn rpxy_l4_tc(context: TcContext) -> i32 {
     hook::run(&Skb { context, looks_at_many: true })
 }
 
-/// The same for kernels without BTF, which take no function that is given the buffer: it leaves several datagrams in one
-/// to the daemon where they have to be looked at.
+/// The same for kernels without BTF, which take no function that is given the buffer: it leaves several datagrams in
+/// one to the daemon where they have to be looked at.
 #[classifier]
 fn rpxy_l4_tc_one(context: TcContext) -> i32 {
     hook::run(&Skb { context, looks_at_many: false })
 }
 
 impl Hook for Skb {
-    const PROGRAM: u32 = 1;
+    const PROGRAM: u32 = maps::TC;
     const LEASED: bool = true;
     const PASS: i32 = TC_ACT_OK;
     const DROP: i32 = TC_ACT_SHOT;

@@ -1,17 +1,21 @@
 //! Carries out a rewrite: which bytes are written, in which order, and what the kernel is told about it.
 //!
 //! The first write is the one that the kernel may refuse for want of memory; nothing has changed then, and the packet
-//! can go its old way. When a later one is refused the packet is neither old nor new, and must end.
+//! can be passed. When a later one is refused, the packet is neither old nor new and must be dropped.
 
 #[cfg(test)]
 mod tests;
 
+use core::mem::offset_of;
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::udp::UdpHdr;
 use rpxy_l4_common::map::Family;
-use rpxy_l4_common::rewrite::{Rewrite, ipv4, ipv6, udp};
+use rpxy_l4_common::rewrite::Rewrite;
 
 /// A packet that lies in memory (XDP).
 pub trait Frame {
-    /// Writes at an offset from the start; nothing when that is not within the packet.
+    /// Writes at an offset from the start. Returns `None` if that is not within the packet.
     fn write<const N: usize>(&self, offset: usize, value: [u8; N]) -> Option<()>;
 }
 
@@ -27,12 +31,12 @@ pub trait Skb {
     fn add_to_sum(&self, change: u32);
 }
 
-/// How far a rewrite came that was not carried out.
+/// The state of a packet after a rewrite that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
-    /// The packet is what it was.
+    /// It is unchanged.
     Untouched,
-    /// It is not.
+    /// It is partly rewritten.
     Halfway,
 }
 
@@ -41,18 +45,18 @@ pub enum Failed {
 pub fn frame<F: Frame>(frame: &F, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
     let Rewrite { l3, l4, source, destination, .. } = *rewrite;
     // Last things first: when they are within the packet, all is.
-    frame.write(l4 + udp::CHECKSUM, rewrite.udp_checksum.to_be_bytes()).ok_or(Failed::Untouched)?;
-    frame.write(l4 + udp::SOURCE, ports(rewrite)).ok_or(Failed::Halfway)?;
+    frame.write(l4 + offset_of!(UdpHdr, check), rewrite.udp_checksum.to_be_bytes()).ok_or(Failed::Untouched)?;
+    frame.write(l4 + offset_of!(UdpHdr, src), ports(rewrite)).ok_or(Failed::Halfway)?;
     match rewrite.family {
         Family::V4 => {
-            frame.write(l3 + ipv4::TTL, [rewrite.ttl]).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv4::CHECKSUM, rewrite.ip_checksum.to_be_bytes()).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv4::SOURCE, addresses_v4(rewrite)).ok_or(Failed::Halfway)
+            frame.write(l3 + offset_of!(Ipv4Hdr, ttl), [rewrite.ttl]).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv4Hdr, check), rewrite.ip_checksum.to_be_bytes()).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv4Hdr, src_addr), addresses_v4(rewrite)).ok_or(Failed::Halfway)
         }
         Family::V6 => {
-            frame.write(l3 + ipv6::HOP_LIMIT, [rewrite.ttl]).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv6::SOURCE, source.address).ok_or(Failed::Halfway)?;
-            frame.write(l3 + ipv6::DESTINATION, destination.address).ok_or(Failed::Halfway)
+            frame.write(l3 + offset_of!(Ipv6Hdr, hop_limit), [rewrite.ttl]).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv6Hdr, src_addr), source.address).ok_or(Failed::Halfway)?;
+            frame.write(l3 + offset_of!(Ipv6Hdr, dst_addr), destination.address).ok_or(Failed::Halfway)
         }
     }
 }
@@ -67,20 +71,21 @@ pub fn skb<S: Skb>(skb: &S, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
     let Rewrite { l3, l4, source, destination, .. } = *rewrite;
     // Without a UDP checksum nothing makes up for the ports.
     let without_checksum = rewrite.udp_checksum == 0;
-    skb.store(l4 + udp::SOURCE, ports(rewrite), without_checksum).ok_or(Failed::Untouched)?;
+    skb.store(l4 + offset_of!(UdpHdr, src), ports(rewrite), without_checksum).ok_or(Failed::Untouched)?;
     match rewrite.family {
         Family::V4 => {
-            skb.store(l3 + ipv4::SOURCE, addresses_v4(rewrite), false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv4::TTL, [rewrite.ttl], false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv4::CHECKSUM, rewrite.ip_checksum.to_be_bytes(), false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, src_addr), addresses_v4(rewrite), false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, ttl), [rewrite.ttl], false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv4Hdr, check), rewrite.ip_checksum.to_be_bytes(), false)
+                .ok_or(Failed::Halfway)?;
         }
         Family::V6 => {
-            skb.store(l3 + ipv6::SOURCE, source.address, false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv6::DESTINATION, destination.address, false).ok_or(Failed::Halfway)?;
-            skb.store(l3 + ipv6::HOP_LIMIT, [rewrite.ttl], true).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, src_addr), source.address, false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, dst_addr), destination.address, false).ok_or(Failed::Halfway)?;
+            skb.store(l3 + offset_of!(Ipv6Hdr, hop_limit), [rewrite.ttl], true).ok_or(Failed::Halfway)?;
         }
     }
-    let at = l4 + udp::CHECKSUM;
+    let at = l4 + offset_of!(UdpHdr, check);
     skb.change_checksum(at, rewrite.address_change, true).ok_or(Failed::Halfway)?;
     skb.change_checksum(at, rewrite.port_change, false).ok_or(Failed::Halfway)?;
     if matches!(rewrite.family, Family::V6) {

@@ -1,9 +1,12 @@
-//! The program for drivers: before the kernel has made anything of a packet. It must know the next hop by itself.
+//! The program for drivers, before the kernel has allocated anything for a packet. It must know the next hop by itself.
+
+use core::mem::offset_of;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use network_types::eth::EthHdr;
 use rpxy_l4_common::decide::{Arrival, Steer};
 use rpxy_l4_common::map::Hop;
 use rpxy_l4_common::packet::Link;
@@ -11,12 +14,9 @@ use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_ebpf::write::{self, Failed, Frame as _};
 
 use crate::hook::{self, Hook};
-use crate::maps::{Entry, account};
+use crate::lookup::{Entry, account};
+use crate::maps;
 use crate::packet::Frame;
-
-/// Offsets in the Ethernet header.
-const LINK_DESTINATION: usize = 0;
-const LINK_SOURCE: usize = 6;
 
 #[xdp]
 fn rpxy_l4_xdp(context: XdpContext) -> u32 {
@@ -24,7 +24,7 @@ fn rpxy_l4_xdp(context: XdpContext) -> u32 {
 }
 
 impl Hook for Frame {
-    const PROGRAM: u32 = 0;
+    const PROGRAM: u32 = maps::XDP;
     const LEASED: bool = false;
     const PASS: i32 = XDP_PASS.cast_signed();
     const DROP: i32 = XDP_DROP.cast_signed();
@@ -45,8 +45,8 @@ impl Hook for Frame {
         // The decision has asked for it.
         let hop = steer.hop.ok_or(Failed::Untouched)?;
         write::frame(self, &Rewrite::new(&steer.packet, &steer.flow))?;
-        self.write(LINK_DESTINATION, hop.destination).ok_or(Failed::Halfway)?;
-        self.write(LINK_SOURCE, hop.source).ok_or(Failed::Halfway)?;
+        self.write(offset_of!(EthHdr, dst_addr), hop.destination).ok_or(Failed::Halfway)?;
+        self.write(offset_of!(EthHdr, src_addr), hop.source).ok_or(Failed::Halfway)?;
         account(steer);
         let back = hop.interface == self.interface();
         Ok(if back { XDP_TX } else { self.redirect(hop.interface) }.cast_signed())

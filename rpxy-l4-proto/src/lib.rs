@@ -1,8 +1,8 @@
 //! Sans-IO recognition of what a stream carries: bytes in, values out.
 //!
-//! No socket, clock, randomness or logging enters this crate. Every parser is total: no input makes it panic, read
-//! past its bounds or allocate for bytes that have not arrived. A probe answers with an [`Probe`] and, once it has
-//! said [`Probe::Match`] or [`Probe::NotThis`], more bytes of the same stream never change the answer.
+//! No socket, clock, randomness or logging enters this crate. Every parser is total: no input makes it panic, read past
+//! its bounds or allocate for bytes that have not arrived. A probe answers with a [`Probe`] and, once it has said
+//! [`Probe::Match`] or [`Probe::NotThis`], more bytes of the same stream never change the answer.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
@@ -22,13 +22,13 @@ mod testing;
 pub mod tls;
 pub mod wireguard;
 
-/// What the bytes seen so far say about a protocol.
+/// Answer of the bytes seen so far to the question for a protocol.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe<T> {
     /// The stream carries this protocol; further bytes do not change that.
     Match(T),
-    /// The stream does not carry this protocol, whatever follows. No error: it belongs to somebody else.
+    /// The stream does not carry this protocol, whatever follows. This is not an error.
     NotThis,
     /// Both are still possible.
     NeedMore,
@@ -44,7 +44,7 @@ impl<T> Probe<T> {
         }
     }
 
-    /// Whether the answer is [`Probe::Match`].
+    /// Returns whether the answer is [`Probe::Match`].
     #[must_use]
     pub const fn is_match(&self) -> bool {
         matches!(self, Self::Match(_))

@@ -1,5 +1,5 @@
-//! What holds for every input of every parser, as functions that panic where it does not. The fuzz targets call them
-//! with new inputs, the tests with the committed corpora. Each answer comes back, so that a test can tell what an
+//! Properties of every parser for every input, as functions that panic where they do not hold. The fuzz targets call
+//! them with new inputs, the tests with the committed corpora. Each answer comes back, so that a test can tell what an
 //! input exercises.
 
 use std::fmt::Debug;

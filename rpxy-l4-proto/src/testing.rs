@@ -1,5 +1,5 @@
-//! What the tests of several parsers and the seeds of the fuzz targets share: bytes from text, length-prefixed
-//! vectors, hellos and records; Initial packets in [`quic`]; a WireGuard initiation.
+//! Inputs that tests of several parsers and seeds of fuzz targets share: bytes from text, length-prefixed vectors,
+//! hellos and records; Initial packets in [`quic`]; a WireGuard initiation.
 
 #[expect(clippy::indexing_slicing, reason = "made of constants: a test input that cannot be built must stop the test")]
 pub(crate) mod ech;
@@ -106,9 +106,3 @@ pub(crate) fn protocol_names(names: &[&str]) -> Vec<u8> {
 
 /// An initiation of wireguard-go.
 pub(crate) const INITIATION: &[u8; 148] = include_bytes!("wireguard/testdata/initiation.bin");
-
-/// The public key of the server that [`INITIATION`] was sent to.
-pub(crate) const PUBLIC_KEY: [u8; 32] = [
-    0x8b, 0xa3, 0x26, 0x7e, 0x96, 0x36, 0xb4, 0x4c, 0xc0, 0xda, 0x7b, 0x46, 0x48, 0x68, 0x8d, 0xf8, 0x3f, 0x42, 0x83,
-    0xc0, 0x08, 0xb5, 0xd3, 0x5a, 0x60, 0xdb, 0xa8, 0xd5, 0x6e, 0x44, 0x59, 0x1c,
-];

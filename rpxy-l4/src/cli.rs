@@ -1,4 +1,4 @@
-//! The command line.
+//! Arguments of the command line. Their doc comments are the help text.
 
 use std::path::PathBuf;
 
@@ -12,24 +12,24 @@ use crate::{admin, config::model::PIN_PATH, limit};
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
 #[command(name = "rpxy-l4", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
-    /// What to do instead of running the proxy.
+pub(crate) struct Cli {
+    /// Command to run instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// How to run the proxy; always there without a command.
+    /// Arguments of the daemon; always there without a command
     #[command(flatten)]
-    pub run: Option<Run>,
+    pub run: Option<RunArgs>,
 }
 
 /// Arguments of the daemon.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct RunArgs {
     /// Configuration file path like ./config.toml
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Directory for log files. If not specified, logs are printed to stdout.
+    /// Directory for log files [default: log to standard output]
     #[arg(short, long, value_name = "LOG_DIR")]
     pub log_dir: Option<PathBuf>,
 
@@ -37,87 +37,87 @@ pub struct Run {
     #[arg(long)]
     pub check: bool,
 
-    /// Wait for a valid configuration file instead of ending when it is missing or invalid
+    /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
 }
 
-/// What can be asked of a running daemon, or of this machine.
+/// Commands to a running daemon, and those that need none.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Show what a running daemon does, and how full it is
+pub(crate) enum Command {
+    /// Show the state and load of a running daemon
     Status {
-        /// Which daemon.
+        /// The daemon to ask
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
     },
     /// List the UDP sessions of a running daemon
     Flows {
-        /// Which daemon.
+        /// The daemon to ask
         #[command(flatten)]
-        daemon: Daemon,
-        /// Show so many sessions at most
+        daemon: DaemonArgs,
+        /// Maximum number of sessions to show
         #[arg(long, value_name = "COUNT", default_value_t = admin::FLOWS, value_parser = flows)]
         limit: usize,
     },
-    /// Refuse a network, until it is unbanned or the daemon ends
+    /// Ban a network until it is unbanned or the daemon stops
     Ban {
-        /// Which daemon.
+        /// The daemon to ask
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
         /// An address, or a network like 192.0.2.0/24
         #[arg(value_parser = network)]
         network: IpNet,
     },
-    /// Let a network in again that was banned by command
+    /// Lift a ban that was made by `ban`
     Unban {
-        /// Which daemon.
+        /// The daemon to ask
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
         /// The network as it was banned
         #[arg(value_parser = network)]
         network: IpNet,
     },
-    /// List the networks that a running daemon refuses
+    /// List the banned networks of a running daemon
     Bans {
-        /// Which daemon.
+        /// The daemon to ask
         #[command(flatten)]
-        daemon: Daemon,
+        daemon: DaemonArgs,
     },
-    /// Make, show and change keys for Encrypted Client Hello
+    /// Generate, show and rotate keys for Encrypted Client Hello
     #[command(subcommand)]
-    Ech(Ech),
-    /// Remove programs and flows that a daemon with ebpf.pin has left in the kernel
+    Ech(EchCommand),
+    /// Remove programs and flows that a daemon with ebpf.pin left in the kernel
     Unpin {
-        /// Directory where they are pinned
+        /// Directory in which they are pinned
         #[arg(short, long, value_name = "PATH", conflicts_with = "config", default_value = PIN_PATH)]
         path: PathBuf,
-        /// Configuration file whose ebpf.pin_path is used
+        /// Configuration file that names the directory (ebpf.pin_path)
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Tell what this machine can do for forwarding in the kernel, and what to change
+    /// Check what this machine supports for forwarding in the kernel, and suggest changes
     Doctor {
-        /// Configuration file whose settings are looked at as well
+        /// Configuration file whose settings are checked as well
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
 }
 
-/// Keys for Encrypted Client Hello, in files after RFC 9934.
+/// Commands about key files for Encrypted Client Hello (RFC 9934).
 #[derive(Debug, Subcommand)]
-pub enum Ech {
-    /// Make a key and its configuration
-    Generate(Generate),
-    /// Show a key file: its configurations, and what to publish of it
+pub(crate) enum EchCommand {
+    /// Generate a key and its configuration
+    Generate(GenerateArgs),
+    /// Show the configurations of a key file and the DNS record to publish
     Show {
         /// The key file
         file: PathBuf,
-        /// Print the private keys as well, as keys of the configuration file
+        /// Print the private keys too, in the form of the configuration file
         #[arg(long)]
         private: bool,
     },
-    /// Put a new key in front of a key file, like its first one; the old ones stay
+    /// Add a key with the parameters of the first one in front of a key file; older keys stay
     Rotate {
         /// The key file
         file: PathBuf,
@@ -126,16 +126,16 @@ pub enum Ech {
 
 /// Arguments of `ech generate`.
 #[derive(Debug, Args)]
-pub struct Generate {
-    /// The name that is sent in the clear, like public.example
+pub(crate) struct GenerateArgs {
+    /// Public name, sent in the clear, like public.example
     #[arg(long, value_name = "NAME")]
     pub public_name: String,
 
-    /// How keys are exchanged: x25519 or p256
+    /// Key encapsulation mechanism: x25519 or p256
     #[arg(long, value_name = "KEM", default_value = "x25519")]
     pub kem: Kem,
 
-    /// Pairs of KDF and AEAD that clients may choose from
+    /// Cipher suites offered to clients
     #[arg(
         long,
         value_name = "KDF/AEAD",
@@ -144,43 +144,43 @@ pub struct Generate {
     )]
     pub suites: Vec<CipherSuite>,
 
-    /// The number that clients name the configuration by, from 0 to 255; at random if not given
+    /// Identifier of the configuration, 0 to 255 [default: random]
     #[arg(long, value_name = "NUMBER")]
     pub config_id: Option<u8>,
 
-    /// The longest private name in bytes, so that padding hides how long they are
+    /// Length of the longest private name in bytes; padding hides that others are shorter
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub max_name_length: u8,
 
-    /// The file to make, readable by its owner only; standard output if not given
+    /// File to create, readable by its owner only [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// Where the daemon is asked.
+/// The way to a running daemon.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct Daemon {
-    /// The daemon's admin socket
+pub(crate) struct DaemonArgs {
+    /// Admin socket of the daemon
     #[arg(short, long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
     pub socket: Option<PathBuf>,
 
-    /// The daemon's configuration file, whose admin_socket is used
+    /// Configuration file of the daemon, which names its admin socket
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Print the daemon's JSON lines instead of a table
+    /// Print JSON lines instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    limit::network(text).ok_or_else(|| "no address and no network such as 192.0.2.0/24".to_owned())
+    limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
 }
 
 fn flows(text: &str) -> Result<usize, String> {
     let wanted = text.parse().ok().filter(|count| (1..=admin::MOST_FLOWS).contains(count));
-    wanted.ok_or_else(|| format!("from 1 to {}", admin::MOST_FLOWS))
+    wanted.ok_or_else(|| format!("expected 1 to {}", admin::MOST_FLOWS))
 }
 
 #[cfg(test)]

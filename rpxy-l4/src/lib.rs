@@ -5,20 +5,22 @@
 //! the repository has the map of the modules and the rules that hold between them.
 #![deny(unsafe_code)]
 
-pub mod admin;
-pub mod cli;
+mod admin;
+mod cli;
 mod commands;
-pub mod config;
-pub mod limit;
-pub mod log;
-pub mod metrics;
-pub mod net;
-pub mod offload;
-pub mod resolve;
-pub mod route;
-pub mod supervise;
-pub mod tcp;
-pub mod udp;
+mod config;
+#[cfg(test)]
+mod docs;
+mod limit;
+mod log;
+mod metrics;
+mod net;
+mod offload;
+mod resolve;
+mod route;
+mod supervise;
+mod tcp;
+mod udp;
 
 use std::{
     io::{self, Write as _},

@@ -13,8 +13,9 @@ use rpxy_l4_tests::privilege;
 
 use crate::maps::{self, Maps};
 
-/// Names the object when it is not where `cargo xtask build-ebpf` puts it.
+/// Name the objects that are not where `cargo xtask build-ebpf` puts them.
 const OBJECT_VARIABLE: &str = "RPXY_L4_TESTS_OBJECT";
+const LOG_OBJECT_VARIABLE: &str = "RPXY_L4_TESTS_LOG_OBJECT";
 /// Room for what a program could make of a packet.
 const ROOM: usize = 256;
 
@@ -58,16 +59,24 @@ pub(crate) struct Kernel(Ebpf);
 impl Kernel {
     /// Loads both programs, or says that the calling test is skipped.
     pub(crate) fn or_skip() -> Option<Self> {
+        Self::load_or_skip(&object(OBJECT_VARIABLE, "bpf"), "cargo xtask build-ebpf")
+    }
+
+    /// The same with the object that logs.
+    pub(crate) fn that_logs_or_skip() -> Option<Self> {
+        Self::load_or_skip(&object(LOG_OBJECT_VARIABLE, "bpf-log"), "cargo xtask build-ebpf --log")
+    }
+
+    fn load_or_skip(object: &Path, remedy: &str) -> Option<Self> {
         if let Some(missing) = privilege::missing_for_programs() {
             privilege::skip(&format!("{missing}; run as root to load eBPF programs"));
             return None;
         }
-        let object = object();
         if !object.exists() {
-            privilege::skip(&format!("{} is missing; run `cargo xtask build-ebpf`", object.display()));
+            privilege::skip(&format!("{} is missing; run `{remedy}`", object.display()));
             return None;
         }
-        Some(Self::load(&std::fs::read(&object).unwrap()))
+        Some(Self::load(&std::fs::read(object).unwrap()))
     }
 
     fn load(object: &[u8]) -> Self {
@@ -91,6 +100,21 @@ impl Kernel {
     /// Instructions that the verifier walked through.
     pub(crate) fn verified(&self, program: Program) -> u32 {
         self.0.program(program.name()).unwrap().info().unwrap().verified_instruction_count().unwrap_or(0)
+    }
+
+    /// The object, for who reads its log.
+    pub(crate) fn object(&mut self) -> &mut Ebpf {
+        &mut self.0
+    }
+
+    /// A number of the log's state.
+    pub(crate) fn log_state(&mut self, index: u32) -> u64 {
+        self.array::<u64>(name::LOG_STATE).get(&index, 0).unwrap()
+    }
+
+    /// Puts a number into the log's state.
+    pub(crate) fn set_log_state(&mut self, index: u32, number: u64) {
+        self.array::<u64>(name::LOG_STATE).set(index, number, 0).unwrap();
     }
 
     /// Puts entries into the maps.
@@ -239,12 +263,12 @@ impl Program {
     }
 }
 
-/// Where the object is.
-fn object() -> PathBuf {
-    if let Some(path) = env::var_os(OBJECT_VARIABLE) {
+/// Where an object is, below the target directory unless a variable names it.
+fn object(variable: &str, directory: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable) {
         return path.into();
     }
     // Tests are in target/<profile>/deps.
     let test = env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap_or(Path::new(".")).join("bpf").join("rpxy-l4.o")
+    test.ancestors().nth(3).unwrap_or(Path::new(".")).join(directory).join("rpxy-l4.o")
 }

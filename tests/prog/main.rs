@@ -16,6 +16,8 @@ mod kernel;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod maps;
 #[cfg(test)]
 mod packet;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the daemon as it is shipped and hands it to the measuring program of the test package.
+//! `cargo xtask bench`: builds the daemon as it is shipped and hands it to a program of the package rpxy-l4-bench.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -23,7 +23,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     let (suite, rest) = split(&arguments.words)?;
     if suite == Suite::Ech {
         // Computes only: no namespaces, no peers, no daemon.
-        let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+        let bench = workspace.build("rpxy-l4-bench", suite.program(), Profile::Release)?;
         return process::run(Command::new(bench).args(rest));
     }
     setup::require(workspace, &[Purpose::Build, Purpose::Bench])?;
@@ -33,9 +33,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if suite == Suite::Offload && !workspace.ebpf_object().exists() {
         bail!("the daemon has no eBPF programs: run `cargo xtask build-ebpf` first");
     }
-    // Two builds, not one: the daemon must not get features that only the test package asks of a shared dependency.
+    // Two builds, not one: the daemon must not get features that only the benchmarks ask of a shared dependency.
     let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;
-    let bench = workspace.build("rpxy-l4-tests", suite.program(), Profile::Release)?;
+    let bench = workspace.build("rpxy-l4-bench", suite.program(), Profile::Release)?;
     let mut command = Command::new(bench);
     command.current_dir(&workspace.root).arg("--daemon").arg(daemon);
     if suite == Suite::Offload {

@@ -1,8 +1,8 @@
 //! Developer tasks of rpxy-l4, run as `cargo xtask <command>`.
 //!
-//! Each command is a thin layer over the programs that do the work, so that a developer can repeat every step by hand:
-//! the command lines are printed before they run. Where a task cannot do all of its work it says what it left out, and
-//! which command would make up for it.
+//! Each task is a thin layer over the programs that do the work. Command lines are printed before they run, so that a
+//! developer can repeat every step by hand. A task that cannot do all of its work reports what it left out, with the
+//! remedy.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use setup::Purpose;
 use workspace::Workspace;
 
 /// Developer tasks of rpxy-l4.
@@ -30,30 +31,34 @@ use workspace::Workspace;
 struct Cli {
     #[command(subcommand)]
     task: Task,
+
+    /// First install what this machine lacks for the task
+    #[arg(long, global = true)]
+    setup: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Install what this machine lacks for building, testing, benchmarking and fuzzing.
+    /// Install what this machine lacks for all tasks
     Setup(setup::Arguments),
-    /// Build the daemon in release mode and run it.
+    /// Build the daemon in release mode and run it
     Run(run::Arguments),
-    /// Build the eBPF programs, which the daemon then embeds.
-    BuildEbpf,
-    /// Check everything that this machine can check: the one command before a commit.
-    Test(test::Arguments),
-    /// Test the eBPF programs in another kernel, Debian's packaged one, under QEMU.
+    /// Build the eBPF programs, which the daemon then embeds
+    BuildEbpf(ebpf::Arguments),
+    /// Check everything that this machine can check: the one command before a commit
+    Test,
+    /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
     TestKernel(test_kernel::Arguments),
-    /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT.
+    /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT
     Bench(bench::Arguments),
-    /// Fuzz the parsers, each target for a while.
+    /// Fuzz the parsers, each target for a while
     Fuzz(fuzz::Arguments),
-    /// Check the rules of this repository that no compiler knows.
+    /// Check the rules of this repository that no compiler and no lint knows
     Tidy,
 }
 
 fn main() -> ExitCode {
-    match perform(Cli::parse().task) {
+    match perform(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,17 +67,39 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: Task) -> Result<()> {
+fn perform(cli: &Cli) -> Result<()> {
     let workspace = Workspace::locate()?;
-    match task {
-        Task::Setup(arguments) => setup::command(&workspace, &arguments),
-        Task::Run(arguments) => run::command(&workspace, &arguments),
-        Task::BuildEbpf => ebpf::command(&workspace),
-        Task::Test(arguments) => test::command(&workspace, &arguments),
-        Task::TestKernel(arguments) => test_kernel::command(&workspace, &arguments),
-        Task::Bench(arguments) => bench::command(&workspace, &arguments),
-        Task::Fuzz(arguments) => fuzz::command(&workspace, &arguments),
+    if cli.setup {
+        // The task itself reports what is still missing.
+        setup::install(&workspace, cli.task.purposes())?;
+    }
+    match &cli.task {
+        Task::Setup(arguments) => setup::command(&workspace, arguments),
+        Task::Run(arguments) => run::command(&workspace, arguments),
+        Task::BuildEbpf(arguments) => {
+            setup::require(&workspace, cli.task.purposes())?;
+            ebpf::command(&workspace, arguments.log)
+        }
+        Task::Test => test::command(&workspace, cli.setup),
+        Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
+        Task::Bench(arguments) => bench::command(&workspace, arguments),
+        Task::Fuzz(arguments) => fuzz::command(&workspace, arguments),
         Task::Tidy => tidy::command(&workspace),
+    }
+}
+
+impl Task {
+    /// What `--setup` installs for it. Setup and test see to that themselves: the one reports all of it, and the other can
+    /// do without some.
+    fn purposes(&self) -> &'static [Purpose] {
+        match self {
+            Self::Setup(_) | Self::Test | Self::Tidy => &[],
+            Self::Run(_) => &[Purpose::Build],
+            Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
+            Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
+            Self::Bench(_) => &[Purpose::Build, Purpose::Bench],
+            Self::Fuzz(_) => &[Purpose::Build, Purpose::Fuzz],
+        }
     }
 }
 

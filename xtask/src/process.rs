@@ -1,8 +1,11 @@
-//! Starts other programs for all tasks: says what it runs, and turns a failure into an error that names the command.
+//! Starts other programs for all tasks: prints what it runs, and turns a failure into an error that names the command.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -38,6 +41,59 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs `command` on this terminal as [`run`] does, but ends it, with all that it started, when it takes longer than
+/// `limit`.
+///
+/// A process group of its own would be simpler to end, but would no longer hear Ctrl-C.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    println!("$ {}", display(command));
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", display(command)))?;
+    let id = child.id();
+    let (ended, end) = mpsc::channel();
+    // It ends with the child, whose status nobody may be waiting for any more.
+    thread::spawn(move || ended.send(child.wait()));
+    let Ok(status) = end.recv_timeout(limit) else {
+        kill_with_descendants(id);
+        bail!(
+            "`{}` was still running after {} s and was killed: something in it hangs",
+            display(command),
+            limit.as_secs()
+        );
+    };
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("`{}` failed: {status}", display(command)),
+        Err(error) => Err(error).with_context(|| format!("cannot wait for `{}`", display(command))),
+    }
+}
+
+/// Kills a process, those that it started, those that these started and so on.
+fn kill_with_descendants(id: u32) {
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((id, parent(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?))
+        })
+        .collect();
+    let mut doomed = vec![id];
+    let mut next = 0;
+    while let Some(&id) = doomed.get(next) {
+        doomed.extend(parents.iter().filter(|(_, parent)| *parent == id).map(|(child, _)| *child));
+        next += 1;
+    }
+    let ids = doomed.iter().map(u32::to_string);
+    if let Err(error) = read(Command::new("sh").args(["-c", "kill -KILL \"$@\"", "sh"]).args(ids)) {
+        println!("{error:#}");
+    }
+}
+
+/// The fourth field of `/proc/<pid>/stat`; the second is a name in parentheses that may hold anything (proc(5)).
+fn parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Runs `command` quietly and returns its standard output; an error, with what it wrote to standard error, unless it
 /// ends with success.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
@@ -50,7 +106,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{}` did not print UTF-8", display(command)))
 }
 
-/// Where `program` is installed, looked for in `PATH` and then in the system directories.
+/// Finds `program` in `PATH` or the system directories.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -59,14 +115,14 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| is_executable(candidate))
 }
 
-/// True when this process has the rights of the superuser.
+/// Tells whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // The files of a process in /proc belong to its effective user.
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// The command line as a shell would take it, with the variables that it sets.
+/// The command line as a shell takes it, with the variables that it sets.
 pub(crate) fn display(command: &Command) -> String {
     let variables = command
         .get_envs()
@@ -99,6 +155,8 @@ fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     #[test]
@@ -121,6 +179,32 @@ mod tests {
         assert!(error.contains("exit 3") && error.contains("because"), "{error}");
         let error = run(&mut Command::new("/nonexistent/program")).unwrap_err().to_string();
         assert!(error.contains("cannot start `program`"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_an_error() {
+        let error = run_within(Command::new("sleep").arg("1000"), Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("`sleep 1000`") && error.contains("hangs"), "{error}");
+        run_within(&mut Command::new("true"), Duration::MAX).unwrap();
+        assert!(run_within(&mut Command::new("false"), Duration::MAX).is_err());
+    }
+
+    #[test]
+    fn a_command_is_killed_with_all_that_it_started() {
+        let script = "(sleep 1000 & echo started; wait) & wait";
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut String::new()).unwrap();
+        kill_with_descendants(child.id());
+        // Ends when nobody holds the other end any more.
+        assert_eq!(output.read_line(&mut String::new()).unwrap(), 0);
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_parent_of_a_process_is_found_behind_any_name() {
+        assert_eq!(parent("7 (a) b (c)) S 5 7 7 0"), Some(5));
+        assert_eq!(parent(""), None);
     }
 
     #[test]

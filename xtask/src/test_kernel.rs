@@ -39,6 +39,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if !workspace.ebpf_object().exists() {
         bail!("there are no eBPF programs to test: run `cargo xtask build-ebpf` first");
     }
+    if !workspace.ebpf_log_object().exists() {
+        bail!("there are no eBPF programs that log to test: run `cargo xtask build-ebpf --log` first");
+    }
     let directory = workspace.scratch("test-kernel");
     fs::create_dir_all(&directory)?;
     let kernel = match &arguments.kernel {
@@ -100,7 +103,8 @@ fn kernel_package(depends: &str) -> Option<&str> {
 /// Builds the program tests.
 fn tests(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--locked", "--package", "rpxy-l4-tests", "--test", "prog", "--no-run"]);
+    // Of the whole workspace: a package by itself has other features of shared dependencies, which would be built again.
+    cargo.args(["test", "--locked", "--workspace", "--test", "prog", "--no-run"]);
     cargo.args(["--message-format", "json"]).stderr(Stdio::inherit());
     println!("$ {}", process::display(&cargo));
     let output = cargo.output().context("cargo")?;
@@ -130,7 +134,8 @@ fn initramfs(workspace: &Workspace, directory: &Path, tests: &Path) -> Result<Pa
          /bin/busybox mount -t sysfs sys /sys\n\
          /bin/busybox mount -t devtmpfs dev /dev\n\
          echo \"Linux $(/bin/busybox uname -r)\"\n\
-         RPXY_L4_TESTS_REQUIRED=1 RPXY_L4_TESTS_OBJECT=/rpxy-l4.o /prog\n\
+         export RPXY_L4_TESTS_OBJECT=/rpxy-l4.o RPXY_L4_TESTS_LOG_OBJECT=/rpxy-l4-log.o\n\
+         RPXY_L4_TESTS_REQUIRED=1 /prog\n\
          echo \"{VERDICT}$?\"\n\
          /bin/busybox poweroff -f\n"
     );
@@ -142,6 +147,7 @@ fn initramfs(workspace: &Workspace, directory: &Path, tests: &Path) -> Result<Pa
     let busybox = process::find("busybox").context("busybox")?;
     copy(&busybox, &root, Path::new("bin/busybox"))?;
     copy(&workspace.ebpf_object(), &root, Path::new("rpxy-l4.o"))?;
+    copy(&workspace.ebpf_log_object(), &root, Path::new("rpxy-l4-log.o"))?;
     // Without what a debugger wants it is a tenth.
     process::run(Command::new("strip").arg("-o").arg(root.join("prog")).arg(tests))?;
     // It fails for a busybox that needs none.

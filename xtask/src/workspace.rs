@@ -64,6 +64,11 @@ impl Workspace {
         self.target.join(directory).join(name)
     }
 
+    /// The directory of all build products.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// A directory for the products of one task, beside those of cargo.
     pub(crate) fn scratch(&self, task: &str) -> PathBuf {
         self.target.join(task)
@@ -72,6 +77,11 @@ impl Workspace {
     /// The object with the eBPF programs: where the build script of the daemon looks for it.
     pub(crate) fn ebpf_object(&self) -> PathBuf {
         self.target.join("bpf").join("rpxy-l4.o")
+    }
+
+    /// The same with programs that log, which the daemon embeds only when it is told to.
+    pub(crate) fn ebpf_log_object(&self) -> PathBuf {
+        self.target.join("bpf-log").join("rpxy-l4.o")
     }
 
     /// A path inside the repository.

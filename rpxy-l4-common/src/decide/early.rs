@@ -1,5 +1,5 @@
-//! Whether a packet of no flow is dropped before the daemon sees it: all of its datagrams must be such that the
-//! configuration has no destination for them, or must begin handshakes that are more than their network may begin.
+//! Packets of no flow that are dropped before the daemon sees them: those of which all datagrams have no destination in
+//! the configuration, or begin more handshakes than their network may.
 
 use crate::bytes::{Bytes, Span};
 use crate::datagram::WIREGUARD_INITIATION_LEN;
@@ -10,7 +10,7 @@ use crate::verdict::{Counter, First};
 use super::Maps;
 use super::segments::Found;
 
-/// Why the first datagram is dropped, when all of them are; otherwise why they are passed.
+/// Returns the reason to drop the first datagram if all are dropped, or else the reason to pass them.
 #[inline(always)]
 pub(super) fn dropped_because<M: Maps, B: Bytes>(
     maps: &M,
@@ -44,8 +44,8 @@ pub(super) fn dropped_because<M: Maps, B: Bytes>(
     Err(Counter::NoFlow)
 }
 
-/// Whether a payload with handshakes only is one initiation of WireGuard. Several in one buffer come from one socket,
-/// and its network has a limit: to hash each would be too much for the verifier.
+/// Returns true if a payload with handshakes only is one initiation of WireGuard. Several in one buffer come from one
+/// socket, and its network has a limit: to hash each would be too much for the verifier.
 #[inline(always)]
 fn is_initiation<B: Bytes>(bytes: &B, payload: Span) -> bool {
     payload.len == WIREGUARD_INITIATION_LEN && payload.read(bytes, 0) == Some([1, 0, 0, 0])

@@ -1,4 +1,4 @@
-//! Whether a packet of a flow is steered: everything that could stand against it is asked before anything is changed.
+//! Packets of a flow that are steered: every possible objection is checked before anything is changed.
 
 use crate::bytes::Bytes;
 use crate::map::{Flow, Hop};
@@ -8,7 +8,7 @@ use crate::verdict::{Counter, gate, is_open};
 use super::segments::datagrams;
 use super::{Arrival, Maps, Steer};
 
-/// What is needed to steer a packet, or why it is passed.
+/// Returns all that is needed to steer a packet, or the reason to pass it.
 #[inline(always)]
 pub(super) fn steer<'k, M: Maps, B: Bytes>(
     maps: &M,
@@ -34,8 +34,8 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     if packet.ttl <= 1 {
         return Err(Counter::Ttl);
     }
-    // Tags stay as they are, which is right where the packet turns round; nobody has said which ones another interface
-    // wants.
+    // Tags stay as they are, which is right if the packet leaves by the interface that it came from; the tags that
+    // another interface needs are not known.
     if arrival.vlan_aside || (packet.vlan_tags > 0 && flow.interface != arrival.interface) {
         return Err(Counter::VlanTagged);
     }
@@ -50,7 +50,7 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     Ok(Steer { packet, flow: entry, hop, datagrams })
 }
 
-/// Whether the IP packet, or the largest one that it is cut into, is not larger than the way takes.
+/// Returns true if the IP packet, or the largest one that it is cut into, does not exceed the MTU of the next hop.
 #[inline(always)]
 fn fits(hop: &Hop, packet: &Packet<'_>, segment: usize) -> bool {
     let headers = packet.ip_len - packet.payload.len;

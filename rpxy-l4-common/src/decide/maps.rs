@@ -1,4 +1,4 @@
-//! What the decision asks for: entries of the maps, and how the packet came.
+//! The inputs of the decision: entries of the maps, and the arrival of the packet.
 
 use core::ops::Deref;
 
@@ -16,11 +16,12 @@ pub trait Maps {
     /// An entry of `HOPS`.
     type Hop: Deref<Target = Hop>;
 
-    /// The flow that a packet belongs to.
+    /// Returns the flow that a packet belongs to.
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
-    /// The next hop of a flow.
+    /// Returns the next hop of a flow.
     fn hop(&self, key: HopKey) -> Option<Self::Hop>;
-    /// Whether what was read is the entry of `key`, and whole. Maps of the host do not change under a reader's hands.
+    /// Returns true if what was read is the entry of `key`, and whole. Maps of the host do not change while they are
+    /// read.
     #[inline(always)]
     fn is_whole_flow(&self, _key: &FlowKey, _flow: &Self::Flow) -> bool {
         true
@@ -30,48 +31,47 @@ pub trait Maps {
     fn is_whole_hop(&self, _key: HopKey, _hop: &Self::Hop) -> bool {
         true
     }
-    /// The listener of a socket address, exactly this one.
+    /// Returns the listener of exactly this socket address.
     fn listener(&self, socket: &Socket) -> Option<Listener>;
-    /// Whether an address is one of this machine.
+    /// Returns true if an address belongs to this machine.
     fn is_local(&self, address: &[u8; 16]) -> bool;
-    /// Whether a sender, as a prefix of full length, is in a banned network.
+    /// Returns true if a sender, as a prefix of full length, is in a banned network.
     fn is_banned(&self, source: &Prefix) -> bool;
-    /// Whether all datagrams of a flow in one buffer may be steered: [`gate_each`]. Programs have a function of their own
-    /// for it, which the verifier walks through once and not for each way that leads to it.
+    /// Judges all datagrams of a flow in one buffer: [`gate_each`]. Programs have a function of their own for it, which
+    /// the verifier walks through once and not for each path that leads to it.
     #[inline(always)]
     fn gate_each<B: Bytes>(&self, bytes: &B, flow: &Self::Flow, payload: Span, segment: usize) -> Result<(), Counter> {
         gate_each(flow, bytes, payload, segment)
     }
-    /// What becomes of all datagrams without a flow in one buffer, by the bits of their listener: [`first_each`].
-    /// Likewise.
+    /// Judges all datagrams without a flow in one buffer, by the bits of their listener: [`first_each`]. Likewise.
     #[inline(always)]
     fn first_each<B: Bytes>(&self, bytes: &B, bits: u32, payload: Span, segment: usize) -> Found {
         first_each(bytes, payload, segment, &Classifier { bytes, bits })
     }
-    /// Whether a WireGuard initiation is made for one of the keys, or there are none.
+    /// Returns true if a WireGuard initiation is made for one of the keys, or there are none.
     #[inline(always)]
     fn fits_mac1<B: Bytes>(&self, _bytes: &B, _payload: Span) -> bool {
         true
     }
-    /// Whether a sender may begin so many handshakes; then they are charged to its network.
+    /// Charges handshakes to the network of their sender. Returns false if it may not begin that many.
     #[inline(always)]
     fn admits(&self, _source: &Socket, _handshakes: u32) -> bool {
         true
     }
 }
 
-/// How a packet came.
+/// The arrival of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// What it begins with.
+    /// The header that it begins with.
     pub link: Link,
     /// The interface that it came by; 0 where tagged packets are not to be steered at all.
     pub interface: u32,
     /// Payload bytes of one datagram where the kernel keeps several in one buffer (`gso_size`); 0 where it does not.
     pub segment: usize,
-    /// Whether the program must know the next hop, or MTU and neighbour are found by the kernel.
+    /// The program must know the next hop, since the kernel does not find MTU and neighbour.
     pub needs_hop: bool,
-    /// Whether a VLAN tag was taken out of the packet and is kept aside (`vlan_present`).
+    /// A VLAN tag was taken out of the packet and is kept beside it (`vlan_present`).
     pub vlan_aside: bool,
 }
 
@@ -88,7 +88,7 @@ impl<B: Bytes> Classify for Classifier<'_, B> {
 }
 
 impl Prefix {
-    /// A sender as it is looked up: all bits of its address count.
+    /// The prefix that a sender is looked up by: all bits of its address.
     #[inline(always)]
     #[must_use]
     pub const fn of(socket: &Socket) -> Self {

@@ -1,7 +1,7 @@
 //! The whole decision about a packet, the same for XDP, TC and the host.
 //!
-//! It only reads. What it decides is carried out by who asked, and every answer has a number to be counted under. It
-//! errs towards passing the packet on unchanged.
+//! It only reads: the caller carries the decision out. Every outcome has a number to be counted under. When in doubt,
+//! the packet is passed unchanged.
 
 mod early;
 mod flow;
@@ -18,14 +18,14 @@ use crate::map::{FlowKey, Prefix, Socket};
 use crate::packet::{Packet, parse};
 use crate::verdict::Counter;
 
-/// What happens to a packet.
+/// The decision about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'k, F, H> {
     /// It is rewritten and sent on; counted as [`Counter::Steered`] once that is done.
     Steer(Steer<'k, F, H>),
     /// It is left as it is.
     Pass(Counter),
-    /// It ends here.
+    /// It is dropped.
     Drop(Counter),
 }
 
@@ -34,7 +34,7 @@ pub enum Verdict<'k, F, H> {
 pub struct Steer<'k, F, H> {
     /// Its headers.
     pub packet: Packet<'k>,
-    /// The entry of its flow: what [`crate::rewrite::Rewrite`] takes, and where the packet is accounted.
+    /// The entry of its flow, which [`crate::rewrite::Rewrite`] takes and in which the packet is accounted.
     pub flow: F,
     /// The entry of the next hop, if there is one.
     pub hop: Option<H>,
@@ -42,7 +42,7 @@ pub struct Steer<'k, F, H> {
     pub datagrams: usize,
 }
 
-/// Decides about a packet. `key` is a place for what the packet is looked up by.
+/// Decides about a packet. `key` receives the addresses that it is looked up by.
 #[inline(always)]
 pub fn decide<'k, M: Maps, B: Bytes>(
     maps: &M,
@@ -52,7 +52,7 @@ pub fn decide<'k, M: Maps, B: Bytes>(
 ) -> Verdict<'k, M::Flow, M::Hop> {
     let packet = match parse(bytes, arrival.link, key) {
         Ok(packet) => packet,
-        Err(reason) => return Verdict::Pass(reason.counter()),
+        Err(reason) => return Verdict::Pass(reason.into()),
     };
     match maps.flow(packet.key) {
         Some(entry) => match flow::steer(maps, bytes, packet, entry, arrival) {
@@ -63,7 +63,7 @@ pub fn decide<'k, M: Maps, B: Bytes>(
     }
 }
 
-/// Packets of no flow are the daemon's, when they are for a socket of its own and nobody wants them dropped.
+/// Packets of no flow go to the daemon if they are for one of its sockets and its policy does not drop them.
 #[inline(always)]
 fn without_flow<'k, M: Maps, B: Bytes>(
     maps: &M,
@@ -86,7 +86,7 @@ fn without_flow<'k, M: Maps, B: Bytes>(
     }
 }
 
-/// The bits of the listener that a packet is for, by its exact address or by the wildcard address.
+/// Returns the bits of the listener that a packet is for, by its exact address or by the wildcard address.
 #[inline(always)]
 fn listener<M: Maps>(maps: &M, destination: &Socket) -> Option<u32> {
     if let Some(listener) = maps.listener(destination) {

@@ -9,25 +9,25 @@ use crate::verdict::{Counter, First, gate};
 /// The most datagrams that the kernel keeps in one buffer (`UDP_MAX_SEGMENTS`), and that are looked through.
 pub const MAX_SEGMENTS: usize = 128;
 
-/// Tells what becomes of one datagram without a flow: the number of a [`First`]. Not a closure, because those cannot be
-/// made to be inlined.
+/// Judges one datagram without a flow. Not a closure, because those cannot be forced inline.
 pub trait Classify {
-    /// Looks at one.
+    /// Returns the number of its [`First`].
     fn number(&self, datagram: Span) -> u32;
 }
 
-/// What becomes of several datagrams without a flow.
+/// The verdict on several datagrams without a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// None has a destination; why not, of the first.
+    /// None has a destination; the counter of the first.
     Dropped(Counter),
-    /// So many begin handshakes; the others, if any, have no destination.
+    /// This number of them begin handshakes; the others, if any, have no destination.
     Handshakes(u32),
     /// They are passed to the daemon.
     Passed(Counter),
 }
 
-/// Whether all datagrams of a payload may be steered, `segment` bytes each (not 0); if not, why.
+/// Returns the reason why not all datagrams of a payload, `segment` bytes each (not 0), may be steered, if there is
+/// one.
 #[inline(always)]
 pub fn gate_each<B: Bytes>(flow: &Flow, bytes: &B, payload: Span, segment: usize) -> Result<(), Counter> {
     let mut walk = Walk { bytes, payload, segment, done: 0 };
@@ -40,7 +40,7 @@ pub fn gate_each<B: Bytes>(flow: &Flow, bytes: &B, payload: Span, segment: usize
     Err(Counter::Segments)
 }
 
-/// What becomes of all datagrams of a payload without a flow, `segment` bytes each (not 0).
+/// Judges all datagrams of a payload without a flow, `segment` bytes each (not 0).
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "what was 32 bits is made opaque as a length")]
 pub fn first_each<B: Bytes>(bytes: &B, payload: Span, segment: usize, classify: &impl Classify) -> Found {
@@ -69,7 +69,7 @@ pub fn first_each<B: Bytes>(bytes: &B, payload: Span, segment: usize, classify: 
     Found::Passed(Counter::Segments)
 }
 
-/// On the way from one datagram to the next.
+/// An iteration over datagrams.
 struct Walk<'a, B> {
     bytes: &'a B,
     payload: Span,
@@ -78,7 +78,7 @@ struct Walk<'a, B> {
 }
 
 impl<B: Bytes> Walk<'_, B> {
-    /// The next one; the last one may be shorter.
+    /// Returns the next one; the last one may be shorter.
     #[inline(always)]
     fn next(&mut self) -> Span {
         let done = self.bytes.opaque(self.done);
@@ -88,14 +88,14 @@ impl<B: Bytes> Walk<'_, B> {
         Span { offset: self.payload.offset + done, len }
     }
 
-    /// Whether it was the last one.
+    /// Returns true after the last one.
     #[inline(always)]
     const fn is_over(&self) -> bool {
         self.done >= self.payload.len
     }
 }
 
-/// How many there are.
+/// Returns the number of datagrams.
 #[inline(always)]
 pub(super) fn datagrams(len: usize, segment: usize) -> usize {
     match NonZero::new(segment) {
@@ -107,7 +107,7 @@ pub(super) fn datagrams(len: usize, segment: usize) -> usize {
 impl Found {
     const HANDSHAKES: u32 = 1 << 8;
 
-    /// As a number, which is what functions of a program can return.
+    /// Returns a number, since that is all that functions of a program can return.
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u32 {
@@ -117,7 +117,7 @@ impl Found {
         }
     }
 
-    /// Read back from a number; one that means nothing drops nothing.
+    /// Converts a number back; an unknown one drops nothing.
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u32) -> Self {

@@ -15,7 +15,7 @@ struct Tables {
     listeners: HashMap<Socket, Listener>,
     local: HashSet<[u8; 16]>,
     banned: Vec<Prefix>,
-    /// Whether all initiations fit no key, and all networks are over their limit.
+    /// All initiations fit no key; all networks are over their limit.
     guards: [bool; 2],
 }
 

@@ -3,42 +3,31 @@
 //! It errs towards [`Pass`]: whatever is not plain UDP in one piece, with length fields that agree, is left to the
 //! kernel, which knows more.
 
+#[macro_use]
+mod field;
 mod pass;
 #[cfg(test)]
 mod tests;
 
 pub use pass::Pass;
 
+use network_types::eth::{EthHdr, EtherType};
+use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
+use network_types::udp::UdpHdr;
+use network_types::vlan::VlanHdr;
+
 use crate::bytes::{Bytes, Span};
 use crate::map::{Family, FlowKey};
 
-/// Length of an Ethernet header without tags, in bytes.
-pub const ETHERNET_LEN: usize = 14;
-/// Length of a VLAN tag, in bytes.
-pub const VLAN_LEN: usize = 4;
 /// VLAN tags that are read over; with more a packet is passed.
 pub const MAX_VLAN_TAGS: u8 = 2;
-/// Length of an IPv4 header without options, in bytes.
-pub const IPV4_LEN: usize = 20;
-/// Length of an IPv6 header without extensions, in bytes.
-pub const IPV6_LEN: usize = 40;
-/// Length of a UDP header, in bytes.
-pub const UDP_LEN: usize = 8;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// IEEE 802.1Q and 802.1ad.
-const ETHERTYPE_VLAN: [u16; 2] = [0x8100, 0x88a8];
 /// The bit of an Ethernet address that tells a group, broadcast included, from a station.
 const GROUP: u8 = 1;
 /// "More fragments" and the fragment offset (RFC 791 section 3.1).
 const FRAGMENT: u16 = 0x3fff;
 
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_UDP: u8 = 17;
-const PROTOCOL_ICMPV6: u8 = 58;
-
-/// What a packet begins with.
+/// The header that a packet begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// An Ethernet header.
@@ -61,20 +50,20 @@ pub struct Packet<'k> {
     /// Checksum of the datagram, 0 for none. Only the sum of the pseudo-header where the kernel has left the rest to
     /// the network card.
     pub udp_checksum: u16,
-    /// Where the IP header begins, in bytes.
+    /// Offset of the IP header, in bytes.
     pub l3: usize,
-    /// Where the UDP header begins, in bytes.
+    /// Offset of the UDP header, in bytes.
     pub l4: usize,
     /// The UDP payload.
     pub payload: Span,
     /// Length of the IP packet with its header, in bytes.
     pub ip_len: usize,
-    /// Sender and receiver, as `FLOWS` knows them.
+    /// Sender and receiver, as in `FLOWS`.
     pub key: &'k FlowKey,
 }
 
-/// Reads the headers of a packet. Addresses and ports go straight to `key`, whose place the caller provides: as part of
-/// a value that is handed on they would be copied byte by byte, and the stack of a program has 512 bytes.
+/// Reads the headers of a packet. Addresses and ports go straight to `key`, which the caller provides: as part of a
+/// returned value they would be copied byte by byte, and the stack of a program has 512 bytes.
 #[inline(always)]
 pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     match link {
@@ -92,39 +81,48 @@ pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Resul
 
 #[inline(always)]
 fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    let [destination, .., high, low] = bytes.read::<ETHERNET_LEN>(0).ok_or(Pass::Truncated)?;
+    const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+    const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+    const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+    const OUTER_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+
+    let header: [u8; EthHdr::LEN] = bytes.read(0).ok_or(Pass::Truncated)?;
+    let destination = byte!(header: EthHdr, dst_addr);
     if destination & GROUP != 0 {
         return Err(Pass::LinkGroup);
     }
-    let mut ethertype = u16::from_be_bytes([high, low]);
-    let mut l3 = ETHERNET_LEN;
+    let mut ether_type = word!(header: EthHdr, ether_type);
+    let mut l3 = EthHdr::LEN;
     let mut vlan_tags = 0;
     for _ in 0..MAX_VLAN_TAGS {
-        if ETHERTYPE_VLAN.contains(&ethertype) {
-            let [_, _, high, low] = bytes.read::<VLAN_LEN>(l3).ok_or(Pass::Truncated)?;
-            ethertype = u16::from_be_bytes([high, low]);
-            l3 += VLAN_LEN;
+        if matches!(ether_type, VLAN | OUTER_VLAN) {
+            let tag: [u8; VlanHdr::LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
+            ether_type = word!(tag: VlanHdr, ether_type);
+            l3 += VlanHdr::LEN;
             vlan_tags += 1;
         }
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, l3, vlan_tags, key),
-        ETHERTYPE_IPV6 => ipv6(bytes, l3, vlan_tags, key),
-        _ if ETHERTYPE_VLAN.contains(&ethertype) => Err(Pass::VlanDepth),
+    match ether_type {
+        IPV4 => ipv4(bytes, l3, vlan_tags, key),
+        IPV6 => ipv6(bytes, l3, vlan_tags, key),
+        VLAN | OUTER_VLAN => Err(Pass::VlanDepth),
         _ => Err(Pass::NotIp),
     }
 }
 
 #[inline(always)]
 fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    let header: [u8; IPV4_LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
-    let [version_ihl, _, len_0, len_1, _, _, fragment_0, fragment_1, ttl, protocol, sum_0, sum_1, rest @ ..] = header;
+    const UDP: u8 = IpProto::Udp as u8;
+    const ICMP: u8 = IpProto::Icmp as u8;
+
+    let header: [u8; Ipv4Hdr::LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
+    let version_ihl = byte!(header: Ipv4Hdr, vihl);
     if version_ihl >> 4 != 4 {
         return Err(Pass::IpVersion);
     }
-    match protocol {
-        PROTOCOL_UDP => {}
-        PROTOCOL_ICMP => return Err(Pass::Icmp),
+    match byte!(header: Ipv4Hdr, proto) {
+        UDP => {}
+        ICMP => return Err(Pass::Icmp),
         _ => return Err(Pass::NotUdp),
     }
     match version_ihl & 0xf {
@@ -132,56 +130,68 @@ fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
         6.. => return Err(Pass::IpOptions),
         _ => return Err(Pass::IpHeaderLength),
     }
-    if u16::from_be_bytes([fragment_0, fragment_1]) & FRAGMENT != 0 {
+    if word!(header: Ipv4Hdr, frags) & FRAGMENT != 0 {
         return Err(Pass::Fragment);
     }
-    let (source, rest) = rest.split_first_chunk().ok_or(Pass::Truncated)?;
-    key.source.address = in_first_four(*source);
-    key.destination.address = in_first_four(*rest.first_chunk().ok_or(Pass::Truncated)?);
+    key.source.address = in_first_four(bytes!(header: Ipv4Hdr, src_addr));
+    key.destination.address = in_first_four(bytes!(header: Ipv4Hdr, dst_addr));
+    let ttl = byte!(header: Ipv4Hdr, ttl);
     let ip = Ip {
         family: Family::V4,
         vlan_tags,
         ttl,
-        checksum: u16::from_be_bytes([sum_0, sum_1]),
+        checksum: word!(header: Ipv4Hdr, check),
         l3,
-        header_len: IPV4_LEN,
-        len: usize::from(u16::from_be_bytes([len_0, len_1])),
+        header_len: Ipv4Hdr::LEN,
+        len: usize::from(word!(header: Ipv4Hdr, tot_len)),
     };
     udp(bytes, ip, key)
 }
 
 #[inline(always)]
 fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    let header: [u8; IPV6_LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
-    let [version, _, _, _, len_0, len_1, next_header, hop_limit, addresses @ ..] = header;
+    const UDP: u8 = IpProto::Udp as u8;
+    const ICMP: u8 = IpProto::Ipv6Icmp as u8;
+    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    // The extension headers of the IANA registry behind which UDP may stand in the clear.
+    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    const AUTHENTICATION: u8 = IpProto::Ah as u8;
+    const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    const MOBILITY: u8 = IpProto::MobilityHeader as u8;
+    const HIP: u8 = IpProto::Hip as u8;
+    const SHIM6: u8 = IpProto::Shim6 as u8;
+
+    let header: [u8; Ipv6Hdr::LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
+    let version = byte!(header: Ipv6Hdr, vcf);
     if version >> 4 != 6 {
         return Err(Pass::IpVersion);
     }
-    match next_header {
-        PROTOCOL_UDP => {}
-        PROTOCOL_ICMPV6 => return Err(Pass::Icmp),
-        44 => return Err(Pass::Fragment),
-        // Hop-by-hop options, routing, authentication, destination options, mobility, HIP, Shim6: the extension headers
-        // of the IANA registry behind which UDP may stand in the clear.
-        0 | 43 | 51 | 60 | 135 | 139 | 140 => return Err(Pass::ExtensionHeader),
+    match byte!(header: Ipv6Hdr, next_hdr) {
+        UDP => {}
+        ICMP => return Err(Pass::Icmp),
+        FRAGMENT => return Err(Pass::Fragment),
+        HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6 => {
+            return Err(Pass::ExtensionHeader);
+        }
         _ => return Err(Pass::NotUdp),
     }
-    let (source, destination) = addresses.split_first_chunk().ok_or(Pass::Truncated)?;
-    key.source.address = *source;
-    key.destination.address = *destination.first_chunk().ok_or(Pass::Truncated)?;
+    key.source.address = bytes!(header: Ipv6Hdr, src_addr);
+    key.destination.address = bytes!(header: Ipv6Hdr, dst_addr);
+    let hop_limit = byte!(header: Ipv6Hdr, hop_limit);
     let ip = Ip {
         family: Family::V6,
         vlan_tags,
         ttl: hop_limit,
         checksum: 0,
         l3,
-        header_len: IPV6_LEN,
-        len: IPV6_LEN + usize::from(u16::from_be_bytes([len_0, len_1])),
+        header_len: Ipv6Hdr::LEN,
+        len: Ipv6Hdr::LEN + usize::from(word!(header: Ipv6Hdr, payload_len)),
     };
     udp(bytes, ip, key)
 }
 
-/// What both versions say of a packet that carries UDP.
+/// The fields that both versions have in a packet that carries UDP.
 #[derive(Clone, Copy)]
 struct Ip {
     family: Family,
@@ -193,7 +203,7 @@ struct Ip {
     len: usize,
 }
 
-/// An IPv4 address as it stands in the field of both families. In one piece: see [`crate::map::Socket::end`].
+/// An IPv4 address in the field of both families. In one piece: see [`crate::map::Socket::end`].
 #[inline(always)]
 fn in_first_four(address: [u8; 4]) -> [u8; 16] {
     let mut field = [0; 16];
@@ -204,7 +214,7 @@ fn in_first_four(address: [u8; 4]) -> [u8; 16] {
 #[inline(always)]
 fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     let Ip { family, vlan_tags, ttl, checksum, l3, header_len, len: ip_len } = ip;
-    if ip_len < header_len + UDP_LEN {
+    if ip_len < header_len + UdpHdr::LEN {
         return Err(Pass::IpLength);
     }
     // Longer is legal: short Ethernet frames are padded.
@@ -212,16 +222,17 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
         return Err(Pass::Truncated);
     }
     let l4 = l3 + header_len;
-    let [source_0, source_1, destination_0, destination_1, len_0, len_1, sum_0, sum_1] =
-        bytes.read(l4).ok_or(Pass::Truncated)?;
-    if usize::from(u16::from_be_bytes([len_0, len_1])) != ip_len - header_len {
+    let header: [u8; UdpHdr::LEN] = bytes.read(l4).ok_or(Pass::Truncated)?;
+    if usize::from(word!(header: UdpHdr, len)) != ip_len - header_len {
         return Err(Pass::UdpLength);
     }
-    let udp_checksum = u16::from_be_bytes([sum_0, sum_1]);
+    let udp_checksum = word!(header: UdpHdr, check);
     // A receiver has to discard it, unless it knows better (RFC 8200 section 8.1, RFC 6935).
     if matches!(family, Family::V6) && udp_checksum == 0 {
         return Err(Pass::NoChecksum);
     }
+    let ([source_0, source_1], [destination_0, destination_1]) =
+        (bytes!(header: UdpHdr, src), bytes!(header: UdpHdr, dst));
     key.source.end = u32::from_ne_bytes([source_0, source_1, family as u8, 0]);
     key.destination.end = u32::from_ne_bytes([destination_0, destination_1, family as u8, 0]);
     Ok(Packet {
@@ -232,7 +243,7 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
         udp_checksum,
         l3,
         l4,
-        payload: Span { offset: l4 + UDP_LEN, len: ip_len - header_len - UDP_LEN },
+        payload: Span { offset: l4 + UdpHdr::LEN, len: ip_len - header_len - UdpHdr::LEN },
         ip_len,
         key,
     })

@@ -1,8 +1,6 @@
-//! Why a packet is not looked at any further than its headers.
+//! Reasons to pass a packet that its headers give.
 
-use crate::verdict::Counter;
-
-/// Why a packet is not one that could be steered or dropped. The first reason found, in the order of the headers.
+/// The reason why a packet can neither be steered nor dropped: the first one found, in the order of the headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// It ends, or what can be read of it ends, before its headers or lengths say.
@@ -23,7 +21,7 @@ pub enum Pass {
     IpOptions,
     /// An IPv4 header that is shorter than it can be.
     IpHeaderLength,
-    /// A fragment, the first one included, or an IPv6 fragment header.
+    /// A fragment, including the first one, or an IPv6 fragment header.
     Fragment,
     /// UDP may stand behind extension headers.
     ExtensionHeader,
@@ -33,28 +31,4 @@ pub enum Pass {
     UdpLength,
     /// UDP over IPv6 without a checksum.
     NoChecksum,
-}
-
-impl Pass {
-    /// The number that it is counted under.
-    #[inline(always)]
-    #[must_use]
-    pub const fn counter(self) -> Counter {
-        match self {
-            Self::Truncated => Counter::Truncated,
-            Self::NotIp => Counter::NotIp,
-            Self::VlanDepth => Counter::VlanDepth,
-            Self::LinkGroup => Counter::LinkGroup,
-            Self::IpVersion => Counter::IpVersion,
-            Self::NotUdp => Counter::NotUdp,
-            Self::Icmp => Counter::Icmp,
-            Self::IpOptions => Counter::IpOptions,
-            Self::IpHeaderLength => Counter::IpHeaderLength,
-            Self::Fragment => Counter::Fragment,
-            Self::ExtensionHeader => Counter::ExtensionHeader,
-            Self::IpLength => Counter::IpLength,
-            Self::UdpLength => Counter::UdpLength,
-            Self::NoChecksum => Counter::NoChecksum,
-        }
-    }
 }

@@ -43,13 +43,13 @@ fn a_datagram_is_found_behind_its_headers() {
             bytes.resize(len + padding, 0);
             let key = &mut FlowKey::default();
             let packet = parse(&bytes.as_slice(), Link::Ethernet, key).expect(row);
-            let header = if packet.family == Family::V4 { IPV4_LEN } else { IPV6_LEN };
+            let header = if packet.family == Family::V4 { Ipv4Hdr::LEN } else { Ipv6Hdr::LEN };
             let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
             let expected = Packet {
                 family: if frame.source.family() == 4 { Family::V4 } else { Family::V6 },
                 vlan_tags: u8::try_from(frame.vlan.len()).unwrap(),
                 ttl: 64,
-                ip_checksum: if header == IPV4_LEN { word(frame.l3() + 10) } else { 0 },
+                ip_checksum: if header == Ipv4Hdr::LEN { word(frame.l3() + 10) } else { 0 },
                 udp_checksum: word(frame.l3() + header + 6),
                 l3: frame.l3(),
                 l4: frame.l3() + header,

@@ -1,9 +1,11 @@
-//! What holds for every datagram and every frame, as functions that panic where it does not. The fuzz
-//! targets call them with new inputs, the tests with the committed corpus.
+//! Properties of every datagram and every frame, as functions that panic if they do not hold. The fuzz targets call
+//! them with new inputs, the tests with the committed corpus.
 
+mod mac1;
 mod packet;
 mod packet_seeds;
 
+pub use mac1::{INITIATION, PUBLIC_KEY, mac1};
 pub use packet::{checksums, packet};
 pub use packet_seeds::PACKET_SEEDS;
 
@@ -43,7 +45,7 @@ pub fn datagram_class(data: &[u8]) -> DatagramClass {
     class
 }
 
-/// What the corpus of the fuzz target starts from. Written out without an allocator: a start, then zeros.
+/// A file of the first corpus of a fuzz target. Written out without an allocator: a start, then zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Seed {
     /// File name, which says what the datagram is.
@@ -141,6 +143,12 @@ mod tests {
             "VlanDepth",
         ];
         assert_eq!(outcomes, all.map(String::from).into());
+    }
+
+    #[test]
+    fn the_corpus_has_initiations_for_the_key_and_others() {
+        let verified: BTreeSet<_> = files("wireguard").map(|datagram| mac1(&datagram)).collect();
+        assert_eq!(verified, [false, true].into());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What holds for every frame.
+//! Properties of every frame.
 
 use core::ops::Range;
 
@@ -90,7 +90,7 @@ fn other_way(key: &FlowKey) -> Flow {
     Flow { source: key.destination, destination, ..Flow::default() }
 }
 
-/// Whether the checksum of the IPv4 header is right, and whether that of the datagram is right or absent. What is not in
+/// Returns true for a right checksum of the IPv4 header, and for a right or absent one of the datagram. What is not in
 /// the packet counts as right.
 #[must_use]
 pub fn checksums(frame: &[u8], packet: &Packet<'_>) -> (bool, bool) {
@@ -167,7 +167,7 @@ fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
     let packet = match parsed {
         Ok(packet) => packet,
         Err(reason) => {
-            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.counter()));
+            assert_eq!(asked(data, &Machine { flow: None, bits, banned: true }, key), Verdict::Pass(reason.into()));
             return;
         }
     };

@@ -2,7 +2,7 @@
 
 use super::{Seed, seed};
 
-/// What the corpus of the fuzz target starts from: one frame for each way through the headers.
+/// The first corpus of the fuzz target: one frame for each path through the headers.
 pub const PACKET_SEEDS: &[Seed] = &[
     seed(
         "ipv4_quic_short",

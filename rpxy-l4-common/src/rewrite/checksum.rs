@@ -56,8 +56,8 @@ pub const fn update(checksum: u16, difference: u16) -> u16 {
     !fold(!checksum as u32 + difference as u32)
 }
 
-/// A change as the kernel's `__wsum` has it: the word as it stands in memory. What the helpers `bpf_l3_csum_replace` and
-/// `bpf_l4_csum_replace` take for `to` when the size in their flags is 0 (and `from` is 0).
+/// A change as a `__wsum` of the kernel: the word as it is in memory. The helpers `bpf_l3_csum_replace` and
+/// `bpf_l4_csum_replace` take it as `to` if the size in their flags is 0 (and `from` is 0).
 #[inline(always)]
 #[must_use]
 pub const fn kernel_sum(difference: u16) -> u32 {

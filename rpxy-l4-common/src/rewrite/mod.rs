@@ -1,51 +1,24 @@
-//! What a packet of a flow looks like when it leaves: addresses, ports, TTL and the checksums over them. Traffic class
-//! and ECN stay as they are.
+//! The fields of a packet that change when it is steered: addresses, ports, TTL and the checksums over them. Traffic
+//! class and ECN stay as they are.
 
 pub mod checksum;
 #[cfg(test)]
 mod tests;
 
+use core::mem::offset_of;
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::udp::UdpHdr;
+
 use checksum::{difference, kernel_sum, sum_ipv4, sum_ipv6, update};
 
 use crate::map::{Family, Flow, Socket};
-use crate::packet::{Packet, UDP_LEN};
-
-/// Offsets of fields from the start of the IPv4 header, in bytes.
-pub mod ipv4 {
-    /// Time to live.
-    pub const TTL: usize = 8;
-    /// Header checksum.
-    pub const CHECKSUM: usize = 10;
-    /// Source address, four bytes.
-    pub const SOURCE: usize = 12;
-    /// Destination address, four bytes.
-    pub const DESTINATION: usize = 16;
-}
-
-/// Offsets of fields from the start of the IPv6 header, in bytes.
-pub mod ipv6 {
-    /// Hop limit.
-    pub const HOP_LIMIT: usize = 7;
-    /// Source address, 16 bytes.
-    pub const SOURCE: usize = 8;
-    /// Destination address, 16 bytes.
-    pub const DESTINATION: usize = 24;
-}
-
-/// Offsets of fields from the start of the UDP header, in bytes.
-pub mod udp {
-    /// Source port.
-    pub const SOURCE: usize = 0;
-    /// Destination port.
-    pub const DESTINATION: usize = 2;
-    /// Checksum.
-    pub const CHECKSUM: usize = 6;
-}
+use crate::packet::Packet;
 
 /// The new values of all fields that change.
 ///
 /// XDP and the host write them as they are. TC writes all but the UDP checksum, for which the kernel has to know what
-/// changed: `bpf_l4_csum_replace(skb, l4 + udp::CHECKSUM, 0, address_change, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0)`,
+/// changed: `bpf_l4_csum_replace(skb, at, 0, address_change, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0)`,
 /// then the same with `port_change` and without `BPF_F_PSEUDO_HDR`. With `BPF_F_MARK_MANGLED_0` a zero checksum stays
 /// zero and none becomes zero; both calls need it, or the second one takes the 0 of the first for no checksum.
 #[derive(Debug, Clone, Copy)]
@@ -62,18 +35,18 @@ pub struct Rewrite<'a> {
     pub address_change: u32,
     /// Change of the UDP checksum by the ports, likewise.
     pub port_change: u32,
-    /// Where the IP header begins, in bytes.
+    /// Offset of the IP header, in bytes.
     pub l3: usize,
-    /// Where the UDP header begins, in bytes.
+    /// Offset of the UDP header, in bytes.
     pub l4: usize,
-    /// New sender, as it stands in the flow.
+    /// New sender, from the entry of the flow.
     pub source: &'a Socket,
     /// New receiver, likewise.
     pub destination: &'a Socket,
 }
 
 impl<'a> Rewrite<'a> {
-    /// What becomes of a packet of a flow. The addresses of both are of one family.
+    /// Computes the new values for a packet of a flow. The addresses of both are of one family.
     #[inline(always)]
     #[must_use]
     pub fn new(packet: &Packet<'_>, flow: &'a Flow) -> Self {
@@ -114,31 +87,30 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// Writes the new values into the packet. Nothing is written when the headers are not all there.
+    /// Writes the new values into the packet. Writes nothing and returns `None` if the headers are incomplete.
     pub fn apply(&self, bytes: &mut [u8]) -> Option<()> {
-        let headers = bytes.get_mut(self.l3..self.l4 + UDP_LEN)?;
+        let headers = bytes.get_mut(self.l3..self.l4 + UdpHdr::LEN)?;
         let (ip, udp_header) = headers.split_at_mut_checked(self.l4 - self.l3)?;
         match self.family {
             Family::V4 => {
-                put(ip, ipv4::SOURCE, *self.source.address.first_chunk::<4>()?)?;
-                put(ip, ipv4::DESTINATION, *self.destination.address.first_chunk::<4>()?)?;
-                put(ip, ipv4::TTL, [self.ttl])?;
-                put(ip, ipv4::CHECKSUM, self.ip_checksum.to_be_bytes())?;
+                put(ip, offset_of!(Ipv4Hdr, src_addr), *self.source.address.first_chunk::<4>()?)?;
+                put(ip, offset_of!(Ipv4Hdr, dst_addr), *self.destination.address.first_chunk::<4>()?)?;
+                put(ip, offset_of!(Ipv4Hdr, ttl), [self.ttl])?;
+                put(ip, offset_of!(Ipv4Hdr, check), self.ip_checksum.to_be_bytes())?;
             }
             Family::V6 => {
-                put(ip, ipv6::SOURCE, self.source.address)?;
-                put(ip, ipv6::DESTINATION, self.destination.address)?;
-                put(ip, ipv6::HOP_LIMIT, [self.ttl])?;
+                put(ip, offset_of!(Ipv6Hdr, src_addr), self.source.address)?;
+                put(ip, offset_of!(Ipv6Hdr, dst_addr), self.destination.address)?;
+                put(ip, offset_of!(Ipv6Hdr, hop_limit), [self.ttl])?;
             }
         }
-        put(udp_header, udp::SOURCE, self.source.port())?;
-        put(udp_header, udp::DESTINATION, self.destination.port())?;
-        put(udp_header, udp::CHECKSUM, self.udp_checksum.to_be_bytes())
+        put(udp_header, offset_of!(UdpHdr, src), self.source.port())?;
+        put(udp_header, offset_of!(UdpHdr, dst), self.destination.port())?;
+        put(udp_header, offset_of!(UdpHdr, check), self.udp_checksum.to_be_bytes())
     }
 }
 
-/// 0 says that there is none and stays; one that comes out as 0 is sent as its complement, which is the same number
-/// (RFC 768).
+/// 0 means none and stays; a result of 0 is sent as its complement, which is the same number (RFC 768).
 #[inline(always)]
 const fn udp_checksum(old: u16, addresses: u16, ports: u16) -> u16 {
     if old == 0 {

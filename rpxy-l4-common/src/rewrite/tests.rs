@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 use crate::map::FlowKey;
-use crate::packet::{Link, UDP_LEN, parse};
+use crate::packet::{Link, parse};
 use crate::properties::checksums;
 use crate::testing::{Frame, flow, internet_checksum};
 
@@ -104,9 +104,9 @@ fn l4_csum_replace(field: u16, diff: u32, pseudo: bool, partial: bool) -> u16 {
     if field == 0 { 0xffff } else { field }
 }
 
-/// What TC's two calls leave in the checksum field.
+/// The checksum field after TC's two calls.
 fn by_helpers(bytes: &[u8], packet: &Packet<'_>, rewrite: &Rewrite<'_>, partial: bool) -> u16 {
-    let at = packet.l4 + udp::CHECKSUM;
+    let at = packet.l4 + offset_of!(UdpHdr, check);
     let field = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
     let field = l4_csum_replace(field, rewrite.address_change, true, partial);
     u16::from_be(l4_csum_replace(field, rewrite.port_change, false, partial))
@@ -115,7 +115,7 @@ fn by_helpers(bytes: &[u8], packet: &Packet<'_>, rewrite: &Rewrite<'_>, partial:
 /// The sum of the pseudo-header, not complemented: what CHECKSUM_PARTIAL leaves in the field.
 fn pseudo_sum(frame: &Frame) -> u16 {
     let len = if frame.source.family() == 4 { 4 } else { 16 };
-    let udp_len = u16::try_from(UDP_LEN + frame.payload.len()).unwrap().to_be_bytes();
+    let udp_len = u16::try_from(UdpHdr::LEN + frame.payload.len()).unwrap().to_be_bytes();
     !internet_checksum(
         &[&frame.source.address[..len], &frame.destination.address[..len], &[0, 17], &udp_len[..]].concat(),
     )
@@ -164,7 +164,7 @@ proptest! {
         let key = &mut FlowKey::default();
         let packet = parse(&bytes.as_slice(), Link::Ethernet, key).unwrap();
         let partial = pseudo_sum(&frame);
-        bytes[packet.l4 + udp::CHECKSUM..][..2].copy_from_slice(&partial.to_be_bytes());
+        bytes[packet.l4 + offset_of!(UdpHdr, check)..][..2].copy_from_slice(&partial.to_be_bytes());
         let rewrite = Rewrite::new(&packet, &flow);
         let leaves = Frame { source: flow.source, destination: flow.destination, ..frame };
         prop_assert_eq!(by_helpers(&bytes, &packet, &rewrite, true), pseudo_sum(&leaves));
@@ -183,9 +183,9 @@ proptest! {
             bytes[at..at + 2].copy_from_slice(&update(wrong, by).to_be_bytes());
         };
         if packet.family == Family::V4 {
-            put(packet.l3 + ipv4::CHECKSUM, packet.ip_checksum, ip_by);
+            put(packet.l3 + offset_of!(Ipv4Hdr, check), packet.ip_checksum, ip_by);
         }
-        put(packet.l4 + udp::CHECKSUM, packet.udp_checksum, udp_by);
+        put(packet.l4 + offset_of!(UdpHdr, check), packet.udp_checksum, udp_by);
         let key = &mut FlowKey::default();
         let Ok(before) = parse(&bytes.as_slice(), Link::Ethernet, key) else { return Ok(()) };
         let expected = checksums(&bytes, &before);

@@ -1,18 +1,20 @@
 //! The outcomes of packets, numbered for the programs and named for the metrics.
 
-/// What happens to a packet.
+use crate::packet::Pass;
+
+/// The fate of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The program sends it on.
     Steer,
     /// The kernel goes on with it as if there were no program.
     Pass,
-    /// It ends here.
+    /// It is dropped.
     Drop,
 }
 
 impl Action {
-    /// Its name in the metrics.
+    /// Returns the name in the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,13 +37,13 @@ macro_rules! counters {
         impl Counter {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// How many there are.
+            /// Number of counters.
             pub const COUNT: u32 = match Self::ALL {
                 [.., last] => last.index() + 1,
                 [] => 0,
             };
 
-            /// Its name in the metrics.
+            /// Returns the name in the metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -49,7 +51,7 @@ macro_rules! counters {
                 }
             }
 
-            /// What happens to the packets that it counts.
+            /// Returns the fate of the packets that it counts.
             #[must_use]
             pub const fn action(self) -> Action {
                 match self {
@@ -57,7 +59,7 @@ macro_rules! counters {
                 }
             }
 
-            /// Its place in `COUNTERS`.
+            /// Returns the index in `COUNTERS`.
             #[inline(always)]
             #[must_use]
             pub const fn index(self) -> u32 {
@@ -152,4 +154,26 @@ counters! {
     DroppedSourceLimited = 40, Drop, "dropped_source_limited";
     /// Passed: the daemon that has attached the program is gone, and could not take it along.
     Lapsed = 41, Pass, "lapsed";
+}
+
+impl From<Pass> for Counter {
+    #[inline(always)]
+    fn from(pass: Pass) -> Self {
+        match pass {
+            Pass::Truncated => Self::Truncated,
+            Pass::NotIp => Self::NotIp,
+            Pass::VlanDepth => Self::VlanDepth,
+            Pass::LinkGroup => Self::LinkGroup,
+            Pass::IpVersion => Self::IpVersion,
+            Pass::NotUdp => Self::NotUdp,
+            Pass::Icmp => Self::Icmp,
+            Pass::IpOptions => Self::IpOptions,
+            Pass::IpHeaderLength => Self::IpHeaderLength,
+            Pass::Fragment => Self::Fragment,
+            Pass::ExtensionHeader => Self::ExtensionHeader,
+            Pass::IpLength => Self::IpLength,
+            Pass::UdpLength => Self::UdpLength,
+            Pass::NoChecksum => Self::NoChecksum,
+        }
+    }
 }

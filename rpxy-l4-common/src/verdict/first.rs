@@ -1,17 +1,17 @@
-//! What becomes of a datagram without a flow.
+//! The verdict on a datagram without a flow.
 
 use crate::bytes::{Bytes, Span};
 use crate::datagram::Datagram;
 use crate::verdict::{Counter, dropped};
 
-/// What becomes of a datagram that is for a listener and belongs to no flow.
+/// The verdict on a datagram to a listener that belongs to no flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
     /// It has no destination.
     Dropped(Counter),
     /// It has one, and begins a handshake.
     Opens,
-    /// It has one, and begins none.
+    /// It has one, and does not begin a handshake.
     Wanted,
     /// It cannot be read.
     Truncated,
@@ -22,7 +22,7 @@ impl First {
     const WANTED: u32 = u32::MAX - 1;
     const TRUNCATED: u32 = u32::MAX - 2;
 
-    /// Looks at a datagram, for a listener that has set these bits of [`crate::map::drop_class`].
+    /// Judges a datagram to a listener with these bits of [`crate::map::drop_class`].
     #[inline(always)]
     pub fn of<B: Bytes>(bits: u32, bytes: &B, datagram: Span) -> Self {
         let Some(datagram) = Datagram::read(bytes, datagram) else { return Self::Truncated };
@@ -33,7 +33,7 @@ impl First {
         }
     }
 
-    /// As a number, which is what functions of a program can return.
+    /// Returns a number, since that is all that functions of a program can return.
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u32 {
@@ -45,7 +45,7 @@ impl First {
         }
     }
 
-    /// Read back from a number; one that means nothing drops nothing.
+    /// Converts a number back; an unknown one drops nothing.
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u32) -> Self {

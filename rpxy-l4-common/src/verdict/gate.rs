@@ -1,4 +1,4 @@
-//! Which datagrams of a known flow may be steered.
+//! The datagrams of a known flow that may be steered.
 //!
 //! It errs towards the daemon, which knows what to do with all of them.
 
@@ -9,16 +9,16 @@ use crate::verdict::Counter;
 
 const INITIATION: u8 = 1;
 const TRANSPORT: u8 = 4;
-/// Where a transport message has the receiver's index (WireGuard section 5.4.6).
+/// Offset of the receiver's index in a transport message (WireGuard whitepaper section 5.4.6).
 const WIREGUARD_TRANSPORT_RECEIVER: usize = 4;
 
-/// Whether the gate of a flow looks at datagrams at all.
+/// Returns true if the gate of a flow lets all datagrams through.
 #[inline(always)]
 pub(crate) fn is_open(flow: &Flow) -> bool {
     flow.kind == 0 && flow.cid_len == 0
 }
 
-/// Whether one datagram of a flow may be steered; if not, why.
+/// Returns the reason why a datagram of a flow may not be steered, if there is one.
 #[inline(always)]
 pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Counter> {
     if is_open(flow) {
@@ -44,7 +44,8 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
     connection_id(flow, bytes, payload)
 }
 
-/// What [`gate`] says as a number (and [`crate::decide::gate_each`]), which is what functions of a program can return.
+/// Converts a result of [`gate`] or [`crate::decide::gate_each`] to a number, since that is all that functions of a
+/// program can return.
 #[inline(always)]
 #[must_use]
 pub const fn gate_number(result: Result<(), Counter>) -> u32 {
@@ -55,7 +56,7 @@ pub const fn gate_number(result: Result<(), Counter>) -> u32 {
     }
 }
 
-/// What [`gate`] has said; a number that it does not give keeps the packet from being steered as well.
+/// Converts a number back to a result of [`gate`]; an unknown one keeps the packet from being steered.
 #[inline(always)]
 pub const fn gate_result(number: u32) -> Result<(), Counter> {
     const OPEN: u32 = Counter::Steered.index();
@@ -108,7 +109,7 @@ fn connection_id<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), 
     if differs != 0 || len > 20 { Err(Counter::ConnectionId) } else { Ok(()) }
 }
 
-/// The first byte in the lowest place.
+/// The ID as words, with its first byte in the lowest bits.
 #[inline(always)]
 fn words(id: [u8; 20]) -> (u64, u64, u64) {
     let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = id;
@@ -119,7 +120,7 @@ fn words(id: [u8; 20]) -> (u64, u64, u64) {
     )
 }
 
-/// The lowest `len` bytes of a word.
+/// A mask of the lowest `len` bytes of a word.
 #[inline(always)]
 const fn mask(len: u32) -> u64 {
     if len >= 8 { u64::MAX } else { (1 << (8 * len)) - 1 }

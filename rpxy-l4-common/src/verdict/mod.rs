@@ -1,5 +1,5 @@
-//! Under which number a packet is counted, which datagrams of a flow may be steered, and which ones without a flow are
-//! dropped.
+//! The number that a packet is counted under, the datagrams of a flow that may be steered, and those without a flow
+//! that are dropped.
 
 mod counter;
 mod first;
@@ -15,7 +15,7 @@ pub use gate::{gate, gate_number, gate_result};
 use crate::datagram::{Datagram, DatagramClass, QUIC_V1, QUIC_V2};
 use crate::map::drop_class;
 
-/// The bit of a class in [`crate::map::Listener::drop`], and the number that its drops are counted under.
+/// Returns the bit of a class in [`crate::map::Listener::drop`], and the counter of its drops.
 #[inline(always)]
 #[must_use]
 const fn drop_reason(class: DatagramClass) -> (u32, Counter) {
@@ -31,7 +31,7 @@ const fn drop_reason(class: DatagramClass) -> (u32, Counter) {
     }
 }
 
-/// Whether a listener that has set these bits of [`drop_class`] wants a datagram dropped, and under which number.
+/// Returns the counter of a datagram that a listener with these bits of [`drop_class`] drops; `None` if it does not.
 #[inline(always)]
 #[must_use]
 pub const fn dropped(bits: u32, datagram: Datagram) -> Option<Counter> {

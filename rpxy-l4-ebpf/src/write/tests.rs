@@ -1,4 +1,4 @@
-//! What becomes of a packet when the kernel refuses one of the writes, which no test run of the programs can bring about.
+//! The fate of a packet when the kernel refuses one of the writes, which no test run of the programs can bring about.
 
 extern crate std;
 
@@ -11,7 +11,7 @@ use rpxy_l4_common::properties::PACKET_SEEDS;
 
 use super::*;
 
-/// Takes so many writes, and refuses the next one.
+/// Accepts `most` writes and refuses the next one.
 struct Stubborn {
     taken: Cell<usize>,
     most: usize,

@@ -16,7 +16,7 @@ pub const ECH_VERSION: u16 = 0xfe0d;
 pub struct EchConfigList {
     /// Those of version [`ECH_VERSION`].
     pub configs: Vec<EchConfig>,
-    /// How many had another version and were passed over.
+    /// Number of configurations of another version, which were skipped.
     pub skipped: usize,
 }
 
@@ -51,7 +51,7 @@ pub struct CipherSuite {
     pub aead_id: u16,
 }
 
-/// Why bytes are not an `ECHConfigList`.
+/// Error of bytes that are not an `ECHConfigList`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EchConfigListError {
@@ -69,13 +69,13 @@ pub enum EchConfigListError {
     /// The configuration at this index, counted from 0, reaches past the end of the list.
     #[error("ECHConfig {index} reaches past the end of the list")]
     Truncated {
-        /// Where in the list.
+        /// Index in the list.
         index: usize,
     },
     /// A field of the configuration at this index is not as RFC 9849 section 4 has it.
     #[error("ECHConfig {index} has a malformed {field}")]
     Field {
-        /// Where in the list, skipped ones counted.
+        /// Index in the list, with skipped ones counted.
         index: usize,
         /// The name of the field in the RFC.
         field: &'static str,

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{CipherSuite, ECH_VERSION, EchConfig, EchKey, Kem, hpke::PrivateKey, parse_config_list};
 
-/// What a new configuration says.
+/// Contents of a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameters {
     /// The name in the clear.
@@ -19,10 +19,10 @@ pub struct Parameters {
     pub maximum_name_length: u8,
 }
 
-/// Why there is no such configuration.
+/// A parameter that no configuration can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GenerateError {
-    /// The public name is no host name with letters, or longer than 255 bytes (RFC 9849 section 4).
+    /// The public name is not a host name with letters, or longer than 255 bytes (RFC 9849 section 4).
     #[error("the public name is not a host name such as public.example")]
     PublicName,
     /// There is no cipher suite, or there are more than fit.
@@ -57,7 +57,7 @@ pub fn encode_config_list<'c, I: IntoIterator<Item = &'c EchConfig>>(configs: I)
     vec16(&body)
 }
 
-/// RFC 9849 section 4: dot-separated labels of letters, digits and hyphens; one that looks like an IPv4 address is none.
+/// RFC 9849 section 4: dot-separated labels of letters, digits and hyphens; not what looks like an IPv4 address.
 fn is_public_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

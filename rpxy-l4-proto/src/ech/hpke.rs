@@ -68,7 +68,7 @@ impl PrivateKey {
         }
     }
 
-    /// The context for what was sealed to `enc`; `None` when the suite is not known here or `enc` is no public key.
+    /// The context for what was sealed to `enc`; `None` when the suite is not known here or `enc` is not a public key.
     pub(super) fn receiver(&self, suite: CipherSuite, enc: &[u8], info: &[u8]) -> Option<Box<dyn Receiver>> {
         match self {
             Self::P256(key) => by_kdf::<DhP256HkdfSha256>(suite, key, enc, info),
@@ -119,7 +119,7 @@ fn receiver<A: Aead + Send + 'static, F: Kdf + Send + 'static, K: KemTrait + Sen
     Some(Box::new(context))
 }
 
-/// Whether hellos sealed with `suite` can be opened here.
+/// Returns whether hellos sealed with `suite` can be opened here.
 pub(super) fn is_known(suite: CipherSuite) -> bool {
     (1..=3).contains(&suite.kdf_id) && (1..=3).contains(&suite.aead_id)
 }

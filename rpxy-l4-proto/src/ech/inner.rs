@@ -76,7 +76,7 @@ fn expand(extensions: &[u8], outer: &ClientHello) -> Result<Vec<u8>, Alert> {
     Ok(expanded)
 }
 
-/// What an inner hello must be.
+/// Checks the requirements of RFC 9849 section 7.1 on an inner hello.
 fn check(inner: &ClientHello) -> Result<(), Alert> {
     let marked = inner.extension(ENCRYPTED_CLIENT_HELLO) == Some(&[INNER]);
     if !marked || inner.extension(ECH_OUTER_EXTENSIONS).is_some() || !is_tls_1_3_only(inner) {

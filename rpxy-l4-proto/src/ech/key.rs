@@ -8,35 +8,9 @@ use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{EchConfig, hpke::PrivateKey};
+use super::{EchConfig, Kem, hpke::PrivateKey};
 
-/// The key encapsulation mechanisms that can be used (RFC 9180 section 7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kem {
-    /// DHKEM(P-256, HKDF-SHA256), 0x0010.
-    P256,
-    /// DHKEM(X25519, HKDF-SHA256), 0x0020.
-    X25519,
-}
-
-impl Kem {
-    /// The mechanism with this number, if it is one of those here.
-    #[must_use]
-    pub fn from_id(id: u16) -> Option<Self> {
-        [Self::P256, Self::X25519].into_iter().find(|kem| kem.id() == id)
-    }
-
-    /// The number in the registry of RFC 9180 section 7.1.
-    #[must_use]
-    pub const fn id(self) -> u16 {
-        match self {
-            Self::P256 => 0x0010,
-            Self::X25519 => 0x0020,
-        }
-    }
-}
-
-/// What stands before the configuration in the HPKE `info` (RFC 9849 section 6.1).
+/// The bytes before the configuration in the HPKE `info` (RFC 9849 section 6.1).
 const INFO: &[u8] = b"tls ech\0";
 /// The longest configuration that a key is made for, in bytes. Real ones have some 70; HPKE has no room for all of 64 KiB
 /// in its `info` (RFC 9180 section 7.2.1).
@@ -124,7 +98,7 @@ impl EchKeys {
         self.iter().filter(move |key| key.config.config_id == config_id)
     }
 
-    /// Whether there is no key at all.
+    /// Returns whether there is no key at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -20,10 +20,10 @@ use std::fmt;
 
 pub use config::{CipherSuite, ECH_VERSION, EchConfig, EchConfigList, EchConfigListError, parse_config_list};
 pub use generate::{GenerateError, Parameters, encode_config_list, generate};
-pub use key::{EchKey, EchKeys, Kem};
+pub use key::{EchKey, EchKeys};
 pub use outer::{ECH_OUTER_EXTENSIONS, ENCRYPTED_CLIENT_HELLO};
 pub use pem::{PemError, PemErrorKind, read_pem, write_pem};
-pub use registry::UnknownMechanism;
+pub use registry::{Kem, UnknownMechanism};
 pub use server::{Context, FirstHello, Rejection, open_first};
 
 /// A TLS alert that ends the handshake (RFC 8446 section 6.2).

@@ -12,7 +12,7 @@ pub const ECH_OUTER_EXTENSIONS: u16 = 0xfd00;
 const OUTER: u8 = 0;
 pub(super) const INNER: u8 = 1;
 
-/// What a `ClientHelloOuter` brings.
+/// The extension of a `ClientHelloOuter`.
 #[derive(Debug)]
 pub(super) struct Outer<'h> {
     pub(super) suite: CipherSuite,
@@ -22,7 +22,7 @@ pub(super) struct Outer<'h> {
     /// The encrypted inner hello.
     pub(super) payload: &'h [u8],
     hello: &'h ClientHello,
-    /// Where the payload starts in the message.
+    /// Offset of the payload in the message.
     payload_at: usize,
 }
 

@@ -26,17 +26,17 @@ const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 /// P-256 (RFC 5480 section 2.1.1.1).
 const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 
-/// Why a text is no key file, and where.
+/// Error of a text that is not a key file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {kind}")]
 pub struct PemError {
     /// The line of the block, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The error.
     pub kind: PemErrorKind,
 }
 
-/// What is wrong with a block. Never quotes it: it might be a private key.
+/// Error of a block. Never quotes it: it might be a private key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PemErrorKind {
     /// The file has more than 1 MiB.
@@ -177,7 +177,7 @@ impl RawKey {
 }
 
 struct Block<'t> {
-    /// Where it begins, from 1.
+    /// Its first line, from 1.
     line: usize,
     label: &'t str,
     content: Zeroizing<Vec<u8>>,

@@ -1,10 +1,36 @@
-//! Names of HPKE mechanisms as a command line and its output write them; numbers are those of RFC 9180 section 7.
+//! HPKE mechanisms: numbers of the registries of RFC 9180 section 7, and names for a command line and its output.
 
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use super::{CipherSuite, Kem};
+use super::CipherSuite;
+
+/// The key encapsulation mechanisms that can be used (RFC 9180 section 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kem {
+    /// DHKEM(P-256, HKDF-SHA256), 0x0010.
+    P256,
+    /// DHKEM(X25519, HKDF-SHA256), 0x0020.
+    X25519,
+}
+
+impl Kem {
+    /// The mechanism with this number, if it is one of those here.
+    #[must_use]
+    pub fn from_id(id: u16) -> Option<Self> {
+        [Self::P256, Self::X25519].into_iter().find(|kem| kem.id() == id)
+    }
+
+    /// The number in the registry of RFC 9180 section 7.1.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::P256 => 0x0010,
+            Self::X25519 => 0x0020,
+        }
+    }
+}
 
 const KEMS: [(&str, Kem); 2] = [("x25519", Kem::X25519), ("p256", Kem::P256)];
 /// RFC 9180 section 7.2.

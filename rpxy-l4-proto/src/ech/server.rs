@@ -23,7 +23,7 @@ pub enum FirstHello {
     Invalid(Alert),
 }
 
-/// Why a hello was not opened.
+/// Reason for which a hello was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rejection {
     /// There is no key for its configuration: it was made for another, or is grease (RFC 9849 section 6.2).

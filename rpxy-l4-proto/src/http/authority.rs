@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 /// The longest host, in bytes: what DNS can carry (RFC 1035 section 2.3.4).
 const MAX_HOST: usize = 255;
 
-/// What a request target says about the host.
+/// The host as far as a request target names it.
 pub(super) enum Target {
     /// It settles the matter (absolute-form, authority-form), `None` when its host cannot be used.
     Host(Option<String>),

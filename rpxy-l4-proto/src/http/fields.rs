@@ -7,12 +7,12 @@ use crate::Probe;
 /// The place in a head that is still arriving.
 #[derive(Debug)]
 pub(super) struct Fields {
-    /// Where the current line starts.
+    /// Offset of the current line.
     line: usize,
     /// Up to where the current line is known to have no end.
     scanned: usize,
     host: Host,
-    /// Whether a folded line would change the host: directly behind the request line, and behind a `Host` field.
+    /// A folded line here would change the host: directly behind the request line, and behind a `Host` field.
     fold_matters: bool,
 }
 

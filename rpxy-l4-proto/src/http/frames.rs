@@ -31,7 +31,7 @@ mod flag {
 /// The place among the frames that are still arriving.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Where the next frame starts; ahead of the arrived bytes while a payload is passed over.
+    /// Offset of the next frame; ahead of the arrived bytes while a payload is passed over.
     at: usize,
     expected: Expected,
     /// The fragments of the header block so far (RFC 9113 section 4.3).
@@ -94,7 +94,7 @@ impl Frames {
         }
     }
 
-    /// What a frame means at this place, and what may follow it.
+    /// The meaning of a frame here; sets the frames that may follow it.
     fn kind(&mut self, frame: Frame) -> Kind {
         match (self.expected, frame.typ) {
             (Expected::Settings, frame::SETTINGS) if frame.stream == 0 && !frame.has(flag::ACK) => {

@@ -10,7 +10,7 @@ use crate::reader::Reader;
 
 /// `SETTINGS_HEADER_TABLE_SIZE` before the server has said another value, in bytes (RFC 9113 section 6.5.2).
 const MAX_TABLE: usize = 4096;
-/// What an entry of the dynamic table counts beyond name and value, in bytes (RFC 7541 section 4.1).
+/// Size of an entry of the dynamic table beyond name and value, in bytes (RFC 7541 section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
 /// The host of the request that `block` encodes: `:authority`, or `host` without it (RFC 9113 section 8.3.1). `None`
@@ -35,7 +35,7 @@ pub(super) fn host(block: &[u8]) -> Option<String> {
     }
 }
 
-/// How often a field has come.
+/// Occurrences of a field.
 #[derive(Clone, Copy)]
 enum Found<'a> {
     Nothing,
@@ -94,7 +94,7 @@ struct Decoder<'a> {
     /// The size of `table` as RFC 7541 section 4.1 counts it.
     size: usize,
     max_size: usize,
-    /// Whether a size update may still come: only in front of the first field (RFC 7541 section 4.2).
+    /// A size update may still come: only in front of the first field (RFC 7541 section 4.2).
     at_start: bool,
 }
 

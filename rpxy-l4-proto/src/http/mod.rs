@@ -22,14 +22,14 @@ use crate::Probe;
 
 /// The longest request line accepted, in bytes, its line end included.
 pub const MAX_REQUEST_LINE: usize = 16 * 1024;
-/// How many bytes of a stream are read in search of the host: an HTTP/1 head with the empty line at its end, or the
-/// HTTP/2 frames from the preface to the last one of the first header block.
+/// Bytes of a stream that are read in search of the host: an HTTP/1 head with the empty line at its end, or the HTTP/2
+/// frames from the preface to the last one of the first header block.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 /// The client's side of the HTTP/2 connection preface (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What an HTTP stream starts with.
+/// The first request of an HTTP stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpRequest {
     /// The protocol version.
@@ -129,7 +129,7 @@ impl HttpProbe {
     }
 }
 
-/// What the first line tells.
+/// Result of the first line.
 enum Start {
     /// All there is to know: the target names the host, or names it in a way that cannot be used.
     Known(HttpVersion, Option<String>),

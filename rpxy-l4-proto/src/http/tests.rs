@@ -1,4 +1,4 @@
-//! What is HTTP, and whose request it is.
+//! Recognition of HTTP and of the host.
 
 mod http2;
 mod segments;

@@ -1,4 +1,4 @@
-//! What holds for decrypted hellos and for key files, whatever is in them.
+//! Properties of decrypted hellos and of key files, whatever is in them.
 
 use crate::{
     Probe,

@@ -1,4 +1,4 @@
-//! What holds for every rewriting of a client's Initial packets.
+//! Properties of every rewriting of a client's Initial packets.
 
 use super::datagrams::flow;
 use crate::{
@@ -55,7 +55,7 @@ pub fn initial_rewrite(data: &[u8]) -> Option<Rewritten> {
     last
 }
 
-/// What is known of a flow.
+/// State of a flow.
 struct Flow {
     dcid: ConnectionId,
     /// The largest packet number that was opened.
@@ -131,7 +131,7 @@ impl Flow {
         None
     }
 
-    /// How many bytes of the inner stream stand for those before `offset`.
+    /// Number of bytes of the inner stream that stand for those before `offset`.
     fn place(&self, offset: usize) -> usize {
         let all: usize = self.outer.iter().map(|outer| outer.message().len()).sum();
         (0..offset.min(all)).filter(|at| self.byte(*at).is_some()).count()

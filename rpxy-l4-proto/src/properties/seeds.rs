@@ -1,4 +1,4 @@
-//! What the corpora of the fuzz targets start from: for each target, inputs that reach every answer of its property.
+//! Seeds of the fuzz corpora: for each target, inputs that reach every answer of its property.
 //!
 //! One list for the test that finds them committed and for the example `write-stream-seeds` that writes them.
 

@@ -7,7 +7,7 @@ use crate::{
     tls::{ClientHello, Found, HelloProbe, SecondHello, ServerFlight, ServerFlightProbe, handshake_records},
 };
 
-/// What was found in a client's stream: the hello, the minor record version, and where the hello's records end.
+/// The hello in a client's stream, the minor record version, and the end of the hello's records.
 type Second = Probe<(ClientHello, u8, usize)>;
 
 /// The answers do not depend on how a stream arrives, and no byte of it is lost or moved: what is passed on, held, in the

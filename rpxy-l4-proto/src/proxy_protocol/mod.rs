@@ -16,7 +16,9 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use encode::{encode_v1, encode_v1_unknown, encode_v2};
+#[cfg(any(test, feature = "properties"))]
+pub use encode::encode_v1_unknown;
+pub use encode::{encode_v1, encode_v2};
 pub use tlv::Tlvs;
 
 /// The longest version 1 header, in bytes, its line end included (section 2.1).
@@ -24,15 +26,15 @@ pub const MAX_V1: usize = 107;
 /// The most bytes of TLVs accepted behind the addresses of a version 2 header. The format allows 64 KiB.
 pub const MAX_TLVS: usize = 4096;
 
-/// What the start of a stream says.
+/// Answer of the start of a stream.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     /// A whole header.
     Complete {
-        /// What it says.
+        /// Its contents.
         header: Header,
-        /// How many bytes of the stream it takes; the payload starts there.
+        /// Its length in bytes; the payload starts there.
         len: usize,
     },
     /// A proper beginning of a header.
@@ -48,7 +50,7 @@ pub struct Header {
     pub version: Version,
     /// The addresses of the connection that the sender speaks for.
     pub addresses: Addresses,
-    /// What version 2 tells beyond the addresses; empty in version 1 and for [`Addresses::Local`].
+    /// Fields of version 2 beyond the addresses; empty in version 1 and for [`Addresses::Local`].
     pub tlvs: Tlvs,
 }
 
@@ -74,26 +76,26 @@ pub enum Addresses {
     Stream {
         /// The client.
         source: SocketAddr,
-        /// Where the client connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
     /// A proxied datagram, UDP (version 2 only). Both addresses are of one family.
     Datagram {
         /// The client.
         source: SocketAddr,
-        /// Where the client sent it to.
+        /// The address that the client sent it to.
         destination: SocketAddr,
     },
 }
 
-/// Why bytes are not a PROXY header.
+/// Error of bytes that are not a PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// Neither signature stands at the start.
     #[error("no PROXY protocol signature")]
     NoSignature,
-    /// Version 1: the protocol is none of `TCP4`, `TCP6` and `UNKNOWN`.
+    /// Version 1: the protocol is not one of `TCP4`, `TCP6` and `UNKNOWN`.
     #[error("unknown protocol in a version 1 header")]
     Protocol,
     /// Version 1: an address is not one of the announced family.
@@ -143,7 +145,7 @@ pub fn decode(stream: &[u8]) -> Decoded {
     }
 }
 
-/// Why decoding ends without a header.
+/// End of decoding without a header.
 enum Stop {
     Short,
     Wrong(DecodeError),

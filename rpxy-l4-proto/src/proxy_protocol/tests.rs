@@ -1,4 +1,4 @@
-//! What is a PROXY header, what is none, and when that is known.
+//! PROXY headers, other bytes, and the first byte that tells them apart.
 
 mod oracle;
 mod round_trip;

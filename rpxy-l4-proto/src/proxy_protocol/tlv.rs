@@ -1,5 +1,5 @@
 //! The type-length-value fields of version 2 (section 2.2). Those that concern one hop only are taken out: padding is
-//! forgotten, and of a checksum only the fact is kept, since whoever writes the header anew has to compute it anew.
+//! forgotten, and of a checksum only the fact is kept, since a header that is written anew needs a new one.
 
 use super::{DecodeError, MAX_TLVS};
 use crate::reader::Reader;
@@ -29,15 +29,16 @@ impl Tlvs {
         std::iter::from_fn(move || Some((reader.u8()?, reader.vec16()?)))
     }
 
-    /// Whether the header carries a CRC32C (section 2.2.3), verified when it was decoded, computed when it is encoded.
+    /// Returns whether the header carries a CRC32C (section 2.2.3), verified when it was decoded, computed when
+    /// encoded.
     #[must_use]
     pub const fn checksum(&self) -> bool {
         self.checksum
     }
 
-    /// Asks for a CRC32C in the encoded header. Gives `false` and changes nothing when there is no room for it.
-    #[must_use]
-    pub fn add_checksum(&mut self) -> bool {
+    /// Asks for a CRC32C in the encoded header. Returns false, and changes nothing, when there is no room for it.
+    #[cfg(any(test, feature = "properties"))]
+    pub(crate) fn add_checksum(&mut self) -> bool {
         if !self.checksum {
             self.checksum = self.raw.len().saturating_add(CHECKSUM_LEN) <= MAX_TLVS;
         }

@@ -89,7 +89,8 @@ impl<'a> Line<'a> {
         self.field(end, MAX_PORT, u8::is_ascii_digit, DecodeError::Port)
     }
 
-    /// What stands before the byte `end`: at most `max` bytes, all of them `allowed`, that parse as `T`. The cursor goes behind `end`.
+    /// Reads up to the byte `end`: at most `max` bytes, all of them `allowed`, that parse as `T`. The cursor goes
+    /// behind `end`.
     fn field<T: FromStr>(
         &mut self,
         end: u8,

@@ -61,7 +61,7 @@ pub(super) fn decode(stream: &[u8]) -> Result<(Header, usize), Stop> {
     Ok((header, len))
 }
 
-/// How the address block of a family and transport is read.
+/// Layout of the address block of a family and transport.
 struct Layout {
     family: u8,
     transport: u8,

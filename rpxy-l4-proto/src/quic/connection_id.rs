@@ -1,5 +1,5 @@
-//! A connection ID of versions 1 and 2, as a key of tables. Longer ones, which other versions may have, are no value of
-//! the type.
+//! A connection ID of versions 1 and 2, as a key of tables. Longer ones, which other versions may have, are not values
+//! of the type.
 
 use std::{
     borrow::Borrow,
@@ -41,7 +41,7 @@ impl ConnectionId {
         usize::from(self.len)
     }
 
-    /// Whether this is the zero-length connection ID, which tells no connections apart.
+    /// Returns whether this is the zero-length connection ID, which tells no connections apart.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0

@@ -11,7 +11,7 @@ pub const MAX_CRYPTO_STREAM: usize = 16 * 1024;
 /// The most pieces, with holes between them, that are held at once. Browsers that scatter a hello make about ten.
 pub const MAX_CRYPTO_PIECES: usize = 128;
 
-/// Why a frame was refused. The stream is as it was before it.
+/// Error of a frame. The stream is as it was before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CryptoStreamError {
     /// It has other bytes at a place that was received before.

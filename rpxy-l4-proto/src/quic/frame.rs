@@ -20,7 +20,7 @@ pub enum Frame<'a> {
     Ack,
     /// CRYPTO (section 19.6).
     Crypto {
-        /// Where in the CRYPTO stream `data` belongs, in bytes; the end is below 2^62.
+        /// Offset of `data` in the CRYPTO stream, in bytes; the end is below 2^62.
         offset: u64,
         /// The bytes of the stream; may be empty.
         data: &'a [u8],
@@ -49,7 +49,7 @@ pub struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    /// Where in the payload the next frame starts, in bytes; its length after [`Malformed`].
+    /// Offset of the next frame in the payload, in bytes; the length of the payload after [`Malformed`].
     #[must_use]
     pub const fn position(&self) -> usize {
         self.len.saturating_sub(self.reader.rest().len())

@@ -1,4 +1,4 @@
-//! What every long header shows, whatever its version, and what versions 1 and 2 make of the rest of its first byte.
+//! Long headers of any version (RFC 8999), and the rest of the first byte in versions 1 and 2.
 
 use super::varint;
 use crate::reader::Reader;
@@ -108,7 +108,7 @@ impl LongType {
     }
 }
 
-/// What is behind the connection IDs of a packet other than Retry: the token, and the length of the rest.
+/// Reads the fields behind the connection IDs of a packet other than Retry: the token, and the length of the rest.
 ///
 /// RFC 9000 section 17.2.2: only Initial packets have a token field.
 pub(super) fn token_and_length<'a>(typ: LongType, reader: &mut Reader<'a>) -> Option<(&'a [u8], usize)> {

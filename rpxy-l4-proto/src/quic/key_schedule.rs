@@ -5,7 +5,7 @@ use sha2::Sha256;
 
 use super::{ConnectionId, Version};
 
-/// What differs between the versions.
+/// Labels and salt of a version.
 struct Labels {
     salt: [u8; 20],
     key: &'static [u8],

@@ -1,5 +1,5 @@
 //! Opens and seals Initial packets (RFC 9001 section 5, RFC 9369 section 3.3). A packet that does not open under a
-//! flow's keys is no packet of that flow; it is not told why.
+//! flow's keys is not a packet of that flow; it is not told why.
 
 use aes::{
     Aes128,
@@ -13,7 +13,7 @@ use super::{ConnectionId, LongPacket, LongType, Version, key_schedule::Schedule,
 const TAG: usize = 16;
 /// The sample that header protection takes, in bytes (RFC 9001 section 5.4.2).
 const SAMPLE: usize = 16;
-/// Where the sample starts behind the start of the packet number, whatever the length of that is.
+/// Offset of the sample from the start of the packet number, whatever the length of that is.
 const SAMPLE_AT: usize = 4;
 /// The bits of a long header's first byte that are protected (RFC 9001 section 5.4.1).
 const PROTECTED: u8 = 0x0f;
@@ -35,7 +35,7 @@ pub struct InitialKeys {
 pub struct Opened {
     /// The full packet number, below 2^62.
     pub packet_number: u64,
-    /// How many bytes of it the packet carries: 1 to 4.
+    /// Number of bytes of it that the packet carries: 1 to 4.
     pub packet_number_len: usize,
     /// The first byte of the header, unprotected. Its reserved bits, 0x0c, are authentic but unchecked.
     pub first: u8,
@@ -51,7 +51,7 @@ impl InitialKeys {
     }
 
     /// Of packets that the server sends, from the same connection ID of the client's.
-    #[must_use]
+    #[cfg(test)]
     pub fn server(version: Version, dcid: &ConnectionId) -> Self {
         Self::derive(version, dcid, b"server in")
     }
@@ -61,7 +61,7 @@ impl InitialKeys {
         Self { version, key: Aes128Gcm::new(&key.into()), iv, hp: Aes128::new(&hp.into()) }
     }
 
-    /// Removes the protection of an Initial packet; `None` if it is none that these keys protect.
+    /// Removes the protection of an Initial packet; `None` if these keys do not protect it.
     ///
     /// `largest` is the largest packet number that was opened in this direction of the connection.
     #[must_use]
@@ -142,7 +142,7 @@ impl InitialKeys {
     }
 }
 
-/// Keys are no secret here, but no help in a log either.
+/// Keys are not secret here, but do not help in a log either.
 impl std::fmt::Debug for InitialKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InitialKeys").field("version", &self.version).finish_non_exhaustive()

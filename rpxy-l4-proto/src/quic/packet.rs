@@ -27,9 +27,9 @@ pub struct LongPacket<'a> {
     pub token: &'a [u8],
     /// From the first byte of the header to the end of what its Length field covers.
     pub(super) bytes: &'a [u8],
-    /// Where in `bytes` the Packet Number field starts.
+    /// Offset of the Packet Number field in `bytes`.
     pub(super) packet_number_at: usize,
-    /// Where in the datagram `bytes` starts.
+    /// Offset of `bytes` in the datagram.
     start: usize,
 }
 
@@ -40,7 +40,7 @@ impl<'a> LongPacket<'a> {
         self.bytes
     }
 
-    /// Where in the datagram the packet is.
+    /// The bytes of the datagram that are the packet.
     #[must_use]
     pub const fn range(&self) -> Range<usize> {
         self.start..self.start.saturating_add(self.bytes.len())
@@ -52,7 +52,7 @@ impl<'a> LongPacket<'a> {
         let header = LongHeader::read(&mut reader)?;
         let version = Version::from_wire(header.version)?;
         let typ = LongType::of(version, header.first);
-        // RFC 9000 section 17.2: a longer ID is no packet of these versions.
+        // RFC 9000 section 17.2: a packet with a longer ID is not of these versions.
         let (dcid, scid) = (ConnectionId::new(header.dcid)?, ConnectionId::new(header.scid)?);
         let (token, packet_number_at, len) = if typ == LongType::Retry {
             // No Length field: a Retry packet fills the rest of the datagram.

@@ -10,7 +10,7 @@ use crate::{Probe, tls::ClientHello};
 /// The bits of the unprotected first byte that must be zero (RFC 9000 section 17.2).
 const RESERVED: u8 = 0x0c;
 
-/// What a flow whose route is undecided holds: the keys, and the CRYPTO stream as far as it has arrived.
+/// State of a flow whose route is undecided: the keys, and the CRYPTO stream as far as it has arrived.
 ///
 /// Memory is bounded by [`MAX_CRYPTO_STREAM`] and by the pieces of
 /// [`MAX_CRYPTO_PIECES`](super::MAX_CRYPTO_PIECES). How many datagrams come, and for how long, is for the caller to
@@ -30,7 +30,7 @@ enum State {
 #[derive(Debug)]
 struct Undecided {
     keys: InitialKeys,
-    /// Whether the connection ID is too short for a client to have made it up.
+    /// The connection ID is too short for a client to have made it up.
     short_dcid: bool,
     /// The largest packet number of the packets that have opened; `None` before the first one.
     largest: Option<u64>,

@@ -1,11 +1,11 @@
 //! Puts another ClientHello into the Initial packets of a client, in place.
 //!
-//! Whoever decrypts Encrypted Client Hello (RFC 9849) at a proxy has to give the backend the inner hello where the client
+//! A proxy that decrypts Encrypted Client Hello (RFC 9849) has to give the backend the inner hello where the client
 //! sent the outer one. The inner one is shorter, so that every CRYPTO frame can keep its place: it gets the inner bytes
 //! of its own offset, or fewer, or none, and PADDING fills it up. Packet numbers, connection IDs, tokens and all sizes
 //! stay, so that acknowledgements, the limits before address validation (RFC 9000 section 8.1) and Retry go on working;
-//! answers need no change at all. A packet is rewritten by itself: it may come in any order, twice, or cut otherwise when
-//! the client repeats itself.
+//! answers need no change at all. A packet is rewritten by itself: it may come in any order, twice, or cut otherwise
+//! when the client repeats itself.
 //!
 //! After a HelloRetryRequest the CRYPTO stream goes on with a second hello, which is put behind the first inner one.
 
@@ -23,7 +23,7 @@ const PING: u8 = 1;
 /// CRYPTO (RFC 9000 section 19.6).
 const CRYPTO: u8 = 6;
 
-/// What became of a datagram.
+/// Result for a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rewritten {
     /// It can be sent on.
@@ -57,7 +57,7 @@ struct Part {
 
 #[derive(Debug)]
 enum Second {
-    /// What has arrived of it.
+    /// The part of it that has arrived.
     Arriving(CryptoStream),
     Known(Part),
 }
@@ -81,7 +81,7 @@ impl InitialRewriter {
         Some(Self { keys, first: Part::new(outer, inner)?, second: Second::Arriving(CryptoStream::default()) })
     }
 
-    /// What takes the place of the second hello, `outer`. Datagrams that had to wait are to be shown again. `None` when
+    /// Sets the replacement of the second hello, `outer`. Datagrams that had to wait are to be shown again. `None` when
     /// it is longer.
     #[must_use]
     pub fn second(&mut self, outer: &ClientHello, inner: &ClientHello) -> Option<()> {
@@ -89,7 +89,7 @@ impl InitialRewriter {
         Some(())
     }
 
-    /// Whether the first Initial packet of `datagram` is under the keys of this connection.
+    /// Returns whether the first Initial packet of `datagram` is under the keys of this connection.
     #[must_use]
     pub fn opens(&mut self, datagram: &[u8]) -> bool {
         let initial = packets(datagram).find(|packet| packet.typ == LongType::Initial);
@@ -128,7 +128,7 @@ impl InitialRewriter {
         Rewritten::Done
     }
 
-    /// Whether these packets can be rewritten; gathers what they have of a second hello.
+    /// Returns whether these packets can be rewritten; gathers their parts of a second hello.
     fn look(&mut self, opened: &[(Range<usize>, Version, Opened)], may_gather: impl FnOnce() -> bool) -> Rewritten {
         let Second::Arriving(stream) = &mut self.second else { return Rewritten::Done };
         let mut may_gather = Some(may_gather);
@@ -194,7 +194,7 @@ impl InitialRewriter {
         Some(())
     }
 
-    /// Where in the inner stream the byte is that stands at `offset` of the outer one, or would if it had one.
+    /// Offset in the inner stream of the byte that has `offset` in the outer one, or would have it.
     fn inner_offset(&self, offset: u64) -> u64 {
         let (first, inner) = (&self.first, self.first.inner_len());
         match (&self.second, offset.checked_sub(first.outer)) {

@@ -15,7 +15,7 @@ const HOST_NAME: u8 = 0;
 /// The longest host name, in bytes: what DNS can carry (RFC 1035 section 2.3.4).
 const MAX_HOST_NAME: usize = 255;
 
-/// Where in a `ServerNameList` the host name stands, if there is one; `None` when the list is malformed.
+/// Range of the host name in a `ServerNameList`, if there is one; `None` when the list is malformed.
 pub(super) fn host_name(body: &[u8]) -> Option<Option<Range<usize>>> {
     let mut list = list(body)?;
     let mut host_name = None;
@@ -40,7 +40,7 @@ pub(super) fn host_name(body: &[u8]) -> Option<Option<Range<usize>>> {
     Some(host_name)
 }
 
-/// Where in a `ProtocolNameList` its names stand, each behind a one-byte length; `None` when it is malformed.
+/// Range of the names in a `ProtocolNameList`, each behind a one-byte length; `None` when it is malformed.
 pub(super) fn protocol_names(body: &[u8]) -> Option<Range<usize>> {
     let mut list = list(body)?;
     let start = body.len().saturating_sub(list.rest().len());

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::walk::Walk;
-use crate::{Probe, reader::Reader};
+use crate::reader::Reader;
 
 /// A well-formed ClientHello (RFC 8446 section 4.1.2), of any TLS version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,20 +20,11 @@ pub struct ClientHello {
 pub struct Extension {
     /// The extension type, as registered by IANA.
     pub typ: u16,
-    /// Where the body is in [`ClientHello::message`]; type and length are the four bytes before it.
+    /// Range of the body in [`ClientHello::message`]; type and length are the four bytes before it.
     pub range: Range<usize>,
 }
 
 impl ClientHello {
-    /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
-    ///
-    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
-    /// are dropped.
-    pub fn parse(message: Vec<u8>) -> Probe<Self> {
-        let mut walk = Walk::default();
-        walk.advance(&message).map(|()| walk.into_hello(message))
-    }
-
     /// The handshake message with its four-byte header; at most [`MAX_HELLO`](super::MAX_HELLO) bytes.
     #[must_use]
     pub fn message(&self) -> &[u8] {

@@ -19,9 +19,9 @@ pub(super) const MAX_FRAGMENT: u16 = 1 << 14;
 /// byte. Memory grows with the bytes that have arrived, never with a length that was merely announced.
 #[derive(Debug, Default)]
 pub struct HelloProbe {
-    /// How much of the stream has been read.
+    /// Bytes of the stream that have been read.
     cursor: usize,
-    /// How much of the current record's fragment is still to be read, in bytes.
+    /// Bytes of the current record's fragment that are still to be read.
     fragment_left: usize,
     message: Vec<u8>,
     walk: Walk,

@@ -1,7 +1,7 @@
 //! The client's stream behind its first hello, until its second one is there or is not wanted.
 //!
 //! Between the two there may be a ChangeCipherSpec (RFC 8446 appendix D.4) and early data, which belong to the backend
-//! as they are. It errs towards passing on: what is not a hello is none of ours.
+//! as they are. It errs towards passing on: bytes that are not a hello are not ours.
 
 use super::{ClientHello, HelloProbe, record::HANDSHAKE};
 use crate::Probe;
@@ -14,7 +14,7 @@ const MAX_ENCRYPTED: u16 = (1 << 14) + 256;
 pub struct SecondHello {
     /// Bytes not passed on: the beginning of a record header, or the records of the hello so far.
     held: Vec<u8>,
-    /// How much of the current record is passed on without a look, in bytes.
+    /// Bytes of the current record that are passed on without a look.
     pass: usize,
     /// Set once the hello is wanted.
     probe: Option<HelloProbe>,
@@ -27,7 +27,7 @@ pub struct Found {
     pub hello: ClientHello,
     /// The second byte of its `legacy_record_version`.
     pub version: u8,
-    /// What came behind it.
+    /// The bytes behind it.
     pub rest: Vec<u8>,
 }
 
@@ -37,7 +37,8 @@ impl SecondHello {
         self.probe.get_or_insert_default();
     }
 
-    /// Whether a handshake record waits for [`SecondHello::expect`], so that nothing behind it can be passed on either.
+    /// Returns whether a handshake record waits for [`SecondHello::expect`], so that nothing behind it can be passed on
+    /// either.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.probe.is_none() && self.pass == 0 && self.held.first() == Some(&HANDSHAKE)
@@ -106,7 +107,7 @@ impl SecondHello {
         }
     }
 
-    /// What was held back, when a second hello is not to come any more.
+    /// Returns the bytes held back, when a second hello will not come any more.
     #[must_use]
     pub fn into_held(self) -> Vec<u8> {
         self.held

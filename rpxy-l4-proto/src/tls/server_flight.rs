@@ -5,7 +5,7 @@ use crate::Probe;
 
 /// Handshake type `server_hello` (RFC 8446 section 4). A HelloRetryRequest has it, too.
 const SERVER_HELLO: u8 = 2;
-/// Where `random` starts in the message: behind type, length and version.
+/// Offset of `random` in the message: behind type, length and version.
 const RANDOM_AT: usize = 4 + 2;
 /// As much of the message as has to be seen.
 const SEEN: usize = RANDOM_AT + 32;
@@ -16,7 +16,7 @@ const HELLO_RETRY_REQUEST: [u8; 32] = [
     0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// What a server's stream starts with.
+/// The first message of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerFlight {
     /// The handshake goes on.

@@ -1,4 +1,4 @@
-//! What is a ClientHello, what is none, and when that is known.
+//! ClientHellos, other bytes, and the byte that tells them apart.
 
 mod limits;
 mod oracle;

@@ -12,10 +12,21 @@ const CLIENT_HELLO: u8 = 1;
 const MAJOR_VERSION: u8 = 3;
 /// Handshake header, version, random, empty session id, one cipher suite, one compression method, in bytes.
 const MIN_HELLO: usize = 4 + 2 + 32 + 1 + 4 + 2;
-/// Where `legacy_session_id` starts: behind handshake header, version and random.
+/// Offset of `legacy_session_id`: behind handshake header, version and random.
 const SESSION_ID_AT: usize = 4 + 2 + 32;
 /// The longest `legacy_session_id`, in bytes.
 const MAX_SESSION_ID: usize = 32;
+
+impl ClientHello {
+    /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
+    ///
+    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
+    /// are dropped.
+    pub fn parse(message: Vec<u8>) -> Probe<Self> {
+        let mut walk = Walk::default();
+        walk.advance(&message).map(|()| walk.into_hello(message))
+    }
+}
 
 /// The field that is read next.
 #[derive(Debug, Default, Clone, Copy)]
@@ -36,7 +47,7 @@ enum Field {
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     field: Field,
-    /// Where `field` starts; ahead of the arrived bytes while the body of a field is skipped.
+    /// Offset of `field`; ahead of the arrived bytes while the body of a field is skipped.
     at: usize,
     /// The length of the message with its header, once `Field::Length` is behind.
     end: usize,

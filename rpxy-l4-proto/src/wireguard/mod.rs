@@ -1,15 +1,10 @@
-//! WireGuard by its wire image: which message a datagram is ([`parse`]), and whether an initiation is meant for the
-//! server with a certain public key ([`Mac1Key`]). No private key enters here.
+//! WireGuard messages by their wire image ([`parse`]). No key enters here.
 //!
-//! It errs towards "not WireGuard": types, lengths and, unless told otherwise, reserved bytes must be right. What
-//! passes is not authentic: mac1 tells that the sender knows the public key, and can be replayed.
-
-mod mac1;
+//! It errs towards "not WireGuard": types, lengths and, unless told otherwise, reserved bytes must be right. A datagram
+//! that passes is not authentic.
 
 #[cfg(test)]
 mod tests;
-
-pub use mac1::Mac1Key;
 
 /// A handshake initiation, in bytes (WireGuard whitepaper section 5.4.2).
 pub const INITIATION_LEN: usize = 148;
@@ -20,12 +15,13 @@ pub const COOKIE_REPLY_LEN: usize = 64;
 /// The shortest transport message, a keepalive, in bytes (section 5.4.6).
 pub const TRANSPORT_MIN_LEN: usize = 32;
 
-/// What the three bytes behind the type may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Accepted values of the three reserved bytes behind the type of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Reserved {
     /// Zero, as the whitepaper has it.
+    #[default]
     Zero,
-    /// Anything: Cloudflare WARP puts a client's identity there.
+    /// Any: Cloudflare WARP puts a client's identity there.
     Any,
 }
 

@@ -1,7 +1,7 @@
 //! The admin socket: commands of an operator on the same machine, one JSON object a line in, JSON lines out.
 //!
-//! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The supervisor
-//! takes the [`Request`]s and carries them out. docs/admin.md is the contract.
+//! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The
+//! supervisor takes the [`Request`]s and carries them out. docs/admin.md is the contract.
 
 mod server;
 
@@ -9,20 +9,20 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
-pub use server::serve;
+pub(crate) use server::serve;
 
 /// Flows shown unless the command says how many.
-pub const FLOWS: usize = 1000;
+pub(crate) const FLOWS: usize = 1000;
 /// Flows shown at most: a worker that makes the list does nothing else meanwhile.
-pub const MOST_FLOWS: usize = 10_000;
+pub(crate) const MOST_FLOWS: usize = 10_000;
 /// Requests on their way to the supervisor; further ones wait.
 const QUEUE: usize = 16;
 
-/// What an operator asks for.
+/// A request of an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Command {
-    /// What runs, and how full it is.
+pub(crate) enum Command {
+    /// The state and load of the daemon.
     Status {},
     /// The UDP sessions.
     Flows {
@@ -32,13 +32,13 @@ pub enum Command {
     },
     /// Refuse a network.
     Ban {
-        /// Which.
+        /// The network.
         #[serde(serialize_with = "write_network", deserialize_with = "read_network")]
         network: IpNet,
     },
     /// Let a network in again.
     Unban {
-        /// Which.
+        /// The network.
         #[serde(serialize_with = "write_network", deserialize_with = "read_network")]
         network: IpNet,
     },
@@ -46,9 +46,9 @@ pub enum Command {
     Bans {},
 }
 
-/// What comes back.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It was done.
     Done {
         /// JSON objects, one a line.
@@ -60,25 +60,25 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// Why a command was not carried out.
+/// The error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refusal {
-    /// What is wrong.
+pub(crate) struct Refusal {
+    /// The error, in one line.
     pub error: String,
-    /// What to do about it.
+    /// A way out.
     pub remedy: String,
 }
 
 impl Answer {
     /// A single line.
     #[must_use]
-    pub fn one(value: &impl Serialize) -> Self {
+    pub(crate) fn one(value: &impl Serialize) -> Self {
         Self::lines([value])
     }
 
     /// A line for each value.
     #[must_use]
-    pub fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
         match values.into_iter().map(|value| serde_json::to_string(&value)).collect() {
             Ok(lines) => Self::Done { lines, more: false },
             Err(error) => Self::refused(error.to_string(), "report it: this is a bug"),
@@ -87,23 +87,23 @@ impl Answer {
 
     /// Not done.
     #[must_use]
-    pub fn refused(error: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn refused(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Refused(Refusal { error: error.into(), remedy: remedy.into() })
     }
 }
 
 /// A command that waits for its answer.
 #[derive(Debug)]
-pub struct Request {
-    /// What is asked for.
+pub(crate) struct Request {
+    /// The request.
     pub command: Command,
-    /// Where the answer goes. Whoever asked may be gone.
+    /// The way back; the client may have left.
     pub answer: oneshot::Sender<Answer>,
 }
 
-/// Where the server puts requests, and where they are taken from.
+/// Creates the queue between the server and the supervisor.
 #[must_use]
-pub fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+pub(crate) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(QUEUE)
 }
 
@@ -117,7 +117,7 @@ fn write_network<S: Serializer>(network: &IpNet, serializer: S) -> Result<S::Ok,
 
 fn read_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     let text = String::deserialize(deserializer)?;
-    crate::limit::network(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is no network")))
+    crate::limit::network(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a network")))
 }
 
 #[cfg(test)]

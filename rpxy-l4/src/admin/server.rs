@@ -1,10 +1,10 @@
 //! Serves the admin socket on the control runtime. Bounded in requests, time and connections: a client that is stuck
 //! must not keep others out.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    io::Interest,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
@@ -17,10 +17,10 @@ use crate::net::unix::PrivateListener;
 const MAX_AT_ONCE: usize = 16;
 /// Longest request in bytes, its line feed included.
 const MAX_REQUEST: usize = 4096;
-/// How long a request may take to arrive, its answer to be found, and the answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Limit on each of: receiving a request, answering it, and sending the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a connection ends early.
+/// Reason for which a connection ends early.
 enum End {
     /// The peer is gone, or has said nothing more for too long.
     Gone,
@@ -29,7 +29,7 @@ enum End {
 }
 
 /// Answers clients until dropped.
-pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
+pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
     let slots = Arc::new(Semaphore::new(MAX_AT_ONCE));
     loop {
         let Ok((stream, trusted)) = listener.accept().await else {
@@ -39,8 +39,8 @@ pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
         };
         let slot = Arc::clone(&slots).try_acquire_owned().ok();
         let welcome = match (trusted, slot) {
-            (false, _) => Err(refusal("you may not", "run this as root, or as the user of the daemon")),
-            (true, None) => Err(refusal("too many connections", "end some of those that are open")),
+            (false, _) => Err(refusal("permission denied", "run this as root, or as the user of the daemon")),
+            (true, None) => Err(refusal("too many connections", "close some of those that are open")),
             (true, Some(slot)) => Ok(slot),
         };
         match welcome {
@@ -52,11 +52,11 @@ pub async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
 }
 
 /// Request after request until the client has no more.
-async fn converse(stream: UnixStream, requests: mpsc::Sender<Request>, _slot: OwnedSemaphorePermit) {
+async fn converse(mut stream: UnixStream, requests: mpsc::Sender<Request>, _slot: OwnedSemaphorePermit) {
     let mut received = Vec::new();
     loop {
-        let end = match timeout(PATIENCE, request(&stream, &mut received)).await {
-            Ok(Ok(text)) => exchange(&stream, &text, &requests).await,
+        let end = match timeout(TIMEOUT, request(&mut stream, &mut received)).await {
+            Ok(Ok(text)) => exchange(&mut stream, &text, &requests).await,
             Ok(Err(end)) => Err(end),
             Err(_elapsed) => Err(End::Gone),
         };
@@ -64,15 +64,15 @@ async fn converse(stream: UnixStream, requests: mpsc::Sender<Request>, _slot: Ow
             Ok(()) => {}
             Err(End::Gone) => return,
             Err(End::Refused(refusal)) => {
-                drop(timeout(PATIENCE, write(&stream, &line(&refusal))).await);
+                drop(timeout(TIMEOUT, stream.write_all(&line(&refusal))).await);
                 return;
             }
         }
     }
 }
 
-/// One request and its answer. A request that cannot be understood is no reason to part.
-async fn exchange(stream: &UnixStream, text: &[u8], requests: &mpsc::Sender<Request>) -> Result<(), End> {
+/// One request and its answer. A request that cannot be understood does not end the connection.
+async fn exchange(stream: &mut UnixStream, text: &[u8], requests: &mpsc::Sender<Request>) -> Result<(), End> {
     let answer = match serde_json::from_slice(text) {
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
@@ -80,9 +80,9 @@ async fn exchange(stream: &UnixStream, text: &[u8], requests: &mpsc::Sender<Requ
                 requests.send(Request { command, answer }).await.ok()?;
                 answered.await.ok()
             };
-            match timeout(PATIENCE, asked).await {
+            match timeout(TIMEOUT, asked).await {
                 Ok(Some(answer)) => answer,
-                Ok(None) => Answer::refused("the daemon is about to end", "ask its successor"),
+                Ok(None) => Answer::refused("the daemon is stopping", "retry when it has been restarted"),
                 Err(_elapsed) => Answer::refused("the daemon is busy", "try again"),
             }
         }
@@ -100,12 +100,12 @@ async fn exchange(stream: &UnixStream, text: &[u8], requests: &mpsc::Sender<Requ
         }
         Answer::Refused(refusal) => text = line(&refusal),
     }
-    let written = timeout(PATIENCE, write(stream, &text)).await;
+    let written = timeout(TIMEOUT, stream.write_all(&text)).await;
     written.ok().and_then(Result::ok).ok_or(End::Gone)
 }
 
 /// The next line without its end. What comes behind it stays in `received`.
-async fn request(stream: &UnixStream, received: &mut Vec<u8>) -> Result<Vec<u8>, End> {
+async fn request(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<Vec<u8>, End> {
     loop {
         if let Some(end) = received.iter().position(|byte| *byte == b'\n') {
             let rest = received.split_off(end + 1);
@@ -115,31 +115,14 @@ async fn request(stream: &UnixStream, received: &mut Vec<u8>) -> Result<Vec<u8>,
         }
         let free = MAX_REQUEST - received.len().min(MAX_REQUEST);
         if free == 0 {
-            let error = format!("a request has {MAX_REQUEST} bytes at most");
+            let error = format!("a request is limited to {MAX_REQUEST} bytes");
             return Err(End::Refused(refusal(&error, "end each request with a line feed")));
         }
-        stream.readable().await.map_err(|_gone| End::Gone)?;
-        let mut buffer = [0; MAX_REQUEST];
-        let Some(buffer) = buffer.get_mut(..free) else { return Err(End::Gone) };
-        match stream.try_read(buffer) {
-            Ok(0) => return Err(End::Gone),
-            Ok(count) => received.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_gone) => return Err(End::Gone),
+        match stream.take(free as u64).read_buf(received).await {
+            Ok(0) | Err(_) => return Err(End::Gone),
+            Ok(_) => {}
         }
     }
-}
-
-async fn write(stream: &UnixStream, mut text: &[u8]) -> io::Result<()> {
-    while !text.is_empty() {
-        stream.ready(Interest::WRITABLE).await?;
-        match stream.try_write(text) {
-            Ok(count) => text = text.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn refusal(error: &str, remedy: &str) -> Refusal {
@@ -156,7 +139,7 @@ fn line(refusal: &Refusal) -> Vec<u8> {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
 
     use super::*;
     use crate::admin::{Command, requests};

@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// the lines that came.
 pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
     let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
-    let mut stream = stream.with_context(|| format!("cannot ask the daemon at {}", path.display()))?;
+    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
     let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
     // A daemon that turns somebody away says why and closes; its answer is there all the same.
@@ -27,7 +27,7 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
     let (lines, more) = match answer(&mut BufReader::new(&stream)) {
         Ok(answer) => answer,
         Err(error) => {
-            asked.context("the daemon does not listen")?;
+            asked.context("cannot send the command")?;
             return Err(error);
         }
     };
@@ -56,10 +56,7 @@ pub(super) fn socket(socket: Option<&Path>, file: Option<&Path>) -> Result<PathB
 fn configured(file: &Path) -> Result<PathBuf> {
     let socket = config::load(file)?.config.admin_socket;
     socket.with_context(|| {
-        format!(
-            "{} has no admin_socket; add admin_socket = \"/run/rpxy-l4.sock\", or name it by --socket",
-            file.display()
-        )
+        format!("{} has no admin_socket; add admin_socket = \"/run/rpxy-l4.sock\", or pass --socket", file.display())
     })
 }
 
@@ -91,7 +88,7 @@ fn answer(stream: &mut impl BufRead) -> Result<(Vec<(String, Value)>, bool)> {
         }
         lines.push((text, value));
     }
-    bail!("the daemon has ended before its answer")
+    bail!("the daemon closed the connection before the end of its answer")
 }
 
 #[cfg(test)]
@@ -110,7 +107,7 @@ mod tests {
             ("{\"a\":1}\n{\"end\":true,\"more\":true}\n", Ok((1, true))),
             ("{\"error\":\"no\",\"remedy\":\"yes\"}\n", Err("no (yes)")),
             ("{\"error\":\"no\"}\n", Err("no")),
-            ("{\"a\":1}\n", Err("the daemon has ended before its answer")),
+            ("{\"a\":1}\n", Err("the daemon closed the connection before the end of its answer")),
             ("SSH-2.0\n", Err("not an answer of rpxy-l4")),
         ] {
             assert_eq!(read(text), expected.map_err(str::to_owned), "{text}");

@@ -14,20 +14,20 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Ech, Generate},
+    cli::{EchCommand, GenerateArgs},
     config::ech::read_key_file,
 };
 
 /// Runs `command` and writes its result to `out`.
-pub(super) fn run(command: &Ech, out: &mut impl Write) -> Result<()> {
+pub(super) fn run(command: &EchCommand, out: &mut impl Write) -> Result<()> {
     match command {
-        Ech::Generate(arguments) => make(arguments, out),
-        Ech::Show { file, private } => show(file, *private, out),
-        Ech::Rotate { file } => rotate(file, out),
+        EchCommand::Generate(arguments) => make(arguments, out),
+        EchCommand::Show { file, private } => show(file, *private, out),
+        EchCommand::Rotate { file } => rotate(file, out),
     }
 }
 
-fn make(arguments: &Generate, out: &mut impl Write) -> Result<()> {
+fn make(arguments: &GenerateArgs, out: &mut impl Write) -> Result<()> {
     let parameters = Parameters {
         public_name: arguments.public_name.clone(),
         kem: arguments.kem,
@@ -42,8 +42,8 @@ fn make(arguments: &Generate, out: &mut impl Write) -> Result<()> {
     let Some(path) = &arguments.out else { return Ok(out.write_all(text.as_bytes())?) };
     let file = fs::File::options().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.with_context(|| match path.exists() {
-        true => format!("cannot make {} (`rpxy-l4 ech rotate` puts a key into a file that is there)", path.display()),
-        false => format!("cannot make {}", path.display()),
+        true => format!("cannot create {} (`rpxy-l4 ech rotate` adds a key to an existing file)", path.display()),
+        false => format!("cannot create {}", path.display()),
     })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())?;
     writeln!(out, "{} holds a key for {}. See `rpxy-l4 ech show {0}`.", path.display(), parameters.public_name)?;
@@ -64,7 +64,7 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  extensions       {}", config.extensions.len())?;
     }
     if let Some(mode) = file.exposed {
-        writeln!(out, "\nOthers may read the private keys (mode {mode:04o}): chmod 600 {}", path.display())?;
+        writeln!(out, "\nThe key file is readable by others (mode {mode:04o}): chmod 600 {}", path.display())?;
     }
     let Some(first) = file.keys.first() else { return Ok(()) };
     let list = |keys: &[EchKey]| {
@@ -88,7 +88,7 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
 
 fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     let keys = read_key_file(path)?.keys;
-    let Some(first) = keys.first() else { bail!("{} holds no key", path.display()) };
+    let Some(first) = keys.first() else { bail!("{} contains no key", path.display()) };
     let config = first.config();
     let taken: Vec<u8> = keys.iter().map(|key| key.config().config_id).collect();
     let parameters = Parameters {
@@ -105,7 +105,7 @@ fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     replace(&path, &[new.as_bytes(), old.as_bytes()]).with_context(|| format!("cannot replace {}", path.display()))?;
     writeln!(
         out,
-        "{} has a new key in front, config_id {}; {} older. Publish it: `rpxy-l4 ech show {0}`. Take the old blocks out \
+        "{} has a new key in front, config_id {}; {} older. Publish it: `rpxy-l4 ech show {0}`. Remove the old blocks \
          when no client can have them any more.",
         path.display(),
         parameters.config_id,
@@ -114,7 +114,8 @@ fn rotate(path: &Path, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Puts a new file in the place of the one at `path`, with its mode and owner. A reader sees the old one or the new one.
+/// Puts a new file in the place of the one at `path`, with its mode and owner. A reader sees the old one or the new
+/// one.
 fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let metadata = fs::metadata(path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -155,7 +156,7 @@ fn unused_id(taken: &[u8]) -> Result<u8> {
     let free: Vec<u8> = (0..=u8::MAX).filter(|id| !taken.contains(id)).collect();
     let [low, high] = random()?;
     let index = usize::from(u16::from_le_bytes([low, high])) % free.len().max(1);
-    free.get(index).copied().context("all 256 numbers are taken: take old keys out of the file")
+    free.get(index).copied().context("all 256 values of config_id are in use: remove old keys from the file")
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -187,7 +188,7 @@ mod tests {
         said(&command)
     }
 
-    fn said(command: &Ech) -> Result<String> {
+    fn said(command: &EchCommand) -> Result<String> {
         let mut out = Vec::new();
         run(command, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
@@ -224,12 +225,12 @@ mod tests {
         generated(directory.path(), &["--public-name", "public.example", "--kem", "p256"]).unwrap();
         let keys = read_key_file(&path).unwrap().keys;
         let secret = STANDARD.encode(keys[0].private_key());
-        let shown = said(&Ech::Show { file: path.clone(), private: false }).unwrap();
+        let shown = said(&EchCommand::Show { file: path.clone(), private: false }).unwrap();
         assert!(!shown.contains(&secret) && shown.contains("p256"), "{shown}");
         let list = STANDARD.encode(encode_config_list([keys[0].config()]).unwrap());
         assert!(shown.contains(&format!("IN HTTPS 1 . alpn=\"h2,http/1.1\" ech=\"{list}\"")), "{shown}");
 
-        let shown = said(&Ech::Show { file: path, private: true }).unwrap();
+        let shown = said(&EchCommand::Show { file: path, private: true }).unwrap();
         let line = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)?.split('"').nth(1)).unwrap();
         let again = crate::config::ech::from_base64(line("ech_config_list"), &[line("private_keys")]).unwrap();
         assert_eq!(again.iter().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
@@ -245,8 +246,8 @@ mod tests {
         let link = directory.path().join("link.pem");
         std::os::unix::fs::symlink("ech.pem", &link).unwrap();
         let before = read_key_file(&path).unwrap().keys;
-        said(&Ech::Rotate { file: link.clone() }).unwrap();
-        said(&Ech::Rotate { file: link.clone() }).unwrap();
+        said(&EchCommand::Rotate { file: link.clone() }).unwrap();
+        said(&EchCommand::Rotate { file: link.clone() }).unwrap();
         let after = read_key_file(&path).unwrap().keys;
         assert_eq!(after.len(), 3);
         assert_eq!(after[2], before[0]);

@@ -12,7 +12,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, EchKeys, Kem, PemError, parse_config_list, read_pem};
+use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, Kem, PemError, parse_config_list, read_pem};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -29,7 +29,11 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// # Errors
 ///
 /// The list or a key cannot be read, or a key belongs to no configuration of the list.
-pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<EchKeys, EchKeysError> {
+#[cfg(test)]
+pub(crate) fn from_base64(
+    config_list: &str,
+    private_keys: &[&str],
+) -> Result<rpxy_l4_proto::ech::EchKeys, EchKeysError> {
     let list = ConfigList::from_base64(config_list)?;
     let mut taken = Vec::new();
     for private_key in private_keys {
@@ -38,9 +42,9 @@ pub fn from_base64(config_list: &str, private_keys: &[&str]) -> Result<EchKeys, 
     Ok(list.in_order(taken).into_iter().collect())
 }
 
-/// Why [`EchKeys`] could not be made. Never quotes what it refuses: it might be a private key.
+/// Error of keys in base64. Never quotes them: they might be private.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum EchKeysError {
+pub(crate) enum EchKeysError {
     /// The list is not base64 text.
     #[error("not base64")]
     ListEncoding,
@@ -104,30 +108,30 @@ impl ConfigList {
 /// The longest key file, in bytes; see [`read_pem`].
 const MAX_FILE: u64 = 1 << 20;
 
-/// Why a key file cannot be used.
+/// Error of a key file.
 #[derive(Debug, Error)]
-pub enum KeyFileError {
-    /// It is missing, may not be read, is too long or is no text.
+pub(crate) enum KeyFileError {
+    /// It is missing, may not be read, is too long or is not text.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// It is no key file.
+    /// It is not a key file.
     #[error("{}: {error}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The error in the file.
         error: PemError,
     },
 }
 
 /// A key file that was read.
 #[derive(Debug)]
-pub struct KeyFile {
+pub(crate) struct KeyFile {
     /// Its keys, the newest first.
     pub keys: Vec<EchKey>,
     /// Its mode, if others than its owner may read it.
@@ -139,7 +143,7 @@ pub struct KeyFile {
 /// # Errors
 ///
 /// It cannot be read, or something in it is wrong.
-pub fn read_key_file(path: &Path) -> Result<KeyFile, KeyFileError> {
+pub(crate) fn read_key_file(path: &Path) -> Result<KeyFile, KeyFileError> {
     let unreadable = |error| KeyFileError::Unreadable { path: path.to_owned(), error };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {

@@ -12,7 +12,7 @@ use toml::{
 
 use super::{
     keys::{self, Scope},
-    report::{Place, Report, quote},
+    report::{Position, Report, quote},
 };
 
 /// A table of the file whose keys are known.
@@ -20,39 +20,39 @@ use super::{
 pub(super) struct Table<'t> {
     scope: Scope,
     /// The table itself; its path is empty for the top level.
-    pub(super) place: Place,
+    pub(super) position: Position,
     entries: &'t DeTable<'t>,
 }
 
 impl<'t> Table<'t> {
     /// The top level of a file.
     pub(super) fn root(report: &mut Report<'_>, entries: &'t DeTable<'t>) -> Self {
-        Self::new(report, Scope::Global, Place { path: String::new(), offset: 0 }, entries)
+        Self::new(report, Scope::Global, Position { path: String::new(), offset: 0 }, entries)
     }
 
-    fn new(report: &mut Report<'_>, scope: Scope, place: Place, entries: &'t DeTable<'t>) -> Self {
+    fn new(report: &mut Report<'_>, scope: Scope, position: Position, entries: &'t DeTable<'t>) -> Self {
         for key in entries.keys().filter(|key| !keys::is_known(scope, key.get_ref())) {
             let name = key.get_ref();
-            let path = child(&place.path, &key_text(name, false));
-            report.unknown_key(scope, name, Place { path, offset: key.span().start });
+            let path = child(&position.path, &key_text(name, false));
+            report.unknown_key(scope, name, Position { path, offset: key.span().start });
         }
-        Self { scope, place, entries }
+        Self { scope, position, entries }
     }
 
     /// The value of `key`, if the file has it.
     pub(super) fn field(&self, key: &'static str) -> Option<Field<'t>> {
         debug_assert!(keys::is_known(self.scope, key), "{key} is missing in the table of known keys");
         let (name, value) = self.entries.get_key_value(key)?;
-        let place = Place { path: child(&self.place.path, key), offset: name.span().start };
-        Some(Field { place, value: value.get_ref() })
+        let position = Position { path: child(&self.position.path, key), offset: name.span().start };
+        Some(Field { position, value: value.get_ref() })
     }
 
     /// The value of `key`, whose absence is an error.
     pub(super) fn required(&self, report: &mut Report<'_>, key: &'static str) -> Option<Field<'t>> {
         let field = self.field(key);
         if field.is_none() {
-            let place = Place { path: child(&self.place.path, key), offset: self.place.offset };
-            report.error(&place, "required key is missing");
+            let position = Position { path: child(&self.position.path, key), offset: self.position.offset };
+            report.error(&position, "required key is missing");
         }
         field
     }
@@ -62,7 +62,7 @@ impl<'t> Table<'t> {
 #[derive(Debug)]
 pub(super) struct Field<'t> {
     /// The key in front of the value, or the value itself in an array.
-    pub(super) place: Place,
+    pub(super) position: Position,
     value: &'t DeValue<'t>,
 }
 
@@ -87,7 +87,8 @@ impl<'t> Field<'t> {
             i128::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|wide| T::try_from(wide).ok());
         let allowed = parsed.filter(|number| range.contains(number));
         if allowed.is_none() {
-            report.error(&self.place, format!("{integer} is out of range, from {} to {}", range.start(), range.end()));
+            report
+                .error(&self.position, format!("{integer} is out of range, from {} to {}", range.start(), range.end()));
         }
         allowed
     }
@@ -96,7 +97,7 @@ impl<'t> Field<'t> {
     pub(super) fn array(&self, report: &mut Report<'_>) -> Option<Vec<Field<'t>>> {
         let elements = self.typed(report, "an array", self.value.as_array())?;
         let fields = elements.iter().enumerate().map(|(index, element)| Field {
-            place: Place { path: format!("{}[{index}]", self.place.path), offset: element.span().start },
+            position: Position { path: format!("{}[{index}]", self.position.path), offset: element.span().start },
             value: element.get_ref(),
         });
         Some(fields.collect())
@@ -111,21 +112,25 @@ impl<'t> Field<'t> {
         None
     }
 
-    /// The elements of an array, or the value itself when it is no array.
+    /// The elements of an array, or the value itself when it is not an array.
     pub(super) fn one_or_many(&self, report: &mut Report<'_>) -> Option<Vec<Field<'t>>> {
-        if self.value.is_array() { self.array(report) } else { Some(vec![Self { place: self.place.clone(), ..*self }]) }
+        if self.value.is_array() {
+            self.array(report)
+        } else {
+            Some(vec![Self { position: self.position.clone(), ..*self }])
+        }
     }
 
     /// The strings of an array; elements that are none are reported and left out.
-    pub(super) fn strings(&self, report: &mut Report<'_>) -> Option<Vec<(Place, &'t str)>> {
+    pub(super) fn strings(&self, report: &mut Report<'_>) -> Option<Vec<(Position, &'t str)>> {
         let elements = self.array(report)?;
-        Some(elements.into_iter().filter_map(|field| Some((field.place.clone(), field.string(report)?))).collect())
+        Some(elements.into_iter().filter_map(|field| Some((field.position.clone(), field.string(report)?))).collect())
     }
 
     /// The value as a table with known keys.
     pub(super) fn table(&self, report: &mut Report<'_>, scope: Scope) -> Option<Table<'t>> {
         let entries = self.typed(report, "a table", self.value.as_table())?;
-        Some(Table::new(report, scope, self.place.clone(), entries))
+        Some(Table::new(report, scope, self.position.clone(), entries))
     }
 
     /// The entries of a table whose keys are names chosen by the operator, in file order.
@@ -135,8 +140,8 @@ impl<'t> Field<'t> {
         entries.sort_by_key(|(key, _)| key.span().start);
         let field = |(key, value): (&'t Spanned<_>, &'t Spanned<DeValue<'t>>)| {
             let name: &'t std::borrow::Cow<'t, str> = key.get_ref();
-            let path = child(&self.place.path, &key_text(name, true));
-            (name.as_ref(), Field { place: Place { path, offset: key.span().start }, value: value.get_ref() })
+            let path = child(&self.position.path, &key_text(name, true));
+            (name.as_ref(), Field { position: Position { path, offset: key.span().start }, value: value.get_ref() })
         };
         Some(entries.into_iter().map(field).collect())
     }
@@ -146,22 +151,22 @@ impl<'t> Field<'t> {
         self.value.as_str()
     }
 
-    /// Whether the value is `[]`.
+    /// Returns whether the value is `[]`.
     pub(super) fn is_empty_array(&self) -> bool {
         self.value.as_array().is_some_and(|elements| elements.is_empty())
     }
 
-    /// Whether the value is a table without entries.
+    /// Returns whether the value is a table without entries.
     pub(super) fn is_empty_table(&self) -> bool {
         self.value.as_table().is_some_and(toml::map::Map::is_empty)
     }
 
-    /// Whether the value is of this kind, for keys that take several.
+    /// Returns whether the value is of this kind, for keys that take several.
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
-    /// Whether the value is of this kind, for keys that take several.
+    /// Returns whether the value is of this kind, for keys that take several.
     pub(super) fn is_integer(&self) -> bool {
         self.value.is_integer()
     }
@@ -176,13 +181,13 @@ impl<'t> Field<'t> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("one of {}", words.iter().map(|(word, _)| quote(word)).collect::<Vec<_>>().join(", ")),
         };
-        report.error_with(&self.place, format!("{} is not known here", quote(text)), remedy);
+        report.error_with(&self.position, format!("unknown value {}", quote(text)), remedy);
         None
     }
 
     /// Reports a value of another type than `wanted`.
     pub(super) fn wrong_type(&self, report: &mut Report<'_>, wanted: &str) {
-        report.error(&self.place, format!("expected {wanted}, found {}", article(self.value.type_str())));
+        report.error(&self.position, format!("expected {wanted}, found {}", article(self.value.type_str())));
     }
 
     fn typed<T>(&self, report: &mut Report<'_>, wanted: &str, value: Option<T>) -> Option<T> {

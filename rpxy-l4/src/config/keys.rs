@@ -120,12 +120,12 @@ pub(super) fn known() -> impl Iterator<Item = (Scope, &'static str)> {
     KEYS.iter().chain(proxy).copied()
 }
 
-/// Whether `key` has a meaning in `scope`.
+/// Returns whether `key` has a meaning in `scope`.
 pub(super) fn is_known(scope: Scope, key: &str) -> bool {
     known().any(|known| known == (scope, key))
 }
 
-/// What the writer of an unknown `key` may have meant.
+/// Suggests a known key for an unknown `key`.
 pub(super) fn hint(scope: Scope, key: &str) -> Option<String> {
     if !cfg!(feature = "proxy-protocol") && PROXY_KEYS.contains(&(scope, key)) {
         return Some("this program was built without the feature proxy-protocol".to_owned());

@@ -1,19 +1,18 @@
 //! Configuration: from a TOML file to a [`model::Config`] that cannot be wrong, and the watch on that file.
 //!
-//! [`load`] reads a file, [`parse`] a text. Both look at every key and report all mistakes at once; a file with one
-//! error is not used at all. They err towards what 0.2.x accepts: a value that worked there is never refused, and what
-//! has no effect is a warning.
+//! [`load`] looks at every key and reports all mistakes at once; a file with one error is not used at all. It errs
+//! towards what 0.2.x accepts: a value that worked there is never refused, and what has no effect is a warning.
 
 mod check;
-pub mod ech;
+pub(crate) mod ech;
 mod file;
 mod keys;
-pub mod model;
+pub(crate) mod model;
 mod problem;
 mod report;
 #[cfg(test)]
 mod tests;
-pub mod watch;
+pub(crate) mod watch;
 
 use std::{
     fs, io,
@@ -23,32 +22,34 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use self::problem::{Problem, Problems, Severity};
+#[cfg(test)]
+pub(crate) use self::problem::Severity;
+pub(crate) use self::problem::{Problem, Problems};
 use self::{
     model::Config,
-    report::{Place, Report},
+    report::{Position, Report},
 };
 
 /// A usable configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What somebody should look at, in the order of the file's lines.
+    /// Warnings, in the order of the file's lines.
     pub warnings: Vec<Problem>,
     /// Other files that the configuration was read from (ECH keys). Like the file itself, they may change.
     pub files: Vec<watch::Seen>,
 }
 
-/// Why a configuration file cannot be used. Displays every problem on its own line, with file and line number.
+/// Error of a configuration file. Displays every problem on its own line, with file and line number.
 #[derive(Debug, Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// The file is missing or may not be read.
     #[error("cannot read the configuration file {}: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The file was read and is wrong.
@@ -56,7 +57,7 @@ pub enum LoadError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its problems.
         problems: Problems,
         /// Other files that it names.
         files: Vec<watch::Seen>,
@@ -66,7 +67,7 @@ pub enum LoadError {
 impl LoadError {
     /// Other files whose change may mend it.
     #[must_use]
-    pub fn files(&self) -> &[watch::Seen] {
+    pub(crate) fn files(&self) -> &[watch::Seen] {
         match self {
             Self::Unreadable { .. } => &[],
             Self::Invalid { files, .. } => files,
@@ -81,7 +82,7 @@ impl LoadError {
 /// # Errors
 ///
 /// The file cannot be read, or it has at least one error.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     // The text may hold private keys.
     let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -97,7 +98,8 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 ///
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
-pub fn parse(text: &str) -> Result<Loaded, Problems> {
+#[cfg(test)]
+pub(crate) fn parse(text: &str) -> Result<Loaded, Problems> {
     usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
 }
 
@@ -112,6 +114,6 @@ fn usable(checked: check::Checked) -> Result<Loaded, (Problems, Vec<watch::Seen>
 fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Problems {
     let valid = bytes.get(..valid_up_to).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default();
     let mut report = Report::new(valid);
-    report.error(&Place { path: String::new(), offset: valid_up_to }, "the file is not UTF-8 text");
+    report.error(&Position { path: String::new(), offset: valid_up_to }, "the file is not UTF-8 text");
     Problems::new(report.finish())
 }

@@ -1,6 +1,6 @@
 //! The configuration as the daemon uses it: every value here is valid by construction.
 //!
-//! `config::check` is the only place that builds these types from a file. Nothing in this module knows TOML;
+//! `config::check` is the only module that builds these types from a file. Nothing in this module knows TOML;
 //! nothing outside `config` knows the file's shape. File order is kept wherever it decides (rules, targets).
 
 use std::{
@@ -16,25 +16,25 @@ use ipnet::IpNet;
 
 mod rule;
 
-pub use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Reserved, Rule, TlsMatcher};
+pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Ports and addresses to listen on, for TCP and UDP alike.
     pub listen: Listen,
     /// Worker threads; `None` means one per available core. Read at start only.
     pub workers: Option<NonZeroUsize>,
-    /// How long established connections may go on after SIGTERM before they are closed.
+    /// Time for which established connections may go on after SIGTERM before they are closed.
     pub drain_timeout: Duration,
-    /// What happens to TLS, QUIC and HTTP that fits no rule of its protocol.
+    /// Treatment of TLS, QUIC and HTTP that fits no rule of its protocol.
     pub unmatched: Unmatched,
-    /// How connections are written to the access log.
+    /// Format of the access log.
     pub access_log_format: AccessLogFormat,
-    /// Where `GET /metrics` is answered (Prometheus text format); `None` is off.
+    /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
-    /// Where the daemon takes commands of `rpxy-l4 status` and the like: a unix socket at this absolute path, of
-    /// [`MAX_SOCKET_PATH`] bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
+    /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
+    /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
     /// Name resolution.
     pub dns: Dns,
@@ -48,15 +48,15 @@ pub struct Config {
     pub rules: Vec<Arc<Rule>>,
 }
 
-/// Where programs and flows are pinned unless told otherwise.
-pub const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
+/// Default directory of pinned programs and flows.
+pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
-pub const MAX_SOCKET_PATH: usize = 107;
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
-/// Where to listen: every address with every port.
+/// Listening sockets: every address with every port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// At least one, without duplicates, in file order.
     pub ports: Vec<NonZeroU16>,
     /// At least one, without duplicates, v4 before v6.
@@ -67,7 +67,7 @@ pub struct Listen {
 
 /// One address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// An IPv4 address; `0.0.0.0` means all.
     V4(Ipv4Addr),
     /// An IPv6 address; sockets are v6-only. `::` means all.
@@ -89,9 +89,9 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// What happens to traffic of a protocol that has rules, none of which fits.
+/// Treatment of traffic of a protocol that has rules, none of which fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unmatched {
+pub(crate) enum Unmatched {
     /// Closed (TCP) or dropped (UDP), as 0.2.x does.
     #[default]
     Drop,
@@ -101,7 +101,7 @@ pub enum Unmatched {
 
 /// Form of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccessLogFormat {
+pub(crate) enum AccessLogFormat {
     /// `[start] tcp: src -> dst` and `[finish] …`.
     #[default]
     Text,
@@ -113,7 +113,7 @@ pub enum AccessLogFormat {
 
 /// Bounds on how long a DNS answer is used. `min_ttl <= max_ttl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// A shorter TTL is raised to this.
     pub min_ttl: Duration,
     /// A longer TTL is cut to this.
@@ -122,18 +122,18 @@ pub struct Dns {
 
 /// TCP settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// Length of the kernel's accept queue, in connections.
     pub backlog: u32,
     /// Connections at once, over all TCP listeners.
     pub max_connections: NonZeroU32,
-    /// Time from accept until the protocol must be known.
+    /// Time for recognising the protocol, from the end of the PROXY header, or from accept without one.
     pub probe_timeout: Duration,
     /// Time for one attempt to connect to one address of a target.
     pub connect_timeout: Duration,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
-    /// How long a target that could not be reached is tried last.
+    /// Time for which a target that could not be reached is tried last.
     pub target_retry: Duration,
     /// Destination of connections that no rule claims; `None` means that they are closed.
     pub default: Option<Upstream>,
@@ -144,32 +144,32 @@ pub struct Tcp {
 
 /// UDP settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Udp {
+pub(crate) struct Udp {
     /// Sessions at once, over all UDP listeners.
     pub max_connections: NonZeroU32,
-    /// How many sessions each source network may begin; `None` means no limit.
+    /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.
     pub default: Option<Upstream>,
     /// Idle lifetime of sessions of the default destination; `None` means no limit.
     pub idle_lifetime: Option<Duration>,
-    /// How long a target that refused is tried last; zero is not at all. Established sessions keep their target.
+    /// Time for which a target that refused is tried last; zero is not at all. Established sessions keep their target.
     pub target_retry: Duration,
-    /// What happens to datagrams under way that belong to no known session. A reload applies to the next datagram.
+    /// Treatment of stray datagrams. A reload applies to the next datagram.
     pub orphan: Orphan,
-    /// What happens to QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
+    /// Treatment of QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
     pub unknown_version: UnknownVersion,
-    /// How long the connection IDs of a QUIC session are remembered after it has ended, so that a client that comes
-    /// back from another address reaches the same backend; zero is not at all. A reload applies to sessions that end
-    /// after it.
+    /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
+    /// comes back from another address reaches the same backend; zero is not at all. A reload applies to sessions that
+    /// end after it.
     pub quic_affinity_lifetime: Duration,
 }
 
-/// What happens to datagrams in the middle of a QUIC connection or a WireGuard tunnel that belong to no known session:
-/// short headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are
-/// rules for the protocol; without any, they are like all other datagrams.
+/// Treatment of stray datagrams, which belong to a QUIC connection or WireGuard tunnel that no known session has: short
+/// headers with an unknown connection ID, and WireGuard types 2 to 4 with an unknown index. Only where there are rules
+/// for the protocol; without any, they are like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Orphan {
+pub(crate) enum Orphan {
     /// Dropped.
     Drop,
     /// Sent to the default destination; dropped where there is none. The default, since a first byte of 0x40 to 0x7f is
@@ -181,10 +181,10 @@ pub enum Orphan {
     Balance,
 }
 
-/// What happens to QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
+/// Treatment of QUIC long headers of a version other than 1 and 2, where there are QUIC rules. Without any, they are
 /// like all other datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UnknownVersion {
+pub(crate) enum UnknownVersion {
     /// Dropped.
     Drop,
     /// Sent to the first QUIC rule with neither server names nor ALPNs, or else to the default destination; dropped
@@ -193,9 +193,9 @@ pub enum UnknownVersion {
     Default,
 }
 
-/// How many sessions each source network may begin. A reload fills all buckets.
+/// Limit on new sessions per source network. A reload fills all buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewSessions {
+pub(crate) struct NewSessions {
     /// Sessions a second, in the long run.
     pub rate: NonZeroU32,
     /// Sessions at once.
@@ -208,11 +208,11 @@ pub struct NewSessions {
 
 /// The `[ebpf]` table: what the kernel does for established UDP sessions and with datagrams nobody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ebpf {
-    /// Whether, and by which hook. Read at start only.
+pub(crate) struct Ebpf {
+    /// The hook, or off. Read at start only.
     pub mode: EbpfMode,
     /// Names of the interfaces to attach to, without duplicates; empty means every interface that is up, has an address
-    /// and is no loopback. Read at start only.
+    /// and is not a loopback. Read at start only.
     pub interfaces: Vec<String>,
     /// Sessions that the kernel steers at once; those beyond stay in the daemon. Read at start only.
     pub max_flows: NonZeroU32,
@@ -221,15 +221,15 @@ pub struct Ebpf {
     /// Source networks whose datagrams are dropped, without duplicates. A reload applies to the next datagram, and
     /// leaves steered sessions alone.
     pub ban: Vec<IpNet>,
-    /// Whether programs and flows outlive the daemon, for the next one to take over. Read at start only.
+    /// Programs and flows outlive the daemon, for the next one to inherit. Read at start only.
     pub pin: bool,
-    /// Where they are pinned: a directory of its own in a BPF file system. Read at start only.
+    /// Their directory: one of its own in a BPF file system. Read at start only.
     pub pin_path: PathBuf,
 }
 
-/// How the kernel plane is attached.
+/// The hook of the kernel plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EbpfMode {
+pub(crate) enum EbpfMode {
     /// Not at all: all datagrams pass through the daemon.
     #[default]
     Off,
@@ -246,7 +246,7 @@ pub enum EbpfMode {
 /// Every inbound TCP connection starts with a PROXY header.
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceiveProxy {
+pub(crate) struct ReceiveProxy {
     /// Peers that may connect at all; not empty.
     pub trusted: Vec<IpNet>,
 }
@@ -254,7 +254,7 @@ pub struct ReceiveProxy {
 /// A PROXY protocol version to send.
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProxyVersion {
+pub(crate) enum ProxyVersion {
     /// The text form.
     V1,
     /// The binary form.
@@ -263,10 +263,10 @@ pub enum ProxyVersion {
 
 /// A group of targets and how one is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Not empty, in file order, at least one of them no backup.
+pub(crate) struct Upstream {
+    /// Not empty, in file order, at least one of them not a backup.
     pub targets: Vec<Target>,
-    /// How one is chosen.
+    /// The choice among them.
     pub balance: Balance,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
@@ -275,7 +275,7 @@ pub struct Upstream {
 
 /// One destination.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Target {
+pub(crate) struct Target {
     /// Address or name.
     pub host: Host,
     /// Port. 0 is accepted as 0.2.x does (with a warning): such a target can never be reached.
@@ -298,7 +298,7 @@ impl fmt::Display for Target {
 impl Target {
     /// The socket address, when no name has to be resolved.
     #[must_use]
-    pub fn literal(&self) -> Option<SocketAddr> {
+    pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
             Host::Name(_) => None,
@@ -313,9 +313,9 @@ fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
     }
 }
 
-/// Where a target lives.
+/// Address or name of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
+pub(crate) enum Host {
     /// A literal address.
     Ip {
         /// The address.
@@ -327,9 +327,9 @@ pub enum Host {
     Name(Arc<str>),
 }
 
-/// How one of several targets is chosen.
+/// The choice among several targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Balance {
+pub(crate) enum Balance {
     /// The first that can be reached.
     #[default]
     None,

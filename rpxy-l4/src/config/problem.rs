@@ -1,10 +1,10 @@
-//! What is wrong with a configuration file, and where: the words an operator reads.
+//! Problems of a configuration file, in the words that an operator reads.
 //!
 //! A problem names the key, the line and, where there is an obvious one, the remedy. Private keys are never quoted.
 
 use std::{error::Error, fmt, path::Path};
 
-/// How much a [`Problem`] matters.
+/// Severity of a [`Problem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// The file is not used.
@@ -18,7 +18,7 @@ pub enum Severity {
 /// Displays as `LINE: PATH: message (remedy)`; [`Problem::in_file`] puts the file's name in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether the file can be used all the same.
+    /// An error, or a warning.
     pub severity: Severity,
     /// The key, as in `protocols."web".target[0]`; empty when the problem belongs to no key.
     pub path: String,
@@ -26,9 +26,9 @@ pub struct Problem {
     pub line: usize,
     /// Column in the line, in characters, from 1.
     pub column: usize,
-    /// What is wrong: lower case, without a full stop.
+    /// The message: lower case, without a full stop.
     pub message: String,
-    /// What to write instead.
+    /// A way to mend it.
     pub remedy: Option<String>,
 }
 
@@ -117,7 +117,7 @@ mod tests {
             path: "listen_port".into(),
             line: 3,
             column: 1,
-            message: "0 is no port".into(),
+            message: "invalid port 0".into(),
             remedy: remedy.map(Into::into),
         }
     }
@@ -126,9 +126,9 @@ mod tests {
     fn one_line_has_file_line_path_message_and_remedy() {
         let file = Path::new("a.toml");
         let with = problem(Severity::Error, Some("use 1 to 65535"));
-        assert_eq!(with.in_file(file).to_string(), "a.toml:3: listen_port: 0 is no port (use 1 to 65535)");
+        assert_eq!(with.in_file(file).to_string(), "a.toml:3: listen_port: invalid port 0 (use 1 to 65535)");
         let without = Problem { path: String::new(), ..problem(Severity::Error, None) };
-        assert_eq!(without.to_string(), "3: 0 is no port");
+        assert_eq!(without.to_string(), "3: invalid port 0");
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let problems = Problems::new(vec![problem(Severity::Error, None), problem(Severity::Warning, None)]);
         assert_eq!(
             problems.in_file(Path::new("a.toml")).to_string(),
-            "a.toml:3: listen_port: 0 is no port\na.toml:3: listen_port: 0 is no port [warning]"
+            "a.toml:3: listen_port: invalid port 0\na.toml:3: listen_port: invalid port 0 [warning]"
         );
     }
 }

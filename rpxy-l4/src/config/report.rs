@@ -8,9 +8,9 @@ use super::{
     watch::Seen,
 };
 
-/// A place in the file: a key and where it stands.
+/// A key and its position in the file.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Position {
     /// The key, as in `protocols."web".target[0]`.
     pub(super) path: String,
     /// Byte offset in the text.
@@ -22,7 +22,7 @@ pub(super) struct Place {
 pub(super) struct Report<'t> {
     text: &'t str,
     problems: Vec<Problem>,
-    unknown: Vec<(Place, Option<String>)>,
+    unknown: Vec<(Position, Option<String>)>,
     files: Vec<Seen>,
 }
 
@@ -42,60 +42,61 @@ impl<'t> Report<'t> {
     }
 
     /// The file cannot be used.
-    pub(super) fn error(&mut self, place: &Place, message: impl Into<String>) {
-        self.push(Severity::Error, place, message.into(), None);
+    pub(super) fn error(&mut self, position: &Position, message: impl Into<String>) {
+        self.push(Severity::Error, position, message.into(), None);
     }
 
     /// The file cannot be used, and `remedy` says what to write instead.
-    pub(super) fn error_with(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.push(Severity::Error, place, message.into(), Some(remedy.into()));
+    pub(super) fn error_with(&mut self, position: &Position, message: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Error, position, message.into(), Some(remedy.into()));
     }
 
     /// The file can be used.
-    pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>) {
-        self.push(Severity::Warning, place, message.into(), None);
+    pub(super) fn warn(&mut self, position: &Position, message: impl Into<String>) {
+        self.push(Severity::Warning, position, message.into(), None);
     }
 
     /// The file can be used, but `remedy` would be better.
-    pub(super) fn warn_with(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.push(Severity::Warning, place, message.into(), Some(remedy.into()));
+    pub(super) fn warn_with(&mut self, position: &Position, message: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Warning, position, message.into(), Some(remedy.into()));
     }
 
     /// A key without a meaning; all of them become one warning.
-    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, place: Place) {
-        self.unknown.push((place, keys::hint(scope, key)));
+    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: Position) {
+        self.unknown.push((position, keys::hint(scope, key)));
     }
 
     /// All problems in the order of the file's lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
-        self.unknown.sort_by_key(|(place, _)| place.offset);
+        self.unknown.sort_by_key(|(position, _)| position.offset);
         if let [(first, _), ..] = self.unknown.as_slice() {
             let first = first.clone();
             let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
-            let list: Vec<String> = self.unknown.iter().map(|(place, hint)| self.unknown_item(place, hint)).collect();
-            let message = format!("{several}, without effect: {}", list.join(", "));
-            self.push(Severity::Warning, &Place { path: String::new(), offset: first.offset }, message, None);
+            let list: Vec<String> =
+                self.unknown.iter().map(|(position, hint)| self.unknown_item(position, hint)).collect();
+            let message = format!("{several} ignored: {}", list.join(", "));
+            self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
         }
         self.problems.sort_by_key(|problem| (problem.line, problem.column));
         self.problems
     }
 
-    fn unknown_item(&self, place: &Place, hint: &Option<String>) -> String {
-        let (line, _) = position(self.text, place.offset);
+    fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {
+        let (line, _) = line_and_column(self.text, position.offset);
         match hint {
-            Some(hint) => format!("{} (line {line}: {hint})", place.path),
-            None => format!("{} (line {line})", place.path),
+            Some(hint) => format!("{} (line {line}: {hint})", position.path),
+            None => format!("{} (line {line})", position.path),
         }
     }
 
-    fn push(&mut self, severity: Severity, place: &Place, message: String, remedy: Option<String>) {
-        let (line, column) = position(self.text, place.offset);
-        self.problems.push(Problem { severity, path: place.path.clone(), line, column, message, remedy });
+    fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
+        let (line, column) = line_and_column(self.text, position.offset);
+        self.problems.push(Problem { severity, path: position.path.clone(), line, column, message, remedy });
     }
 }
 
 /// Line and column (in characters) of a byte offset, both from 1. An offset past the end is the end.
-fn position(text: &str, offset: usize) -> (usize, usize) {
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = before.matches('\n').count() + 1;
@@ -127,7 +128,7 @@ mod tests {
             ("past the end", text.len() + 9, (4, 2)),
         ];
         for (name, offset, expected) in rows {
-            assert_eq!(position(text, offset), expected, "{name}");
+            assert_eq!(line_and_column(text, offset), expected, "{name}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What happens when the process runs out of file descriptors or memory.
+//! Exhaustion of file descriptors or memory.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use super::{LogThrottle, millis};
 
 /// Pause of accepting after file descriptors or memory ran out, so that accepted connections get what they need.
 #[derive(Debug)]
-pub struct AcceptBackoff {
+pub(crate) struct AcceptBackoff {
     started: Instant,
     /// Milliseconds since `started`.
     until: AtomicU64,
@@ -18,28 +18,28 @@ pub struct AcceptBackoff {
 
 impl AcceptBackoff {
     /// Pause after one failure. It is short: descriptors come back whenever a connection ends.
-    pub const PAUSE: Duration = Duration::from_millis(100);
+    pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
     /// Creates one without a pause, which warns at most once per `interval`.
     #[must_use]
-    pub fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         Self { started: Instant::now(), until: AtomicU64::new(0), warning: LogThrottle::new(interval) }
     }
 
     /// Begins a pause: `error` at `now` was resource exhaustion.
-    pub fn exhausted(&self, error: &std::io::Error, now: Instant) {
+    pub(crate) fn exhausted(&self, error: &std::io::Error, now: Instant) {
         let until = millis(now.saturating_duration_since(self.started).saturating_add(Self::PAUSE));
         self.until.fetch_max(until, Ordering::Relaxed);
         if let Some(withheld) = self.warning.speak(now) {
             tracing::warn!(
-                "accepting pauses: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
+                "accepting paused: {error}; raise the limit on open files (LimitNOFILE=, ulimit -n) or lower \
                  tcp_max_connections ({withheld} more not shown)"
             );
         }
     }
 
     /// Returns the rest of the pause; `None` without one. Reads the clock only after an exhaustion.
-    pub fn pause(&self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
+    pub(crate) fn pause(&self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
         let until = self.until.load(Ordering::Relaxed);
         if until == 0 {
             return None;

@@ -16,9 +16,9 @@ use std::{
 use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net};
 
-/// Who asked for a ban.
+/// Origin of a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BanSource {
+pub(crate) enum BanSource {
     /// The configuration file; a reload may lift it.
     Configuration,
     /// A command; it lasts until it is lifted or the daemon ends.
@@ -28,7 +28,7 @@ pub enum BanSource {
 impl BanSource {
     /// As the admin socket writes it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
             Self::Command => "command",
@@ -36,9 +36,9 @@ impl BanSource {
     }
 }
 
-/// What lifting a ban came to.
+/// Result of lifting a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifted {
+pub(crate) enum Unban {
     /// The network is banned no longer.
     Lifted,
     /// The command's ban is gone; this network, itself or a larger one, is still banned.
@@ -52,12 +52,12 @@ pub enum Lifted {
 /// There are as many bans by command as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {} bans by command already", Bans::MOST)]
-pub struct TooManyBans;
+pub(crate) struct TooManyBans;
 
 /// The banned networks.
 #[derive(Debug, Default)]
-pub struct Bans {
-    /// Whether there are any.
+pub(crate) struct Bans {
+    /// True if there are any.
     some: AtomicBool,
     in_force: ArcSwap<Networks>,
     lists: Mutex<Lists>,
@@ -75,16 +75,16 @@ struct Networks(Vec<IpNet>);
 
 impl Bans {
     /// Bans by command at most.
-    pub const MOST: usize = 65_536;
+    pub(crate) const MOST: usize = 65_536;
 
-    /// Whether `source` is to get nothing.
+    /// Returns whether `source` is banned.
     #[must_use]
-    pub fn refuses(&self, source: IpAddr) -> bool {
+    pub(crate) fn refuses(&self, source: IpAddr) -> bool {
         self.some.load(Ordering::Relaxed) && self.in_force.load().contains(source.to_canonical())
     }
 
     /// Replaces the bans of the configuration; those by command stay. Returns whether anything has changed.
-    pub fn set_configured(&self, networks: &[IpNet]) -> bool {
+    pub(crate) fn set_configured(&self, networks: &[IpNet]) -> bool {
         let configured = networks.iter().copied().map(canonical).collect();
         let mut lists = self.lock();
         let changed = lists.configured != configured;
@@ -100,7 +100,7 @@ impl Bans {
     /// # Errors
     ///
     /// There are [`Bans::MOST`] already.
-    pub fn ban(&self, network: IpNet) -> Result<bool, TooManyBans> {
+    pub(crate) fn ban(&self, network: IpNet) -> Result<bool, TooManyBans> {
         let network = canonical(network);
         let mut lists = self.lock();
         if lists.commanded.len() >= Self::MOST && !lists.commanded.contains(&network) {
@@ -114,7 +114,7 @@ impl Bans {
     }
 
     /// Lifts the ban of a network by command.
-    pub fn unban(&self, network: IpNet) -> Lifted {
+    pub(crate) fn unban(&self, network: IpNet) -> Unban {
         let network = canonical(network);
         let mut lists = self.lock();
         let was_there = lists.commanded.remove(&network);
@@ -122,28 +122,28 @@ impl Bans {
             self.put_in_force(&lists);
         }
         match (was_there, lists.longest_around(network)) {
-            (true, None) => Lifted::Lifted,
-            (true, Some((around, source))) => Lifted::Covered(around, source),
-            (false, Some((around, source))) => Lifted::NotByCommand(around, source),
-            (false, None) => Lifted::NotBanned,
+            (true, None) => Unban::Lifted,
+            (true, Some((around, source))) => Unban::Covered(around, source),
+            (false, Some((around, source))) => Unban::NotByCommand(around, source),
+            (false, None) => Unban::NotBanned,
         }
     }
 
-    /// All bans in order, each with whoever asked for it; the configuration where both did.
+    /// All bans in order, each with its origin; the configuration where both asked for it.
     #[must_use]
-    pub fn list(&self) -> Vec<(IpNet, BanSource)> {
+    pub(crate) fn list(&self) -> Vec<(IpNet, BanSource)> {
         self.lock().all().into_iter().collect()
     }
 
-    /// All banned networks in order, for whoever refuses them elsewhere.
+    /// All banned networks in order, for the kernel plane.
     #[must_use]
-    pub fn networks(&self) -> Vec<IpNet> {
+    pub(crate) fn networks(&self) -> Vec<IpNet> {
         self.lock().all().into_keys().collect()
     }
 
-    /// How many networks are banned.
+    /// Number of banned networks.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lock().all().len()
     }
 
@@ -199,7 +199,7 @@ impl Networks {
 
 /// A network in CIDR notation; a bare address is that host alone. Bits beyond the prefix are cleared.
 #[must_use]
-pub fn network(text: &str) -> Option<IpNet> {
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(host).map(|network| network.trunc())
 }
@@ -312,14 +312,14 @@ mod tests {
             bans.ban(net(network)).unwrap();
         }
         for (network, expected) in [
-            ("10.1.0.0/16", Lifted::Covered(net("10.0.0.0/8"), BanSource::Configuration)),
-            ("10.1.0.0/16", Lifted::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
-            ("10.0.0.0/8", Lifted::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
-            ("192.0.2.1", Lifted::Covered(net("192.0.2.0/24"), BanSource::Command)),
-            ("192.0.2.7", Lifted::NotByCommand(net("192.0.2.0/24"), BanSource::Command)),
-            ("192.0.2.0/24", Lifted::Lifted),
-            ("192.0.2.0/24", Lifted::NotBanned),
-            ("203.0.113.0/24", Lifted::Lifted),
+            ("10.1.0.0/16", Unban::Covered(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("10.1.0.0/16", Unban::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("10.0.0.0/8", Unban::NotByCommand(net("10.0.0.0/8"), BanSource::Configuration)),
+            ("192.0.2.1", Unban::Covered(net("192.0.2.0/24"), BanSource::Command)),
+            ("192.0.2.7", Unban::NotByCommand(net("192.0.2.0/24"), BanSource::Command)),
+            ("192.0.2.0/24", Unban::Lifted),
+            ("192.0.2.0/24", Unban::NotBanned),
+            ("203.0.113.0/24", Unban::Lifted),
         ] {
             assert_eq!(bans.unban(net(network)), expected, "{network}");
         }
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(bans.ban(address(Bans::MOST)), Ok(true));
         assert_eq!(bans.ban(address(Bans::MOST + 1)), Err(TooManyBans));
         assert_eq!(bans.ban(address(0)), Ok(false), "one that is there already");
-        assert_eq!(bans.unban(address(1)), Lifted::Lifted);
+        assert_eq!(bans.unban(address(1)), Unban::Lifted);
         assert_eq!(bans.ban(address(Bans::MOST + 1)), Ok(true));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 /// The number of connections or sessions that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]
-pub struct ConnLimit {
+pub(crate) struct ConnLimit {
     now: AtomicU32,
     /// Requests that holders of less important permits give them up.
     wanted: AtomicU32,
@@ -15,7 +15,7 @@ pub struct ConnLimit {
 
 /// The place of one connection in a [`ConnLimit`]; dropping it frees the place.
 #[derive(Debug)]
-pub struct ConnPermit {
+pub(crate) struct ConnPermit {
     limit: Arc<ConnLimit>,
 }
 
@@ -24,7 +24,7 @@ impl ConnLimit {
 
     /// Counts one more, unless there are `max` already.
     #[must_use]
-    pub fn acquire(self: &Arc<Self>, max: u32) -> Option<ConnPermit> {
+    pub(crate) fn acquire(self: &Arc<Self>, max: u32) -> Option<ConnPermit> {
         // Workers race here; adding first keeps the bound exact without a loop.
         if self.now.fetch_add(1, Ordering::Relaxed) >= max {
             self.now.fetch_sub(1, Ordering::Relaxed);
@@ -34,26 +34,26 @@ impl ConnLimit {
     }
 
     /// Asks the holder of a less important permit to give it up. At most 16 such requests are kept.
-    pub fn want(&self) {
+    pub(crate) fn want(&self) {
         let few = |wanted: u32| (wanted < Self::MOST_WANTED).then_some(wanted + 1);
         let _enough_are_open = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, few);
     }
 
     /// Returns true while such a request is open.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed) > 0
     }
 
     /// Answers one request: a permit was given up.
-    pub fn give(&self) {
+    pub(crate) fn give(&self) {
         let less = |wanted: u32| wanted.checked_sub(1);
         let _none_open = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Returns the number of permits.
     #[must_use]
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.now.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use super::millis;
 
 /// Lets one message through per interval and counts the rest.
 #[derive(Debug)]
-pub struct LogThrottle {
+pub(crate) struct LogThrottle {
     started: Instant,
     interval: Duration,
     /// Milliseconds since `started` before which nothing is logged.
@@ -20,13 +20,13 @@ pub struct LogThrottle {
 impl LogThrottle {
     /// At most one message per `interval`.
     #[must_use]
-    pub fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         Self { started: Instant::now(), interval, quiet_until: AtomicU64::new(0), withheld: AtomicU64::new(0) }
     }
 
     /// Returns the number of messages withheld since the last one, if one may be logged now; otherwise counts this one.
     #[must_use]
-    pub fn speak(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn speak(&self, now: Instant) -> Option<u64> {
         let now = millis(now.saturating_duration_since(self.started));
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
         let next = now.saturating_add(millis(self.interval));

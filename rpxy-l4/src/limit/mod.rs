@@ -10,12 +10,12 @@ mod sources;
 
 use std::time::Duration;
 
-pub use accept_backoff::AcceptBackoff;
-pub use bans::{BanSource, Bans, Lifted, TooManyBans, network};
-pub use conn::{ConnLimit, ConnPermit};
-pub use log_throttle::LogThrottle;
-pub use prefixes::Prefixes;
-pub use sources::{Sources, timing};
+pub(crate) use accept_backoff::AcceptBackoff;
+pub(crate) use bans::{BanSource, Bans, Unban, network};
+pub(crate) use conn::{ConnLimit, ConnPermit};
+pub(crate) use log_throttle::LogThrottle;
+pub(crate) use prefixes::Prefixes;
+pub(crate) use sources::{Sources, timing};
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -11,7 +11,7 @@ use super::bucket::{Bucket, Rate};
 /// Errs towards limiting: prefixes that fall into the same slot share its bucket, so that nobody gets a fresh one by
 /// sending from elsewhere. The hash is keyed, so that collisions cannot be computed.
 #[derive(Debug)]
-pub struct Prefixes {
+pub(crate) struct Prefixes {
     key: u64,
     slots: Box<[Bucket]>,
 }
@@ -23,17 +23,17 @@ impl Prefixes {
 
     /// Creates full buckets.
     #[must_use]
-    pub fn new(key: u64) -> Self {
+    pub(crate) fn new(key: u64) -> Self {
         Self { key, slots: (0..Self::SLOTS).map(|_| Bucket::default()).collect() }
     }
 
     /// Returns whether [`allow`](Self::allow) would allow `source` an event at `now`, without charging it.
-    pub fn would_allow(&self, source: IpAddr, now: Duration) -> bool {
+    pub(crate) fn would_allow(&self, source: IpAddr, now: Duration) -> bool {
         self.bucket(source).is_some_and(|bucket| bucket.has_room(now, Self::RATE))
     }
 
     /// Charges one event at `now` (any monotonic time) to the prefix of `source`, and returns whether it is allowed.
-    pub fn allow(&self, source: IpAddr, now: Duration) -> bool {
+    pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
         self.bucket(source).is_some_and(|bucket| bucket.take(now, Self::RATE))
     }
 

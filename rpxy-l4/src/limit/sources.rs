@@ -15,7 +15,7 @@ use crate::config::model::NewSessions;
 /// Errs towards allowing: networks that fall into the same slot take it from each other with a full bucket, and what
 /// races is charged once. So strangers who fill the table cannot shut others out. The hash is keyed.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     limit: NewSessions,
     key: RandomState,
     slots: Box<[Slot]>,
@@ -33,13 +33,13 @@ impl Sources {
 
     /// Creates full buckets.
     #[must_use]
-    pub fn new(limit: NewSessions) -> Self {
+    pub(crate) fn new(limit: NewSessions) -> Self {
         let slots = (0..Self::SLOTS).map(|_| Slot::default()).collect();
         Self { limit, key: RandomState::new(), slots }
     }
 
     /// Charges a session that begins at `now` (any monotonic time) to the network of `source`; returns whether it may.
-    pub fn allow(&self, source: IpAddr, now: Duration) -> bool {
+    pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
         let hash = self.key.hash_one(self.network(source)) | 1;
         let index = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
         let Some(slot) = self.slots.get(index) else { return true };
@@ -64,7 +64,7 @@ fn leading(address: u128, len: u32, bits: u8) -> u128 {
 
 /// Interval and window, in nanoseconds, of a bucket ([`rpxy_l4_common::bucket`]) that allows `times` what `limit` says.
 #[must_use]
-pub fn timing(limit: &NewSessions, times: u32) -> (u32, u64) {
+pub(crate) fn timing(limit: &NewSessions, times: u32) -> (u32, u64) {
     let interval = (1_000_000_000 / limit.rate.get().saturating_mul(times)).max(1);
     (interval, u64::from(interval) * u64::from(limit.burst.get()) * u64::from(times))
 }

@@ -19,22 +19,22 @@ use crate::{config::model::AccessLogFormat, metrics::EchState};
 
 /// The access log's output.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     sink: Sink,
-    place: Place,
+    target: LogTarget,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum LogTarget {
     /// Among the system lines, in their form.
     SystemLines { ansi: bool },
     /// In a file of its own, without a level.
     OwnFile,
 }
 
-/// What is known of a connection or session once it has a destination.
+/// A connection or session that has a backend, for the access log.
 #[derive(Debug)]
-pub struct Access {
+pub(crate) struct Access {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: &'static str,
     /// The client, as told by an inbound PROXY header where there is one.
@@ -43,13 +43,13 @@ pub struct Access {
     pub destination: SocketAddr,
     /// When the connection was accepted.
     pub since: Instant,
-    /// What only the JSON form shows; absent when it is not asked for.
+    /// Fields of the JSON form only; absent when the log has another form.
     pub detail: Option<Box<Detail>>,
 }
 
 /// Fields of the JSON form beyond the text form's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Detail {
+pub(crate) struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
     /// Server name the client asked for in the clear.
@@ -64,9 +64,9 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// What a ClientHello tells.
+    /// Fields that a ClientHello fills.
     #[must_use]
-    pub fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
+    pub(crate) fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
         Self {
             rule,
             server_name: hello.server_name().map(str::to_owned),
@@ -78,7 +78,7 @@ impl Detail {
 
     /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.
     #[must_use]
-    pub fn with_ech(self, state: EchState, inner: Option<&ClientHello>) -> Self {
+    pub(crate) fn with_ech(self, state: EchState, inner: Option<&ClientHello>) -> Self {
         let ech = self.ech.map(|_| state.name());
         match inner {
             None => Self { ech, ..self },
@@ -90,14 +90,14 @@ impl Detail {
     }
 }
 
-/// How a connection or session ended.
+/// End of a connection or session, for the access log.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Payload bytes from the client to the backend.
     pub bytes_up: u64,
     /// Payload bytes from the backend to the client.
     pub bytes_down: u64,
-    /// Why, as the counters name it.
+    /// Reason of the end, as the counters name it.
     pub reason: &'static str,
     /// Length of the connection.
     pub duration: Duration,
@@ -107,27 +107,27 @@ pub struct Ended {
 
 impl AccessLog {
     pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, place: Place::SystemLines { ansi } }
+        Self { sink, target: LogTarget::SystemLines { ansi } }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
-        Self { sink, place: Place::OwnFile }
+        Self { sink, target: LogTarget::OwnFile }
     }
 
     /// Logs that `access` now has a backend.
-    pub fn start(&self, format: AccessLogFormat, access: &Access) {
+    pub(crate) fn start(&self, format: AccessLogFormat, access: &Access) {
         self.write(format, "start", access, None);
     }
 
     /// Logs the end of `access`.
-    pub fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
+    pub(crate) fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
         self.write(format, "finish", access, Some(ended));
     }
 
     fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
-        match self.place {
-            Place::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
-            Place::SystemLines { .. } | Place::OwnFile => {}
+        match self.target {
+            LogTarget::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
+            LogTarget::SystemLines { .. } | LogTarget::OwnFile => {}
         }
         let mut line = String::with_capacity(128);
         let written = match format {
@@ -145,10 +145,10 @@ impl AccessLog {
 
     fn text(&self, line: &mut String, event: &str, access: &Access) -> std::fmt::Result {
         let now = timestamp();
-        match self.place {
-            Place::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
-            Place::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
-            Place::OwnFile => write!(line, "{now} ")?,
+        match self.target {
+            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
+            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
+            LogTarget::OwnFile => write!(line, "{now} ")?,
         }
         writeln!(line, "[{event}] {}: {} -> {}", access.proto, access.source, access.destination)
     }
@@ -156,7 +156,7 @@ impl AccessLog {
 
 /// One line of the JSON form. Optional fields are always there, so that a reader needs no schema of variants.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     time: String,
     event: &'static str,
     proto: &'static str,
@@ -179,7 +179,7 @@ struct EndedFields {
 
 fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
     let nothing = Detail::default();
-    serde_json::to_string(&Line {
+    serde_json::to_string(&JsonLine {
         time: timestamp().to_string(),
         event,
         proto: access.proto,

@@ -12,8 +12,8 @@ use std::{
     path::Path,
 };
 
-pub use access::{Access, AccessLog, Detail, Ended};
-pub use sink::{Sink, SinkGuard};
+pub(crate) use access::{Access, AccessLog, Detail, Ended};
+pub(crate) use sink::{Sink, SinkGuard};
 
 use thiserror::Error;
 use tracing::Level;
@@ -27,21 +27,19 @@ use tracing_subscriber::{
 /// Target of access-log lines in `RUST_LOG` directives.
 const ACCESS_TARGET: &str = "rpxy_l4::access";
 
-/// Why logging could not be set up.
+/// Error of setting up logging.
 #[derive(Debug, Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// A log file cannot be opened.
-    #[error(
-        "cannot open the log file {path}: {source} (create the directory, or give this user the right to write there)"
-    )]
+    #[error("cannot open the log file {path}: {source} (create the directory, or make it writable for this user)")]
     Open {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The writing thread cannot be started.
-    #[error("cannot start the log's thread: {0}")]
+    #[error("cannot start the log writer thread: {0}")]
     Thread(io::Error),
     /// `RUST_LOG` does not parse.
     #[error("RUST_LOG: {0} (use a level such as info, or directives such as warn,rpxy_l4::tcp=debug)")]
@@ -53,7 +51,7 @@ pub enum LogError {
 
 /// The handles of a running log. Dropping it flushes what is buffered.
 #[derive(Debug)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// The access log.
     pub access: AccessLog,
     guards: Vec<SinkGuard>,
@@ -61,7 +59,7 @@ pub struct Logs {
 
 impl Logs {
     /// Reopens the log files now, for `logrotate` without waiting for the next look.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         for guard in &self.guards {
             guard.reopen();
         }
@@ -69,7 +67,7 @@ impl Logs {
 }
 
 /// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`.
-pub fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
+pub(crate) fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
     let filter = filter()?;
     let ansi =
         directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -121,7 +119,7 @@ fn timestamp() -> humantime::Rfc3339Timestamp {
 
 /// A writer of one log line: `fmt` formats a whole line first and hands it over in one call.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     sink: &'a Sink,
     urgent: bool,
 }

@@ -16,28 +16,28 @@ use std::{
 
 /// Lines collect for this long before they are written, unless one of them is urgent.
 const BATCH: Duration = Duration::from_millis(20);
-/// What may wait to be written, in bytes.
+/// Bytes that may wait to be written.
 const CAPACITY: usize = 4 << 20;
-/// How often a file is checked for having been rotated away.
+/// Interval of checking whether a file was rotated away.
 const ROTATION_CHECK: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for a stalled output.
+/// Longest wait of the end of the process for a stalled output.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// The pushing end. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Sink {
-    shared: Arc<Shared>,
+pub(crate) struct Sink {
+    buffer: Arc<Buffer>,
 }
 
 /// Owns the writing thread; dropping it writes what is left.
 #[derive(Debug)]
-pub struct SinkGuard {
-    shared: Arc<Shared>,
+pub(crate) struct SinkGuard {
+    buffer: Arc<Buffer>,
     writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Buffer {
     pending: Mutex<Pending>,
     wake: Condvar,
     finished: Condvar,
@@ -53,7 +53,7 @@ struct Pending {
     done: bool,
 }
 
-impl Shared {
+impl Buffer {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         // A panic while holding the lock leaves a usable buffer.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,18 +62,18 @@ impl Shared {
 
 impl Sink {
     /// Writes to the standard output.
-    pub fn stdout() -> io::Result<(Self, SinkGuard)> {
+    pub(crate) fn stdout() -> io::Result<(Self, SinkGuard)> {
         Self::start(Output::Stdout)
     }
 
     /// Appends to the file at `path`, which is created when missing and reopened when it was renamed or removed.
-    pub fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
+    pub(crate) fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
         Self::start(Output::File(LogFile::open(path)?))
     }
 
     /// Adds one line, which ends in a newline. An urgent line is written at once.
-    pub fn push(&self, line: &[u8], urgent: bool) {
-        let mut pending = self.shared.lock();
+    pub(crate) fn push(&self, line: &[u8], urgent: bool) {
+        let mut pending = self.buffer.lock();
         if pending.lines.len() + line.len() > CAPACITY {
             pending.lost += 1;
             return;
@@ -83,38 +83,38 @@ impl Sink {
         pending.urgent |= urgent;
         drop(pending);
         if wake {
-            self.shared.wake.notify_one();
+            self.buffer.wake.notify_one();
         }
     }
 
     fn start(output: Output) -> io::Result<(Self, SinkGuard)> {
-        let shared = Arc::new(Shared::default());
-        let for_writer = Arc::clone(&shared);
+        let buffer = Arc::new(Buffer::default());
+        let for_writer = Arc::clone(&buffer);
         // A line like any other of the system log, which may be this very sink.
         let tell = |lost| tracing::warn!("{lost} log lines lost: the output was too slow");
         let writer =
             std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&for_writer, output, &tell))?;
-        Ok((Self { shared: Arc::clone(&shared) }, SinkGuard { shared, writer: Some(writer) }))
+        Ok((Self { buffer: Arc::clone(&buffer) }, SinkGuard { buffer, writer: Some(writer) }))
     }
 }
 
 impl SinkGuard {
     /// Reopens the file before the next line.
-    pub fn reopen(&self) {
-        self.shared.lock().reopen = true;
+    pub(crate) fn reopen(&self) {
+        self.buffer.lock().reopen = true;
     }
 }
 
 impl Drop for SinkGuard {
     fn drop(&mut self) {
         let Some(writer) = self.writer.take() else { return };
-        let mut pending = self.shared.lock();
+        let mut pending = self.buffer.lock();
         pending.closed = true;
-        self.shared.wake.notify_one();
+        self.buffer.wake.notify_one();
         let deadline = Instant::now() + LAST_FLUSH;
         while !pending.done {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
-            pending = self.shared.finished.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
+            pending = self.buffer.finished.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(pending);
         drop(writer.join());
@@ -122,16 +122,16 @@ impl Drop for SinkGuard {
 }
 
 /// Writes until the guard is gone and everything is out; `tell` hears how many lines did not fit.
-fn write_out(shared: &Shared, mut output: Output, tell: &dyn Fn(u64)) {
+fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(u64)) {
     let mut batch = Vec::new();
     loop {
-        let mut pending = shared.lock();
+        let mut pending = buffer.lock();
         while pending.lines.is_empty() && !pending.closed {
-            pending = shared.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = buffer.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         if !pending.urgent && !pending.closed {
             let quiet = |pending: &mut Pending| !pending.urgent && !pending.closed;
-            pending = shared.wake.wait_timeout_while(pending, BATCH, quiet).unwrap_or_else(PoisonError::into_inner).0;
+            pending = buffer.wake.wait_timeout_while(pending, BATCH, quiet).unwrap_or_else(PoisonError::into_inner).0;
         }
         mem::swap(&mut batch, &mut pending.lines);
         let lost = mem::take(&mut pending.lost);
@@ -147,8 +147,8 @@ fn write_out(shared: &Shared, mut output: Output, tell: &dyn Fn(u64)) {
         batch.clear();
         batch.shrink_to(64 << 10);
         if last {
-            shared.lock().done = true;
-            shared.finished.notify_all();
+            buffer.lock().done = true;
+            buffer.finished.notify_all();
             return;
         }
     }
@@ -243,14 +243,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         // No thread writes while these are pushed: the output is as slow as can be.
-        let sink = Sink { shared: Arc::default() };
+        let sink = Sink { buffer: Arc::default() };
         let line = [b'x'; 1 << 20];
         for _ in 0..CAPACITY / line.len() + 3 {
             sink.push(&line, true);
         }
-        sink.shared.lock().closed = true;
+        sink.buffer.lock().closed = true;
         let told = std::cell::Cell::new(0);
-        write_out(&sink.shared, Output::File(LogFile::open(&path).unwrap()), &|lost| told.set(told.get() + lost));
+        write_out(&sink.buffer, Output::File(LogFile::open(&path).unwrap()), &|lost| told.set(told.get() + lost));
         assert_eq!(told.get(), 3);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), CAPACITY as u64);
     }

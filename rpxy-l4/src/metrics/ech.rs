@@ -1,4 +1,4 @@
-//! What became of hellos where a rule has keys for Encrypted Client Hello.
+//! Counters of hellos where a rule has keys for Encrypted Client Hello.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,7 +11,7 @@ use super::member;
 
 /// The state of one hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EchState {
+pub(crate) enum EchState {
     /// Decrypted; it goes to a private backend, or nowhere if its name is not listed.
     Accepted,
     /// Without the extension.
@@ -44,7 +44,7 @@ impl EchState {
 
     /// As the counter and the access log write it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::NotOffered => "not_offered",

@@ -2,11 +2,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 use super::Metrics;
 
-/// Scrapers are few; more than this at once is somebody else.
+/// Connections at once; further ones are closed.
 const MAX_AT_ONCE: usize = 16;
 /// Time for a whole exchange.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -14,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 4096;
 
 /// Answers scrapers until dropped.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(tokio::sync::Semaphore::new(MAX_AT_ONCE));
     loop {
         let Ok((stream, _peer)) = listener.accept().await else {
@@ -25,7 +29,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            if let Ok(Err(error)) = timeout(DEADLINE, answer(&stream, &metrics)).await {
+            if let Ok(Err(error)) = timeout(DEADLINE, answer(stream, &metrics)).await {
                 tracing::debug!("metrics: {error}");
             }
             drop(slot);
@@ -33,23 +37,14 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     }
 }
 
-async fn answer(stream: &TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let mut head = [0; MAX_HEAD];
-    let mut filled = 0;
-    let request = loop {
-        stream.readable().await?;
-        let Some(free) = head.get_mut(filled..).filter(|free| !free.is_empty()) else { return Ok(()) };
-        match stream.try_read(free) {
-            Ok(0) => return Ok(()),
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+    let mut request = Vec::with_capacity(MAX_HEAD);
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        let free = MAX_HEAD.saturating_sub(request.len());
+        if (&mut stream).take(free as u64).read_buf(&mut request).await? == 0 {
+            return Ok(());
         }
-        let head = head.get(..filled).unwrap_or_default();
-        if head.windows(4).any(|w| w == b"\r\n\r\n") {
-            break head;
-        }
-    };
+    }
     let (status, body) = if request.starts_with(b"GET /metrics ") {
         ("200 OK", metrics.encode().map_err(io::Error::other)?)
     } else {
@@ -60,14 +55,5 @@ async fn answer(stream: &TcpStream, metrics: &Metrics) -> io::Result<()> {
         "HTTP/1.1 {status}\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    let mut rest = response.as_bytes();
-    while !rest.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(rest) {
-            Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    stream.write_all(response.as_bytes()).await
 }

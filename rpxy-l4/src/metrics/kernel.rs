@@ -1,4 +1,4 @@
-//! What the kernel plane has counted, read when a scraper asks: the programs count, nobody polls.
+//! Counters of the kernel plane, read when a scraper asks: the programs count, nobody polls.
 
 use std::{
     fmt::{Debug, Error},
@@ -13,28 +13,28 @@ use prometheus_client::{
 
 /// Packets that had one outcome, over all interfaces, since the maps were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelPackets {
+pub(crate) struct KernelPackets {
     /// `steer`, `pass` or `drop`.
     pub action: &'static str,
-    /// Which outcome, as `rpxy-l4 status` names it.
+    /// The outcome, as `rpxy-l4 status` names it.
     pub outcome: &'static str,
     /// Packets. A buffer of several datagrams (GRO) is one.
     pub count: u64,
 }
 
 /// The kernel plane as it is counted.
-pub trait KernelPlane: Debug + Send + Sync {
+pub(crate) trait KernelPlane: Debug + Send + Sync {
     /// Every outcome, each once.
     fn packets(&self) -> Vec<KernelPackets>;
     /// Sessions that are installed now.
     fn flows(&self) -> u64;
 }
 
-/// The place of the kernel plane among the metrics; empty where there is none.
+/// The kernel plane as a source of metrics; empty without one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place(Arc<OnceLock<Arc<dyn KernelPlane>>>);
+pub(super) struct KernelSource(Arc<OnceLock<Arc<dyn KernelPlane>>>);
 
-impl Place {
+impl KernelSource {
     /// Counts `plane` from now on. There is one in the life of a daemon.
     pub(super) fn fill(&self, plane: Arc<dyn KernelPlane>) {
         let _second = self.0.set(plane);
@@ -47,7 +47,7 @@ struct Labels {
     outcome: &'static str,
 }
 
-impl Collector for Place {
+impl Collector for KernelSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(plane) = self.0.get() else { return Ok(()) };
         let help = "Packets that the programs have seen, by outcome";

@@ -11,20 +11,20 @@ mod udp;
 use std::sync::Arc;
 
 use ech::Ech;
-pub use ech::EchState;
-pub use endpoint::serve;
-pub use kernel::{KernelPackets, KernelPlane};
+pub(crate) use ech::EchState;
+pub(crate) use endpoint::serve;
+pub(crate) use kernel::{KernelPackets, KernelPlane};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 use udp::Udp;
-pub use udp::{AffinityEvent, DatagramDrop, SessionEnd};
+pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
-/// How a TCP connection ended.
+/// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Both sides finished in good order.
     Closed,
     /// The client broke off (reset, or an error on its socket).
@@ -81,7 +81,7 @@ impl Outcome {
 
     /// The outcome as logs write it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::ClientReset => "client_reset",
@@ -103,9 +103,9 @@ impl Outcome {
     }
 }
 
-/// What a reload came to.
+/// Result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
+pub(crate) enum Reload {
     /// The new configuration is in effect.
     Applied,
     /// The file means what it meant before.
@@ -141,7 +141,7 @@ struct ByResult {
 
 /// The daemon's metrics. Counters are made once, so that counting is one atomic addition.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     tcp_accepted: Counter,
     /// In the order of [`Outcome::ALL`], which is that of the discriminants.
@@ -155,13 +155,13 @@ pub struct Metrics {
     dns_failed: Counter,
     udp: Udp,
     ech: Ech,
-    kernel: kernel::Place,
+    kernel: kernel::KernelSource,
 }
 
 impl Metrics {
     /// All counters at zero, registered.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("rpxy_l4");
         let ended = Family::<ByOutcome, Counter>::default();
         let bytes = Family::<ByDirection, Counter>::default();
@@ -177,7 +177,7 @@ impl Metrics {
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
-            kernel: kernel::Place::default(),
+            kernel: kernel::KernelSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -199,13 +199,13 @@ impl Metrics {
     }
 
     /// A TCP connection was accepted.
-    pub fn tcp_accepted(&self) {
+    pub(crate) fn tcp_accepted(&self) {
         self.tcp_accepted.inc();
         self.tcp_active.inc();
     }
 
     /// An accepted TCP connection is gone.
-    pub fn tcp_ended(&self, outcome: Outcome, bytes_up: u64, bytes_down: u64) {
+    pub(crate) fn tcp_ended(&self, outcome: Outcome, bytes_up: u64, bytes_down: u64) {
         self.tcp_active.dec();
         if let Some(counter) = self.tcp_ended.get(outcome as usize) {
             counter.inc();
@@ -215,48 +215,48 @@ impl Metrics {
     }
 
     /// One attempt to reach a target failed.
-    pub fn tcp_connect_failed(&self) {
+    pub(crate) fn tcp_connect_failed(&self) {
         self.tcp_connect_failed.inc();
     }
 
     /// Accepting had to pause.
-    pub fn accept_paused(&self) {
+    pub(crate) fn accept_paused(&self) {
         self.accept_paused.inc();
     }
 
     /// A hello over TCP came to a rule with ECH keys.
-    pub fn tcp_ech(&self, state: EchState) {
+    pub(crate) fn tcp_ech(&self, state: EchState) {
         self.ech.tcp(state);
     }
 
     /// A hello over QUIC came to a rule with ECH keys.
-    pub fn udp_ech(&self, state: EchState) {
+    pub(crate) fn udp_ech(&self, state: EchState) {
         self.ech.udp(state);
     }
 
-    /// What UDP counts.
+    /// The counters of UDP.
     #[must_use]
     pub(crate) fn udp(&self) -> &Udp {
         &self.udp
     }
 
     /// Counts what the kernel plane does from now on.
-    pub fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
+    pub(crate) fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
         self.kernel.fill(plane);
     }
 
     /// A reload ended.
-    pub fn reloaded(&self, result: Reload) {
+    pub(crate) fn reloaded(&self, result: Reload) {
         self.reloads.get_or_create(&ByResult { result: result.name() }).inc();
     }
 
     /// A name did not resolve.
-    pub fn dns_failed(&self) {
+    pub(crate) fn dns_failed(&self) {
         self.dns_failed.inc();
     }
 
     /// The registry in the Prometheus text format (OpenMetrics 1.0).
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

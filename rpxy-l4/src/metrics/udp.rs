@@ -14,14 +14,14 @@ macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        pub(crate) enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
             const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As logs and labels write it.
             #[must_use]
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
         }
@@ -29,7 +29,7 @@ macro_rules! named {
 }
 
 named! {
-    /// How a UDP session ended.
+    /// End of a UDP session.
     SessionEnd {
         /// No datagram in either direction for its idle lifetime.
         Idle = "idle",
@@ -41,7 +41,7 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
-        /// Its second hello was none that a client of Encrypted Client Hello sends.
+        /// Its second hello was not one that a client of Encrypted Client Hello sends.
         EchInvalid = "ech_invalid",
         /// The daemon stopped.
         Drained = "drained",
@@ -51,15 +51,15 @@ named! {
 }
 
 named! {
-    /// Why a datagram went nowhere.
+    /// Reason for which a datagram was discarded.
     DatagramDrop {
         /// Not recognised, and there is no default target.
         NotRecognised = "not_recognised",
         /// Recognised, but no rule of its protocol fits.
         Unmatched = "unmatched",
-        /// Of an unknown connection or tunnel that is under way, with no default target or `orphan = "drop"`.
+        /// A stray datagram, with no default target or `orphan = "drop"`.
         Orphan = "orphan",
-        /// QUIC of another version than 1 and 2, with nowhere to go.
+        /// QUIC of another version than 1 and 2, without a destination.
         UnknownVersion = "unknown_version",
         /// The rest of its ClientHello did not come in time.
         Incomplete = "incomplete",
@@ -91,7 +91,7 @@ named! {
 }
 
 named! {
-    /// What happened to the connection IDs and tunnel indices that backends choose.
+    /// An event of the connection IDs and tunnel indices that backends choose.
     AffinityEvent {
         /// A new session found its backend by one.
         Followed = "followed",
@@ -151,43 +151,43 @@ impl Udp {
         registry.register("udp_sessions", "UDP sessions that got a backend", udp.started.clone());
         registry.register("udp_ended", "UDP sessions ended, by end", ended);
         registry.register("udp_active", "UDP sessions with a backend now", udp.active.clone());
-        registry.register("udp_dropped", "Datagrams that went nowhere, by reason", dropped);
-        registry.register("udp_datagrams", "Datagrams sent on", datagrams);
-        registry.register_with_unit("udp_relayed", "Payload sent on in datagrams", Unit::Bytes, bytes);
+        registry.register("udp_dropped", "Datagrams discarded, by reason", dropped);
+        registry.register("udp_datagrams", "Datagrams forwarded", datagrams);
+        registry.register_with_unit("udp_relayed", "Payload of forwarded datagrams", Unit::Bytes, bytes);
         registry.register("udp_affinity", "Connection IDs and tunnel indices, by event", affinity);
         udp
     }
 
-    /// A session has a backend.
+    /// Counts a session that got a backend.
     pub(crate) fn started(&self) {
         self.started.inc();
         self.active.inc();
     }
 
-    /// A session with a backend is over.
+    /// Counts the end of a session with a backend.
     pub(crate) fn ended(&self, end: SessionEnd) {
         self.active.dec();
         inc(&self.ended, end as usize, 1);
     }
 
-    /// Datagrams went nowhere.
+    /// Counts discarded datagrams.
     pub(crate) fn dropped(&self, reason: DatagramDrop, count: u64) {
         inc(&self.dropped, reason as usize, count);
     }
 
-    /// Datagrams went to a backend.
+    /// Counts datagrams forwarded to a backend.
     pub(crate) fn sent_up(&self, datagrams: u64, bytes: u64) {
         self.datagrams_up.inc_by(datagrams);
         self.bytes_up.inc_by(bytes);
     }
 
-    /// Datagrams went to clients.
+    /// Counts datagrams forwarded to clients.
     pub(crate) fn sent_down(&self, datagrams: u64, bytes: u64) {
         self.datagrams_down.inc_by(datagrams);
         self.bytes_down.inc_by(bytes);
     }
 
-    /// Something happened to a connection ID or index.
+    /// Counts an event of a connection ID or index.
     pub(crate) fn affinity(&self, event: AffinityEvent) {
         inc(&self.affinity, event as usize, 1);
     }

@@ -1,9 +1,9 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
-pub mod poller;
+pub(crate) mod poller;
 mod queue;
-pub mod udp;
-pub mod unix;
+pub(crate) mod udp;
+pub(crate) mod unix;
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub use queue::undelivered;
+pub(crate) use queue::undelivered;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -31,7 +31,7 @@ const KEEPALIVE_RETRIES: u32 = 4;
 ///
 /// Options set here are inherited by the connections it accepts (`inet_csk_clone_lock`), which saves the system calls
 /// for each of them.
-pub fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
     let socket = tcp_socket(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -43,13 +43,13 @@ pub fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std::net::T
 }
 
 /// Changes the length of the accept queue of a socket that listens already.
-pub fn set_backlog(listener: &impl std::os::fd::AsFd, backlog: u32) -> io::Result<()> {
+pub(crate) fn set_backlog(listener: &impl std::os::fd::AsFd, backlog: u32) -> io::Result<()> {
     SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 /// Fails when another process listens on `address`, although listeners share ports: SO_REUSEPORT would let a second
 /// daemon of the same user take half of the connections.
-pub fn tcp_port_is_free(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn tcp_port_is_free(address: SocketAddr) -> io::Result<()> {
     let socket = tcp_socket(address)?;
     // Connections of a daemon that has just ended may still be in TIME_WAIT; a listening socket refuses all the same.
     socket.set_reuse_address(true)?;
@@ -65,7 +65,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// A socket towards a backend whose connection is being established.
-pub fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+pub(crate) fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
@@ -78,14 +78,15 @@ pub fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
 
 /// Has the kernel notice when the peer of a long-lived connection is gone. Four system calls, so not for every
 /// connection to a backend; accepted ones inherit it from the listening socket.
-pub fn keep_alive(socket: &impl std::os::fd::AsFd) {
+pub(crate) fn keep_alive(socket: &impl std::os::fd::AsFd) {
     // Without it the connection still works, only a dead peer goes unnoticed.
     drop(SockRef::from(socket).set_tcp_keepalive(&keepalive()));
 }
 
-/// Whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local port of
-/// the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section 3.5).
-pub fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
+/// Returns whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local
+/// port of the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section
+/// 3.5).
+pub(crate) fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
     // Only ports that the kernel picks for clients can be met like this; asking costs a system call.
     ephemeral_ports().contains(&peer.port()) && stream.local_addr().is_ok_and(|local| local == peer)
 }
@@ -105,7 +106,7 @@ fn ephemeral_ports() -> &'static RangeInclusive<u16> {
 }
 
 /// Closing this socket sends a reset instead of an orderly end.
-pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
+pub(crate) fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     // Failing to pass on a reset as a reset still closes the connection.
     drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
 }
@@ -115,7 +116,7 @@ fn keepalive() -> TcpKeepalive {
 }
 
 /// The socket address of a configured address and port; looks up the zone of a link-local address.
-pub fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::Result<SocketAddr> {
+pub(crate) fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::Result<SocketAddr> {
     Ok(match address {
         ListenAddress::V4(address) => SocketAddrV4::new(*address, port.get()).into(),
         ListenAddress::V6 { address, zone } => {
@@ -137,7 +138,7 @@ fn zone_index(address: Ipv6Addr, zone: &str) -> io::Result<u32> {
 
 /// Raises the limit on open files to the hard limit and returns it; `None` means unlimited.
 #[must_use]
-pub fn raise_open_files_limit() -> Option<u64> {
+pub(crate) fn raise_open_files_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     // Raising the soft limit up to the hard one is always allowed; were it not, the old value holds and is returned.
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
@@ -146,15 +147,15 @@ pub fn raise_open_files_limit() -> Option<u64> {
     }
 }
 
-/// What the kernel cuts a longer accept queue to (`net.core.somaxconn`); `None` when it does not say.
+/// The longest accept queue that the kernel gives (`net.core.somaxconn`); `None` when it does not say.
 #[must_use]
-pub fn longest_backlog() -> Option<u32> {
+pub(crate) fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// Whether `error` means that this process or machine ran out of something that comes back.
+/// Returns whether `error` means that this process or machine ran out of something that comes back.
 #[must_use]
-pub fn is_exhaustion(error: &io::Error) -> bool {
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),
@@ -162,9 +163,9 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error of `accept(2)` is about the one connection that it would have returned.
+/// Returns whether an error of `accept(2)` is about the one connection that it would have returned.
 #[must_use]
-pub fn is_of_one_connection(error: &io::Error) -> bool {
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),

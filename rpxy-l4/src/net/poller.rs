@@ -1,4 +1,4 @@
-//! Which of very many sockets have something to read, and how other threads get a word in.
+//! Readiness of very many sockets, and waking of the thread that waits for it.
 
 use std::{
     io,
@@ -16,17 +16,17 @@ const ALARM: u64 = u64::MAX;
 
 /// An epoll instance. Sockets are told of as long as they have something to read; a closed one leaves by itself.
 #[derive(Debug)]
-pub struct Poller {
+pub(crate) struct Poller {
     instance: OwnedFd,
     alarm: Arc<OwnedFd>,
 }
 
 /// Wakes a thread that waits on a [`Poller`], from any other.
 #[derive(Debug, Clone)]
-pub struct Alarm(Arc<OwnedFd>);
+pub(crate) struct Alarm(Arc<OwnedFd>);
 
 /// Sockets that have something to read, or an error.
-pub struct Ready {
+pub(crate) struct Ready {
     events: Box<[epoll::Event]>,
     count: usize,
 }
@@ -46,26 +46,20 @@ impl Default for Ready {
 impl Ready {
     /// Room for one look.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let none = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         Self { events: vec![none; MOST].into_boxed_slice(), count: 0 }
     }
 
-    /// Holds nothing, in place of one that is being looked through.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { events: Box::default(), count: 0 }
-    }
-
     /// Tokens of the sockets.
-    pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().take(self.count).map(|event| event.data.u64()).filter(|token| *token != ALARM)
     }
 }
 
 impl Poller {
     /// No sockets yet.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Edge-triggered: it need not be read, since every write is an event of its own.
@@ -74,28 +68,28 @@ impl Poller {
         Ok(Self { instance, alarm: Arc::new(alarm) })
     }
 
-    /// What wakes [`Poller::wait`].
+    /// The alarm that wakes [`Poller::wait`].
     #[must_use]
-    pub fn alarm(&self) -> Alarm {
+    pub(crate) fn alarm(&self) -> Alarm {
         Alarm(Arc::clone(&self.alarm))
     }
 
     /// Adds a socket, which `token` stands for from now on.
-    pub fn add(&self, socket: &impl AsFd, token: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, socket: &impl AsFd, token: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN;
         Ok(epoll::add(&self.instance, socket, epoll::EventData::new_u64(token), flags)?)
     }
 
     /// Takes out a socket that stays open.
-    pub fn remove(&self, socket: &impl AsFd) -> io::Result<()> {
+    pub(crate) fn remove(&self, socket: &impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.instance, socket)?)
     }
 
-    /// Waits until a socket is ready, the alarm has rung or `patience` is over, and fills in which sockets are ready.
-    pub fn wait(&self, ready: &mut Ready, patience: Option<Duration>) -> io::Result<()> {
-        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    /// Waits until a socket is ready, the alarm has rung or `timeout` is over, and fills in which sockets are ready.
+    pub(crate) fn wait(&self, ready: &mut Ready, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         ready.count = 0;
-        match epoll::wait(&self.instance, &mut *ready.events, patience.as_ref()) {
+        match epoll::wait(&self.instance, &mut *ready.events, timeout.as_ref()) {
             Ok(count) => {
                 ready.count = count;
                 Ok(())
@@ -108,7 +102,7 @@ impl Poller {
 
 impl Alarm {
     /// Wakes the thread.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // It fails only when 2^64 - 2 rings went unheard (eventfd(2)).
         let _heard = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }

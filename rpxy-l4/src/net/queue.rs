@@ -1,4 +1,4 @@
-//! How much a socket still has to deliver.
+//! Bytes that a socket still has to deliver.
 //!
 //! Neither the standard library nor our socket crates wrap this ioctl.
 #![expect(unsafe_code, reason = "SIOCOUTQ has no safe wrapper")]
@@ -11,7 +11,7 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 const SIOCOUTQ: Opcode = 0x5411;
 
 /// Bytes written to a TCP socket that its peer has not acknowledged. A connection that was reset keeps its last count.
-pub fn undelivered(socket: &impl AsFd) -> u32 {
+pub(crate) fn undelivered(socket: &impl AsFd) -> u32 {
     // SAFETY: SIOCOUTQ takes no input and writes one int (tcp_ioctl() in net/ipv4/tcp.c); on a descriptor that is no
     // socket it is TIOCOUTQ, which does the same, or fails.
     let result = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) };

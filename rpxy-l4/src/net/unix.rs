@@ -26,9 +26,9 @@ const BACKLOG: i32 = 16;
 
 /// A listening socket with its file, which goes when this is dropped.
 #[derive(Debug)]
-pub struct PrivateListener {
+pub(crate) struct PrivateListener {
     listener: tokio::net::UnixListener,
-    file: SocketFile,
+    _file: SocketFile,
 }
 
 /// The file of a socket.
@@ -47,7 +47,7 @@ impl PrivateListener {
     ///
     /// Somebody listens there ([`io::ErrorKind::AddrInUse`]), something else is there
     /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         // The kernel makes the file with the mode of the socket (unix_bind() in net/unix/af_unix.c), less the umask: so
         // there is no moment at which others could connect, and the umask, which all threads share, stays alone.
@@ -64,22 +64,16 @@ impl PrivateListener {
         let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
         socket.listen(BACKLOG)?;
         let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-        Ok(Self { listener, file })
+        Ok(Self { listener, _file: file })
     }
 
     /// The next connection, with whether its peer is root or the user that this process runs as (`SO_PEERCRED`, unix(7)).
-    pub async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
+    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
         let (stream, _unnamed) = self.listener.accept().await?;
         // Of whoever called connect(2), at that time; unknown is a stranger.
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
         let own = rustix::process::geteuid().as_raw();
         Ok((stream, peer.is_some_and(|peer| peer == 0 || peer == own)))
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.file.path
     }
 }
 
@@ -93,16 +87,16 @@ impl Drop for SocketFile {
     }
 }
 
-/// Connects to the socket at `path`. Neither that nor any later read or write waits for longer than `patience`.
+/// Connects to the socket at `path`. Neither that nor any later read or write waits for longer than `limit`.
 ///
 /// # Errors
 ///
-/// Nobody listens, or not within `patience` ([`io::ErrorKind::WouldBlock`]).
-pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+/// Nobody listens, or not within `limit` ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The former also bounds the wait for a place in the listener's queue (unix_stream_connect()).
-    socket.set_write_timeout(Some(patience))?;
-    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(limit))?;
+    socket.set_read_timeout(Some(limit))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(OwnedFd::from(socket).into())
 }
@@ -112,7 +106,7 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.file_type().is_socket() {
-        let message = "there is something that is no socket; remove it, or choose another path";
+        let message = "the path exists and is not a socket; remove it or choose another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;

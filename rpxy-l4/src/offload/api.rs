@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// A session as the kernel sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct Steered {
+pub(crate) struct Steered {
     /// Client.
     pub client: SocketAddr,
     /// Local address and port that the client sends to. Not a wildcard.
@@ -27,7 +27,7 @@ pub struct Steered {
 
 /// Reason why a session stays in userspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NotSteered {
+pub(crate) enum NotSteered {
     /// There is no kernel plane.
     Off,
     /// Client and backend are of different families.
@@ -49,13 +49,13 @@ pub enum NotSteered {
 impl NotSteered {
     /// Returns true if the reason can go away while the session lives. [`Offload::changes`] then tells when to retry.
     #[must_use]
-    pub fn is_temporary(self) -> bool {
+    pub(crate) fn is_temporary(self) -> bool {
         matches!(self, Self::NoRoute | Self::Full | Self::Interface)
     }
 
     /// Returns the name that `rpxy-l4 flows` shows.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Family => "family",
@@ -71,7 +71,7 @@ impl NotSteered {
 
 /// Traffic that the kernel has steered for a session, including directions that are parked for lack of a route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Packets steered, both directions.
     pub packets: u64,
     /// UDP payload bytes steered from the client to the backend.
@@ -84,7 +84,7 @@ pub struct Usage {
 
 impl Usage {
     /// Adds the usage of a later installation of the same session.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.packets += other.packets;
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
@@ -93,7 +93,7 @@ impl Usage {
 }
 
 /// Steers established sessions past the daemon. Calls are made per session, never per datagram: they take system calls.
-pub trait Offload: Send + Sync + Debug {
+pub(crate) trait Offload: Send + Sync + Debug {
     /// Lets the session's datagrams bypass the daemon. A session that is installed already is replaced, and its counters
     /// start again from zero.
     ///
@@ -121,7 +121,7 @@ pub trait Offload: Send + Sync + Debug {
 
 /// The absence of a kernel plane: every session stays in userspace.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Off;
+pub(crate) struct Off;
 
 impl Offload for Off {
     fn install(&self, _flow: &Steered) -> Result<(), NotSteered> {

@@ -36,7 +36,7 @@ const MAX_ADDRESSES: usize = 64;
 
 /// All names in use. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     shared: Arc<Shared>,
 }
 
@@ -51,10 +51,10 @@ struct Shared {
 
 /// One name and its latest addresses. Its refreshing ends when the last user drops it.
 #[derive(Debug)]
-pub struct Name {
+pub(crate) struct Name {
     name: Arc<str>,
     addresses: ArcSwapOption<Vec<IpAddr>>,
-    /// Whether a first lookup has ended, well or not.
+    /// True if a first lookup has ended, well or not.
     settled: watch::Sender<bool>,
     wanted: Arc<Notify>,
 }
@@ -62,20 +62,20 @@ pub struct Name {
 impl Resolver {
     /// A resolver whose tasks run on `runtime`, bounded by `bounds`.
     #[must_use]
-    pub fn new(runtime: Handle, bounds: Dns, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(runtime: Handle, bounds: Dns, metrics: Arc<Metrics>) -> Self {
         let system = System::new(&runtime);
         let bounds = watch::Sender::new(bounds);
         Self { shared: Arc::new(Shared { names: Mutex::default(), bounds, system, runtime, metrics }) }
     }
 
     /// Changes how long answers are used; where that is a change, all names are looked up again.
-    pub fn set_bounds(&self, bounds: Dns) {
+    pub(crate) fn set_bounds(&self, bounds: Dns) {
         self.shared.bounds.send_if_modified(|held| std::mem::replace(held, bounds) != bounds);
     }
 
     /// The entry of `name`; a new one starts to resolve at once.
     #[must_use]
-    pub fn name(&self, name: &Arc<str>) -> Arc<Name> {
+    pub(crate) fn name(&self, name: &Arc<str>) -> Arc<Name> {
         let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = names.get(name).and_then(Weak::upgrade) {
             return known;
@@ -98,20 +98,14 @@ impl Resolver {
 }
 
 impl Name {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.name
-    }
-
     /// The latest addresses, at once; `None` when there never were any.
     #[must_use]
-    pub fn known(&self) -> Option<Arc<Vec<IpAddr>>> {
+    pub(crate) fn known(&self) -> Option<Arc<Vec<IpAddr>>> {
         self.addresses.load_full()
     }
 
     /// The latest addresses. Waits only while the very first lookup runs; `None` when the name does not resolve.
-    pub async fn addresses(&self) -> Option<Arc<Vec<IpAddr>>> {
+    pub(crate) async fn addresses(&self) -> Option<Arc<Vec<IpAddr>>> {
         if let Some(known) = self.known() {
             return Some(known);
         }

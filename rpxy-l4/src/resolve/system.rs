@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, sync::watch, time::sleep};
 
 /// The files that say how names resolve.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
-/// How often they are looked at. DHCP clients and container runtimes rewrite them while we run.
+/// Interval of polling them. DHCP clients and container runtimes rewrite them while we run.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// Looks names up as this machine does.
@@ -98,7 +98,7 @@ fn build() -> Backend {
     match built {
         Ok(resolver) => Backend::Hickory(Arc::new(resolver)),
         Err(error) => {
-            tracing::info!("/etc/resolv.conf is of no use ({error}); names resolve through the system's C library");
+            tracing::info!("/etc/resolv.conf cannot be used ({error}): names are resolved by the C library");
             Backend::Libc
         }
     }

@@ -1,4 +1,4 @@
-//! Which of several targets a connection goes to, and which comes next when that one cannot be reached.
+//! The choice among the targets of a group, and the next one when a target cannot be reached.
 //!
 //! Hashing is by rendezvous (highest random weight) under a fixed key: the same client goes to the same target after a
 //! restart, a reload and on another machine with the same targets, and a target added or removed moves only the
@@ -29,7 +29,7 @@ const MAX_ROUND: u32 = 4096;
 
 /// A group of targets with its balancing state.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     endpoints: Vec<Endpoint>,
     balance: Balance,
     /// Round robin: endpoint indices in turn, heavier ones more often and spread out.
@@ -39,7 +39,7 @@ pub struct Group {
 
 /// One target of a group.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The target as configured.
     pub target: Target,
     /// Its state.
@@ -52,19 +52,19 @@ pub struct Endpoint {
 
 /// The targets of a group that a connection has tried without success.
 #[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<usize>);
+pub(crate) struct Tried(Vec<usize>);
 
 impl Tried {
     /// Marks `index` as tried.
-    pub fn add(&mut self, index: usize) {
+    pub(crate) fn add(&mut self, index: usize) {
         if !self.0.contains(&index) {
             self.0.push(index);
         }
     }
 
-    /// Whether none was.
+    /// Returns whether none was tried.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -72,7 +72,7 @@ impl Tried {
 impl Group {
     /// The group of `upstream`; names begin to resolve, known states are found again in `targets`.
     #[must_use]
-    pub fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
             name: match &target.host {
@@ -93,13 +93,13 @@ impl Group {
 
     /// The endpoint at `index`.
     #[must_use]
-    pub fn endpoint(&self, index: usize) -> Option<&Endpoint> {
+    pub(crate) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
         self.endpoints.get(index)
     }
 
     /// Index of the target that has this address, as far as its addresses are known.
     #[must_use]
-    pub fn position_at(&self, address: SocketAddr) -> Option<usize> {
+    pub(crate) fn position_at(&self, address: SocketAddr) -> Option<usize> {
         self.endpoints.iter().position(|endpoint| match endpoint.name() {
             None => endpoint.target.literal() == Some(address),
             Some(name) => {
@@ -109,28 +109,28 @@ impl Group {
         })
     }
 
-    /// Where the endpoint of `target` is, if it is one of these.
+    /// Index of the endpoint of `target`, if it is one of these.
     #[must_use]
-    pub fn position(&self, target: &Target) -> Option<usize> {
+    pub(crate) fn position(&self, target: &Target) -> Option<usize> {
         self.endpoints.iter().position(|other| other.target.host == target.host && other.target.port == target.port)
     }
 
     /// All endpoints, in file order.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
     /// The endpoint to try next for `client`, `None` when all were tried. `random` is uniform, `now` the time since the
     /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
     #[must_use]
-    pub fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
+    pub(crate) fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
         self.pick_by(self.balance, client, random, now, tried)
     }
 
     /// The same, by the client's address whatever the group's balancing is.
     #[must_use]
-    pub fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
+    pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
         self.pick_by(Balance::SourceIp, client, 0, now, tried)
     }
 
@@ -234,7 +234,7 @@ impl Group {
     /// (`none`) or from a random one on; then the families alternate, the first address's family first (RFC 8305
     /// section 4).
     #[must_use]
-    pub fn order(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
+    pub(crate) fn order(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
         let mut ordered = addresses.to_vec();
         if ordered.len() == 1 {
             return ordered;
@@ -268,7 +268,7 @@ impl Group {
 impl Endpoint {
     /// The name, if the target is one.
     #[must_use]
-    pub fn name(&self) -> Option<&Arc<Name>> {
+    pub(crate) fn name(&self) -> Option<&Arc<Name>> {
         self.name.as_ref()
     }
 }

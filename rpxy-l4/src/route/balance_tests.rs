@@ -31,7 +31,7 @@ fn client(n: u16) -> SocketAddr {
     SocketAddr::from(([198, 51, high, low], 1000))
 }
 
-/// How often each port is picked for `count` clients.
+/// Number of times that each port is picked for `count` clients.
 fn shares(group: &Group, count: u16) -> Vec<(u16, u32)> {
     let mut shares: Vec<(u16, u32)> = group.endpoints().iter().map(|e| (e.target.port, 0)).collect();
     for n in 0..count {

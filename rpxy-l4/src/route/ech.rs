@@ -16,7 +16,7 @@ use crate::{
 
 /// The `ech` table of a rule, compiled: keys, and private names leading to a `T`.
 #[derive(Debug)]
-pub struct EchRoute<T> {
+pub(crate) struct EchRoute<T> {
     /// The keys that open hellos.
     pub keys: EchKeys,
     policy: EchPolicy,
@@ -25,7 +25,7 @@ pub struct EchRoute<T> {
 
 /// The answer of a rule to the first hello of a connection.
 #[derive(Debug)]
-pub enum EchDecision<T> {
+pub(crate) enum EchDecision<T> {
     /// The hello goes to the targets of the rule unchanged, by its outer name.
     Outer(EchState),
     /// The hello was decrypted.
@@ -37,8 +37,8 @@ pub enum EchDecision<T> {
         /// Opens a second hello.
         context: Context,
     },
-    /// The hello has no destination, and the client is told nothing: there is no extension where the policy requires one,
-    /// or no private name fits.
+    /// The hello has no destination, and the client is told nothing: there is no extension where the policy requires
+    /// one, or no private name fits.
     Unmatched(EchState),
     /// No correct client sends this hello.
     Invalid(Alert),
@@ -46,7 +46,7 @@ pub enum EchDecision<T> {
 
 impl<T> EchDecision<T> {
     /// The state that the hello counts as.
-    pub fn state(&self) -> EchState {
+    pub(crate) fn state(&self) -> EchState {
         match self {
             Self::Outer(state) | Self::Unmatched(state) => *state,
             Self::Opened { .. } => EchState::Accepted,
@@ -57,7 +57,7 @@ impl<T> EchDecision<T> {
 
 impl<T> EchRoute<T> {
     /// Compiles `ech`; `to` makes the destination of a group of private targets.
-    pub fn new(ech: &Ech, mut to: impl FnMut(&Upstream) -> Arc<T>) -> Self {
+    pub(crate) fn new(ech: &Ech, mut to: impl FnMut(&Upstream) -> Arc<T>) -> Self {
         let mut private = NameTable::default();
         for entry in &ech.private {
             private.add(Conditions { names: &entry.server_names, alpns: &entry.alpns }, &to(&entry.upstream));
@@ -67,7 +67,13 @@ impl<T> EchRoute<T> {
 
     /// Applies the policy to the first hello of a connection from `source`. Hellos that do not open are charged to
     /// `failures` at `now` (any monotonic time); a source beyond that limit goes by its outer names.
-    pub fn decide(&self, hello: &ClientHello, source: IpAddr, failures: &Prefixes, now: Duration) -> EchDecision<T> {
+    pub(crate) fn decide(
+        &self,
+        hello: &ClientHello,
+        source: IpAddr,
+        failures: &Prefixes,
+        now: Duration,
+    ) -> EchDecision<T> {
         if self.policy == EchPolicy::Rejected {
             let offered = hello.extension(ENCRYPTED_CLIENT_HELLO).is_some();
             return EchDecision::Outer(if offered { EchState::SwitchedOff } else { EchState::NotOffered });
@@ -99,7 +105,7 @@ impl<T> EchRoute<T> {
     }
 
     /// The destinations of all private names.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.private.iter()
     }
 }

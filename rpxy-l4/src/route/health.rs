@@ -1,4 +1,4 @@
-//! What is known of a target beyond one configuration: connections it has, and when it last could not be reached.
+//! State of a target beyond one configuration: its connections, and the last time that it could not be reached.
 //!
 //! Health is passive. A target that refused or did not answer is tried last for `tcp_target_retry`; then one
 //! connection, and only one, finds out. State is kept by target across reloads.
@@ -15,26 +15,26 @@ use std::{
 
 use crate::config::model::{Host, Target};
 
-/// How often the log speaks of the same target's failures.
+/// Interval of log messages about failures of the same target.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// State of one target, shared by all groups that name it. Times are the daemon's uptime in milliseconds.
 #[derive(Debug, Default)]
-pub struct Health {
+pub(crate) struct Health {
     active: AtomicU32,
     /// Until when the target is tried last; 0 when it is up.
     down_until: AtomicU64,
-    /// How long it is down after a failure.
+    /// Milliseconds for which it is down after a failure.
     retry: AtomicU64,
     /// Before which its failures are not spoken of again.
     quiet_until: AtomicU64,
-    /// Whether the log has called it down.
+    /// True if the log has called it down.
     said_down: AtomicBool,
 }
 
-/// Whether a target may be tried in its turn.
+/// Eligibility of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// It was reached the last time, or never tried.
     Up,
     /// It failed, and it is time that one connection tries again: see [`Health::claim`].
@@ -46,13 +46,13 @@ pub enum State {
 impl Health {
     /// Connections to the target now, those being established included.
     #[must_use]
-    pub fn active(&self) -> u32 {
+    pub(crate) fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
     /// The state at `now` (time since the daemon's start).
     #[must_use]
-    pub fn state(&self, now: Duration) -> State {
+    pub(crate) fn state(&self, now: Duration) -> State {
         match self.down_until.load(Ordering::Relaxed) {
             0 => State::Up,
             until if until <= millis(now) => State::Due,
@@ -62,7 +62,7 @@ impl Health {
 
     /// Takes the one try that is due at `now`; false when somebody else has it.
     #[must_use]
-    pub fn claim(&self, now: Duration) -> bool {
+    pub(crate) fn claim(&self, now: Duration) -> bool {
         let until = self.down_until.load(Ordering::Relaxed);
         if until == 0 {
             // Somebody has reached it meanwhile.
@@ -74,14 +74,14 @@ impl Health {
     }
 
     /// The try told nothing of the target, for want of something on our side: it is due again at `now`.
-    pub fn unclaim(&self, now: Duration) {
+    pub(crate) fn unclaim(&self, now: Duration) {
         if self.down_until.load(Ordering::Relaxed) != 0 {
             self.down_until.store(millis(now).max(1), Ordering::Relaxed);
         }
     }
 
     /// The target could not be reached at `now`; returns whether the log should say so.
-    pub fn failed(&self, now: Duration, retry: Duration) -> bool {
+    pub(crate) fn failed(&self, now: Duration, retry: Duration) -> bool {
         self.retry.store(millis(retry), Ordering::Relaxed);
         self.down_until.store(millis(now.saturating_add(retry)).max(1), Ordering::Relaxed);
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
@@ -97,7 +97,7 @@ impl Health {
     }
 
     /// The target was reached; returns whether the log should say so.
-    pub fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         // Read first: this runs for every connection, and a store would bounce the cache line between workers.
         if self.down_until.load(Ordering::Relaxed) == 0 {
             return false;
@@ -109,14 +109,14 @@ impl Health {
 
 /// Counts a connection to a target until dropped.
 #[derive(Debug)]
-pub struct Busy {
+pub(crate) struct Busy {
     health: Arc<Health>,
 }
 
 impl Busy {
     /// One more connection to the target.
     #[must_use]
-    pub fn new(health: &Arc<Health>) -> Self {
+    pub(crate) fn new(health: &Arc<Health>) -> Self {
         health.active.fetch_add(1, Ordering::Relaxed);
         Self { health: Arc::clone(health) }
     }
@@ -130,14 +130,14 @@ impl Drop for Busy {
 
 /// The states of all targets in use, so that a reload finds them again.
 #[derive(Debug, Default)]
-pub struct Targets {
+pub(crate) struct Targets {
     states: Mutex<HashMap<(Host, u16), Weak<Health>>>,
 }
 
 impl Targets {
     /// The state of `target`, the old one where it is still in use.
     #[must_use]
-    pub fn health(&self, target: &Target) -> Arc<Health> {
+    pub(crate) fn health(&self, target: &Target) -> Arc<Health> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (target.host.clone(), target.port);
         if let Some(known) = states.get(&key).and_then(Weak::upgrade) {
@@ -151,7 +151,7 @@ impl Targets {
 
     /// The targets in use that are down at `now`, in order.
     #[must_use]
-    pub fn down(&self, now: Duration) -> Vec<DownTarget> {
+    pub(crate) fn down(&self, now: Duration) -> Vec<DownTarget> {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let mut down: Vec<DownTarget> = states
             .iter()
@@ -168,7 +168,7 @@ impl Targets {
 
 /// A target that could not be reached the last time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DownTarget {
+pub(crate) struct DownTarget {
     /// As in the file.
     pub target: String,
     /// Connections that it has all the same.

@@ -3,21 +3,22 @@
 mod balance;
 mod ech;
 mod health;
+mod mac1;
 mod names;
 mod random;
 mod table;
 mod udp;
 
-pub use balance::{Endpoint, Group, Tried};
-pub use ech::{EchDecision, EchRoute};
-pub use health::{Busy, DownTarget, Health, State, Targets};
-pub use names::{Conditions, NameTable};
-pub use random::Random;
-pub use table::{Protocol, Route, TcpRoutes};
-pub use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
+pub(crate) use balance::{Endpoint, Group, Tried};
+pub(crate) use ech::{EchDecision, EchRoute};
+pub(crate) use health::{Busy, DownTarget, Targets};
+pub(crate) use names::{Conditions, NameTable};
+pub(crate) use random::Random;
+pub(crate) use table::{Protocol, Route, TcpRoutes};
+pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
-pub async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {
+pub(crate) async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {
     for name in endpoints.filter_map(Endpoint::name) {
         drop(name.addresses().await);
     }

@@ -9,7 +9,7 @@ use crate::config::model::NamePattern;
 
 /// The conditions of one rule. An empty list holds for anything.
 #[derive(Debug, Clone, Copy)]
-pub struct Conditions<'a> {
+pub(crate) struct Conditions<'a> {
     /// Server names.
     pub names: &'a [NamePattern],
     /// ALPN protocol names.
@@ -18,7 +18,7 @@ pub struct Conditions<'a> {
 
 /// Rules of one protocol, each leading to a `T`.
 #[derive(Debug)]
-pub struct NameTable<T> {
+pub(crate) struct NameTable<T> {
     exact: HashMap<Arc<str>, Vec<Entry<T>>>,
     /// By the suffix behind `*.`.
     wildcard: HashMap<Arc<str>, Vec<Entry<T>>>,
@@ -40,7 +40,7 @@ impl<T> Default for NameTable<T> {
 
 impl<T> NameTable<T> {
     /// Adds a rule behind those added before.
-    pub fn add(&mut self, conditions: Conditions<'_>, to: &Arc<T>) {
+    pub(crate) fn add(&mut self, conditions: Conditions<'_>, to: &Arc<T>) {
         self.rules += 1;
         let entry = || Entry { alpns: conditions.alpns.to_vec(), to: Arc::clone(to) };
         for name in conditions.names {
@@ -54,26 +54,26 @@ impl<T> NameTable<T> {
         }
     }
 
-    /// What the rules lead to; a rule with several names comes several times.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+    /// The destinations of the rules; a rule with several names comes several times.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.exact.values().chain(self.wildcard.values()).chain([&self.unnamed]).flatten().map(|entry| &entry.to)
     }
 
-    /// Whether there is no rule at all.
+    /// Returns whether there is no rule at all.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rules == 0
     }
 
-    /// Whether any rule looks at names.
+    /// Returns whether any rule looks at names.
     #[must_use]
-    pub fn has_names(&self) -> bool {
+    pub(crate) fn has_names(&self) -> bool {
         !self.exact.is_empty() || !self.wildcard.is_empty()
     }
 
     /// The rule for a server name and the ALPN protocols offered with it.
     #[must_use]
-    pub fn find(&self, name: Option<&str>, alpns: &[&[u8]]) -> Option<&Arc<T>> {
+    pub(crate) fn find(&self, name: Option<&str>, alpns: &[&[u8]]) -> Option<&Arc<T>> {
         let name = name.map(normal).unwrap_or_default();
         let offered = |entry: &&Entry<T>| entry.alpns.iter().any(|alpn| alpns.contains(&&**alpn));
         let any_alpn = |entry: &&Entry<T>| entry.alpns.is_empty();

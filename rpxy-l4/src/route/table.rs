@@ -10,9 +10,9 @@ use crate::{
     resolve::Resolver,
 };
 
-/// What a TCP connection turned out to speak.
+/// The protocol that a TCP connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// Not recognised, or not looked at.
     Any,
     /// Cleartext HTTP.
@@ -28,7 +28,7 @@ pub enum Protocol {
 impl Protocol {
     /// As the access log writes it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Any => "tcp",
             Self::Http => "tcp:http",
@@ -39,9 +39,9 @@ impl Protocol {
     }
 }
 
-/// Where a rule, or the default, sends its connections.
+/// Destination of the connections of a rule, or of the default.
 #[derive(Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
     /// The targets.
@@ -63,7 +63,7 @@ impl Route {
 
 /// The TCP rules of one configuration.
 #[derive(Debug)]
-pub struct TcpRoutes {
+pub(crate) struct TcpRoutes {
     http: NameTable<Route>,
     tls: NameTable<Route>,
     ssh: Option<Arc<Route>>,
@@ -75,7 +75,7 @@ pub struct TcpRoutes {
 impl TcpRoutes {
     /// Compiles the TCP rules of `config`.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         let with_ech = |rule: Option<&Arc<str>>, upstream: &Upstream, ech| {
             Arc::new(Route {
                 rule: rule.cloned(),
@@ -115,24 +115,24 @@ impl TcpRoutes {
         routes
     }
 
-    /// Whether there is nowhere to send a TCP connection.
+    /// Returns whether there is nowhere to send a TCP connection.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.default.is_none() && !self.must_probe()
     }
 
-    /// Whether the first bytes decide anything.
+    /// Returns whether the first bytes decide anything.
     #[must_use]
-    pub fn must_probe(&self) -> bool {
+    pub(crate) fn must_probe(&self) -> bool {
         self.looks_for(Protocol::Http)
             || self.looks_for(Protocol::Tls)
             || self.looks_for(Protocol::Ssh)
             || self.looks_for(Protocol::Socks5)
     }
 
-    /// Whether some rule is about `protocol`.
+    /// Returns whether some rule is about `protocol`.
     #[must_use]
-    pub fn looks_for(&self, protocol: Protocol) -> bool {
+    pub(crate) fn looks_for(&self, protocol: Protocol) -> bool {
         match protocol {
             Protocol::Any => self.default.is_some(),
             Protocol::Http => !self.http.is_empty(),
@@ -142,46 +142,46 @@ impl TcpRoutes {
         }
     }
 
-    /// Whether HTTP rules look at the host, so that the head has to be read up to it.
+    /// Returns whether HTTP rules look at the host, so that the head has to be read up to it.
     #[must_use]
-    pub fn needs_http_host(&self) -> bool {
+    pub(crate) fn needs_http_host(&self) -> bool {
         self.http.has_names()
     }
 
     /// All endpoints of all rules and of the default.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
         self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.endpoints())
     }
 
     /// The default targets.
     #[must_use]
-    pub fn default(&self) -> Option<&Arc<Route>> {
+    pub(crate) fn default(&self) -> Option<&Arc<Route>> {
         self.default.as_ref()
     }
 
     /// The rule for an HTTP request; `None` when none fits.
     #[must_use]
-    pub fn http(&self, request: &HttpRequest) -> Option<&Arc<Route>> {
+    pub(crate) fn http(&self, request: &HttpRequest) -> Option<&Arc<Route>> {
         self.http.find(request.host.as_deref(), &[]).or_else(|| self.unmatched())
     }
 
     /// The rule for a ClientHello; `None` when none fits.
     #[must_use]
-    pub fn tls(&self, hello: &ClientHello) -> Option<&Arc<Route>> {
+    pub(crate) fn tls(&self, hello: &ClientHello) -> Option<&Arc<Route>> {
         let alpns: Vec<&[u8]> = hello.alpn().collect();
         self.tls.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
     }
 
     /// The rule for SSH.
     #[must_use]
-    pub fn ssh(&self) -> Option<&Arc<Route>> {
+    pub(crate) fn ssh(&self) -> Option<&Arc<Route>> {
         self.ssh.as_ref()
     }
 
     /// The rule for SOCKS5.
     #[must_use]
-    pub fn socks5(&self) -> Option<&Arc<Route>> {
+    pub(crate) fn socks5(&self) -> Option<&Arc<Route>> {
         self.socks5.as_ref()
     }
 

@@ -7,21 +7,21 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::map::kind;
+use rpxy_l4_common::{mac1::Mac1Key, map::kind};
 use rpxy_l4_proto::{
     tls::ClientHello,
-    wireguard::{self, Mac1Key},
+    wireguard::{self, Reserved},
 };
 
-use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
+use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets, mac1::Initiation};
 use crate::{
-    config::model::{Config, Matcher, Orphan, Reserved, Target, UnknownVersion, Unmatched, Upstream},
+    config::model::{Config, Matcher, Orphan, Target, UnknownVersion, Unmatched, Upstream},
     resolve::Resolver,
 };
 
-/// What a UDP session carries.
+/// The protocol of a UDP session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Datagrams {
+pub(crate) enum Datagrams {
     /// Not recognised, or not looked at.
     Any,
     /// QUIC.
@@ -33,7 +33,7 @@ pub enum Datagrams {
 impl Datagrams {
     /// As the access log writes it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Any => "udp",
             Self::Quic => "udp:quic",
@@ -42,20 +42,20 @@ impl Datagrams {
     }
 }
 
-/// Where a rule, or the default, sends its sessions.
+/// Destination of the sessions of a rule, or of the default.
 #[derive(Debug)]
-pub struct UdpRoute {
+pub(crate) struct UdpRoute {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
-    /// What its sessions carry.
+    /// The protocol of its sessions.
     pub carries: Datagrams,
     /// The targets.
     pub group: Group,
-    /// How long a session lasts without a datagram; `None` is for ever.
+    /// Time for which a session lasts without a datagram; `None` is for ever.
     pub idle: Option<Duration>,
     /// Encrypted Client Hello, for rules about QUIC.
     pub ech: Option<EchRoute<Self>>,
-    /// Whether only decrypted hellos lead here.
+    /// Only decrypted hellos lead here.
     pub private: bool,
     /// Whether clients that change their address are followed by IDs.
     pub affinity: bool,
@@ -70,7 +70,7 @@ impl UdpRoute {
     /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
     /// may have the same; with the backend it tells enough.
     #[must_use]
-    pub fn mark(&self) -> u16 {
+    pub(crate) fn mark(&self) -> u16 {
         // FNV-1a, which stays the same between versions of this program.
         let name = self.rule.as_deref().unwrap_or_default();
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -81,7 +81,7 @@ impl UdpRoute {
 
 /// The destination of QUIC of a version whose hello cannot be read.
 #[derive(Debug, Clone, Copy)]
-pub enum UnknownVersionRoute<'a> {
+pub(crate) enum UnknownVersionRoute<'a> {
     /// This route.
     To(&'a Arc<UdpRoute>),
     /// None: the client is told which versions there are (RFC 9000 section 6).
@@ -92,7 +92,7 @@ pub enum UnknownVersionRoute<'a> {
 
 /// The destination of a datagram from the middle of an unknown connection or tunnel.
 #[derive(Debug, Clone, Copy)]
-pub enum Stray<'a> {
+pub(crate) enum Stray<'a> {
     /// The default targets.
     Default(&'a Arc<UdpRoute>),
     /// The one rule and target that it can belong to.
@@ -105,7 +105,7 @@ pub enum Stray<'a> {
 
 /// The UDP rules of one configuration.
 #[derive(Debug)]
-pub struct UdpRoutes {
+pub(crate) struct UdpRoutes {
     quic: NameTable<UdpRoute>,
     /// The first QUIC rule without conditions.
     quic_any: Option<Arc<UdpRoute>>,
@@ -121,14 +121,14 @@ pub struct UdpRoutes {
 #[derive(Debug)]
 struct WireGuardRule {
     key: Option<Mac1Key>,
-    reserved: wireguard::Reserved,
+    reserved: Reserved,
     route: Arc<UdpRoute>,
 }
 
 impl UdpRoutes {
     /// Compiles the UDP rules of `config`.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
             let group = Group::new(upstream, targets, resolver);
             UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity: true }
@@ -171,10 +171,7 @@ impl UdpRoutes {
                     }
                     routes.wireguard.push(WireGuardRule {
                         key: key.map(Mac1Key::new),
-                        reserved: match reserved {
-                            Reserved::Zero => wireguard::Reserved::Zero,
-                            Reserved::Any => wireguard::Reserved::Any,
-                        },
+                        reserved: *reserved,
                         route: Arc::clone(&to),
                     });
                     to
@@ -188,47 +185,47 @@ impl UdpRoutes {
 
     /// The rule that a flow of `mark` goes by, and which of its targets `backend` is.
     #[must_use]
-    pub fn marked(&self, mark: u16, backend: SocketAddr) -> Option<(Arc<UdpRoute>, usize)> {
+    pub(crate) fn marked(&self, mark: u16, backend: SocketAddr) -> Option<(Arc<UdpRoute>, usize)> {
         let all = self.by_name.values().chain(&self.default).flat_map(UdpRoute::all);
         let mut routes = all.filter(|route| route.mark() == mark);
         routes.find_map(|route| Some((Arc::clone(route), route.group.position_at(backend)?)))
     }
 
-    /// Whether there is nowhere to send a datagram.
+    /// Returns whether there is nowhere to send a datagram.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.default.is_none() && self.by_name.is_empty()
     }
 
-    /// Whether some rule is about QUIC.
+    /// Returns whether some rule is about QUIC.
     #[must_use]
-    pub fn has_quic(&self) -> bool {
+    pub(crate) fn has_quic(&self) -> bool {
         !self.quic.is_empty()
     }
 
-    /// Whether some rule is about WireGuard.
+    /// Returns whether some rule is about WireGuard.
     #[must_use]
-    pub fn has_wireguard(&self) -> bool {
+    pub(crate) fn has_wireguard(&self) -> bool {
         !self.wireguard.is_empty()
     }
 
     /// A WireGuard message that some rule may be about.
     #[must_use]
-    pub fn wireguard_message(&self, datagram: &[u8]) -> Option<wireguard::Message> {
-        let reserved = self.wireguard.iter().any(|rule| rule.reserved == wireguard::Reserved::Any);
-        let reserved = if reserved { wireguard::Reserved::Any } else { wireguard::Reserved::Zero };
+    pub(crate) fn wireguard_message(&self, datagram: &[u8]) -> Option<wireguard::Message> {
+        let reserved = self.wireguard.iter().any(|rule| rule.reserved == Reserved::Any);
+        let reserved = if reserved { Reserved::Any } else { Reserved::Zero };
         if self.has_wireguard() { wireguard::parse(datagram, reserved) } else { None }
     }
 
     /// The default targets.
     #[must_use]
-    pub fn default(&self) -> Option<&Arc<UdpRoute>> {
+    pub(crate) fn default(&self) -> Option<&Arc<UdpRoute>> {
         self.default.as_ref()
     }
 
     /// The rule of this name, the default targets for `None`.
     #[must_use]
-    pub fn named(&self, rule: Option<&str>) -> Option<&Arc<UdpRoute>> {
+    pub(crate) fn named(&self, rule: Option<&str>) -> Option<&Arc<UdpRoute>> {
         match rule {
             Some(name) => self.by_name.get(name),
             None => self.default.as_ref(),
@@ -238,7 +235,12 @@ impl UdpRoutes {
     /// The route of the rule of this name, or of the default for `None`, that leads to `target`, with the index of that
     /// in its group. Of a rule that decrypts, the same kind of route as before if there is one.
     #[must_use]
-    pub fn leading_to(&self, rule: Option<&str>, target: &Target, private: bool) -> Option<(&Arc<UdpRoute>, usize)> {
+    pub(crate) fn leading_to(
+        &self,
+        rule: Option<&str>,
+        target: &Target,
+        private: bool,
+    ) -> Option<(&Arc<UdpRoute>, usize)> {
         let all = || self.named(rule).into_iter().flat_map(UdpRoute::all);
         let find = |route: &'_ Arc<UdpRoute>| route.group.position(target);
         let same = all().filter(|route| route.private == private).find_map(|route| Some((route, find(route)?)));
@@ -247,14 +249,14 @@ impl UdpRoutes {
 
     /// The rule for a QUIC connection; `None` when none fits.
     #[must_use]
-    pub fn quic(&self, hello: &ClientHello) -> Option<&Arc<UdpRoute>> {
+    pub(crate) fn quic(&self, hello: &ClientHello) -> Option<&Arc<UdpRoute>> {
         let alpns: Vec<&[u8]> = hello.alpn().collect();
         self.quic.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
     }
 
     /// The destination of QUIC of a version whose hello cannot be read.
     #[must_use]
-    pub fn unknown_version(&self) -> UnknownVersionRoute<'_> {
+    pub(crate) fn unknown_version(&self) -> UnknownVersionRoute<'_> {
         match self.unknown_version {
             UnknownVersion::Drop => UnknownVersionRoute::Drop,
             UnknownVersion::Default => self
@@ -268,14 +270,15 @@ impl UdpRoutes {
     /// The rule for a WireGuard handshake initiation; `None` when none fits. A rule whose key fits comes before one
     /// without a key.
     #[must_use]
-    pub fn wireguard(&self, initiation: &[u8]) -> Option<&Arc<UdpRoute>> {
+    pub(crate) fn wireguard(&self, initiation: &[u8]) -> Option<&Arc<UdpRoute>> {
         let mut without_key = None;
+        let mut read = Initiation::read(initiation);
         for rule in &self.wireguard {
             if wireguard::parse(initiation, rule.reserved).is_none() {
                 continue;
             }
             match &rule.key {
-                Some(key) if key.verifies(initiation) => return Some(&rule.route),
+                Some(key) if read.as_mut().is_some_and(|read| read.is_for(key)) => return Some(&rule.route),
                 Some(_) => {}
                 None => without_key = without_key.or(Some(&rule.route)),
             }
@@ -285,7 +288,7 @@ impl UdpRoutes {
 
     /// The destination of a datagram from the middle of an unknown connection or tunnel, which carries QUIC or WireGuard.
     #[must_use]
-    pub fn stray(&self, carries: Datagrams) -> Stray<'_> {
+    pub(crate) fn stray(&self, carries: Datagrams) -> Stray<'_> {
         let mut rules = self.by_name.values().filter(|route| route.carries == carries);
         let only = rules.next().filter(|route| rules.next().is_none() && route.ech.is_none());
         match self.orphan {
@@ -302,9 +305,9 @@ impl UdpRoutes {
         }
     }
 
-    /// Which datagrams of a session that carries `carries` the kernel may steer, as bits of `map::kind`.
+    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`.
     #[must_use]
-    pub fn steerable(&self, carries: Datagrams) -> u8 {
+    pub(crate) fn steerable(&self, carries: Datagrams) -> u8 {
         let unless = |asked: bool, bit: u8| if asked { bit } else { 0 };
         let other =
             unless(self.has_quic(), kind::NO_QUIC_LONG) | unless(self.has_wireguard(), kind::NO_WIREGUARD_INITIATION);
@@ -316,7 +319,7 @@ impl UdpRoutes {
     }
 
     /// All endpoints of all rules and of the default.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.by_name.values().chain(&self.default).flat_map(UdpRoute::all).flat_map(|route| route.group.endpoints())
     }
 

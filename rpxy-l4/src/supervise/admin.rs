@@ -11,17 +11,17 @@ use super::{daemon::Daemon, listeners::Transport};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,
-    limit::{BanSource, Lifted},
+    limit::{BanSource, Unban},
     net::unix::PrivateListener,
     offload::Kernel,
     route::DownTarget,
     udp::{Control, FlowLine},
 };
 
-/// How long a worker may take to tell of its sessions.
-const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// Limit on the answer of a worker about its sessions.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What `status` tells, in one line.
+/// The answer to `status`, in one line.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     version: &'static str,
@@ -32,7 +32,7 @@ struct Status<'a> {
     workers: usize,
     tcp: Load,
     udp: Load,
-    kernel_plane: KernelPlane,
+    kernel_plane: KernelStatus,
     targets_down: Vec<Down>,
     bans: usize,
 }
@@ -45,7 +45,7 @@ struct Load {
 }
 
 #[derive(Debug, Serialize)]
-struct KernelPlane {
+struct KernelStatus {
     state: &'static str,
     reason: Option<&'static str>,
     /// Interfaces with a program, each with its hook.
@@ -53,14 +53,14 @@ struct KernelPlane {
     /// Sessions that are steered, and how many may be; `null` when it is off.
     flows: Option<usize>,
     max_flows: Option<usize>,
-    /// What became of packets there.
+    /// Packets by outcome.
     counters: BTreeMap<&'static str, u64>,
 }
 
-impl KernelPlane {
+impl KernelStatus {
     fn of(kernel: Option<&Kernel>) -> Self {
         let Some(kernel) = kernel else {
-            let reason = Some("[ebpf] is off, or the log says why it could not be had");
+            let reason = Some("[ebpf] is off, or could not be started: see the log");
             let (interfaces, counters) = (Vec::new(), BTreeMap::new());
             return Self { state: "off", reason, interfaces, flows: None, max_flows: None, counters };
         };
@@ -96,8 +96,8 @@ pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
 
 fn explain(error: io::Error) -> anyhow::Error {
     let remedies = [
-        (io::ErrorKind::NotFound, "its directory does not exist; make it"),
-        (io::ErrorKind::PermissionDenied, "the daemon's user may not; choose a directory of its own"),
+        (io::ErrorKind::NotFound, "its directory does not exist; create it"),
+        (io::ErrorKind::PermissionDenied, "permission denied; choose a directory that the daemon's user owns"),
     ];
     let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
     anyhow::Error::new(error).context(remedy)
@@ -118,7 +118,7 @@ impl Daemon {
                 source: Some(source.name()),
             })),
         };
-        // Whoever asked may be gone.
+        // The client may have left.
         drop(answer.send(done));
     }
 
@@ -163,7 +163,7 @@ impl Daemon {
                 active: self.udp.active.count(),
                 max: self.config.udp.max_connections.get(),
             },
-            kernel_plane: KernelPlane::of(self.kernel.as_deref()),
+            kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
             bans: self.bans.count(),
         }
@@ -176,7 +176,7 @@ impl Daemon {
         tokio::spawn(async move {
             let mut lines: Vec<FlowLine> = Vec::new();
             for worker in told {
-                match timeout(WORKER_PATIENCE, worker).await {
+                match timeout(WORKER_TIMEOUT, worker).await {
                     Ok(Ok(more)) => lines.extend(more),
                     // A worker that is stuck or gone.
                     Ok(Err(_)) | Err(_) => {
@@ -210,23 +210,23 @@ impl Daemon {
 
     fn unban(&self, network: IpNet) -> Answer {
         let lifted = self.bans.unban(network);
-        if matches!(lifted, Lifted::Lifted | Lifted::Covered(..)) {
+        if matches!(lifted, Unban::Lifted | Unban::Covered(..)) {
             tracing::info!("unbanned by command: {network}");
             self.bans_changed();
         }
         let network = network.to_string();
         match lifted {
-            Lifted::Lifted => Answer::one(&Ban { network, banned: false, source: None }),
+            Unban::Lifted => Answer::one(&Ban { network, banned: false, source: None }),
             // Done as asked, and yet without effect so far.
-            Lifted::Covered(_, source) => Answer::one(&Ban { network, banned: true, source: Some(source.name()) }),
-            Lifted::NotByCommand(around, source) => Answer::refused(
+            Unban::Covered(_, source) => Answer::one(&Ban { network, banned: true, source: Some(source.name()) }),
+            Unban::NotByCommand(around, source) => Answer::refused(
                 format!("{network} is banned by {around}, which the {} asks for", source.name()),
                 match source {
                     BanSource::Configuration => format!("take {around} out of the configuration file"),
                     BanSource::Command => format!("unban {around}"),
                 },
             ),
-            Lifted::NotBanned => Answer::refused(format!("{network} is not banned"), "`rpxy-l4 bans` lists what is"),
+            Unban::NotBanned => Answer::refused(format!("{network} is not banned"), "`rpxy-l4 bans` lists what is"),
         }
     }
 

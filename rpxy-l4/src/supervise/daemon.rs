@@ -1,5 +1,5 @@
-//! The running daemon as the supervisor holds it. What it does on a command, on a reload and with the kernel plane is in
-//! the modules of those names.
+//! The running daemon as the supervisor holds it. What it does on a command, on a reload and with the kernel plane is
+//! in the modules of those names.
 
 use std::{
     path::PathBuf,

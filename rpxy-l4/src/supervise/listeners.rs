@@ -1,4 +1,4 @@
-//! Which sockets listen: a plan is bound completely before anything changes, then applied.
+//! The listening sockets: a plan is bound completely before anything changes, then applied.
 
 use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::{
     udp::{self, Control},
 };
 
-/// What a listening socket takes.
+/// Transport protocol of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Transport {
     Tcp,
@@ -35,7 +35,7 @@ type Key = (Transport, SocketAddr);
 /// Accept-queue length by socket; 0 for UDP, which has none.
 pub(super) type Wanted = BTreeMap<Key, u32>;
 
-/// Which transports have a destination for what arrives.
+/// Transports that have a destination.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Served {
     pub(super) tcp: bool,
@@ -238,7 +238,7 @@ impl Listeners {
         self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()
     }

@@ -33,7 +33,7 @@ use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
 use signals::{Signal, Signals};
 
-/// How often a drain looks whether the last connection is gone.
+/// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Arguments of the daemon.
@@ -71,7 +71,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
-        tracing::warn!("changes of the configuration are looked for every few seconds only: {reason}");
+        tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
     let Some(config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
     resources::warn_of_limits(&config);
@@ -187,11 +187,11 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
 async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
-    let patience = daemon.config.drain_timeout;
-    let deadline = tokio::time::Instant::now() + patience;
+    let limit = daemon.config.drain_timeout;
+    let deadline = tokio::time::Instant::now() + limit;
     let closing = daemon.listeners.close_tcp();
     let active = Arc::clone(&daemon.tcp.active);
-    tracing::info!("draining: {} connections, for {patience:?} at most", active.count());
+    tracing::info!("draining: {} connections, for {limit:?} at most", active.count());
     let finished = async {
         for closed in closing {
             // Ends with an error, which is the sender being dropped.
@@ -214,7 +214,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
     }
     match active.count() {
         0 => {}
-        left => tracing::info!("closing the {left} connections that are left"),
+        left => tracing::info!("closing {left} remaining connections"),
     }
 }
 

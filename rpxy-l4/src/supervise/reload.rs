@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Daemon {
-    /// Reads the file again and applies it if it is valid and its sockets can be bound. Returns the files that it names,
-    /// also after a failure: a change of one of them may mend it.
+    /// Reads the file again and applies it if it is valid and its sockets can be bound. Returns the files that it
+    /// names, also after a failure: a change of one of them may mend it.
     pub(super) async fn reload(&mut self) -> Vec<Seen> {
         let loaded = config::load(&self.path);
         let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
@@ -29,7 +29,9 @@ impl Daemon {
         match result {
             Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
             Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
-            Err(ref error) => tracing::error!("configuration not reloaded, the old one stays: {error:#}"),
+            Err(ref error) => {
+                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
+            }
         }
         self.metrics.reloaded(result.unwrap_or(Reload::Refused));
         files
@@ -54,7 +56,7 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
-        // Last, and without a pause until they are taken over: these sockets get connections from now on.
+        // Last, and without a pause until they are served: these sockets get connections from now on.
         let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
         let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;

@@ -11,8 +11,8 @@ use crate::{config::model::Config, metrics, net};
 /// Scrapers are few.
 const BACKLOG: u32 = 16;
 
-/// Binds the metrics endpoint, if the configuration has one. `ours` is the port that it has now: a wildcard and a single
-/// address of one port overlap.
+/// Binds the metrics endpoint, if the configuration has one. `ours` is the port that it has now: a wildcard and a
+/// single address of one port overlap.
 pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListener>> {
     let Some(address) = config.metrics_listen else { return Ok(None) };
     let bind = || {

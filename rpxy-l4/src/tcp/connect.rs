@@ -139,8 +139,8 @@ async fn candidates(
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 
-/// Connects to `address` and sends as much of `preamble` as the socket takes at once. The send tells as well as SO_ERROR
-/// would whether the connection came to be, so that it costs nothing.
+/// Connects to `address` and sends as much of `preamble` as the socket takes at once. The send tells as well as
+/// SO_ERROR would whether the connection came to be, so that it costs nothing.
 async fn start(
     address: SocketAddr,
     deadline: Instant,

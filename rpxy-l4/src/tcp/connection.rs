@@ -29,9 +29,9 @@ use crate::{
     route::{Protocol, Route},
 };
 
-/// How long the last bytes before a reset may take to arrive.
+/// Longest wait for the arrival of the last bytes before a reset.
 const DELIVERY: Duration = Duration::from_secs(2);
-/// How often that is looked at; no event tells.
+/// Interval of polling for that; there is no event.
 const DELIVERY_POLL: Duration = Duration::from_millis(10);
 
 /// A connection as `accept(2)` returned it.

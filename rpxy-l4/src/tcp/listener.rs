@@ -14,7 +14,7 @@ use crate::{metrics::Outcome, net};
 
 /// Accepts on `listener` until `stop` resolves; then takes what is already waiting, so that closing the socket resets
 /// nobody.
-pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
+pub(crate) async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -30,7 +30,7 @@ pub async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl 
         match accepted {
             Ok((stream, peer)) => admit(stream, peer, &shared),
             Err(error) if net::is_of_one_connection(&error) => {}
-            Err(_shortage) => break,
+            Err(_exhausted) => break,
         }
     }
 }

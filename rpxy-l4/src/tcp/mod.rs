@@ -1,4 +1,4 @@
-//! The TCP plane: accept, recognise, route, connect, relay.
+//! TCP: accept, recognise, route, connect, relay.
 //!
 //! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
 //! as a whole on reload; [`Shared`] is what outlives reloads.
@@ -25,7 +25,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-pub use listener::accept;
+pub(crate) use listener::accept;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
@@ -36,12 +36,12 @@ use crate::{
     route::{self, Random, Targets, TcpRoutes},
 };
 
-/// How often the same shortage is spoken of.
+/// Interval of log messages about the same exhaustion.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// One configuration as the TCP plane uses it.
+/// One configuration as TCP uses it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     settings: Tcp,
     routes: TcpRoutes,
     access_log_format: AccessLogFormat,
@@ -50,7 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.tcp.clone(),
             routes: TcpRoutes::new(config, targets, resolver),
@@ -58,26 +58,26 @@ impl Snapshot {
         }
     }
 
-    /// Whether a TCP connection has anywhere to go, so that listening makes sense.
+    /// Returns whether a TCP connection has a destination, so that listening makes sense.
     #[must_use]
-    pub fn has_destination(&self) -> bool {
+    pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
     }
 
     /// Waits until every name has had its first answer, good or bad.
-    pub async fn resolved(&self) {
+    pub(crate) async fn resolved(&self) {
         route::resolved(self.routes.endpoints()).await;
     }
 }
 
-/// What all workers and all configurations share.
+/// State that all workers and all configurations share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The configuration in effect; a connection keeps the one that it began with.
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
-    /// Who may not connect.
+    /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     access: AccessLog,
@@ -91,9 +91,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `plane`.
+    /// The state of a daemon that starts at `started` with `snapshot`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         snapshot: Snapshot,
         bans: Arc<Bans>,
         metrics: Arc<Metrics>,

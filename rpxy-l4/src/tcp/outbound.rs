@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use super::{Origin, relay::Preamble};
 use crate::{config::model::ProxyVersion, metrics::Outcome};
 
-/// The preamble of the connection from `origin`: a header, if its rule sends one, and the bytes `received` so far. TLVs of
-/// the inbound header go on in v2; v1 has no room for them.
+/// The preamble of the connection from `origin`: a header, if its rule sends one, and the bytes `received` so far. TLVs
+/// of the inbound header go on in v2; v1 has no room for them.
 pub(super) fn preamble(
     version: Option<ProxyVersion>,
     origin: &Origin,

@@ -1,4 +1,4 @@
-//! What does a connection speak? Every protocol that has a rule is asked, in one pass over the bytes received so far.
+//! Protocol recognition: every protocol that has a rule is probed, in one pass over the bytes received so far.
 //!
 //! Errs towards the default target: what cannot be told in time is passed on whole, so that protocols unknown to us, or
 //! whose server speaks first, still work.
@@ -15,13 +15,13 @@ use crate::route::{Protocol, TcpRoutes};
 /// Bytes kept of a connection that is not decided yet: a ClientHello of 64 KiB with its record headers fits.
 pub(super) const MAX_RECEIVED: usize = 80 << 10;
 
-/// What was recognised.
+/// A recognised protocol, with the fields that routing needs.
 #[derive(Debug)]
 pub(super) enum Recognised {
     Http(HttpRequest),
     Tls {
         hello: Box<ClientHello>,
-        /// Where in the stream its last record ends, if it fills that.
+        /// Offset of the end of its last record in the stream, if it fills that.
         end: Option<usize>,
     },
     Ssh,
@@ -102,7 +102,7 @@ mod tests {
         Prober { tls: Some(HelloProbe::default()), http: Some(HttpProbe::new(true)), ssh: true, socks5: true }
     }
 
-    /// What a stream came to, after it was given in one piece and again byte by byte.
+    /// The answer to a stream, given in one piece and again byte by byte.
     fn answer(make: impl Fn() -> Prober, stream: &[u8]) -> String {
         let name = |outcome: Probe<Recognised>| match outcome {
             Probe::Match(Recognised::Http(request)) => format!("http {:?}", request.host),

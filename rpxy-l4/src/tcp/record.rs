@@ -1,5 +1,5 @@
-//! What is written down of a connection: exactly one outcome, counted and logged when the connection's task ends, in
-//! whatever way it ends.
+//! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
+//! way it ends.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -63,7 +63,7 @@ impl Record {
         self.access = Some(access);
     }
 
-    /// What the JSON form adds, collected only when it is asked for.
+    /// Fields of the JSON form, collected only for that.
     pub(super) fn detail(
         &self,
         rule: Option<&Arc<str>>,

@@ -58,7 +58,7 @@ pub(super) struct Age {
     young: bool,
 }
 
-/// What has come to pass.
+/// An event of a connection's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// The connection has lived for some seconds. Told once.
@@ -68,7 +68,7 @@ pub(super) enum Event {
 }
 
 impl Age {
-    /// How soon a connection counts as grown, if its timer is not set to something sooner already.
+    /// Age at which a connection counts as grown, if its timer is not set to something sooner already.
     const YOUTH: Duration = Duration::from_secs(5);
 
     /// Goes on with the timer of the stages before. Without an `idle` limit it never tells [`Event::Idle`].
@@ -96,7 +96,7 @@ impl Age {
         self.timer.set(self.last + limit);
     }
 
-    /// What has come to pass since the last call.
+    /// Returns the next event.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             ready!(self.timer.poll(cx));

@@ -39,20 +39,20 @@ use crate::{
 /// Locks that the table is spread over.
 const SHARDS: usize = 16;
 /// Entries at most.
-pub const CAPACITY: usize = 1 << 17;
+pub(crate) const CAPACITY: usize = 1 << 17;
 /// Entries of one backend at most: what a hostile one can take of the table.
-pub const BUDGET: u32 = (CAPACITY / 8) as u32;
+pub(crate) const BUDGET: u32 = (CAPACITY / 8) as u32;
 /// Claims on one key at most: some servers count their indices up from the same number.
 const CLAIMS: usize = 4;
 /// Interval at which a full table is searched for what has expired.
 const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 /// Lifetime of an index: the session behind it ends 180 s after its handshake, whatever happens (REJECT_AFTER_TIME,
 /// WireGuard whitepaper section 6.1). The rest is for a slow clock.
-pub const INDEX_LIFETIME: Duration = Duration::from_secs(200);
+pub(crate) const INDEX_LIFETIME: Duration = Duration::from_secs(200);
 
 /// An ID together with the kind of claim that there is on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// A QUIC connection ID that a backend stated.
     Stated(ConnectionId),
     /// A QUIC connection ID that a client went on to use.
@@ -63,7 +63,7 @@ pub enum Key {
 
 /// A backend that sessions can be sent to again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// Name of the rule; `None` for the default targets.
     pub rule: Option<Arc<str>>,
     /// The target, to be found again in a later configuration.
@@ -84,7 +84,7 @@ impl Backend {
 
 /// A backend with what it has claimed. There is one for all sessions with the same backend.
 #[derive(Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The backend.
     pub backend: Backend,
     entries: AtomicU32,
@@ -98,7 +98,7 @@ impl PartialEq for Owner {
 
 /// The network of a client, within which its address may change: 24 bits of IPv4, 56 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network([u8; 7]);
+pub(crate) struct Network([u8; 7]);
 
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
@@ -118,7 +118,7 @@ impl From<IpAddr> for Network {
 
 /// The table. Times are the daemon's uptime.
 #[derive(Debug)]
-pub struct Affinity {
+pub(crate) struct Affinity {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     owners: Mutex<HashMap<(Option<Arc<str>>, SocketAddr), Weak<Owner>>>,
@@ -173,7 +173,7 @@ impl Drop for Claim {
 impl Affinity {
     /// An empty table whose stated connection IDs outlive their session by `linger`.
     #[must_use]
-    pub fn new(linger: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(linger: Duration, metrics: Arc<Metrics>) -> Self {
         Self::with_capacity(linger, metrics, CAPACITY, BUDGET)
     }
 
@@ -193,13 +193,13 @@ impl Affinity {
     }
 
     /// Changes the time for which stated connection IDs outlive their session.
-    pub fn set_linger(&self, linger: Duration) {
+    pub(crate) fn set_linger(&self, linger: Duration) {
         self.linger.store(u64::try_from(linger.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The owner that stands for `backend`.
     #[must_use]
-    pub fn owner(&self, backend: Backend) -> Arc<Owner> {
+    pub(crate) fn owner(&self, backend: Backend) -> Arc<Owner> {
         let mut owners = lock(&self.owners);
         let key = (backend.rule.clone(), backend.address);
         if let Some(owner) = owners.get(&key).and_then(Weak::upgrade).filter(|owner| owner.backend.is(&backend)) {
@@ -217,7 +217,7 @@ impl Affinity {
     /// False when the ID could be another protocol's, belongs to another backend, or there is no room: then there is
     /// nothing to release.
     #[must_use]
-    pub fn hold(&self, key: Key, owner: &Arc<Owner>, network: Network, now: Duration) -> bool {
+    pub(crate) fn hold(&self, key: Key, owner: &Arc<Owner>, network: Network, now: Duration) -> bool {
         let network = match key {
             Key::Stated(id) | Key::Used(id) if !is_unmistakable(&id) => return false,
             Key::Stated(id) | Key::Used(id) => {
@@ -258,7 +258,7 @@ impl Affinity {
 
     /// A session no longer holds `key`: it has ended, and its client may come back, or (without `linger`) there is no
     /// reason to expect that. Used IDs never linger.
-    pub fn release(&self, key: Key, owner: &Owner, network: Network, linger: bool, now: Duration) {
+    pub(crate) fn release(&self, key: Key, owner: &Owner, network: Network, linger: bool, now: Duration) {
         let network = matches!(key, Key::Used(_)).then_some(network);
         let linger = if linger && network.is_none() { self.linger.load(Ordering::Relaxed) } else { 0 };
         self.with(key, |shard| {
@@ -275,7 +275,7 @@ impl Affinity {
     }
 
     /// A WireGuard server has answered an initiation with `index`; it is remembered for [`INDEX_LIFETIME`].
-    pub fn learn_index(&self, index: u32, owner: &Arc<Owner>, now: Duration) {
+    pub(crate) fn learn_index(&self, index: u32, owner: &Arc<Owner>, now: Duration) {
         let key = Key::Index(index);
         let until = now.saturating_add(INDEX_LIFETIME);
         let learned = self.with(key, |shard| {
@@ -304,14 +304,19 @@ impl Affinity {
 
     /// The backend that a stated ID or an index leads to; of several that claim an index, the first.
     #[must_use]
-    pub fn find(&self, key: Key, now: Duration) -> Option<Arc<Owner>> {
+    pub(crate) fn find(&self, key: Key, now: Duration) -> Option<Arc<Owner>> {
         self.find_from(key, None, now)
     }
 
     /// The backend that a short header leads to, and the ID that told it. Longer IDs are tried first, stated before used
     /// ones. The latter lead only from their own `network`, or from everywhere if that is `None`.
     #[must_use]
-    pub fn find_short(&self, datagram: &[u8], network: Option<Network>, now: Duration) -> Option<(Key, Arc<Owner>)> {
+    pub(crate) fn find_short(
+        &self,
+        datagram: &[u8],
+        network: Option<Network>,
+        now: Duration,
+    ) -> Option<(Key, Arc<Owner>)> {
         // Without the fixed bit it can be anything (RFC 9287).
         if !matches!(datagram, [0x40..0x80, ..]) {
             return None;
@@ -332,20 +337,14 @@ impl Affinity {
     }
 
     /// Counts a session that found its backend here.
-    pub fn followed(&self) {
+    pub(crate) fn followed(&self) {
         self.metrics.udp().affinity(AffinityEvent::Followed);
     }
 
     /// Number of keys that are remembered now.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
-    }
-
-    /// Returns whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn with<T>(&self, key: Key, action: impl FnOnce(&mut Shard) -> T) -> T {

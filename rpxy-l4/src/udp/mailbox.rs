@@ -25,7 +25,7 @@ use crate::{
 
 /// A message to a worker.
 #[derive(Debug)]
-pub enum Control {
+pub(crate) enum Control {
     /// Receive on this socket, which is bound to this address.
     Listen(SocketAddr, std::net::UdpSocket),
     /// Close the socket of that address with all its sessions, then drop the sender.
@@ -82,7 +82,7 @@ pub(super) struct ClientEnd {
 
 /// A buffer of datagrams that arrived at another worker than the one that has their session.
 #[derive(Debug)]
-pub struct Handover {
+pub(crate) struct Handover {
     pub(super) end: ClientEnd,
     pub(super) bytes: Box<[u8]>,
     /// Length of each datagram but the last.

@@ -5,8 +5,8 @@
 //! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
-pub mod affinity;
-pub mod core;
+pub(crate) mod affinity;
+pub(crate) mod core;
 mod inherited;
 mod io;
 mod mailbox;
@@ -17,11 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::core::FlowLine;
+pub(crate) use self::core::FlowLine;
 use affinity::Affinity;
 use inherited::InheritedSessions;
-pub use io::Worker;
-pub use mailbox::Control;
+pub(crate) use io::Worker;
+pub(crate) use mailbox::Control;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
@@ -38,7 +38,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// One configuration as UDP uses it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     settings: Udp,
     routes: UdpRoutes,
     /// Limits of new sessions by source; `None` where there are none.
@@ -49,7 +49,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Compiles `config`; names begin to resolve.
     #[must_use]
-    pub fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.udp.clone(),
             routes: UdpRoutes::new(config, targets, resolver),
@@ -60,25 +60,25 @@ impl Snapshot {
 
     /// Returns whether a datagram has anywhere to go, so that listening makes sense.
     #[must_use]
-    pub fn has_destination(&self) -> bool {
+    pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
     }
 
     /// Time for which connection IDs are remembered after their session.
     #[must_use]
-    pub fn affinity_lifetime(&self) -> Duration {
+    pub(crate) fn affinity_lifetime(&self) -> Duration {
         self.settings.quic_affinity_lifetime
     }
 
     /// Waits until every name has had its first answer, good or bad.
-    pub async fn resolved(&self) {
+    pub(crate) async fn resolved(&self) {
         route::resolved(self.routes.endpoints()).await;
     }
 }
 
 /// State that all workers and all snapshots share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Sessions with a backend, or on their way to one.
     pub active: Arc<ConnLimit>,
     /// The backends that know connections.
@@ -99,7 +99,7 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that starts at `started` with `plane`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         snapshot: &Snapshot,
         bans: Arc<Bans>,
         offload: Arc<dyn Offload>,

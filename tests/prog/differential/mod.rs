@@ -57,7 +57,12 @@ fn host_and_kernel_agree_on_any_bytes() {
 
 #[test]
 fn host_and_kernel_agree_on_the_corpus() {
-    let Some(mut kernel) = Kernel::or_skip() else { return };
+    for kernel in [Kernel::or_skip(), Kernel::that_logs_or_skip()].into_iter().flatten() {
+        agree_on_the_corpus(kernel);
+    }
+}
+
+fn agree_on_the_corpus(mut kernel: Kernel) {
     let base = crate::fixture::maps();
     kernel.fill(&base);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/packet");

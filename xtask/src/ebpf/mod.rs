@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
-use crate::setup::{self, Purpose};
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 pub(crate) use linker::{LLVM_CONFIG, Linker, VERSION as LINKER_VERSION};
 pub(crate) use toolchain::Toolchain;
 
@@ -24,15 +23,57 @@ const PACKAGE: &str = "rpxy-l4-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 /// The profile in the root manifest.
 const PROFILE: &str = "bpf";
-/// What code is made. Instruction set 3 is known since Linux 5.1. Copies and fills of a known size are written out: by
-/// default the linker leaves them, for the sake of older verifiers, to functions that go byte by byte (50 ns a packet).
+/// Flags of code generation. Instruction set 3 is known since Linux 5.1. Copies and fills of a known size are written
+/// out: by default the linker leaves them, for the sake of older verifiers, to functions that go byte by byte (50 ns a
+/// packet).
 const CODE: [&str; 4] =
     ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Clink-arg=--disable-expand-memcpy-in-order"];
 /// Most instructions that a program may have, with the functions that it calls. The kernel's limit is on those that its
 /// verifier walks through, over all paths; a program that outgrows this one should be looked at long before.
 const BUDGET: usize = 4096;
 
-/// What the sources are compiled with.
+/// Arguments of `cargo xtask build-ebpf`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Build programs that log every verdict, as an object beside the one that the daemon embeds
+    #[arg(long)]
+    pub(crate) log: bool,
+}
+
+/// Which object is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// The one that the daemon embeds.
+    Plain,
+    /// The one that logs every verdict.
+    Log,
+}
+
+impl Variant {
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[],
+            Self::Log => &["--features", "ebpf-log"],
+        }
+    }
+
+    fn object(self, workspace: &Workspace) -> PathBuf {
+        match self {
+            Self::Plain => workspace.ebpf_object(),
+            Self::Log => workspace.ebpf_log_object(),
+        }
+    }
+
+    /// To make a message takes as much as half a program.
+    fn budget(self) -> usize {
+        match self {
+            Self::Plain => BUDGET,
+            Self::Log => BUDGET * 3 / 2,
+        }
+    }
+}
+
+/// The tools that compile the sources.
 pub(crate) struct Tools {
     toolchain: Toolchain,
     linker: Linker,
@@ -59,11 +100,12 @@ impl Tools {
         command
     }
 
-    /// Lints of what is compiled for the kernel alone, where the toolchain has them.
+    /// Lints of what is compiled for the kernel alone, where the toolchain has them. With all features: what one of
+    /// them leaves out is compiled by the build.
     pub(crate) fn lints(&self, workspace: &Workspace) -> Option<std::process::Command> {
         self.toolchain.has_clippy().then(|| {
             let mut command = self.cargo(workspace, "clippy");
-            command.args(["--", "-D", "warnings"]);
+            command.args(["--all-features", "--", "-D", "warnings"]);
             command
         })
     }
@@ -83,27 +125,42 @@ impl Tools {
     }
 }
 
-/// Installs what is missing, builds, and says how large the programs are.
-pub(crate) fn command(workspace: &Workspace) -> Result<()> {
-    setup::require(workspace, &[Purpose::Build, Purpose::Ebpf])?;
-    let Some(tools) = Tools::find(workspace) else { bail!("the eBPF toolchain that was installed cannot be found") };
-    let object = build(workspace, &tools)?;
+/// Builds the programs and prints their sizes.
+pub(crate) fn command(workspace: &Workspace, log: bool) -> Result<()> {
+    let tools = Tools::find(workspace).context("the toolchain for the eBPF programs is not installed")?;
+    let variant = if log { Variant::Log } else { Variant::Plain };
+    let object = build(workspace, &tools, variant)?;
     println!("{}", object.display());
+    if variant == Variant::Log {
+        println!("to embed it: RPXY_L4_EBPF_OBJECT={} cargo build --release --package rpxy-l4", object.display());
+    }
     Ok(())
 }
 
-/// Builds the object and returns where it is: where the daemon's build script looks for it.
-pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Result<PathBuf> {
+/// Builds what the tests need: the object that the daemon embeds, the one that logs, and a daemon with that.
+pub(crate) fn build_for_tests(workspace: &Workspace, tools: &Tools) -> Result<()> {
+    let object = build(workspace, tools, Variant::Log)?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--locked", "--package", "rpxy-l4", "--bin", "rpxy-l4"]);
+    process::run(cargo.env("RPXY_L4_EBPF_OBJECT", &object))?;
+    let (daemon, copy) = (workspace.program("rpxy-l4", Profile::Debug), object.with_file_name("rpxy-l4"));
+    std::fs::copy(&daemon, &copy).with_context(|| format!("{} to {}", daemon.display(), copy.display()))?;
+    build(workspace, tools, Variant::Plain)?;
+    Ok(())
+}
+
+/// Builds an object and returns where it is.
+fn build(workspace: &Workspace, tools: &Tools, variant: Variant) -> Result<PathBuf> {
     println!("eBPF toolchain: {}; {}", tools.toolchain, tools.linker);
-    process::run(&mut tools.cargo(workspace, "build"))?;
+    process::run(tools.cargo(workspace, "build").args(variant.features()))?;
     let built = workspace.scratch("bpf-build").join(TARGET).join(PROFILE).join(PACKAGE);
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let object = workspace.ebpf_object();
+    let object = variant.object(workspace);
     // A file that stays as it is keeps cargo from building the daemon again.
     if std::fs::read(&object).ok().as_ref() != Some(&bytes) {
         store(&object, &bytes).with_context(|| format!("cannot write {}", object.display()))?;
     }
-    weigh(&bytes).with_context(|| object.display().to_string())?;
+    weigh(&bytes, variant.budget()).with_context(|| object.display().to_string())?;
     Ok(object)
 }
 
@@ -117,18 +174,18 @@ fn store(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(new, path)
 }
 
-fn weigh(bytes: &[u8]) -> Result<()> {
+fn weigh(bytes: &[u8], budget: usize) -> Result<()> {
     let programs = object::programs(bytes)?;
     if programs.is_empty() {
         bail!("there is no program in the object");
     }
     for program in &programs {
         let object::Program { name, own, shared } = program;
-        println!("{name}: {own} instructions, {shared} in functions shared by all; budget {BUDGET}");
+        println!("{name}: {own} instructions, {shared} in functions shared by all; budget {budget}");
     }
-    let over: Vec<&str> = programs.iter().filter(|p| p.own + p.shared > BUDGET).map(|p| p.name.as_str()).collect();
+    let over: Vec<&str> = programs.iter().filter(|p| p.own + p.shared > budget).map(|p| p.name.as_str()).collect();
     if !over.is_empty() {
-        bail!("over the budget of {BUDGET} instructions: {}", over.join(", "));
+        bail!("over the budget of {budget} instructions: {}", over.join(", "));
     }
     Ok(())
 }

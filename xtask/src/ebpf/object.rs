@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 /// Bytes of one instruction (RFC 9669 section 3).
 const INSTRUCTION: usize = 8;
-/// Where functions go that programs call (the loader appends them to each).
+/// The section of functions that programs call (the loader appends them to each).
 const SHARED: &str = ".text";
 /// `SHF_EXECINSTR` of the ELF specification.
 const EXECUTABLE: u64 = 4;
@@ -23,7 +23,7 @@ pub(super) struct Program {
     pub(super) name: String,
     /// The program itself.
     pub(super) own: usize,
-    /// Functions outside of programs: at most so many more.
+    /// Functions outside of programs, of which it may call some or all.
     pub(super) shared: usize,
 }
 
@@ -92,7 +92,7 @@ fn index(field: [u8; 4]) -> Result<usize> {
 fn text(elf: &[u8], at: usize) -> Result<&str> {
     let rest = elf.get(at..).context("a name outside of the object")?;
     let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-    std::str::from_utf8(name).context("a name that is no text")
+    std::str::from_utf8(name).context("a name is not UTF-8")
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(crate) struct Toolchain {
     cargo: PathBuf,
     rustc: PathBuf,
     release: String,
-    /// Where the library and its sources are.
+    /// The directory of the library and its sources.
     pub(super) sysroot: PathBuf,
 }
 
@@ -63,7 +63,7 @@ impl Toolchain {
         command
     }
 
-    /// Whether `cargo clippy` is part of it.
+    /// Returns true if `cargo clippy` is part of it.
     pub(crate) fn has_clippy(&self) -> bool {
         self.cargo.with_file_name("clippy-driver").exists()
     }

@@ -19,7 +19,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const MARK: &str = "# Written by `cargo xtask setup` of rpxy-l4.";
 const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 
-/// The units that a package enables.
+/// The units that packages enable.
 const SERVICES: [(&str, &[&str]); 4] = [
     ("haproxy", &["haproxy.service"]),
     ("nginx", &["nginx.service"]),
@@ -27,12 +27,12 @@ const SERVICES: [(&str, &[&str]); 4] = [
     ("sslh", &["sslh.service"]),
 ];
 
-/// True on Debian and its kin.
+/// Tells whether this is Debian or one of its derivatives.
 pub(super) fn is_available() -> bool {
     process::find("apt-get").is_some()
 }
 
-/// Installs `packages`, which must all be missing, as root.
+/// Installs those of `packages` that this system has; as root. All of them must be missing.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
     println!("setup: installing {}", packages.join(" "));
     let held = ServicesHeld::new(Path::new(POLICY))?;
@@ -40,13 +40,25 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     if let Err(error) = process::run(apt_get().arg("update")) {
         println!("setup: going on with the package lists that are there: {error:#}");
     }
-    let installed = process::run(apt_get().args(INSTALL).args(packages));
-    disable_services(packages);
+    // One that this release of the system does not have would keep apt-get from installing the others.
+    let (known, unknown): (Vec<&str>, Vec<&str>) = packages.iter().partition(|package| is_known(package));
+    if !unknown.is_empty() {
+        println!("setup: not packaged for this system: {}", unknown.join(" "));
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let installed = process::run(apt_get().args(INSTALL).args(&known));
+    disable_services(&known);
     drop(held);
     installed
 }
 
-/// What a user without root rights has to type.
+fn is_known(package: &str) -> bool {
+    process::read(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_ok()
+}
+
+/// The command for a user without root rights.
 pub(super) fn sudo_command_line(packages: &[&str]) -> String {
     format!("sudo apt-get update && sudo apt-get {} {}", INSTALL.join(" "), packages.join(" "))
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask setup`: decides what this machine lacks, and installs it where it may.
+//! `cargo xtask setup`, or `--setup` with another task: finds out what this machine lacks, and installs it.
 //!
-//! It errs towards leaving the machine alone: a program that is already there, from wherever, is taken as it is; no
-//! service of an installed package is started or enabled; without root it only says what to type.
+//! Without being asked to, nothing is installed. A program that is already there, from wherever, is taken as it is; no
+//! service of an installed package is started or enabled. Packages of the system are installed by root only; a user gets
+//! the command to type.
 
 mod apt;
+mod deny;
 mod needs;
 
 use anyhow::{Result, bail};
@@ -11,27 +13,19 @@ use anyhow::{Result, bail};
 use crate::ebpf;
 use crate::process;
 use crate::workspace::Workspace;
+pub(crate) use deny::find as find_deny;
 pub(crate) use needs::Purpose;
 use needs::{Need, Probe, Source};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only say what is missing; fail when anything is.
+    /// Only list what is missing, and fail if anything is
     #[arg(long)]
     check: bool,
 }
 
-/// What is still missing after an attempt to install it, and how to get it.
-#[derive(Debug)]
-pub(crate) struct Missing {
-    /// The purposes that suffer.
-    pub(crate) purposes: Vec<Purpose>,
-    /// What to type, or what to look for where there is no known command.
-    pub(crate) remedy: String,
-}
-
-/// Installs everything for every purpose, or only reports with `--check`.
+/// Installs everything for every purpose, or only lists it with `--check`.
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let missing = needs::missing(workspace, &Purpose::ALL);
     for need in &missing {
@@ -42,81 +36,106 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
         return Ok(());
     }
     if arguments.check {
-        bail!("{} missing; `cargo xtask setup` installs them", missing.len());
+        bail!("{} missing; `cargo xtask setup` installs what it can", missing.len());
     }
-    require(workspace, &Purpose::ALL)?;
+    if let Some(remedy) = install(workspace, &Purpose::ALL)? {
+        bail!("{remedy}");
+    }
     println!("setup: done");
     Ok(())
 }
 
-/// Installs what `purposes` need; an error, with the remedy, when something stays missing.
+/// Returns an error with the remedy when something that `purposes` need is missing.
 pub(crate) fn require(workspace: &Workspace, purposes: &[Purpose]) -> Result<()> {
-    match install(workspace, purposes)? {
-        None => Ok(()),
-        Some(missing) => bail!("{}", missing.remedy),
-    }
+    missing(workspace, purposes).map_or(Ok(()), |remedy| bail!("{remedy}"))
 }
 
-/// Installs what `purposes` need as far as this user may. Returns what it could not install for want of rights or of a
-/// known package manager; an error is an installation that was tried and failed.
-pub(crate) fn install(workspace: &Workspace, purposes: &[Purpose]) -> Result<Option<Missing>> {
+/// Looks for what `purposes` need, installs nothing, and returns the remedy if something is missing.
+pub(crate) fn missing(workspace: &Workspace, purposes: &[Purpose]) -> Option<String> {
     let missing = needs::missing(workspace, purposes);
-    for need in &missing {
-        match need.source {
-            Source::Apt(_) | Source::EbpfLinker => {}
-            Source::Component(name) => match add_component(name) {
-                Err(error) if has_alternative(need, &missing) => println!("setup: {error:#}"),
-                result => result?,
-            },
-            Source::Crate(name) => process::run(process::cargo().args(["install", "--locked", name]))?,
-        }
+    if missing.is_empty() {
+        return None;
+    }
+    let can_install = debian_packages(&missing).is_empty() || (apt::is_available() && process::is_root());
+    Some(if can_install {
+        format!("`cargo xtask setup` installs what is missing:\n{}", list(&missing))
+    } else {
+        by_hand(&missing)
+    })
+}
+
+/// Installs what `purposes` need, as far as this user may, and returns the remedy if something is still missing. Fails if
+/// the system's package manager does.
+pub(crate) fn install(workspace: &Workspace, purposes: &[Purpose]) -> Result<Option<String>> {
+    for need in needs::missing(workspace, purposes) {
+        goes_on_without(match need.source {
+            Source::Component(name) => add_component(name),
+            Source::Crate(name) => process::run(process::cargo().args(["install", "--locked", name])),
+            Source::CargoDeny => deny::install(workspace),
+            Source::Apt(_) | Source::EbpfLinker => Ok(()),
+        });
     }
     let packages = debian_packages(&needs::missing(workspace, purposes));
     if !packages.is_empty() && apt::is_available() && process::is_root() {
         apt::install(&packages)?;
     }
     // Last: it is built with what the packages brought.
-    let is_linker = |need: &&Need| need.probe == Probe::EbpfLinker;
     let still = needs::missing(workspace, purposes);
-    if still.iter().any(is_linker) && debian_packages(&still).is_empty() {
-        ebpf::Linker::install(workspace)?;
+    if still.iter().any(|need| need.probe == Probe::EbpfLinker) && debian_packages(&still).is_empty() {
+        goes_on_without(ebpf::Linker::install(workspace));
     }
     let still = needs::missing(workspace, purposes);
-    Ok(if still.is_empty() { None } else { Some(report(&still)) })
+    Ok((!still.is_empty()).then(|| by_hand(&still)))
 }
 
-/// Whether a Debian package would do as well.
-fn has_alternative(need: &Need, missing: &[&'static Need]) -> bool {
-    apt::is_available()
-        && missing.iter().any(|other| other.probe == need.probe && matches!(other.source, Source::Apt(_)))
+/// Something else may do instead, and what stays missing is reported in the end.
+fn goes_on_without(installed: Result<()>) {
+    if let Err(error) = installed {
+        println!("setup: {error:#}");
+    }
 }
 
 fn add_component(name: &str) -> Result<()> {
     let Some(rustup) = process::find("rustup") else {
-        bail!("there is no rustup to add {name}: install it for this toolchain");
+        bail!("{name} cannot be added to this toolchain: it is not rustup's");
     };
     process::run(std::process::Command::new(rustup).args(["component", "add", name]))
 }
 
-fn report(still: &[&'static Need]) -> Missing {
-    let mut purposes: Vec<Purpose> = still.iter().map(|need| need.purpose).collect();
-    purposes.dedup();
-    let remedy = if apt::is_available() && !process::is_root() {
-        format!("packages are missing; run\n  {}", apt::sudo_command_line(&debian_packages(still)))
+/// The remedy where this process cannot install.
+fn by_hand(missing: &[&'static Need]) -> String {
+    let packages = debian_packages(missing);
+    if apt::is_available() && !process::is_root() && !packages.is_empty() {
+        format!("install packages, then the rest:\n  {}\n  cargo xtask setup", apt::sudo_command_line(&packages))
     } else {
-        let programs: Vec<String> = still.iter().map(|need| format!("{} ({})", need.probe, need.why)).collect();
-        format!("install these by the means of this system:\n  {}", programs.join("\n  "))
-    };
-    Missing { purposes, remedy }
+        format!("install these, and make sure that they are on PATH:\n{}", list(missing))
+    }
 }
 
-/// The packages of `needs`, each once: some hold several programs.
+/// One line for each missing thing. Of several ways to get one, the first is named.
+fn list(missing: &[&'static Need]) -> String {
+    let mut lines: Vec<(Probe, String)> = Vec::new();
+    for need in missing {
+        let from = match need.source {
+            Source::Apt(package) => format!("; Debian: {package}"),
+            Source::Crate(name) => format!("; cargo install --locked {name}"),
+            Source::Component(name) => format!("; rustup component add {name}"),
+            Source::EbpfLinker | Source::CargoDeny => String::new(),
+        };
+        if lines.iter().all(|(probe, _)| *probe != need.probe) {
+            lines.push((need.probe, format!("  {} ({}{from})", need.probe, need.why)));
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
+}
+
+/// The packages of `needs`, each once: some contain several programs.
 fn debian_packages(needs: &[&'static Need]) -> Vec<&'static str> {
     let mut packages: Vec<&str> = needs
         .iter()
         .filter_map(|need| match need.source {
             Source::Apt(package) => Some(package),
-            Source::Component(_) | Source::Crate(_) | Source::EbpfLinker => None,
+            Source::Component(_) | Source::Crate(_) | Source::EbpfLinker | Source::CargoDeny => None,
         })
         .collect();
     packages.sort_unstable();

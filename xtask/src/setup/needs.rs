@@ -1,20 +1,24 @@
-//! The table of everything that the tasks need besides cargo: how to see that it is there, where to get it, and why.
+//! The table of everything that the tasks need besides cargo: how to find it, where to get it, and what it is for.
 
 use std::fmt;
 use std::path::Path;
 
-use super::apt;
+use super::{apt, deny};
 use crate::ebpf;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// What a need is for; a task asks only for its own purposes.
+/// The use of a need; a task asks only for its own purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Compiling the workspace.
     Build,
-    /// `cargo xtask test` beyond compiling: lints and the peers of the end-to-end tests.
+    /// The lints, and the peers of the end-to-end tests.
     Test,
+    /// The tests with foreign software that they compile.
+    Interop,
+    /// Licences and sources of the dependencies.
+    Dependencies,
     /// `cargo xtask bench`.
     Bench,
     /// `cargo xtask fuzz`.
@@ -26,24 +30,22 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// Every purpose.
-    pub(crate) const ALL: [Self; 6] = [Self::Build, Self::Test, Self::Bench, Self::Fuzz, Self::Ebpf, Self::Kernel];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Build, Self::Test, Self::Interop, Self::Dependencies, Self::Bench, Self::Fuzz, Self::Ebpf, Self::Kernel];
 }
 
 /// One thing that may be missing.
 #[derive(Debug)]
 pub(crate) struct Need {
-    /// How to see that it is there.
     pub(crate) probe: Probe,
-    /// Where it comes from.
     pub(crate) source: Source,
-    /// The first purpose that wants it.
+    /// The first purpose that needs it.
     pub(crate) purpose: Purpose,
-    /// What it does for that purpose.
+    /// Its part in that purpose.
     pub(crate) why: &'static str,
 }
 
-/// How to see that something is installed. Never by package name: a program built by hand is as good.
+/// The sign that something is installed. Never a package name: a program built by hand is as good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// A program by its file name.
@@ -55,13 +57,15 @@ pub(crate) enum Probe {
     Cargo(&'static str),
     /// A Rust toolchain that can build core for the eBPF target.
     EbpfToolchain,
-    /// bpf-linker in the version that is pinned.
+    /// bpf-linker in the pinned version.
     EbpfLinker,
-    /// What bpf-linker is built with, by a program of it; of no interest once the linker is there.
+    /// A program that bpf-linker is built with; not needed once the linker is there.
     EbpfLinkerNeeds(&'static str),
+    /// cargo-deny, ours or on `PATH`.
+    CargoDeny,
 }
 
-/// Where something comes from.
+/// The origin of something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
     /// A Debian package.
@@ -72,18 +76,20 @@ pub(crate) enum Source {
     Crate(&'static str),
     /// bpf-linker, built into the target directory when all else is there.
     EbpfLinker,
+    /// cargo-deny, installed into the target directory.
+    CargoDeny,
 }
 
 /// Everything, in the order in which it is reported.
 #[rustfmt::skip]
 pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("cc"), Source::Apt("gcc"), Purpose::Build, "links every program"),
-    need(Probe::DebianFile("/usr/include/stdio.h"), Source::Apt("libc6-dev"), Purpose::Build, "headers for C in dependencies"),
-    need(Probe::Cargo("fmt"), Source::Component("rustfmt"), Purpose::Test, "checks the format"),
+    need(Probe::DebianFile("/usr/include/stdio.h"), Source::Apt("libc6-dev"), Purpose::Build, "headers for C code in dependencies"),
+    need(Probe::Cargo("fmt"), Source::Component("rustfmt"), Purpose::Test, "checks the formatting"),
     need(Probe::Cargo("clippy"), Source::Component("clippy"), Purpose::Test, "lints"),
-    need(Probe::Program("git"), Source::Apt("git"), Purpose::Test, "tells tidy which files are ours"),
-    need(Probe::Program("ip"), Source::Apt("iproute2"), Purpose::Test, "makes the network namespaces"),
-    need(Probe::Program("ethtool"), Source::Apt("ethtool"), Purpose::Test, "checksums and GRO of their devices"),
+    need(Probe::Program("git"), Source::Apt("git"), Purpose::Test, "lists the files of the repository for tidy"),
+    need(Probe::Program("ip"), Source::Apt("iproute2"), Purpose::Test, "creates network namespaces"),
+    need(Probe::Program("ethtool"), Source::Apt("ethtool"), Purpose::Test, "sets checksum offload and GRO of their devices"),
     need(Probe::Program("curl"), Source::Apt("curl"), Purpose::Test, "HTTP, TLS and SOCKS5 client"),
     need(Probe::Program("openssl"), Source::Apt("openssl"), Purpose::Test, "certificates, TLS client and server"),
     need(Probe::Program("ssh"), Source::Apt("openssh-client"), Purpose::Test, "SSH client"),
@@ -92,13 +98,14 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("nginx"), Source::Apt("nginx"), Purpose::Test, "HTTP and TLS server, bench candidate"),
     need(Probe::Program("prlimit"), Source::Apt("util-linux"), Purpose::Test, "lowers descriptor limits"),
     need(Probe::Program("wireguard-go"), Source::Apt("wireguard-go"), Purpose::Test, "WireGuard server and client"),
-    need(Probe::Program("wg"), Source::Apt("wireguard-tools"), Purpose::Test, "keys and settings of WireGuard"),
-    need(Probe::Program("boringtun-cli"), Source::Crate("boringtun-cli"), Purpose::Test, "another WireGuard client"),
-    need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "traffic through a tunnel"),
+    need(Probe::Program("wg"), Source::Apt("wireguard-tools"), Purpose::Test, "configures WireGuard"),
+    need(Probe::Program("boringtun-cli"), Source::Crate("boringtun-cli"), Purpose::Test, "WireGuard client"),
+    need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "sends traffic through a tunnel"),
     need(Probe::Program("tstclnt"), Source::Apt("libnss3-tools"), Purpose::Test, "TLS client with Encrypted Client Hello"),
-    need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Test, "builds BoringSSL, a peer for Encrypted Client Hello"),
-    need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Test, "compiles BoringSSL"),
-    need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Test, "binds BoringSSL to Rust"),
+    need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Interop, "builds BoringSSL, a peer for Encrypted Client Hello"),
+    need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Interop, "compiles BoringSSL"),
+    need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Interop, "generates Rust bindings of BoringSSL"),
+    need(Probe::CargoDeny, Source::CargoDeny, Purpose::Dependencies, "checks licences and sources of the dependencies"),
     need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
          "nginx as a layer-4 proxy"),
     need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Bench, "bench candidate"),
@@ -107,18 +114,18 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Cargo("fuzz"), Source::Crate("cargo-fuzz"), Purpose::Fuzz, "drives libFuzzer"),
     // Either the component or the three packages.
     need(Probe::EbpfToolchain, Source::Component("rust-src"), Purpose::Ebpf, "sources of the core library"),
-    need(Probe::EbpfToolchain, Source::Apt("rustc-web"), Purpose::Ebpf, "a compiler whose sources Debian has"),
-    need(Probe::EbpfToolchain, Source::Apt("cargo-web"), Purpose::Ebpf, "cargo of that compiler"),
+    need(Probe::EbpfToolchain, Source::Apt("rustc-web"), Purpose::Ebpf, "a compiler whose library sources Debian packages"),
+    need(Probe::EbpfToolchain, Source::Apt("cargo-web"), Purpose::Ebpf, "cargo for that compiler"),
     need(Probe::EbpfToolchain, Source::Apt("rust-web-src"), Purpose::Ebpf, "sources of its core library"),
-    need(Probe::EbpfLinkerNeeds(ebpf::LLVM_CONFIG), Source::Apt("llvm-22-dev"), Purpose::Ebpf, "the library in bpf-linker"),
+    need(Probe::EbpfLinkerNeeds(ebpf::LLVM_CONFIG), Source::Apt("llvm-22-dev"), Purpose::Ebpf, "LLVM for bpf-linker"),
     need(Probe::EbpfLinkerNeeds("c++"), Source::Apt("g++"), Purpose::Ebpf, "links bpf-linker with LLVM"),
     need(Probe::EbpfLinker, Source::EbpfLinker, Purpose::Ebpf, "links the eBPF programs"),
     need(Probe::Program("qemu-system-x86_64"), Source::Apt("qemu-system-x86"), Purpose::Kernel, "runs another kernel"),
-    need(Probe::Program("busybox"), Source::Apt("busybox-static"), Purpose::Kernel, "the files of that kernel"),
-    need(Probe::Program("strip"), Source::Apt("binutils"), Purpose::Kernel, "makes the tests fit"),
+    need(Probe::Program("busybox"), Source::Apt("busybox-static"), Purpose::Kernel, "userspace of that kernel"),
+    need(Probe::Program("strip"), Source::Apt("binutils"), Purpose::Kernel, "shrinks the test program"),
 ];
 
-/// What this machine lacks for `purposes`.
+/// Returns the needs of `purposes` that this machine does not meet.
 pub(crate) fn missing(workspace: &Workspace, purposes: &[Purpose]) -> Vec<&'static Need> {
     missing_by(purposes, |probe| probe.is_present(workspace))
 }
@@ -147,6 +154,7 @@ impl Probe {
             Self::EbpfToolchain => ebpf::Toolchain::find().is_some(),
             Self::EbpfLinker => ebpf::Linker::find(workspace).is_some(),
             Self::EbpfLinkerNeeds(name) => process::find(name).is_some() || ebpf::Linker::find(workspace).is_some(),
+            Self::CargoDeny => deny::find(workspace).is_some(),
         }
     }
 }
@@ -159,6 +167,7 @@ impl fmt::Display for Probe {
             Self::Cargo(name) => write!(f, "cargo {name}"),
             Self::EbpfToolchain => f.write_str("rust-src"),
             Self::EbpfLinker => write!(f, "bpf-linker {}", ebpf::LINKER_VERSION),
+            Self::CargoDeny => f.write_str("cargo-deny"),
         }
     }
 }
@@ -169,9 +178,10 @@ mod tests {
 
     #[test]
     fn a_task_asks_only_for_its_own_purposes() {
-        let rows: [(&[Purpose], &[&str], &[&str]); 5] = [
+        let rows: [(&[Purpose], &[&str], &[&str]); 6] = [
             (&[Purpose::Build], &["cc"], &["haproxy", "nft", "cargo fuzz"]),
-            (&[Purpose::Test], &["haproxy", "cargo clippy", "cmake"], &["cc", "nft", "cargo fuzz"]),
+            (&[Purpose::Test], &["haproxy", "cargo clippy"], &["cc", "nft", "cargo fuzz", "cmake"]),
+            (&[Purpose::Interop, Purpose::Dependencies], &["cmake", "cargo-deny"], &["haproxy"]),
             (&[Purpose::Bench], &["haproxy", "nft"], &["cc", "cargo fuzz"]),
             (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy", "rust-src"]),
             (&[Purpose::Ebpf], &["c++", "rust-src", "llvm-config-22"], &["cc", "haproxy", "cargo fuzz"]),

@@ -1,12 +1,13 @@
 //! `cargo xtask tidy`: the rules of this repository that no compiler and no lint knows.
 //!
-//! Every rule is a function from text to findings, with its own test. A finding is one line,
-//! `file:line: rule: what to do`, so that an editor can jump to it. Only a rule that is always right may fail the run;
-//! a matter of judgement, such as a long file, is a note.
+//! Every rule is a function from text to findings. A finding is one line, `file:line: rule: advice`, so that an editor can
+//! jump to it. Each of them fails the run.
 
-mod code;
+mod cycles;
+mod documents;
 mod files;
-mod repository;
+mod manifest;
+mod modules;
 mod rust;
 mod text;
 
@@ -16,37 +17,35 @@ use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
 use files::Tree;
+use modules::Crate;
 
 /// Checks every file that git knows or would add; an error when a rule is broken.
 pub(crate) fn command(workspace: &Workspace) -> Result<()> {
     let tree = Tree::read(&workspace.root)?;
-    let mut findings = Vec::new();
-    for file in &tree.files {
-        findings.extend(text::check(&file.path, &file.text, &tree));
-        if file.path.ends_with(".rs") {
-            findings.extend(rust::check(&file.path, &file.text));
-        }
-    }
-    findings.extend(repository::check(&tree));
-    findings.sort();
+    let findings = check(&tree);
     for finding in &findings {
         println!("{finding}");
     }
-    let broken = findings.iter().filter(|finding| finding.weight == Weight::Broken).count();
-    if broken > 0 {
-        bail!("tidy: {broken} to mend");
+    if !findings.is_empty() {
+        bail!("tidy: {} findings", findings.len());
     }
-    println!("tidy: {} files, nothing to mend", tree.files.len());
+    println!("tidy: {} files, no findings", tree.files.len());
     Ok(())
 }
 
-/// How much a finding weighs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
-    /// A rule is broken: the run fails.
-    Broken,
-    /// Someone should look.
-    Note,
+fn check(tree: &Tree) -> Vec<Finding> {
+    let crates = Crate::all(tree);
+    let mut findings: Vec<Finding> = crates.iter().flat_map(cycles::check).collect();
+    for (path, text) in &tree.files {
+        findings.extend(text::check(path, text, tree));
+        if path.ends_with(".rs") {
+            findings.extend(rust::check(path, text));
+        }
+    }
+    findings.extend(manifest::check(tree));
+    findings.extend(documents::check(tree, &crates));
+    findings.sort();
+    findings
 }
 
 /// One place where a rule does not hold. Sorts by place.
@@ -56,54 +55,17 @@ struct Finding {
     line: usize,
     rule: &'static str,
     advice: String,
-    weight: Weight,
 }
 
 impl Finding {
-    /// A broken rule at a line, counted from 1.
-    fn broken(path: &str, line: usize, rule: &'static str, advice: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line, rule, advice: advice.into(), weight: Weight::Broken }
-    }
-
-    /// A matter of judgement at a line, counted from 1.
-    fn note(path: &str, line: usize, rule: &'static str, advice: impl Into<String>) -> Self {
-        Self { weight: Weight::Note, ..Self::broken(path, line, rule, advice) }
+    /// A finding at a line, counted from 1.
+    fn new(path: &str, line: usize, rule: &'static str, advice: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, rule, advice: advice.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.weight {
-            Weight::Broken => "",
-            Weight::Note => "note: ",
-        };
-        write!(f, "{}:{}: {mark}{}: {}", self.path, self.line, self.rule, self.advice)
-    }
-}
-
-/// Shared by the tests of the rules.
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The lines of `findings`, all of which must be of `rule`.
-    pub(super) fn lines(findings: &[Finding], rule: &str) -> Vec<usize> {
-        findings.iter().inspect(|finding| assert_eq!(finding.rule, rule)).map(|finding| finding.line).collect()
-    }
-
-    #[test]
-    fn a_finding_is_one_line_that_an_editor_understands() {
-        let broken = Finding::broken("a/b.rs", 7, "unfinished", "finish it");
-        assert_eq!(broken.to_string(), "a/b.rs:7: unfinished: finish it");
-        assert_eq!(Finding::note("c.rs", 1, "long", "split it").to_string(), "c.rs:1: note: long: split it");
-    }
-
-    #[test]
-    fn findings_sort_by_place() {
-        let mut findings =
-            [Finding::note("b", 1, "r", ""), Finding::broken("a", 10, "r", ""), Finding::broken("a", 9, "r", "")];
-        findings.sort();
-        let places: Vec<(&str, usize)> = findings.iter().map(|f| (f.path.as_str(), f.line)).collect();
-        assert_eq!(places, [("a", 9), ("a", 10), ("b", 1)]);
+        write!(f, "{}:{}: {}: {}", self.path, self.line, self.rule, self.advice)
     }
 }

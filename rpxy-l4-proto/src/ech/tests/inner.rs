@@ -1,4 +1,4 @@
-//! What the plaintext must be: `EncodedClientHelloInner`.
+//! Requirements on the plaintext, `EncodedClientHelloInner`.
 
 use super::{FirstHello, answer, keys, outer, words};
 use crate::{

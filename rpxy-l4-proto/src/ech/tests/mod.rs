@@ -25,7 +25,7 @@ fn parsed(message: &[u8]) -> ClientHello {
     hello
 }
 
-/// What becomes of a hello.
+/// Opens a hello.
 fn answer(keys: &EchKeys, message: &[u8]) -> FirstHello {
     open_first(keys, &parsed(message), || true)
 }

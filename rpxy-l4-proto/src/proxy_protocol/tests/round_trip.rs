@@ -1,4 +1,4 @@
-//! What is written is read again, and what has no place in a header is not written.
+//! Headers are read as they were written; values that have no room in a header are not written.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! What Chromium 156 sends: a hello with a post-quantum key share and ECH, scattered over frames and datagrams.
+//! A hello of Chromium 156 with a post-quantum key share and ECH, scattered over frames and datagrams.
 
 use sha2::{Digest as _, Sha256};
 

@@ -1,4 +1,4 @@
-//! Which frames an Initial packet may have, and where each of them ends.
+//! Frames that an Initial packet may have, and the end of each.
 
 use super::*;
 use Frame::{Ack, ConnectionClose, Crypto, Padding, Ping};

@@ -1,4 +1,4 @@
-//! What is a packet, what opens, and what the datagrams of a flow add up to.
+//! Packets, their protection, and the hellos of flows.
 
 mod captures;
 mod crypto_stream;

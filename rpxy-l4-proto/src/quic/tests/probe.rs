@@ -1,4 +1,4 @@
-//! What the datagrams of a flow whose route is undecided say, and when that is known.
+//! Answers of a flow whose route is undecided, and the datagram that brings them.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 

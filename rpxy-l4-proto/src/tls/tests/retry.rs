@@ -40,7 +40,7 @@ fn what_a_server_begins_with() {
     }
 }
 
-/// What is passed on, and what the second hello is: its name, and what follows. Given in pieces of `size`.
+/// Reads a stream in pieces of `size`: the bytes passed on, and the second hello with its name and the bytes behind.
 fn read(stream: &[u8], size: usize) -> (Vec<u8>, Option<(String, Vec<u8>)>) {
     let (mut reader, mut forward) = (SecondHello::default(), Vec::new());
     reader.expect();

@@ -14,12 +14,12 @@ pub(super) fn socket(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathB
     let path = Path::new(text);
     if !path.is_absolute() {
         let remedy = "as in \"/run/rpxy-l4.sock\"";
-        report.error_with(&field.place, format!("{} is no absolute path", quote(text)), remedy);
+        report.error_with(&field.position, format!("{} is not an absolute path", quote(text)), remedy);
     } else if text.contains('\0') || text.ends_with('/') || path.file_name().is_none() {
-        report.error(&field.place, format!("{} names no file", quote(text)));
+        report.error(&field.position, format!("{} does not name a file", quote(text)));
     } else if text.len() > MAX_SOCKET_PATH {
-        let message = format!("the path has {} bytes, a socket's path {MAX_SOCKET_PATH} at most", text.len());
-        report.error(&field.place, message);
+        let message = format!("the path has {} bytes; the path of a socket has {MAX_SOCKET_PATH} at most", text.len());
+        report.error(&field.position, message);
     } else {
         return Some(path.to_owned());
     }

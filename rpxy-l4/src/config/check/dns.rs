@@ -10,7 +10,7 @@ pub(super) fn dns(report: &mut Report<'_>, root: &Table<'_>) -> Dns {
         && let Some(field) = root.field("dns_cache_min_ttl").or_else(|| root.field("dns_cache_max_ttl"))
     {
         let (min, max) = (min_ttl.as_secs(), max_ttl.as_secs());
-        report.error(&field.place, format!("dns_cache_min_ttl ({min}s) is longer than dns_cache_max_ttl ({max}s)"));
+        report.error(&field.position, format!("dns_cache_min_ttl ({min}s) is longer than dns_cache_max_ttl ({max}s)"));
     }
     Dns { min_ttl, max_ttl }
 }

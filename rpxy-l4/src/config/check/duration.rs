@@ -21,7 +21,7 @@ pub(super) const QUIC_AFFINITY: Duration = Duration::from_secs(300);
 /// 136 years. Longer times are accepted, as 0.2.x does, and cut to this: a clock can always add it without overflow.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The length of time at `key`, or `default` when it is absent or wrong.
+/// The duration at `key`, or `default` when it is absent or wrong.
 pub(super) fn or_default(report: &mut Report<'_>, table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
     table.field(key).and_then(|field| duration(report, &field)).unwrap_or(default)
 }
@@ -31,7 +31,7 @@ pub(super) fn positive(report: &mut Report<'_>, table: &Table<'_>, key: &'static
     let Some(field) = table.field(key) else { return default };
     match duration(report, &field) {
         Some(Duration::ZERO) => {
-            report.error(&field.place, "must be longer than 0");
+            report.error(&field.position, "must be longer than 0");
             default
         }
         Some(duration) => duration,
@@ -39,7 +39,7 @@ pub(super) fn positive(report: &mut Report<'_>, table: &Table<'_>, key: &'static
     }
 }
 
-/// The length of time at `key`, where 0 means that there is no limit.
+/// The duration at `key`, where 0 means that there is no limit.
 pub(super) fn limit(
     report: &mut Report<'_>,
     table: &Table<'_>,
@@ -60,8 +60,8 @@ fn duration(report: &mut Report<'_>, field: &Field<'_>) -> Option<Duration> {
     let parsed = parse(text);
     if parsed.is_none() {
         report.error_with(
-            &field.place,
-            format!("{} is no length of time", quote(text)),
+            &field.position,
+            format!("invalid duration {}", quote(text)),
             "an integer and a unit without a space: ms, s, m, h or d, as in \"30s\"",
         );
     }

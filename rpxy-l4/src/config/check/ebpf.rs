@@ -52,7 +52,7 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
         let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
         let idle = idle.chain(ebpf.pin.then_some("pin"));
         for field in idle.filter_map(field) {
-            report.warn_with(&field.place, "without effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
+            report.warn_with(&field.position, "has no effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
         }
     }
     ebpf
@@ -61,21 +61,21 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
 fn pin_path(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathBuf> {
     let path = Path::new(field.string(report)?);
     if !path.is_absolute() || path.parent().is_none() {
-        report.error_with(&field.place, "must be the absolute path of a directory", "try \"/sys/fs/bpf/rpxy-l4\"");
+        report.error_with(&field.position, "must be the absolute path of a directory", "try \"/sys/fs/bpf/rpxy-l4\"");
     }
     Some(path.to_owned())
 }
 
 fn interfaces(report: &mut Report<'_>, field: &Field<'_>) -> Vec<String> {
     if field.is_empty_array() {
-        report.error_with(&field.place, "must not be empty", "without the key, interfaces are found");
+        report.error_with(&field.position, "must not be empty", "without the key, interfaces are found");
     }
     let mut names = Vec::new();
-    for (place, name) in field.strings(report).unwrap_or_default() {
+    for (position, name) in field.strings(report).unwrap_or_default() {
         if !is_interface(name) {
-            report.error(&place, format!("{} is no name of an interface", quote(name)));
+            report.error(&position, format!("{} is not an interface name", quote(name)));
         } else if name == "lo" {
-            report.warn(&place, "without effect: what stays on this machine is not steered");
+            report.warn(&position, "has no effect: traffic within this machine is not steered");
         }
         names.push(name.to_owned());
     }
@@ -84,10 +84,10 @@ fn interfaces(report: &mut Report<'_>, field: &Field<'_>) -> Vec<String> {
 
 fn ban(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpNet> {
     let mut networks = Vec::new();
-    for (place, text) in field.strings(report).unwrap_or_default() {
-        let Some(network) = network(report, &place, text) else { continue };
+    for (position, text) in field.strings(report).unwrap_or_default() {
+        let Some(network) = network(report, &position, text) else { continue };
         if network.prefix_len() == 0 {
-            report.warn(&place, "bans everybody");
+            report.warn(&position, "bans every address");
         }
         networks.push(network);
     }

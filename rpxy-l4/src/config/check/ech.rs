@@ -30,9 +30,9 @@ pub(super) fn ech(
     if !server_names.is_empty() && !keys.is_empty() && !public_names().any(reached) {
         let public_names: Vec<String> = public_names().collect();
         report.warn(
-            &table.place,
+            &table.position,
             format!(
-                "never used: server_names holds no public name of the configurations ({})",
+                "never used: server_names has none of the public names of the configurations ({})",
                 public_names.join(", ")
             ),
         );
@@ -62,7 +62,7 @@ fn inline_keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<Vec<EchKey>
         match ConfigList::from_base64(text) {
             Ok(list) => Some((field, list)),
             Err(error) => {
-                report.error(&field.place, error.to_string());
+                report.error(&field.position, error.to_string());
                 None
             }
         }
@@ -70,21 +70,21 @@ fn inline_keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<Vec<EchKey>
     let keys_field = keys_field?;
     let private_keys = keys_field.strings(report)?;
     if keys_field.is_empty_array() {
-        report.error(&keys_field.place, "must not be empty");
+        report.error(&keys_field.position, "must not be empty");
     }
     let (list_field, list) = list?;
     let mut found = Vec::new();
-    for (place, text) in private_keys {
+    for (position, text) in private_keys {
         match list.with_private_key(text) {
             Ok(keys) => found.extend(keys),
-            Err(error) => report.error(&place, error.to_string()),
+            Err(error) => report.error(&position, error.to_string()),
         }
     }
     let keys = list.in_order(found);
     let without_key = list.len().saturating_sub(keys.len());
     if without_key > 0 && !keys.is_empty() {
         report.warn_with(
-            &list_field.place,
+            &list_field.position,
             format!("{without_key} of {} configurations have no private key here", list.len()),
             "add their keys, or take them out of the list",
         );
@@ -95,27 +95,27 @@ fn inline_keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<Vec<EchKey>
 /// The keys of files, in order.
 fn file_keys(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'_>) -> Option<Vec<EchKey>> {
     let mut keys = Vec::new();
-    for (place, name) in field.strings(report)? {
+    for (position, name) in field.strings(report)? {
         let path = defaults.directory.join(name);
         report.reads(&path);
         match read_key_file(&path) {
             Ok(file) => {
                 if let Some(mode) = file.exposed {
                     let remedy = format!("chmod 600 {}", path.display());
-                    report.warn_with(&place, format!("others may read the private key (mode {mode:04o})"), remedy);
+                    report.warn_with(&position, format!("key file is readable by others (mode {mode:04o})"), remedy);
                 }
                 keys.extend(file.keys);
             }
-            Err(error) => report.error(&place, error.to_string()),
+            Err(error) => report.error(&position, error.to_string()),
         }
     }
     if field.is_empty_array() {
-        report.error(&field.place, "must not be empty");
+        report.error(&field.position, "must not be empty");
     }
     Some(keys)
 }
 
-/// Where decrypted hellos go: the names that are dialled themselves, then the groups.
+/// Destinations of decrypted hellos: the names that are dialled themselves, then the groups.
 fn private(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'_>) -> Option<Vec<EchPrivate>> {
     let groups = table.field("private");
     let names = match &groups {
@@ -128,7 +128,7 @@ fn private(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'
             private.extend(self::group(report, group, defaults));
         }
         if groups.is_empty_array() {
-            report.error(&groups.place, "must not be empty");
+            report.error(&groups.position, "must not be empty");
         }
     }
     Some(private)
@@ -138,24 +138,24 @@ fn private(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'
 fn dialled(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'_>) -> Vec<EchPrivate> {
     let elements = field.strings(report).unwrap_or_default();
     if field.is_empty_array() {
-        report.error(&field.place, "must not be empty");
+        report.error(&field.position, "must not be empty");
     }
     let mut private: Vec<EchPrivate> = Vec::with_capacity(elements.len());
-    for (place, text) in elements {
+    for (position, text) in elements {
         if text.starts_with("*.") {
             let remedy = "give it a target of its own: [[protocols.\"<name>\".ech.private]]";
-            report.error_with(&place, "a wildcard is no name to connect to", remedy);
+            report.error_with(&position, "a wildcard is not a name to connect to", remedy);
             continue;
         }
         let target = if text.contains(':') {
-            targets::address(report, &place, text)
+            targets::address(report, &position, text)
         } else {
-            targets::address(report, &place, &format!("{text}:{}", defaults.listen_port))
+            targets::address(report, &position, &format!("{text}:{}", defaults.listen_port))
         };
         let Some(target) = target else { continue };
         let name = NamePattern::Exact(inner_name(&target));
         if private.iter().any(|earlier| earlier.server_names.contains(&name)) {
-            report.warn(&place, format!("{} is listed twice: the first entry wins", inner_name(&target)));
+            report.warn(&position, format!("{} is listed twice: the first entry wins", inner_name(&target)));
         } else {
             let upstream = targets::single(target, defaults);
             private.push(EchPrivate { server_names: vec![name], alpns: Vec::new(), upstream });
@@ -178,7 +178,7 @@ fn group(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'_>
     let names = table.required(report, "server_names");
     let server_names = names.as_ref().map(|names| names::patterns(report, names)).unwrap_or_default();
     if let Some(names) = names.filter(Field::is_empty_array) {
-        report.error(&names.place, "must not be empty");
+        report.error(&names.position, "must not be empty");
     }
     let alpns = names::alpns(report, &table, |_, _| {});
     let upstream = targets::of_rule(report, &table, defaults);

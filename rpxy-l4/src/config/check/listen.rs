@@ -27,8 +27,8 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
     let parsed = text.parse().ok();
     if parsed.is_none() {
         report.error_with(
-            &field.place,
-            format!("{} is no address with port", quote(text)),
+            &field.position,
+            format!("{} is not an address with a port", quote(text)),
             "as in \"127.0.0.1:9100\" or \"[::1]:9100\"",
         );
     }
@@ -42,7 +42,7 @@ fn ports(report: &mut Report<'_>, root: &Table<'_>) -> Vec<NonZeroU16> {
     }
     let Some(elements) = field.array_of(report, "an integer or an array of integers") else { return Vec::new() };
     if elements.is_empty() {
-        report.error(&field.place, "must not be empty");
+        report.error(&field.position, "must not be empty");
     }
     let ports = elements.iter().filter_map(|element| element.integer(report, 1..=u16::MAX));
     without_duplicates(ports.filter_map(NonZeroU16::new).collect())
@@ -56,7 +56,7 @@ fn v4(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
         let text = element.string(report)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            report.error(&element.place, format!("{} is no IPv4 address", quote(text)));
+            report.error(&element.position, format!("{} is not an IPv4 address", quote(text)));
         }
         parsed.map(ListenAddress::V4)
     })
@@ -70,7 +70,7 @@ fn v6(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
         return if switch == Some(true) { vec![everywhere] } else { Vec::new() };
     };
     if let (Some(switch_field), Some(false)) = (&switch_field, switch) {
-        report.warn(&switch_field.place, "without effect, because listen_address_v6 is given");
+        report.warn(&switch_field.position, "has no effect, because listen_address_v6 is given");
     }
     addresses(report, &field, &everywhere, v6_address)
 }
@@ -84,18 +84,18 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
         None => (bare, None),
     };
     let Ok(address) = address.parse::<Ipv6Addr>() else {
-        report.error(&element.place, format!("{} is no IPv6 address", quote(text)));
+        report.error(&element.position, format!("{} is not an IPv6 address", quote(text)));
         return None;
     };
     match zone {
         Some(zone) if !is_interface(zone) => {
-            report.error(&element.place, format!("{} is no interface name or index", quote(zone)));
+            report.error(&element.position, format!("{} is not an interface name or index", quote(zone)));
         }
         Some(_) if !address.is_unicast_link_local() => {
-            report.error(&element.place, format!("{address} takes no zone, because it is not link-local"));
+            report.error(&element.position, format!("{address} cannot have a zone, because it is not link-local"));
         }
         None if address.is_unicast_link_local() => report.warn_with(
-            &element.place,
+            &element.position,
             format!("{address} is link-local and cannot be listened on without a zone"),
             format!("name the interface, as in \"{address}%eth0\""),
         ),
@@ -104,7 +104,7 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
     Some(ListenAddress::V6 { address, zone: zone.map(str::to_owned) })
 }
 
-/// What Linux accepts as the name of an interface: up to 15 bytes, no slash, colon or space.
+/// Returns whether Linux accepts `name` for an interface: up to 15 bytes, no slash, colon or space.
 pub(super) fn is_interface(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%[]".contains(&byte))
 }
@@ -117,12 +117,12 @@ fn addresses(
 ) -> Vec<ListenAddress> {
     let Some(elements) = field.one_or_many(report) else { return Vec::new() };
     if elements.is_empty() {
-        report.error(&field.place, "must not be empty");
+        report.error(&field.position, "must not be empty");
     }
     let read = elements.iter().filter_map(|element| read(report, element)).collect();
     let addresses = without_duplicates(read);
     if addresses.len() > 1 && addresses.contains(everywhere) {
-        report.error(&field.place, format!("{everywhere} means every address and cannot stand beside others"));
+        report.error(&field.position, format!("{everywhere} means every address and cannot be combined with others"));
     }
     addresses
 }

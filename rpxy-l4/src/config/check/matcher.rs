@@ -1,14 +1,15 @@
-//! What a rule matches: server names, ALPNs, ECH, public keys, reserved bytes, each on the protocols that have it.
+//! Conditions of a rule: server names, ALPNs, ECH, public keys, reserved bytes, each on the protocols that have it.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
+use rpxy_l4_proto::wireguard::Reserved;
 
 use super::{defaults::RuleDefaults, ech, names, protocol::RuleProtocol};
 use crate::config::{
     ech::BASE64,
     file::{Field, Table},
-    model::{Ech, Matcher, NamePattern, Reserved, TlsMatcher},
+    model::{Ech, Matcher, NamePattern, TlsMatcher},
     report::Report,
 };
 
@@ -46,7 +47,7 @@ fn server_names(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Rul
     match protocol {
         Some(RuleProtocol::Ssh | RuleProtocol::Socks5 | RuleProtocol::WireGuard) if !field.is_empty_array() => {
             report.error_with(
-                &field.place,
+                &field.position,
                 "this protocol carries no server name",
                 "server_names is for tls, quic and http",
             );
@@ -78,7 +79,11 @@ fn public_key(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleP
     let text = field.string(report)?;
     let key = BASE64.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     if key.is_none() {
-        report.error_with(&field.place, "not a public key: 32 bytes in base64", "see `wg show <interface> public-key`");
+        report.error_with(
+            &field.position,
+            "not a public key: 32 bytes in base64",
+            "see `wg show <interface> public-key`",
+        );
     }
     key
 }
@@ -86,11 +91,11 @@ fn public_key(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleP
 fn reserved(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Reserved {
     let Some(field) = table.field("reserved") else { return Reserved::default() };
     if !matches!(protocol, Some(RuleProtocol::WireGuard) | None) {
-        report.error_with(&field.place, "this protocol has no reserved bytes", "reserved is for wireguard");
+        report.error_with(&field.position, "this protocol has no reserved bytes", "reserved is for wireguard");
     }
     field.word(report, RESERVED).unwrap_or_default()
 }
 
 fn without_effect(report: &mut Report<'_>, field: &Field<'_>, protocols: &str) {
-    report.warn(&field.place, format!("without effect on this protocol: it is for {protocols}"));
+    report.warn(&field.position, format!("has no effect on this protocol: it is for {protocols}"));
 }

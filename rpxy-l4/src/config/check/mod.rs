@@ -1,4 +1,4 @@
-//! From the text of a file to the model: the only place that builds the model's types.
+//! From the text of a file to the model: the only module that builds the model's types.
 //!
 //! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
@@ -32,11 +32,11 @@ use super::{
     file::{Field, Table},
     model::{AccessLogFormat, Config, Unmatched},
     problem::{Problem, Severity},
-    report::{Place, Report},
+    report::{Position, Report},
     watch::Seen,
 };
 
-/// What a text came to.
+/// Result of checking a text.
 pub(super) struct Checked {
     /// There is a configuration exactly when none of the problems is an error.
     pub(super) config: Option<Config>,
@@ -52,7 +52,7 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
         Ok(document) => Some(configuration(&mut report, document.get_ref(), directory)),
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
-            report.error(&Place { path: String::new(), offset }, format!("not TOML: {}", error.message()));
+            report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
             None
         }
     };
@@ -79,7 +79,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
     if !destination_keys && !rules::any(&root) {
         report.error_with(
-            &root.place,
+            &root.position,
             "nothing to forward to",
             "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]",
         );

@@ -1,14 +1,14 @@
 //! Host names to dial, server names and ALPN names to match.
 //!
-//! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses them; server
-//! names only when blank, since any other text is harmless: it matches nothing.
+//! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses
+//! them; server names only when blank, since any other text is harmless: it matches nothing.
 
 use std::sync::Arc;
 
 use crate::config::{
     file::{Field, Table},
     model::NamePattern,
-    report::{Place, Report, quote},
+    report::{Position, Report, quote},
 };
 
 /// The longest name, in bytes (RFC 1035 section 2.3.4, without the root's length byte and the first label's).
@@ -38,8 +38,8 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, &'static str> {
 /// The server names of an array, without duplicates.
 pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>) -> Vec<NamePattern> {
     let mut patterns: Vec<NamePattern> = Vec::new();
-    for (place, name) in field.strings(report).unwrap_or_default() {
-        if let Some(pattern) = pattern(report, &place, name)
+    for (position, name) in field.strings(report).unwrap_or_default() {
+        if let Some(pattern) = pattern(report, &position, name)
             && !patterns.contains(&pattern)
         {
             patterns.push(pattern);
@@ -49,9 +49,9 @@ pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>) -> Vec<NamePa
 }
 
 /// A server name to match, `*.` in front for any name below.
-fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePattern> {
+fn pattern(report: &mut Report<'_>, position: &Position, text: &str) -> Option<NamePattern> {
     if text.trim().is_empty() {
-        report.error_with(place, "a server name must not be blank", "leave server_names out to match any name");
+        report.error_with(position, "a server name must not be blank", "leave server_names out to match any name");
         return None;
     }
     let (wildcard, name) = match text.strip_prefix("*.") {
@@ -64,9 +64,9 @@ fn pattern(report: &mut Report<'_>, place: &Place, text: &str) -> Option<NamePat
         Err(reason) => {
             let message = format!("{} can never match: {reason}", quote(text));
             if text.contains('*') {
-                report.warn_with(place, message, "a wildcard is \"*.\" in front of a name");
+                report.warn_with(position, message, "a wildcard is \"*.\" in front of a name");
             } else {
-                report.warn(place, message);
+                report.warn(position, message);
             }
             // As written, so that the rule keeps a condition: without one it would match every name.
             Some(NamePattern::Exact(text.to_ascii_lowercase().into()))
@@ -82,7 +82,7 @@ pub(super) fn alpns<'t>(
 ) -> Vec<Arc<[u8]>> {
     let field = match (table.field("alpns"), table.field("alpn")) {
         (Some(_), Some(second)) => {
-            report.error_with(&second.place, "alpns and alpn are the same key", "keep one of them");
+            report.error_with(&second.position, "alpns and alpn are the same key", "keep one of them");
             return Vec::new();
         }
         (field, None) | (None, field) => field,
@@ -93,10 +93,10 @@ pub(super) fn alpns<'t>(
         not_empty(report, &field);
     }
     let mut alpns: Vec<Arc<[u8]>> = Vec::with_capacity(names.len());
-    for (place, name) in names {
+    for (position, name) in names {
         // RFC 7301 section 3.1: 1 to 255 bytes.
         if !(1..=255).contains(&name.len()) {
-            report.warn(&place, "can never match: a protocol name has 1 to 255 bytes");
+            report.warn(&position, "can never match: a protocol name has 1 to 255 bytes");
         }
         let alpn: Arc<[u8]> = name.as_bytes().into();
         if !alpns.contains(&alpn) {
@@ -106,7 +106,7 @@ pub(super) fn alpns<'t>(
     alpns
 }
 
-/// Whether `pattern` covers `name`, a lower-case name without a trailing dot.
+/// Returns whether `pattern` covers `name`, a lower-case name without a trailing dot.
 pub(super) fn covers(pattern: &NamePattern, name: &str) -> bool {
     match pattern {
         NamePattern::Exact(exact) => **exact == *name,

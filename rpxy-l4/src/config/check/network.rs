@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::report::{Place, Report, quote};
+use crate::config::report::{Position, Report, quote};
 
 /// A network; a bare address is that host alone. Bits beyond the prefix are cleared.
-pub(super) fn network(report: &mut Report<'_>, place: &Place, text: &str) -> Option<IpNet> {
+pub(super) fn network(report: &mut Report<'_>, position: &Position, text: &str) -> Option<IpNet> {
     let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
     let network = text.parse::<IpNet>().ok().map(|network| network.trunc()).or_else(host);
     if network.is_none() {
-        report.error(place, format!("{} is no network such as \"10.0.0.0/8\"", quote(text)));
+        report.error(position, format!("{} is not a network such as \"10.0.0.0/8\"", quote(text)));
     }
     network
 }

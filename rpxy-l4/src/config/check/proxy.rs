@@ -20,7 +20,7 @@ pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<
     field?.word(report, VERSIONS)
 }
 
-/// Whether inbound connections start with a header, and whose.
+/// Reads the settings of inbound headers.
 pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<ReceiveProxy> {
     let receive_field = root.field("tcp_recv_proxy_protocol");
     let receive = receive_field.as_ref().and_then(|field| field.boolean(report)).unwrap_or(false);
@@ -30,13 +30,13 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
         (false, Some(field)) => {
             // 0.2.x does not look at the list either, but refuses other types.
             field.strings(report);
-            report.warn(&field.place, "without effect, because tcp_recv_proxy_protocol is off");
+            report.warn(&field.position, "has no effect, because tcp_recv_proxy_protocol is off");
             None
         }
         (true, None) => {
             if let Some(field) = receive_field {
                 report.error_with(
-                    &field.place,
+                    &field.position,
                     "tcp_trusted_proxies is missing: nobody could connect",
                     "list the addresses of your load balancers, as in [\"10.0.0.0/8\"]",
                 );
@@ -46,9 +46,9 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
         (true, Some(field)) => {
             let elements = field.strings(report)?;
             if field.is_empty_array() {
-                report.error(&field.place, "must not be empty when tcp_recv_proxy_protocol is on");
+                report.error(&field.position, "must not be empty when tcp_recv_proxy_protocol is on");
             }
-            let trusted = elements.into_iter().filter_map(|(place, text)| network(report, &place, text));
+            let trusted = elements.into_iter().filter_map(|(position, text)| network(report, &position, text));
             Some(ReceiveProxy { trusted: trusted.collect() })
         }
     }

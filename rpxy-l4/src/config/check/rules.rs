@@ -12,16 +12,20 @@ use crate::config::{
     file::{Field, Table},
     keys::Scope,
     model::Rule,
-    report::{Place, Report},
+    report::{Position, Report},
 };
 
-/// Whether the file has any rule, right or wrong.
+/// Returns whether the file has any rule, right or wrong.
 pub(super) fn any(root: &Table<'_>) -> bool {
     root.field("protocols").is_some_and(|field| !field.is_empty_table())
 }
 
-/// The rules in file order, each with its place.
-pub(super) fn rules(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>) -> Vec<(Place, Arc<Rule>)> {
+/// The rules in file order, each with its position.
+pub(super) fn rules(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    defaults: &RuleDefaults<'_>,
+) -> Vec<(Position, Arc<Rule>)> {
     let entries = root.field("protocols").and_then(|field| field.named(report)).unwrap_or_default();
     entries.into_iter().filter_map(|(name, field)| rule(report, name, &field, defaults)).collect()
 }
@@ -32,7 +36,7 @@ fn rule(
     name: &str,
     field: &Field<'_>,
     defaults: &RuleDefaults<'_>,
-) -> Option<(Place, Arc<Rule>)> {
+) -> Option<(Position, Arc<Rule>)> {
     let table = field.table(report, Scope::Rule)?;
     let protocol = table.required(report, "protocol").and_then(|field| field.word(report, PROTOCOLS));
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
@@ -41,7 +45,7 @@ fn rule(
     let matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
     let idle_lifetime = idle_lifetime(report, &table, protocol);
-    Some((field.place.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
+    Some((field.position.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
 }
 
 fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Option<Duration> {
@@ -52,7 +56,7 @@ fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Ru
     }
     if let Some(field) = table.field("idle_lifetime") {
         let remedy = "connections over TCP end by themselves; see tcp_idle_timeout";
-        report.warn_with(&field.place, "without effect on protocols over TCP", remedy);
+        report.warn_with(&field.position, "has no effect on protocols over TCP", remedy);
     }
     None
 }
@@ -69,7 +73,7 @@ fn send_proxy(
         return own.unwrap_or(defaults.send_proxy);
     }
     if let Some(field) = table.field("send_proxy_protocol") {
-        report.warn(&field.place, "without effect on protocols over UDP");
+        report.warn(&field.position, "has no effect on protocols over UDP");
     }
     None
 }

@@ -4,24 +4,21 @@ use std::sync::Arc;
 
 use crate::config::{
     model::{Matcher, NamePattern, Rule, TlsMatcher},
-    report::{Place, Report, quote},
+    report::{Position, Report, quote},
 };
 
 /// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
-pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Place, Arc<Rule>)]) {
-    for (index, (place, rule)) in rules.iter().enumerate() {
+pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
+    for (index, (position, rule)) in rules.iter().enumerate() {
         let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
         if let Some((_, earlier)) = earlier {
             let name = quote(&earlier.name);
-            report.warn(
-                place,
-                format!("never chosen: protocols.{name} matches the same, and the first in the file wins"),
-            );
+            report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));
         }
     }
 }
 
-/// Whether `first` takes everything that `second`, further down in the file, would match.
+/// Returns whether `first` takes everything that `second`, further down in the file, would match.
 fn shadows(first: &Matcher, second: &Matcher) -> bool {
     match (first, second) {
         (Matcher::Http { server_names: first }, Matcher::Http { server_names: second }) => names_cover(first, second),

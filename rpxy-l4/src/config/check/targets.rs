@@ -10,7 +10,7 @@ use crate::config::{
     file::{Field, Table},
     keys::Scope,
     model::{Balance, Host, Target, Upstream},
-    report::{Place, Report, quote},
+    report::{Position, Report, quote},
 };
 
 const BALANCES: &[(&str, Balance)] = &[
@@ -65,7 +65,7 @@ pub(super) fn default(
         && let Some(field) = root.field(balance_key)
     {
         let remedy = "rules have their own load_balance";
-        report.warn_with(&field.place, format!("without effect, because {target_key} is missing"), remedy);
+        report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
     }
     field.map(|_| upstream)
 }
@@ -84,7 +84,7 @@ fn upstream(
         && targets.iter().any(|target| target.weight != ONE)
     {
         let remedy = format!("set {balance_key}, for instance to \"round_robin\"");
-        report.warn_with(&field.place, "weights are without effect, because the first target is always taken", remedy);
+        report.warn_with(&field.position, "weights have no effect, because the first target is always taken", remedy);
     }
     Upstream {
         targets,
@@ -98,9 +98,9 @@ fn targets(report: &mut Report<'_>, field: &Field<'_>) -> Vec<Target> {
     let elements = field.array(report).unwrap_or_default();
     let targets: Vec<Target> = elements.iter().filter_map(|element| target(report, element)).collect();
     if field.is_empty_array() {
-        report.error(&field.place, "must not be empty");
+        report.error(&field.position, "must not be empty");
     } else if !targets.is_empty() && targets.iter().all(|target| target.backup) {
-        report.error(&field.place, "at least one target must not be a backup");
+        report.error(&field.position, "at least one target must not be a backup");
     }
     targets
 }
@@ -112,7 +112,7 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
             element.wrong_type(report, "\"host:port\" or a table");
             return None;
         };
-        return address(report, &element.place, text);
+        return address(report, &element.position, text);
     }
     let table = element.table(report, Scope::Target)?;
     let weight =
@@ -120,49 +120,49 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
     let backup = table.field("backup").and_then(|field| field.boolean(report));
     let field = table.required(report, "address")?;
     let text = field.string(report)?;
-    let target = address(report, &field.place, text)?;
+    let target = address(report, &field.position, text)?;
     Some(Target { weight: weight.unwrap_or(ONE), backup: backup.unwrap_or(false), ..target })
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets.
-pub(super) fn address(report: &mut Report<'_>, place: &Place, text: &str) -> Option<Target> {
+pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
     let (host, port) = match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(v6)) => (Host::Ip { address: (*v6.ip()).into(), scope: v6.scope_id() }, v6.port()),
         Ok(SocketAddr::V4(v4)) => (Host::Ip { address: (*v4.ip()).into(), scope: 0 }, v4.port()),
-        Err(_) => named(report, place, text)?,
+        Err(_) => named(report, position, text)?,
     };
     if port == 0 {
-        report.warn(place, format!("{} can never be reached, because its port is 0", quote(text)));
+        report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
     Some(Target { host, port, weight: ONE, backup: false })
 }
 
-fn named(report: &mut Report<'_>, place: &Place, text: &str) -> Option<(Host, u16)> {
+fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
     let Some((name, port)) = text.rsplit_once(':') else {
-        report.error_with(place, format!("{} has no port", quote(text)), "write \"host:port\"");
+        report.error_with(position, format!("{} has no port", quote(text)), "write \"host:port\"");
         return None;
     };
     if text.parse::<Ipv6Addr>().is_ok() || name.parse::<Ipv6Addr>().is_ok() {
-        report.error_with(place, format!("{} needs brackets", quote(text)), "write IPv6 addresses as \"[::1]:443\"");
+        report.error_with(position, format!("{} needs brackets", quote(text)), "write IPv6 addresses as \"[::1]:443\"");
         return None;
     }
     if name.starts_with('[') {
-        report.error(place, format!("{} is no IPv6 address with port", quote(text)));
+        report.error(position, format!("{} is not an IPv6 address with a port", quote(text)));
         return None;
     }
     let host = match names::host(name) {
         Ok(host) => host,
         Err(reason) => {
-            report.error(place, format!("{} is no host name: {reason}", quote(name)));
+            report.error(position, format!("{} is not a host name: {reason}", quote(name)));
             return None;
         }
     };
     let Ok(port) = port.parse::<u16>() else {
-        report.error(place, format!("{} is no port, from 0 to 65535", quote(port)));
+        report.error(position, format!("invalid port {}, expected 0 to 65535", quote(port)));
         return None;
     };
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
-        report.warn(place, format!("{} is no IPv4 address and is looked up as a name", quote(name)));
+        report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }
     Some((Host::Name(host), port))
 }

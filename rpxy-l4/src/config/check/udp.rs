@@ -6,7 +6,7 @@ use super::{duration, targets, tcp::max_connections};
 use crate::config::{
     file::Table,
     model::{Matcher, NewSessions, Orphan, Rule, Udp, UnknownVersion},
-    report::{Place, Report},
+    report::{Position, Report},
 };
 
 const MAX_CONNECTIONS: u32 = 2048;
@@ -20,7 +20,7 @@ const ORPHANS: &[(&str, Orphan)] =
 const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
     &[("drop", UnknownVersion::Drop), ("default", UnknownVersion::Default)];
 
-pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> Udp {
+pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Udp {
     Udp {
         max_connections: max_connections(report, root, "udp_max_connections", MAX_CONNECTIONS),
         new_sessions: new_sessions(report, root),
@@ -45,7 +45,7 @@ fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions
     let Some(rate) = rate else {
         for key in ["udp_new_sessions_burst", "source_prefix_v4", "source_prefix_v6"] {
             if let Some(field) = root.field(key) {
-                report.warn(&field.place, "without effect, because there is no udp_new_sessions_per_source");
+                report.warn(&field.position, "has no effect, because there is no udp_new_sessions_per_source");
             }
         }
         return None;
@@ -54,22 +54,22 @@ fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions
     Some(NewSessions { rate, burst, prefix_v4, prefix_v6 })
 }
 
-fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> Orphan {
+fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Orphan {
     let Some(field) = root.field("orphan") else { return Orphan::default() };
     let orphan = field.word(report, ORPHANS).unwrap_or_default();
     if orphan == Orphan::Drop && !rules.iter().any(|(_, rule)| rule.matcher.is_udp()) {
-        report.warn(&field.place, "without effect, because there is no rule for quic or wireguard");
+        report.warn(&field.position, "has no effect, because there is no rule for quic or wireguard");
     }
     orphan
 }
 
-fn unknown_version(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Place, Arc<Rule>)]) -> UnknownVersion {
+fn unknown_version(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> UnknownVersion {
     let Some(field) = root.field("quic_unknown_version") else { return UnknownVersion::default() };
     let unknown_version = field.word(report, UNKNOWN_VERSIONS).unwrap_or_default();
-    let is_quic = |(_, rule): &(Place, Arc<Rule>)| matches!(rule.matcher, Matcher::Quic(_));
+    let is_quic = |(_, rule): &(Position, Arc<Rule>)| matches!(rule.matcher, Matcher::Quic(_));
     if unknown_version == UnknownVersion::Drop && !rules.iter().any(is_quic) {
         let remedy = "without one, QUIC is not told from other datagrams";
-        report.warn_with(&field.place, "without effect, because there is no rule for quic", remedy);
+        report.warn_with(&field.position, "has no effect, because there is no rule for quic", remedy);
     }
     unknown_version
 }

@@ -1,27 +1,27 @@
-//! What the `[protocols.*]` tables say.
+//! The `[protocols.*]` tables.
 
 use std::{sync::Arc, time::Duration};
 
-use rpxy_l4_proto::ech::EchKeys;
+use rpxy_l4_proto::{ech::EchKeys, wireguard::Reserved};
 
 use super::Upstream;
 
 /// One `[protocols."<name>"]` table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// The table's name.
     pub name: Arc<str>,
-    /// What it matches.
+    /// Its conditions.
     pub matcher: Matcher,
-    /// Where matching traffic goes.
+    /// Destination of matching traffic.
     pub upstream: Upstream,
     /// UDP protocols: idle lifetime of a session, `None` means no limit. Without effect on TCP protocols.
     pub idle_lifetime: Option<Duration>,
 }
 
-/// What a rule matches. An empty list of names or ALPNs matches any.
+/// Conditions of a rule. An empty list of names or ALPNs matches any.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Matcher {
+pub(crate) enum Matcher {
     /// Cleartext HTTP/1 or HTTP/2 with prior knowledge.
     Http {
         /// Host names; empty matches any.
@@ -39,27 +39,17 @@ pub enum Matcher {
         ///
         /// The key alone tells rules apart: of several with the same, or without, the first in the file wins.
         public_key: Option<[u8; 32]>,
-        /// Which messages are taken for WireGuard.
+        /// Accepted reserved bytes of a message; others are not WireGuard.
         reserved: Reserved,
     },
     /// QUIC.
     Quic(TlsMatcher),
 }
 
-/// What the three reserved bytes after the type of a WireGuard message may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Reserved {
-    /// Zero, as WireGuard has it.
-    #[default]
-    Zero,
-    /// Anything, as Cloudflare WARP clients send it.
-    Any,
-}
-
 impl Matcher {
-    /// Whether it is about datagrams.
+    /// Returns whether the protocol is over UDP.
     #[must_use]
-    pub fn is_udp(&self) -> bool {
+    pub(crate) fn is_udp(&self) -> bool {
         match self {
             Self::WireGuard { .. } | Self::Quic(_) => true,
             Self::Http { .. } | Self::Tls(_) | Self::Ssh | Self::Socks5 => false,
@@ -69,7 +59,7 @@ impl Matcher {
 
 /// Conditions on a ClientHello.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TlsMatcher {
+pub(crate) struct TlsMatcher {
     /// Server names; empty matches any, also a hello without one.
     pub server_names: Vec<NamePattern>,
     /// ALPN protocol names, any of which must be offered; empty matches any.
@@ -80,7 +70,7 @@ pub struct TlsMatcher {
 
 /// A server name to match, lower case and without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum NamePattern {
+pub(crate) enum NamePattern {
     /// Exactly this name.
     Exact(Arc<str>),
     /// `*.` and this suffix: any name with at least one more label in front.
@@ -89,20 +79,20 @@ pub enum NamePattern {
 
 /// The `[protocols."<name>".ech]` table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ech {
+pub(crate) struct Ech {
     /// Configurations with their private keys.
     pub keys: EchKeys,
-    /// What happens to hellos with and without Encrypted Client Hello.
+    /// Treatment of hellos with and without Encrypted Client Hello.
     pub policy: EchPolicy,
-    /// Where decrypted hellos go: those of `private_server_names`, then the `private` tables, in file order.
+    /// Destinations of decrypted hellos: those of `private_server_names`, then the `private` tables, in file order.
     pub private: Vec<EchPrivate>,
 }
 
-/// What a rule with an `ech` table does with a hello. What is *rejected* (RFC 9849 section 7.1) goes by its outer hello
+/// Treatment of hellos by a rule with an `ech` table. A *rejected* one (RFC 9849 section 7.1) goes by its outer hello
 /// to the targets of the rule, which can hand out the present configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EchPolicy {
-    /// What can be decrypted is; the rest is rejected.
+pub(crate) enum EchPolicy {
+    /// Hellos that open are decrypted; others are rejected.
     #[default]
     Allowed,
     /// As `Allowed`, but a hello without the extension is refused: closed over TCP, dropped over UDP.
@@ -111,13 +101,13 @@ pub enum EchPolicy {
     Rejected,
 }
 
-/// Where decrypted hellos of some names go.
+/// Destination of decrypted hellos of some names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EchPrivate {
+pub(crate) struct EchPrivate {
     /// Inner server names; not empty.
     pub server_names: Vec<NamePattern>,
     /// ALPN protocol names of the inner hello, any of which must be offered; empty matches any.
     pub alpns: Vec<Arc<[u8]>>,
-    /// Where they go.
+    /// Their destination.
     pub upstream: Upstream,
 }

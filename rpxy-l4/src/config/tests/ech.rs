@@ -240,7 +240,7 @@ fn key_files() {
         let loaded = load(ech_keys).unwrap_or_else(|error| panic!("{name}: {error}"));
         let ids: Vec<u8> = ech(&loaded.config).keys.iter().map(|key| key.config().config_id).collect();
         assert_eq!(ids, *expected, "{name}");
-        assert_eq!(loaded.warnings.iter().map(super::place).collect::<Vec<_>>(), *warnings, "{name}");
+        assert_eq!(loaded.warnings.iter().map(super::position).collect::<Vec<_>>(), *warnings, "{name}");
         assert_eq!(loaded.files.len(), ech_keys.matches(".pem").count(), "{name}");
     }
     for (name, ech_keys, expected) in [

@@ -376,7 +376,7 @@ fn unknown_keys_are_one_warning() {
     assert_eq!(warnings(&text), ["3: "]);
     assert_eq!(
         loaded.warnings[0].message,
-        "unknown keys, without effect: listen_prot (line 3: did you mean listen_port?), experimental (line 4), \
+        "unknown keys ignored: listen_prot (line 3: did you mean listen_port?), experimental (line 4), \
          protocols.\"a\".udp_target (line 9: it belongs to the top of the file, above the first [table])"
     );
 }

@@ -9,7 +9,7 @@ use crate::config::{
     load,
 };
 
-/// What `load` says of a file with this content, with the directory cut off.
+/// The error of `load` for a file with this content, with the directory cut off.
 fn load_error(content: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.toml");
@@ -30,7 +30,7 @@ fn messages_name_file_line_key_and_remedy() {
             "two mistakes and a slip",
             b"listen_prot = 1\ntcp_target = ['a']",
             "c.toml:1: listen_port: required key is missing\n\
-             c.toml:1: unknown key, without effect: listen_prot (line 1: did you mean listen_port?) [warning]\n\
+             c.toml:1: unknown key ignored: listen_prot (line 1: did you mean listen_port?) [warning]\n\
              c.toml:2: tcp_target[0]: \"a\" has no port (write \"host:port\")",
         ),
         ("wrong type", b"listen_port = 1\ntcp_target = 5", "c.toml:2: tcp_target: expected an array, found an integer"),

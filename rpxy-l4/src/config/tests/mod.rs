@@ -27,19 +27,19 @@ fn accepted(text: &str) -> Config {
 #[track_caller]
 fn errors(text: &str) -> Vec<String> {
     let problems = parse(text).expect_err(text);
-    problems.iter().filter(|problem| problem.severity == Severity::Error).map(place).collect()
+    problems.iter().filter(|problem| problem.severity == Severity::Error).map(position).collect()
 }
 
 /// The warnings of a text that must be accepted, each as `LINE: PATH`.
 #[track_caller]
 fn warnings(text: &str) -> Vec<String> {
     match parse(text) {
-        Ok(Loaded { warnings, .. }) => warnings.iter().map(place).collect(),
+        Ok(Loaded { warnings, .. }) => warnings.iter().map(position).collect(),
         Err(problems) => panic!("refused:\n{text}\n{problems}"),
     }
 }
 
-fn place(problem: &Problem) -> String {
+fn position(problem: &Problem) -> String {
     format!("{}: {}", problem.line, problem.path)
 }
 

@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rpxy_l4_proto::wireguard::Reserved;
+
 use super::{BASE, accepted, errors, refuses, warns};
-use crate::config::model::{Balance, Matcher, NamePattern, Reserved, Rule, TlsMatcher};
+use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
     let text = format!("listen_port = 1\n[protocols.'r']\nprotocol = '{protocol}'\ntarget = ['a:1']\n{text}");
@@ -258,7 +260,7 @@ fn send_proxy_protocol() {
         "6: protocols.\"a\".send_proxy_protocol",
     )]);
     warns(&[(
-        "without effect",
+        "has no effect",
         "[protocols.a]\nprotocol = 'quic'\ntarget = ['a:1']\nsend_proxy_protocol = 'v1'",
         Some("6: protocols.\"a\".send_proxy_protocol"),
     )]);

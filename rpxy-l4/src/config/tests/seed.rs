@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use rpxy_l4_proto::wireguard::Reserved;
+
 use super::{accepted, warnings};
-use crate::config::model::{Balance, Config, Matcher, NamePattern, Reserved, Upstream};
+use crate::config::model::{Balance, Config, Matcher, NamePattern, Upstream};
 
 fn targets(upstream: Option<&Upstream>) -> Vec<String> {
     upstream.map(|upstream| upstream.targets.iter().map(ToString::to_string).collect()).unwrap_or_default()

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a file must be unchanged before it is read. Editors and `cp` write in several steps.
+/// Time for which a file must be unchanged before it is read. Editors and `cp` write in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How long a file that keeps changing is waited for.
+/// Longest wait for a file that keeps changing.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The last state that was reported, and one that may be reported next.
@@ -34,7 +34,7 @@ impl<T: PartialEq + Clone> Debounce<T> {
 
     /// Takes in a look at the file. True when its new content should be read now.
     ///
-    /// A missing file is no change: what was last reported goes on until there is a file again.
+    /// A missing file is not a change: the last report holds until there is a file again.
     pub(super) fn look(&mut self, state: Option<T>, now: Instant) -> bool {
         let Some(state) = state.filter(|state| self.reported.as_ref() != Some(state)) else {
             self.candidate = None;

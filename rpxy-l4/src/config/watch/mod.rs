@@ -8,7 +8,7 @@
 //! It errs towards reading once too often: a file written anew with the same content counts as changed.
 
 mod debounce;
-mod place;
+mod location;
 
 use std::{
     collections::BTreeMap,
@@ -30,31 +30,31 @@ use tokio::{
 
 use self::{
     debounce::Debounce,
-    place::{DirectoryId, Fingerprint, directories},
+    location::{DirectoryId, Fingerprint, directories},
 };
 
-/// How often the file is looked at without an event.
+/// Interval of polling without events.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The least time between two looks, however many events there are.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Why a file cannot be watched at all.
+/// Error of a file that cannot be watched at all.
 #[derive(Debug, Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// The path is relative and the current directory is gone.
     #[error("cannot watch {}: no current directory: {error}", path.display())]
     CurrentDirectory {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
 /// A watch on one file, which need not exist yet.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     path: PathBuf,
     /// Files that the configuration names.
     others: Vec<Seen>,
@@ -72,8 +72,8 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// A relative path cannot be made absolute. Lack of watches is no error: see [`Watch::degraded`].
-    pub fn new(path: &Path) -> Result<Self, WatchError> {
+    /// A relative path cannot be made absolute. Lack of watches is not an error: see [`Watch::degraded`].
+    pub(crate) fn new(path: &Path) -> Result<Self, WatchError> {
         Self::with_interval(path, LOOK)
     }
 
@@ -98,7 +98,7 @@ impl Watch {
     /// between are one. A file that is removed counts as changed once it is back.
     ///
     /// Cancel-safe: a change seen by a call that was dropped is reported by the next.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             let wake = self.debounce.deadline().map_or(self.next_look, |due| due.min(self.next_look));
             tokio::select! {
@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// From now on watches these files beside the configuration file. Changes since they were seen are found.
-    pub fn set_others(&mut self, files: &[Seen]) {
+    pub(crate) fn set_others(&mut self, files: &[Seen]) {
         self.others = files.to_vec();
         self.debounce.amend(|(_, others)| *others = files.iter().map(|seen| seen.fingerprint).collect());
         // There were no events for what happened until now.
@@ -120,8 +120,8 @@ impl Watch {
         self.events.follow(&self.path, &self.others);
     }
 
-    /// Why the file is only looked at every 5 s instead of on events, if that is so. Changes are still found.
-    pub fn degraded(&self) -> Option<&str> {
+    /// Reason for which there are no events and the file is only polled every 5 s; `None` if there are.
+    pub(crate) fn degraded(&self) -> Option<&str> {
         self.events.degraded.as_deref()
     }
 
@@ -148,7 +148,7 @@ fn state(path: &Path, others: &[Seen]) -> Option<State> {
 
 /// A file as it was before it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     path: PathBuf,
     fingerprint: Option<Fingerprint>,
 }
@@ -156,7 +156,7 @@ pub struct Seen {
 impl Seen {
     /// The file at `path` now; it need not exist.
     #[must_use]
-    pub fn now(path: &Path) -> Self {
+    pub(crate) fn now(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned());
         Self { fingerprint: Fingerprint::of(&path), path }
     }
@@ -250,7 +250,7 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Whether an event may mean another content. Reading a file, as the daemon itself does, is none.
+/// Returns whether an event may mean other contents. Reading a file, as the daemon itself does, does not.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),

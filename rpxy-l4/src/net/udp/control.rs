@@ -37,7 +37,7 @@ pub(super) fn ask_for_gro(socket: &Socket) {
 #[repr(C, align(8))]
 pub(super) struct Control(pub(super) [u8; ROOM]);
 
-/// What came with a datagram.
+/// Control messages of a datagram.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) local: Option<Local>,

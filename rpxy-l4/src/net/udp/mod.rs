@@ -14,9 +14,9 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-pub use receive::{Received, Receiver};
-pub use send::{MAX_SEGMENTS, Message, Runs, Sender, Sent};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+pub(crate) use receive::{Received, Receiver};
+pub(crate) use send::{Message, Runs, Sender, Sent};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
 /// kernel cuts it to `net.core.rmem_max` and `wmem_max` unless the daemon has CAP_NET_ADMIN.
@@ -28,7 +28,7 @@ const CONNECTED_BUFFER: usize = 1 << 20;
 
 /// The local address that a client has used, which replies have to leave from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Local {
+pub(crate) struct Local {
     /// The address.
     pub address: IpAddr,
     /// Interface index where the address alone does not tell it (IPv6 link-local), otherwise 0.
@@ -36,7 +36,7 @@ pub struct Local {
 }
 
 /// A UDP socket on `address` that shares its port with the daemon's other workers.
-pub fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(crate) fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
     socket.set_reuse_port(true)?;
     let wildcard = address.ip().is_unspecified();
@@ -51,18 +51,18 @@ pub fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 }
 
 /// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].
-pub fn port_is_free(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn port_is_free(address: SocketAddr) -> io::Result<()> {
     udp_socket(address)?.bind(&address.into())
 }
 
 /// A socket of its own towards the backend at `address`. Its local port is shared with nobody: neither SO_REUSEADDR nor
 /// SO_REUSEPORT is set, so that replies can only be this session's.
-pub fn connected(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(crate) fn connected(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     connect(None, address)
 }
 
 /// The same from a given address and port, which must be free.
-pub fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(crate) fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     connect(Some(local), address)
 }
 
@@ -79,15 +79,11 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     Ok(socket.into())
 }
 
-/// Takes what an ICMP message has told about a connected socket; `None` when there was nothing.
-pub fn take_error(socket: &impl AsFd) -> Option<io::Error> {
-    SockRef::from(socket).take_error().ok().flatten()
-}
-
-/// Whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the way
-/// is closed (ICMP, or this machine's own routes). Taken as evidence against the target, never as the session's end.
+/// Returns whether an error of a connected socket says that its target cannot be reached: nobody listens there, or the
+/// way is closed (ICMP, or this machine's own routes). Taken as evidence against the target, never as the session's
+/// end.
 #[must_use]
-pub fn is_unreachable(error: &io::Error) -> bool {
+pub(crate) fn is_unreachable(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),
@@ -103,16 +99,16 @@ pub fn is_unreachable(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a router has told that a datagram was larger than the path takes (ICMP).
+/// Returns whether a router has told that a datagram was larger than the path takes (ICMP).
 #[must_use]
-pub fn is_too_big(error: &io::Error) -> bool {
+pub(crate) fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
-/// Whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
+/// Returns whether connecting failed for want of a local port or address: autobinding reports the former as EAGAIN
 /// (`inet_autobind`).
 #[must_use]
-pub fn is_out_of_ports(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_ports(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
 }
 

@@ -18,7 +18,7 @@ const STRIDE: usize = BUFFER + 512;
 
 /// One buffer with its datagrams.
 #[derive(Debug, Clone, Copy)]
-pub struct Received<'a> {
+pub(crate) struct Received<'a> {
     /// The peer; `None` on a connected socket.
     pub from: Option<SocketAddr>,
     /// The local address that it used; `None` where the socket is bound to just one.
@@ -32,7 +32,7 @@ pub struct Received<'a> {
 }
 
 /// Buffers that datagrams are received into.
-pub struct Receiver {
+pub(crate) struct Receiver {
     data: Box<[u8]>,
     names: Box<[Name]>,
     controls: Box<[Control]>,
@@ -52,7 +52,7 @@ impl Receiver {
     /// `buffers` buffers of 64 KiB each, whose memory is only taken when it is used. On `connected` sockets the peer is
     /// not asked for.
     #[must_use]
-    pub fn new(buffers: usize, connected: bool) -> Self {
+    pub(crate) fn new(buffers: usize, connected: bool) -> Self {
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         let header = libc::mmsghdr {
             msg_hdr: libc::msghdr {
@@ -76,15 +76,15 @@ impl Receiver {
         }
     }
 
-    /// How many buffers there are.
+    /// Number of buffers.
     #[must_use]
-    pub fn buffers(&self) -> usize {
+    pub(crate) fn buffers(&self) -> usize {
         self.headers.len()
     }
 
     /// Receives what waits on `socket` into at most `most` buffers from number `first` on, and returns how many were
     /// filled. Fewer than could be mean that nothing more waits.
-    pub fn receive(&mut self, socket: &impl AsFd, first: usize, most: usize) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: &impl AsFd, first: usize, most: usize) -> io::Result<usize> {
         let end = first.saturating_add(most).min(self.headers.len());
         let Some(headers) = self.headers.get_mut(first..end).filter(|headers| !headers.is_empty()) else {
             return Ok(0);
@@ -117,7 +117,7 @@ impl Receiver {
 
     /// The buffer at `index`, which the last call for it has filled.
     #[must_use]
-    pub fn get(&self, index: usize) -> Option<Received<'_>> {
+    pub(crate) fn get(&self, index: usize) -> Option<Received<'_>> {
         let header = self.headers.get(index)?;
         let len = usize::try_from(header.msg_len).ok()?;
         let start = index.checked_mul(STRIDE)?;

@@ -13,13 +13,13 @@ use rustix::net::{SendFlags, send, sendto};
 use super::{Local, address::Name, control::Control};
 
 /// Datagrams in one buffer at most (`UDP_MAX_SEGMENTS` of the kernels since 4.18).
-pub const MAX_SEGMENTS: usize = 64;
+pub(super) const MAX_SEGMENTS: usize = 64;
 /// Bytes in one buffer at most: a UDP payload over IPv4 is limited to 65,507 (`udp_sendmsg`).
 const MAX_BYTES: usize = 65_000;
 
 /// Datagrams that leave together: to one peer, of one length but the last, which may be shorter.
 #[derive(Debug)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// The peer; `None` on a connected socket.
     pub to: Option<SocketAddr>,
     /// The address to send from; `None` leaves it to the socket.
@@ -30,7 +30,7 @@ pub struct Message<'a> {
     pub segment: usize,
     /// Their bytes. Each part holds whole datagrams.
     pub parts: Vec<IoSlice<'a>>,
-    /// How many datagrams.
+    /// Number of datagrams.
     pub count: usize,
     bytes: usize,
 }
@@ -38,7 +38,7 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// One buffer of datagrams.
     #[must_use]
-    pub fn new(to: Option<SocketAddr>, from: Option<Local>, ecn: u8, bytes: &'a [u8], segment: usize) -> Self {
+    pub(crate) fn new(to: Option<SocketAddr>, from: Option<Local>, ecn: u8, bytes: &'a [u8], segment: usize) -> Self {
         let count = bytes.len().div_ceil(segment.max(1)).max(1);
         Self { to, from, ecn, segment, parts: vec![IoSlice::new(bytes)], count, bytes: bytes.len() }
     }
@@ -56,7 +56,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether the last datagram is as long as the others, so that more may follow.
+    /// Returns whether the last datagram is as long as the others, so that more may follow.
     fn is_even(&self) -> bool {
         self.segment > 0 && self.bytes.is_multiple_of(self.segment)
     }
@@ -83,17 +83,17 @@ impl<'a> Message<'a> {
 
 /// Collects datagrams of one destination after the other into as few messages as may be.
 #[derive(Debug, Default)]
-pub struct Runs<'a>(Vec<Message<'a>>);
+pub(crate) struct Runs<'a>(Vec<Message<'a>>);
 
 impl<'a> Runs<'a> {
     /// None yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
     /// Adds datagrams behind those added before, into the last message if they fit there.
-    pub fn push(&mut self, mut message: Message<'a>) {
+    pub(crate) fn push(&mut self, mut message: Message<'a>) {
         let joined = self.0.last_mut().is_some_and(|last| last.join(&mut message));
         if !joined {
             self.0.push(message);
@@ -102,14 +102,14 @@ impl<'a> Runs<'a> {
 
     /// The messages.
     #[must_use]
-    pub fn messages(&self) -> &[Message<'a>] {
+    pub(crate) fn messages(&self) -> &[Message<'a>] {
         &self.0
     }
 }
 
-/// What became of messages.
+/// Result of sending messages.
 #[derive(Debug, Default)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Datagrams handed to the kernel.
     pub datagrams: usize,
     /// Their payload bytes.
@@ -123,7 +123,7 @@ pub struct Sent {
 }
 
 /// Headers for sending, reused from call to call.
-pub struct Sender {
+pub(crate) struct Sender {
     names: Box<[Name]>,
     controls: Box<[Control]>,
 }
@@ -146,7 +146,7 @@ impl Sender {
 
     /// Room for one call's headers.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             names: vec![Name::EMPTY; Self::BATCH].into_boxed_slice(),
             controls: vec![Control::EMPTY; Self::BATCH].into_boxed_slice(),
@@ -155,7 +155,7 @@ impl Sender {
 
     /// Sends `messages` in order. A message that the kernel refuses does not hold up those behind it, unless the
     /// socket's buffer is full: then the rest is dropped, as a router with a full queue does.
-    pub fn send(&mut self, socket: &impl AsFd, v6: bool, messages: &[Message<'_>]) -> Sent {
+    pub(crate) fn send(&mut self, socket: &impl AsFd, v6: bool, messages: &[Message<'_>]) -> Sent {
         let mut result = Sent::default();
         let mut rest = messages;
         if let [only] = messages

@@ -69,7 +69,7 @@ fn datagrams_keep_their_boundaries_whether_they_share_a_buffer_or_not() {
         for datagram in &datagrams {
             runs.push(Message::new(None, None, 0, datagram, datagram.len()));
         }
-        assert!(runs.messages().iter().all(|message| message.count <= MAX_SEGMENTS));
+        assert!(runs.messages().iter().all(|message| message.count <= send::MAX_SEGMENTS));
         if row == "equal" {
             assert_eq!(runs.messages().len(), 1, "one buffer for all");
         }
@@ -153,8 +153,8 @@ fn upstream_sockets_share_no_port_and_tell_of_closed_ones() {
     client.send(b"x").unwrap();
     let mut fds = [rustix::event::PollFd::new(&client, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut fds, None).unwrap();
-    assert!(take_error(&client).is_some_and(|error| is_unreachable(&error)));
-    assert!(take_error(&client).is_none(), "taken");
+    assert!(socket2::SockRef::from(&client).take_error().unwrap().is_some_and(|error| is_unreachable(&error)));
+    assert!(socket2::SockRef::from(&client).take_error().unwrap().is_none(), "taken");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use self::state::{Inner, State};
 use super::{
     api::{Steered, Unavailable},
-    loader::{self, HookMode, Loaded, Wanted},
+    loader::{self, HookMode, Loaded, VerdictLog, Wanted},
     maps,
     policy::Guards,
     routes::{Netlink, Table},
@@ -38,6 +38,7 @@ pub(crate) struct Kernel {
     thread: Option<JoinHandle<()>>,
     /// The daemon ends and its flows stay in the kernel.
     leaving: AtomicBool,
+    _log: Option<VerdictLog>,
 }
 
 impl Kernel {
@@ -47,7 +48,7 @@ impl Kernel {
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
     pub(crate) fn start(config: &Ebpf) -> Result<Arc<Self>, Unavailable> {
-        let Loaded { programs, maps, readers, hops, lease, events, netlink, network } = loader::load(config)?;
+        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } = loader::load(config)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let state = State::new(table, maps, programs, netlink);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
@@ -56,7 +57,7 @@ impl Kernel {
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
         let thread = watch::start(Arc::clone(&inner), events, requests, stopped, lease)
             .map_err(|error| loader::no_network(&error))?;
-        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false), _log: log }))
     }
 
     /// Returns the name of the hook: `tc`, `xdp` or `xdp-generic`.

@@ -6,6 +6,7 @@ mod hook;
 mod inherit;
 mod interfaces;
 mod lease;
+mod log;
 mod machine;
 mod object;
 mod pin;
@@ -22,6 +23,7 @@ pub(super) use self::{
     hook::{HookMode, candidates, prefers_native_xdp},
     interfaces::{Wanted, missing, wanted},
     lease::Lease,
+    log::VerdictLog,
     machine::Machine,
     object::object,
     pin::look,
@@ -42,6 +44,8 @@ pub(super) struct Loaded {
     pub(super) programs: Programs,
     pub(super) maps: Maps,
     pub(super) readers: Readers,
+    /// Reads what the programs tell, if they were built to.
+    pub(super) log: Option<VerdictLog>,
     /// Length of the array of next hops.
     pub(super) hops: u32,
     /// Lease of programs that survive a kill.
@@ -84,13 +88,16 @@ pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
 
     let entries = config.max_flows.get().saturating_mul(2);
     let hops = entries.saturating_add(1).clamp(*HOPS.start(), *HOPS.end());
+    let level = log::level();
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(name::FLOWS, entries)
         .map_max_entries(name::HOPS, hops)
+        .override_global(aya_log::LEVEL, &level, false)
         .load(object)
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (mut maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
+    let log = VerdictLog::start(&mut ebpf, level);
     let mut programs = Programs::new(ebpf, &machine, pins);
     let lease = programs.survive_a_kill().then(Lease::default);
     if let Some(lease) = &lease {
@@ -103,7 +110,7 @@ pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
              (CONFIG_DEBUG_INFO_BTF)"
         );
     }
-    Ok(Loaded { programs, maps, readers, hops, lease, events, netlink, network })
+    Ok(Loaded { programs, maps, readers, log, hops, lease, events, netlink, network })
 }
 
 /// Explains that the network cannot be followed.

@@ -5,7 +5,9 @@
 
 use rpxy_l4_common::map::drop_class;
 
-use crate::config::model::{Config, Matcher, Reserved, UnknownVersion};
+use rpxy_l4_proto::wireguard::Reserved;
+
+use crate::config::model::{Config, Matcher, UnknownVersion};
 
 /// Returns the bits of `map::drop_class` for the listeners of `config`.
 pub(crate) fn drops(config: &Config) -> u32 {

@@ -38,9 +38,9 @@ pub(super) struct Private {
 }
 
 impl Ech {
-    /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of `received`,
-    /// if it fills its last record. The records of a decrypted hello replace those of the outer one in `received`. An
-    /// error is the way in which the connection ends; the client has been sent its alert.
+    /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of
+    /// `received`, if it fills its last record. The records of a decrypted hello replace those of the outer one in
+    /// `received`. An error is the way in which the connection ends; the client has been sent its alert.
     pub(super) fn apply(
         shared: &Shared,
         route: &Route,
@@ -106,16 +106,16 @@ fn send_alert(client: &TcpStream, alert: Alert) {
 #[derive(Debug)]
 pub(super) struct Handshake {
     context: Context,
-    /// What the client sent behind its first hello.
+    /// Bytes that the client sent behind its first hello.
     rest: BytesMut,
     reader: SecondHello,
     /// The backend has asked for a second hello.
     asked: bool,
-    /// What goes to the backend next.
+    /// Bytes that go to the backend next.
     forward: Vec<u8>,
 }
 
-/// What to do after bytes of the client.
+/// The next step of a handshake.
 enum Step {
     GoOn,
     /// Both streams are relayed from here on.
@@ -133,8 +133,8 @@ impl Handshake {
         Box::new(Self { context, rest, reader: SecondHello::default(), asked: false, forward: Vec::new() })
     }
 
-    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the connection
-    /// ended.
+    /// Sends `preamble` and passes on what both sides say until no further hello can come. An error is how the
+    /// connection ended.
     pub(super) async fn run(
         mut self: Box<Self>,
         client: &mut TcpStream,

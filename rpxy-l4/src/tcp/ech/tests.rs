@@ -46,7 +46,7 @@ struct Run {
     client: TcpStream,
     backend: TcpStream,
     ended: tokio::task::JoinHandle<(Result<(), Outcome>, Traffic)>,
-    /// What the backend gets for the first hello.
+    /// Bytes that the backend gets for the first hello.
     inner: Vec<u8>,
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -12,6 +11,7 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{
     Preamble,
+    broken::Broken,
     pipe::{Moved, Piped},
     scratch,
     socket::{poll_recv, poll_send},
@@ -47,24 +47,6 @@ enum State {
     Discard,
     /// The source has ended and the sink knows.
     Done,
-}
-
-/// Which socket failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// The source was cut off.
-    Source,
-    /// The sink takes no more, but its side of the stream is intact: it had sent its end before (EPIPE).
-    SinkClosed,
-    /// The sink was cut off. The kernel tells that only once, so reading from it may look like an orderly end.
-    SinkReset,
-}
-
-impl Broken {
-    /// What a failed write tells.
-    pub(super) fn sink(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::SinkClosed } else { Self::SinkReset }
-    }
 }
 
 impl Half {

@@ -4,6 +4,7 @@
 //! keeps filling that buffer changes to `splice(2)`, which moves pages without copying them. Half-close is passed on,
 //! and so is a reset: a stream that was cut off must not look complete to the other side.
 
+mod broken;
 mod half;
 mod pipe;
 mod socket;
@@ -15,8 +16,9 @@ use std::{
     time::Duration,
 };
 
+use broken::Broken;
 use bytes::Bytes;
-use half::{Broken, Half};
+use half::Half;
 use tokio::net::TcpStream;
 
 use super::{
@@ -26,8 +28,8 @@ use super::{
 };
 use crate::{metrics::Outcome, net};
 
-/// How long a client's late bytes are taken and thrown away after a backend answered and left without reading all of
-/// them. Closing at once would reset the connection and could destroy the answer on its way.
+/// Time for which a client's late bytes are discarded after a backend answered and left without reading all of them.
+/// Closing at once would reset the connection and could destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The first bytes to the backend: our PROXY header and what was read from the client before.
@@ -40,11 +42,11 @@ pub(super) struct Preamble {
     pub(super) sent: usize,
 }
 
-/// How a relay ended.
+/// End of a relay.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) outcome: Outcome,
-    /// Who is told by a reset that the stream is cut off.
+    /// The side that gets a reset, because its stream is cut off.
     pub(super) reset: Option<Side>,
 }
 
@@ -66,7 +68,7 @@ pub(super) struct Relay<'a> {
     down: Half,
     age: Age,
     lingering: bool,
-    /// The backend's reset was seen while writing to it; its end, once read, is none.
+    /// The backend's reset was seen while writing to it; an end that is read later does not count.
     cut_off: bool,
 }
 

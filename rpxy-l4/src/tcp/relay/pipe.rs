@@ -18,15 +18,15 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-use super::half::Broken;
+use super::broken::Broken;
 
 /// Asked of the kernel for each pipe, in bytes. It is also what a receiver that has stalled can pin.
 const CAPACITY: usize = 1 << 20;
-/// What a pipe must have to be worth it. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
+/// Least useful capacity of a pipe. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
 const LEAST_CAPACITY: usize = 64 << 10;
 /// Pipes that one worker has at once, in use and idle; more streams than that are copied.
 const MOST_PIPES: usize = 32;
-/// How long a worker that was refused a pipe goes without asking again: asking in vain costs seven system calls.
+/// Time for which a worker that was refused a pipe does not ask again: asking in vain costs seven system calls.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Idle pipes that a worker keeps.
 const POOL: usize = 16;
@@ -56,7 +56,7 @@ pub(super) struct Piped {
     trickles: u8,
 }
 
-/// What a round moved.
+/// Progress of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
     /// Much, or not all of it yet.

@@ -14,7 +14,7 @@ use crate::{
 
 /// Something to be done, in order.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Connect a socket to `address`, and answer with `handle_opened` or `handle_open_failed`.
     Open {
         /// The session that waits for it.
@@ -84,7 +84,7 @@ pub enum Command {
 
 /// A session with a backend, for the access log.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// The session.
     pub session: SessionId,
     /// The client's end.
@@ -99,7 +99,7 @@ pub struct Started {
 
 /// Messages for the system log. The worker limits how often the first three are told.
 #[derive(Debug)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// As many sessions as allowed.
     TooMany {
         /// The limit.
@@ -120,7 +120,7 @@ pub enum Notice {
 
 /// The result of one buffer of datagrams: what to do, what to forward, what was discarded.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// To be done first, in order.
     pub commands: std::collections::VecDeque<Command>,
     /// Then to be sent on: parts of the buffer, each one or more whole datagrams.
@@ -155,7 +155,7 @@ impl Output {
 
 /// The reason why a socket towards a backend cannot be opened.
 #[derive(Debug)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// No local port is left.
     NoPort(std::io::Error),
     /// Descriptors or memory ran out.

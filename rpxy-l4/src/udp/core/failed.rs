@@ -14,7 +14,7 @@ use crate::{
 
 impl Sessions {
     /// The socket of a session could not be connected to the address asked for.
-    pub fn handle_open_failed(&mut self, session: SessionId, error: OpenError, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_open_failed(&mut self, session: SessionId, error: OpenError, now: Duration, out: &mut Output) {
         let retry = self.snapshot.settings.target_retry;
         let Some(state) = self.table.get_mut(session) else { return };
         let Stage::Opening(opening) = &mut state.stage else { return };
@@ -52,7 +52,13 @@ impl Sessions {
 
     /// An ICMP message or the kernel said that a session's backend cannot be reached. It is evidence against a target that
     /// has not answered this client: the session moves to the next one, if there is one. Otherwise it goes on.
-    pub fn handle_refused(&mut self, session: SessionId, error: &std::io::Error, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_refused(
+        &mut self,
+        session: SessionId,
+        error: &std::io::Error,
+        now: Duration,
+        out: &mut Output,
+    ) {
         let retry = self.snapshot.settings.target_retry;
         let random = self.random();
         let Some(state) = self.table.get_mut(session) else { return };

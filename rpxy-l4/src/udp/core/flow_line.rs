@@ -9,7 +9,7 @@ use crate::net::udp::Local;
 
 /// One session as `rpxy-l4 flows` shows it. Made by the worker, written out elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FlowLine {
+pub(crate) struct FlowLine {
     /// The client.
     pub client: SocketAddr,
     /// The address that the client used, where the listening socket has several.
@@ -47,7 +47,7 @@ pub struct FlowLine {
 
 impl Sessions {
     /// Lines about the first `limit` sessions.
-    pub fn flow_lines(&self, limit: usize, now: Duration) -> impl Iterator<Item = (SessionId, u32, FlowLine)> {
+    pub(crate) fn flow_lines(&self, limit: usize, now: Duration) -> impl Iterator<Item = (SessionId, u32, FlowLine)> {
         self.table.iter().take(limit).map(move |(session, state)| {
             let (stage, backend) = match &state.stage {
                 Stage::Undecided(_) => ("undecided", None),

@@ -22,7 +22,7 @@ use crate::{
 
 /// A session of an earlier daemon, as the entries of its flow tell it.
 #[derive(Debug, Clone, Copy)]
-pub struct Inherited {
+pub(crate) struct Inherited {
     /// The client's end.
     pub flow: Flow,
     /// The backend.
@@ -37,7 +37,7 @@ impl Sessions {
     /// Makes room for a session that is to be opened towards its backend from the port that it had; then
     /// [`Sessions::handle_inherited`] or [`Sessions::handle_not_inherited`] follows. `None` when the configuration gives it
     /// no place any more.
-    pub fn inherit(&mut self, inherited: &Inherited, now: Duration, out: &mut Output) -> Option<SessionId> {
+    pub(crate) fn inherit(&mut self, inherited: &Inherited, now: Duration, out: &mut Output) -> Option<SessionId> {
         let Inherited { flow, backend, mark, cid } = inherited;
         if self.knows(flow) || self.bans.refuses(flow.client.ip()) {
             return None;
@@ -75,7 +75,7 @@ impl Sessions {
     }
 
     /// The session has its port.
-    pub fn handle_inherited(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_inherited(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         self.handle_opened(session, now, out);
         let Some(state) = self.table.get_mut(session) else { return };
         // Its flow would not have been there otherwise.
@@ -88,7 +88,7 @@ impl Sessions {
     }
 
     /// It does not: somebody else has it now.
-    pub fn handle_not_inherited(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_not_inherited(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         self.end(session, SessionEnd::Refused, DatagramDrop::NoPort, now, out);
     }
 }

@@ -42,13 +42,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use admission::Admission;
 use classify::Arrival;
-pub use command::{Command, Notice, OpenError, Output, Started};
+pub(crate) use command::{Command, Notice, OpenError, Output, Started};
 use deadlines::Deadlines;
-pub use flow_line::FlowLine;
+pub(crate) use flow_line::FlowLine;
 use held::Budget;
 use identity::Identity;
 use ids::Ids;
-pub use inherit::Inherited;
+pub(crate) use inherit::Inherited;
 use state::Session;
 use table::Table;
 use undecided::UndecidedQueue;
@@ -67,7 +67,7 @@ const NOT_REFUSED: Duration = Duration::from_secs(5);
 
 /// The client's end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// The listening socket, numbered by the worker.
     pub listener: u32,
     /// The client.
@@ -78,7 +78,7 @@ pub struct Flow {
 
 /// A session of one worker; never reused for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId {
+pub(crate) struct SessionId {
     /// Its slot.
     pub index: u32,
     /// Tells it from earlier ones in that slot.
@@ -89,7 +89,7 @@ pub struct SessionId {
 ///
 /// It orchestrates; each part of the state has an owner, which keeps its invariants.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     snapshot: Arc<Snapshot>,
     bans: Arc<Bans>,
     table: Table,
@@ -115,7 +115,7 @@ pub struct Sessions {
 impl Sessions {
     /// An empty set of sessions. `seed` feeds the random choices of balancing.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         snapshot: Arc<Snapshot>,
         affinity: Arc<Affinity>,
         active: Arc<ConnLimit>,
@@ -141,7 +141,7 @@ impl Sessions {
     }
 
     /// Gives back all that the affinity table remembers for sessions.
-    pub fn forget_ids(&mut self, now: Duration) {
+    pub(crate) fn forget_ids(&mut self, now: Duration) {
         for (_, state) in self.table.iter() {
             self.identity.release(state, now);
         }
@@ -149,7 +149,7 @@ impl Sessions {
 
     /// An empty set under the same configuration, whose session IDs continue where those of `self` end.
     #[must_use]
-    pub fn successor(&mut self) -> Self {
+    pub(crate) fn successor(&mut self) -> Self {
         let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
         let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
         let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
@@ -157,7 +157,7 @@ impl Sessions {
     }
 
     /// Takes datagrams of a client: `bytes` holds one after the other, each `segment` long but the last.
-    pub fn handle_datagrams(
+    pub(crate) fn handle_datagrams(
         &mut self,
         flow: &Flow,
         bytes: &[u8],
@@ -194,7 +194,7 @@ impl Sessions {
     }
 
     /// Takes datagrams of a session's backend; returns the client's end that they have to go to.
-    pub fn handle_answers(
+    pub(crate) fn handle_answers(
         &mut self,
         session: SessionId,
         bytes: &[u8],
@@ -226,13 +226,13 @@ impl Sessions {
 
     /// Returns whether there is no session.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.len() == 0
     }
 
     /// Number of sessions, undecided ones included.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
@@ -244,25 +244,25 @@ impl Sessions {
 
     /// The client's end of a session.
     #[must_use]
-    pub fn flow(&self, session: SessionId) -> Option<&Flow> {
+    pub(crate) fn flow(&self, session: SessionId) -> Option<&Flow> {
         self.table.get(session).map(|state| &state.flow)
     }
 
     /// Returns whether a client's end has sessions here.
     #[must_use]
-    pub fn knows(&self, flow: &Flow) -> bool {
+    pub(crate) fn knows(&self, flow: &Flow) -> bool {
         self.table.members(flow).is_some()
     }
 
     /// The datagrams of a session that the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
     #[must_use]
-    pub fn steerable(&self, session: SessionId) -> Option<u8> {
+    pub(crate) fn steerable(&self, session: SessionId) -> Option<u8> {
         Some(self.snapshot.routes.steerable(self.table.get(session)?.carries()))
     }
 
     /// The rule of a session, as a later daemon finds it.
     #[must_use]
-    pub fn mark(&self, session: SessionId) -> Option<u16> {
+    pub(crate) fn mark(&self, session: SessionId) -> Option<u16> {
         self.table.get(session)?.route().map(|route| route.mark())
     }
 

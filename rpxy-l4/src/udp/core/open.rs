@@ -84,7 +84,7 @@ impl Sessions {
     }
 
     /// The socket of a session is connected.
-    pub fn handle_opened(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_opened(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session) else { return };
         let Stage::Opening(opening) = &mut state.stage else { return };
         let (Some((target, busy)), Some(address)) = (opening.target.take(), opening.address) else { return };
@@ -109,7 +109,7 @@ impl Sessions {
     }
 
     /// The first addresses of a name have come, or not.
-    pub fn handle_resolved(&mut self, session: SessionId, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_resolved(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         if self.table.get(session).is_some_and(|state| matches!(&state.stage, Stage::Opening(o) if o.address.is_none()))
         {
             self.use_target(session, true, now, out);

@@ -16,7 +16,12 @@ const REFRESHED_AT_ONCE: usize = 4096;
 
 impl Sessions {
     /// Does what is due at `now`. `steered` returns when the kernel last forwarded something for a session that it steers.
-    pub fn handle_timeout(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>, out: &mut Output) {
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Duration,
+        steered: impl Fn(SessionId) -> Option<Duration>,
+        out: &mut Output,
+    ) {
         self.refresh_steered(now, &steered);
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
@@ -61,7 +66,7 @@ impl Sessions {
     }
 
     /// Continues under another configuration: sessions whose rule and target are in it stay, others end.
-    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Duration, out: &mut Output) {
         self.snapshot = snapshot;
         for session in self.table.ids(|_| true) {
             if !self.rebind(session) {
@@ -80,7 +85,7 @@ impl Sessions {
     }
 
     /// Ends all sessions of a listening socket, or all that there are.
-    pub fn handle_closed(&mut self, listener: Option<u32>, end: SessionEnd, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_closed(&mut self, listener: Option<u32>, end: SessionEnd, now: Duration, out: &mut Output) {
         let of_it = |state: &Session| listener.is_none_or(|listener| state.flow.listener == listener);
         for session in self.table.ids(of_it) {
             self.end(session, end, DatagramDrop::Unreachable, now, out);
@@ -88,7 +93,7 @@ impl Sessions {
     }
 
     /// Ends the sessions of clients that are banned now.
-    pub fn handle_bans(&mut self, now: Duration, out: &mut Output) {
+    pub(crate) fn handle_bans(&mut self, now: Duration, out: &mut Output) {
         let bans = Arc::clone(&self.bans);
         for session in self.table.ids(|state| bans.refuses(state.flow.client.ip())) {
             self.end(session, SessionEnd::Banned, DatagramDrop::Banned, now, out);

@@ -11,4 +11,4 @@ mod sockets;
 mod token;
 mod worker;
 
-pub use worker::Worker;
+pub(crate) use worker::Worker;

@@ -42,14 +42,19 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its sessions.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     mailbox: Mailbox,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Starts a worker. Names are looked up on `runtime`.
-    pub fn start(index: usize, shared: Arc<Shared>, snapshot: Arc<Snapshot>, runtime: Handle) -> io::Result<Self> {
+    pub(crate) fn start(
+        index: usize,
+        shared: Arc<Shared>,
+        snapshot: Arc<Snapshot>,
+        runtime: Handle,
+    ) -> io::Result<Self> {
         let poller = Arc::new(Poller::new()?);
         let (mailbox, inbox) = Mailbox::new(&poller);
         let lookups = Lookups::new(runtime, mailbox.clone());
@@ -61,7 +66,7 @@ impl Worker {
     }
 
     /// Puts a message into the worker's mailbox.
-    pub fn tell(&self, control: Control) {
+    pub(crate) fn tell(&self, control: Control) {
         self.mailbox.send(control);
     }
 }

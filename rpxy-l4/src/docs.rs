@@ -1,0 +1,81 @@
+//! Tests that hold documents to the code: the help in the README, and each table of docs/metrics.md.
+
+use std::collections::BTreeSet;
+
+use clap::CommandFactory as _;
+
+use crate::{cli::Cli, metrics::Metrics};
+
+const README: &str = include_str!("../../README.md");
+const METRICS: &str = include_str!("../../docs/metrics.md");
+
+/// The tables of docs/metrics.md that list the values of a label: heading, metric, label.
+const LABELS: [(&str, &str, &str); 5] = [
+    ("## Outcomes of a TCP connection", "rpxy_l4_tcp_ended_total", "outcome"),
+    ("## States of a hello", "rpxy_l4_ech_hellos_total", "state"),
+    ("## Ends of a UDP session", "rpxy_l4_udp_ended_total", "end"),
+    ("## Reasons for dropped datagrams", "rpxy_l4_udp_dropped_total", "reason"),
+    ("## Connection IDs and tunnel indices", "rpxy_l4_udp_affinity_total", "event"),
+];
+
+#[test]
+fn the_readme_shows_the_help_of_the_command_line() {
+    // As wide as without a terminal.
+    let help = Cli::command().term_width(100).render_help().to_string();
+    let blocks = README.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("text\n"));
+    let shown = blocks.into_iter().find(|block| block.contains("Usage: rpxy-l4 ")).unwrap_or_default();
+    assert_eq!(shown.trim_end(), help.trim_end(), "README.md");
+}
+
+#[test]
+fn each_table_of_labels_lists_those_of_its_metric() {
+    let encoded = Metrics::new().encode().unwrap();
+    for (heading, metric, label) in LABELS {
+        let documented: BTreeSet<&str> = first_column(METRICS, heading).collect();
+        let counted: BTreeSet<&str> = encoded
+            .lines()
+            .filter_map(|line| line.strip_prefix(metric)?.split_once(&format!("{label}=\""))?.1.split('"').next())
+            .collect();
+        assert!(!counted.is_empty(), "{metric} has no {label}");
+        assert_eq!(documented, counted, "docs/metrics.md, {heading}");
+    }
+}
+
+#[test]
+fn the_table_of_the_kernel_plane_lists_every_outcome_with_its_action() {
+    let rows: BTreeSet<String> = section(METRICS, "## Outcomes of packets in the kernel plane")
+        .filter_map(|line| Some(row(line)?[..2].join(" ")))
+        .collect();
+    let counters = rpxy_l4_common::verdict::Counter::ALL;
+    let expected = counters.iter().map(|counter| format!("`{}` {}", counter.name(), counter.action().name())).collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_table_of_metrics_lists_every_metric() {
+    let documented: BTreeSet<&str> =
+        first_column(METRICS, "# Metrics").map(|name| name.trim_end_matches("_total")).collect();
+    let encoded = Metrics::new().encode().unwrap();
+    let mut counted: BTreeSet<&str> =
+        encoded.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    // Those of the kernel plane are there with the plane only.
+    counted.extend(["rpxy_l4_kernel_packets", "rpxy_l4_kernel_flows"]);
+    assert_eq!(documented, counted);
+}
+
+/// The names between backquotes in the first column of the tables under `heading`.
+fn first_column<'a>(markdown: &'a str, heading: &'a str) -> impl Iterator<Item = &'a str> {
+    section(markdown, heading).filter_map(|line| row(line)?.first()?.strip_prefix('`')?.strip_suffix('`'))
+}
+
+/// The lines under `heading`, up to the next heading.
+fn section<'a>(markdown: &'a str, heading: &'a str) -> impl Iterator<Item = &'a str> {
+    let below = markdown.lines().skip_while(move |line| *line != heading).skip(1);
+    below.take_while(|line| !line.starts_with('#'))
+}
+
+/// The cells of a table's row whose first one is a name between backquotes.
+fn row(line: &str) -> Option<Vec<&str>> {
+    let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
+    cells.first()?.starts_with('`').then_some(cells)
+}

@@ -1,0 +1,202 @@
+//! Limits: resource exhaustion, and strangers who try to cause it.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rpxy_l4_tests::{
+    daemon::{Daemon, Edit},
+    hello::Hello,
+    peers::server::Server,
+    socket,
+    topology::{Topology, client_pool},
+    wait,
+};
+
+use crate::support::{PORT, at, front, http_request, reached_by, rule};
+
+fn default_only(top: &str) -> String {
+    format!("listen_port = {PORT}\n{top}\ntcp_target = [\"{}\"]\n", at(7000))
+}
+
+/// Connects and asks for the tag; the stream is kept open.
+#[track_caller]
+fn hold(net: &Topology) -> (TcpStream, Option<String>) {
+    let stream = socket::dial(&net.client, front());
+    let tag = socket::read_line(&stream);
+    (stream, tag)
+}
+
+#[test]
+fn over_tcp_max_connections_clients_are_closed_at_once_and_it_is_said_once() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = Server::tagged(&net.backend, at(7000), "served");
+    let config = default_only("tcp_max_connections = 5");
+    let mut daemon = Daemon::builder(&config).allow("tcp_max_connections (5) reached").start(&net.gateway);
+    let mut held: Vec<_> = (0..5).map(|_| hold(&net)).collect();
+    assert!(held.iter().all(|(_, tag)| tag.is_some()));
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(hold(&net).1, None);
+    }
+    assert_eq!(server.accepted(), 5, "the backend was bothered with refused connections");
+    let said = daemon.lines_with("tcp_max_connections").len();
+    // Once in ten seconds.
+    assert!(said >= 1 && said as u64 <= 1 + begun.elapsed().as_secs() / 10, "said {said} times");
+
+    // Each that ends makes room for one.
+    held.truncate(4);
+    wait::until("there is room for one", || hold(&net).1);
+    server.wait_for_open(4);
+
+    // A reload changes the limit for those to come, and closes nobody.
+    daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 6"));
+    daemon.allow("tcp_max_connections (6) reached");
+    for _ in 0..2 {
+        // The one that found room above may not be gone yet.
+        held.push(wait::until("there is room for two more", || Some(hold(&net)).filter(|(_, tag)| tag.is_some())));
+    }
+    daemon.reload(Edit::Rename, &default_only("tcp_max_connections = 2"));
+    daemon.allow("tcp_max_connections (2) reached");
+    assert_eq!(hold(&net).1, None);
+    assert_eq!(server.open(), 6);
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_recovers() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = Server::tagged(&net.backend, at(7000), "served");
+    let daemon = Daemon::builder(&default_only("")).allow("Too many open files").start(&net.gateway);
+    assert!(hold(&net).1.is_some());
+    server.wait_for_open(0);
+    let before = daemon.open_files();
+
+    // Room for five connections, of two or more descriptors each; forty clients come.
+    daemon.limit_open_files(before as u64 + 10);
+    let waiting: Vec<_> = (0..40).map(|_| socket::dial(&net.client, front())).collect();
+    daemon.wait_for(0, "Too many open files");
+    let (begun, ticks) = (Instant::now(), cpu_ticks(daemon.process().pid()));
+    wait::pause(Duration::from_secs(1));
+    let spent = Duration::from_millis(10) * u32::try_from(cpu_ticks(daemon.process().pid()) - ticks).unwrap();
+    let passed = begun.elapsed();
+    assert!(spent < passed / 3, "the daemon spends {spent:?} of {passed:?} while it waits for descriptors");
+
+    // All the clients that were kept waiting are served in the end: none was closed for what the proxy lacked.
+    daemon.limit_open_files(1000);
+    for stream in &waiting {
+        assert_eq!(socket::read_line(stream).as_deref(), Some("served"));
+    }
+    assert!(hold(&net).1.is_some());
+    drop(waiting);
+    server.wait_for_open(0);
+    daemon.wait_for_open_files(before);
+}
+
+/// Processor time of a process in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Fields 14 and 15 of proc(5); field 2 may hold spaces but ends with the last parenthesis.
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn random_bytes_and_port_scans_leave_nothing_behind() {
+    const ROUNDS: u64 = 1000;
+    const THREADS: u64 = 4;
+    let Some(net) = Topology::or_skip() else { return };
+    let _default = Server::echo(&net.backend, at(7000));
+    let _tls = Server::tagged(&net.backend, at(7001), "tls");
+    let _http = Server::tagged(&net.backend, at(7002), "http");
+    let mut config = default_only("tcp_max_connections = 8000\ntcp_probe_timeout = \"500ms\"");
+    config += &rule("tls", "tls", at(7001), "server_names = [\"one.test\"]");
+    config += &rule("http", "http", at(7002), "server_names = [\"one.test\"]");
+    config += &rule("ssh", "ssh", at(7003), "");
+    config += &rule("socks", "socks5", at(7003), "");
+    let daemon = Daemon::builder(&config).allow(&format!("{} cannot be reached", at(7003))).start(&net.gateway);
+    let before = daemon.open_files();
+
+    // Seeds are fixed: what fails once fails again.
+    let net = &net;
+    thread::scope(|scope| {
+        for seed in 0..THREADS {
+            scope.spawn(move || (0..ROUNDS).for_each(|round| disturb(net, seed * ROUNDS + round)));
+        }
+    });
+    daemon.wait_for_open_files(before);
+    assert_eq!(reached_by(net, &Hello::to("one.test").bytes()).as_deref(), Some("tls"));
+    assert_eq!(reached_by(net, &http_request("one.test")).as_deref(), Some("http"));
+    assert!(daemon.resident() < 200 << 20, "{} bytes resident", daemon.resident());
+}
+
+/// One unfriendly connection.
+fn disturb(net: &Topology, seed: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let from = client_pool(u8::try_from(random.below(100)).unwrap());
+    let mut stream = socket::dial_from(&net.client, from, front());
+    let length = random.below(3000);
+    let mut bytes: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
+    match random.below(6) {
+        // A scan: open and away.
+        0 => return drop(stream),
+        1 => return socket::reset(stream),
+        // A hello with some bytes wrong.
+        2 | 3 => {
+            bytes = Hello::to("one.test").alpns(&["h2"]).padding(random.below(2000)).bytes();
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] = u8::try_from(random.below(256)).unwrap();
+            }
+        }
+        // A known beginning with noise behind it.
+        4 => {
+            let beginnings: [&[u8]; 5] = [
+                b"SSH-",
+                b"GET / HTTP/1.1\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                b"\x05\x03",
+                b"\x16\x03\x01\xff\xff",
+            ];
+            bytes.splice(0..0, beginnings[random.below(beginnings.len())].iter().copied());
+        }
+        _ => {}
+    }
+    // The daemon may have closed already.
+    let _sent = stream.write_all(&bytes);
+    if random.below(4) == 0 {
+        socket::reset(stream);
+    }
+}
+
+/// xorshift64 (Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_all_served() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::echo(&net.backend, at(7000));
+    let daemon = Daemon::start(&net.gateway, &default_only(""));
+    let before = daemon.open_files();
+    let streams: Vec<_> = (0..1000).map(|_| socket::dial(&net.client, front())).collect();
+    for (stream, n) in streams.iter().zip(0_u32..) {
+        socket::send(stream, &n.to_be_bytes());
+    }
+    for (stream, n) in streams.iter().zip(0_u32..) {
+        assert_eq!(socket::read_exactly(stream, 4), n.to_be_bytes());
+    }
+    drop(streams);
+    daemon.wait_for_open_files(before);
+}

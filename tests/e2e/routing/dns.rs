@@ -1,0 +1,160 @@
+//! Targets by name: found, kept within the bounds of the file, refreshed, and followed when they move.
+
+use std::{net::IpAddr, time::Duration};
+
+use rpxy_l4_tests::{
+    daemon::Daemon,
+    peers::{
+        dns::{DnsServer, Mood},
+        server::Server,
+    },
+    socket,
+    topology::{BACKENDS_V4, BACKENDS_V6, Topology, client_pool},
+    wait,
+};
+
+use crate::support::{PORT, front, reached_by};
+
+const NAME: &str = "service.test";
+
+/// A DNS server on the backend that the gateway asks.
+fn name_server(net: &Topology) -> DnsServer {
+    let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
+    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
+    std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
+    server
+}
+
+fn config(top: &str) -> String {
+    format!("listen_port = {PORT}\n{top}\ntcp_target = [\"{NAME}:7000\"]\n")
+}
+
+fn tagged(net: &Topology) -> [Server; 2] {
+    [("one", BACKENDS_V4[0]), ("two", BACKENDS_V4[1])].map(|(tag, ip)| Server::tagged(&net.backend, (ip, 7000), tag))
+}
+
+#[test]
+fn a_name_that_moves_is_followed_when_its_ttl_is_over() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    dns.set(NAME, 1, &[BACKENDS_V4[0].into()]);
+    let _daemon = Daemon::start(&net.gateway, &config("dns_cache_min_ttl = \"1s\""));
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"));
+    dns.set(NAME, 1, &[BACKENDS_V4[1].into()]);
+    wait::until("the new address is used", || (reached_by(&net, b"x").as_deref() == Some("two")).then_some(()));
+}
+
+#[test]
+fn an_answer_is_kept_no_shorter_than_the_lower_bound_and_no_longer_than_the_upper() {
+    let rows = [
+        // (bounds, TTL of the answer, whether the daemon asks again within some seconds)
+        ("dns_cache_min_ttl = \"1h\"\ndns_cache_max_ttl = \"2h\"", 0, false),
+        ("dns_cache_min_ttl = \"100ms\"\ndns_cache_max_ttl = \"1s\"", 86_400, true),
+    ];
+    for (bounds, ttl, asks_again) in rows {
+        let Some(net) = Topology::or_skip() else { return };
+        let dns = name_server(&net);
+        let _servers = tagged(&net);
+        dns.set(NAME, ttl, &[BACKENDS_V4[0].into()]);
+        let _daemon = Daemon::start(&net.gateway, &config(bounds));
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "{bounds}");
+        dns.set(NAME, ttl, &[BACKENDS_V4[1].into()]);
+        if asks_again {
+            wait::until("the new address is used", || (reached_by(&net, b"x").as_deref() == Some("two")).then_some(()));
+        } else {
+            let before = dns.questions();
+            wait::pause(Duration::from_millis(1500));
+            assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "{bounds}");
+            assert_eq!(dns.questions(), before, "{bounds}");
+        }
+    }
+}
+
+#[test]
+fn an_old_answer_is_used_while_a_new_one_cannot_be_had() {
+    for mood in [Mood::Fail, Mood::Silent] {
+        let Some(net) = Topology::or_skip() else { return };
+        let dns = name_server(&net);
+        let _servers = tagged(&net);
+        dns.set(NAME, 1, &[BACKENDS_V4[0].into()]);
+        let config = config("dns_cache_min_ttl = \"1s\"\ndns_cache_max_ttl = \"1s\"");
+        let daemon = Daemon::builder(&config).allow(NAME).start(&net.gateway);
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "{mood:?}");
+        dns.set_mood(mood);
+        // The answer is out of date by now, and a refresh has been tried.
+        wait::pause(Duration::from_millis(1100));
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "{mood:?}");
+        dns.wait_for_questions(1);
+        daemon.wait_for(0, &format!("cannot resolve {NAME}"));
+        for _ in 0..10 {
+            assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "{mood:?}");
+        }
+        dns.set(NAME, 1, &[BACKENDS_V4[1].into()]);
+        dns.set_mood(Mood::Answer);
+        wait::until("the new address is used", || (reached_by(&net, b"x").as_deref() == Some("two")).then_some(()));
+    }
+}
+
+#[test]
+fn a_name_unknown_at_the_start_works_as_soon_as_it_is_known() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    let mut daemon = Daemon::builder(&config("dns_cache_min_ttl = \"1s\"")).allow(NAME).start(&net.gateway);
+    daemon.allow("target");
+    assert_eq!(reached_by(&net, b"x"), None);
+    dns.set(NAME, 1, &[BACKENDS_V4[0].into()]);
+    wait::until("the name is used", || (reached_by(&net, b"x").as_deref() == Some("one")).then_some(()));
+}
+
+#[test]
+fn all_addresses_of_a_name_are_tried() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let living: IpAddr = BACKENDS_V4[1].into();
+    let _server = Server::tagged(&net.backend, (living, 7000), "living");
+    // The first refuse: nobody listens there.
+    dns.set(NAME, 60, &[BACKENDS_V4[0].into(), BACKENDS_V6[0].into(), BACKENDS_V6[1].into(), living]);
+    let daemon = Daemon::start(&net.gateway, &config(""));
+    for _ in 0..5 {
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("living"));
+    }
+    let destinations = daemon.lines_with("[start]");
+    assert!(destinations.iter().all(|line| line.ends_with("-> 198.51.100.11:7000")), "{destinations:#?}");
+}
+
+#[test]
+fn hosts_file_names_need_no_server() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::tagged(&net.backend, (BACKENDS_V4[0], 7000), "one");
+    std::fs::write(net.gateway.etc().join("hosts"), format!("127.0.0.1 localhost\n{} {NAME}\n", BACKENDS_V4[0]))
+        .unwrap();
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    let stream = socket::dial(&net.client, front());
+    assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
+}
+
+#[test]
+fn clients_keep_their_address_of_a_name_whatever_the_order_of_the_answer() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers: Vec<_> =
+        BACKENDS_V4.iter().map(|ip| Server::tagged(&net.backend, (*ip, 7000), &ip.to_string())).collect();
+    let mut addresses = BACKENDS_V4.map(IpAddr::from);
+    dns.set(NAME, 1, &addresses);
+    let bounds = "dns_cache_min_ttl = \"1s\"\ntcp_load_balance = \"source_ip\"";
+    let _daemon = Daemon::start(&net.gateway, &config(bounds));
+    let map = || -> Vec<_> {
+        (0..30).map(|n| socket::read_line(&socket::dial_from(&net.client, client_pool(n), front()))).collect()
+    };
+    let before = map();
+    assert!(BACKENDS_V4.iter().all(|ip| before.contains(&Some(ip.to_string()))), "{before:?}");
+    for _ in 0..2 {
+        addresses.rotate_left(1);
+        dns.set(NAME, 1, &addresses);
+        // Two families to ask for, and the answers must be in force: so the second refresh from now.
+        dns.wait_for_questions(4);
+        assert_eq!(map(), before);
+    }
+}

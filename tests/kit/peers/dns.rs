@@ -1,0 +1,182 @@
+//! A DNS server with a table that a test can change while it runs (RFC 1035 wire format, A and AAAA over UDP).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::{OrFail as _, topology::Host, wait};
+
+/// The server's reaction to a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mood {
+    /// Answers from the table; other names do not exist.
+    #[default]
+    Answer,
+    /// Says SERVFAIL.
+    Fail,
+    /// Says nothing.
+    Silent,
+}
+
+/// The server; dropping it stops it.
+#[derive(Debug)]
+pub struct DnsServer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    zone: Mutex<Zone>,
+    questions: AtomicUsize,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Zone {
+    mood: Mood,
+    names: HashMap<String, (u32, Vec<IpAddr>)>,
+}
+
+impl DnsServer {
+    /// Serves `address`, port 53, on `host`.
+    ///
+    /// # Panics
+    ///
+    /// When the port cannot be bound.
+    #[track_caller]
+    pub fn start(host: &Host, address: Ipv4Addr) -> Self {
+        let socket = host.run(|| UdpSocket::bind((address, 53))).or_fail("bind the DNS server");
+        // Short, so that a dropped server stops soon.
+        socket.set_read_timeout(Some(Duration::from_millis(100))).or_fail("DNS timeout");
+        let shared = Arc::new(Shared::default());
+        let server = Self { shared: Arc::clone(&shared) };
+        thread::spawn(move || serve(&socket, &shared));
+        server
+    }
+
+    /// Sets the addresses of `name` (lower case, no trailing dot) and how many seconds they may be kept.
+    pub fn set(&self, name: &str, ttl: u32, addresses: &[IpAddr]) {
+        self.zone().names.insert(name.to_owned(), (ttl, addresses.to_vec()));
+    }
+
+    /// Changes what happens to questions from now on.
+    pub fn set_mood(&self, mood: Mood) {
+        self.zone().mood = mood;
+    }
+
+    /// Questions so far.
+    pub fn questions(&self) -> usize {
+        self.shared.questions.load(Ordering::SeqCst)
+    }
+
+    /// Waits until `more` further questions have come.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
+    #[track_caller]
+    pub fn wait_for_questions(&self, more: usize) {
+        let wanted = self.questions() + more;
+        wait::until(&format!("{more} more questions reach the DNS server"), || {
+            (self.questions() >= wanted).then_some(())
+        });
+    }
+
+    fn zone(&self) -> MutexGuard<'_, Zone> {
+        self.shared.zone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for DnsServer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn serve(socket: &UdpSocket, shared: &Shared) {
+    let mut buffer = [0; 1500];
+    while !shared.stop.load(Ordering::SeqCst) {
+        let Ok((count, from)) = socket.recv_from(&mut buffer) else { continue };
+        let Some(question) = buffer.get(..count) else { continue };
+        let zone = shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = answer(question, &zone);
+        drop(zone);
+        reply_to(socket, from, reply.as_deref());
+        // Counted last: who waits for the count may rely on the answer being out.
+        shared.questions.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn reply_to(socket: &UdpSocket, to: SocketAddr, reply: Option<&[u8]>) {
+    if let Some(reply) = reply {
+        let _lost = socket.send_to(reply, to);
+    }
+}
+
+/// Builds the answer; `None` for junk and for [`Mood::Silent`].
+fn answer(question: &[u8], zone: &Zone) -> Option<Vec<u8>> {
+    const HEADER: usize = 12;
+    const TYPE_A: u16 = 1;
+    const TYPE_AAAA: u16 = 28;
+    const NO_ERROR: u8 = 0;
+    const SERVFAIL: u8 = 2;
+    const NXDOMAIN: u8 = 3;
+
+    let mut name = Vec::new();
+    let mut at = HEADER;
+    loop {
+        let length = usize::from(*question.get(at)?);
+        at += 1;
+        if length == 0 {
+            break;
+        }
+        name.push(String::from_utf8_lossy(question.get(at..at + length)?).to_lowercase());
+        at += length;
+    }
+    let kind = u16::from_be_bytes([*question.get(at)?, *question.get(at + 1)?]);
+    let question_end = at + 4;
+
+    let known = zone.names.get(&name.join("."));
+    let code = match (zone.mood, known) {
+        (Mood::Silent, _) => return None,
+        (Mood::Fail, _) => SERVFAIL,
+        (Mood::Answer, None) => NXDOMAIN,
+        (Mood::Answer, Some(_)) => NO_ERROR,
+    };
+    let (ttl, addresses) = match known {
+        Some((ttl, addresses)) if code == NO_ERROR => (*ttl, addresses.as_slice()),
+        Some(_) | None => (0, [].as_slice()),
+    };
+    let mut records = Vec::new();
+    let mut count: u16 = 0;
+    for address in addresses {
+        let data = match (address, kind) {
+            (IpAddr::V4(v4), TYPE_A) => v4.octets().to_vec(),
+            (IpAddr::V6(v6), TYPE_AAAA) => v6.octets().to_vec(),
+            (IpAddr::V4(_) | IpAddr::V6(_), _) => continue,
+        };
+        records.extend([0xc0, 12]); // the name, as a pointer to the question
+        records.extend(kind.to_be_bytes());
+        records.extend(1_u16.to_be_bytes());
+        records.extend(ttl.to_be_bytes());
+        records.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
+        records.extend(data);
+        count += 1;
+    }
+
+    let mut reply = question.get(..2)?.to_vec();
+    reply.extend([0x85, 0x80 | code]); // response, authoritative, recursion desired and available
+    reply.extend([0, 1]);
+    reply.extend(count.to_be_bytes());
+    reply.extend([0, 0, 0, 0]);
+    reply.extend(question.get(HEADER..question_end)?);
+    reply.extend(records);
+    Some(reply)
+}

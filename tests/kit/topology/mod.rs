@@ -1,0 +1,229 @@
+//! Three hosts in a row, as network namespaces joined by veth pairs: client, gateway, backend.
+//!
+//! ```text
+//! client  192.0.2.10, .11, .12      eth0 --- eth0  gateway  192.0.2.1
+//!         192.0.2.128/25 (any)                              2001:db8:1::1
+//!         2001:db8:1::10
+//!
+//! backend 198.51.100.10, .11, .12   eth0 --- eth1  gateway  198.51.100.1
+//!         2001:db8:2::10, ::11, ::12                        2001:db8:2::1
+//! ```
+//!
+//! Everything is made by `ip` commands, so that a failure can be repeated by hand. The gateway does not forward unless
+//! told; client and backend have routes to each other for the case that it does. Every namespace belongs to one
+//! process and one instance by its name, so tests run side by side; what a killed run has left is removed by the next.
+
+mod addresses;
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use anyhow::{Context as _, bail};
+
+pub use self::addresses::{
+    BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6,
+    NOBODY_V4, at, at_v6, client_pool,
+};
+pub use crate::host::Host;
+use crate::{checksum, offload_mode::OffloadMode, owned, privilege, socket, watchdog::Watched};
+
+/// A port where nobody listens.
+const DISCARD: u16 = 9;
+
+/// The three hosts. Dropping it removes them, and fails the test when a wrong checksum has arrived at one of them.
+#[derive(Debug)]
+pub struct Topology {
+    /// Host of the clients.
+    pub client: Host,
+    /// Host of the proxy.
+    pub gateway: Host,
+    /// Host of the servers.
+    pub backend: Host,
+    complete: bool,
+    /// For a test alone: measurements may take as long as they are told to.
+    _watched: Option<Watched>,
+}
+
+impl Topology {
+    /// Builds the three hosts, or says on standard error that the calling test is skipped and why.
+    ///
+    /// # Panics
+    ///
+    /// When the machine should be able to and is not, and when [`privilege::REQUIRED_VARIABLE`] is set and it cannot.
+    pub fn or_skip() -> Option<Self> {
+        if let Some(missing) = privilege::missing() {
+            privilege::skip(&format!("{missing}; run as root for network namespaces"));
+            return None;
+        }
+        match Self::new() {
+            Ok(mut topology) => {
+                topology._watched = Some(Watched::begin());
+                Some(topology)
+            }
+            Err(error) => panic!("cannot build the network: {error:#}"),
+        }
+    }
+
+    /// Builds the three hosts, their devices prepared for the offload mode of the running test.
+    ///
+    /// # Errors
+    ///
+    /// When an `ip` command fails, by lack of privilege above all.
+    pub fn new() -> anyhow::Result<Self> {
+        static INSTANCE: AtomicU32 = AtomicU32::new(0);
+        owned::remove_stale();
+        let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
+        let host = |letter| Host::new(owned::namespace(instance, letter));
+        let (client, gateway, backend) = (host('c'), host('g'), host('b'));
+        // From here on a failure cleans up through Drop.
+        let mut topology = Self { client, gateway, backend, complete: false, _watched: None };
+        topology.build()?;
+        if let Some(mode) = OffloadMode::current() {
+            checksum::prepare(&topology.client, &topology.gateway, &topology.backend, mode)?;
+            if mode != OffloadMode::Off {
+                topology.meet();
+            }
+        }
+        topology.complete = true;
+        Ok(topology)
+    }
+
+    /// Lets the gateway forward packets between client and backend, as a router does.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forward(&self) -> anyhow::Result<()> {
+        self.gateway.sysctl("ipv4/ip_forward", "1")?;
+        self.gateway.sysctl("ipv6/conf/all/forwarding", "1")
+    }
+
+    /// Makes the backend swallow whatever is sent to `address`, one of its own, without a word.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn blackhole(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.backend.ip(&format!("addr del {address}/24 dev eth0"))?;
+        // The neighbour stays resolvable, so that a connection attempt hangs instead of failing for want of ARP.
+        let mac = self.backend.run(|| mac_of("eth0"))?;
+        self.gateway.ip(&format!("neigh replace {address} lladdr {mac} dev eth1 nud permanent"))
+    }
+
+    /// Makes the gateway know its neighbours, so that what is steered does not depend on when a daemon hears of them.
+    fn meet(&self) {
+        let inside = BACKENDS_V4.map(IpAddr::from).into_iter().chain(BACKENDS_V6.map(IpAddr::from));
+        for address in inside.chain([CLIENT_V4.into(), CLIENT_V6.into()]) {
+            // Nobody listens; the refusal comes from the neighbour.
+            let _refused = socket::try_dial(&self.gateway, None, SocketAddr::new(address, DISCARD));
+        }
+    }
+
+    fn build(&self) -> anyhow::Result<()> {
+        let Self { client, gateway, backend, .. } = self;
+        let (c, g, b) = (client.name(), gateway.name(), backend.name());
+        ip_batch(
+            None,
+            &format!(
+                "netns add {c}\n\
+                 netns add {g}\n\
+                 netns add {b}\n\
+                 link add eth0 netns {c} type veth peer name eth0 netns {g}\n\
+                 link add eth0 netns {b} type veth peer name eth1 netns {g}\n"
+            ),
+        )?;
+        ip_batch(
+            Some(client),
+            &format!(
+                "link set lo up\n\
+                 addr add {CLIENT_V4}/24 dev eth0\n\
+                 addr add 192.0.2.11/24 dev eth0\n\
+                 addr add 192.0.2.12/24 dev eth0\n\
+                 addr add {CLIENT_V6}/64 dev eth0 nodad\n\
+                 link set eth0 up\n\
+                 route add local 192.0.2.128/25 dev lo\n\
+                 route add default via {GATEWAY_V4}\n\
+                 route add default via {GATEWAY_V6}\n"
+            ),
+        )?;
+        ip_batch(
+            Some(gateway),
+            &format!(
+                "link set lo up\n\
+                 addr add {GATEWAY_V4}/24 dev eth0\n\
+                 addr add {GATEWAY_V6}/64 dev eth0 nodad\n\
+                 addr add {GATEWAY_INSIDE_V4}/24 dev eth1\n\
+                 addr add {GATEWAY_INSIDE_V6}/64 dev eth1 nodad\n\
+                 link set eth0 up\n\
+                 link set eth1 up\n"
+            ),
+        )?;
+        let mut lines = String::from("link set lo up\n");
+        for address in BACKENDS_V4 {
+            lines += &format!("addr add {address}/24 dev eth0\n");
+        }
+        for address in BACKENDS_V6 {
+            lines += &format!("addr add {address}/64 dev eth0 nodad\n");
+        }
+        lines += &format!(
+            "link set eth0 up\n\
+             route add default via {GATEWAY_INSIDE_V4}\n\
+             route add default via {GATEWAY_INSIDE_V6}\n"
+        );
+        ip_batch(Some(backend), &lines)?;
+
+        // Without these, programs on the gateway would ask the machine's own name servers.
+        let etc = gateway.etc();
+        fs::create_dir_all(&etc).with_context(|| etc.display().to_string())?;
+        fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")?;
+        fs::write(etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+        Ok(())
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        let hosts = [&self.client, &self.gateway, &self.backend];
+        let verified = if self.complete && !thread::panicking() { checksum::verify(&hosts) } else { Ok(()) };
+        for host in hosts {
+            owned::remove_namespace(host.name());
+        }
+        if let Err(error) = verified {
+            panic!("{error:#}");
+        }
+    }
+}
+
+fn mac_of(interface: &str) -> std::io::Result<String> {
+    // /sys shows the devices of the namespace that mounted it, so the address is asked from `ip` instead.
+    let output = Command::new("ip").args(["-o", "link", "show", interface]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
+    words.nth(1).map(str::to_owned).ok_or_else(|| std::io::Error::other(format!("no address of {interface}: {text}")))
+}
+
+fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(host) = host {
+        command.args(["-n", host.name()]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("ip (package iproute2)")?;
+    child.stdin.take().context("stdin of ip")?.write_all(lines.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
