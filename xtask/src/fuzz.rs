@@ -16,17 +16,17 @@ use crate::workspace::Workspace;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The target to run; all of them when absent.
+    /// The target to run; all of them if absent
     target: Option<String>,
-    /// How long each target runs, in seconds.
+    /// Seconds that each target runs
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Sanitizer to build with.
+    /// Sanitizer to build with
     #[arg(long, default_value = "none", value_parser = ["none", "address", "leak"])]
     sanitizer: String,
 }
 
-/// Runs one or all targets; goes on after a finding and fails in the end, naming each target that failed.
+/// Runs one or all targets, all of them also after a finding. Fails in the end, with the names of those that failed.
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::require(workspace, &[Purpose::Build, Purpose::Fuzz])?;
     let known = targets(workspace)?;
@@ -41,7 +41,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     }
     if !failures.is_empty() {
         bail!(
-            "failed: {}; the input is in fuzz/artifacts/<target>: shrink it with `cargo fuzz tmin`, mend the parser, and \
+            "failed: {}; the input is in fuzz/artifacts/<target>: shrink it with `cargo fuzz tmin`, fix the parser, and \
              add the file to fuzz/corpus/<target>, which `cargo test` replays",
             failures.join(", ")
         );

@@ -14,9 +14,9 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Configuration file of the daemon [default: config.example.toml].
+    /// Configuration file of the daemon [default: config.example.toml]
     config: Option<PathBuf>,
-    /// Further arguments of the daemon.
+    /// Further arguments of the daemon
     #[arg(last = true)]
     daemon_arguments: Vec<OsString>,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let config = arguments.config.clone().unwrap_or_else(|| workspace.path("config.example.toml"));
     if !config.is_file() {
-        bail!("there is no configuration file {}", config.display());
+        bail!("{}: no such configuration file", config.display());
     }
     setup::require(workspace, &[Purpose::Build])?;
     let daemon = workspace.build("rpxy-l4", "rpxy-l4", Profile::Release)?;

@@ -1,8 +1,8 @@
 //! `cargo xtask test-kernel`: loads the eBPF programs into another kernel than this machine's, and tests them there.
 //!
-//! Debian's packaged kernel for cloud machines is started by QEMU, which emulates every instruction: no rights and no
-//! hardware are needed, and a minute is enough. Its only files are the program tests, what they load and read, and
-//! busybox. The package is taken apart, not installed.
+//! Debian's packaged kernel for cloud machines is started by QEMU, which emulates every instruction: it needs
+//! neither privileges nor hardware, and about a minute. Its only files are the program tests, what they load and read, and
+//! busybox. The package is unpacked, not installed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,10 +19,10 @@ use crate::workspace::Workspace;
 
 /// Depends on the current kernel of its release.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
-/// What the guest says in the end, before the exit status of the tests.
+/// The guest's last words, before the exit status of the tests.
 const VERDICT: &str = "rpxy-l4 program tests: ";
-/// Seconds after which a guest that has not ended is given up.
-const PATIENCE: &str = "600";
+/// Seconds after which a guest that has not ended is killed.
+const TIME_LIMIT: &str = "600";
 /// The tests read the corpus of this fuzz target.
 const CORPUS: &str = "fuzz/corpus/packet";
 
@@ -51,7 +51,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     };
     let image = initramfs(workspace, &directory, &tests(workspace)?)?;
     let mut qemu = Command::new("timeout");
-    qemu.args([PATIENCE, "qemu-system-x86_64", "-accel", "tcg", "-m", "1G", "-smp", "2", "-nographic", "-no-reboot"]);
+    qemu.args([TIME_LIMIT, "qemu-system-x86_64", "-accel", "tcg", "-m", "1G", "-smp", "2", "-nographic", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image).args(["-append", "console=ttyS0 quiet panic=-1"]);
     println!("$ {}", process::display(&qemu));
     let output = qemu.stdin(Stdio::null()).output().context("QEMU")?;

@@ -55,7 +55,7 @@ impl Workspace {
         Ok(self.program(program, profile))
     }
 
-    /// Where cargo puts a program.
+    /// The path at which cargo puts a program.
     pub(crate) fn program(&self, name: &str, profile: Profile) -> PathBuf {
         let directory = match profile {
             Profile::Debug => "debug",
