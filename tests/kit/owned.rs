@@ -2,7 +2,7 @@
 //! directories with the file systems mounted in them, sockets of WireGuard.
 //!
 //! Each is removed by its owner's `Drop`. What a killed process has left is removed by the next one that builds a
-//! network, and what a hanging test holds by the [watchdog](crate::watchdog).
+//! network, and what a hanging test holds by the watchdog.
 
 use std::{
     env, fs,
