@@ -145,8 +145,9 @@ pub(crate) struct Tcp {
 /// UDP settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Udp {
-    /// Sessions at once, over all UDP listeners.
-    pub max_connections: NonZeroU32,
+    /// Sessions at once, over all UDP listeners; `None` means as many as the limit on open files has room for, which the
+    /// supervisor finds out.
+    pub max_connections: Option<NonZeroU32>,
     /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.

@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -161,7 +161,7 @@ impl Daemon {
             udp: Load {
                 listen: listen(Transport::Udp),
                 active: self.udp.active.count(),
-                max: self.config.udp.max_connections.get(),
+                max: self.config.udp.max_connections.map_or(0, NonZeroU32::get),
             },
             kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),

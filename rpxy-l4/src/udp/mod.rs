@@ -13,6 +13,7 @@ mod mailbox;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,10 +37,15 @@ use crate::{
 /// Interval between log messages of the same kind.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// Sessions at once where nobody has said how many the machine has room for.
+const FEW_SESSIONS: u32 = 1024;
+
 /// One configuration as UDP uses it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     settings: Udp,
+    /// Sessions at once, over all workers.
+    max_sessions: u32,
     routes: UdpRoutes,
     /// Limits of new sessions by source; `None` where there are none.
     sources: Option<Sources>,
@@ -52,6 +58,7 @@ impl Snapshot {
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.udp.clone(),
+            max_sessions: config.udp.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
             routes: UdpRoutes::new(config, targets, resolver),
             sources: config.udp.new_sessions.map(Sources::new),
             access_log_format: config.access_log_format,

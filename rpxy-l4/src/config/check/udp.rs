@@ -9,8 +9,6 @@ use crate::config::{
     report::{Position, Report},
 };
 
-const MAX_CONNECTIONS: u32 = 2048;
-
 /// One a microsecond, which is more than one machine can begin.
 const MOST_NEW_SESSIONS: u32 = 1_000_000;
 
@@ -22,7 +20,7 @@ const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
 
 pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Udp {
     Udp {
-        max_connections: max_connections(report, root, "udp_max_connections", MAX_CONNECTIONS),
+        max_connections: max_connections(report, root, "udp_max_connections"),
         new_sessions: new_sessions(report, root),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),

@@ -135,7 +135,7 @@ impl Sessions {
     /// Makes room for one more session of a rule. Where there is none, one whose client has shown less gives way: so forged
     /// addresses cannot keep real clients out.
     fn admit(&mut self, rule: Option<&Arc<str>>, now: Duration, out: &mut Output) -> Option<ConnPermit> {
-        let max = self.snapshot.settings.max_connections.get();
+        let max = self.snapshot.max_sessions;
         if let Some(permit) = self.admission.acquire(max) {
             return Some(permit);
         }
@@ -151,7 +151,7 @@ impl Sessions {
 
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
-        while self.admission.owes_room(self.snapshot.settings.max_connections.get()) {
+        while self.admission.owes_room(self.snapshot.max_sessions) {
             let session = self.admission.least_proven(&self.table, now);
             if let Some(session) = session {
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);

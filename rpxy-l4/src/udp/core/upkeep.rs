@@ -52,7 +52,7 @@ impl Sessions {
     /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
     /// about in each turn, so that a busy one is not taken for one that has proved nothing.
     fn refresh_steered(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
-        let half = self.snapshot.settings.max_connections.get() / 2;
+        let half = self.snapshot.max_sessions / 2;
         if self.admission.limit().count() < half {
             return;
         }
