@@ -37,6 +37,8 @@ named! {
         Withdrawn = "withdrawn",
         /// Its backend refused, and the client goes on with another one.
         Refused = "refused",
+        /// Its backend had gone, was silent or its name had moved, and the client goes on with another one.
+        Moved = "moved",
         /// It made room for a new one: its client had never shown that it receives.
         Evicted = "evicted",
         /// The client's network was banned.

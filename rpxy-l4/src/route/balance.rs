@@ -52,20 +52,38 @@ pub(crate) struct Endpoint {
 
 /// The targets of a group that a connection has tried without success.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tried(Vec<usize>);
+pub(crate) struct Tried {
+    targets: Vec<usize>,
+    /// Of the target that is being tried.
+    addresses: Vec<IpAddr>,
+}
 
 impl Tried {
-    /// Marks `index` as tried.
+    /// Marks `index` as tried, with all its addresses.
     pub(crate) fn add(&mut self, index: usize) {
-        if !self.0.contains(&index) {
-            self.0.push(index);
+        self.addresses.clear();
+        if !self.targets.contains(&index) {
+            self.targets.push(index);
         }
+    }
+
+    /// Marks one address of the target that is being tried.
+    pub(crate) fn add_address(&mut self, address: IpAddr) {
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
+    }
+
+    /// Those of `addresses` that were not tried.
+    #[must_use]
+    pub(crate) fn untried(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        addresses.iter().filter(|address| !self.addresses.contains(address)).copied().collect()
     }
 
     /// Returns whether none was tried.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.targets.is_empty() && self.addresses.is_empty()
     }
 }
 
@@ -143,7 +161,7 @@ impl Group {
         tried: &Tried,
     ) -> Option<usize> {
         if self.endpoints.len() == 1 {
-            return tried.0.is_empty().then_some(0);
+            return tried.targets.is_empty().then_some(0);
         }
         let mut up: Vec<bool> =
             self.endpoints.iter().map(|endpoint| endpoint.health.state(now) != State::Down).collect();
@@ -172,7 +190,7 @@ impl Group {
                 let same = |endpoint: &Endpoint| endpoint.target.backup == backup;
                 self.endpoints.get(*index).is_some_and(same)
                     && up.get(*index) == Some(&wanted)
-                    && !tried.0.contains(index)
+                    && !tried.targets.contains(index)
             };
             self.pick_among(balance, client, random, eligible)
         })

@@ -96,9 +96,13 @@ impl Sessions {
         let tried = if tried.is_empty() { None } else { Some(Box::new(tried)) };
         let carries = route.carries;
         state.last_seen = now;
+        if carries != route::Datagrams::Any && !fixed {
+            // It begins with a handshake.
+            let _once = state.doubt.shook_hands(now);
+        }
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
-        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, owner: None, tried, detail });
+        state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
@@ -216,7 +220,8 @@ impl Sessions {
             match name.known() {
                 Some(known) => {
                     let port = endpoint.target.port;
-                    let ordered = opening.route.group.order(&known, client, random);
+                    let untried = opening.tried.untried(&known);
+                    let ordered = opening.route.group.order(&untried, client, random);
                     opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 }
                 None if !settled => {

@@ -23,6 +23,7 @@ impl Sessions {
         out: &mut Output,
     ) {
         self.refresh_steered(now, &steered);
+        self.follow_names(now, out);
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };

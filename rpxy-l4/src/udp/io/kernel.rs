@@ -34,6 +34,7 @@ impl Relay {
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, mark, cid };
             upstream.kernel.install(&*self.shared.offload, Box::new(flow));
+            self.sessions.handle_installed(session, matches!(upstream.kernel, KernelFlow::Installed(_)));
             if matches!(upstream.kernel, KernelFlow::Waiting(..)) {
                 let upstreams = &self.upstreams;
                 let waits = |id| matches!(kernel_flow(upstreams, id), Some(KernelFlow::Waiting(..)));

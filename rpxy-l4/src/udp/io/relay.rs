@@ -164,10 +164,11 @@ impl Relay {
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_timeout(now, steered, &mut output);
         self.finish(output);
-        let upstreams = &mut self.upstreams;
+        let (upstreams, sessions) = (&mut self.upstreams, &mut self.sessions);
         self.retries.run(offload.changes(), |session| {
             let kernel = &mut open_upstream_mut(upstreams, session)?.kernel;
             kernel.retry(&*offload);
+            sessions.handle_installed(session, matches!(kernel, KernelFlow::Installed(_)));
             kernel.reason().filter(|reason| reason.is_temporary())
         });
     }
