@@ -75,6 +75,8 @@ named! {
         TooMany = "too_many",
         /// From a banned network.
         Banned = "banned",
+        /// From a socket of the daemon itself.
+        Loop = "loop",
         /// Too many changes of address from one network.
         RateLimited = "rate_limited",
         /// Over `udp_new_sessions_per_source`.

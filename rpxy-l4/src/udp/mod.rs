@@ -10,6 +10,7 @@ pub(crate) mod core;
 mod inherited;
 mod io;
 mod mailbox;
+mod own;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -23,6 +24,7 @@ use affinity::Affinity;
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;
 pub(crate) use mailbox::Control;
+use own::OwnPorts;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     offload: Arc<dyn Offload>,
     /// Sessions inherited from an earlier daemon.
     inherited: InheritedSessions,
+    /// Ports of the sockets of all workers.
+    ports: Arc<OwnPorts>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -120,6 +124,7 @@ impl Shared {
             bans,
             offload,
             inherited: InheritedSessions::default(),
+            ports: Arc::default(),
             metrics,
             access,
             started,

@@ -28,6 +28,7 @@ use crate::{
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
+        own::LocalAddresses,
     },
 };
 
@@ -57,6 +58,8 @@ pub(super) struct Relay {
     pub(super) heirless: Vec<Steered>,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
+    /// Addresses of this machine.
+    pub(super) locals: LocalAddresses,
     pub(super) output: Output,
     pub(super) sent: Sums,
     pub(super) now: Duration,
@@ -93,6 +96,7 @@ impl Relay {
             retries: Retries::default(),
             heirless: Vec::new(),
             inherited: 0,
+            locals: LocalAddresses::default(),
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -131,6 +135,7 @@ impl Relay {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
+        self.shared.ports.listen(address.port());
         self.inherit_for(number, address);
         Ok(())
     }
@@ -143,6 +148,7 @@ impl Relay {
         self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
         if let Some(held) = self.listeners.get_mut(slot) {
             *held = None;
+            self.shared.ports.close(address.port());
         }
     }
 

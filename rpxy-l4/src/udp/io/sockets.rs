@@ -10,7 +10,7 @@ use crate::{
     config::model::AccessLogFormat,
     log::Access,
     offload::Usage,
-    udp::{core::SessionId, mailbox::ClientEnd},
+    udp::{core::SessionId, mailbox::ClientEnd, own::OwnPort},
 };
 
 /// The number of buffers to ask for at once. Asking for more than there is costs the kernel a vain look; the rest is
@@ -60,6 +60,8 @@ pub(super) struct Upstream {
     pub(super) generation: u32,
     pub(super) socket: OwnedFd,
     pub(super) v6: bool,
+    /// Has its port known as one of ours.
+    pub(super) _port: Option<OwnPort>,
     pub(super) appetite: Appetite,
     pub(super) kernel: KernelFlow,
     /// What the kernel had forwarded when it gave the session back.

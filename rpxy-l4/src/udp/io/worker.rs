@@ -210,6 +210,10 @@ impl Thread {
                 self.relay.count_drop(DatagramDrop::NotRecognised, 1);
                 continue;
             };
+            if self.relay.is_from_us(client) {
+                self.relay.count_drop(DatagramDrop::Loop, got.bytes.len().div_ceil(got.segment).max(1));
+                continue;
+            }
             let flow = Flow { listener, client, local: got.local };
             self.relay.datagrams(&flow, &got, |session, range| self.parts.push(Part { session, buffer, range }));
         }
