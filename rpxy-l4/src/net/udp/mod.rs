@@ -40,7 +40,7 @@ pub(crate) fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
     socket.set_reuse_port(true)?;
     let wildcard = address.ip().is_unspecified();
-    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    control::ask_for_tos(&socket, address.is_ipv6())?;
     if wildcard {
         control::ask_for_local_address(&socket, address.is_ipv6())?;
     }
@@ -68,7 +68,7 @@ pub(crate) fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Resu
 
 fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    control::ask_for_tos(&socket, address.is_ipv6())?;
     control::ask_for_gro(&socket);
     // Without the privilege the default has to do; bursts of the backend are then lost sooner.
     let _default = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, CONNECTED_BUFFER);

@@ -108,7 +108,7 @@ impl Relay {
         }
         let Some(listener) = self.address_of(flow.listener) else { return false };
         let end = ClientEnd { listener, client: flow.client, local: flow.local };
-        match self.shared.inherited.hand_over(end, got.bytes, got.segment, got.ecn) {
+        match self.shared.inherited.hand_over(end, got.bytes, got.segment, got.tos) {
             None => false,
             Some(true) => true,
             Some(false) => {

@@ -242,7 +242,7 @@ impl Relay {
             return;
         }
         self.with_core(|sessions, now, out| {
-            sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, now, out);
+            sessions.handle_datagrams(flow, got.bytes, got.segment, got.tos, now, out);
         });
         for (session, range) in self.output.forward.drain(..) {
             forward(session, range);

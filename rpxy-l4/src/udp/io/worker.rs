@@ -231,7 +231,7 @@ impl Thread {
                 let Some(got) = self.received.get(part.buffer) else { continue };
                 let bytes = got.bytes.get(part.range.clone()).unwrap_or_default();
                 let segment = got.segment.min(bytes.len().max(1));
-                runs.push(Message::new(None, None, got.ecn, bytes, segment));
+                runs.push(Message::new(None, None, got.tos, bytes, segment));
             }
             self.relay.send_up(first.session, runs.messages());
         }
@@ -271,8 +271,8 @@ impl Thread {
             let Some((first, _)) = of_one.first() else { continue };
             let mut runs = Runs::new();
             for (flow, buffer) in of_one {
-                let Some(Received { bytes, segment, ecn, .. }) = buffers.get(*buffer) else { continue };
-                runs.push(Message::new(Some(flow.client), flow.local, ecn, bytes, segment));
+                let Some(Received { bytes, segment, tos, .. }) = buffers.get(*buffer) else { continue };
+                runs.push(Message::new(Some(flow.client), flow.local, tos, bytes, segment));
             }
             self.relay.send_down(first.listener, runs.messages());
         }
