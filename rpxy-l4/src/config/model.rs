@@ -148,6 +148,9 @@ pub(crate) struct Udp {
     /// Sessions at once, over all UDP listeners; `None` means as many as the limit on open files has room for, which the
     /// supervisor finds out.
     pub max_connections: Option<NonZeroU32>,
+    /// Receive buffer of each listening socket of each worker, in bytes; `None` means the usual one, as far as the kernel
+    /// gives it. A reload applies to the sockets that there are.
+    pub receive_buffer: Option<NonZeroU32>,
     /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.

@@ -31,12 +31,17 @@ pub(super) fn warn_of_limits(config: &Config) {
     let sessions = config.udp.max_connections.filter(|_| udp).map_or(0, NonZeroU32::get);
     let needed = u64::from(config.tcp.max_connections.get()) * 2 + u64::from(sessions) + 64;
     if let Some(limit) = net::raise_open_files_limit().filter(|limit| *limit < needed) {
-        let udp = if udp { format!(" and udp_max_connections = {sessions}") } else { String::new() };
+        let udp_too = if udp { format!(" and udp_max_connections = {sessions}") } else { String::new() };
         tracing::warn!(
-            "tcp_max_connections = {}{udp} need {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, \
+            "tcp_max_connections = {}{udp_too} need {needed} open files, the limit is {limit}: raise it (LimitNOFILE=, \
              ulimit -n) or new connections will have to wait when they run out",
             config.tcp.max_connections
         );
+    }
+    if let Some(wanted) = config.udp.receive_buffer.filter(|_| udp)
+        && let Some(given) = net::udp::receive_buffer_given(wanted.get()).filter(|given| *given < wanted.get())
+    {
+        tracing::warn!("udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
     }
     if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
         tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);

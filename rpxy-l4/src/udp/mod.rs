@@ -31,6 +31,7 @@ use crate::{
     limit::{Bans, ConnLimit, LogThrottle, Sources},
     log::AccessLog,
     metrics::Metrics,
+    net,
     offload::Offload,
     resolve::Resolver,
     route::{self, Targets, UdpRoutes},
@@ -71,6 +72,11 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
+    }
+
+    /// Receive buffer of listening sockets, in bytes.
+    fn receive_buffer(&self) -> u32 {
+        self.settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get)
     }
 
     /// Time for which connection IDs are remembered after their session.

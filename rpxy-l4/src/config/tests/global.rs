@@ -138,7 +138,14 @@ fn limits() {
     assert_eq!(with("tcp_max_connections = 1").tcp.max_connections.get(), 1);
     assert_eq!(with("udp_max_connections = 4294967295").udp.max_connections.map(NonZeroU32::get), Some(u32::MAX));
     assert_eq!(with("workers = 1").workers.unwrap().get(), 1);
+    assert_eq!(with("").udp.receive_buffer, None);
+    for bytes in [4096, 1_073_741_823] {
+        let config = with(&format!("udp_receive_buffer = {bytes}"));
+        assert_eq!(config.udp.receive_buffer.map(NonZeroU32::get), Some(bytes));
+    }
     refuses(&[
+        ("too small a buffer", "udp_receive_buffer = 4095", "3: udp_receive_buffer"),
+        ("too large a buffer", "udp_receive_buffer = 1073741824", "3: udp_receive_buffer"),
         ("backlog", "tcp_backlog = -1", "3: tcp_backlog"),
         ("no TCP connections", "tcp_max_connections = 0", "3: tcp_max_connections"),
         ("no UDP sessions", "udp_max_connections = 0", "3: udp_max_connections"),

@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use super::Local;
 
-/// Room for all that this module reads or writes of one message: at most 88 bytes on 64-bit machines.
+/// Room for all that this module reads or writes of one message: at most 112 and 88 bytes on 64-bit machines.
 const ROOM: usize = 128;
 /// `struct cmsghdr`: a length of the machine's word size, level and type.
 const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -33,6 +33,11 @@ pub(super) fn ask_for_gro(socket: &Socket) {
     drop(options::set_gro(socket));
 }
 
+/// Asks to be told how many datagrams a socket had no room for.
+pub(super) fn ask_for_drops(socket: &Socket) {
+    drop(options::set_drop_count(socket));
+}
+
 /// Ancillary data of one message, aligned as the kernel wants it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
@@ -45,6 +50,8 @@ pub(super) struct Told {
     pub(super) tos: u8,
     /// Length of the datagrams in the buffer but the last; `None` when it holds one.
     pub(super) segment: Option<u16>,
+    /// Datagrams that the socket had no room for since it was made; `None` while that is none.
+    pub(super) lost: Option<u32>,
 }
 
 impl Control {
@@ -135,6 +142,9 @@ impl Told {
                 };
                 self.tos = byte;
             }
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                self.lost = data.first_chunk::<4>().map(|count| u32::from_ne_bytes(*count));
+            }
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 let size = data.first_chunk::<4>().map(|int| i32::from_ne_bytes(*int));
                 self.segment = size.and_then(|size| u16::try_from(size).ok()).filter(|size| *size > 0);
@@ -185,6 +195,10 @@ mod options {
 
     pub(super) fn set_gro(socket: &Socket) -> io::Result<()> {
         switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
+    }
+
+    pub(super) fn set_drop_count(socket: &Socket) -> io::Result<()> {
+        switch_on(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL)
     }
 
     fn switch_on(socket: &Socket, level: c_int, name: c_int) -> io::Result<()> {

@@ -105,6 +105,24 @@ fn only_datagrams_of_one_type_of_service_share_a_buffer() {
 }
 
 #[test]
+fn what_a_socket_has_no_room_for_is_told() {
+    let (server, address) = listening(V4);
+    set_receive_buffer(&server, 4096);
+    let client = connected(address).unwrap();
+    for _ in 0..100 {
+        client.send(&[0; 1000]).unwrap();
+    }
+    let mut receiver = Receiver::new(128, false);
+    let kept = receive(&mut receiver, &server);
+    assert!(kept < 100, "{kept}");
+    // The count comes with what arrives after the loss.
+    client.send(b"after").unwrap();
+    assert_eq!(receive(&mut receiver, &server), 1);
+    assert_eq!(receiver.get(0).unwrap().lost, u32::try_from(100 - kept).ok());
+    assert!(receive_buffer_given(4096).is_some_and(|given| given >= 4096));
+}
+
+#[test]
 fn one_refused_message_does_not_hold_up_the_others() {
     let (server, address) = listening(V4);
     let socket = listener(SocketAddr::new(V4, 0)).unwrap();

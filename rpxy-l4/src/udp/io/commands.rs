@@ -9,7 +9,7 @@ use std::{
 use super::{
     kernel_flow::KernelFlow,
     relay::{CLOSING, MOST_CLOSING, Relay},
-    sockets::{Appetite, Upstream, open_upstream_mut},
+    sockets::{Appetite, Losses, Upstream, open_upstream_mut},
     token::Token,
 };
 use crate::{
@@ -94,6 +94,7 @@ impl Relay {
                 v6: address.is_ipv6(),
                 _port: port,
                 appetite: Appetite::default(),
+                losses: Losses::default(),
                 kernel: KernelFlow::Unasked,
                 steered: Usage::default(),
                 inherited: None,

@@ -14,7 +14,7 @@ use std::{
 use super::{
     kernel_flow::{KernelFlow, Retries},
     lookups::Lookups,
-    sockets::{Appetite, Listener, Upstream, kernel_flow, open_upstream, open_upstream_mut},
+    sockets::{Appetite, Listener, Losses, Upstream, kernel_flow, open_upstream, open_upstream_mut},
     token::Token,
 };
 use crate::{
@@ -42,6 +42,8 @@ pub(super) const MOST_CLOSING: usize = 256;
 pub(super) struct Relay {
     pub(super) shared: Arc<Shared>,
     pub(super) format: AccessLogFormat,
+    /// Bytes, of each listening socket.
+    pub(super) receive_buffer: u32,
     pub(super) sessions: Sessions,
     pub(super) poller: Arc<Poller>,
     pub(super) lookups: Lookups,
@@ -74,7 +76,7 @@ pub(super) struct Sums {
 
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
-        let format = snapshot.access_log_format;
+        let (format, receive_buffer) = (snapshot.access_log_format, snapshot.receive_buffer());
         let sessions = Sessions::new(
             snapshot,
             Arc::clone(&shared.affinity),
@@ -86,6 +88,7 @@ impl Relay {
             now: shared.uptime(),
             shared,
             format,
+            receive_buffer,
             sessions,
             poller,
             lookups,
@@ -130,7 +133,10 @@ impl Relay {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(slot).unwrap_or(u32::MAX);
         self.poller.add(&socket, Token::listener(number))?;
-        let listener = Some(Listener { address, socket, appetite: Appetite::default() });
+        if self.receive_buffer != udp::LISTENER_BUFFER {
+            udp::set_receive_buffer(&socket, self.receive_buffer);
+        }
+        let listener = Some(Listener { address, socket, appetite: Appetite::default(), losses: Losses::default() });
         match self.listeners.get_mut(slot) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
@@ -155,6 +161,12 @@ impl Relay {
     /// Another configuration is in effect.
     pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
         self.format = snapshot.access_log_format;
+        if self.receive_buffer != snapshot.receive_buffer() {
+            self.receive_buffer = snapshot.receive_buffer();
+            for held in self.listeners.iter().flatten() {
+                udp::set_receive_buffer(&held.socket, self.receive_buffer);
+            }
+        }
         self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
     }
 

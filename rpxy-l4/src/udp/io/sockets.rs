@@ -45,6 +45,18 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) socket: UdpSocket,
     pub(super) appetite: Appetite,
+    pub(super) losses: Losses,
+}
+
+/// Datagrams that a socket had no room for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Losses(u32);
+
+impl Losses {
+    /// The socket has told its count; returns how many were added.
+    pub(super) fn told(&mut self, count: u32) -> u32 {
+        count.wrapping_sub(std::mem::replace(&mut self.0, count))
+    }
 }
 
 impl Listener {
@@ -63,6 +75,7 @@ pub(super) struct Upstream {
     /// Has its port known as one of ours.
     pub(super) _port: Option<OwnPort>,
     pub(super) appetite: Appetite,
+    pub(super) losses: Losses,
     pub(super) kernel: KernelFlow,
     /// What the kernel had forwarded when it gave the session back.
     pub(super) steered: Usage,

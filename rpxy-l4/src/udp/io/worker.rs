@@ -203,6 +203,9 @@ impl Thread {
             }
         };
         appetite.got(filled);
+        if let Some(count) = last_told(&self.received, filled) {
+            self.relay.clients_lost(listener, count);
+        }
         for buffer in 0..filled {
             let Some(got) = self.received.get(buffer) else { continue };
             let Some(client) = got.from.filter(|client| client.port() != 0) else {
@@ -253,6 +256,9 @@ impl Thread {
             Err(error) => return self.relay.failed(session, &error),
         };
         appetite.got(filled);
+        if let Some(count) = last_told(&self.answers.buffers, first + filled) {
+            self.relay.backend_lost(session, count);
+        }
         for buffer in first..first + filled {
             let Some(got) = self.answers.buffers.get(buffer) else { continue };
             if let Some(flow) = self.relay.answers(session, &got) {
@@ -279,4 +285,9 @@ impl Thread {
         of.clear();
         *filled = 0;
     }
+}
+
+/// The socket's count of losses that came with the last of the `filled` buffers.
+fn last_told(buffers: &Receiver, filled: usize) -> Option<u32> {
+    buffers.get(filled.checked_sub(1)?)?.lost
 }
