@@ -159,6 +159,15 @@ pub(crate) fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::R
     })
 }
 
+/// The socket address of a link-local address on the interface `zone`.
+///
+/// # Errors
+///
+/// There is no such interface now.
+pub(crate) fn link_local(address: Ipv6Addr, zone: &str, port: u16) -> io::Result<SocketAddr> {
+    Ok(SocketAddrV6::new(address, port, 0, zone_index(address, zone)?).into())
+}
+
 fn zone_index(address: Ipv6Addr, zone: &str) -> io::Result<u32> {
     if let Ok(index) = zone.parse() {
         return Ok(index);

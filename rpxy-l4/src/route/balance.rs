@@ -6,6 +6,7 @@
 
 use std::{
     hash::Hasher,
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -19,6 +20,7 @@ use siphasher::sip::SipHasher13;
 use super::health::{Health, State, Targets};
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
+    net,
     resolve::{Name, Resolver},
 };
 
@@ -94,7 +96,7 @@ impl Group {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
             name: match &target.host {
-                Host::Ip { .. } => None,
+                Host::Ip { .. } | Host::LinkLocal { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),
             },
             hash: hash(&[target.to_string().as_bytes()]),
@@ -119,7 +121,7 @@ impl Group {
     #[must_use]
     pub(crate) fn position_at(&self, address: SocketAddr) -> Option<usize> {
         self.endpoints.iter().position(|endpoint| match endpoint.name() {
-            None => endpoint.target.literal() == Some(address),
+            None => endpoint.address().is_some_and(|own| own.is_ok_and(|own| own == address)),
             Some(name) => {
                 endpoint.target.port == address.port()
                     && name.known().is_some_and(|known| known.contains(&address.ip()))
@@ -284,6 +286,19 @@ impl Group {
 }
 
 impl Endpoint {
+    /// The address, if the target is no name.
+    ///
+    /// # Errors
+    ///
+    /// There is no interface of its zone now.
+    pub(crate) fn address(&self) -> Option<io::Result<SocketAddr>> {
+        match &self.target.host {
+            Host::Ip { .. } => self.target.literal().map(Ok),
+            Host::LinkLocal { address, zone } => Some(net::link_local(*address, zone, self.target.port)),
+            Host::Name(_) => None,
+        }
+    }
+
     /// The name, if the target is one.
     #[must_use]
     pub(crate) fn name(&self) -> Option<&Arc<Name>> {

@@ -214,8 +214,16 @@ impl Sessions {
         else {
             return;
         };
-        if let Some(address) = endpoint.target.literal() {
-            opening.candidates = vec![address];
+        if let Some(address) = endpoint.address() {
+            match address {
+                Ok(address) => opening.candidates = vec![address],
+                Err(error) => {
+                    if endpoint.health.failed(now, retry) {
+                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
+                        out.commands.push_back(Command::Log(Notice::Down(text)));
+                    }
+                }
+            }
         } else if let Some(name) = endpoint.name() {
             match name.known() {
                 Some(known) => {
