@@ -77,6 +77,7 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
     };
     let counters = plane["counters"].as_object().into_iter().flatten();
     let packets = words(counters.map(|(name, count)| format!("{name} {}", text(count))), "none");
+    let lost = line["udp_kernel_drops"].as_u64();
     for (name, value) in [
         ("version", text(&line["version"])),
         ("process", text(&line["pid"])),
@@ -85,6 +86,7 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         ("workers", text(&line["workers"])),
         ("TCP connections", load(&line["tcp"])),
         ("UDP sessions", load(&line["udp"])),
+        ("UDP lost", format!("{} for want of room in a socket", lost.map_or("-".to_owned(), |lost| lost.to_string()))),
         ("kernel plane", kernel),
         ("kernel packets", packets),
         ("targets down", if down.is_empty() { "none".to_owned() } else { down.join(", ") }),

@@ -57,6 +57,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_target_retry"),
     (Scope::Global, "udp_max_connections"),
+    (Scope::Global, "udp_receive_buffer"),
     (Scope::Global, "udp_target"),
     (Scope::Global, "udp_load_balance"),
     (Scope::Global, "udp_idle_lifetime"),

@@ -145,8 +145,12 @@ pub(crate) struct Tcp {
 /// UDP settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Udp {
-    /// Sessions at once, over all UDP listeners.
-    pub max_connections: NonZeroU32,
+    /// Sessions at once, over all UDP listeners; `None` means as many as the limit on open files has room for, which the
+    /// supervisor finds out.
+    pub max_connections: Option<NonZeroU32>,
+    /// Receive buffer of each listening socket of each worker, in bytes; `None` means the usual one, as far as the kernel
+    /// gives it. A reload applies to the sockets that there are.
+    pub receive_buffer: Option<NonZeroU32>,
     /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.
@@ -290,18 +294,19 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
+            Host::LinkLocal { address, zone } => write!(f, "[{address}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
 }
 
 impl Target {
-    /// The socket address, when no name has to be resolved.
+    /// The socket address, when neither a name nor an interface has to be looked up.
     #[must_use]
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
-            Host::Name(_) => None,
+            Host::LinkLocal { .. } | Host::Name(_) => None,
         }
     }
 }
@@ -322,6 +327,14 @@ pub(crate) enum Host {
         address: IpAddr,
         /// IPv6 scope id (`sin6_scope_id`) of a link-local address; 0 otherwise.
         scope: u32,
+    },
+    /// A link-local address on an interface that is known by its name; its index is looked up for each connection and session,
+    /// since interfaces come and go.
+    LinkLocal {
+        /// The address.
+        address: Ipv6Addr,
+        /// Name of the interface.
+        zone: Arc<str>,
     },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn what_the_programs_count_shows_under_its_documented_names() {
         let metrics = Metrics::new();
-        assert!(!metrics.encode().unwrap().contains("kernel"), "there is none");
+        assert!(!metrics.encode().unwrap().contains("rpxy_l4_kernel"), "there is none");
         metrics.set_kernel(Arc::new(Counted));
         let text = metrics.encode().unwrap();
         for line in [

@@ -37,6 +37,8 @@ named! {
         Withdrawn = "withdrawn",
         /// Its backend refused, and the client goes on with another one.
         Refused = "refused",
+        /// Its backend had gone, was silent or its name had moved, and the client goes on with another one.
+        Moved = "moved",
         /// It made room for a new one: its client had never shown that it receives.
         Evicted = "evicted",
         /// The client's network was banned.
@@ -73,6 +75,8 @@ named! {
         TooMany = "too_many",
         /// From a banned network.
         Banned = "banned",
+        /// From a socket of the daemon itself.
+        Loop = "loop",
         /// Too many changes of address from one network.
         RateLimited = "rate_limited",
         /// Over `udp_new_sessions_per_source`.
@@ -127,6 +131,8 @@ pub(crate) struct Udp {
     bytes_up: Counter,
     bytes_down: Counter,
     affinity: Vec<Counter>,
+    lost_up: Counter,
+    lost_down: Counter,
 }
 
 impl Udp {
@@ -136,6 +142,7 @@ impl Udp {
         let datagrams = Family::<ByDirection, Counter>::default();
         let bytes = Family::<ByDirection, Counter>::default();
         let affinity = Family::<ByEvent, Counter>::default();
+        let lost = Family::<ByDirection, Counter>::default();
         let (up, down) = (ByDirection { direction: "up" }, ByDirection { direction: "down" });
         let udp = Self {
             started: Counter::default(),
@@ -147,6 +154,8 @@ impl Udp {
             bytes_up: member(&bytes, &up),
             bytes_down: member(&bytes, &down),
             affinity: AffinityEvent::ALL.iter().map(|e| member(&affinity, &ByEvent { event: e.name() })).collect(),
+            lost_up: member(&lost, &up),
+            lost_down: member(&lost, &down),
         };
         registry.register("udp_sessions", "UDP sessions that got a backend", udp.started.clone());
         registry.register("udp_ended", "UDP sessions ended, by end", ended);
@@ -155,6 +164,7 @@ impl Udp {
         registry.register("udp_datagrams", "Datagrams forwarded", datagrams);
         registry.register_with_unit("udp_relayed", "Payload of forwarded datagrams", Unit::Bytes, bytes);
         registry.register("udp_affinity", "Connection IDs and tunnel indices, by event", affinity);
+        registry.register("udp_kernel_drops", "Datagrams for which a socket had no room", lost);
         udp
     }
 
@@ -187,6 +197,22 @@ impl Udp {
         self.bytes_down.inc_by(bytes);
     }
 
+    /// Counts datagrams of clients for which a listening socket had no room.
+    pub(crate) fn lost_up(&self, datagrams: u32) {
+        self.lost_up.inc_by(u64::from(datagrams));
+    }
+
+    /// Counts datagrams of backends for which a session's socket had no room.
+    pub(crate) fn lost_down(&self, datagrams: u32) {
+        self.lost_down.inc_by(u64::from(datagrams));
+    }
+
+    /// All of those.
+    #[must_use]
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost_up.get() + self.lost_down.get()
+    }
+
     /// Counts an event of a connection ID or index.
     pub(crate) fn affinity(&self, event: AffinityEvent) {
         inc(&self.affinity, event as usize, 1);
@@ -216,6 +242,9 @@ mod tests {
         udp.sent_up(2, 100);
         udp.sent_down(1, 7);
         udp.affinity(AffinityEvent::Refused);
+        udp.lost_up(5);
+        udp.lost_down(1);
+        assert_eq!(udp.lost(), 6);
         let text = metrics.encode().unwrap();
         for line in [
             "rpxy_l4_udp_sessions_total 2",
@@ -224,6 +253,7 @@ mod tests {
             "rpxy_l4_udp_dropped_total{reason=\"not_sent_down\"} 3",
             "rpxy_l4_udp_datagrams_total{direction=\"up\"} 2",
             "rpxy_l4_udp_relayed_bytes_total{direction=\"down\"} 7",
+            "rpxy_l4_udp_kernel_drops_total{direction=\"up\"} 5",
             "rpxy_l4_udp_affinity_total{event=\"refused\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

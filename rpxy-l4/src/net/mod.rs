@@ -115,6 +115,39 @@ fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES)
 }
 
+/// Returns whether an address is one of this machine; its port does not matter. Where that cannot be found out it is not.
+pub(crate) fn is_local(address: SocketAddr) -> bool {
+    let address = match address {
+        SocketAddr::V4(v4) => SocketAddrV4::new(*v4.ip(), 0).into(),
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddrV4::new(v4, 0).into(),
+            None => SocketAddr::from(SocketAddrV6::new(*v6.ip(), 0, 0, v6.scope_id())),
+        },
+    };
+    if address.ip().is_loopback() {
+        return true;
+    }
+    let Ok(socket) = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)) else { return false };
+    if !any_can_be_bound(address.is_ipv6()) {
+        return socket.bind(&address.into()).is_ok();
+    }
+    // Towards an address of this machine the kernel takes that same address as source, unless it is a secondary one.
+    let towards = SocketAddr::new(address.ip(), 9);
+    let source = socket.connect(&towards.into()).and_then(|()| socket.local_addr());
+    source.is_ok_and(|source| source.as_socket().is_some_and(|source| source.ip() == address.ip()))
+}
+
+/// `net.ipv4.ip_nonlocal_bind` or that of IPv6 at the first call: sockets can be bound to what is not there.
+fn any_can_be_bound(v6: bool) -> bool {
+    static SWITCHES: OnceLock<[bool; 2]> = OnceLock::new();
+    let read = |family: &str| {
+        let path = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+    };
+    let [of_v4, of_v6] = *SWITCHES.get_or_init(|| [read("ipv4"), read("ipv6")]);
+    if v6 { of_v6 } else { of_v4 }
+}
+
 /// The socket address of a configured address and port; looks up the zone of a link-local address.
 pub(crate) fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::Result<SocketAddr> {
     Ok(match address {
@@ -124,6 +157,15 @@ pub(crate) fn socket_address(address: &ListenAddress, port: NonZeroU16) -> io::R
             SocketAddrV6::new(*address, port.get(), 0, zone.unwrap_or(0)).into()
         }
     })
+}
+
+/// The socket address of a link-local address on the interface `zone`.
+///
+/// # Errors
+///
+/// There is no such interface now.
+pub(crate) fn link_local(address: Ipv6Addr, zone: &str, port: u16) -> io::Result<SocketAddr> {
+    Ok(SocketAddrV6::new(address, port, 0, zone_index(address, zone)?).into())
 }
 
 fn zone_index(address: Ipv6Addr, zone: &str) -> io::Result<u32> {

@@ -119,6 +119,12 @@ impl Name {
         known
     }
 
+    /// Has the name resolve to `addresses` from now on.
+    #[cfg(test)]
+    pub(crate) fn set(&self, addresses: Vec<IpAddr>) {
+        self.store(addresses);
+    }
+
     fn store(&self, addresses: Vec<IpAddr>) {
         self.addresses.store(Some(Arc::new(addresses)));
     }

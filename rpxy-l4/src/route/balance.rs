@@ -6,6 +6,7 @@
 
 use std::{
     hash::Hasher,
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -19,6 +20,7 @@ use siphasher::sip::SipHasher13;
 use super::health::{Health, State, Targets};
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
+    net,
     resolve::{Name, Resolver},
 };
 
@@ -52,20 +54,38 @@ pub(crate) struct Endpoint {
 
 /// The targets of a group that a connection has tried without success.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tried(Vec<usize>);
+pub(crate) struct Tried {
+    targets: Vec<usize>,
+    /// Of the target that is being tried.
+    addresses: Vec<IpAddr>,
+}
 
 impl Tried {
-    /// Marks `index` as tried.
+    /// Marks `index` as tried, with all its addresses.
     pub(crate) fn add(&mut self, index: usize) {
-        if !self.0.contains(&index) {
-            self.0.push(index);
+        self.addresses.clear();
+        if !self.targets.contains(&index) {
+            self.targets.push(index);
         }
+    }
+
+    /// Marks one address of the target that is being tried.
+    pub(crate) fn add_address(&mut self, address: IpAddr) {
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
+    }
+
+    /// Those of `addresses` that were not tried.
+    #[must_use]
+    pub(crate) fn untried(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        addresses.iter().filter(|address| !self.addresses.contains(address)).copied().collect()
     }
 
     /// Returns whether none was tried.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.targets.is_empty() && self.addresses.is_empty()
     }
 }
 
@@ -76,7 +96,7 @@ impl Group {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
             name: match &target.host {
-                Host::Ip { .. } => None,
+                Host::Ip { .. } | Host::LinkLocal { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),
             },
             hash: hash(&[target.to_string().as_bytes()]),
@@ -101,7 +121,7 @@ impl Group {
     #[must_use]
     pub(crate) fn position_at(&self, address: SocketAddr) -> Option<usize> {
         self.endpoints.iter().position(|endpoint| match endpoint.name() {
-            None => endpoint.target.literal() == Some(address),
+            None => endpoint.address().is_some_and(|own| own.is_ok_and(|own| own == address)),
             Some(name) => {
                 endpoint.target.port == address.port()
                     && name.known().is_some_and(|known| known.contains(&address.ip()))
@@ -143,7 +163,7 @@ impl Group {
         tried: &Tried,
     ) -> Option<usize> {
         if self.endpoints.len() == 1 {
-            return tried.0.is_empty().then_some(0);
+            return tried.targets.is_empty().then_some(0);
         }
         let mut up: Vec<bool> =
             self.endpoints.iter().map(|endpoint| endpoint.health.state(now) != State::Down).collect();
@@ -172,7 +192,7 @@ impl Group {
                 let same = |endpoint: &Endpoint| endpoint.target.backup == backup;
                 self.endpoints.get(*index).is_some_and(same)
                     && up.get(*index) == Some(&wanted)
-                    && !tried.0.contains(index)
+                    && !tried.targets.contains(index)
             };
             self.pick_among(balance, client, random, eligible)
         })
@@ -266,6 +286,19 @@ impl Group {
 }
 
 impl Endpoint {
+    /// The address, if the target is no name.
+    ///
+    /// # Errors
+    ///
+    /// There is no interface of its zone now.
+    pub(crate) fn address(&self) -> Option<io::Result<SocketAddr>> {
+        match &self.target.host {
+            Host::Ip { .. } => self.target.literal().map(Ok),
+            Host::LinkLocal { address, zone } => Some(net::link_local(*address, zone, self.target.port)),
+            Host::Name(_) => None,
+        }
+    }
+
     /// The name, if the target is one.
     #[must_use]
     pub(crate) fn name(&self) -> Option<&Arc<Name>> {

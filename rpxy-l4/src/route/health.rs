@@ -17,6 +17,8 @@ use crate::config::model::{Host, Target};
 
 /// Interval of log messages about failures of the same target.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.
+const HEARING: u64 = 50;
 
 /// State of one target, shared by all groups that name it. Times are the daemon's uptime in milliseconds.
 #[derive(Debug, Default)]
@@ -30,6 +32,10 @@ pub(crate) struct Health {
     quiet_until: AtomicU64,
     /// True if the log has called it down.
     said_down: AtomicBool,
+    /// When it answered anybody last, to within [`HEARING`]; 0 when it never did.
+    heard: AtomicU64,
+    /// Sessions whose answers the kernel forwards, so that nobody hears them.
+    unheard: AtomicU32,
 }
 
 /// Eligibility of a target.
@@ -105,12 +111,28 @@ impl Health {
         self.down_until.store(0, Ordering::Relaxed);
         self.said_down.swap(false, Ordering::Relaxed)
     }
+
+    /// The target has answered somebody at `now`; returns whether the log should say that it is back.
+    pub(crate) fn answered(&self, now: Duration) -> bool {
+        let (heard, now) = (self.heard.load(Ordering::Relaxed), millis(now));
+        if now >= heard.saturating_add(HEARING) {
+            self.heard.store(now, Ordering::Relaxed);
+        }
+        self.reached()
+    }
+
+    /// Returns whether it has answered anybody after `since`, or may have done so unheard.
+    #[must_use]
+    pub(crate) fn may_have_answered(&self, since: Duration) -> bool {
+        self.heard.load(Ordering::Relaxed) > millis(since) || self.unheard.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// Counts a connection to a target until dropped.
 #[derive(Debug)]
 pub(crate) struct Busy {
     health: Arc<Health>,
+    unheard: bool,
 }
 
 impl Busy {
@@ -118,12 +140,27 @@ impl Busy {
     #[must_use]
     pub(crate) fn new(health: &Arc<Health>) -> Self {
         health.active.fetch_add(1, Ordering::Relaxed);
-        Self { health: Arc::clone(health) }
+        Self { health: Arc::clone(health), unheard: false }
+    }
+
+    /// The target has answered at `now`; returns whether the log should say that it is back.
+    pub(crate) fn answered(&self, now: Duration) -> bool {
+        self.health.answered(now)
+    }
+
+    /// From now on the kernel forwards the answers of the target, or does so no longer.
+    pub(crate) fn set_unheard(&mut self, unheard: bool) {
+        match (std::mem::replace(&mut self.unheard, unheard), unheard) {
+            (false, true) => drop(self.health.unheard.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.health.unheard.fetch_sub(1, Ordering::Relaxed)),
+            (false, false) | (true, true) => {}
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.set_unheard(false);
         self.health.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -202,6 +239,24 @@ mod tests {
         assert_eq!(health.state(at(26)), State::Up);
         assert!(health.claim(at(26)), "up needs no claim");
         assert_eq!(health.state(at(26)), State::Up, "and stays up");
+    }
+
+    #[test]
+    fn a_target_that_answers_somebody_is_not_silent() {
+        let health = Arc::new(Health::default());
+        let at = Duration::from_secs;
+        assert!(!health.may_have_answered(at(1)), "never");
+        assert!(!health.answered(at(5)), "it was up");
+        assert!(health.may_have_answered(at(4)) && !health.may_have_answered(at(5)));
+        let mut busy = Busy::new(&health);
+        busy.set_unheard(true);
+        busy.set_unheard(true);
+        assert!(health.may_have_answered(at(9)), "answers that the kernel forwards");
+        drop(busy);
+        assert!(!health.may_have_answered(at(9)));
+        health.failed(at(10), at(10));
+        assert!(health.answered(at(11)), "the log has called it down");
+        assert_eq!(health.state(at(11)), State::Up);
     }
 
     #[test]

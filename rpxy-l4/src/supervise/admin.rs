@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -32,6 +32,8 @@ struct Status<'a> {
     workers: usize,
     tcp: Load,
     udp: Load,
+    /// Datagrams for which sockets had no room.
+    udp_kernel_drops: u64,
     kernel_plane: KernelStatus,
     targets_down: Vec<Down>,
     bans: usize,
@@ -161,8 +163,9 @@ impl Daemon {
             udp: Load {
                 listen: listen(Transport::Udp),
                 active: self.udp.active.count(),
-                max: self.config.udp.max_connections.get(),
+                max: self.config.udp.max_connections.map_or(0, NonZeroU32::get),
             },
+            udp_kernel_drops: self.metrics.udp().lost(),
             kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
             bans: self.bans.count(),

@@ -49,7 +49,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// One line for the log: listening addresses, number of rules and workers.
+    /// One line for the log: listening addresses, UDP sessions allowed, number of rules and workers.
     pub(super) fn summary(&self) -> String {
         let [tcp, udp] = [Transport::Tcp, Transport::Udp].map(|transport| {
             let addresses: Vec<String> = self.listeners.addresses(transport).map(ToString::to_string).collect();
@@ -58,6 +58,10 @@ impl Daemon {
                 some => format!("{transport} on {}", some.join(", ")),
             }
         });
-        format!("{tcp}; {udp}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
+        let sessions = match self.config.udp.max_connections {
+            Some(most) if self.listeners.addresses(Transport::Udp).next().is_some() => format!(" ({most} sessions)"),
+            Some(_) | None => String::new(),
+        };
+        format!("{tcp}; {udp}{sessions}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
     }
 }

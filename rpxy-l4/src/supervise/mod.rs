@@ -73,7 +73,8 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
+    let Some(mut config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
+    resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
     let metrics = Metrics::new();

@@ -38,7 +38,8 @@ impl Daemon {
     }
 
     async fn apply(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
-        let Loaded { config, warnings, .. } = loaded?;
+        let Loaded { mut config, warnings, .. } = loaded?;
+        resources::fill_in(&mut config);
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
         }

@@ -66,8 +66,9 @@ pub(super) async fn reach(
         let endpoint = group.endpoint(index)?;
         // Counted from now on, so that a burst does not all see the same few connections.
         let busy = Busy::new(&endpoint.health);
-        let result = match endpoint.target.literal() {
-            Some(address) => {
+        let result = match endpoint.address() {
+            Some(Err(error)) => Err(error),
+            Some(Ok(address)) => {
                 start(address, now + timeouts.connect, timer, preamble).await.map(|stream| (stream, address))
             }
             None => match candidates(route, endpoint, client, random, timeouts.connect).await {

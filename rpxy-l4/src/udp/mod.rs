@@ -10,9 +10,11 @@ pub(crate) mod core;
 mod inherited;
 mod io;
 mod mailbox;
+mod own;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,12 +24,14 @@ use affinity::Affinity;
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;
 pub(crate) use mailbox::Control;
+use own::OwnPorts;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Udp},
     limit::{Bans, ConnLimit, LogThrottle, Sources},
     log::AccessLog,
     metrics::Metrics,
+    net,
     offload::Offload,
     resolve::Resolver,
     route::{self, Targets, UdpRoutes},
@@ -36,10 +40,15 @@ use crate::{
 /// Interval between log messages of the same kind.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// Sessions at once where nobody has said how many the machine has room for.
+const FEW_SESSIONS: u32 = 1024;
+
 /// One configuration as UDP uses it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     settings: Udp,
+    /// Sessions at once, over all workers.
+    max_sessions: u32,
     routes: UdpRoutes,
     /// Limits of new sessions by source; `None` where there are none.
     sources: Option<Sources>,
@@ -52,6 +61,7 @@ impl Snapshot {
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.udp.clone(),
+            max_sessions: config.udp.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
             routes: UdpRoutes::new(config, targets, resolver),
             sources: config.udp.new_sessions.map(Sources::new),
             access_log_format: config.access_log_format,
@@ -62,6 +72,11 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn has_destination(&self) -> bool {
         !self.routes.is_empty()
+    }
+
+    /// Receive buffer of listening sockets, in bytes.
+    fn receive_buffer(&self) -> u32 {
+        self.settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get)
     }
 
     /// Time for which connection IDs are remembered after their session.
@@ -88,6 +103,8 @@ pub(crate) struct Shared {
     offload: Arc<dyn Offload>,
     /// Sessions inherited from an earlier daemon.
     inherited: InheritedSessions,
+    /// Ports of the sockets of all workers.
+    ports: Arc<OwnPorts>,
     metrics: Arc<Metrics>,
     access: AccessLog,
     started: Instant,
@@ -113,6 +130,7 @@ impl Shared {
             bans,
             offload,
             inherited: InheritedSessions::default(),
+            ports: Arc::default(),
             metrics,
             access,
             started,

@@ -168,6 +168,7 @@ fn dialled(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'
 fn inner_name(target: &Target) -> std::sync::Arc<str> {
     match &target.host {
         Host::Ip { address, .. } => address.to_string().into(),
+        Host::LinkLocal { address, .. } => address.to_string().into(),
         Host::Name(name) => name.clone(),
     }
 }

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{defaults::RuleDefaults, names};
+use super::{defaults::RuleDefaults, listen::is_interface, names};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -124,17 +124,61 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
     Some(Target { weight: weight.unwrap_or(ONE), backup: backup.unwrap_or(false), ..target })
 }
 
-/// Parses `host:port`, with an IPv6 address in brackets.
+/// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
 pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
     let (host, port) = match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            report.error_with(
+                position,
+                format!("{} is link-local and cannot be reached without a zone", quote(text)),
+                format!("name the interface, as in \"[{}%eth0]:{}\"", v6.ip(), v6.port()),
+            );
+            return None;
+        }
         Ok(SocketAddr::V6(v6)) => (Host::Ip { address: (*v6.ip()).into(), scope: v6.scope_id() }, v6.port()),
         Ok(SocketAddr::V4(v4)) => (Host::Ip { address: (*v4.ip()).into(), scope: 0 }, v4.port()),
-        Err(_) => named(report, position, text)?,
+        Err(_) => match with_zone(text) {
+            Some((address, zone, port)) => link_local(report, position, address, zone, port)?,
+            None => named(report, position, text)?,
+        },
     };
     if port == 0 {
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
     Some(Target { host, port, weight: ONE, backup: false })
+}
+
+/// The parts of `[fe80::1%eth0]:443`.
+fn with_zone(text: &str) -> Option<(Ipv6Addr, &str, &str)> {
+    let (inside, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let (address, zone) = inside.split_once('%')?;
+    Some((address.parse().ok()?, zone, port))
+}
+
+fn link_local(
+    report: &mut Report<'_>,
+    position: &Position,
+    address: Ipv6Addr,
+    zone: &str,
+    port: &str,
+) -> Option<(Host, u16)> {
+    if !is_interface(zone) {
+        report.error(position, format!("{} is not an interface name or index", quote(zone)));
+        return None;
+    }
+    if !address.is_unicast_link_local() {
+        report.error(position, format!("{address} cannot have a zone, because it is not link-local"));
+        return None;
+    }
+    Some((Host::LinkLocal { address, zone: zone.into() }, self::port(report, position, port)?))
+}
+
+fn port(report: &mut Report<'_>, position: &Position, text: &str) -> Option<u16> {
+    let port = text.parse().ok();
+    if port.is_none() {
+        report.error(position, format!("invalid port {}, expected 0 to 65535", quote(text)));
+    }
+    port
 }
 
 fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
@@ -157,10 +201,7 @@ fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Ho
             return None;
         }
     };
-    let Ok(port) = port.parse::<u16>() else {
-        report.error(position, format!("invalid port {}, expected 0 to 65535", quote(port)));
-        return None;
-    };
+    let port = self::port(report, position, port)?;
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
         report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }

@@ -6,12 +6,12 @@ use super::{defaults::RuleDefaults, duration, targets};
 use crate::config::{file::Table, model::Tcp, report::Report};
 
 const BACKLOG: u32 = 1024;
-const MAX_CONNECTIONS: u32 = 1024;
+const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 
 pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>) -> Tcp {
     Tcp {
         backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
-        max_connections: max_connections(report, root, "tcp_max_connections", MAX_CONNECTIONS),
+        max_connections: max_connections(report, root, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS),
         probe_timeout: duration::positive(report, root, "tcp_probe_timeout", duration::PROBE),
         connect_timeout: duration::positive(report, root, "tcp_connect_timeout", duration::CONNECT),
         idle_timeout: duration::limit(report, root, "tcp_idle_timeout", None),
@@ -23,14 +23,8 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefa
 }
 
 /// A cap on connections, for all listeners together.
-pub(super) fn max_connections(
-    report: &mut Report<'_>,
-    root: &Table<'_>,
-    key: &'static str,
-    default: u32,
-) -> NonZeroU32 {
-    let number = root.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).unwrap_or(default);
-    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+pub(super) fn max_connections(report: &mut Report<'_>, root: &Table<'_>, key: &'static str) -> Option<NonZeroU32> {
+    root.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).and_then(NonZeroU32::new)
 }
 
 #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]

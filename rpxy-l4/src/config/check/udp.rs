@@ -9,7 +9,9 @@ use crate::config::{
     report::{Position, Report},
 };
 
-const MAX_CONNECTIONS: u32 = 2048;
+/// Bytes of a receive buffer: less would not hold a datagram of each kind; more the kernel cannot count (`sock_setsockopt`).
+const LEAST_BUFFER: u32 = 4096;
+const MOST_BUFFER: u32 = i32::MAX.cast_unsigned() / 2;
 
 /// One a microsecond, which is more than one machine can begin.
 const MOST_NEW_SESSIONS: u32 = 1_000_000;
@@ -22,7 +24,8 @@ const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
 
 pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Udp {
     Udp {
-        max_connections: max_connections(report, root, "udp_max_connections", MAX_CONNECTIONS),
+        max_connections: max_connections(report, root, "udp_max_connections"),
+        receive_buffer: receive_buffer(report, root),
         new_sessions: new_sessions(report, root),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
@@ -31,6 +34,11 @@ pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position,
         unknown_version: unknown_version(report, root, rules),
         quic_affinity_lifetime: duration::or_default(report, root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     }
+}
+
+fn receive_buffer(report: &mut Report<'_>, root: &Table<'_>) -> Option<NonZeroU32> {
+    let field = root.field("udp_receive_buffer")?;
+    field.integer(report, LEAST_BUFFER..=MOST_BUFFER).and_then(NonZeroU32::new)
 }
 
 fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions> {

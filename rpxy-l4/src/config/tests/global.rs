@@ -1,6 +1,9 @@
 //! Section 1 of the contract: the global keys.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
 use crate::config::model::{AccessLogFormat, Balance, Config, Orphan, UnknownVersion, Unmatched};
@@ -29,7 +32,7 @@ fn defaults() {
     assert_eq!(config.tcp.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.idle_timeout, None);
     assert_eq!(config.tcp.target_retry, Duration::from_secs(10));
-    assert_eq!(config.udp.max_connections.get(), 2048);
+    assert_eq!(config.udp.max_connections, None);
     assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
     assert_eq!(config.udp.target_retry, Duration::from_secs(10));
     assert_eq!(config.udp.orphan, Orphan::Default);
@@ -133,9 +136,16 @@ fn limits() {
     assert_eq!(with("tcp_backlog = 0").tcp.backlog, 0, "as 0.2.x");
     assert_eq!(with("tcp_backlog = 4_294_967_295").tcp.backlog, u32::MAX);
     assert_eq!(with("tcp_max_connections = 1").tcp.max_connections.get(), 1);
-    assert_eq!(with("udp_max_connections = 4294967295").udp.max_connections.get(), u32::MAX);
+    assert_eq!(with("udp_max_connections = 4294967295").udp.max_connections.map(NonZeroU32::get), Some(u32::MAX));
     assert_eq!(with("workers = 1").workers.unwrap().get(), 1);
+    assert_eq!(with("").udp.receive_buffer, None);
+    for bytes in [4096, 1_073_741_823] {
+        let config = with(&format!("udp_receive_buffer = {bytes}"));
+        assert_eq!(config.udp.receive_buffer.map(NonZeroU32::get), Some(bytes));
+    }
     refuses(&[
+        ("too small a buffer", "udp_receive_buffer = 4095", "3: udp_receive_buffer"),
+        ("too large a buffer", "udp_receive_buffer = 1073741824", "3: udp_receive_buffer"),
         ("backlog", "tcp_backlog = -1", "3: tcp_backlog"),
         ("no TCP connections", "tcp_max_connections = 0", "3: tcp_max_connections"),
         ("no UDP sessions", "udp_max_connections = 0", "3: udp_max_connections"),

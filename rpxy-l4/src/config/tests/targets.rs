@@ -42,6 +42,9 @@ fn order_is_kept() {
 
 #[test]
 fn a_zone_is_kept() {
+    let target = &upstream("['[fe80::1%eth0]:80']").targets[0];
+    assert!(matches!(&target.host, Host::LinkLocal { zone, .. } if &**zone == "eth0"));
+    assert_eq!((target.literal(), target.to_string().as_str()), (None, "[fe80::1%eth0]:80"));
     let target = &upstream("['[fe80::1%3]:80']").targets[0];
     assert_eq!(target.literal().map(|address| address.to_string()).as_deref(), Some("[fe80::1%3]:80"));
     assert_eq!(target.to_string(), "[fe80::1%3]:80");
@@ -76,6 +79,12 @@ fn refused() {
         ("IPv6 without brackets", "['::1:80']", "2: udp_target[0]"),
         ("IPv6 without port", "['::1']", "2: udp_target[0]"),
         ("brackets around a name", "['[a]:80']", "2: udp_target[0]"),
+        ("link-local without a zone", "['[fe80::1]:80']", "2: udp_target[0]"),
+        ("zone of a global address", "['[2001:db8::1%eth0]:80']", "2: udp_target[0]"),
+        ("empty zone", "['[fe80::1%]:80']", "2: udp_target[0]"),
+        ("no interface name", "['[fe80::1%a/b]:80']", "2: udp_target[0]"),
+        ("zone without a port", "['[fe80::1%eth0]']", "2: udp_target[0]"),
+        ("zone with a wrong port", "['[fe80::1%eth0]:x']", "2: udp_target[0]"),
         ("second element", "['a:1', 'b']", "2: udp_target[1]"),
         ("element on its own line", "['a:1',\n 'b',\n]", "3: udp_target[1]"),
         ("table without address", "[{ weight = 2 }]", "2: udp_target[0].address"),

@@ -1,4 +1,7 @@
-//! Ancillary data (cmsg(3)) of datagrams: the local address, ECN, and how a buffer is cut into datagrams.
+//! Ancillary data (cmsg(3)) of datagrams: the local address, the type of service, how a buffer is cut into datagrams, and how
+//! many the kernel had no room for.
+//!
+//! The type of service of IPv4 and the traffic class of IPv6 are one byte: DSCP (RFC 2474) and ECN (RFC 3168).
 
 use std::{
     io,
@@ -9,16 +12,14 @@ use socket2::Socket;
 
 use super::Local;
 
-/// Room for all that this module reads or writes of one message: at most 88 bytes on 64-bit machines.
+/// Room for all that this module reads or writes of one message: at most 112 and 88 bytes on 64-bit machines.
 const ROOM: usize = 128;
 /// `struct cmsghdr`: a length of the machine's word size, level and type.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 const WORD: usize = size_of::<usize>();
-/// The two ECN bits of the traffic class (RFC 3168 section 5).
-const ECN: u8 = 0b11;
 
-/// Asks that ECN comes with every datagram.
-pub(super) fn ask_for_ecn(socket: &Socket, v6: bool) -> io::Result<()> {
+/// Asks that the type of service comes with every datagram.
+pub(super) fn ask_for_tos(socket: &Socket, v6: bool) -> io::Result<()> {
     if v6 { socket.set_recv_tclass_v6(true) } else { socket.set_recv_tos_v4(true) }
 }
 
@@ -32,6 +33,11 @@ pub(super) fn ask_for_gro(socket: &Socket) {
     drop(options::set_gro(socket));
 }
 
+/// Asks to be told how many datagrams a socket had no room for.
+pub(super) fn ask_for_drops(socket: &Socket) {
+    drop(options::set_drop_count(socket));
+}
+
 /// Ancillary data of one message, aligned as the kernel wants it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
@@ -41,9 +47,11 @@ pub(super) struct Control(pub(super) [u8; ROOM]);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) local: Option<Local>,
-    pub(super) ecn: u8,
+    pub(super) tos: u8,
     /// Length of the datagrams in the buffer but the last; `None` when it holds one.
     pub(super) segment: Option<u16>,
+    /// Datagrams that the socket had no room for since it was made; `None` while that is none.
+    pub(super) lost: Option<u32>,
 }
 
 impl Control {
@@ -62,7 +70,7 @@ impl Control {
     }
 
     /// Writes what a datagram shall leave with, and returns how many bytes that takes.
-    pub(super) fn write(&mut self, v6: bool, local: Option<Local>, ecn: u8, segment: Option<u16>) -> usize {
+    pub(super) fn write(&mut self, v6: bool, local: Option<Local>, tos: u8, segment: Option<u16>) -> usize {
         let mut at = 0;
         match local.map(|local| (local.address, local.interface)) {
             Some((IpAddr::V4(address), _)) => {
@@ -82,8 +90,8 @@ impl Control {
             }
             None => {}
         }
-        if ecn & ECN != 0 {
-            let value = i32::from(ecn & ECN).to_ne_bytes();
+        if tos != 0 {
+            let value = i32::from(tos).to_ne_bytes();
             let (level, kind) =
                 if v6 { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) } else { (libc::IPPROTO_IP, libc::IP_TOS) };
             at = self.put(at, level, kind, &value);
@@ -132,7 +140,10 @@ impl Told {
                     Some(int) => i32::from_ne_bytes(*int).to_le_bytes()[0],
                     None => data.first().copied().unwrap_or_default(),
                 };
-                self.ecn = byte & ECN;
+                self.tos = byte;
+            }
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                self.lost = data.first_chunk::<4>().map(|count| u32::from_ne_bytes(*count));
             }
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 let size = data.first_chunk::<4>().map(|int| i32::from_ne_bytes(*int));
@@ -186,6 +197,10 @@ mod options {
         switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
     }
 
+    pub(super) fn set_drop_count(socket: &Socket) -> io::Result<()> {
+        switch_on(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL)
+    }
+
     fn switch_on(socket: &Socket, level: c_int, name: c_int) -> io::Result<()> {
         let on: c_int = 1;
         // An int is four bytes on every Linux.
@@ -211,26 +226,26 @@ mod tests {
             ("IPv4 address", false, local("192.0.2.1", 0), 0, None),
             ("IPv6 address", true, local("2001:db8::1", 0), 0, None),
             ("link-local address", true, local("fe80::1", 3), 0, None),
-            ("everything, IPv4", false, local("192.0.2.1", 0), 1, Some(1200)),
-            ("everything, IPv6", true, local("fe80::1", 3), 3, Some(65_000)),
+            ("everything, IPv4", false, local("192.0.2.1", 0), 0xb9, Some(1200)),
+            ("everything, IPv6", true, local("fe80::1", 3), 0xff, Some(65_000)),
         ];
-        for (row, v6, local, ecn, segment) in rows {
+        for (row, v6, local, tos, segment) in rows {
             let mut control = Control([0xaa; ROOM]);
-            let len = control.write(v6, local, ecn, segment);
+            let len = control.write(v6, local, tos, segment);
             assert!(len <= 88, "{row}: {len}");
             let told = control.read(len);
             // UDP_SEGMENT goes out, UDP_GRO comes in.
-            assert_eq!((told.local, told.ecn, told.segment), (local, ecn, None), "{row}");
+            assert_eq!((told.local, told.tos, told.segment), (local, tos, None), "{row}");
         }
     }
 
     #[test]
-    fn only_ecn_is_passed_on_of_a_traffic_class() {
+    fn a_type_of_service_is_read_whole_in_either_form() {
         let mut control = Control::EMPTY;
         let len = control.put(0, libc::IPPROTO_IP, libc::IP_TOS, &[0b1011_1001]);
-        assert_eq!(control.read(len).ecn, 1);
+        assert_eq!(control.read(len).tos, 0b1011_1001);
         let len = control.put(0, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0b1011_1010_i32.to_ne_bytes());
-        assert_eq!(control.read(len).ecn, 2);
+        assert_eq!(control.read(len).tos, 0b1011_1010);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod send;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
 };
 
 pub(crate) use receive::{Received, Receiver};
@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
 /// kernel cuts it to `net.core.rmem_max` and `wmem_max` unless the daemon has CAP_NET_ADMIN.
-const LISTENER_BUFFER: usize = 4 << 20;
+pub(crate) const LISTENER_BUFFER: u32 = 4 << 20;
 
 /// Receive buffer asked for towards a backend, in bytes: room for what one QUIC server sends at once. Taken only as far
 /// as it is filled.
@@ -40,12 +40,15 @@ pub(crate) fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
     socket.set_reuse_port(true)?;
     let wildcard = address.ip().is_unspecified();
-    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    control::ask_for_tos(&socket, address.is_ipv6())?;
     if wildcard {
         control::ask_for_local_address(&socket, address.is_ipv6())?;
     }
     control::ask_for_gro(&socket);
-    enlarge_buffers(&socket);
+    control::ask_for_drops(&socket);
+    set_receive_buffer(&socket, LISTENER_BUFFER);
+    // Without it the socket still works.
+    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -68,8 +71,9 @@ pub(crate) fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Resu
 
 fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    control::ask_for_ecn(&socket, address.is_ipv6())?;
+    control::ask_for_tos(&socket, address.is_ipv6())?;
     control::ask_for_gro(&socket);
+    control::ask_for_drops(&socket);
     // Without the privilege the default has to do; bursts of the backend are then lost sooner.
     let _default = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, CONNECTED_BUFFER);
     if let Some(local) = local {
@@ -120,14 +124,25 @@ fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Larger buffers ride out bursts; without them the socket still works.
-fn enlarge_buffers(socket: &Socket) {
-    let fd = socket.as_fd();
-    if rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, LISTENER_BUFFER).is_err() {
-        drop(socket.set_recv_buffer_size(LISTENER_BUFFER));
+/// Sets the receive buffer of a socket as far as the kernel allows. A larger one rides out bursts.
+pub(crate) fn set_receive_buffer(socket: &impl AsFd, size: u32) {
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes(size)).is_err() {
+        // The kernel cuts it, and never fails for that.
+        let _cut = rustix::net::sockopt::set_socket_recv_buffer_size(socket, bytes(size));
     }
-    drop(socket.set_send_buffer_size(LISTENER_BUFFER));
-    debug_assert!(fd.as_raw_fd() >= 0);
+}
+
+/// The receive buffer in bytes that a socket gets when it asks for `size`; `None` when that cannot be found out.
+#[must_use]
+pub(crate) fn receive_buffer_given(size: u32) -> Option<u32> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    set_receive_buffer(&socket, size);
+    // The kernel doubles it for its own needs (socket(7)).
+    u32::try_from(socket.recv_buffer_size().ok()? / 2).ok()
+}
+
+fn bytes(size: u32) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

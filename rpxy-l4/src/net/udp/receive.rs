@@ -23,8 +23,10 @@ pub(crate) struct Received<'a> {
     pub from: Option<SocketAddr>,
     /// The local address that it used; `None` where the socket is bound to just one.
     pub local: Option<Local>,
-    /// ECN bits (RFC 3168 section 5).
-    pub ecn: u8,
+    /// Type of service (traffic class in IPv6): DSCP and ECN.
+    pub tos: u8,
+    /// Datagrams that the socket has had no room for so far (a counter that wraps); `None` while that is none.
+    pub lost: Option<u32>,
     /// One datagram after the other.
     pub bytes: &'a [u8],
     /// Length of each of them but the last, which may be shorter. At least 1.
@@ -125,7 +127,7 @@ impl Receiver {
         let told = self.controls.get(index)?.read(header.msg_hdr.msg_controllen);
         let from = if self.connected { None } else { self.names.get(index)?.address() };
         let segment = told.segment.map_or(bytes.len(), usize::from).max(1);
-        Some(Received { from, local: told.local, ecn: told.ecn, bytes, segment })
+        Some(Received { from, local: told.local, tos: told.tos, lost: told.lost, bytes, segment })
     }
 }
 

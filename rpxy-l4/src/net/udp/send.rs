@@ -24,8 +24,8 @@ pub(crate) struct Message<'a> {
     pub to: Option<SocketAddr>,
     /// The address to send from; `None` leaves it to the socket.
     pub from: Option<Local>,
-    /// ECN bits.
-    pub ecn: u8,
+    /// Type of service (traffic class in IPv6): DSCP and ECN.
+    pub tos: u8,
     /// Length of the datagrams.
     pub segment: usize,
     /// Their bytes. Each part holds whole datagrams.
@@ -38,9 +38,9 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// One buffer of datagrams.
     #[must_use]
-    pub(crate) fn new(to: Option<SocketAddr>, from: Option<Local>, ecn: u8, bytes: &'a [u8], segment: usize) -> Self {
+    pub(crate) fn new(to: Option<SocketAddr>, from: Option<Local>, tos: u8, bytes: &'a [u8], segment: usize) -> Self {
         let count = bytes.len().div_ceil(segment.max(1)).max(1);
-        Self { to, from, ecn, segment, parts: vec![IoSlice::new(bytes)], count, bytes: bytes.len() }
+        Self { to, from, tos, segment, parts: vec![IoSlice::new(bytes)], count, bytes: bytes.len() }
     }
 
     /// Payload bytes.
@@ -51,7 +51,7 @@ impl<'a> Message<'a> {
     /// The bytes of a single datagram that needs no ancillary data.
     fn plain(&self) -> Option<&[u8]> {
         match self.parts.as_slice() {
-            [bytes] if self.count == 1 && self.ecn == 0 && self.from.is_none() => Some(bytes),
+            [bytes] if self.count == 1 && self.tos == 0 && self.from.is_none() => Some(bytes),
             _ => None,
         }
     }
@@ -65,7 +65,7 @@ impl<'a> Message<'a> {
     fn join(&mut self, other: &mut Self) -> bool {
         let fits = self.to == other.to
             && self.from == other.from
-            && self.ecn == other.ecn
+            && self.tos == other.tos
             && self.bytes > 0
             && other.bytes > 0
             && self.is_even()
@@ -202,7 +202,7 @@ impl Sender {
     fn send_singly(&mut self, socket: &impl AsFd, v6: bool, message: &Message<'_>, result: &mut Sent) {
         let datagrams = message.parts.iter().flat_map(|part| part.chunks(message.segment.max(1)));
         for bytes in datagrams {
-            let single = Message::new(message.to, message.from, message.ecn, bytes, bytes.len());
+            let single = Message::new(message.to, message.from, message.tos, bytes, bytes.len());
             match self.call(socket, v6, &[single]) {
                 Ok(_one) => {
                     result.datagrams += 1;
@@ -222,7 +222,7 @@ impl Sender {
         for ((message, name), control) in messages.iter().zip(&mut self.names).zip(&mut self.controls) {
             let name_len = message.to.map_or(0, |to| name.set(to));
             let segment = if message.count > 1 { u16::try_from(message.segment).ok() } else { None };
-            let control_len = control.write(v6, message.from, message.ecn, segment);
+            let control_len = control.write(v6, message.from, message.tos, segment);
             headers.push(libc::mmsghdr {
                 msg_hdr: libc::msghdr {
                     msg_name: if name_len == 0 { ptr::null_mut() } else { name.0.as_mut_ptr().cast() },

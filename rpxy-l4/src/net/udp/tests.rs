@@ -29,26 +29,26 @@ fn receive(receiver: &mut Receiver, socket: &UdpSocket) -> usize {
 }
 
 #[test]
-fn peer_local_address_and_ecn_come_along_and_go_back() {
+fn peer_local_address_and_type_of_service_come_along_and_go_back() {
     for ip in [V4, V6] {
         let (server, address) = listening(ip);
         let client = connected(address).unwrap();
         let mut sender = Sender::new();
-        let sent = sender.send(&client, ip.is_ipv6(), &[Message::new(None, None, 2, b"hello", 5)]);
+        let sent = sender.send(&client, ip.is_ipv6(), &[Message::new(None, None, 0xba, b"hello", 5)]);
         assert_eq!((sent.datagrams, sent.refused), (1, 0), "{sent:?}");
 
         let mut receiver = Receiver::new(4, false);
         assert_eq!(receive(&mut receiver, &server), 1);
         let got = receiver.get(0).unwrap();
-        assert_eq!((got.from, got.ecn, got.bytes), (client.local_addr().ok(), 2, &b"hello"[..]));
+        assert_eq!((got.from, got.tos, got.bytes), (client.local_addr().ok(), 0xba, &b"hello"[..]));
         assert_eq!(got.local, Some(Local { address: ip, interface: 0 }));
 
-        let reply = Message::new(got.from, got.local, 1, b"back", 4);
+        let reply = Message::new(got.from, got.local, 0x29, b"back", 4);
         assert_eq!(sender.send(&server, ip.is_ipv6(), &[reply]).datagrams, 1);
         let mut replies = Receiver::new(1, true);
         assert_eq!(receive(&mut replies, &client), 1);
         let got = replies.get(0).unwrap();
-        assert_eq!((got.from, got.ecn, got.bytes), (None, 1, &b"back"[..]));
+        assert_eq!((got.from, got.tos, got.bytes), (None, 0x29, &b"back"[..]));
     }
 }
 
@@ -89,6 +89,37 @@ fn datagrams_keep_their_boundaries_whether_they_share_a_buffer_or_not() {
         }
         assert_eq!(got, datagrams, "{row}");
     }
+}
+
+#[test]
+fn only_datagrams_of_one_type_of_service_share_a_buffer() {
+    for (row, classes, expected) in
+        [("alike", [0xb8, 0xb8, 0xb8], 1), ("ECN differs", [0xb8, 0xba, 0xb8], 3), ("DSCP differs", [0, 0x28, 0x28], 2)]
+    {
+        let mut runs = Runs::new();
+        for class in classes {
+            runs.push(Message::new(None, None, class, b"same", 4));
+        }
+        assert_eq!(runs.messages().len(), expected, "{row}");
+    }
+}
+
+#[test]
+fn what_a_socket_has_no_room_for_is_told() {
+    let (server, address) = listening(V4);
+    set_receive_buffer(&server, 4096);
+    let client = connected(address).unwrap();
+    for _ in 0..100 {
+        client.send(&[0; 1000]).unwrap();
+    }
+    let mut receiver = Receiver::new(128, false);
+    let kept = receive(&mut receiver, &server);
+    assert!(kept < 100, "{kept}");
+    // The count comes with what arrives after the loss.
+    client.send(b"after").unwrap();
+    assert_eq!(receive(&mut receiver, &server), 1);
+    assert_eq!(receiver.get(0).unwrap().lost, u32::try_from(100 - kept).ok());
+    assert!(receive_buffer_given(4096).is_some_and(|given| given >= 4096));
 }
 
 #[test]

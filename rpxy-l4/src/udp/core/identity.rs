@@ -157,12 +157,12 @@ impl Identity {
         }
     }
 
-    /// Gives back all that the table remembers for a session. Stated IDs outlive it for a while if its client has shown
-    /// that it is there.
-    pub(super) fn release(&self, session: &Session, now: Duration) {
+    /// Gives back all that the table remembers for a session. If it `lingers`, stated IDs outlive it for a while, given that
+    /// its client has shown that it is there.
+    pub(super) fn release(&self, session: &Session, lingers: bool, now: Duration) {
         let owner = session.reached().and_then(|reached| reached.owner.as_ref());
         let (Some(ids), Some(owner)) = (session.ids.quic(), owner) else { return };
-        let lingers = session.rank() > super::evidence::Rank::Unproven;
+        let lingers = lingers && session.rank() > super::evidence::Rank::Unproven;
         for key in ids.remembered() {
             self.affinity.release(*key, owner, session.network(), lingers, now);
         }

@@ -263,6 +263,19 @@ impl Indices {
 }
 
 impl Ids {
+    /// What is left of them for a session that goes on with another backend: nothing that the first one chose.
+    pub(super) fn anew(&mut self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Quic(ids) => {
+                let mut anew = QuicIds::new(ids.client, ids.first);
+                anew.decryption = ids.decryption.take();
+                Self::Quic(Box::new(anew))
+            }
+            Self::WireGuard(_) => Self::WireGuard(Indices::default()),
+        }
+    }
+
     /// The decryption under way.
     pub(super) fn decryption(&self) -> Option<&Decryption> {
         self.quic()?.decryption.as_deref()

@@ -58,7 +58,7 @@ impl Sessions {
             }
         };
         let busy = Busy::new(&route.group.endpoint(target)?.health);
-        let permit = self.admission.acquire(self.snapshot.settings.max_connections.get())?;
+        let permit = self.admission.acquire(self.snapshot.max_sessions)?;
         let opening = Opening {
             route,
             held: Held::new(&self.opening_budget),

@@ -17,6 +17,7 @@ mod classify;
 mod command;
 mod deadlines;
 mod decryption;
+mod doubt;
 mod ech;
 mod evidence;
 mod failed;
@@ -27,6 +28,7 @@ mod hello;
 mod identity;
 mod ids;
 mod inherit;
+mod moves;
 mod open;
 mod quic;
 mod rebind;
@@ -49,7 +51,7 @@ use held::Budget;
 use identity::Identity;
 use ids::Ids;
 pub(crate) use inherit::Inherited;
-use state::Session;
+use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
 
@@ -58,7 +60,7 @@ use crate::{
     limit::{Bans, ConnLimit, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
     net::udp::Local,
-    route::Random,
+    route::{Datagrams, Random},
 };
 
 /// A target that has not refused for so long is up, although it may never answer: some protocols go one way only. More
@@ -110,6 +112,8 @@ pub(crate) struct Sessions {
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
+    /// The slot up to which the names of sessions' targets were looked at.
+    compared: usize,
 }
 
 impl Sessions {
@@ -137,13 +141,14 @@ impl Sessions {
             failed_hellos: Prefixes::new(!seed),
             random: Random::new(seed),
             refreshed: 0,
+            compared: 0,
         }
     }
 
     /// Gives back all that the affinity table remembers for sessions.
     pub(crate) fn forget_ids(&mut self, now: Duration) {
         for (_, state) in self.table.iter() {
-            self.identity.release(state, now);
+            self.identity.release(state, true, now);
         }
     }
 
@@ -207,6 +212,13 @@ impl Sessions {
         state.bytes_down += bytes.len() as u64;
         let flow = state.flow;
         let first = state.evidence.answered(now);
+        let returns = state.doubt.answered();
+        if let Stage::Open(reached) = &state.stage
+            && reached.busy.answered(now)
+            && let Some(endpoint) = reached.route.group.endpoint(reached.target)
+        {
+            out.commands.push_back(Command::Log(Notice::Up(endpoint.target.to_string())));
+        }
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {
             for datagram in datagrams(bytes, segment) {
@@ -218,7 +230,8 @@ impl Sessions {
         }
         if first {
             self.admission.answered(session, &self.table);
-            self.target_is_up(session, out);
+        }
+        if first || returns {
             self.steer(session, out);
         }
         Some(flow)
@@ -288,7 +301,7 @@ impl Sessions {
         let Some(members) = self.table.members(&flow).filter(|members| !members.is_single()) else { return };
         let others: Vec<SessionId> = members.all().collect();
         for session in others {
-            if self.table.get_mut(session).is_some_and(|state| std::mem::take(&mut state.steered)) {
+            if self.table.get_mut(session).is_some_and(Session::unsteer) {
                 out.commands.push_back(Command::RevokeFlow { session });
             }
         }
@@ -305,8 +318,10 @@ impl Sessions {
             self.undecided.removed();
         }
         out.discard(reason, state.ids.waiting());
-        self.identity.release(&state, now);
-        if state.steered {
+        // What leads to a backend that is gone leads nowhere.
+        let lingers = end != SessionEnd::Moved;
+        self.identity.release(&state, lingers, now);
+        if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });
         }
         if state.is_open() {
@@ -331,7 +346,10 @@ impl Sessions {
         state.last_seen = now;
         state.bytes_up += len as u64;
         state.evidence.asked();
-        if !state.evidence.is_answered() && now >= state.born.saturating_add(NOT_REFUSED) {
+        state.doubt.asked(now);
+        // What begins with a handshake is answered, or the target is not up.
+        let one_way = !state.evidence.is_answered() && state.carries() == Datagrams::Any;
+        if one_way && now >= state.born.saturating_add(NOT_REFUSED) {
             self.target_is_up(session, out);
         }
     }

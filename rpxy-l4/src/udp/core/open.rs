@@ -96,9 +96,13 @@ impl Sessions {
         let tried = if tried.is_empty() { None } else { Some(Box::new(tried)) };
         let carries = route.carries;
         state.last_seen = now;
+        if carries != route::Datagrams::Any && !fixed {
+            // It begins with a handshake.
+            let _once = state.doubt.shook_hands(now);
+        }
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
-        state.stage = Stage::Open(Reached { route, address, target, _busy: busy, fixed, owner: None, tried, detail });
+        state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
@@ -135,7 +139,7 @@ impl Sessions {
     /// Makes room for one more session of a rule. Where there is none, one whose client has shown less gives way: so forged
     /// addresses cannot keep real clients out.
     fn admit(&mut self, rule: Option<&Arc<str>>, now: Duration, out: &mut Output) -> Option<ConnPermit> {
-        let max = self.snapshot.settings.max_connections.get();
+        let max = self.snapshot.max_sessions;
         if let Some(permit) = self.admission.acquire(max) {
             return Some(permit);
         }
@@ -151,7 +155,7 @@ impl Sessions {
 
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
-        while self.admission.owes_room(self.snapshot.settings.max_connections.get()) {
+        while self.admission.owes_room(self.snapshot.max_sessions) {
             let session = self.admission.least_proven(&self.table, now);
             if let Some(session) = session {
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
@@ -210,13 +214,22 @@ impl Sessions {
         else {
             return;
         };
-        if let Some(address) = endpoint.target.literal() {
-            opening.candidates = vec![address];
+        if let Some(address) = endpoint.address() {
+            match address {
+                Ok(address) => opening.candidates = vec![address],
+                Err(error) => {
+                    if endpoint.health.failed(now, retry) {
+                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
+                        out.commands.push_back(Command::Log(Notice::Down(text)));
+                    }
+                }
+            }
         } else if let Some(name) = endpoint.name() {
             match name.known() {
                 Some(known) => {
                     let port = endpoint.target.port;
-                    let ordered = opening.route.group.order(&known, client, random);
+                    let untried = opening.tried.untried(&known);
+                    let ordered = opening.route.group.order(&untried, client, random);
                     opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 }
                 None if !settled => {

@@ -7,6 +7,7 @@ use rpxy_l4_proto::quic::InitialProbe;
 use super::{
     Flow,
     decryption::Decryption,
+    doubt::Doubt,
     evidence::{Evidence, Rank},
     held::{Held, Limit, OPENING, UNDECIDED},
     ids::Ids,
@@ -29,6 +30,10 @@ pub(super) struct Session {
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
     pub(super) evidence: Evidence,
+    /// What speaks against its backend.
+    pub(super) doubt: Doubt,
+    /// The backend that an earlier session of this client had to leave for this one.
+    pub(super) left: Option<SocketAddr>,
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,
     /// Counts it as one of `udp_max_connections`; `None` while undecided.
@@ -81,8 +86,8 @@ pub(super) struct Reached {
     pub(super) address: SocketAddr,
     /// Index of the target in the route's group.
     pub(super) target: usize,
-    /// Counts it as the target's, for `least_conn`.
-    pub(super) _busy: Busy,
+    /// Counts it as the target's.
+    pub(super) busy: Busy,
     /// Its backend in the affinity table, once there is something to learn.
     pub(super) owner: Option<Arc<Owner>>,
     /// No other backend knows this connection.
@@ -103,6 +108,8 @@ impl Session {
             bytes_up: 0,
             bytes_down: 0,
             evidence: Evidence::default(),
+            doubt: Doubt::default(),
+            left: None,
             steered: false,
             permit: None,
             stage,
@@ -169,10 +176,19 @@ impl Session {
         self.evidence.rank(self.ids.are_without_secret())
     }
 
-    /// Returns whether it leads to that backend.
+    /// Returns whether it leads to that backend, or to the one that took its place.
     pub(super) fn leads_to(&self, backend: &Backend) -> bool {
-        let same = |reached: &Reached| reached.address == backend.address && reached.route.rule == backend.rule;
-        self.reached().is_some_and(same)
+        let address = self.reached().map(|reached| reached.address);
+        let same = address == Some(backend.address) || self.left == Some(backend.address);
+        same && self.route().is_some_and(|route| route.rule == backend.rule)
+    }
+
+    /// The kernel steers it no more; returns whether it had been asked to.
+    pub(super) fn unsteer(&mut self) -> bool {
+        if let Stage::Open(reached) = &mut self.stage {
+            reached.busy.set_unheard(false);
+        }
+        std::mem::take(&mut self.steered)
     }
 }
 

@@ -23,6 +23,7 @@ impl Sessions {
         out: &mut Output,
     ) {
         self.refresh_steered(now, &steered);
+        self.follow_names(now, out);
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };
@@ -52,7 +53,7 @@ impl Sessions {
     /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
     /// about in each turn, so that a busy one is not taken for one that has proved nothing.
     fn refresh_steered(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
-        let half = self.snapshot.settings.max_connections.get() / 2;
+        let half = self.snapshot.max_sessions / 2;
         if self.admission.limit().count() < half {
             return;
         }

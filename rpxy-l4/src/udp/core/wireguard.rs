@@ -30,6 +30,7 @@ impl Sessions {
         let same_rule = |state: &Session| state.route().is_some_and(|known| known.rule == route.rule);
         let session = self.table.find(flow, same_rule);
         if let Some(session) = session {
+            let session = self.handshake_on(session, now, out);
             if let Some(Ids::WireGuard(indices)) = self.table.get_mut(session).map(|state| &mut state.ids) {
                 indices.begin(sender);
             }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     kernel_flow::KernelFlow,
     relay::{CLOSING, MOST_CLOSING, Relay},
-    sockets::{Appetite, Upstream, open_upstream_mut},
+    sockets::{Appetite, Losses, Upstream, open_upstream_mut},
     token::Token,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Relay {
             // Nobody listens there, and the kernel has picked that very port for us.
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        if self.is_ours(address, &socket) {
+        if self.is_ours(address) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionRefused,
                 "it is an address that this daemon listens on",
@@ -82,6 +82,7 @@ impl Relay {
     /// Keeps the socket of a session.
     pub(super) fn keep(&mut self, session: SessionId, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         self.poller.add(&socket, Token::session(session))?;
+        let port = socket.local_addr().ok().map(|own| self.shared.ports.open(own.port()));
         let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
         if self.upstreams.len() <= slot {
             self.upstreams.resize_with(slot + 1, || None);
@@ -91,7 +92,9 @@ impl Relay {
                 generation: session.generation,
                 socket: socket.into(),
                 v6: address.is_ipv6(),
+                _port: port,
                 appetite: Appetite::default(),
+                losses: Losses::default(),
                 kernel: KernelFlow::Unasked,
                 steered: Usage::default(),
                 inherited: None,
@@ -103,14 +106,19 @@ impl Relay {
     }
 
     /// A datagram to ourselves would come back as a new client's, for ever.
-    fn is_ours(&self, address: SocketAddr, socket: &UdpSocket) -> bool {
-        let mut same_port = self.listeners.iter().flatten().filter(|held| held.address.port() == address.port());
+    fn is_ours(&mut self, address: SocketAddr) -> bool {
+        let Self { listeners, locals, now, .. } = self;
+        let mut same_port = listeners.iter().flatten().filter(|held| held.address.port() == address.port());
         same_port.any(|held| {
             let wildcard = held.address.ip().is_unspecified() && held.address.is_ipv4() == address.is_ipv4();
-            // Towards an address of this machine the kernel takes that same address as source.
-            let here = || address.ip().is_loopback() || socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
-            held.address.ip() == address.ip() || (wildcard && here())
+            held.address.ip() == address.ip() || (wildcard && locals.contains(address, *now))
         })
+    }
+
+    /// Returns whether datagrams come from a socket of ours: their answers would do so, too.
+    pub(super) fn is_from_us(&mut self, source: SocketAddr) -> bool {
+        let Self { listeners, locals, shared, now, .. } = self;
+        locals.is_own(source, &shared.ports, listeners.iter().flatten().map(|held| held.address), *now)
     }
 
     fn started(&mut self, started: Started) {

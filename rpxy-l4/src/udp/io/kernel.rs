@@ -34,6 +34,7 @@ impl Relay {
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, mark, cid };
             upstream.kernel.install(&*self.shared.offload, Box::new(flow));
+            self.sessions.handle_installed(session, matches!(upstream.kernel, KernelFlow::Installed(_)));
             if matches!(upstream.kernel, KernelFlow::Waiting(..)) {
                 let upstreams = &self.upstreams;
                 let waits = |id| matches!(kernel_flow(upstreams, id), Some(KernelFlow::Waiting(..)));
@@ -107,7 +108,7 @@ impl Relay {
         }
         let Some(listener) = self.address_of(flow.listener) else { return false };
         let end = ClientEnd { listener, client: flow.client, local: flow.local };
-        match self.shared.inherited.hand_over(end, got.bytes, got.segment, got.ecn) {
+        match self.shared.inherited.hand_over(end, got.bytes, got.segment, got.tos) {
             None => false,
             Some(true) => true,
             Some(false) => {

@@ -14,7 +14,7 @@ use std::{
 use super::{
     kernel_flow::{KernelFlow, Retries},
     lookups::Lookups,
-    sockets::{Appetite, Listener, Upstream, kernel_flow, open_upstream, open_upstream_mut},
+    sockets::{Appetite, Listener, Losses, Upstream, kernel_flow, open_upstream, open_upstream_mut},
     token::Token,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
+        own::LocalAddresses,
     },
 };
 
@@ -41,6 +42,8 @@ pub(super) const MOST_CLOSING: usize = 256;
 pub(super) struct Relay {
     pub(super) shared: Arc<Shared>,
     pub(super) format: AccessLogFormat,
+    /// Bytes, of each listening socket.
+    pub(super) receive_buffer: u32,
     pub(super) sessions: Sessions,
     pub(super) poller: Arc<Poller>,
     pub(super) lookups: Lookups,
@@ -57,6 +60,8 @@ pub(super) struct Relay {
     pub(super) heirless: Vec<Steered>,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
+    /// Addresses of this machine.
+    pub(super) locals: LocalAddresses,
     pub(super) output: Output,
     pub(super) sent: Sums,
     pub(super) now: Duration,
@@ -71,7 +76,7 @@ pub(super) struct Sums {
 
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
-        let format = snapshot.access_log_format;
+        let (format, receive_buffer) = (snapshot.access_log_format, snapshot.receive_buffer());
         let sessions = Sessions::new(
             snapshot,
             Arc::clone(&shared.affinity),
@@ -83,6 +88,7 @@ impl Relay {
             now: shared.uptime(),
             shared,
             format,
+            receive_buffer,
             sessions,
             poller,
             lookups,
@@ -93,6 +99,7 @@ impl Relay {
             retries: Retries::default(),
             heirless: Vec::new(),
             inherited: 0,
+            locals: LocalAddresses::default(),
             output: Output::default(),
             sent: Sums::default(),
         }
@@ -126,11 +133,15 @@ impl Relay {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(slot).unwrap_or(u32::MAX);
         self.poller.add(&socket, Token::listener(number))?;
-        let listener = Some(Listener { address, socket, appetite: Appetite::default() });
+        if self.receive_buffer != udp::LISTENER_BUFFER {
+            udp::set_receive_buffer(&socket, self.receive_buffer);
+        }
+        let listener = Some(Listener { address, socket, appetite: Appetite::default(), losses: Losses::default() });
         match self.listeners.get_mut(slot) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
+        self.shared.ports.listen(address.port());
         self.inherit_for(number, address);
         Ok(())
     }
@@ -143,12 +154,19 @@ impl Relay {
         self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
         if let Some(held) = self.listeners.get_mut(slot) {
             *held = None;
+            self.shared.ports.close(address.port());
         }
     }
 
     /// Another configuration is in effect.
     pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
         self.format = snapshot.access_log_format;
+        if self.receive_buffer != snapshot.receive_buffer() {
+            self.receive_buffer = snapshot.receive_buffer();
+            for held in self.listeners.iter().flatten() {
+                udp::set_receive_buffer(&held.socket, self.receive_buffer);
+            }
+        }
         self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
     }
 
@@ -164,10 +182,11 @@ impl Relay {
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_timeout(now, steered, &mut output);
         self.finish(output);
-        let upstreams = &mut self.upstreams;
+        let (upstreams, sessions) = (&mut self.upstreams, &mut self.sessions);
         self.retries.run(offload.changes(), |session| {
             let kernel = &mut open_upstream_mut(upstreams, session)?.kernel;
             kernel.retry(&*offload);
+            sessions.handle_installed(session, matches!(kernel, KernelFlow::Installed(_)));
             kernel.reason().filter(|reason| reason.is_temporary())
         });
     }
@@ -235,7 +254,7 @@ impl Relay {
             return;
         }
         self.with_core(|sessions, now, out| {
-            sessions.handle_datagrams(flow, got.bytes, got.segment, got.ecn, now, out);
+            sessions.handle_datagrams(flow, got.bytes, got.segment, got.tos, now, out);
         });
         for (session, range) in self.output.forward.drain(..) {
             forward(session, range);

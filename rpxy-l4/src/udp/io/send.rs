@@ -2,7 +2,7 @@
 
 use super::{
     relay::{Relay, Sums},
-    sockets::open_upstream,
+    sockets::{open_upstream, open_upstream_mut},
 };
 use crate::{
     metrics::DatagramDrop,
@@ -59,6 +59,21 @@ impl Relay {
         }
         if down.0 > 0 {
             counters.sent_down(down.0, down.1);
+        }
+    }
+
+    /// A listening socket has told how many datagrams it had no room for so far.
+    pub(super) fn clients_lost(&mut self, listener: u32, count: u32) {
+        if let Some(held) = self.listener(listener) {
+            let lost = held.losses.told(count);
+            self.shared.metrics.udp().lost_up(lost);
+        }
+    }
+
+    /// A session's socket has told the same.
+    pub(super) fn backend_lost(&mut self, session: SessionId, count: u32) {
+        if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
+            self.shared.metrics.udp().lost_down(upstream.losses.told(count));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     config::model::AccessLogFormat,
     log::Access,
     offload::Usage,
-    udp::{core::SessionId, mailbox::ClientEnd},
+    udp::{core::SessionId, mailbox::ClientEnd, own::OwnPort},
 };
 
 /// The number of buffers to ask for at once. Asking for more than there is costs the kernel a vain look; the rest is
@@ -45,6 +45,18 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) socket: UdpSocket,
     pub(super) appetite: Appetite,
+    pub(super) losses: Losses,
+}
+
+/// Datagrams that a socket had no room for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Losses(u32);
+
+impl Losses {
+    /// The socket has told its count; returns how many were added.
+    pub(super) fn told(&mut self, count: u32) -> u32 {
+        count.wrapping_sub(std::mem::replace(&mut self.0, count))
+    }
 }
 
 impl Listener {
@@ -60,7 +72,10 @@ pub(super) struct Upstream {
     pub(super) generation: u32,
     pub(super) socket: OwnedFd,
     pub(super) v6: bool,
+    /// Has its port known as one of ours.
+    pub(super) _port: Option<OwnPort>,
     pub(super) appetite: Appetite,
+    pub(super) losses: Losses,
     pub(super) kernel: KernelFlow,
     /// What the kernel had forwarded when it gave the session back.
     pub(super) steered: Usage,

@@ -203,6 +203,9 @@ impl Thread {
             }
         };
         appetite.got(filled);
+        if let Some(count) = last_told(&self.received, filled) {
+            self.relay.clients_lost(listener, count);
+        }
         for buffer in 0..filled {
             let Some(got) = self.received.get(buffer) else { continue };
             let Some(client) = got.from.filter(|client| client.port() != 0) else {
@@ -210,6 +213,10 @@ impl Thread {
                 self.relay.count_drop(DatagramDrop::NotRecognised, 1);
                 continue;
             };
+            if self.relay.is_from_us(client) {
+                self.relay.count_drop(DatagramDrop::Loop, got.bytes.len().div_ceil(got.segment).max(1));
+                continue;
+            }
             let flow = Flow { listener, client, local: got.local };
             self.relay.datagrams(&flow, &got, |session, range| self.parts.push(Part { session, buffer, range }));
         }
@@ -227,7 +234,7 @@ impl Thread {
                 let Some(got) = self.received.get(part.buffer) else { continue };
                 let bytes = got.bytes.get(part.range.clone()).unwrap_or_default();
                 let segment = got.segment.min(bytes.len().max(1));
-                runs.push(Message::new(None, None, got.ecn, bytes, segment));
+                runs.push(Message::new(None, None, got.tos, bytes, segment));
             }
             self.relay.send_up(first.session, runs.messages());
         }
@@ -249,6 +256,9 @@ impl Thread {
             Err(error) => return self.relay.failed(session, &error),
         };
         appetite.got(filled);
+        if let Some(count) = last_told(&self.answers.buffers, first + filled) {
+            self.relay.backend_lost(session, count);
+        }
         for buffer in first..first + filled {
             let Some(got) = self.answers.buffers.get(buffer) else { continue };
             if let Some(flow) = self.relay.answers(session, &got) {
@@ -267,12 +277,17 @@ impl Thread {
             let Some((first, _)) = of_one.first() else { continue };
             let mut runs = Runs::new();
             for (flow, buffer) in of_one {
-                let Some(Received { bytes, segment, ecn, .. }) = buffers.get(*buffer) else { continue };
-                runs.push(Message::new(Some(flow.client), flow.local, ecn, bytes, segment));
+                let Some(Received { bytes, segment, tos, .. }) = buffers.get(*buffer) else { continue };
+                runs.push(Message::new(Some(flow.client), flow.local, tos, bytes, segment));
             }
             self.relay.send_down(first.listener, runs.messages());
         }
         of.clear();
         *filled = 0;
     }
+}
+
+/// The socket's count of losses that came with the last of the `filled` buffers.
+fn last_told(buffers: &Receiver, filled: usize) -> Option<u32> {
+    buffers.get(filled.checked_sub(1)?)?.lost
 }

@@ -7,6 +7,7 @@ mod ech_handshake;
 mod ech_kit;
 mod evidence;
 mod inherit;
+mod moves;
 mod packets;
 mod paths;
 mod quic;
