@@ -133,6 +133,12 @@ pub(crate) struct Tcp {
     pub connect_timeout: Duration,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
+    /// The same once the client has ended its side and the backend has not; `None` is never.
+    pub half_closed_timeout: Option<Duration>,
+    /// The same once the backend has ended its side and the client has not; `None` is never.
+    pub backend_closed_timeout: Option<Duration>,
+    /// A relayed connection with bytes that wait for a side that has taken none for this long is closed; `None` is never.
+    pub stall_timeout: Option<Duration>,
     /// Time for which a target that could not be reached is tried last.
     pub target_retry: Duration,
     /// Destination of connections that no rule claims; `None` means that they are closed.

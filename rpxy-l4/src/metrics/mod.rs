@@ -33,6 +33,10 @@ pub(crate) enum Outcome {
     BackendReset,
     /// No byte either way for `tcp_idle_timeout`.
     Idle,
+    /// One side had ended, and no byte came for `tcp_half_closed_timeout` or `tcp_backend_closed_timeout`.
+    HalfClosed,
+    /// Bytes waited for a side that took none for `tcp_stall_timeout`.
+    Stalled,
     /// Over `tcp_max_connections`.
     TooMany,
     /// From a banned network.
@@ -60,11 +64,13 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
         Self::Idle,
+        Self::HalfClosed,
+        Self::Stalled,
         Self::TooMany,
         Self::Banned,
         Self::ProxyUntrusted,
@@ -87,6 +93,8 @@ impl Outcome {
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
             Self::Idle => "idle",
+            Self::HalfClosed => "half_closed",
+            Self::Stalled => "stalled",
             Self::TooMany => "too_many",
             Self::Banned => "banned",
             Self::ProxyUntrusted => "proxy_untrusted",

@@ -19,14 +19,14 @@ use super::{
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{Preamble, Relay, Side},
+    relay::{Limits, Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };
 use crate::{
     metrics::Outcome,
     net,
-    route::{Protocol, Route},
+    route::{Busy, Protocol, Route},
 };
 
 /// Longest wait for the arrival of the last bytes before a reset.
@@ -47,16 +47,15 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { reached, preamble, timer, idle } = match ready {
+    let Ready { backend, busy, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
             return;
         }
     };
-    let Reached { stream: backend, busy, .. } = reached;
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&mut ends.client, &mut ends.backend, &mut record.traffic, preamble, timer, idle).await;
+    let end = Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -107,10 +106,11 @@ impl Drop for Ends {
 
 /// A connection with both ends.
 struct Ready {
-    reached: Reached,
+    backend: TcpStream,
+    busy: Busy,
     preamble: Preamble,
     timer: Timer,
-    idle: Option<Duration>,
+    limits: Arc<Limits>,
 }
 
 async fn prepare(
@@ -182,7 +182,8 @@ async fn prepare(
             return Err(outcome);
         }
     }
-    Ok(Ready { reached, preamble, timer, idle })
+    let Reached { stream: backend, busy, .. } = reached;
+    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter

@@ -26,6 +26,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub(crate) use listener::accept;
+use relay::Limits;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
@@ -43,6 +44,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     settings: Tcp,
+    limits: Arc<Limits>,
     routes: TcpRoutes,
     access_log_format: AccessLogFormat,
 }
@@ -53,6 +55,7 @@ impl Snapshot {
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         Self {
             settings: config.tcp.clone(),
+            limits: Limits::of(&config.tcp).into(),
             routes: TcpRoutes::new(config, targets, resolver),
             access_log_format: config.access_log_format,
         }

@@ -2,7 +2,7 @@
 //!
 //! Making a timer costs a lock and, in the wrong moment, a wake-up of the worker's own event loop; moving one to a later
 //! time costs an atomic store. So a connection has one for the deadlines of its beginning, which then tells the relay
-//! that the connection is no longer young, and goes on as its idle timer where there is one.
+//! that the connection is no longer young, and goes on for the limits of silence and standstill where there are any.
 
 use std::{
     future::{Future, poll_fn},
@@ -44,6 +44,13 @@ impl Timer {
         }
     }
 
+    /// Makes sure that it is over at `deadline`, or sooner.
+    fn set_by(&mut self, deadline: Instant) {
+        if self.sleep.as_ref().is_none_or(|sleep| sleep.deadline() > deadline) {
+            self.set(deadline);
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
     }
@@ -53,8 +60,11 @@ impl Timer {
 #[derive(Debug)]
 pub(super) struct Age {
     timer: Timer,
-    idle: Option<Duration>,
+    /// Longest silence.
+    limit: Option<Duration>,
     last: Instant,
+    /// When to look at what stands still.
+    look: Option<Instant>,
     young: bool,
 }
 
@@ -63,49 +73,65 @@ pub(super) struct Age {
 pub(super) enum Event {
     /// The connection has lived for some seconds. Told once.
     Grown,
-    /// Nothing was noted for the idle limit.
-    Idle,
+    /// Nothing was noted for the limit. Told again and again until something is.
+    Silent,
+    /// The time of [`Age::look_after`] is over.
+    Look,
 }
 
 impl Age {
     /// Age at which a connection counts as grown, if its timer is not set to something sooner already.
     const YOUTH: Duration = Duration::from_secs(5);
 
-    /// Goes on with the timer of the stages before. Without an `idle` limit it never tells [`Event::Idle`].
-    pub(super) fn new(mut timer: Timer, idle: Option<Duration>) -> Self {
+    /// Goes on with the timer of the stages before. Without a `limit` it never tells [`Event::Silent`].
+    pub(super) fn new(mut timer: Timer, limit: Option<Duration>) -> Self {
         let last = Instant::now();
-        let first = idle.map_or(Self::YOUTH, |idle| idle.min(Self::YOUTH));
         // What is left of a connect deadline is as good a moment as any.
-        if timer.sleep.as_ref().is_none_or(|sleep| sleep.deadline() > last + first) {
-            timer.set(last + first);
-        }
-        Self { timer, idle, last, young: true }
+        timer.set_by(last + limit.map_or(Self::YOUTH, |limit| limit.min(Self::YOUTH)));
+        Self { timer, limit, last, look: None, young: true }
     }
 
     /// Something happened.
     pub(super) fn note(&mut self) {
-        if self.idle.is_some() {
+        if self.limit.is_some() {
             self.last = Instant::now();
         }
     }
 
-    /// From now on, idle means nothing noted for `limit`.
-    pub(super) fn limit_idle(&mut self, limit: Duration) {
-        self.idle = Some(limit);
-        self.last = Instant::now();
-        self.timer.set(self.last + limit);
+    /// From now on, silence means nothing noted for `limit`.
+    pub(super) fn limit(&mut self, limit: Option<Duration>) {
+        self.limit = limit;
+        if let Some(limit) = limit {
+            self.last = Instant::now();
+            self.timer.set_by(self.last + limit);
+        }
+    }
+
+    /// Tells [`Event::Look`] once, `after` now. A time that runs already stays as it is, which costs nothing.
+    pub(super) fn look_after(&mut self, after: Duration) {
+        if self.look.is_none() {
+            let at = Instant::now() + after;
+            self.look = Some(at);
+            self.timer.set_by(at);
+        }
     }
 
     /// Returns the next event.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             ready!(self.timer.poll(cx));
-            let deadline = self.idle.map(|idle| self.last + idle);
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Poll::Ready(Event::Idle);
+            let now = Instant::now();
+            let deadline = self.limit.map(|limit| self.last + limit);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.last = now;
+                return Poll::Ready(Event::Silent);
             }
-            match deadline {
-                Some(deadline) => self.timer.set(deadline),
+            if self.look.is_some_and(|look| look <= now) {
+                self.look = None;
+                return Poll::Ready(Event::Look);
+            }
+            match [deadline, self.look].into_iter().flatten().min() {
+                Some(next) => self.timer.set(next),
                 None => self.timer = Timer::default(),
             }
             if self.young {
@@ -150,13 +176,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_is_one_limit_after_the_last_activity() {
+    async fn silence_is_one_limit_after_the_last_activity() {
         let mut age = Age::new(Timer::default(), Some(Duration::from_secs(20)));
         assert_eq!(next(&mut age).await.0, Event::Grown);
         tokio::time::advance(Duration::from_secs(10)).await;
         age.note();
         let (event, after) = next(&mut age).await;
-        assert!(event == Event::Idle && about(20_000).contains(&after), "{event:?} after {after}");
+        assert!(event == Event::Silent && about(20_000).contains(&after), "{event:?} after {after}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -172,10 +198,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_limit_counts_from_now() {
+    async fn a_new_limit_counts_from_now_and_tells_again() {
         let mut age = Age::new(Timer::default(), None);
-        age.limit_idle(Duration::from_secs(2));
+        age.limit(Some(Duration::from_secs(2)));
+        for (time, expected, millis) in [
+            ("first", Event::Silent, 2000),
+            ("a timer that is over is as good a moment as any", Event::Grown, 0),
+            ("second", Event::Silent, 2000),
+        ] {
+            let (event, after) = next(&mut age).await;
+            assert!(event == expected && about(millis).contains(&after), "{time}: {event:?} after {after}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_told_once_and_a_second_wish_does_not_delay_it() {
+        let mut age = Age::new(Timer::default(), Some(Duration::from_secs(60)));
+        assert_eq!(next(&mut age).await.0, Event::Grown);
+        age.look_after(Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        age.look_after(Duration::from_secs(3));
         let (event, after) = next(&mut age).await;
-        assert!(event == Event::Idle && about(2000).contains(&after), "{event:?} after {after}");
+        assert!(event == Event::Look && about(1000).contains(&after), "{event:?} after {after}");
+        let (event, after) = next(&mut age).await;
+        assert!(event == Event::Silent && about(52_000).contains(&after), "{event:?} after {after}");
     }
 }

@@ -10,6 +10,11 @@ use crate::config::{
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// A client that half-closes after its request may wait long for the answer.
+pub(super) const TCP_HALF_CLOSED: Duration = Duration::from_secs(3600);
+/// Nearly all backends that end their side have closed.
+pub(super) const TCP_BACKEND_CLOSED: Duration = Duration::from_secs(60);
+pub(super) const TCP_STALL: Duration = Duration::from_secs(300);
 pub(super) const TARGET_RETRY: Duration = Duration::from_secs(10);
 pub(super) const DNS_MIN_TTL: Duration = Duration::from_secs(30);
 pub(super) const DNS_MAX_TTL: Duration = Duration::from_secs(3600);

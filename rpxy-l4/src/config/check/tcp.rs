@@ -15,6 +15,14 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefa
         probe_timeout: duration::positive(report, root, "tcp_probe_timeout", duration::PROBE),
         connect_timeout: duration::positive(report, root, "tcp_connect_timeout", duration::CONNECT),
         idle_timeout: duration::limit(report, root, "tcp_idle_timeout", None),
+        half_closed_timeout: duration::limit(report, root, "tcp_half_closed_timeout", Some(duration::TCP_HALF_CLOSED)),
+        backend_closed_timeout: duration::limit(
+            report,
+            root,
+            "tcp_backend_closed_timeout",
+            Some(duration::TCP_BACKEND_CLOSED),
+        ),
+        stall_timeout: duration::limit(report, root, "tcp_stall_timeout", Some(duration::TCP_STALL)),
         target_retry: duration::or_default(report, root, "tcp_target_retry", duration::TARGET_RETRY),
         default: default_target(report, root, defaults),
         #[cfg(feature = "proxy-protocol")]

@@ -31,6 +31,9 @@ fn defaults() {
     assert_eq!(config.tcp.probe_timeout, Duration::from_secs(3));
     assert_eq!(config.tcp.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.idle_timeout, None);
+    assert_eq!(config.tcp.half_closed_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(config.tcp.backend_closed_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(config.tcp.stall_timeout, Some(Duration::from_secs(300)));
     assert_eq!(config.tcp.target_retry, Duration::from_secs(10));
     assert_eq!(config.udp.max_connections, None);
     assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
@@ -194,6 +197,9 @@ fn lengths_of_time() {
     assert_eq!(with("tcp_target_retry = '0s'").tcp.target_retry, Duration::ZERO);
     assert_eq!(with("tcp_idle_timeout = '2h'").tcp.idle_timeout, Some(seconds(7200)));
     assert_eq!(with("tcp_idle_timeout = 0").tcp.idle_timeout, None);
+    assert_eq!(with("tcp_half_closed_timeout = 0").tcp.half_closed_timeout, None);
+    assert_eq!(with("tcp_backend_closed_timeout = '5s'").tcp.backend_closed_timeout, Some(seconds(5)));
+    assert_eq!(with("tcp_stall_timeout = '30s'").tcp.stall_timeout, Some(seconds(30)));
     assert_eq!(with("tcp_idle_timeout = '0s'").tcp.idle_timeout, None);
     assert_eq!(with("udp_idle_lifetime = 5").udp.idle_lifetime, Some(seconds(5)));
     assert_eq!(with("udp_idle_lifetime = '5m'").udp.idle_lifetime, Some(seconds(300)));

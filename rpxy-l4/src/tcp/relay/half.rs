@@ -2,12 +2,13 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpStream;
 
 use super::{
     Preamble,
@@ -75,13 +76,27 @@ impl Half {
         matches!(self.state, State::Discard)
     }
 
+    /// True while bytes wait for the sink, so that nothing is read from the source.
+    pub(super) fn is_blocked(&self) -> bool {
+        match &self.state {
+            State::Stalled(_) => true,
+            State::Splice(piped) => piped.is_filled(),
+            State::Copy | State::Discard | State::Done => false,
+        }
+    }
+
+    /// True if nothing is read from the source, now or any more: its errors have to be looked for.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_done() || self.is_blocked()
+    }
+
     /// Moves what can be moved now and adds it to `moved`. Ready once the source has ended and everything, including
     /// its end, was passed on. The `last` half leaves telling the end to the close that follows.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &TcpStream,
-        sink: &mut TcpStream,
+        sink: &TcpStream,
         moved: &mut u64,
         last: bool,
     ) -> Poll<Result<(), Broken>> {
@@ -123,7 +138,7 @@ impl Half {
                     return Poll::Ready(Ok(()));
                 }
                 // A sink that is gone already has nothing to be told.
-                drop(ready!(Pin::new(&mut *sink).poll_shutdown(cx)));
+                let _gone = shutdown(sink, Shutdown::Write);
                 return Poll::Ready(Ok(()));
             }
         }

@@ -6,12 +6,15 @@
 
 mod broken;
 mod half;
+mod limits;
 mod pipe;
 mod socket;
+mod watch;
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +22,10 @@ use std::{
 use broken::Broken;
 use bytes::Bytes;
 use half::Half;
+pub(super) use limits::Limits;
+use limits::{Looks, arrived};
 use tokio::net::TcpStream;
+use watch::Watch;
 
 use super::{
     record::Traffic,
@@ -28,7 +34,7 @@ use super::{
 };
 use crate::{metrics::Outcome, net};
 
-/// Time for which a client's late bytes are discarded after a backend answered and left without reading all of them.
+/// Silence for which a client may still send what nobody wants, or take what is left for it, after its backend has gone.
 /// Closing at once would reset the connection and could destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -61,31 +67,55 @@ pub(super) enum Side {
 /// A connection being relayed.
 #[derive(Debug)]
 pub(super) struct Relay<'a> {
-    client: &'a mut TcpStream,
-    backend: &'a mut TcpStream,
+    client: &'a TcpStream,
+    backend: &'a TcpStream,
     traffic: &'a mut Traffic,
     up: Half,
     down: Half,
+    client_watch: Watch<'a>,
+    backend_watch: Watch<'a>,
     age: Age,
+    limits: Arc<Limits>,
+    /// Made when it is first needed, which is rare.
+    looks: Option<Box<Looks>>,
+    /// The sides that had ended when the limit of silence was set: client, backend.
+    ended: (bool, bool),
+    /// The backend is gone, and the client has a little time.
     lingering: bool,
+    /// An error of the backend was seen while nothing was read from it.
+    backend_broke: bool,
     /// The backend's reset was seen while writing to it; an end that is read later does not count.
     cut_off: bool,
 }
 
 impl<'a> Relay<'a> {
-    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else. A
-    /// connection that is `idle` for that long is ended.
+    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else.
     pub(super) fn new(
-        client: &'a mut TcpStream,
-        backend: &'a mut TcpStream,
+        client: &'a TcpStream,
+        backend: &'a TcpStream,
         traffic: &'a mut Traffic,
         preamble: Preamble,
         timer: Timer,
-        idle: Option<Duration>,
+        limits: Arc<Limits>,
     ) -> Self {
         let up = Half::starting_with(preamble, &mut traffic.up);
-        let age = Age::new(timer, idle);
-        Self { client, backend, traffic, up, down: Half::default(), age, lingering: false, cut_off: false }
+        let age = Age::new(timer, limits.idle);
+        Self {
+            client,
+            backend,
+            traffic,
+            up,
+            down: Half::default(),
+            client_watch: Watch::default(),
+            backend_watch: Watch::default(),
+            age,
+            limits,
+            looks: None,
+            ended: (false, false),
+            lingering: false,
+            backend_broke: false,
+            cut_off: false,
+        }
     }
 
     fn poll_halves(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -111,22 +141,87 @@ impl<'a> Relay<'a> {
         match self.down.poll(cx, self.backend, self.client, &mut self.traffic.down, last) {
             Poll::Ready(Ok(())) if self.cut_off => broken(Outcome::BackendReset, Side::Client),
             Poll::Ready(Ok(())) if up.is_ready() => closed(),
-            Poll::Ready(Ok(())) => {
-                // The backend is through; a client still sending what nobody wants has a little time to notice.
-                if self.up.is_discarding() && !self.lingering {
-                    self.lingering = true;
-                    self.age.limit_idle(LINGER);
-                }
-                Poll::Pending
-            }
+            // The backend is through; a client still sending what nobody wants has a little time to notice.
+            Poll::Ready(Ok(())) if self.up.is_discarding() => self.linger(),
             Poll::Ready(Err(Broken::Source)) => broken(Outcome::BackendReset, Side::Client),
             Poll::Ready(Err(Broken::SinkClosed | Broken::SinkReset)) => broken(Outcome::ClientReset, Side::Backend),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => self.poll_deaf(cx),
         }
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.up.poll(cx, self.client, self.backend, &mut self.traffic.up, self.down.is_done())
+    }
+
+    /// Errors of a side that is not read from.
+    fn poll_deaf(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.up.is_deaf() && self.client_watch.poll(cx, self.client).is_ready() {
+            return broken(Outcome::ClientReset, Side::Backend);
+        }
+        if self.down.is_deaf() && !self.lingering && self.backend_watch.poll(cx, self.backend).is_ready() {
+            self.backend_broke = true;
+            // As when writing to it fails. Whether it ended in good order before is told by reading the rest, if any.
+            if !self.up.is_done() {
+                self.up.discard();
+                if let Poll::Ready(up) = self.poll_up(cx) {
+                    match up {
+                        Err(_) => return broken(Outcome::ClientReset, Side::Backend),
+                        Ok(()) if self.down.is_done() => return closed(),
+                        Ok(()) => {}
+                    }
+                }
+            }
+            return self.linger();
+        }
+        Poll::Pending
+    }
+
+    fn linger(&mut self) -> Poll<End> {
+        if !self.lingering {
+            self.lingering = true;
+            let arrived = self.arrived_now();
+            self.looks().moves(arrived);
+            self.age.limit(Some(LINGER));
+        }
+        Poll::Pending
+    }
+
+    /// Sets the limits that hold for what the halves are doing now.
+    fn set_limits(&mut self) {
+        let ended = (self.up.is_done(), self.down.is_done());
+        if ended != self.ended && !self.lingering {
+            self.ended = ended;
+            self.age.limit(self.limits.silence(ended.0, ended.1).0);
+        }
+        if let Some(stall) = self.limits.stall
+            && (self.up.is_blocked() || self.down.is_blocked())
+        {
+            self.age.look_after(Looks::interval(stall));
+        }
+    }
+
+    fn looks(&mut self) -> &mut Looks {
+        self.looks.get_or_insert_default()
+    }
+
+    fn arrived_now(&self) -> (u64, u64) {
+        // What a backend that is gone has taken does not count.
+        let up = if self.lingering { 0 } else { arrived(self.traffic.up, self.backend) };
+        (up, arrived(self.traffic.down, self.client))
+    }
+
+    /// The end of a connection in which nothing moved for the limit, unless the kernel has delivered something that
+    /// waited.
+    fn silent(&mut self) -> Poll<End> {
+        let arrived = self.arrived_now();
+        let all = (self.traffic.up, self.traffic.down);
+        if arrived != all && self.looks().moves(arrived) {
+            return Poll::Pending;
+        }
+        if !self.lingering {
+            return broken(self.limits.silence(self.ended.0, self.ended.1).1, Side::Both);
+        }
+        if self.backend_broke { broken(Outcome::BackendReset, Side::Client) } else { closed() }
     }
 }
 
@@ -142,12 +237,23 @@ impl Future for Relay<'_> {
         if before != (this.traffic.up, this.traffic.down) {
             this.age.note();
         }
+        this.set_limits();
         while let Poll::Ready(event) = this.age.poll(cx) {
             match event {
                 // Most connections are gone by now; keepalive is for those that stay.
                 Event::Grown => net::keep_alive(this.backend),
-                Event::Idle if this.lingering => return closed(),
-                Event::Idle => return broken(Outcome::Idle, Side::Both),
+                Event::Silent => {
+                    if let end @ Poll::Ready(_) = this.silent() {
+                        return end;
+                    }
+                }
+                Event::Look => {
+                    let looks = this.looks.get_or_insert_default();
+                    if looks.find([(&this.up, this.backend), (&this.down, this.client)], this.traffic) {
+                        return broken(Outcome::Stalled, Side::Both);
+                    }
+                    this.set_limits();
+                }
             }
         }
         Poll::Pending

@@ -73,6 +73,11 @@ impl Piped {
         Some(Self { pipe: Some(Pipe::take()?), held: 0, trickles: 0 })
     }
 
+    /// True while bytes are in the pipe.
+    pub(super) fn is_filled(&self) -> bool {
+        self.held > 0
+    }
+
     /// One round: fills the pipe when it is empty, then empties it as far as the sink takes it.
     pub(super) fn poll(
         &mut self,

@@ -25,12 +25,17 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 async fn rig(first: &[u8], header: usize, idle: Option<Duration>) -> Rig {
-    let (client, mut near_client) = pair().await;
-    let (backend, mut near_backend) = pair().await;
+    limited(first, header, Limits { idle, ..Limits::default() }).await
+}
+
+async fn limited(first: &[u8], header: usize, limits: Limits) -> Rig {
+    let (client, near_client) = pair().await;
+    let (backend, near_backend) = pair().await;
     let preamble = Preamble { bytes: Bytes::copy_from_slice(first), header, sent: 0 };
     let relay = tokio::spawn(async move {
         let mut traffic = Traffic::default();
-        let end = Relay::new(&mut near_client, &mut near_backend, &mut traffic, preamble, Timer::default(), idle).await;
+        let end =
+            Relay::new(&near_client, &near_backend, &mut traffic, preamble, Timer::default(), limits.into()).await;
         match end.reset {
             Some(Side::Client) => net::reset_on_close(&near_client),
             Some(Side::Backend) => net::reset_on_close(&near_backend),
@@ -248,4 +253,98 @@ async fn a_slow_reader_holds_no_more_than_a_buffer_and_gets_all() {
     }
     assert!(got == sent);
     drop((writer.await.unwrap(), rig.backend));
+}
+
+/// Fills all buffers from `stream` on; returns once nothing more fits.
+async fn fill(stream: &mut TcpStream) {
+    let chunk = vec![0; 1 << 20];
+    while tokio::time::timeout(Duration::from_millis(100), stream.write_all(&chunk)).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_reset_is_seen_in_every_state_and_told_to_the_other_side() {
+    for (row, client_breaks, ends_before, other_is_full) in [
+        ("the client, after its end", true, true, false),
+        ("the client, whose backend does not read", true, false, true),
+        ("the backend, after its end", false, true, false),
+        ("the backend, whose client does not read", false, false, true),
+    ] {
+        let Rig { client, backend, relay } = rig(b"", 0, None).await;
+        let (mut breaks, mut sees) = if client_breaks { (client, backend) } else { (backend, client) };
+        breaks.write_all(b"hello").await.unwrap();
+        let mut hello = [0; 5];
+        sees.read_exact(&mut hello).await.unwrap();
+        if ends_before {
+            breaks.shutdown().await.unwrap();
+            assert_eq!(sees.read(&mut hello).await.unwrap(), 0, "{row}");
+        }
+        if other_is_full {
+            fill(&mut breaks).await;
+        }
+        net::reset_on_close(&breaks);
+        drop(breaks);
+        let expected = if client_breaks { Outcome::ClientReset } else { Outcome::BackendReset };
+        assert_eq!(relay.await.unwrap().0, expected, "{row}");
+        // Past what was on its way, if anything.
+        let mut rest = Vec::new();
+        let error = sees.read_to_end(&mut rest).await.err().or(sees.take_error().unwrap()).map(|error| error.kind());
+        let told = sees.write_all(b"late").await.is_err();
+        assert!(error == Some(std::io::ErrorKind::ConnectionReset) || told, "{row}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_to_a_slow_client_after_its_backend_was_reset() {
+    let Rig { mut client, mut backend, relay } = rig(b"", 0, None).await;
+    let answer = pattern(3 << 20);
+    backend.write_all(&answer).await.unwrap();
+    // All of it is out of the backend's hands.
+    while net::undelivered(&backend) > 0 {
+        tokio::task::yield_now().await;
+    }
+    net::reset_on_close(&backend);
+    drop(backend);
+    let reader = tokio::spawn(async move {
+        let mut got = Vec::new();
+        let end = client.read_to_end(&mut got).await;
+        (got, end)
+    });
+    let (outcome, traffic) = relay.await.unwrap();
+    assert_eq!((outcome, traffic.down), (Outcome::BackendReset, answer.len() as u64));
+    // The rig does not wait for the delivery of the last bytes, as connections do.
+    let (got, end) = reader.await.unwrap();
+    assert!(answer.starts_with(&got));
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_half_closed_connection_ends_after_its_own_time() {
+    let (short, long) = (Some(Duration::from_millis(50)), Some(Duration::from_secs(3600)));
+    for (row, client_ends, half_closed, backend_closed) in
+        [("the client has ended", true, short, long), ("the backend has ended", false, long, short)]
+    {
+        let mut rig = limited(b"", 0, Limits { half_closed, backend_closed, ..Limits::default() }).await;
+        let ends = if client_ends { &mut rig.client } else { &mut rig.backend };
+        ends.shutdown().await.unwrap();
+        assert_eq!(rig.relay.await.unwrap().0, Outcome::HalfClosed, "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_ends_the_connection_and_a_slow_one_does_not() {
+    let stall = Duration::from_millis(200);
+    for (row, client_reads) in [("the client does not read", true), ("the backend does not read", false)] {
+        let rig = limited(b"", 0, Limits { stall: Some(stall), ..Limits::default() }).await;
+        let (mut writes, mut reads) = if client_reads { (rig.backend, rig.client) } else { (rig.client, rig.backend) };
+        let writer = tokio::spawn(async move { while writes.write_all(&[0; 65536]).await.is_ok() {} });
+        // Slower than the wake-ups of a full socket buffer, but never still for the time of a stall.
+        let mut chunk = vec![0; 100_000];
+        for _ in 0..20 {
+            reads.read_exact(&mut chunk).await.unwrap();
+            tokio::time::sleep(stall / 8).await;
+        }
+        assert!(!rig.relay.is_finished(), "{row}: it was read from");
+        assert_eq!(rig.relay.await.unwrap().0, Outcome::Stalled, "{row}");
+        writer.await.unwrap();
+    }
 }
