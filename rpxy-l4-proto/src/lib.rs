@@ -2,7 +2,7 @@
 //!
 //! No socket, clock, randomness or logging enters this crate. Every parser is total: no input makes it panic, read past
 //! its bounds or allocate for bytes that have not arrived. A probe answers with a [`Probe`] and, once it has said
-//! [`Probe::Match`] or [`Probe::NotThis`], more bytes of the same stream never change the answer.
+//! anything but [`Probe::NeedMore`], more bytes of the same stream never change the answer.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
@@ -28,6 +28,9 @@ pub mod wireguard;
 pub enum Probe<T> {
     /// The stream carries this protocol; further bytes do not change that.
     Match(T),
+    /// The stream carries this protocol, and what names its destination cannot be read, whatever follows: it is malformed,
+    /// too long, or of a form that has no name. What is certain is never given away for being odd.
+    Unreadable,
     /// The stream does not carry this protocol, whatever follows. This is not an error.
     NotThis,
     /// Both are still possible.
@@ -39,6 +42,7 @@ impl<T> Probe<T> {
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Probe<U> {
         match self {
             Self::Match(value) => Probe::Match(f(value)),
+            Self::Unreadable => Probe::Unreadable,
             Self::NotThis => Probe::NotThis,
             Self::NeedMore => Probe::NeedMore,
         }

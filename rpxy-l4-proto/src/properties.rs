@@ -39,8 +39,16 @@ pub fn client_hello(data: &[u8]) -> Probe<ClientHello> {
         }
         assert!(hello.alpn().all(|protocol| !protocol.is_empty()));
     }
-    // The input as a bare message: records in front of each byte change nothing.
-    let parsed = ClientHello::parse(data.to_vec());
+    let mut probe = HelloProbe::default();
+    if probe.advance(data) == Probe::NeedMore && probe.is_certain() {
+        let more = [data, &[0; 3]].concat();
+        assert_ne!(HelloProbe::default().advance(&more), Probe::NotThis, "what is certain stays");
+    }
+    // The input as a bare message: records in front of each byte change nothing, but that any message in them is TLS.
+    let parsed = match ClientHello::parse(data.to_vec()) {
+        Probe::NotThis => Probe::Unreadable,
+        parsed @ (Probe::Match(_) | Probe::Unreadable | Probe::NeedMore) => parsed,
+    };
     assert_eq!(HelloProbe::default().advance(&records(data, 1000)), parsed, "a bare message, and in records");
     outcome
 }
@@ -59,7 +67,7 @@ pub fn http(data: &[u8]) -> (Probe<HttpRequest>, Probe<HttpRequest>) {
             }
         }
         // The head is too long, or still arriving.
-        (Probe::Match(_), Probe::NotThis | Probe::NeedMore) => {}
+        (Probe::Match(_), Probe::Unreadable | Probe::NeedMore) => {}
         (other, with) => assert_eq!(other, with),
     }
     (without, with)
@@ -93,11 +101,12 @@ pub fn proxy_protocol(data: &[u8]) -> Decoded {
     decoded
 }
 
-/// The two stateless probes: first SOCKS5, then SSH. Both never match.
+/// The two stateless probes: first SOCKS, then SSH. Both never match, and what has begun never was another protocol.
 pub fn socks5_ssh(data: &[u8]) -> (Probe<()>, Probe<()>) {
     let socks5 = streamed(data, || (), |(), stream| socks5::probe(stream));
     let ssh = streamed(data, || (), |(), stream| ssh::probe(stream));
     assert!(!(socks5.is_match() && ssh.is_match()));
+    assert!(!socks5::has_begun(data) || socks5 != Probe::NotThis);
     (socks5, ssh)
 }
 
@@ -132,7 +141,7 @@ fn streamed<P, T: Clone + PartialEq + Debug>(
     let mut probe = new();
     let first = (0..=data.len()).find_map(|len| match advance(&mut probe, prefix(len)) {
         Probe::NeedMore => None,
-        decided @ (Probe::Match(_) | Probe::NotThis) => Some((len, decided)),
+        decided @ (Probe::Match(_) | Probe::Unreadable | Probe::NotThis) => Some((len, decided)),
     });
     match first {
         None => assert_eq!(whole, Probe::NeedMore, "all at once, and byte by byte"),

@@ -37,7 +37,7 @@ impl Fields {
             let unscanned = head.get(self.scanned..).unwrap_or_default();
             let Some(len) = unscanned.iter().position(|&byte| byte == b'\n') else {
                 self.scanned = head.len();
-                return if head.len() >= MAX_HEAD { Probe::NotThis } else { Probe::NeedMore };
+                return if head.len() >= MAX_HEAD { Probe::Unreadable } else { Probe::NeedMore };
             };
             let end = self.scanned.saturating_add(len);
             let line = head.get(self.line..end).unwrap_or_default();

@@ -1,8 +1,9 @@
 //! HTTP at the start of a stream: an HTTP/1 request line (RFC 9112 section 3) or the HTTP/2 preface (RFC 9113 section
 //! 3.4), and on request the host that the first request is for.
 //!
-//! Recognition errs towards "not HTTP": text without a whole request line (`SSH-2.0`, `EHLO x`) never matches. The
-//! host errs towards "none": whenever two readers could disagree about it, none is told, and the stream is still HTTP.
+//! Recognition errs towards HTTP: whatever some server would serve is HTTP (RFC 9112 sections 2.2 and 3 ask recipients
+//! to be lenient), while other text (`SSH-2.0 x`, `EHLO x`) ceases to be possible at the end of its first line. The host
+//! errs towards "none": whenever two readers could disagree about it, none is told, and the stream is still HTTP.
 
 mod authority;
 mod fields;
@@ -20,10 +21,8 @@ use request_line::RequestLine;
 
 use crate::Probe;
 
-/// The longest request line accepted, in bytes, its line end included.
-pub const MAX_REQUEST_LINE: usize = 16 * 1024;
 /// Bytes of a stream that are read in search of the host: an HTTP/1 head with the empty line at its end, or the HTTP/2
-/// frames from the preface to the last one of the first header block.
+/// frames from the preface to the last one of the first header block. A request line has as much room.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 /// The client's side of the HTTP/2 connection preface (RFC 9113 section 3.4).
@@ -63,6 +62,7 @@ enum Stage {
     Start(RequestLine),
     Http1(Fields),
     Http2(Frames),
+    Unreadable,
     Rejected,
 }
 
@@ -77,13 +77,14 @@ impl HttpProbe {
     ///
     /// Without `want_host` the answer comes with the end of the request line or of the preface. With it, the HTTP/1
     /// head is read to its end, since a second `Host` takes away the trust in the first, unless the request target
-    /// already names the host. A head without a usable host is a match without host; an HTTP/1 head of more than
-    /// [`MAX_HEAD`] bytes is [`Probe::NotThis`], and HTTP/2 without a host in that many bytes is a match without
-    /// host, since the preface alone has told what it is. A call after a match begins anew and gives the same answer.
+    /// already names the host. A head without a usable host is a match without host, and so is HTTP/2 without a host in
+    /// [`MAX_HEAD`] bytes; an HTTP/1 request line or head of more bytes is [`Probe::Unreadable`]. A call after a match
+    /// begins anew and gives the same answer.
     pub fn advance(&mut self, stream: &[u8]) -> Probe<HttpRequest> {
         let outcome = self.read(stream);
         match outcome {
             Probe::Match(_) => self.stage = Stage::Start(RequestLine::new()),
+            Probe::Unreadable => self.stage = Stage::Unreadable,
             Probe::NotThis => self.stage = Stage::Rejected,
             Probe::NeedMore => {}
         }
@@ -95,9 +96,20 @@ impl HttpProbe {
     #[must_use]
     pub const fn version(&self) -> Option<HttpVersion> {
         match self.stage {
-            Stage::Start(_) | Stage::Rejected => None,
+            Stage::Start(_) | Stage::Unreadable | Stage::Rejected => None,
             Stage::Http1(_) => Some(HttpVersion::Http1),
             Stage::Http2(_) => Some(HttpVersion::Http2),
+        }
+    }
+
+    /// Returns whether a request has begun: a method with a space behind it, which the beginning of the preface has as
+    /// well. When no more comes, this is what is known; a whole line could still tell otherwise.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        match &self.stage {
+            Stage::Start(line) => line.has_method(),
+            Stage::Http1(_) | Stage::Http2(_) | Stage::Unreadable => true,
+            Stage::Rejected => false,
         }
     }
 
@@ -105,6 +117,7 @@ impl HttpProbe {
         loop {
             let (version, host) = match &mut self.stage {
                 Stage::Rejected => return Probe::NotThis,
+                Stage::Unreadable => return Probe::Unreadable,
                 Stage::Start(line) => match start(line, stream) {
                     Probe::Match(Start::Known(version, host)) => (version, Probe::Match(host)),
                     Probe::Match(Start::Http1(_)) if !self.want_host => (HttpVersion::Http1, Probe::Match(None)),
@@ -117,6 +130,7 @@ impl HttpProbe {
                         self.stage = Stage::Http2(Frames::after(PREFACE.len()));
                         continue;
                     }
+                    Probe::Unreadable => return Probe::Unreadable,
                     Probe::NotThis => return Probe::NotThis,
                     Probe::NeedMore => return Probe::NeedMore,
                 },
@@ -143,14 +157,14 @@ fn start(line: &mut RequestLine, stream: &[u8]) -> Probe<Start> {
     if stream.starts_with(PREFACE) {
         return Probe::Match(Start::Http2);
     }
-    match line.advance(stream) {
-        // The preface begins like a request line and then ceases to be one.
-        Probe::NotThis if PREFACE.starts_with(stream) => Probe::NeedMore,
-        outcome @ (Probe::Match(_) | Probe::NotThis | Probe::NeedMore) => {
-            outcome.map(|line| match authority::of_target(line.method, line.target) {
-                authority::Target::Host(host) => Start::Known(HttpVersion::Http1, host),
-                authority::Target::Path => Start::Http1(Fields::after(line.len)),
-            })
-        }
+    let line = line.advance(stream);
+    if PREFACE.starts_with(stream) {
+        // It begins with a whole request line, which would be one of HTTP/1.
+        return Probe::NeedMore;
     }
+    line.map(|line| match authority::of_target(line.method, line.target) {
+        _ if line.is_doubtful => Start::Known(HttpVersion::Http1, None),
+        authority::Target::Host(host) => Start::Known(HttpVersion::Http1, host),
+        authority::Target::Path => Start::Http1(Fields::after(line.len)),
+    })
 }

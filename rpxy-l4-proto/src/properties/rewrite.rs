@@ -20,7 +20,7 @@ fn hello(name: &str, padding: usize) -> ClientHello {
     built.extensions.get_or_insert_default().push((21, vec![0x33; padding]));
     match ClientHello::parse(built.message()) {
         Probe::Match(hello) => hello,
-        other @ (Probe::NeedMore | Probe::NotThis) => panic!("{other:?}"),
+        other @ (Probe::NeedMore | Probe::Unreadable | Probe::NotThis) => panic!("{other:?}"),
     }
 }
 

@@ -64,6 +64,17 @@ fn client_hello_seeds() -> Seeds {
         ("control_in_name", Hello::for_name("a\tb", &[]).record()),
         ("alert_between", [record(22, &start), record(21, &[1, 0]), record(22, &rest)].concat()),
         ("server_hello", record(22, &handshake(2, &[3; 60]))),
+        ("utf8_name", Hello::for_name("caf\u{e9}.example", &["h2"]).record()),
+        (
+            "two_names",
+            Hello::with(vec![(0, hex("0008 00 0001 61 00 0001 62")), (16, protocol_names(&["h2"]))]).record(),
+        ),
+        ("empty_alpn", Hello::with(vec![(0, server_name("a.example")), (16, hex("0000"))]).record()),
+        ("over_64_kib", record(22, &hex("01 010000 0401"))),
+        ("empty_records", [record(22, &[]), record(22, &start), record(22, &[]), record(22, &rest)].concat()),
+        ("warning_before", [record(21, &[1, 90]), named.record()].concat()),
+        ("sslv2_compatible", hex("8034 01 0301 001b 0000 0010 010080 0700c0 030080")),
+        ("sslv2_cut", hex("8034 01 0301 001b")),
     ]
 }
 
@@ -83,6 +94,10 @@ fn http_seeds() -> Seeds {
         ("folded", b"GET / HTTP/1.1\nHost:\n a\nX : y\n\n".to_vec()),
         ("cut", b"OPTIONS * HTTP/1.1\r\nHos".to_vec()),
         ("smtp", b"EHLO a.example\r\n".to_vec()),
+        ("lenient", b"\r\n\r\nGET  /  HTTP/1.1 \r\nHost: a.example\r\n\r\n".to_vec()),
+        ("white_space", b" GET\t/a b\x0bHTTP/1.1\r\nHost: a.example\r\n\r\n".to_vec()),
+        ("http_0_9", b"GET /\r\n".to_vec()),
+        ("long_line", [b"GET /".to_vec(), vec![b'x'; 66_000]].concat()),
         ("preface", preface.clone()),
         ("http2", [preface.clone(), settings.clone(), frame(1, 5, 1, &block)].concat()),
         (
@@ -146,6 +161,8 @@ fn socks5_ssh_seeds() -> Seeds {
         ("socks5_no_methods", hex("05 00")),
         ("socks5_cut", hex("05 03 00")),
         ("socks4", hex("04 01 0050 c0000201 00")),
+        ("socks4_cut", hex("04 01 0050 c0000201 6d65")),
+        ("socks4a", [hex("04 01 0050 00000001 00"), b"a.example\0".to_vec()].concat()),
         ("ssh", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()),
         ("ssh_cut", b"SS".to_vec()),
         ("ssh_lower_case", b"ssh-2.0".to_vec()),

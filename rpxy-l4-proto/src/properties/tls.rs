@@ -34,6 +34,7 @@ fn second(data: &[u8], size: impl Fn(usize) -> usize) -> Second {
         at = at.saturating_add(segment.len());
         match reader.advance(segment, &mut forward) {
             Probe::NeedMore => {}
+            Probe::Unreadable => panic!("an unreadable hello is passed on"),
             Probe::NotThis => {
                 assert_eq!(data.get(..at), Some(forward.as_slice()), "all is passed on");
                 return Probe::NotThis;

@@ -67,7 +67,7 @@ impl InitialProbe {
         if let State::Undecided(undecided) = &mut self.state {
             match undecided.advance(datagram) {
                 Probe::Match(hello) => self.state = State::Match(Box::new(hello)),
-                Probe::NotThis => self.state = State::NotThis,
+                Probe::NotThis | Probe::Unreadable => self.state = State::NotThis,
                 Probe::NeedMore => {}
             }
         }
@@ -137,6 +137,9 @@ impl Undecided {
                 return Probe::NotThis;
             }
         }
-        ClientHello::parse(prefix.to_vec())
+        match ClientHello::parse(prefix.to_vec()) {
+            Probe::Unreadable => Probe::NotThis,
+            answer @ (Probe::Match(_) | Probe::NotThis | Probe::NeedMore) => answer,
+        }
     }
 }

@@ -150,7 +150,7 @@ impl InitialRewriter {
         match ClientHello::parse(stream.prefix().to_vec()) {
             Probe::Match(hello) => Rewritten::Second(Box::new(hello)),
             Probe::NeedMore => Rewritten::Wait,
-            Probe::NotThis => Rewritten::Broken,
+            Probe::NotThis | Probe::Unreadable => Rewritten::Broken,
         }
     }
 

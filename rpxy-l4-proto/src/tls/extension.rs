@@ -1,5 +1,5 @@
 //! The bodies of the two extensions that routing reads. Lengths must fit exactly, and a server name must be one that
-//! can be compared and logged as it stands.
+//! can be compared and logged as it stands; otherwise there is no name, and the server behind may say what it thinks.
 
 use std::ops::Range;
 
@@ -15,8 +15,8 @@ const HOST_NAME: u8 = 0;
 /// The longest host name, in bytes: what DNS can carry (RFC 1035 section 2.3.4).
 const MAX_HOST_NAME: usize = 255;
 
-/// Range of the host name in a `ServerNameList`, if there is one; `None` when the list is malformed.
-pub(super) fn host_name(body: &[u8]) -> Option<Option<Range<usize>>> {
+/// Range of the host name in a `ServerNameList`; `None` when there is none that can be compared.
+pub(super) fn host_name(body: &[u8]) -> Option<Range<usize>> {
     let mut list = list(body)?;
     let mut host_name = None;
     let mut types = [false; 256];
@@ -37,7 +37,7 @@ pub(super) fn host_name(body: &[u8]) -> Option<Option<Range<usize>>> {
             host_name = Some(end.saturating_sub(name.len())..end);
         }
     }
-    Some(host_name)
+    host_name
 }
 
 /// Range of the names in a `ProtocolNameList`, each behind a one-byte length; `None` when it is malformed.

@@ -44,13 +44,14 @@ impl ClientHello {
     }
 
     /// The `host_name` of the `server_name` extension (RFC 6066 section 3): 1 to 255 visible ASCII characters, in the
-    /// client's spelling (case, trailing dot).
+    /// client's spelling (case, trailing dot). A name that cannot be compared is none.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_ref().and_then(|range| std::str::from_utf8(self.bytes(range)).ok())
     }
 
-    /// The offered application protocols (RFC 7301 section 3.1), in the client's order; none without the extension.
+    /// The offered application protocols (RFC 7301 section 3.1), in the client's order; none without the extension,
+    /// or when its list is malformed.
     #[must_use]
     pub fn alpn(&self) -> Alpn<'_> {
         Alpn { names: Reader::new(self.alpn.as_ref().map_or(&[], |range| self.bytes(range))) }

@@ -1,17 +1,19 @@
 //! Takes a ClientHello out of the TLS record layer (RFC 8446 section 5.1), however it is cut into records and
-//! segments. It errs towards "not TLS": a record that no client sends before its hello is complete settles it.
+//! segments. It errs towards "unreadable": a record that no client sends before its hello is complete settles it.
 
-use super::{ClientHello, walk::Walk};
+use super::{ClientHello, first_bytes::first_bytes, walk::Walk};
 use crate::Probe;
 
 /// Content type of handshake records (RFC 8446 section 5.1).
 pub(super) const HANDSHAKE: u8 = 22;
 /// Content type of alerts.
-const ALERT: u8 = 21;
+pub(super) const ALERT: u8 = 21;
 /// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
-const MAJOR_VERSION: u8 = 3;
+pub(super) const MAJOR_VERSION: u8 = 3;
 /// The largest fragment of a plaintext record, in bytes (RFC 8446 section 5.1).
 pub(super) const MAX_FRAGMENT: u16 = 1 << 14;
+/// Empty records passed over. RFC 8446 section 5.1 forbids them; OpenSSL takes as many.
+const MAX_EMPTY_RECORDS: u8 = 32;
 
 /// Looks for a ClientHello at the start of a stream.
 ///
@@ -23,21 +25,36 @@ pub struct HelloProbe {
     cursor: usize,
     /// Bytes of the current record's fragment that are still to be read.
     fragment_left: usize,
+    empty_records: u8,
     message: Vec<u8>,
     walk: Walk,
-    rejected: bool,
+    settled: Settled,
     /// Set by a match; see [`HelloProbe::end`].
     end: Option<usize>,
+}
+
+/// What has been settled for good.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    #[default]
+    Nothing,
+    /// The stream is TLS; the hello is still arriving.
+    Tls,
+    Unreadable,
+    NotTls,
 }
 
 impl HelloProbe {
     /// Looks at `stream`: everything received since its start, so each call passes at least what the last one did.
     ///
     /// The answer is a match as soon as the last byte of the hello is there, whatever follows it. [`Probe::NotThis`]
-    /// comes with the first byte that proves it. A call after a match begins anew and gives the same hello.
+    /// and [`Probe::Unreadable`] come with the first byte that proves them, the former among the first eleven bytes or
+    /// never. A call after a match begins anew and gives the same hello.
     pub fn advance(&mut self, stream: &[u8]) -> Probe<ClientHello> {
-        if self.rejected {
-            return Probe::NotThis;
+        match self.settled {
+            Settled::NotTls => return Probe::NotThis,
+            Settled::Unreadable => return Probe::Unreadable,
+            Settled::Nothing | Settled::Tls => {}
         }
         match self.read(stream) {
             Probe::Match(()) => {
@@ -48,13 +65,24 @@ impl HelloProbe {
                 self.end = at_record_end.then_some(done.cursor);
                 Probe::Match(hello)
             }
+            // What was gathered is of no use to anybody any more.
+            Probe::Unreadable => {
+                *self = Self { settled: Settled::Unreadable, ..Self::default() };
+                Probe::Unreadable
+            }
             Probe::NotThis => {
-                // What was gathered is of no use to anybody any more.
-                *self = Self { rejected: true, ..Self::default() };
+                *self = Self { settled: Settled::NotTls, ..Self::default() };
                 Probe::NotThis
             }
             Probe::NeedMore => Probe::NeedMore,
         }
+    }
+
+    /// Returns whether the stream is TLS for certain while the hello is still arriving. When no more comes, this is what
+    /// is known.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.settled == Settled::Tls
     }
 
     /// After a match, where in the stream the hello's last record ends; `None` when that record holds more than the
@@ -71,6 +99,12 @@ impl HelloProbe {
     }
 
     fn read(&mut self, stream: &[u8]) -> Probe<()> {
+        if self.settled == Settled::Nothing {
+            match first_bytes(stream) {
+                Probe::Match(()) => self.settled = Settled::Tls,
+                undecided @ (Probe::Unreadable | Probe::NotThis | Probe::NeedMore) => return undecided,
+            }
+        }
         loop {
             let arrived = stream.get(self.cursor..).unwrap_or_default();
             if self.fragment_left == 0 {
@@ -78,9 +112,15 @@ impl HelloProbe {
                     Probe::Match(length) => {
                         self.fragment_left = usize::from(length);
                         self.cursor = self.cursor.saturating_add(5);
+                        if length == 0 {
+                            self.empty_records = self.empty_records.saturating_add(1);
+                            if self.empty_records > MAX_EMPTY_RECORDS {
+                                return Probe::Unreadable;
+                            }
+                        }
                         continue;
                     }
-                    Probe::NotThis => return Probe::NotThis,
+                    Probe::NotThis | Probe::Unreadable => return Probe::Unreadable,
                     Probe::NeedMore => return Probe::NeedMore,
                 }
             }
@@ -91,7 +131,9 @@ impl HelloProbe {
             self.fragment_left = self.fragment_left.saturating_sub(len);
             match self.walk.advance(&self.message) {
                 Probe::NeedMore => {}
-                decided @ (Probe::Match(()) | Probe::NotThis) => return decided,
+                Probe::Match(()) => return Probe::Match(()),
+                // Another message, or none at all: TLS all the same.
+                Probe::NotThis | Probe::Unreadable => return Probe::Unreadable,
             }
         }
     }
@@ -119,7 +161,7 @@ pub fn fatal_alert(description: u8) -> [u8; 7] {
     [ALERT, MAJOR_VERSION, 3, 0, 2, FATAL, description]
 }
 
-/// The length of the fragment behind a record header that may still be arriving.
+/// The length of the fragment behind a handshake record's header that may still be arriving.
 pub(super) fn record_length(header: &[u8]) -> Probe<u16> {
     let wrong = match header {
         [] => false,
@@ -130,8 +172,7 @@ pub(super) fn record_length(header: &[u8]) -> Probe<u16> {
                 || match rest {
                     [] | [_] => false,
                     [_, high] => u16::from_be_bytes([*high, 0]) > MAX_FRAGMENT,
-                    // RFC 8446 section 5.1: no zero-length fragments of handshake messages.
-                    [_, high, low, ..] => !(1..=MAX_FRAGMENT).contains(&u16::from_be_bytes([*high, *low])),
+                    [_, high, low, ..] => u16::from_be_bytes([*high, *low]) > MAX_FRAGMENT,
                 }
         }
     };

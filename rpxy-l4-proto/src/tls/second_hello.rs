@@ -84,7 +84,7 @@ impl SecondHello {
                 forward.append(&mut self.held);
                 Probe::NotThis
             }
-            Probe::NeedMore | Probe::Match(()) => Probe::NeedMore,
+            Probe::NeedMore | Probe::Unreadable | Probe::Match(()) => Probe::NeedMore,
         }
     }
 
@@ -100,7 +100,7 @@ impl SecondHello {
                 self.held.clear();
                 Probe::Match(Found { hello, version, rest })
             }
-            (Probe::Match(_) | Probe::NotThis, _) => {
+            (Probe::Match(_) | Probe::Unreadable | Probe::NotThis, _) => {
                 forward.append(&mut self.held);
                 Probe::NotThis
             }

@@ -45,7 +45,7 @@ impl ServerFlightProbe {
                         self.fragment_left = usize::from(length);
                         self.header.clear();
                     }
-                    Probe::NotThis => return Probe::NotThis,
+                    Probe::NotThis | Probe::Unreadable => return Probe::NotThis,
                     Probe::NeedMore => {}
                 }
                 continue;

@@ -7,7 +7,7 @@ mod segments;
 
 use super::{ClientHello, HelloProbe};
 use crate::{
-    Probe,
+    Probe, properties,
     testing::{Hello, handshake, hex, protocol_names, record, server_name, vec8, vec16},
 };
 
@@ -19,7 +19,7 @@ fn probe(stream: &[u8]) -> Probe<ClientHello> {
 fn hello(outcome: Probe<ClientHello>) -> ClientHello {
     match outcome {
         Probe::Match(hello) => hello,
-        Probe::NotThis => panic!("not a hello"),
+        Probe::NotThis | Probe::Unreadable => panic!("not a hello"),
         Probe::NeedMore => panic!("not a whole hello"),
     }
 }
@@ -55,10 +55,12 @@ fn every_field_is_found() {
 #[test]
 fn legal_oddities_are_accepted() {
     let name = || (0, server_name("a.example"));
-    let rows: [(&str, Hello, Option<&str>); 10] = [
+    let rows: [(&str, Hello, Option<&str>); 12] = [
         ("no extension block", Hello { extensions: None, ..Hello::default() }, None),
         ("an empty extension block", Hello::default(), None),
         ("no session id", Hello { session_id: vec![], ..Hello::with(vec![name()]) }, Some("a.example")),
+        ("major version 4", Hello { version: [4, 1], ..Hello::with(vec![name()]) }, Some("a.example")),
+        ("major version 2", Hello { version: [2, 3], ..Hello::with(vec![name()]) }, Some("a.example")),
         ("SSL 3.0 in legacy_version", Hello { version: [3, 0], ..Hello::with(vec![name()]) }, Some("a.example")),
         ("two compression methods", Hello { compression_methods: vec![1, 0], ..Hello::default() }, None),
         ("GREASE cipher suite", Hello { cipher_suites: hex("4a4a 1301"), ..Hello::default() }, None),
@@ -78,9 +80,50 @@ fn legal_oddities_are_accepted() {
 }
 
 #[test]
-fn malformed_hellos_are_not_tls() {
-    let named = |body: Vec<u8>| Hello::with(vec![(0, body)]).message();
-    let alpn = |body: Vec<u8>| Hello::with(vec![(16, body)]).message();
+fn a_name_that_cannot_be_compared_is_no_name() {
+    let h2 = || (16, protocol_names(&["h2"]));
+    let named = |body: Vec<u8>| Hello::with(vec![(0, body), h2()]);
+    let rows = [
+        ("UTF-8", named(server_name("caf\u{e9}"))),
+        ("Latin-1", named(hex("0007 00 0004 636166e9"))),
+        ("a blank", named(server_name("a b"))),
+        ("NUL", named(server_name("a\0b"))),
+        ("DEL", named(server_name("a\x7fb"))),
+        ("256 bytes", named(server_name(&"n".repeat(256)))),
+        ("an empty name", named(hex("0003 00 0000"))),
+        ("two names", named(hex("0008 00 0001 61 00 0001 62"))),
+        ("two names of an unknown type", named(hex("0008 07 0001 61 07 0001 62"))),
+        ("empty body", named(vec![])),
+        ("empty list", named(hex("0000"))),
+        ("list too long", named(hex("0005 00 0001 61"))),
+        ("list too short", named(hex("0003 00 0001 61"))),
+        ("name past its list", named(hex("0004 00 0002 61"))),
+    ];
+    for (row, built) in rows {
+        let found = hello(properties::client_hello(&built.record()));
+        assert_eq!(found.server_name(), None, "{row}");
+        assert_eq!(found.alpn().collect::<Vec<_>>(), [b"h2"], "{row}");
+    }
+}
+
+#[test]
+fn a_malformed_alpn_takes_nothing_else_away() {
+    let rows = [
+        ("empty body", vec![]),
+        ("empty list", hex("0000")),
+        ("empty name", vec16(&vec8(b""))),
+        ("name past its list", hex("0002 02 68")),
+        ("bytes behind the list", hex("0002 01 68 00")),
+    ];
+    for (row, body) in rows {
+        let built = Hello::with(vec![(0, server_name("a.example")), (16, body)]);
+        let found = hello(properties::client_hello(&built.record()));
+        assert_eq!((found.server_name(), found.alpn().count()), (Some("a.example"), 0), "{row}");
+    }
+}
+
+#[test]
+fn malformed_hellos_are_tls_without_a_name() {
     let built = |hello: Hello| hello.message();
     let base = || Hello::for_name("a.example", &["h2"]);
     let mut long_block = base().message();
@@ -89,10 +132,8 @@ fn malformed_hellos_are_not_tls() {
     let mut short_block = base().message();
     short_block[block_length_at] -= 1;
     let body = |message: Vec<u8>| message[4..].to_vec();
-    let rows: [(&str, Vec<u8>); 33] = [
-        ("server hello", handshake(2, &body(base().message()))),
+    let rows: [(&str, Vec<u8>); 13] = [
         ("too short to be any hello", handshake(1, &[3, 3])),
-        ("major version 2", built(Hello { version: [2, 3], ..base() })),
         ("session id of 33 bytes", built(Hello { session_id: vec![0; 33], ..base() })),
         ("no cipher suite", built(Hello { cipher_suites: vec![], ..base() })),
         ("half a cipher suite", built(Hello { cipher_suites: vec![0x13, 1, 0], ..base() })),
@@ -114,33 +155,19 @@ fn malformed_hellos_are_not_tls() {
         ),
         ("the same extension twice", built(Hello::with(vec![(23, vec![]), (23, vec![])]))),
         ("two server_name extensions", built(Hello::with(vec![(0, server_name("a")), (0, server_name("a"))]))),
-        ("empty server_name body", named(vec![])),
-        ("empty server name list", named(hex("0000"))),
-        ("server name list too long", named(hex("0005 00 0001 61"))),
-        ("server name list too short", named(hex("0003 00 0001 61"))),
-        ("server name past its list", named(hex("0004 00 0002 61"))),
-        ("empty host name", named(hex("0003 00 0000"))),
-        ("two host names", named(hex("0008 00 0001 61 00 0001 62"))),
-        ("two names of an unknown type", named(hex("0008 07 0001 61 07 0001 62"))),
-        ("space in the host name", named(server_name("a b"))),
-        ("NUL in the host name", named(server_name("a\0b"))),
-        ("DEL in the host name", named(server_name("a\x7fb"))),
-        ("UTF-8 in the host name", named(server_name("caf\u{e9}"))),
-        ("256 bytes of name", named(server_name(&"n".repeat(256)))),
-        ("empty ALPN body", alpn(vec![])),
-        ("empty protocol list", alpn(hex("0000"))),
-        ("empty protocol name", alpn(vec16(&vec8(b"")))),
-        ("protocol name past its list", alpn(hex("0002 02 68"))),
-        ("bytes behind the protocol list", alpn(hex("0002 01 68 00"))),
     ];
     for (row, message) in rows {
-        assert_eq!(ClientHello::parse(message.clone()), Probe::NotThis, "{row}");
-        assert_eq!(probe(&record(22, &message)), Probe::NotThis, "{row}");
+        assert_eq!(ClientHello::parse(message.clone()), Probe::Unreadable, "{row}");
+        assert_eq!(properties::client_hello(&record(22, &message)), Probe::Unreadable, "{row}");
     }
+    let other = handshake(2, &body(base().message()));
+    assert_eq!(ClientHello::parse(other.clone()), Probe::NotThis, "another message");
+    assert_eq!(probe(&record(22, &other)), Probe::Unreadable, "another message in a record");
 }
 
 #[test]
 fn the_first_wrong_byte_decides() {
+    use Probe::{NotThis, Unreadable};
     let good = Hello::for_name("a.example", &[]).record();
     let suites_at = 43 + 1 + 32;
     // Cipher suites of this length fill the message.
@@ -148,26 +175,35 @@ fn the_first_wrong_byte_decides() {
     assert_eq!(suites % 2, 0);
     // Offset, a value that no hello has there, and what it is.
     let rows = [
-        (0, 21, "content type"),
-        (1, 2, "major record version"),
-        (3, 0x41, "record length"),
-        (5, 2, "handshake type"),
-        (6, 1, "handshake length beyond 64 KiB"),
-        (9, 2, "major legacy_version"),
-        (43, 33, "session id length"),
-        (suites_at + 1, suites + 2, "cipher suites beyond the message"),
-        (suites_at + 1, suites, "nothing behind the cipher suites"),
-        (suites_at + 1, 7, "half a cipher suite"),
-        (suites_at + 8, 0, "no compression method"),
-        (suites_at + 8, 0xff, "compression methods beyond the message"),
-        (suites_at + 11, 0, "extension block shorter than the message"),
-        (suites_at + 15, 0xff, "extension beyond the block"),
+        (0, 23, "content type", NotThis),
+        (1, 2, "major record version", NotThis),
+        (3, 0x41, "record length", Unreadable),
+        (5, 2, "handshake type", Unreadable),
+        (6, 1, "handshake length beyond 64 KiB", Unreadable),
+        (43, 33, "session id length", Unreadable),
+        (suites_at + 1, suites + 2, "cipher suites beyond the message", Unreadable),
+        (suites_at + 1, suites, "nothing behind the cipher suites", Unreadable),
+        (suites_at + 1, 7, "half a cipher suite", Unreadable),
+        (suites_at + 8, 0, "no compression method", Unreadable),
+        (suites_at + 8, 0xff, "compression methods beyond the message", Unreadable),
+        (suites_at + 11, 0, "extension block shorter than the message", Unreadable),
+        (suites_at + 15, 0xff, "extension beyond the block", Unreadable),
     ];
-    for (offset, value, field) in rows {
+    for (offset, value, field, answer) in rows {
         let mut stream = good[..=offset].to_vec();
         assert_eq!(probe(&stream), Probe::NeedMore, "{field} as it should be");
         stream[offset] = value;
-        assert_eq!(probe(&stream), Probe::NotThis, "{field}");
+        assert_eq!(probe(&stream), answer, "{field}");
+    }
+}
+
+#[test]
+fn three_bytes_are_certain() {
+    let good = Hello::for_name("a.example", &[]).record();
+    for len in 0..good.len() {
+        let mut probe = HelloProbe::default();
+        assert_eq!(probe.advance(&good[..len]), Probe::NeedMore, "{len} bytes");
+        assert_eq!(probe.is_certain(), len >= 3, "{len} bytes");
     }
 }
 
@@ -190,16 +226,24 @@ fn what_follows_the_hello_is_not_looked_at() {
 }
 
 #[test]
-fn another_record_before_the_end_of_the_hello_is_not_tls() {
+fn another_record_before_the_end_of_the_hello_makes_it_unreadable() {
     let message = Hello::for_name("a.example", &[]).message();
     let (start, rest) = message.split_at(20);
     for (row, between) in [
         ("alert", record(21, &[1, 0])),
         ("change cipher spec", record(20, &[1])),
         ("application data", record(23, &[0])),
-        ("empty handshake record", record(22, &[])),
     ] {
         let stream = [record(22, start), between, record(22, rest)].concat();
-        assert_eq!(probe(&stream), Probe::NotThis, "{row}");
+        assert_eq!(probe(&stream), Probe::Unreadable, "{row}");
     }
+}
+
+#[test]
+fn empty_records_are_passed_over() {
+    let message = Hello::for_name("a.example", &[]).message();
+    let (start, rest) = message.split_at(20);
+    let stream = |count| [record(22, start), record(22, &[]).repeat(count), record(22, rest)].concat();
+    assert_eq!(hello(properties::client_hello(&stream(32))).server_name(), Some("a.example"));
+    assert_eq!(properties::client_hello(&stream(33)), Probe::Unreadable, "more than a server takes");
 }

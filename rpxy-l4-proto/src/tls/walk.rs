@@ -8,8 +8,6 @@ use crate::Probe;
 
 /// Handshake type `client_hello` (RFC 8446 section 4).
 const CLIENT_HELLO: u8 = 1;
-/// First byte of `legacy_version`: SSL 3.0 to TLS 1.3 all say 3.
-const MAJOR_VERSION: u8 = 3;
 /// Handshake header, version, random, empty session id, one cipher suite, one compression method, in bytes.
 const MIN_HELLO: usize = 4 + 2 + 32 + 1 + 4 + 2;
 /// Offset of `legacy_session_id`: behind handshake header, version and random.
@@ -20,8 +18,9 @@ const MAX_SESSION_ID: usize = 32;
 impl ClientHello {
     /// Reads a handshake message from its four-byte header on, such as the CRYPTO stream of QUIC carries it.
     ///
-    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello. Bytes behind its end
-    /// are dropped.
+    /// The answer is [`Probe::NeedMore`] while the message is a proper beginning of a hello, [`Probe::NotThis`] for
+    /// another message, and [`Probe::Unreadable`] for a hello with an extension twice, one that is longer than
+    /// [`MAX_HELLO`], or whose lengths do not fit. Bytes behind its end are dropped.
     pub fn parse(message: Vec<u8>) -> Probe<Self> {
         let mut walk = Walk::default();
         walk.advance(&message).map(|()| walk.into_hello(message))
@@ -34,7 +33,6 @@ enum Field {
     #[default]
     Type,
     Length,
-    Version,
     SessionId,
     CipherSuites,
     CompressionMethods,
@@ -74,7 +72,8 @@ impl Walk {
             }
             match self.step(message) {
                 Ok(next) => self.field = next,
-                Err(Stop::Wrong) => return Probe::NotThis,
+                Err(Stop::Wrong) if matches!(self.field, Field::Type) => return Probe::NotThis,
+                Err(Stop::Wrong) => return Probe::Unreadable,
                 Err(Stop::Short) => return Probe::NeedMore,
             }
         }
@@ -108,10 +107,7 @@ impl Walk {
                 }
                 self.end = usize::from(u16_at(message, 2)?).saturating_add(4);
                 ensure((MIN_HELLO..=MAX_HELLO).contains(&self.end))?;
-                Ok(Field::Version)
-            }
-            Field::Version => {
-                ensure(message.get(4).ok_or(Stop::Short)? == &MAJOR_VERSION)?;
+                // The version is not looked at: servers take any, to answer with one of their own.
                 self.at = SESSION_ID_AT;
                 Ok(Field::SessionId)
             }
@@ -163,10 +159,10 @@ impl Walk {
         let within = |found: Range<usize>| found.start.saturating_add(start)..found.end.saturating_add(start);
         if typ == extension::SERVER_NAME {
             let body = message.get(range.clone()).ok_or(Stop::Short)?;
-            self.server_name = extension::host_name(body).ok_or(Stop::Wrong)?.map(within);
+            self.server_name = extension::host_name(body).map(within);
         } else if typ == extension::ALPN {
             let body = message.get(range.clone()).ok_or(Stop::Short)?;
-            self.alpn = Some(within(extension::protocol_names(body).ok_or(Stop::Wrong)?));
+            self.alpn = extension::protocol_names(body).map(within);
         }
         self.at = range.end;
         self.seen.insert(typ);

@@ -98,6 +98,11 @@ impl<T> EchRoute<T> {
         }
     }
 
+    /// Returns whether a hello without the extension has no destination.
+    pub(crate) fn is_required(&self) -> bool {
+        self.policy == EchPolicy::Required
+    }
+
     /// The destination of a decrypted hello; `None` when no private name fits.
     fn find(&self, inner: &ClientHello) -> Option<&Arc<T>> {
         let alpns: Vec<&[u8]> = inner.alpn().collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rpxy_l4_proto::{http::HttpRequest, tls::ClientHello};
+use rpxy_l4_proto::tls::ClientHello;
 
 use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
@@ -65,6 +65,8 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct TcpRoutes {
     http: NameTable<Route>,
+    /// The first HTTP rule, if all of them have the same targets.
+    any_http: Option<Arc<Route>>,
     tls: NameTable<Route>,
     ssh: Option<Arc<Route>>,
     socks5: Option<Arc<Route>>,
@@ -88,17 +90,23 @@ impl TcpRoutes {
         let route = |rule: Option<&Arc<str>>, upstream: &Upstream| with_ech(rule, upstream, None);
         let mut routes = Self {
             http: NameTable::default(),
+            any_http: None,
             tls: NameTable::default(),
             ssh: None,
             socks5: None,
             default: config.tcp.default.as_ref().map(|upstream| route(None, upstream)),
             unmatched: config.unmatched,
         };
+        let mut http: Option<(&Upstream, Arc<Route>)> = None;
+        let mut http_has_one_group = true;
         for rule in &config.rules {
             let to = || route(Some(&rule.name), &rule.upstream);
             match &rule.matcher {
                 Matcher::Http { server_names } => {
-                    routes.http.add(Conditions { names: server_names, alpns: &[] }, &to());
+                    let to = to();
+                    routes.http.add(Conditions { names: server_names, alpns: &[] }, &to);
+                    let (upstream, _) = http.get_or_insert((&rule.upstream, to));
+                    http_has_one_group &= **upstream == rule.upstream;
                 }
                 Matcher::Tls(tls) => {
                     let private = |upstream: &Upstream| route(Some(&rule.name), upstream);
@@ -112,6 +120,7 @@ impl TcpRoutes {
                 Matcher::WireGuard { .. } | Matcher::Quic(_) => {}
             }
         }
+        routes.any_http = http.filter(|_| http_has_one_group).map(|(_, route)| route);
         routes
     }
 
@@ -148,6 +157,12 @@ impl TcpRoutes {
         self.http.has_names()
     }
 
+    /// Returns whether all HTTP rules lead to the same targets.
+    #[must_use]
+    pub(crate) fn http_has_one_group(&self) -> bool {
+        self.any_http.is_some()
+    }
+
     /// All endpoints of all rules and of the default.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
@@ -160,17 +175,24 @@ impl TcpRoutes {
         self.default.as_ref()
     }
 
-    /// The rule for an HTTP request; `None` when none fits.
+    /// The rule for HTTP with this host; `None` when none fits.
     #[must_use]
-    pub(crate) fn http(&self, request: &HttpRequest) -> Option<&Arc<Route>> {
-        self.http.find(request.host.as_deref(), &[]).or_else(|| self.unmatched())
+    pub(crate) fn http(&self, host: Option<&str>) -> Option<&Arc<Route>> {
+        self.http.find(host, &[]).or_else(|| self.unmatched())
     }
 
-    /// The rule for a ClientHello; `None` when none fits.
+    /// The rule for HTTP/2 whose client waits for the server before it names a host: where all rules lead to the same
+    /// targets, the host makes no difference to them.
     #[must_use]
-    pub(crate) fn tls(&self, hello: &ClientHello) -> Option<&Arc<Route>> {
-        let alpns: Vec<&[u8]> = hello.alpn().collect();
-        self.tls.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
+    pub(crate) fn http2_waiting(&self) -> Option<&Arc<Route>> {
+        self.http.find(None, &[]).or(self.any_http.as_ref()).or_else(|| self.unmatched())
+    }
+
+    /// The rule for TLS with this ClientHello, or with one that cannot be read; `None` when none fits.
+    #[must_use]
+    pub(crate) fn tls(&self, hello: Option<&ClientHello>) -> Option<&Arc<Route>> {
+        let alpns: Vec<&[u8]> = hello.into_iter().flat_map(ClientHello::alpn).collect();
+        self.tls.find(hello.and_then(ClientHello::server_name), &alpns).or_else(|| self.unmatched())
     }
 
     /// The rule for SSH.

@@ -153,7 +153,15 @@ async fn prepare(
                 tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
             })?
         }
-        Some(Recognised::Http(_) | Recognised::Ssh | Recognised::Socks5) | None => Ech::NotConfigured,
+        Some(Recognised::TlsUnreadable) => Ech::unreadable(shared, route)?,
+        Some(
+            Recognised::Http(_)
+            | Recognised::Http2Waiting
+            | Recognised::HttpUnreadable
+            | Recognised::Ssh
+            | Recognised::Socks5,
+        )
+        | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
 
@@ -186,8 +194,8 @@ async fn prepare(
     Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
-/// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. The latter
-/// three are `None`: the default target's.
+/// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not
+/// certain by then is `None`: the default target's.
 async fn recognise(
     snapshot: &Snapshot,
     client: &mut TcpStream,
@@ -199,13 +207,14 @@ async fn recognise(
     loop {
         match prober.advance(received) {
             Probe::Match(recognised) => return Ok(Some(recognised)),
-            Probe::NotThis => return Ok(None),
+            Probe::NotThis | Probe::Unreadable => return Ok(None),
             Probe::NeedMore => {}
         }
         let room = MAX_RECEIVED.saturating_sub(received.len());
-        match timer.limit(deadline, scratch::read_into(client, received, room)).await {
+        let until = prober.patience().map_or(deadline, |pause| deadline.min(Instant::now() + pause));
+        match timer.limit(until, scratch::read_into(client, received, room)).await {
             Some(Ok(1..)) => {}
-            Some(Ok(0)) | None => return Ok(prober.settle()),
+            Some(Ok(0)) | None => return Ok(prober.settle(received)),
             Some(Err(_reset)) => return Err(Outcome::ClientGone),
         }
     }
@@ -218,8 +227,11 @@ fn choose<'a>(
 ) -> Result<(Protocol, &'a Arc<Route>), Outcome> {
     let routes = &snapshot.routes;
     let (protocol, route) = match recognised {
-        Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request)),
-        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(hello)),
+        Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request.host.as_deref())),
+        Some(Recognised::Http2Waiting) => (Protocol::Http, routes.http2_waiting()),
+        Some(Recognised::HttpUnreadable) => (Protocol::Http, routes.http(None)),
+        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(Some(hello))),
+        Some(Recognised::TlsUnreadable) => (Protocol::Tls, routes.tls(None)),
         Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh()),
         Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5()),
         None => (Protocol::Any, routes.default()),

@@ -75,15 +75,20 @@ impl Record {
         }
         let rule = rule.cloned();
         let detail = match recognised {
-            Some(Recognised::Tls { hello, .. }) => {
-                let detail = Detail::of_hello(rule, hello);
-                match ech {
-                    Some((state, inner)) => detail.with_ech(state, inner),
-                    None => detail,
-                }
-            }
+            Some(Recognised::Tls { hello, .. }) => Detail::of_hello(rule, hello),
             Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
-            Some(Recognised::Ssh | Recognised::Socks5) | None => Detail { rule, ..Detail::default() },
+            Some(
+                Recognised::Http2Waiting
+                | Recognised::HttpUnreadable
+                | Recognised::TlsUnreadable
+                | Recognised::Ssh
+                | Recognised::Socks5,
+            )
+            | None => Detail { rule, ..Detail::default() },
+        };
+        let detail = match ech {
+            Some((state, inner)) => detail.with_ech(state, inner),
+            None => detail,
         };
         Some(Box::new(detail))
     }

@@ -94,7 +94,7 @@ fn plaintexts() {
             },
             "illegal_parameter",
         ),
-        ("a malformed name", with(0, Some(&[0, 1])), "illegal_parameter"),
+        ("a malformed name", with(0, Some(&[0, 1])), "no name"),
         ("no cipher suites", [&plain[..35], &[0, 0], &plain[43..]].concat(), "illegal_parameter"),
     ];
     for (name, plaintext, expected) in rows {

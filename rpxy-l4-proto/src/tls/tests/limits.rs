@@ -21,23 +21,23 @@ fn messages_up_to_the_bound_are_read() {
 }
 
 #[test]
-fn a_longer_message_is_refused_by_its_length_field() {
+fn a_longer_message_is_unreadable_by_its_length_field() {
     let mut header = of_len(MAX_HELLO)[..4].to_vec();
     assert_eq!(ClientHello::parse(header.clone()), Probe::NeedMore);
     header[3] += 1;
-    assert_eq!(ClientHello::parse(header.clone()), Probe::NotThis);
-    assert_eq!(probe(&record(22, &header)), Probe::NotThis);
+    assert_eq!(ClientHello::parse(header.clone()), Probe::Unreadable);
+    assert_eq!(probe(&record(22, &header)), Probe::Unreadable);
 }
 
 #[test]
-fn records_have_1_to_16384_bytes() {
+fn records_have_up_to_16384_bytes() {
     let rows = [
-        ("none", [0x00, 0x00], Probe::NotThis),
+        ("none", [0x00, 0x00], Probe::NeedMore),
         ("one", [0x00, 0x01], Probe::NeedMore),
         ("2^14 - 1", [0x3f, 0xff], Probe::NeedMore),
         ("2^14", [0x40, 0x00], Probe::NeedMore),
-        ("2^14 + 1", [0x40, 0x01], Probe::NotThis),
-        ("65,535", [0xff, 0xff], Probe::NotThis),
+        ("2^14 + 1", [0x40, 0x01], Probe::Unreadable),
+        ("65,535", [0xff, 0xff], Probe::Unreadable),
     ];
     for (row, length, expected) in rows {
         assert_eq!(probe(&[&[22, 3, 1], &length[..]].concat()), expected, "{row}");

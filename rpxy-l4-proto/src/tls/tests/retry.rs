@@ -49,7 +49,7 @@ fn read(stream: &[u8], size: usize) -> (Vec<u8>, Option<(String, Vec<u8>)>) {
         fed += piece.len();
         match reader.advance(piece, &mut forward) {
             Probe::NeedMore => {}
-            Probe::NotThis => {
+            Probe::Unreadable | Probe::NotThis => {
                 forward.extend(&stream[fed..]);
                 return (forward, None);
             }

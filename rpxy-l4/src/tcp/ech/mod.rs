@@ -64,6 +64,13 @@ impl Ech {
         }
     }
 
+    /// Applies the policy of `route` to a hello that cannot be read: it offers nothing.
+    pub(super) fn unreadable(shared: &Shared, route: &Route) -> Result<Self, Outcome> {
+        let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
+        shared.metrics.tcp_ech(EchState::NotOffered);
+        if rule.is_required() { Err(Outcome::Unmatched) } else { Ok(Self::Outer(EchState::NotOffered)) }
+    }
+
     /// The route of the connection, which is `outer` unless it was decrypted.
     pub(super) fn route<'a>(&'a self, outer: &'a Arc<Route>) -> &'a Arc<Route> {
         match self {
@@ -187,7 +194,7 @@ impl Handshake {
         let Some(probe) = flight else { return Step::GoOn };
         match probe.advance(bytes) {
             Probe::NeedMore => Step::GoOn,
-            Probe::Match(ServerFlight::ServerHello) | Probe::NotThis => self.release(),
+            Probe::Match(ServerFlight::ServerHello) | Probe::Unreadable | Probe::NotThis => self.release(),
             Probe::Match(ServerFlight::HelloRetryRequest) => {
                 *flight = None;
                 self.asked = true;
@@ -201,13 +208,13 @@ impl Handshake {
     fn take(&mut self, bytes: &[u8]) -> Step {
         let Found { hello, version, rest } = match self.reader.advance(bytes, &mut self.forward) {
             Probe::NeedMore => return Step::GoOn,
-            Probe::NotThis if self.asked => {
+            Probe::NotThis | Probe::Unreadable if self.asked => {
                 // An outer hello, mangled or not, is nothing for a private backend.
                 self.forward.clear();
                 return Step::Refuse(Alert::UnexpectedMessage);
             }
             // Not TLS, and the backend has not answered yet: it will know what to do.
-            Probe::NotThis => return Step::Relay,
+            Probe::NotThis | Probe::Unreadable => return Step::Relay,
             Probe::Match(found) => found,
         };
         match self.context.second(&hello) {

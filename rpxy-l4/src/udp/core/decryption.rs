@@ -113,7 +113,7 @@ impl Decryption {
                     self.hold(datagram, ecn, out);
                     Ok(Vec::new())
                 }
-                Probe::NotThis => Err(Broken),
+                Probe::NotThis | Probe::Unreadable => Err(Broken),
                 Probe::Match(outer) => {
                     // The client has proved its address by now, and does so once in a connection.
                     let FirstHello::Accepted { inner, context } = open_first(&self.keys, &outer, || true) else {

@@ -39,13 +39,13 @@ impl Sessions {
         let state = self.table.get_mut(session)?;
         let Stage::Undecided(pending) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = pending.probe.advance(datagram);
-        if outcome != Probe::NotThis {
+        if !matches!(outcome, Probe::NotThis | Probe::Unreadable) {
             let given_up = pending.held.push(datagram, ecn, UNDECIDED);
             out.discard(DatagramDrop::Overflow, given_up);
         }
         match outcome {
             Probe::NeedMore => {}
-            Probe::NotThis => {
+            Probe::NotThis | Probe::Unreadable => {
                 out.discard(DatagramDrop::Malformed, 1);
                 self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
             }
@@ -83,7 +83,7 @@ impl Sessions {
         // must lead to the same rule.
         let key = Key::Stated(packet.destination);
         let goes_on = self.identity.find(key, now).filter(|owner| match &outcome {
-            Probe::NotThis => true,
+            Probe::NotThis | Probe::Unreadable => true,
             Probe::NeedMore => small || packet.typ != LongType::Initial,
             Probe::Match(hello) => {
                 let same = |route: &Arc<UdpRoute>| route.rule == owner.backend.rule && route.ech.is_none();
@@ -100,7 +100,7 @@ impl Sessions {
             return self.any(arrival, out);
         }
         match outcome {
-            Probe::NotThis => return self.any(arrival, out),
+            Probe::NotThis | Probe::Unreadable => return self.any(arrival, out),
             Probe::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
             Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
         }

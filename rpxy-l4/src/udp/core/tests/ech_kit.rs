@@ -48,7 +48,7 @@ pub(super) fn inner() -> [Vec<u8>; 2] {
     let keys = config::ech::from_base64(LIST, &[KEY]).unwrap();
     let outer = OUTER.map(|message| match ClientHello::parse(message.to_vec()) {
         Probe::Match(hello) => hello,
-        other @ (Probe::NotThis | Probe::NeedMore) => panic!("{other:?}"),
+        other @ (Probe::Unreadable | Probe::NotThis | Probe::NeedMore) => panic!("{other:?}"),
     });
     let FirstHello::Accepted { inner, mut context } = open_first(&keys, &outer[0], || true) else {
         panic!("not accepted")
