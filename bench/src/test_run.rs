@@ -20,6 +20,8 @@ const REPEAT: u32 = 254;
 /// Runs of which the median counts. Each waits for the kernel to tell all processors about the program.
 const RUNS: usize = 41;
 /// The entry points, in the order of the columns.
+/// Ethernet address of this machine.
+const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PROGRAMS: [&str; 2] = ["rpxy_l4_xdp", "rpxy_l4_tc"];
 /// `enum xdp_action` and `TC_ACT_*` of the kernel: the packet ends here.
 const XDP_DROP: u32 = 1;
@@ -140,8 +142,8 @@ fn run(ebpf: &Ebpf, name: &str, packet: &[u8], row: &Row) -> anyhow::Result<u128
 
 fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     let mut hops: Array<_, [u8; size_of::<Hop>()]> = ebpf.map_mut(name::HOPS).context("no map")?.try_into()?;
-    let hop =
-        Hop { interface: 1, mtu: 1500, destination: [2, 0, 0, 0, 0, 9], source: [2, 0, 0, 0, 0, 1], ..Hop::default() };
+    // XDP gets its own packet again, as if the neighbour were this machine.
+    let hop = Hop { interface: 1, mtu: 1500, destination: STATION, source: STATION, ..Hop::default() };
     hops.set(1, hop.sealed(1).to_bytes(), 0)?;
     let mut keys: Array<_, [u8; size_of::<Mac1Key>()]> = ebpf.map_mut(name::MAC1_KEYS).context("no map")?.try_into()?;
     for (index, byte) in (0..).zip(1..).take(MOST_KEYS) {
@@ -153,8 +155,9 @@ fn fill(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         {
             let key = FlowKey { source: socket(client, from)?, destination: socket(ours, 443)? };
             let FlowKey { source, destination } = key;
-            let flow =
-                Flow { source, destination, hop: 1, interface: 1, kind, cid_len, cid: [0x47; 20], ..Flow::default() };
+            // By the loopback interface, in and out.
+            let way = Flow { hop: 1, interface: 1, ingress: 1, station: STATION, ..Flow::default() };
+            let flow = Flow { source, destination, kind, cid_len, cid: [0x47; 20], ..way };
             let entry = FlowEntry { counted: Counted::default(), flow: flow.sealed(&key) };
             let mut flows: HashMap<_, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]> =
                 ebpf.map_mut(name::FLOWS).context("no map")?.try_into()?;
@@ -197,7 +200,7 @@ impl Row {
         let from = socket(if self.from == 5001 { banned } else { client }, self.from)?;
         let to = socket(ours, self.to)?;
         let len = u16::try_from(8 + self.payload.len())?;
-        let mut packet = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let mut packet = [STATION, [2, 0, 0, 0, 0, 2]].concat();
         if from.family() == 4 {
             packet.extend([0x08, 0x00, 0x45, 0]);
             packet.extend((20 + len).to_be_bytes());

@@ -142,6 +142,9 @@ pub struct Counted {
     pub packets: u64,
     /// UDP payload bytes steered. Written by atomic addition.
     pub bytes: u64,
+    /// Packets that were passed because they arrived by another interface than [`Flow::ingress`]. Written by atomic
+    /// addition.
+    pub elsewhere: u64,
 }
 
 /// The instructions for the packets of a flow.
@@ -152,10 +155,15 @@ pub struct Flow {
     pub source: Socket,
     /// New receiver.
     pub destination: Socket,
-    /// Key of the next hop in `HOPS`.
-    pub hop: u32,
     /// Interface that packets leave by.
     pub interface: u32,
+    /// Interface that packets arrive by: the one that leads to their sender. What comes by another one may be forged, and
+    /// is left to the rules of the host.
+    pub ingress: u32,
+    /// Ethernet address of that interface. Frames to other stations are not this machine's.
+    pub station: [u8; 6],
+    /// Key of the next hop in `HOPS`.
+    pub hop: HopKey,
     /// Bits of [`kind`]: the datagrams that may be steered.
     pub kind: u8,
     /// Length of `cid`, 0 to 20; with 0 it is not compared. 4 for a WireGuard index.
@@ -263,7 +271,7 @@ impl SourceLimit {
 }
 
 /// Key of `HOPS`, allocated by the daemon.
-pub type HopKey = u32;
+pub type HopKey = u16;
 
 /// A next hop on its link, which XDP has to know by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]

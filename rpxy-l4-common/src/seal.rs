@@ -21,8 +21,8 @@ const START: u64 = 0x7270_7879_2d6c_3421;
 
 /// Numbers of 31 bits, one for each word (splitmix64): two neighbours are added to theirs and multiplied, as NH does it
 /// (RFC 4418 section 5.2). A word that differs changes the product, whatever the other one is.
-const ADDED: [u64; 24] = {
-    let mut numbers = [0; 24];
+const ADDED: [u64; 26] = {
+    let mut numbers = [0; 26];
     let mut state = START;
     let mut index = 0;
     while index < numbers.len() {
@@ -64,12 +64,15 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn seal_for(&self, key: &FlowKey) -> u64 {
+        let [a, b, c, d, e, f] = self.station;
+        let [hop_0, hop_1] = self.hop.to_ne_bytes();
         let kind = u32::from_ne_bytes([self.kind, self.cid_len, 0, 0]);
         START
             .wrapping_add(products!(&key.source, &key.destination, 0))
             .wrapping_add(products!(&self.source, &self.destination, 10))
-            .wrapping_add(product!(self.hop, self.interface, 20))
-            .wrapping_add(product!(kind, 0_u32, 22))
+            .wrapping_add(product!(self.interface, self.ingress, 20))
+            .wrapping_add(product!(u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, hop_0, hop_1]), 22))
+            .wrapping_add(product!(kind, 0_u32, 24))
     }
 
     /// Returns this entry as it is stored under `key`.
@@ -135,7 +138,7 @@ mod tests {
     fn entry(port: u16) -> (FlowKey, Flow) {
         let key = FlowKey { source: socket(&std::format!("192.0.2.7:{port}")), destination: socket("192.0.2.1:443") };
         let to = flow(&std::format!("10.0.0.1:{}", port ^ 0x5555), "10.0.0.2:443");
-        let flow = Flow { hop: 3, interface: 2, kind: 1, cid_len: 8, ..to };
+        let flow = Flow { hop: 3, interface: 2, ingress: 7, station: [2; 6], kind: 1, cid_len: 8, ..to };
         (key, flow.sealed(&key))
     }
 
@@ -154,9 +157,12 @@ mod tests {
     fn a_mixture_of_two_entries_is_not_whole() {
         let ((key, old), (_, new)) = (entry(1000), entry(1001));
         // A replaced entry of the same key, and one of another key.
-        let moved = Flow { hop: 4, interface: 5, kind: 2, destination: socket("10.0.0.3:53"), ..old }.sealed(&key);
+        let station = [9; 6];
+        let moved =
+            Flow { hop: 4, interface: 5, ingress: 6, station, kind: 2, destination: socket("10.0.0.3:53"), ..old };
+        let moved = moved.sealed(&key);
         for (name, other) in [("another flow", new), ("the same flow", moved)] {
-            for fields in 1..63_u32 {
+            for fields in 1..255_u32 {
                 let pick = |bit: u32| fields >> bit & 1 == 1;
                 let mixed = Flow {
                     source: if pick(0) { other.source } else { old.source },
@@ -165,10 +171,13 @@ mod tests {
                     interface: if pick(3) { other.interface } else { old.interface },
                     kind: if pick(4) { other.kind } else { old.kind },
                     seal: if pick(5) { other.seal } else { old.seal },
+                    ingress: if pick(6) { other.ingress } else { old.ingress },
+                    station: if pick(7) { other.station } else { old.station },
                     ..old
                 };
                 let same = |one: &Flow| {
-                    let all = |flow: &Flow| (flow.source, flow.destination, flow.hop, flow.interface, flow.kind);
+                    let way = |flow: &Flow| (flow.hop, flow.interface, flow.ingress, flow.station, flow.kind);
+                    let all = |flow: &Flow| (flow.source, flow.destination, way(flow));
                     all(&mixed) == all(one)
                 };
                 assert!(!mixed.is_whole(&key) || same(&old) || same(&moved), "{name}: {fields:#b}");
@@ -193,9 +202,11 @@ mod tests {
             assert!(!flow.is_whole(&FlowKey { source: flip(&key.source), ..key }), "key's source, bit {bit}");
             assert!(!flow.is_whole(&FlowKey { destination: flip(&key.destination), ..key }), "key's end, bit {bit}");
         }
+        assert!(!Flow { ingress: 8, ..flow }.is_whole(&key) && !Flow { hop: 4, ..flow }.is_whole(&key));
         let hop = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], ..Hop::default() }.sealed(9);
         for byte in 0..6 {
             let flip = |mac: [u8; 6]| core::array::from_fn(|at| if at == byte { mac[at] ^ 0x80 } else { mac[at] });
+            assert!(!Flow { station: flip(flow.station), ..flow }.is_whole(&key), "interface of arrival, byte {byte}");
             assert!(!Hop { destination: flip(hop.destination), ..hop }.is_whole(9), "neighbour, byte {byte}");
             assert!(!Hop { source: flip(hop.source), ..hop }.is_whole(9), "station, byte {byte}");
         }

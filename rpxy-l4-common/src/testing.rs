@@ -23,6 +23,9 @@ pub(crate) fn flow(source: &str, destination: &str) -> Flow {
     Flow { source: socket(source), destination: socket(destination), ..Flow::default() }
 }
 
+/// The station that frames are sent to.
+pub(crate) const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// A UDP datagram in an Ethernet frame.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
@@ -67,7 +70,7 @@ impl Frame {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let mut frame = [STATION, [2, 0, 0, 0, 0, 2]].concat();
         for ethertype in &self.vlan {
             frame.extend(ethertype.to_be_bytes());
             frame.extend([0x20, 7]);

@@ -82,6 +82,11 @@ impl<'s> Maps for &'s Kernel {
     }
 
     #[inline(always)]
+    fn count_elsewhere(&self, flow: &Self::Flow) {
+        flow.slot.count_elsewhere();
+    }
+
+    #[inline(always)]
     fn listener(&self, socket: &Socket) -> Option<Listener> {
         maps::listener(socket)
     }

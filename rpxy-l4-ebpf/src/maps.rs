@@ -88,7 +88,7 @@ impl Copies {
     /// Copies the entry of a next hop; it may be an empty one.
     #[inline(always)]
     pub(crate) fn read_hop<'s>(self, key: HopKey) -> Option<&'s Hop> {
-        let slot = HOPS.get_ptr(key).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
+        let slot = HOPS.get_ptr(key.into()).map(<*const Hop>::cast_mut).and_then(NonNull::new)?;
         // SAFETY: likewise.
         Some(unsafe { copy(slot.as_ptr(), &raw mut (*self.0.as_ptr()).hop) })
     }
@@ -130,6 +130,13 @@ impl FlowSlot {
             add(&raw mut (*entry).counted.packets, packets);
             add(&raw mut (*entry).counted.bytes, bytes);
         }
+    }
+
+    /// Adds one to the packets that arrived by another interface.
+    #[inline(always)]
+    pub(crate) fn count_elsewhere(self) {
+        // SAFETY: likewise.
+        unsafe { add(&raw mut (*self.0.as_ptr()).counted.elsewhere, 1) };
     }
 }
 

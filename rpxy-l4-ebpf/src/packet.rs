@@ -161,6 +161,13 @@ impl Skb {
         unsafe { (*self.pointer()).gso_size as usize }
     }
 
+    /// Returns the interface at which the packet is: the one that the program is attached to.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        // SAFETY: the kernel's own pointer to the context.
+        unsafe { (*self.pointer()).ifindex }
+    }
+
     /// Returns true if a VLAN tag is kept beside the packet.
     #[inline(always)]
     pub(crate) fn has_vlan_aside(&self) -> bool {

@@ -39,11 +39,11 @@ impl Hook for Skb {
 
     #[inline(always)]
     fn arrival(&self) -> Arrival {
-        // The kernel takes an Ethernet header without tags off when it sends a packet to another neighbour: tagged
-        // packets are not steered, so the interface does not matter.
         Arrival {
             link: Link::Ethernet,
-            interface: 0,
+            interface: self.interface(),
+            // The kernel takes an Ethernet header without tags off when it sends a packet to another neighbour.
+            keeps_tags: false,
             segment: self.segment(),
             needs_hop: false,
             vlan_aside: self.has_vlan_aside(),

@@ -37,7 +37,7 @@ impl Hook for Frame {
     #[inline(always)]
     fn arrival(&self) -> Arrival {
         let interface = self.interface();
-        Arrival { link: Link::Ethernet, interface, segment: 0, needs_hop: true, vlan_aside: false }
+        Arrival { link: Link::Ethernet, interface, keeps_tags: true, segment: 0, needs_hop: true, vlan_aside: false }
     }
 
     #[inline(always)]

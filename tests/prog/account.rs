@@ -14,7 +14,7 @@ fn steered_packets_are_accounted_in_their_flow() {
     kernel.fill(&maps());
     for net in NETS {
         let key = key(address(net.client, from::QUIC), address(net.ours, to::OURS));
-        assert_eq!(kernel.account(&key), [0; 3]);
+        assert_eq!(kernel.account(&key), [0; 4]);
         let (mut packets, mut bytes) = (0, 0);
         for program in Program::ALL {
             // (name, payload, datagrams that are accounted)
@@ -23,16 +23,21 @@ fn steered_packets_are_accounted_in_their_flow() {
                 kernel.run(program, &net.packet(from::QUIC, to::OURS, payload).bytes(), 0);
                 packets += accounted;
                 bytes += 30 * accounted;
-                let [last_seen, steered, summed] = kernel.account(&key);
+                let [last_seen, steered, summed, _] = kernel.account(&key);
                 assert!(last_seen > 0);
                 assert_eq!((steered, summed), (packets, bytes), "{}, {program:?}, {name}", net.name);
             }
         }
         kernel.run(Program::Tc, &net.packet(from::QUIC, to::OURS, &[0x47; 70]).bytes(), 30);
-        let [_, steered, summed] = kernel.account(&key);
+        let [_, steered, summed, _] = kernel.account(&key);
         assert_eq!((steered, summed), (packets + 3, bytes + 70), "{}, a buffer of three", net.name);
+        let elsewhere = crate::maps::key(address(net.client, from::ANOTHER_WAY), address(net.ours, to::OURS));
+        for (count, program) in (1..).zip(Program::ALL) {
+            kernel.run(program, &net.packet(from::ANOTHER_WAY, to::OURS, b"datagram").bytes(), 0);
+            assert_eq!(kernel.account(&elsewhere), [0, 0, 0, count], "{}, {program:?}, another way", net.name);
+        }
         let untouched: SocketAddr = address(net.client, from::OPEN);
-        assert_eq!(kernel.account(&crate::maps::key(untouched, address(net.ours, to::OURS))), [0; 3]);
+        assert_eq!(kernel.account(&crate::maps::key(untouched, address(net.ours, to::OURS))), [0; 4]);
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) mod from {
     pub(crate) const MIXED_SOURCE: u16 = 4004;
     /// The new destination is of the other family.
     pub(crate) const MIXED_DESTINATION: u16 = 4005;
+    /// Its packets come by another interface, as answers of its backend would.
+    pub(crate) const ANOTHER_WAY: u16 = 4006;
+    /// It comes by the right interface, to another station.
+    pub(crate) const NEIGHBOURS: u16 = 4007;
     /// A QUIC flow whose connection ID is not compared.
     pub(crate) const QUIC: u16 = 5000;
     /// A WireGuard flow.
@@ -138,7 +142,15 @@ impl Net {
     fn flows(self) -> Vec<(u16, Flow)> {
         let (source, destination) = (socket(address(self.upstream, 50000)), socket(address(self.backend, 8443)));
         let other = if self.name == V4.name { V6 } else { V4 };
-        let plain = Flow { source, destination, hop: 5, interface: ELSEWHERE, ..Flow::default() };
+        let plain = Flow {
+            source,
+            destination,
+            hop: 5,
+            interface: ELSEWHERE,
+            ingress: HERE,
+            station: STATION,
+            ..Flow::default()
+        };
         let kind = |kind| Flow { kind, ..plain };
         let known_by = |len: usize| {
             let mut cid = [0; 20];
@@ -152,6 +164,8 @@ impl Net {
             (from::LOST, Flow { hop: 8, ..plain }),
             (from::MIXED_SOURCE, Flow { source: socket(address(other.upstream, 50000)), ..plain }),
             (from::MIXED_DESTINATION, Flow { destination: socket(address(other.backend, 8443)), ..plain }),
+            (from::ANOTHER_WAY, Flow { ingress: ELSEWHERE, ..plain }),
+            (from::NEIGHBOURS, Flow { station: NEIGHBOUR, ..plain }),
             (from::QUIC, kind(kind::NO_QUIC_LONG)),
             (from::WIREGUARD, kind(kind::ONLY_WIREGUARD_TRANSPORT)),
             (from::GENERIC, kind(kind::NO_QUIC_LONG | kind::NO_WIREGUARD_INITIATION)),

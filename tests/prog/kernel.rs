@@ -147,7 +147,7 @@ impl Kernel {
 
     /// Puts a next hop into its place.
     pub(crate) fn set_hop(&mut self, key: HopKey, hop: &Hop) {
-        self.array::<[u8; 24]>(name::HOPS).set(key, hop.to_bytes(), 0).unwrap();
+        self.array::<[u8; 24]>(name::HOPS).set(key.into(), hop.to_bytes(), 0).unwrap();
     }
 
     /// Puts the end of the lease, in nanoseconds of CLOCK_MONOTONIC.
@@ -158,7 +158,7 @@ impl Kernel {
     /// Takes flows and listeners out of the maps again, and puts back what they have replaced.
     pub(crate) fn empty(&mut self, entries: &Maps, base: &Maps) {
         for (key, _) in &entries.flows {
-            self.hash::<[u8; 40], [u8; 104]>(name::FLOWS).remove(&key.to_bytes()).unwrap();
+            self.hash::<[u8; 40], [u8; 120]>(name::FLOWS).remove(&key.to_bytes()).unwrap();
             if let Some((key, flow)) = base.flows.iter().find(|(replaced, _)| replaced == key) {
                 self.put(name::FLOWS, key.to_bytes(), maps::entry(flow.sealed(key)).to_bytes());
             }
@@ -214,8 +214,8 @@ impl Kernel {
         Some(Outcome { action: program.action(result.return_value), packet: out, counter })
     }
 
-    /// What was accounted in a flow: last seen, packets, bytes.
-    pub(crate) fn account(&mut self, key: &FlowKey) -> [u64; 3] {
+    /// What was accounted in a flow: last seen, packets, bytes, packets that came another way.
+    pub(crate) fn account(&mut self, key: &FlowKey) -> [u64; 4] {
         maps::account(&self.hash(name::FLOWS).get(&key.to_bytes(), 0).unwrap())
     }
 

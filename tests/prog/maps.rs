@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::mac1::Mac1Key;
-use rpxy_l4_common::map::{Counted, Family, Flow, FlowEntry, FlowKey, Hop, Socket, SourceLimit};
+use rpxy_l4_common::map::{Counted, Family, Flow, FlowEntry, FlowKey, Hop, HopKey, Socket, SourceLimit};
 
 use crate::packet::octets;
 
@@ -11,7 +11,7 @@ use crate::packet::octets;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Maps {
     pub(crate) flows: Vec<(FlowKey, Flow)>,
-    pub(crate) hops: Vec<(u32, Hop)>,
+    pub(crate) hops: Vec<(HopKey, Hop)>,
     /// Sockets of the daemon, with the bits of what they drop.
     pub(crate) listeners: Vec<(Socket, u32)>,
     /// Addresses of this machine.
@@ -54,7 +54,7 @@ pub(crate) fn banned_bytes(network: IpAddr, len: u32) -> (u32, [u8; 20]) {
     (8 + len, [&[family][..], &field(network), &[0; 3]].concat().try_into().unwrap())
 }
 
-/// What the programs have written into a flow: last seen, packets, bytes.
-pub(crate) fn account(flow: &[u8; 104]) -> [u64; 3] {
-    [0, 8, 16].map(|at| u64::from_ne_bytes(*flow[at..].first_chunk().unwrap()))
+/// What the programs have written into a flow: last seen, packets, bytes, packets that came another way.
+pub(crate) fn account(flow: &[u8; 120]) -> [u64; 4] {
+    [0, 8, 16, 24].map(|at| u64::from_ne_bytes(*flow[at..].first_chunk().unwrap()))
 }

@@ -5,9 +5,10 @@
 use rpxy_l4_common::map::{Flow, FlowKey, Hop, name};
 use rpxy_l4_common::verdict::Counter;
 
+use crate::fixture::HERE;
 use crate::kernel::{Kernel, Program};
 use crate::maps::{self, key, socket};
-use crate::packet::Udp;
+use crate::packet::{STATION, Udp};
 
 const OURS: &str = "203.0.113.1:443";
 const CLIENTS: [&str; 2] = ["192.0.2.10:40000", "192.0.2.11:50000"];
@@ -22,7 +23,8 @@ fn packet(client: usize) -> Udp {
 fn flow_of(client: usize) -> (FlowKey, Flow) {
     let [from, to] = [CLIENTS[client], OURS].map(|text| text.parse().unwrap());
     let [source, destination] = [UPSTREAMS[client], BACKENDS[client]].map(|text| socket(text.parse().unwrap()));
-    (key(from, to), Flow { source, destination, hop: 5, interface: 2, ..Flow::default() })
+    let way = Flow { hop: 5, interface: 2, ingress: HERE, station: STATION, ..Flow::default() };
+    (key(from, to), Flow { source, destination, ..way })
 }
 
 #[test]
@@ -37,6 +39,8 @@ fn an_entry_that_is_not_whole_is_left_to_the_daemon() {
         ("of another key", other.sealed(&other_key), hop, Counter::EntryChanged),
         ("half of another one", Flow { destination: other.destination, ..sealed }, hop, Counter::EntryChanged),
         ("another next hop", Flow { hop: 6, ..sealed }, hop, Counter::EntryChanged),
+        ("another way in", Flow { ingress: 2, ..sealed }, hop, Counter::EntryChanged),
+        ("another station", Flow { station: [7; 6], ..sealed }, hop, Counter::EntryChanged),
         ("never written", Flow::default(), hop, Counter::EntryChanged),
         ("the hop of another key", sealed, HOP.sealed(6), Counter::EntryChanged),
         ("half of another hop", sealed, Hop { destination: [7; 6], ..hop }, Counter::EntryChanged),

@@ -25,6 +25,14 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     if flow.source.family() != family || flow.destination.family() != family {
         return Err(Counter::FlowFamily);
     }
+    // The rules of the host about where packets may come from, such as the reverse-path filter, see what is passed.
+    if flow.ingress != arrival.interface {
+        maps.count_elsewhere(&entry);
+        return Err(Counter::OtherInterface);
+    }
+    if flow.station != packet.station {
+        return Err(Counter::OtherStation);
+    }
     if !is_open(flow) {
         match arrival.segment {
             0 => gate(flow, bytes, packet.payload)?,
@@ -36,7 +44,8 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
     }
     // Tags stay as they are, which is right if the packet leaves by the interface that it came from; the tags that
     // another interface needs are not known.
-    if arrival.vlan_aside || (packet.vlan_tags > 0 && flow.interface != arrival.interface) {
+    let stays = arrival.keeps_tags && flow.interface == arrival.interface;
+    if arrival.vlan_aside || (packet.vlan_tags > 0 && !stays) {
         return Err(Counter::VlanTagged);
     }
     let hop = maps.hop(flow.hop);

@@ -31,6 +31,9 @@ pub trait Maps {
     fn is_whole_hop(&self, _key: HopKey, _hop: &Self::Hop) -> bool {
         true
     }
+    /// Counts a packet of a flow that arrived by another interface than its entry says.
+    #[inline(always)]
+    fn count_elsewhere(&self, _flow: &Self::Flow) {}
     /// Returns the listener of exactly this socket address.
     fn listener(&self, socket: &Socket) -> Option<Listener>;
     /// Returns true if an address belongs to this machine.
@@ -65,8 +68,10 @@ pub trait Maps {
 pub struct Arrival {
     /// The header that it begins with.
     pub link: Link,
-    /// The interface that it came by; 0 where tagged packets are not to be steered at all.
+    /// The interface that it came by.
     pub interface: u32,
+    /// Tagged packets may leave by that interface with their tags.
+    pub keeps_tags: bool,
     /// Payload bytes of one datagram where the kernel keeps several in one buffer (`gso_size`); 0 where it does not.
     pub segment: usize,
     /// The program must know the next hop, since the kernel does not find MTU and neighbour.

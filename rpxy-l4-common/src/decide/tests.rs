@@ -6,7 +6,7 @@ use super::*;
 use crate::bytes::Span;
 use crate::map::{Family, Flow, Hop, HopKey, Listener, drop_class, kind};
 use crate::packet::Link;
-use crate::testing::{Frame, flow, socket};
+use crate::testing::{Frame, STATION, flow, socket};
 
 #[derive(Default)]
 struct Tables {
@@ -59,13 +59,15 @@ impl<'a> Maps for &'a Tables {
     }
 }
 
-const XDP: Arrival = Arrival { link: Link::Ethernet, interface: 2, segment: 0, needs_hop: true, vlan_aside: false };
-const TC: Arrival = Arrival { needs_hop: false, ..XDP };
+const XDP: Arrival =
+    Arrival { link: Link::Ethernet, interface: 2, keeps_tags: true, segment: 0, needs_hop: true, vlan_aside: false };
+const TC: Arrival = Arrival { keeps_tags: false, needs_hop: false, ..XDP };
 
-/// A flow of kind QUIC for both families, next hop 7 behind interface 3 with an MTU of 1280.
+/// A flow of kind QUIC for both families from interface 2, next hop 7 behind interface 3 with an MTU of 1280.
 fn steering() -> Tables {
     let mut tables = Tables::default();
-    let entry = |flow: Flow| Flow { hop: 7, interface: 3, kind: kind::NO_QUIC_LONG, ..flow };
+    let entry =
+        |flow: Flow| Flow { hop: 7, interface: 3, ingress: 2, station: STATION, kind: kind::NO_QUIC_LONG, ..flow };
     tables.flows.insert(Frame::v4(&[]).key(), entry(flow("203.0.113.9:50001", "10.0.0.5:8443")));
     tables.flows.insert(Frame::v6(&[]).key(), entry(flow("[2001:db8:9::9]:50001", "[fd00::5]:8443")));
     tables.hops.insert(7, Hop { interface: 3, mtu: 1280, ..Hop::default() });
@@ -146,11 +148,37 @@ fn tagged_packets_are_steered_out_of_the_same_interface_only() {
     let rows = [
         ("tag, another interface", &tagged, XDP, Err(Counter::VlanTagged)),
         ("tag, the same interface", &tagged, Arrival { interface: 3, ..XDP }, Ok(1)),
+        ("tag, the same interface, TC", &tagged, Arrival { interface: 3, ..TC }, Err(Counter::VlanTagged)),
         ("tag kept aside", &plain, Arrival { vlan_aside: true, interface: 3, ..TC }, Err(Counter::VlanTagged)),
         ("no tag", &plain, XDP, Ok(1)),
     ];
     for (row, bytes, arrival, expected) in rows {
-        assert_eq!(outcome(&steering(), bytes, arrival), expected, "{row}");
+        let mut tables = steering();
+        tables.flows.values_mut().for_each(|flow| flow.ingress = arrival.interface);
+        assert_eq!(outcome(&tables, bytes, arrival), expected, "{row}");
+    }
+}
+
+#[test]
+fn what_comes_another_way_is_left_to_the_host() {
+    let frames: [fn(&[u8]) -> Frame; 2] = [Frame::v4, Frame::v6];
+    for (frame, arrival) in frames.into_iter().flat_map(|frame| [(frame, XDP), (frame, TC)]) {
+        let to = |station: [u8; 6]| [&station[..], &frame(&short(40)).bytes()[6..]].concat();
+        let by = |interface| Arrival { interface, ..arrival };
+        let rows = [
+            ("as it should", to(STATION), by(2), Ok(1)),
+            ("by the interface that it leaves by", to(STATION), by(3), Err(Counter::OtherInterface)),
+            ("by no interface", to(STATION), by(0), Err(Counter::OtherInterface)),
+            ("for a neighbour", to([2, 0, 0, 0, 0, 3]), by(2), Err(Counter::OtherStation)),
+            ("for another maker's card", to([6, 0, 0, 0, 0, 1]), by(2), Err(Counter::OtherStation)),
+            ("neither", to([2, 0, 0, 0, 0, 3]), by(3), Err(Counter::OtherInterface)),
+        ];
+        for (row, bytes, arrival, expected) in rows {
+            assert_eq!(outcome(&steering(), &bytes, arrival), expected, "{row}");
+        }
+        // What is passed may be anything: it is asked about first.
+        let initial = [&to(STATION)[..14], &frame(&[0xc1; 40]).bytes()[14..]].concat();
+        assert_eq!(outcome(&steering(), &initial, by(3)), Err(Counter::OtherInterface));
     }
 }
 

@@ -31,9 +31,9 @@ pub(crate) use layout;
 layout! {
     Socket: 20 bytes, aligned to 4;
     FlowKey: 40 bytes, aligned to 4;
-    FlowEntry: 104 bytes, aligned to 8;
-    Counted: 24 bytes, aligned to 8;
-    Flow: 80 bytes, aligned to 8;
+    FlowEntry: 120 bytes, aligned to 8;
+    Counted: 32 bytes, aligned to 8;
+    Flow: 88 bytes, aligned to 8;
     Listener: 4 bytes, aligned to 4;
     Prefix: 24 bytes, aligned to 4;
     Hop: 24 bytes, aligned to 4;
@@ -56,13 +56,15 @@ mod tests {
             destination: far,
             hop: 4,
             interface: 5,
+            ingress: 11,
+            station: [12; 6],
             kind: 6,
             cid_len: 7,
             cid: [8; 20],
             mark: [9; 2],
             seal: 10,
         };
-        let entry = FlowEntry { counted: Counted { last_seen: 1, packets: 2, bytes: 3 }, flow };
+        let entry = FlowEntry { counted: Counted { last_seen: 1, packets: 2, bytes: 3, elsewhere: 4 }, flow };
         let hop = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], seal: 4 };
         let key = FlowKey { source: near, destination: far };
         let limit = SourceLimit { interval: 1, zero: 0, window: 2, mask_v4: [3; 16], mask_v6: [4; 16] };
@@ -71,17 +73,20 @@ mod tests {
         let (limit, mac1) = (limit.to_bytes(), mac1.to_bytes());
         let (counted, rest) = (offset_of!(FlowEntry, counted), offset_of!(FlowEntry, flow));
         // (name, all bytes, offset, what stands there)
-        let rows: [(&str, &[u8], usize, &[u8]); 25] = [
+        let rows: [(&str, &[u8], usize, &[u8]); 28] = [
             ("last seen", &entry, counted + offset_of!(Counted, last_seen), &1_u64.to_ne_bytes()),
             ("packets", &entry, counted + offset_of!(Counted, packets), &2_u64.to_ne_bytes()),
             ("bytes", &entry, counted + offset_of!(Counted, bytes), &3_u64.to_ne_bytes()),
+            ("elsewhere", &entry, counted + offset_of!(Counted, elsewhere), &4_u64.to_ne_bytes()),
             ("all of a flow", &entry, rest, &flow),
             ("source", &flow, offset_of!(Flow, source), &[192, 0, 2, 1, 0]),
             ("source port", &flow, offset_of!(Flow, source) + offset_of!(Socket, end), &[1, 187, 4, 0]),
             ("destination", &flow, offset_of!(Flow, destination), &[0x20, 1, 0x0d, 0xb8]),
             ("destination port", &flow, offset_of!(Flow, destination) + offset_of!(Socket, end), &[0xca, 0x6c, 6, 0]),
-            ("hop", &flow, offset_of!(Flow, hop), &4_u32.to_ne_bytes()),
+            ("hop", &flow, offset_of!(Flow, hop), &4_u16.to_ne_bytes()),
             ("interface", &flow, offset_of!(Flow, interface), &5_u32.to_ne_bytes()),
+            ("interface of arrival", &flow, offset_of!(Flow, ingress), &11_u32.to_ne_bytes()),
+            ("its address", &flow, offset_of!(Flow, station), &[12; 6]),
             ("kind", &flow, offset_of!(Flow, kind), &[6, 7]),
             ("connection ID", &flow, offset_of!(Flow, cid), &[8; 20]),
             ("mark", &flow, offset_of!(Flow, mark), &[9; 2]),
@@ -105,6 +110,9 @@ mod tests {
         let prefix = Prefix { bits: 40, family: 4, address: [7; 16], zero: [0; 3] };
         assert_eq!(prefix.to_bytes(), [&40_u32.to_ne_bytes()[..], &[4], &[7; 16], &[0; 3]].concat()[..]);
         assert_eq!(FlowEntry::from_bytes(entry).to_bytes(), entry);
-        assert_eq!(Counted::from_bytes(*entry.first_chunk().unwrap()), Counted { last_seen: 1, packets: 2, bytes: 3 });
+        assert_eq!(
+            Counted::from_bytes(*entry.first_chunk().unwrap()),
+            Counted { last_seen: 1, packets: 2, bytes: 3, elsewhere: 4 }
+        );
     }
 }

@@ -54,6 +54,8 @@ pub struct Packet<'k> {
     pub l3: usize,
     /// Offset of the UDP header, in bytes.
     pub l4: usize,
+    /// Receiver on the link; zeros where packets have no Ethernet header.
+    pub station: [u8; 6],
     /// The UDP payload.
     pub payload: Span,
     /// Length of the IP packet with its header, in bytes.
@@ -71,8 +73,8 @@ pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Resul
         Link::Bare => {
             let [version] = bytes.read(0).ok_or(Pass::Truncated)?;
             match version >> 4 {
-                4 => ipv4(bytes, 0, 0, key),
-                6 => ipv6(bytes, 0, 0, key),
+                4 => ipv4(bytes, BARE, key),
+                6 => ipv6(bytes, BARE, key),
                 _ => Err(Pass::NotIp),
             }
         }
@@ -87,8 +89,8 @@ fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>,
     const OUTER_VLAN: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
 
     let header: [u8; EthHdr::LEN] = bytes.read(0).ok_or(Pass::Truncated)?;
-    let destination = byte!(header: EthHdr, dst_addr);
-    if destination & GROUP != 0 {
+    let station: [u8; 6] = bytes!(header: EthHdr, dst_addr);
+    if station[0] & GROUP != 0 {
         return Err(Pass::LinkGroup);
     }
     let mut ether_type = word!(header: EthHdr, ether_type);
@@ -102,20 +104,32 @@ fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>,
             vlan_tags += 1;
         }
     }
+    let before = Before { station, vlan_tags, l3 };
     match ether_type {
-        IPV4 => ipv4(bytes, l3, vlan_tags, key),
-        IPV6 => ipv6(bytes, l3, vlan_tags, key),
+        IPV4 => ipv4(bytes, before, key),
+        IPV6 => ipv6(bytes, before, key),
         VLAN | OUTER_VLAN => Err(Pass::VlanDepth),
         _ => Err(Pass::NotIp),
     }
 }
 
+/// What stands before the IP header.
+#[derive(Clone, Copy)]
+struct Before {
+    station: [u8; 6],
+    vlan_tags: u8,
+    l3: usize,
+}
+
+/// Nothing.
+const BARE: Before = Before { station: [0; 6], vlan_tags: 0, l3: 0 };
+
 #[inline(always)]
-fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
+fn ipv4<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     const UDP: u8 = IpProto::Udp as u8;
     const ICMP: u8 = IpProto::Icmp as u8;
 
-    let header: [u8; Ipv4Hdr::LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
+    let header: [u8; Ipv4Hdr::LEN] = bytes.read(before.l3).ok_or(Pass::Truncated)?;
     let version_ihl = byte!(header: Ipv4Hdr, vihl);
     if version_ihl >> 4 != 4 {
         return Err(Pass::IpVersion);
@@ -138,10 +152,9 @@ fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
     let ttl = byte!(header: Ipv4Hdr, ttl);
     let ip = Ip {
         family: Family::V4,
-        vlan_tags,
+        before,
         ttl,
         checksum: word!(header: Ipv4Hdr, check),
-        l3,
         header_len: Ipv4Hdr::LEN,
         len: usize::from(word!(header: Ipv4Hdr, tot_len)),
     };
@@ -149,7 +162,7 @@ fn ipv4<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
 }
 
 #[inline(always)]
-fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
+fn ipv6<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
     const UDP: u8 = IpProto::Udp as u8;
     const ICMP: u8 = IpProto::Ipv6Icmp as u8;
     const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
@@ -162,7 +175,7 @@ fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
     const HIP: u8 = IpProto::Hip as u8;
     const SHIM6: u8 = IpProto::Shim6 as u8;
 
-    let header: [u8; Ipv6Hdr::LEN] = bytes.read(l3).ok_or(Pass::Truncated)?;
+    let header: [u8; Ipv6Hdr::LEN] = bytes.read(before.l3).ok_or(Pass::Truncated)?;
     let version = byte!(header: Ipv6Hdr, vcf);
     if version >> 4 != 6 {
         return Err(Pass::IpVersion);
@@ -181,10 +194,9 @@ fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
     let hop_limit = byte!(header: Ipv6Hdr, hop_limit);
     let ip = Ip {
         family: Family::V6,
-        vlan_tags,
+        before,
         ttl: hop_limit,
         checksum: 0,
-        l3,
         header_len: Ipv6Hdr::LEN,
         len: Ipv6Hdr::LEN + usize::from(word!(header: Ipv6Hdr, payload_len)),
     };
@@ -195,10 +207,9 @@ fn ipv6<'k, B: Bytes>(bytes: &B, l3: usize, vlan_tags: u8, key: &'k mut FlowKey)
 #[derive(Clone, Copy)]
 struct Ip {
     family: Family,
-    vlan_tags: u8,
+    before: Before,
     ttl: u8,
     checksum: u16,
-    l3: usize,
     header_len: usize,
     len: usize,
 }
@@ -213,7 +224,7 @@ fn in_first_four(address: [u8; 4]) -> [u8; 16] {
 
 #[inline(always)]
 fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    let Ip { family, vlan_tags, ttl, checksum, l3, header_len, len: ip_len } = ip;
+    let Ip { family, before: Before { station, vlan_tags, l3 }, ttl, checksum, header_len, len: ip_len } = ip;
     if ip_len < header_len + UdpHdr::LEN {
         return Err(Pass::IpLength);
     }
@@ -243,6 +254,7 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
         udp_checksum,
         l3,
         l4,
+        station,
         payload: Span { offset: l4 + UdpHdr::LEN, len: ip_len - header_len - UdpHdr::LEN },
         ip_len,
         key,

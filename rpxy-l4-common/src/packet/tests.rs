@@ -3,7 +3,7 @@
 use std::{vec, vec::Vec};
 
 use super::*;
-use crate::testing::Frame;
+use crate::testing::{Frame, STATION};
 
 fn outcome(frame: &[u8]) -> Result<Family, Pass> {
     parse(&frame, Link::Ethernet, &mut FlowKey::default()).map(|packet| packet.family)
@@ -53,6 +53,7 @@ fn a_datagram_is_found_behind_its_headers() {
                 udp_checksum: word(frame.l3() + header + 6),
                 l3: frame.l3(),
                 l4: frame.l3() + header,
+                station: STATION,
                 payload: Span { offset: len - frame.payload.len(), len: frame.payload.len() },
                 ip_len: len - frame.l3(),
                 key: &frame.key(),
@@ -67,7 +68,7 @@ fn without_a_link_header_the_version_tells() {
     for frame in [Frame::v4(b"payload"), Frame::v6(b"payload")] {
         let key = &mut FlowKey::default();
         let packet = parse(&frame.ip().as_slice(), Link::Bare, key).unwrap();
-        assert_eq!((packet.l3, packet.vlan_tags, packet.key), (0, 0, &frame.key()));
+        assert_eq!((packet.l3, packet.vlan_tags, packet.station, packet.key), (0, 0, [0; 6], &frame.key()));
     }
     let empty: &[u8] = &[];
     let key = &mut FlowKey::default();

@@ -158,7 +158,14 @@ impl<T> core::ops::Deref for Entry<T> {
 }
 
 fn asked<'k>(data: &[u8], machine: &Machine, key: &'k mut FlowKey) -> Verdict<'k, Entry<Flow>, Entry<Hop>> {
-    let arrival = Arrival { link: Link::Ethernet, interface: 0, segment: 0, needs_hop: true, vlan_aside: false };
+    let arrival = Arrival {
+        link: Link::Ethernet,
+        interface: 0,
+        keeps_tags: true,
+        segment: 0,
+        needs_hop: true,
+        vlan_aside: false,
+    };
     decide(&machine, &data, arrival, key)
 }
 
@@ -186,7 +193,15 @@ fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
         cid = carried;
     }
     let [low, ..] = bits.to_le_bytes();
-    let flow = Flow { kind: low & 7, cid_len: if bits == 1 { 20 } else { 0 }, cid, ..other_way(packet.key) };
+    let cid_len = if bits == 1 { 20 } else { 0 };
+    let flow = Flow { kind: low & 7, cid_len, cid, station: packet.station, ..other_way(packet.key) };
+    let [first, rest @ ..] = packet.station;
+    for (other, expected) in [
+        (Flow { ingress: 1, ..flow }, Counter::OtherInterface),
+        (Flow { station: [first, !rest[0], rest[1], rest[2], rest[3], rest[4]], ..flow }, Counter::OtherStation),
+    ] {
+        assert_eq!(asked(data, &Machine { flow: Some(other), bits, banned: false }, key), Verdict::Pass(expected));
+    }
     match asked(data, &Machine { flow: Some(flow), bits, banned: false }, key) {
         Verdict::Steer(steer) => {
             assert!(steer.packet == packet && packet.ttl > 1 && packet.ip_len <= 1500 && steer.datagrams == 1);

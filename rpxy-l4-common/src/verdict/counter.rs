@@ -154,6 +154,10 @@ counters! {
     DroppedSourceLimited = 40, Drop, "dropped_source_limited";
     /// Passed: the daemon that has attached the program is gone, and could not take it along.
     Lapsed = 41, Pass, "lapsed";
+    /// Passed to the rules of the host: came by another interface than the one that leads to its sender.
+    OtherInterface = 42, Pass, "other_interface";
+    /// Passed: a frame to another station.
+    OtherStation = 43, Pass, "other_station";
 }
 
 impl From<Pass> for Counter {

@@ -80,6 +80,9 @@ pub(crate) struct Usage {
     pub bytes_down: u64,
     /// Time since the last packet was steered; `None` if none was.
     pub idle: Option<Duration>,
+    /// Most packets of a direction arrive by another interface than the route to their sender leaves by, and so pass
+    /// through the daemon.
+    pub asymmetric: bool,
 }
 
 impl Usage {
@@ -89,6 +92,7 @@ impl Usage {
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
         self.idle = other.idle;
+        self.asymmetric = other.asymmetric;
     }
 }
 

@@ -7,9 +7,9 @@ use proptest::sample::select;
 use rpxy_l4_common::map::{Flow, FlowKey};
 use rpxy_l4_common::properties::PACKET_SEEDS;
 
-use crate::fixture::{CID, ELSEWHERE, HERE, NETS, Net, V4, address, from, to};
+use crate::fixture::{CID, ELSEWHERE, HERE, NEIGHBOUR, NETS, Net, V4, address, from, to};
 use crate::maps::{key, socket};
-use crate::packet::Udp;
+use crate::packet::{STATION, Udp};
 
 /// The shortest frame that a test run takes, in bytes.
 pub(super) const SHORTEST: usize = 15;
@@ -78,6 +78,8 @@ fn ports() -> impl Strategy<Value = (u16, u16)> {
         from::LOST,
         from::MIXED_SOURCE,
         from::MIXED_DESTINATION,
+        from::ANOTHER_WAY,
+        from::NEIGHBOURS,
         from::QUIC,
         from::WIREGUARD,
         from::GENERIC,
@@ -155,12 +157,18 @@ fn flows(net: Net) -> impl Strategy<Value = Flow> {
     };
     let cid_len = prop_oneof![3 => Just(0), 2 => 0..=20_u8, 1 => any::<u8>()];
     let kind = prop_oneof![2 => Just(0), 2 => 0..8_u8, 1 => any::<u8>()];
-    (sockets(), sockets(), 5..9_u32, select(&[HERE, ELSEWHERE][..]), kind, cid_len).prop_map(
-        |(source, destination, hop, interface, kind, cid_len)| Flow {
+    let ways = prop_oneof![
+        6 => Just((HERE, STATION)),
+        1 => (select(&[HERE, ELSEWHERE][..]), select(&[STATION, NEIGHBOUR][..])),
+    ];
+    (sockets(), sockets(), 5..9_u16, select(&[HERE, ELSEWHERE][..]), ways, kind, cid_len).prop_map(
+        |(source, destination, hop, interface, (ingress, station), kind, cid_len)| Flow {
             source,
             destination,
             hop,
             interface,
+            ingress,
+            station,
             kind,
             cid_len,
             cid: CID,

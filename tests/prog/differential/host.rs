@@ -13,6 +13,16 @@ use crate::fixture::HERE;
 use crate::kernel::{Action, Outcome, Program};
 use crate::maps::{Maps, banned_bytes, field};
 
+/// A packet as TC gets it.
+const ARRIVAL: Arrival = Arrival {
+    link: Link::Ethernet,
+    interface: HERE,
+    keeps_tags: false,
+    segment: 0,
+    needs_hop: false,
+    vlan_aside: false,
+};
+
 /// The maps, as a program sees them.
 pub(super) struct Host {
     flows: HashMap<FlowKey, Flow>,
@@ -37,19 +47,11 @@ impl Host {
     /// What the program does with a packet.
     pub(super) fn run(&self, program: Program, packet: &[u8], segment: u16) -> Outcome {
         let mut key = FlowKey::default();
-        let verdict = match program {
-            Program::Xdp => {
-                let arrival =
-                    Arrival { link: Link::Ethernet, interface: HERE, segment: 0, needs_hop: true, vlan_aside: false };
-                decide(&self, &packet, arrival, &mut key)
-            }
-            Program::Tc | Program::TcOne => {
-                let segment = segment.into();
-                let arrival =
-                    Arrival { link: Link::Ethernet, interface: 0, segment, needs_hop: false, vlan_aside: false };
-                decide(&self, &packet, arrival, &mut key)
-            }
+        let arrival = match program {
+            Program::Xdp => Arrival { keeps_tags: true, segment: 0, needs_hop: true, ..ARRIVAL },
+            Program::Tc | Program::TcOne => Arrival { segment: segment.into(), ..ARRIVAL },
         };
+        let verdict = decide(&self, &packet, arrival, &mut key);
         let mut packet = packet.to_vec();
         let (action, counter) = match verdict {
             Verdict::Pass(reason) => (Action::Pass, reason),

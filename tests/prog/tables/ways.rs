@@ -1,6 +1,8 @@
 //! The way out: TTL, family, next hop, MTU; and buffers of several datagrams, which TC meets.
 
-use rpxy_l4_common::verdict::Counter::{self, FlowFamily, Mtu, NoFlow, NoHop, Short, Ttl};
+use rpxy_l4_common::verdict::Counter::{
+    self, FlowFamily, Mtu, NoFlow, NoHop, OtherInterface, OtherStation, Short, Ttl,
+};
 
 use crate::fixture::{NARROW, NETS, Net, from, to};
 use crate::packet::Udp;
@@ -112,6 +114,14 @@ pub(super) fn rows() -> Vec<Row> {
         rows.extend(pass(&format!("no hop left, {way}"), port, |udp| Udp { ttl: 0, ..udp }, Ttl));
     }
     rows.extend(pass("the last hop, no flow", from::STRANGER, |udp| Udp { ttl: 1, ..udp }, NoFlow));
+    rows.extend(pass("by another interface", from::ANOTHER_WAY, |udp| udp, OtherInterface));
+    rows.extend(pass(
+        "by another interface, on its last hop",
+        from::ANOTHER_WAY,
+        |udp| Udp { ttl: 1, ..udp },
+        OtherInterface,
+    ));
+    rows.extend(pass("to another station", from::NEIGHBOURS, |udp| udp, OtherStation));
     rows.extend(pass("the source of the other family", from::MIXED_SOURCE, |udp| udp, FlowFamily));
     rows.extend(pass("the destination of the other family", from::MIXED_DESTINATION, |udp| udp, FlowFamily));
     rows.extend(Row::both("as large as the way takes", |net| {

@@ -138,7 +138,9 @@ fn usage(counted: Both, now: Duration) -> Option<Usage> {
     let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
     let seen = up.last_seen.max(down.last_seen);
     let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
-    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle })
+    // A few may be forged.
+    let asymmetric = [up, down].iter().any(|counted| counted.elsewhere > counted.packets);
+    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle, asymmetric })
 }
 
 #[cfg(test)]
@@ -150,24 +152,29 @@ mod tests {
         let now = Duration::from_secs(10);
         let second = 1_000_000_000;
         let idle = Duration::from_secs;
-        let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes };
+        let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes, elsewhere: 0 };
+        let seen = |packets, elsewhere| Some(Counted { elsewhere, ..of(0, packets, 0) });
+        let usage_of = |packets, asymmetric| Some(Usage { packets, asymmetric, ..Usage::default() });
         let rows: &[(&str, Both, Option<Usage>)] = &[
             ("not installed", [None, None], None),
             ("nothing yet", [Some(of(0, 0, 0)), Some(of(0, 0, 0))], Some(Usage::default())),
             (
                 "the later one counts",
                 [Some(of(7 * second, 2, 300)), Some(of(9 * second, 1, 50))],
-                Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)) }),
+                Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)), asymmetric: false }),
             ),
+            ("forged packets", [seen(9, 9), seen(9, 0)], usage_of(18, false)),
+            ("clients come another way", [seen(0, 1), seen(9, 0)], usage_of(9, true)),
+            ("answers come another way", [seen(9, 0), seen(1, 9)], usage_of(10, true)),
             (
                 "one direction",
                 [Some(of(7 * second, 2, 300)), None],
-                Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)) }),
+                Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)), asymmetric: false }),
             ),
             (
                 "seen after the clock was read",
                 [Some(of(11 * second, 1, 1)), None],
-                Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO) }),
+                Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO), asymmetric: false }),
             ),
         ];
         for (name, counted, expected) in rows {

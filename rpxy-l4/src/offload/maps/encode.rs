@@ -82,6 +82,8 @@ mod tests {
             destination: socket(far),
             hop: 4,
             interface: 5,
+            ingress: 10,
+            station: [11; 6],
             kind: 6,
             cid_len: 7,
             cid: [8; 20],
@@ -89,7 +91,10 @@ mod tests {
             seal: 0,
         };
         let key = FlowKey { source: socket(near), destination: socket(far) };
-        let entry = FlowEntry { counted: Counted { last_seen: 1, packets: 2, bytes: 3 }, flow: flow.sealed(&key) };
+        let entry = FlowEntry {
+            counted: Counted { last_seen: 1, packets: 2, bytes: 3, elsewhere: 4 },
+            flow: flow.sealed(&key),
+        };
         let (again, read) = read_flow(key.to_bytes(), entry.to_bytes()).unwrap();
         assert_eq!((again, read), (key, flow.sealed(&key)));
         let mut torn = entry.to_bytes();

@@ -102,8 +102,8 @@ impl Maps {
 
     fn apply_one(&mut self, update: &Update) -> Result<(), MapError> {
         match update {
-            Update::Hop(key, hop) => self.hops.set(*key, hop.sealed(*key).to_bytes(), 0),
-            Update::NoHop(key) => self.hops.set(*key, Hop::default().to_bytes(), 0),
+            Update::Hop(key, hop) => self.hops.set((*key).into(), hop.sealed(*key).to_bytes(), 0),
+            Update::NoHop(key) => self.hops.set((*key).into(), Hop::default().to_bytes(), 0),
             Update::NoFlow(key) => {
                 self.parked.remove(key);
                 absent_is_fine(self.flows.remove(&key.to_bytes()))

@@ -9,9 +9,9 @@ use rpxy_l4_common::map::HopKey;
 #[derive(Debug)]
 pub(super) struct HopKeys {
     /// First slot that was never taken. Slot 0 means "no hop".
-    unused: HopKey,
+    unused: u32,
     /// Length of the array.
-    end: HopKey,
+    end: u32,
     returned: VecDeque<HopKey>,
 }
 
@@ -27,8 +27,9 @@ impl HopKeys {
     }
 
     pub(super) fn take(&mut self) -> Option<HopKey> {
-        if self.unused < self.end {
-            let key = self.unused;
+        if self.unused < self.end
+            && let Ok(key) = HopKey::try_from(self.unused)
+        {
             self.unused += 1;
             return Some(key);
         }

@@ -28,10 +28,21 @@ pub(crate) struct RoutePair {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Direction {
     pub(crate) key: FlowKey,
-    /// The table fills `hop` and `interface` in.
+    /// The table fills in the way: `ingress`, `station`, `interface` and `hop`.
     pub(crate) flow: Flow,
     pub(crate) pair: RoutePair,
     pub(crate) route: Route,
+}
+
+/// A flow that is installed, or parked.
+#[derive(Debug)]
+struct Entry {
+    flow: Flow,
+    /// What its packets leave by.
+    to: RoutePair,
+    /// What answers to its packets leave by. Its packets have to arrive by the same interface: others may be forged, and
+    /// stay with the daemon, as far as the host lets them in (`rp_filter`).
+    from: RoutePair,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +65,7 @@ struct HopUse {
 struct RouteUse {
     /// `None` while there is no route, or none that can be used.
     route: Option<Route>,
+    /// Those that leave by it, and those that arrive by its interface.
     flows: HashSet<FlowKey>,
 }
 
@@ -67,7 +79,7 @@ pub(crate) struct Table {
     /// Bounded by the kernel (`gc_thresh3`).
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     attached: HashSet<u32>,
-    flows: HashMap<FlowKey, (Flow, RoutePair)>,
+    flows: HashMap<FlowKey, Entry>,
     routes: HashMap<RoutePair, RouteUse>,
     hops: HashMap<HopId, HopUse>,
     hop_keys: HopKeys,
@@ -162,13 +174,17 @@ impl Table {
         if self.sessions() >= self.max_sessions {
             return Err(NotSteered::Full);
         }
-        for Direction { key, flow, pair, route } in directions {
+        let pairs = directions.map(|direction| direction.pair);
+        let keys = directions.map(|direction| direction.key);
+        for Direction { pair, route, .. } in directions {
             self.routes.entry(pair).or_insert_with(|| RouteUse { route: None, flows: HashSet::new() });
             self.reroute(pair, Some(route), &mut updates);
             if let Some(used) = self.routes.get_mut(&pair) {
-                used.flows.insert(key);
-                self.flows.insert(key, (flow, pair));
+                used.flows.extend(keys);
             }
+        }
+        for (Direction { key, flow, .. }, [to, from]) in directions.into_iter().zip([pairs, [pairs[1], pairs[0]]]) {
+            self.flows.insert(key, Entry { flow, to, from });
             self.write(key, &mut updates);
         }
         Ok(updates)
@@ -178,14 +194,16 @@ impl Table {
     pub(crate) fn revoke(&mut self, keys: [FlowKey; 2]) -> Vec<Update> {
         let mut updates = Vec::new();
         for key in keys {
-            let Some((_, pair)) = self.flows.remove(&key) else { continue };
+            let Some(Entry { to, from, .. }) = self.flows.remove(&key) else { continue };
             updates.push(Update::NoFlow(key));
-            let Some(used) = self.routes.get_mut(&pair) else { continue };
-            used.flows.remove(&key);
-            if used.flows.is_empty() {
-                let route = used.route;
-                self.routes.remove(&pair);
-                self.release_hop(route, &mut updates);
+            for pair in [to, from] {
+                let Some(used) = self.routes.get_mut(&pair) else { continue };
+                used.flows.remove(&key);
+                if used.flows.is_empty() {
+                    let route = used.route;
+                    self.routes.remove(&pair);
+                    self.release_hop(route, &mut updates);
+                }
             }
         }
         updates
@@ -193,7 +211,7 @@ impl Table {
 
     /// Changes an entry. Returns `None` if there is none.
     pub(crate) fn change(&mut self, key: FlowKey, change: impl FnOnce(&mut Flow)) -> Option<Vec<Update>> {
-        change(&mut self.flows.get_mut(&key)?.0);
+        change(&mut self.flows.get_mut(&key)?.flow);
         let mut updates = Vec::new();
         self.write(key, &mut updates);
         Some(updates)
@@ -224,7 +242,11 @@ impl Table {
         if before == route {
             return;
         }
-        let keys: Vec<FlowKey> = used.flows.iter().copied().collect();
+        // Another neighbour or MTU does not concern those that arrive.
+        let elsewhere = before.map(|route| route.interface) != route.map(|route| route.interface);
+        let flows = &self.flows;
+        let concerned = |key: &&FlowKey| elsewhere || flows.get(key).is_some_and(|entry| entry.to == pair);
+        let keys: Vec<FlowKey> = used.flows.iter().filter(concerned).copied().collect();
         if let Some(route) = route {
             self.acquire_hop(route, updates);
         }
@@ -239,11 +261,14 @@ impl Table {
         let mut updates = Vec::new();
         let reroute = match event {
             Event::Link(link) => {
-                let index = link.index;
+                let (index, mac) = (link.index, link.mac);
                 let before = self.links.insert(index, link);
                 let changed = before.as_ref() != self.links.get(&index);
                 if changed {
                     self.refresh(index, None, &mut updates);
+                }
+                if before.is_none_or(|before| before.mac != mac) {
+                    self.rewrite(index, &mut updates);
                 }
                 changed
             }
@@ -299,6 +324,13 @@ impl Table {
         }
     }
 
+    /// Writes all flows again whose packets arrive by an interface, which has another address.
+    fn rewrite(&mut self, interface: u32, updates: &mut Vec<Update>) {
+        let there = self.routes.values().filter(|used| used.route.is_some_and(|route| route.interface == interface));
+        let keys: HashSet<FlowKey> = there.flat_map(|used| used.flows.iter().copied()).collect();
+        keys.into_iter().for_each(|key| self.write(key, updates));
+    }
+
     fn set_hop(&mut self, id: HopId, updates: &mut Vec<Update>) {
         let value = self.hop(id);
         let Some(used) = self.hops.get_mut(&id) else { return };
@@ -351,12 +383,15 @@ impl Table {
     }
 
     fn write(&mut self, key: FlowKey, updates: &mut Vec<Update>) {
-        let Some((flow, pair)) = self.flows.get_mut(&key) else { return };
-        let route = self.routes.get(pair).and_then(|used| used.route);
-        let hop = route.and_then(|route| Some((route.interface, self.hops.get(&hop_id(&route))?.key)));
-        updates.push(match hop {
-            Some((interface, hop)) => {
-                (flow.interface, flow.hop) = (interface, hop);
+        let Some(Entry { flow, to, from }) = self.flows.get_mut(&key) else { return };
+        let route = |pair| self.routes.get(pair).and_then(|used| used.route);
+        let way = route(to).zip(route(from)).and_then(|(to, from)| {
+            let station = self.links.get(&from.interface)?.mac;
+            Some((from.interface, station, to.interface, self.hops.get(&hop_id(&to))?.key))
+        });
+        updates.push(match way {
+            Some(way) => {
+                (flow.ingress, flow.station, flow.interface, flow.hop) = way;
                 Update::Flow(key, *flow)
             }
             None => Update::Park(key),

@@ -41,7 +41,7 @@ pub(crate) struct FlowLine {
     pub confirmed: bool,
     /// The plane that forwards it: `userspace` or `kernel`.
     pub plane: &'static str,
-    /// The reason why it is not the kernel.
+    /// The reason why it is not the kernel, or not for all.
     pub reason: Option<&'static str>,
 }
 

@@ -217,6 +217,7 @@ impl Relay {
                 line.bytes_up += usage.bytes_up;
                 line.bytes_down += usage.bytes_down;
                 line.idle = usage.idle.map_or(line.idle, |idle| idle.min(line.idle));
+                line.reason = usage.asymmetric.then_some("asymmetric").or(line.reason);
             }
             line
         };

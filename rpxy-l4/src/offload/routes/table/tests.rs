@@ -73,7 +73,9 @@ fn short(updates: &[Update]) -> Vec<String> {
         Update::Hop(key, hop) => format!("hop {key} at {} mtu {} mac {}", hop.interface, hop.mtu, hop.destination[5]),
         Update::NoHop(key) => format!("no hop {key}"),
         Update::Flow(key, flow) => {
-            format!("flow to {} by {} at {}", u16::from_be_bytes(key.destination.port()), flow.hop, flow.interface)
+            assert_eq!(flow.station, [2, 0, 0, 0, 0, u8::try_from(flow.ingress).unwrap()]);
+            let to = u16::from_be_bytes(key.destination.port());
+            format!("flow to {to} from {} by {} at {}", flow.ingress, flow.hop, flow.interface)
         }
         Update::Park(key) => format!("park {}", u16::from_be_bytes(key.destination.port())),
         Update::NoFlow(key) => format!("no flow to {}", u16::from_be_bytes(key.destination.port())),
@@ -87,10 +89,15 @@ fn reverse_first_and_forward_first_out() {
     let updates = table.install(session(1000)).unwrap();
     assert_eq!(
         short(&updates),
-        ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1", "hop 2 at 2 mtu 1500 mac 2", "flow to 443 by 2 at 2"]
+        [
+            "hop 1 at 1 mtu 1500 mac 0",
+            "hop 2 at 2 mtu 1500 mac 2",
+            "flow to 1000 from 2 by 1 at 1",
+            "flow to 443 from 1 by 2 at 2",
+        ]
     );
     let updates = table.revoke(keys(1000));
-    assert_eq!(short(&updates), ["no flow to 443", "no hop 2", "no flow to 1000", "no hop 1"]);
+    assert_eq!(short(&updates), ["no flow to 443", "no flow to 1000", "no hop 1", "no hop 2"]);
     assert!(table.pairs().is_empty() && table.neighbours_in_use().is_empty() && table.flows.is_empty());
     assert_eq!(table.revoke(keys(1000)), []);
 }
@@ -99,7 +106,10 @@ fn reverse_first_and_forward_first_out() {
 fn sessions_share_hops() {
     let mut table = table(false, 10);
     table.install(session(1000)).unwrap();
-    assert_eq!(short(&table.install(session(1001)).unwrap()), ["flow to 1001 by 1 at 1", "flow to 443 by 2 at 2"]);
+    assert_eq!(
+        short(&table.install(session(1001)).unwrap()),
+        ["flow to 1001 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]
+    );
     assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000"]);
     assert_eq!(table.neighbours_in_use().len(), 2);
 }
@@ -124,10 +134,18 @@ fn flows_whose_hop_finds_no_slot_stay_in_the_daemon() {
     let pair = RoutePair { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
     let mut updates = Vec::new();
     table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
-    assert_eq!(short(&updates), ["park 1000", "no hop 1"]);
+    let mut text = short(&updates);
+    text.sort_unstable();
+    assert_eq!(text, ["no hop 1", "park 1000", "park 443"]);
     updates.clear();
     table.reroute(pair, Some(route(1, GATEWAY)), &mut updates);
-    assert_eq!(short(&updates), ["hop 1 at 1 mtu 1500 mac 0", "flow to 1000 by 1 at 1"], "its own, now free");
+    let mut text = short(&updates);
+    text.sort_unstable();
+    assert_eq!(
+        text,
+        ["flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2", "hop 1 at 1 mtu 1500 mac 0"],
+        "its own, now free"
+    );
     table.revoke(keys(1001));
     let updates = short(&table.install(of(1003, "192.0.2.13")).unwrap());
     assert_eq!(updates.first().map(String::as_str), Some("hop 3 at 1 mtu 1500 mac 0"));
@@ -138,7 +156,10 @@ fn xdp_waits_for_the_neighbour() {
     let mut table = table(true, 10);
     let updates = table.install(session(1000)).unwrap();
     // Without the entry of hop 1 the program passes the packet to the daemon.
-    assert_eq!(short(&updates), ["flow to 1000 by 1 at 1", "hop 2 at 2 mtu 1500 mac 2", "flow to 443 by 2 at 2"]);
+    assert_eq!(
+        short(&updates),
+        ["hop 2 at 2 mtu 1500 mac 2", "flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]
+    );
     let mut learn = |event| short(&table.learn(event).0);
     assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), ["hop 1 at 1 mtu 1500 mac 9"]);
     assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), [""; 0], "nothing new");
@@ -167,14 +188,61 @@ fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
     let mut reroute = |route| {
         let mut updates = Vec::new();
         table.reroute(there, route, &mut updates);
-        short(&updates)
+        let mut updates = short(&updates);
+        // Flows of one route are written in any order.
+        updates.sort_unstable();
+        updates
     };
     assert_eq!(reroute(Some(route(2, BACKEND))), [""; 0], "the same");
-    assert_eq!(reroute(None), ["park 443", "no hop 2"]);
+    assert_eq!(reroute(None), ["no hop 2", "park 1000", "park 443"], "and where answers come from is not known either");
     assert_eq!(reroute(Some(route(7, BACKEND))), [""; 0], "by an interface without program: still out");
-    assert_eq!(reroute(Some(route(2, BACKEND))), ["hop 3 at 2 mtu 1500 mac 2", "flow to 443 by 3 at 2"]);
-    let narrow = Route { mtu: Some(1300), ..route(1, GATEWAY) };
-    assert_eq!(reroute(Some(narrow)), ["hop 4 at 1 mtu 1300 mac 0", "flow to 443 by 4 at 1", "no hop 3"]);
+    assert_eq!(
+        reroute(Some(route(2, BACKEND))),
+        ["flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 3 at 2", "hop 3 at 2 mtu 1500 mac 2"]
+    );
+    let narrow = Route { mtu: Some(1300), ..route(2, BACKEND) };
+    assert_eq!(
+        reroute(Some(narrow)),
+        ["flow to 443 from 1 by 4 at 2", "hop 4 at 2 mtu 1300 mac 2", "no hop 3"],
+        "answers come as they did"
+    );
+    assert_eq!(
+        reroute(Some(route(1, GATEWAY))),
+        ["flow to 1000 from 1 by 1 at 1", "flow to 443 from 1 by 1 at 1", "no hop 4"],
+        "by the clients' interface, and answers come by it"
+    );
+}
+
+#[test]
+fn packets_arrive_at_the_address_that_their_interface_has() {
+    let mut table = table(false, 10);
+    table.install(session(1000)).unwrap();
+    let (updates, _) = table.learn(Event::Link(Link { mac: [7; 6], ..link(1) }));
+    let stations: Vec<_> = updates
+        .iter()
+        .filter_map(|update| match update {
+            Update::Flow(key, flow) if flow.ingress == 1 => {
+                Some((u16::from_be_bytes(key.destination.port()), flow.station))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stations, [(443, [7; 6])], "{updates:?}");
+    let (updates, _) = table.learn(Event::Link(Link { mac: [7; 6], mtu: 1400, ..link(1) }));
+    assert!(!updates.iter().any(|update| matches!(update, Update::Flow(..))), "{updates:?}");
+}
+
+#[test]
+fn a_client_that_is_its_own_backend_has_one_route() {
+    let mut table = table(false, 10);
+    let session = session(1000).map(|direction| {
+        let pair = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
+        Direction { pair, route: route(2, BACKEND), ..direction }
+    });
+    let updates = short(&table.install(session).unwrap());
+    assert_eq!(updates, ["hop 1 at 2 mtu 1500 mac 2", "flow to 1000 from 2 by 1 at 2", "flow to 443 from 2 by 1 at 2"]);
+    assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000", "no hop 1"]);
+    assert!(table.pairs().is_empty() && table.hops.is_empty());
 }
 
 #[test]
