@@ -1,3 +1,5 @@
+//! The table by itself: kinds of claims, budgets, lifetimes.
+
 use std::num::NonZeroU16;
 
 use super::*;
