@@ -25,7 +25,7 @@ impl Sessions {
         let datagram = arrival.datagram;
         let Some(header) = LongHeader::parse(datagram) else { return self.any(arrival, out) };
         if let Some(session) = self.owner_of_long(arrival.flow, &header) {
-            self.identified_long(session, header.dcid);
+            self.identified_long(session, header.dcid, out);
             return self.further(session, arrival, out);
         }
         let Some(packet) = packets(datagram).next() else {

@@ -58,6 +58,20 @@ impl Sessions {
         self.steer_again(&flow, out);
     }
 
+    /// The kernel compares with the ID that the client of a session uses, which is another one now.
+    pub(super) fn steer_by_current(&mut self, session: SessionId, out: &mut Output) {
+        let Some(state) = self.table.get(session) else { return };
+        let Some(cid) = state.ids.current() else { return };
+        if !state.steered {
+            // Until now it was answered with a cookie only, or could not be told from others.
+            self.steer(session, out);
+        } else if self.is_told_apart(session) {
+            out.commands.push_back(Command::UpdateFlow { session, cid });
+        } else {
+            self.unsteer(session, out);
+        }
+    }
+
     fn unsteer(&mut self, session: SessionId, out: &mut Output) {
         if self.table.get_mut(session).is_some_and(|state| std::mem::take(&mut state.steered)) {
             out.commands.push_back(Command::RevokeFlow { session });
@@ -76,11 +90,15 @@ impl Sessions {
     /// Returns whether the kernel can tell the datagrams of a session from those of all others of its socket.
     fn is_told_apart(&self, session: SessionId) -> bool {
         let Some(state) = self.table.get(session) else { return false };
-        if self.table.is_alone(session) || state.ids.current().is_some_and(|id| id.len() >= DISTINCT) {
+        if self.table.is_alone(session) {
             return true;
         }
-        let others = self.members_of(&state.flow).into_iter().filter(|other| *other != session);
-        others.filter_map(|other| self.table.get(other)).all(begins_with_handshakes)
+        let members = self.members_of(&state.flow);
+        let mut others = members.iter().filter(|other| **other != session).filter_map(|other| self.table.get(*other));
+        match state.ids.current().filter(|id| id.len() >= DISTINCT) {
+            Some(id) => !others.any(|other| other.ids.may_be_of(&id)),
+            None => others.all(begins_with_handshakes),
+        }
     }
 }
 

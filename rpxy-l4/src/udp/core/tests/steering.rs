@@ -1,7 +1,7 @@
 //! Which session of a client socket the kernel steers.
 
 use super::{
-    packets::{HANDSHAKE, SERVER_INITIAL, first, long, short},
+    packets::{HANDSHAKE, SERVER_INITIAL, first, long},
     *,
 };
 
