@@ -44,6 +44,24 @@ pub const fn quic_version_exists(version: u32) -> bool {
         || version == 0x5043_5130
 }
 
+/// Returns whether a long header with this first byte can be of this version. Versions 1 and 2 may clear the fixed bit
+/// (RFC 9287); of others nothing is known but that they have it.
+#[inline(always)]
+const fn can_be_version(version: u32, first: u8) -> bool {
+    let fixed = first & QUIC_FIXED != 0;
+    (fixed || matches!(version, QUIC_V1 | QUIC_V2 | QUIC_VERSION_NEGOTIATION)) && quic_version_exists(version)
+}
+
+/// Returns whether a payload with this first byte, which has the form bit, can be of QUIC by its length and version. RTP
+/// and DNS have the bit as well. `None` if it cannot be read.
+#[inline(always)]
+pub(crate) fn can_be_quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<bool> {
+    if payload.len < QUIC_LONG_MIN_LEN {
+        return Some(false);
+    }
+    Some(can_be_version(u32::from_be_bytes(payload.read(bytes, 1)?), first))
+}
+
 /// A handshake initiation, in bytes (WireGuard whitepaper section 5.4.2).
 pub const WIREGUARD_INITIATION_LEN: usize = 148;
 /// A handshake response, in bytes (section 5.4.3).
@@ -163,9 +181,7 @@ fn quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<Datagram> 
     if !fits || !within {
         return unknown;
     }
-    // Versions 1 and 2 may clear the fixed bit (RFC 9287); of others nothing is known but that they have it.
-    let fixed = first & QUIC_FIXED != 0 || version == QUIC_VERSION_NEGOTIATION;
-    if !limited && !(fixed && quic_version_exists(version)) {
+    if !can_be_version(version, first) {
         return unknown;
     }
     let opens = is_initial(version, first);
@@ -265,11 +281,51 @@ mod tests {
         ];
         for (row, payload, class) in rows {
             assert_eq!(DatagramClass::of(&payload), class, "{row}");
-            // The invariants leave all other bits of the first byte to the version.
-            let mut other = payload;
-            other[0] = 0x80;
-            assert_eq!(DatagramClass::of(&other), class, "{row}, fixed bit clear");
+            let mut clear = payload;
+            clear[0] = 0x80;
+            let class = match class {
+                QuicLong { version: QUIC_V1 | QUIC_V2 | QUIC_VERSION_NEGOTIATION } => class,
+                _ => Unknown,
+            };
+            assert_eq!(DatagramClass::of(&clear), class, "{row}, fixed bit clear");
         }
+    }
+
+    #[test]
+    fn the_version_tells_quic_from_what_has_the_form_bit_as_well() {
+        let start = |bytes: &[u8]| {
+            let mut payload = bytes.to_vec();
+            payload.resize(172, 0);
+            payload
+        };
+        // (name, payload, it can be QUIC)
+        let rows = [
+            ("version 1", start(&[0xc0, 0, 0, 0, 1]), true),
+            ("version 1, fixed bit clear", start(&[0x80, 0, 0, 0, 1]), true),
+            ("version 2", start(&[0xd0, 0x6b, 0x33, 0x43, 0xcf]), true),
+            ("negotiation", start(&[0x80, 0, 0, 0, 0]), true),
+            ("reserved to exercise negotiation", start(&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a]), true),
+            ("the same, fixed bit clear", start(&[0x80, 0x1a, 0x2a, 0x3a, 0x4a]), false),
+            ("draft 29", start(&[0xc0, 0xff, 0, 0, 29]), true),
+            ("a version that nobody has", start(&[0xc0, 0, 0, 0, 9]), false),
+            ("six bytes", vec![0xc0, 0, 0, 0, 1, 0], false),
+            ("RTP, PCMU", start(&[0x80, 0, 0x12, 0x34, 0x56, 0x78, 0x9a]), false),
+            ("RTP, a dynamic type with its marker", start(&[0x90, 0xe0, 0x12, 0x34, 0x56]), false),
+            ("RTCP", start(&[0x80, 0xc8, 0, 6, 1, 2]), false),
+            ("DNS query, ID 0x8abc", start(&[0x8a, 0xbc, 1, 0, 0, 1]), false),
+            ("DNS query, ID 0xffff", start(&[0xff, 0xff, 1, 0, 0, 1]), false),
+            ("DNS query, ID 0xc000", start(&[0xc0, 0, 1, 0, 0, 1]), false),
+            ("DNS answer, ID 0xc00a", start(&[0xc0, 0x0a, 0x81, 0x80, 0, 1]), false),
+        ];
+        for (row, payload, expected) in rows {
+            let span = Span { offset: 0, len: payload.len() };
+            assert_eq!(can_be_quic_long(&payload.as_slice(), span, payload[0]), Some(expected), "{row}");
+            if !expected {
+                assert_eq!(DatagramClass::of(&payload), Unknown, "{row}");
+            }
+        }
+        let cut = Span { offset: 0, len: 172 };
+        assert_eq!(can_be_quic_long(&[0x80, 0, 0].as_slice(), cut, 0x80), None);
     }
 
     #[test]
@@ -335,8 +391,11 @@ mod tests {
             let version = u32::from_be_bytes(*version);
             let (&dcid_len, rest) = rest.split_first()?;
             let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
-            let within = !matches!(version, QUIC_V1 | QUIC_V2) || (dcid_len <= 20 && scid_len <= 20);
-            (rest.len() >= usize::from(scid_len) && within).then_some(QuicLong { version })
+            let limited = matches!(version, QUIC_V1 | QUIC_V2);
+            let within = !limited || (dcid_len <= 20 && scid_len <= 20);
+            let fixed = limited || version == 0 || payload[0] & 0x40 != 0;
+            let exists = fixed && quic_version_exists(version);
+            (rest.len() >= usize::from(scid_len) && within && exists).then_some(QuicLong { version })
         };
         match payload {
             [first, ..] if first & 0x80 != 0 => long().unwrap_or(Unknown),
@@ -353,7 +412,7 @@ mod tests {
         #[test]
         fn a_class_does_not_depend_on_how_the_bytes_are_read(
             first in any::<u8>(),
-            version in prop_oneof![Just(QUIC_V1), Just(QUIC_V2), any::<u32>(), Just(0)],
+            version in prop_oneof![Just(QUIC_V1), Just(QUIC_V2), any::<u32>(), Just(0), Just(0x0a1a_2a3a), Just(0xff00_001d)],
             ids in prop_oneof![Just([8, 8]), [0..22_u8, 0..22_u8], any::<[u8; 2]>()],
             tail in 0..3_usize,
             start in proptest::option::of([0..6_u8, 0..2_u8, 0..2_u8, 0..2_u8]),

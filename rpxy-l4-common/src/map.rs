@@ -187,6 +187,9 @@ pub mod kind {
     pub const NO_WIREGUARD_INITIATION: u8 = 2;
     /// Only WireGuard transport messages (type 4).
     pub const ONLY_WIREGUARD_TRANSPORT: u8 = 4;
+    /// No QUIC long headers of a version that exists. For flows of other protocols, some of which set the first bit as
+    /// well (RTP, DNS).
+    pub const NO_QUIC_VERSION: u8 = 8;
 }
 
 /// The policy for datagrams to a socket of the daemon that belong to no flow.

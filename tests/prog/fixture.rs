@@ -168,7 +168,7 @@ impl Net {
             (from::NEIGHBOURS, Flow { station: NEIGHBOUR, ..plain }),
             (from::QUIC, kind(kind::NO_QUIC_LONG)),
             (from::WIREGUARD, kind(kind::ONLY_WIREGUARD_TRANSPORT)),
-            (from::GENERIC, kind(kind::NO_QUIC_LONG | kind::NO_WIREGUARD_INITIATION)),
+            (from::GENERIC, kind(kind::NO_QUIC_VERSION | kind::NO_WIREGUARD_INITIATION)),
             (from::CID_1, known_by(1)),
             (from::CID_8, known_by(8)),
             (from::CID_9, known_by(9)),

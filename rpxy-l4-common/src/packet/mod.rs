@@ -136,6 +136,7 @@ fn ipv4<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
     }
     match byte!(header: Ipv4Hdr, proto) {
         UDP => {}
+        ICMP if version_ihl & 0xf == 5 => return Err(icmp(bytes, before.l3 + Ipv4Hdr::LEN, [3, 4])),
         ICMP => return Err(Pass::Icmp),
         _ => return Err(Pass::NotUdp),
     }
@@ -182,7 +183,7 @@ fn ipv6<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
     }
     match byte!(header: Ipv6Hdr, next_hdr) {
         UDP => {}
-        ICMP => return Err(Pass::Icmp),
+        ICMP => return Err(icmp(bytes, before.l3 + Ipv6Hdr::LEN, [2, 0])),
         FRAGMENT => return Err(Pass::Fragment),
         HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6 => {
             return Err(Pass::ExtensionHeader);
@@ -201,6 +202,13 @@ fn ipv6<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
         len: Ipv6Hdr::LEN + usize::from(word!(header: Ipv6Hdr, payload_len)),
     };
     udp(bytes, ip, key)
+}
+
+/// Tells ICMP of this type and code, by which routers say that a packet is too big (RFC 792, RFC 4443 section 3.2), from
+/// other.
+#[inline(always)]
+fn icmp<B: Bytes>(bytes: &B, offset: usize, too_big: [u8; 2]) -> Pass {
+    if bytes.read(offset) == Some(too_big) { Pass::TooBig } else { Pass::Icmp }
 }
 
 /// The fields that both versions have in a packet that carries UDP.

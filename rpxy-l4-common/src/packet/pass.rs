@@ -17,6 +17,8 @@ pub enum Pass {
     NotUdp,
     /// ICMP or ICMPv6.
     Icmp,
+    /// The same, by which a router says that a packet is too big for the way.
+    TooBig,
     /// An IPv4 header with options.
     IpOptions,
     /// An IPv4 header that is shorter than it can be.

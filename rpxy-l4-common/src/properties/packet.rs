@@ -194,7 +194,7 @@ fn verdict(data: &[u8], parsed: Result<Packet<'_>, Pass>, bits: u32) {
     }
     let [low, ..] = bits.to_le_bytes();
     let cid_len = if bits == 1 { 20 } else { 0 };
-    let flow = Flow { kind: low & 7, cid_len, cid, station: packet.station, ..other_way(packet.key) };
+    let flow = Flow { kind: low & 15, cid_len, cid, station: packet.station, ..other_way(packet.key) };
     let [first, rest @ ..] = packet.station;
     for (other, expected) in [
         (Flow { ingress: 1, ..flow }, Counter::OtherInterface),

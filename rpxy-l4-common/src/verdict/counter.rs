@@ -158,6 +158,8 @@ counters! {
     OtherInterface = 42, Pass, "other_interface";
     /// Passed: a frame to another station.
     OtherStation = 43, Pass, "other_station";
+    /// Passed: ICMP that says that a packet is too big for the way; routes are looked up again.
+    IcmpTooBig = 44, Pass, "icmp_too_big";
 }
 
 impl From<Pass> for Counter {
@@ -171,6 +173,7 @@ impl From<Pass> for Counter {
             Pass::IpVersion => Self::IpVersion,
             Pass::NotUdp => Self::NotUdp,
             Pass::Icmp => Self::Icmp,
+            Pass::TooBig => Self::IcmpTooBig,
             Pass::IpOptions => Self::IpOptions,
             Pass::IpHeaderLength => Self::IpHeaderLength,
             Pass::Fragment => Self::Fragment,

@@ -3,7 +3,7 @@
 //! It errs towards the daemon, which knows what to do with all of them.
 
 use crate::bytes::{Bytes, Span};
-use crate::datagram::{QUIC_LONG, WIREGUARD_INITIATION_LEN, WIREGUARD_TRANSPORT_MIN_LEN};
+use crate::datagram::{QUIC_LONG, WIREGUARD_INITIATION_LEN, WIREGUARD_TRANSPORT_MIN_LEN, can_be_quic_long};
 use crate::map::{Flow, kind};
 use crate::verdict::Counter;
 
@@ -31,8 +31,12 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
     if flow.kind & kind::ONLY_WIREGUARD_TRANSPORT != 0 {
         return wireguard_transport(flow, bytes, payload, first);
     }
-    if first & QUIC_LONG != 0 && (flow.kind & kind::NO_QUIC_LONG != 0 || flow.cid_len != 0) {
-        return Err(Counter::QuicLong);
+    if first & QUIC_LONG != 0 {
+        let any = flow.kind & kind::NO_QUIC_LONG != 0 || flow.cid_len != 0;
+        let asked = flow.kind & kind::NO_QUIC_VERSION != 0;
+        if any || (asked && can_be_quic_long(bytes, payload, first).ok_or(Counter::Truncated)?) {
+            return Err(Counter::QuicLong);
+        }
     }
     if flow.kind & kind::NO_WIREGUARD_INITIATION != 0 && first == INITIATION && payload.len == WIREGUARD_INITIATION_LEN
     {

@@ -33,8 +33,8 @@ fn gate_of(flow: &Flow, payload: &[u8]) -> Result<(), Counter> {
 
 #[test]
 fn the_gate_lets_through_what_the_kind_allows() {
-    use kind::{NO_QUIC_LONG, NO_WIREGUARD_INITIATION, ONLY_WIREGUARD_TRANSPORT};
-    let both = NO_QUIC_LONG | NO_WIREGUARD_INITIATION;
+    use kind::{NO_QUIC_LONG, NO_QUIC_VERSION, NO_WIREGUARD_INITIATION, ONLY_WIREGUARD_TRANSPORT};
+    let both = NO_QUIC_VERSION | NO_WIREGUARD_INITIATION;
     let rows = [
         ("anything", 0, payload(&[0xc0], 100), Ok(())),
         ("anything, empty", 0, vec![], Ok(())),
@@ -60,7 +60,15 @@ fn the_gate_lets_through_what_the_kind_allows() {
         ("no initiations, a byte long", NO_WIREGUARD_INITIATION, payload(&[1, 0, 0, 0], 149), Ok(())),
         ("no initiations, response", NO_WIREGUARD_INITIATION, payload(&[2, 0, 0, 0], 92), Ok(())),
         ("no initiations, QUIC long header", NO_WIREGUARD_INITIATION, payload(&[0xc0], 100), Ok(())),
-        ("both, QUIC long header", both, payload(&[0xc0], 100), Err(Counter::QuicLong)),
+        ("no versions, version 1", NO_QUIC_VERSION, payload(&[0xc0, 0, 0, 0, 1], 1200), Err(Counter::QuicLong)),
+        ("no versions, negotiation", NO_QUIC_VERSION, payload(&[0x80], 7), Err(Counter::QuicLong)),
+        ("no versions, too short for one", NO_QUIC_VERSION, payload(&[0x80], 6), Ok(())),
+        ("no versions, RTP", NO_QUIC_VERSION, payload(&[0x80, 0x60, 1, 2, 3, 4], 172), Ok(())),
+        ("no versions, DNS", NO_QUIC_VERSION, payload(&[0xc1, 0x23, 1, 0, 0, 1], 40), Ok(())),
+        ("no versions, short header", NO_QUIC_VERSION, payload(&[0x47], 40), Ok(())),
+        ("no versions, empty", NO_QUIC_VERSION, vec![], Err(Counter::Short)),
+        ("QUIC, RTP", NO_QUIC_LONG | NO_QUIC_VERSION, payload(&[0x80, 0x60, 1, 2, 3], 172), Err(Counter::QuicLong)),
+        ("both, QUIC long header", both, payload(&[0xc0, 0, 0, 0, 1], 100), Err(Counter::QuicLong)),
         ("both, initiation", both, payload(&[1], 148), Err(Counter::WireGuardInitiation)),
         ("both, something else", both, payload(&[0x12, 0x34], 40), Ok(())),
         ("WireGuard, transport", ONLY_WIREGUARD_TRANSPORT, payload(&[4, 0, 0, 0], 32), Ok(())),

@@ -309,11 +309,10 @@ impl UdpRoutes {
     #[must_use]
     pub(crate) fn steerable(&self, carries: Datagrams) -> u8 {
         let unless = |asked: bool, bit: u8| if asked { bit } else { 0 };
-        let other =
-            unless(self.has_quic(), kind::NO_QUIC_LONG) | unless(self.has_wireguard(), kind::NO_WIREGUARD_INITIATION);
+        let wireguard = unless(self.has_wireguard(), kind::NO_WIREGUARD_INITIATION);
         match carries {
-            Datagrams::Any => other,
-            Datagrams::Quic => other | kind::NO_QUIC_LONG,
+            Datagrams::Any => wireguard | unless(self.has_quic(), kind::NO_QUIC_VERSION),
+            Datagrams::Quic => wireguard | kind::NO_QUIC_LONG,
             Datagrams::WireGuard => kind::ONLY_WIREGUARD_TRANSPORT,
         }
     }

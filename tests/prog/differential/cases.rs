@@ -103,6 +103,9 @@ fn payloads() -> impl Strategy<Value = Vec<u8>> {
         &[0xd3, 0x6b, 0x33, 0x43, 0xcf],
         &[0xc3, 0, 0, 0, 2],
         &[0x80, 0, 0, 0, 0],
+        &[0xc3, 0x1a, 0x2a, 0x3a, 0x4a],
+        &[0x80, 0x60, 0x12, 0x34],
+        &[0x8a, 0xbc, 1, 0, 0, 1],
         &[0x47],
         &[1, 0, 0, 0],
         &[2, 0, 0, 0],
@@ -156,7 +159,7 @@ fn flows(net: Net) -> impl Strategy<Value = Flow> {
         })
     };
     let cid_len = prop_oneof![3 => Just(0), 2 => 0..=20_u8, 1 => any::<u8>()];
-    let kind = prop_oneof![2 => Just(0), 2 => 0..8_u8, 1 => any::<u8>()];
+    let kind = prop_oneof![2 => Just(0), 2 => 0..16_u8, 1 => any::<u8>()];
     let ways = prop_oneof![
         6 => Just((HERE, STATION)),
         1 => (select(&[HERE, ELSEWHERE][..]), select(&[STATION, NEIGHBOUR][..])),

@@ -76,7 +76,7 @@ fn agree_on_the_corpus(mut kernel: Kernel) {
         let mut key = FlowKey::default();
         let parsed = parse(&packet.as_slice(), Link::Ethernet, &mut key).is_ok();
         let net: Net = if key.source.family() == 6 { V6 } else { V4 };
-        let flows = (0..8).map(|kind| Some(net.flow_of_kind(kind)));
+        let flows = (0..16).map(|kind| Some(net.flow_of_kind(kind)));
         for flow in [None].into_iter().chain(flows) {
             for bits in [0, u32::MAX] {
                 let case =

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rpxy_l4_common::verdict::Counter;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -26,11 +27,11 @@ use crate::offload::{
 
 /// Interval between confirmations of neighbours in use. The kernel considers an entry stale after 30 s.
 const CONFIRM: Duration = Duration::from_secs(10);
-/// The same for poll(2).
-const CONFIRM_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-/// Interval between renewals of a lease, for poll(2).
-const RENEW_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// Number of routes looked up per interval without an event.
+/// Longest wait for events, for poll(2): leases are renewed in time.
+const WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// The same while there are sessions, whose paths may turn out to be narrower.
+const LOOK_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Number of routes looked up at once without an event.
 const REFRESH_AT_ONCE: usize = 512;
 /// Pause after a failure.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -43,7 +44,8 @@ pub(super) fn start(
     stopped: OwnedFd,
     lease: Option<Lease>,
 ) -> io::Result<JoinHandle<()>> {
-    let watch = Watch { inner, events, netlink, stopped, lease, confirmed: Instant::now(), pending: Vec::new() };
+    let (confirmed, pending) = (Instant::now(), Vec::new());
+    let watch = Watch { inner, events, netlink, stopped, lease, confirmed, pending, too_big: 0, narrower: false };
     Builder::new().name("network".to_owned()).spawn(move || watch.run())
 }
 
@@ -57,6 +59,10 @@ struct Watch {
     confirmed: Instant,
     /// Pairs whose routes are still to be looked up in this round.
     pending: Vec<(RoutePair, Option<IpAddr>)>,
+    /// ICMP of packets that were too big, when it was last looked.
+    too_big: u64,
+    /// It has come since, and `pending` are to be looked up without waiting.
+    narrower: bool,
 }
 
 impl Watch {
@@ -64,9 +70,9 @@ impl Watch {
         // For changes since the network was first read.
         self.refresh_all();
         self.confirm();
-        let interval = if self.lease.is_some() { RENEW_WAIT } else { CONFIRM_WAIT };
-        while !self.is_stopped(&interval, true) {
+        while !self.is_stopped(self.wait(), true) {
             self.renew();
+            self.look_for_narrower_paths();
             let changed = match self.events.read() {
                 Ok(Some(events)) => self.inner.learn(events),
                 Ok(None) => self.read_network(),
@@ -134,6 +140,24 @@ impl Watch {
         for (pair, source) in self.pending.split_off(from) {
             let route = self.netlink.route(pair.destination, source).ok();
             self.inner.reroute(pair, route);
+        }
+    }
+
+    /// How long to wait for events.
+    fn wait(&self) -> &'static Timespec {
+        if self.inner.state().table.sessions() > 0 { &LOOK_WAIT } else { &WAIT }
+    }
+
+    /// The kernel keeps what routers say about the ways to clients for itself: it is asked when something has come.
+    fn look_for_narrower_paths(&mut self) {
+        let too_big = self.inner.readers.counter(Counter::IcmpTooBig.index()).unwrap_or(self.too_big);
+        if std::mem::replace(&mut self.too_big, too_big) != too_big {
+            self.narrower = true;
+            self.pending.clear();
+        }
+        if self.narrower {
+            self.refresh_some();
+            self.narrower = !self.pending.is_empty();
         }
     }
 

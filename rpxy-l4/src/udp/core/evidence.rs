@@ -48,9 +48,9 @@ impl Evidence {
         }
     }
 
-    /// The client has repeated what only an answer on this session can have told it.
-    pub(super) fn repeated_secret(&mut self) {
-        self.secret = true;
+    /// The client has repeated what only an answer on this session can have told it; returns whether for the first time.
+    pub(super) fn repeated_secret(&mut self) -> bool {
+        !std::mem::replace(&mut self.secret, true)
     }
 
     /// The kernel has forwarded both ways, or did so for an earlier daemon.

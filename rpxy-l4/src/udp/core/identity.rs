@@ -13,7 +13,6 @@ use rpxy_l4_proto::{
 
 use super::{
     Flow, Output, SessionId, Sessions,
-    command::Command,
     ids::{Ids, Ownership},
     state::{Session, Stage},
 };
@@ -236,27 +235,29 @@ impl Sessions {
         let Some(state) = self.table.get_mut(session) else { return };
         let Some(ids) = state.ids.quic_mut() else { return };
         let id = ids.of_short(datagram);
-        if id.is_some_and(|id| ids.is_stated(id.as_bytes())) {
-            state.evidence.repeated_secret();
-        }
+        let proven = id.is_some_and(|id| ids.is_stated(id.as_bytes())) && state.evidence.repeated_secret();
         let others = ids.drop_shared(now.saturating_sub(REORDERING));
         for id in others {
             self.identity.forget(state, Key::Used(id), now);
         }
         self.table.prefer(session);
         self.note_current(session, datagram, out);
+        if proven {
+            self.steer_proven(session, out);
+        }
     }
 
     /// A long header was of this session. The server's own ID in it shows that the client receives.
-    pub(super) fn identified_long(&mut self, session: SessionId, destination: &[u8]) {
+    pub(super) fn identified_long(&mut self, session: SessionId, destination: &[u8], out: &mut Output) {
         if let Some(state) = self.table.get_mut(session)
             && state.ids.quic().is_some_and(|ids| ids.is_stated(destination))
         {
             // An empty ID is no secret.
-            if !destination.is_empty() {
-                state.evidence.repeated_secret();
-            }
+            let proven = !destination.is_empty() && state.evidence.repeated_secret();
             self.table.prefer(session);
+            if proven {
+                self.steer_proven(session, out);
+            }
         }
     }
 
@@ -273,15 +274,16 @@ impl Sessions {
         let Some(state) = self.table.get_mut(session) else { return };
         let Ids::WireGuard(indices) = &mut state.ids else { return };
         let accepts = matches!(message, Message::Response { .. }) && indices.accept(index);
-        if indices.is_stated(index) {
-            state.evidence.repeated_secret();
-        }
+        let proven = indices.is_stated(index) && state.evidence.repeated_secret();
         let changed = indices.set_current(index);
         if accepts {
             self.identity.remember_index(state, index, now);
         }
         if changed {
-            self.current_changed(session, out);
+            self.steer_by_current(session, out);
+        }
+        if proven {
+            self.steer_proven(session, out);
         }
     }
 
@@ -289,20 +291,7 @@ impl Sessions {
     pub(super) fn note_current(&mut self, session: SessionId, datagram: &[u8], out: &mut Output) {
         let Some(ids) = self.table.get_mut(session).and_then(|state| state.ids.quic_mut()) else { return };
         if ids.of_short(datagram).is_some_and(|id| ids.set_current(id)) {
-            self.current_changed(session, out);
-        }
-    }
-
-    /// The kernel compares with the ID that the client uses.
-    pub(super) fn current_changed(&mut self, session: SessionId, out: &mut Output) {
-        let Some(state) = self.table.get(session) else { return };
-        match state.ids.current() {
-            Some(cid) if state.steered => out.commands.push_back(Command::UpdateFlow { session, cid }),
-            // Until now it was answered with a cookie only.
-            Some(_) if state.evidence.is_answered() && matches!(state.ids, Ids::WireGuard(_)) => {
-                self.steer(session, out);
-            }
-            Some(_) | None => {}
+            self.steer_by_current(session, out);
         }
     }
 }

@@ -109,6 +109,11 @@ impl QuicIds {
         self.is_empty() || self.found_by.is_some()
     }
 
+    /// Returns whether its first short header comes after a long header with an ID that only an answer told the client.
+    pub(super) fn begin_with_long(&self) -> bool {
+        self.client.is_some() && !self.are_without_secret()
+    }
+
     /// The ID that this session was found by.
     pub(super) fn found_by(&self) -> Option<Key> {
         self.found_by
@@ -135,6 +140,16 @@ impl QuicIds {
             Some(UsedId { shared: Some(_), .. }) => Ownership::Shared,
             None => Ownership::Unknown,
         }
+    }
+
+    /// Returns whether one of the IDs that lead here begins with these bytes.
+    fn has_beginning(&self, bytes: &[u8]) -> bool {
+        let begins = |id: &ConnectionId| id.as_bytes().starts_with(bytes);
+        let found_by = match self.found_by {
+            Some(Key::Stated(id) | Key::Used(id)) => begins(&id),
+            Some(Key::Index(_)) | None => false,
+        };
+        found_by || self.stated.iter().any(|id| begins(&id)) || self.used.iter().any(|used| begins(&used.id))
     }
 
     /// The destination connection ID of a short header; `None` while its length is unknown, and where it is empty.
@@ -228,6 +243,11 @@ impl Indices {
         self.server.contains(index)
     }
 
+    /// Returns whether the client has begun a handshake that is not answered.
+    pub(super) fn begin_with_initiation(&self) -> bool {
+        self.initiation.is_some() && self.found_by.is_none()
+    }
+
     /// The client begins a handshake under this index of its own.
     pub(super) fn begin(&mut self, client: u32) {
         self.initiation = Some(client);
@@ -306,6 +326,18 @@ impl Ids {
             Self::None => true,
             Self::Quic(ids) => ids.are_without_secret(),
             Self::WireGuard(indices) => indices.found_by.is_some(),
+        }
+    }
+
+    /// Returns whether datagrams that carry this ID, or one that begins with it, may be of this session. Of a tunnel they
+    /// have another form.
+    pub(super) fn may_be_of(&self, id: &ConnectionId) -> bool {
+        match self {
+            Self::None => false,
+            Self::Quic(ids) => ids.has_beginning(id.as_bytes()),
+            Self::WireGuard(indices) => {
+                id.as_bytes().first_chunk().is_some_and(|index| indices.contains(u32::from_le_bytes(*index)))
+            }
         }
     }
 

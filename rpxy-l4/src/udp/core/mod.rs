@@ -33,6 +33,7 @@ mod open;
 mod quic;
 mod rebind;
 mod state;
+mod steering;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -226,13 +227,17 @@ impl Sessions {
             }
         }
         if changed {
-            self.current_changed(session, out);
+            self.steer_by_current(session, out);
         }
         if first {
             self.admission.answered(session, &self.table);
         }
         if first || returns {
             self.steer(session, out);
+        }
+        // Long headers tell what IDs the server has, if any.
+        if (first || bytes.first().is_some_and(|byte| byte & 0x80 != 0)) && !self.table.is_alone(session) {
+            self.steer_again(&flow, out);
         }
         Some(flow)
     }
@@ -284,27 +289,15 @@ impl Sessions {
         if let Some(oldest) = Admission::crowded_out(&state.flow, &self.table) {
             self.end(oldest, SessionEnd::Evicted, DatagramDrop::Overflow, now, out);
         }
-        let (deadline, undecided) = (state.deadline(), state.is_undecided());
+        let (flow, deadline, undecided) = (state.flow, state.deadline(), state.is_undecided());
         let session = self.table.insert(state);
         self.admission.entered(session, &self.table);
-        self.unsteer_others(session, out);
+        self.steer_again(&flow, out);
         self.deadlines.add(deadline, session, &self.table);
         if undecided {
             self.undecided.add(session, &self.table);
         }
         session
-    }
-
-    /// The kernel cannot tell the sessions of one client socket apart.
-    fn unsteer_others(&mut self, session: SessionId, out: &mut Output) {
-        let Some(flow) = self.table.get(session).map(|state| state.flow) else { return };
-        let Some(members) = self.table.members(&flow).filter(|members| !members.is_single()) else { return };
-        let others: Vec<SessionId> = members.all().collect();
-        for session in others {
-            if self.table.get_mut(session).is_some_and(Session::unsteer) {
-                out.commands.push_back(Command::RevokeFlow { session });
-            }
-        }
     }
 
     /// Ends a session; the datagrams that it holds are discarded for `reason`.
@@ -328,6 +321,7 @@ impl Sessions {
             let (bytes_up, bytes_down) = (state.bytes_up, state.bytes_down);
             out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down });
         }
+        self.steer_again(&state.flow, out);
     }
 
     /// The session that all datagrams of a flow go to without being looked at.
@@ -351,24 +345,6 @@ impl Sessions {
         let one_way = !state.evidence.is_answered() && state.carries() == Datagrams::Any;
         if one_way && now >= state.born.saturating_add(NOT_REFUSED) {
             self.target_is_up(session, out);
-        }
-    }
-
-    /// Lets the kernel steer a session that has been answered, unless it could not tell whose the datagrams are.
-    fn steer(&mut self, session: SessionId, out: &mut Output) {
-        let Some(state) = self.table.get(session) else { return };
-        // Short headers of two sessions of one socket look alike to the kernel.
-        let single = self.table.is_alone(session);
-        let cid = state.ids.current();
-        // Answered with a cookie only.
-        let unknown = matches!(state.ids, Ids::WireGuard(_)) && cid.is_none();
-        if single
-            && !unknown
-            && !state.steered
-            && let Some(state) = self.table.get_mut(session)
-        {
-            state.steered = true;
-            out.commands.push_back(Command::InstallFlow { session, cid });
         }
     }
 

@@ -25,7 +25,7 @@ impl Sessions {
         let datagram = arrival.datagram;
         let Some(header) = LongHeader::parse(datagram) else { return self.any(arrival, out) };
         if let Some(session) = self.owner_of_long(arrival.flow, &header) {
-            self.identified_long(session, header.dcid);
+            self.identified_long(session, header.dcid, out);
             let begins = packets(datagram).next().is_some_and(|packet| packet.typ == LongType::Initial);
             let session = if begins { self.handshake_on(session, arrival.now, out) } else { session };
             return self.further(session, arrival, out);

@@ -12,6 +12,7 @@ mod packets;
 mod paths;
 mod quic;
 mod simulation;
+mod steering;
 mod targets;
 mod wireguard;
 
@@ -23,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use rpxy_l4_common::{bytes::Span, map, verdict::gate};
 use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
@@ -64,6 +66,8 @@ struct Bench {
     log: Vec<String>,
     said: Vec<String>,
     installed: Vec<SessionId>,
+    /// Times that something was taken back from the kernel.
+    revoked: u32,
     /// What the kernel compares short headers with.
     steered_ids: HashMap<SessionId, Option<ConnectionId>>,
     resolving: Vec<SessionId>,
@@ -103,6 +107,7 @@ impl Bench {
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
+            revoked: 0,
             steered_ids: HashMap::new(),
             resolving: Vec::new(),
             faults: HashMap::new(),
@@ -133,7 +138,34 @@ impl Bench {
 
     /// A datagram of a client, alone in its buffer.
     fn client(&mut self, flow: Flow, datagram: &[u8]) {
+        let Some(steered) = self.steered_by_kernel(&flow, datagram) else {
+            return self.buffer(flow, datagram, datagram.len().max(1));
+        };
+        // Where no ID is compared, it may be of a connection or tunnel of which nothing is known yet.
+        let compared = self.steered_ids.get(&steered).copied().flatten().is_some();
+        let sessions = self.sessions.table.iter().filter(|(_, state)| state.rank() > super::evidence::Rank::Unproven);
+        let proven: Vec<SessionId> = sessions.map(|(session, _)| session).collect();
+        let sent = self.sent.len();
         self.buffer(flow, datagram, datagram.len().max(1));
+        let reached: Vec<SessionId> = self.sent[sent..].iter().map(|(session, ..)| *session).collect();
+        let elsewhere = compared || reached.iter().any(|session| proven.contains(session));
+        assert!(
+            reached.contains(&steered) || !elsewhere,
+            "the kernel sends it to {steered:?}, the daemon to {reached:?}: {datagram:02x?}"
+        );
+    }
+
+    /// The session that the kernel forwards a datagram on, without asking.
+    fn steered_by_kernel(&self, flow: &Flow, datagram: &[u8]) -> Option<SessionId> {
+        let session = *self.installed.iter().find(|session| self.sessions.flow(**session) == Some(flow))?;
+        let id = self.steered_ids.get(&session).copied().flatten();
+        let id = id.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
+        let mut cid = [0; 20];
+        cid[..id.len()].copy_from_slice(id);
+        let (kind, cid_len) = (self.sessions.steerable(session).unwrap(), u8::try_from(id.len()).unwrap());
+        let entry = map::Flow { kind, cid, cid_len, ..map::Flow::default() };
+        let all = Span { offset: 0, len: datagram.len() };
+        gate(&entry, &datagram, all).is_ok().then_some(session)
     }
 
     /// A buffer of datagrams of a client.
@@ -203,7 +235,10 @@ impl Bench {
                     self.log.push(format!("finish {} {address}", end.name()));
                 }
                 Command::InstallFlow { session, cid } => {
-                    assert!(!self.installed.contains(&session) && self.sockets.contains_key(&session));
+                    assert!(self.sockets.contains_key(&session));
+                    let flow = self.sessions.flow(session);
+                    let of_it = |other: &SessionId| flow.is_some() && self.sessions.flow(*other) == flow;
+                    assert!(!self.installed.iter().any(of_it), "the kernel has one entry for a client socket");
                     self.installed.push(session);
                     self.steered_ids.insert(session, cid);
                 }
@@ -214,6 +249,7 @@ impl Bench {
                 Command::RevokeFlow { session } => {
                     assert!(self.installed.contains(&session), "revoked without being installed");
                     self.installed.retain(|installed| *installed != session);
+                    self.revoked += 1;
                 }
                 Command::Log(notice) => self.said.push(format!("{notice:?}")),
             }
