@@ -44,6 +44,7 @@ mod tcp {
     mod relay;
 }
 mod udp {
+    mod backends;
     mod balance;
     mod quic_datagrams;
     mod quic_paths;
