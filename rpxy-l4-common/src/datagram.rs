@@ -165,7 +165,7 @@ fn quic_long<B: Bytes>(bytes: &B, payload: Span, first: u8) -> Option<Datagram> 
     }
     // Versions 1 and 2 may clear the fixed bit (RFC 9287); of others nothing is known but that they have it.
     let fixed = first & QUIC_FIXED != 0 || version == QUIC_VERSION_NEGOTIATION;
-    if !limited && !(fixed && quic_version_exists(version)) {
+    if !(limited || fixed && quic_version_exists(version)) {
         return unknown;
     }
     let opens = is_initial(version, first);
