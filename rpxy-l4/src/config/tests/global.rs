@@ -260,7 +260,7 @@ fn words() {
 fn unknown_words_get_a_remedy() {
     let wireguard = "[protocols.a]\nprotocol = 'wireguard'\ntarget = ['a:1']\nreserved = ";
     let rows: &[(&str, &str, &str)] = &[
-        ("nothing like it", "orphan = 'reject'", "one of \"drop\", \"default\""),
+        ("nothing like it", "orphan = 'reject'", "one of \"drop\", \"default\", \"balance\""),
         ("slip", "orphan = 'defualt'", "did you mean \"default\"?"),
         ("nothing like it", "quic_unknown_version = 'reject'", "one of \"drop\", \"default\""),
         ("slip", "quic_unknown_version = 'dorp'", "did you mean \"drop\"?"),
