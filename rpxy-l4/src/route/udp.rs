@@ -112,6 +112,8 @@ pub(crate) struct UdpRoutes {
     /// With their keys, in file order.
     wireguard: Vec<WireGuardRule>,
     default: Option<Arc<UdpRoute>>,
+    /// A datagram that may be a short header of QUIC can be of the one rule for it, and nothing else.
+    only_quic: bool,
     by_name: HashMap<Arc<str>, Arc<UdpRoute>>,
     unmatched: Unmatched,
     orphan: Orphan,
@@ -139,6 +141,7 @@ impl UdpRoutes {
             quic_any: None,
             wireguard: Vec::new(),
             default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime).into()),
+            only_quic: false,
             by_name: HashMap::new(),
             unmatched: config.unmatched,
             orphan: config.udp.orphan,
@@ -180,6 +183,8 @@ impl UdpRoutes {
             };
             routes.by_name.insert(Arc::clone(&rule.name), compiled);
         }
+        let quic = routes.by_name.values().filter(|route| route.carries == Datagrams::Quic);
+        routes.only_quic = routes.default.is_none() && quic.count() == 1;
         routes
     }
 
@@ -201,6 +206,12 @@ impl UdpRoutes {
     #[must_use]
     pub(crate) fn has_quic(&self) -> bool {
         !self.quic.is_empty()
+    }
+
+    /// Returns whether a datagram that may be a short header can only be of the one rule for QUIC.
+    #[must_use]
+    pub(crate) fn is_only_quic(&self) -> bool {
+        self.only_quic
     }
 
     /// Returns whether some rule is about WireGuard.

@@ -40,8 +40,8 @@ use crate::{
 const SHARDS: usize = 16;
 /// Entries at most.
 pub(crate) const CAPACITY: usize = 1 << 17;
-/// Entries of one backend at most: what a hostile one can take of the table.
-pub(crate) const BUDGET: u32 = (CAPACITY / 8) as u32;
+/// Entries of one backend at most: an eighth is what a hostile one can take of the table.
+pub(crate) const BUDGET: u32 = 16_384;
 /// Claims on one key at most: some servers count their indices up from the same number.
 const CLAIMS: usize = 4;
 /// Interval at which a full table is searched for what has expired.
@@ -116,12 +116,15 @@ impl From<IpAddr> for Network {
     }
 }
 
+/// Owners by rule and address.
+type Owners = HashMap<(Option<Arc<str>>, SocketAddr), Weak<Owner>>;
+
 /// The table. Times are the daemon's uptime.
 #[derive(Debug)]
 pub(crate) struct Affinity {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
-    owners: Mutex<HashMap<(Option<Arc<str>>, SocketAddr), Weak<Owner>>>,
+    owners: Mutex<Owners>,
     per_shard: usize,
     budget: u32,
     /// Bit n is set when an ID of n bytes was learned.
@@ -177,7 +180,7 @@ impl Affinity {
         Self::with_capacity(linger, metrics, CAPACITY, BUDGET)
     }
 
-    fn with_capacity(linger: Duration, metrics: Arc<Metrics>, capacity: usize, budget: u32) -> Self {
+    pub(super) fn with_capacity(linger: Duration, metrics: Arc<Metrics>, capacity: usize, budget: u32) -> Self {
         let affinity = Self {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -236,10 +239,12 @@ impl Affinity {
                 same.live += 1;
                 return true;
             }
-            // A stated ID has one owner. One that nobody uses any more gives way: the newcomer is the likelier owner.
+            // A stated ID has one owner. One that nobody uses any more gives way to another backend of its rule, which may
+            // be the same server at another address; a client may still come back with it, whom no other rule gets.
             let most = if network.is_some() { CLAIMS } else { 1 };
             if claims.len() >= most {
-                let Some(idle) = claims.iter().position(|claim| claim.live == 0) else { return false };
+                let of_rule = |claim: &Claim| claim.live == 0 && claim.owner.backend.rule == owner.backend.rule;
+                let Some(idle) = claims.iter().position(of_rule) else { return false };
                 claims.remove(idle);
             }
             let claim = Claim::new(owner, self.budget, 1, now, network);
@@ -345,6 +350,27 @@ impl Affinity {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
+    /// Entries of the backend at this address.
+    #[cfg(test)]
+    pub(super) fn entries_at(&self, address: SocketAddr) -> u32 {
+        let of_it = self.budgets().into_iter().filter(|(backend, ..)| backend.address == address);
+        of_it.map(|(_, entries, _)| entries).sum()
+    }
+
+    /// Backends with their entries, as counted by them and as found in the table.
+    #[cfg(test)]
+    pub(super) fn budgets(&self) -> Vec<(Backend, u32, usize)> {
+        let owners: Vec<Arc<Owner>> = lock(&self.owners).values().filter_map(Weak::upgrade).collect();
+        let claims = |owner: &Arc<Owner>| {
+            let of_shard = |shard: &Mutex<Shard>| {
+                lock(shard).entries.values().flatten().filter(|claim| Arc::ptr_eq(&claim.owner, owner)).count()
+            };
+            self.shards.iter().map(of_shard).sum()
+        };
+        let budget = |owner: &Arc<Owner>| (owner.backend.clone(), owner.entries.load(Ordering::Relaxed), claims(owner));
+        owners.iter().map(budget).collect()
     }
 
     fn with<T>(&self, key: Key, action: impl FnOnce(&mut Shard) -> T) -> T {

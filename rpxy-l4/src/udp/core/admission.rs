@@ -3,12 +3,13 @@
 //! Invariants kept here:
 //!
 //! - Every session that has a route holds a permit of `udp_max_connections`.
-//! - The rule (or default target) with the most sessions gives way to the others: none takes another one's share.
-//! - Within a rule, what has proved the least gives way, the oldest first. So a flood from forged addresses costs sessions
-//!   that have proved nothing their place, and a new client never its chance.
+//! - What has proved the least gives way, the oldest first, and of the rule (or default target) that has the most of it:
+//!   a flood from forged addresses pays for itself, and costs no new client its chance.
+//! - Where nothing is unproven, the rule with the most sessions gives way: none takes another one's share. A part of its
+//!   share is each rule's for sessions that have yet to prove something, so that they have the time for it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,8 @@ const DONE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(5);
 /// Sessions looked at for one that is quiet, for each new session.
 const LOOKS: usize = 32;
+/// The part of a rule's share, as a divisor, that unproven sessions have for themselves.
+const UNPROVEN_PART: usize = 4;
 /// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
 pub(super) const MAX_OF_FLOW: usize = 128;
 
@@ -39,7 +42,7 @@ pub(super) struct Admission {
     /// Shared by all workers.
     active: Arc<ConnLimit>,
     /// By rule; `None` is the default target.
-    rules: HashMap<Option<Arc<str>>, Share>,
+    rules: BTreeMap<Option<Arc<str>>, Share>,
 }
 
 /// The sessions of one rule. The queues are kept lazily: sessions that are over, or no longer belong there, are skipped.
@@ -52,11 +55,13 @@ struct Share {
     answered: VecDeque<SessionId>,
     /// Sessions that have proved something, in no order.
     proven: VecDeque<SessionId>,
+    /// Questions until `unproven` is gone through for those that have proved something since, or are over.
+    until_sweep: usize,
 }
 
 impl Admission {
     pub(super) fn new(active: Arc<ConnLimit>) -> Self {
-        Self { active, rules: HashMap::new() }
+        Self { active, rules: BTreeMap::new() }
     }
 
     /// The limit that all workers share.
@@ -132,7 +137,22 @@ impl Admission {
     /// Returns the session that gives way to a new one of `rule`.
     pub(super) fn gives_way_to(&mut self, rule: Option<&Arc<str>>, table: &Table, now: Duration) -> Option<SessionId> {
         let own = rule.cloned();
-        let of_own = self.rules.get(&own).map_or(0, |share| share.sessions);
+        self.rules.values_mut().for_each(|share| share.sweep(table));
+        let all: usize = self.rules.values().map(|share| share.sessions).sum();
+        let part = (all / self.rules.len().max(1) / UNPROVEN_PART).max(1);
+        let (of_own, unproven) = self.rules.get(&own).map_or((0, 0), |share| (share.sessions, share.unproven.len()));
+        // Whoever is flooded gives way, with what the others have beside it left alone.
+        let flooded = self.most_unproven().filter(|(rule, most)| *rule != own && *most > part.max(unproven + 1));
+        let least = flooded.and_then(|(rule, _)| self.rules.get_mut(&rule)?.unproven(table, now));
+        if least.is_some() {
+            return least;
+        }
+        if unproven >= part {
+            let least = self.rules.get_mut(&own)?.unproven(table, now);
+            if least.is_some() {
+                return least;
+            }
+        }
         let largest = self.largest().filter(|(_, sessions)| *sessions > of_own);
         let Some((largest, sessions)) = largest else {
             return self.rules.get_mut(&own)?.least_proven(table, now);
@@ -147,8 +167,19 @@ impl Admission {
 
     /// Returns a session that gives way to whatever another worker needs room for.
     pub(super) fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        let (largest, _) = self.largest()?;
-        self.rules.get_mut(&largest)?.least_proven(table, now)
+        self.rules.values_mut().for_each(|share| share.sweep(table));
+        let (flooded, _) = self.most_unproven()?;
+        let least = self.rules.get_mut(&flooded)?.unproven(table, now);
+        least.or_else(|| {
+            let (largest, _) = self.largest()?;
+            self.rules.get_mut(&largest)?.least_proven(table, now)
+        })
+    }
+
+    /// The rule with the most sessions that have proved nothing.
+    fn most_unproven(&self) -> Option<(Option<Arc<str>>, usize)> {
+        let (rule, share) = self.rules.iter().max_by_key(|(_, share)| share.unproven.len())?;
+        Some((rule.clone(), share.unproven.len()))
     }
 
     /// The rule with the most sessions. There are few rules, and this is asked for only where there is no room.
@@ -162,7 +193,30 @@ impl Share {
     /// A session of one question that was answered; or the oldest whose client has proved nothing; or one that only took
     /// turns and is quiet.
     fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        self.done(table, now).or_else(|| self.oldest(table)).or_else(|| self.quietest(table, Rank::Turns, QUIET, now))
+        self.unproven(table, now).or_else(|| self.quietest(table, Rank::Turns, QUIET, now))
+    }
+
+    /// A session of one question that was answered; or the oldest whose client has proved nothing.
+    fn unproven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
+        self.done(table, now).or_else(|| self.oldest(table))
+    }
+
+    /// Keeps `unproven` close to what it says, at a few looks for each question.
+    fn sweep(&mut self, table: &Table) {
+        if let Some(left) = self.until_sweep.checked_sub(1) {
+            self.until_sweep = left;
+            return;
+        }
+        let proven = &mut self.proven;
+        self.unproven.retain(|id| match table.get(*id) {
+            Some(session) if session.rank() == Rank::Unproven => true,
+            Some(_) => {
+                proven.push_back(*id);
+                false
+            }
+            None => false,
+        });
+        self.until_sweep = self.unproven.len() / 8;
     }
 
     /// A session of a rule that has more than its share, whatever its client has proved.

@@ -60,8 +60,9 @@ impl Sessions {
         if let Some(session) = self.only_without_ids(flow) {
             return self.deliver(session, arrival, out);
         }
-        // Where there is no default target, a datagram with the fixed bit can be nothing but QUIC.
-        let network = self.snapshot.routes.default().map(|_| flow.client.ip().into());
+        // What a client used leads from elsewhere only where no other rule's client could mean something else by it.
+        let anywhere = self.snapshot.routes.is_only_quic();
+        let network = if anywhere { None } else { Some(flow.client.ip().into()) };
         if let Some((key, owner)) = self.identity.find_short(datagram, network, now) {
             if let Some(session) = self.session_with(flow, &owner.backend) {
                 return self.deliver(session, arrival, out);

@@ -222,6 +222,65 @@ fn no_rule_takes_the_share_of_another_one() {
 }
 
 #[test]
+fn a_rule_with_many_proven_sessions_still_takes_newcomers_during_a_flood_of_another() {
+    let most = 64;
+    let mut bench = Bench::new(&format!("udp_max_connections = {most}\n{}", config()));
+    let mut sent = 0;
+    let mut flood = |bench: &mut Bench| {
+        for _ in 0..5 {
+            sent += 1;
+            bench.client(flow(2000 + sent), b"junk");
+        }
+    };
+    // Half of the table, then more.
+    for proven in [32, 40] {
+        assert_eq!(handshakes(&mut bench, 500..500 + proven, |_| {}), usize::from(proven));
+        (0..40).for_each(|_| flood(&mut bench));
+        let of_rule = |bench: &Bench| bench.sockets.values().filter(|to| to.port() == 1).count();
+        assert!(of_rule(&bench) >= 32, "what is proven stays: {}", of_rule(&bench));
+        assert_eq!(handshakes(&mut bench, 700..708, &mut flood), 8, "beside {proven}");
+    }
+}
+
+#[test]
+fn an_id_that_a_client_used_leads_from_elsewhere_only_where_nobody_else_can_be_meant() {
+    const SECRET: &[u8] = b"\xf5ecret-a";
+    let rule_a = rule("a", "quic", 1, "server_names = [\"a.test\"]");
+    let tenant = rule("tenant", "quic", 2, "server_names = [\"tenant.test\"]");
+    let near = Flow { client: SocketAddr::from(([192, 0, 0, 77], 9)), ..flow(1) };
+    for (row, config, from, expected) in [
+        ("one rule", format!("orphan = \"drop\"\n{TOP}{rule_a}"), flow(VICTIM), &[1][..]),
+        ("two rules", format!("orphan = \"drop\"\n{TOP}{rule_a}{tenant}"), flow(VICTIM), &[]),
+        ("two rules, the same network", format!("orphan = \"drop\"\n{TOP}{rule_a}{tenant}"), near, &[1]),
+        ("a default target", config(), flow(VICTIM), &[9]),
+        ("a default target, the same network", config(), near, &[1]),
+    ] {
+        let mut bench = Bench::new(&config);
+        established(&mut bench, flow(1), "a.test", SERVER);
+        bench.client(flow(1), &short(SECRET));
+        bench.ports();
+        bench.client(from, &short(SECRET));
+        assert_eq!(bench.ports(), expected, "{row}");
+    }
+}
+
+#[test]
+fn an_id_that_lingers_is_nobody_elses() {
+    for (name, expected) in [("tenant.test", 1), ("a.test", 3)] {
+        let two = "target = [\"198.51.100.1:1\", \"198.51.100.1:3\"]\nload_balance = \"round_robin\"";
+        let rules = rule("a", "quic", 1, "server_names = [\"a.test\"]").replace("target = [\"198.51.100.1:1\"]", two);
+        let tenant = rule("tenant", "quic", 2, "server_names = [\"tenant.test\"]");
+        let mut bench = Bench::new(&format!("{TOP}{rules}{tenant}"));
+        established(&mut bench, flow(1), "a.test", SERVER);
+        bench.wait(seconds(90));
+        assert!(bench.sockets.is_empty());
+        established(&mut bench, flow(2), name, SERVER);
+        bench.client(flow(VICTIM), &short(SERVER));
+        assert_eq!(bench.ports(), [expected], "stated again by {name}");
+    }
+}
+
+#[test]
 fn a_session_of_one_question_gives_way_first() {
     let mut bench = Bench::new(&format!("{TOP}udp_max_connections = 100\nudp_target = [\"198.51.100.1:9\"]\n"));
     let mut answered = 0;

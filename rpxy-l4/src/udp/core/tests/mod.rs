@@ -72,6 +72,10 @@ struct Bench {
     steered_ids: HashMap<SessionId, Option<ConnectionId>>,
     resolving: Vec<SessionId>,
     faults: HashMap<SocketAddr, Fault>,
+    /// Sessions that have ended.
+    ended: Vec<(SessionId, SessionEnd)>,
+    /// When the kernel last forwarded something.
+    kernel_seen: HashMap<SessionId, Duration>,
     targets: Targets,
     resolver: Resolver,
     /// Names resolve here.
@@ -111,6 +115,8 @@ impl Bench {
             steered_ids: HashMap::new(),
             resolving: Vec::new(),
             faults: HashMap::new(),
+            ended: Vec::new(),
+            kernel_seen: HashMap::new(),
             targets,
             resolver,
             _runtime: runtime,
@@ -120,10 +126,15 @@ impl Bench {
     /// Another worker of the same daemon.
     fn sibling(&self, config: &str) -> Self {
         let mut other = Self::seeded(config, 2);
-        other.affinity = Arc::clone(&self.affinity);
-        other.sessions.identity = Identity::new(Arc::clone(&self.affinity));
+        other.share(Arc::clone(&self.affinity));
         other.now = self.now;
         other
+    }
+
+    /// Takes another affinity table.
+    fn share(&mut self, affinity: impl Into<Arc<Affinity>>) {
+        self.affinity = affinity.into();
+        self.sessions.identity = Identity::new(Arc::clone(&self.affinity));
     }
 
     fn reload(&mut self, config: &str) {
@@ -133,7 +144,9 @@ impl Bench {
 
     fn wait(&mut self, time: Duration) {
         self.now += time;
-        self.act(|sessions, now, out| sessions.handle_timeout(now, |_| None, out));
+        let seen = std::mem::take(&mut self.kernel_seen);
+        self.act(|sessions, now, out| sessions.handle_timeout(now, |session| seen.get(&session).copied(), out));
+        self.kernel_seen = seen;
     }
 
     /// A datagram of a client, alone in its buffer.
@@ -232,6 +245,7 @@ impl Bench {
                 Command::Ended { session, end, .. } => {
                     let address = self.sockets.remove(&session).expect("only open sessions end");
                     self.installed.retain(|installed| *installed != session);
+                    self.ended.push((session, end));
                     self.log.push(format!("finish {} {address}", end.name()));
                 }
                 Command::InstallFlow { session, cid } => {
