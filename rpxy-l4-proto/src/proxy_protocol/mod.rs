@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: who really connected, in front of a stream or datagram.
 //!
-//! Section numbers refer to `proxy-protocol.txt` of HAProxy. A receiver expects a header or it does not; there is no
-//! "maybe", so everything that is not a header is [`Decoded::Invalid`], said with the first byte that proves it. It
-//! errs towards refusing: the addresses decide on access, so a header that is odd in any way is not acted upon.
+//! Section numbers refer to `proxy-protocol.txt` of HAProxy. Everything that is not a header is [`Decoded::Invalid`],
+//! said with the first byte that proves it. It errs towards refusing: the addresses decide on access, so a header that is
+//! odd in any way is not acted upon.
 
 mod encode;
 mod tlv;
@@ -23,7 +23,8 @@ pub use tlv::Tlvs;
 
 /// The longest version 1 header, in bytes, its line end included (section 2.1).
 pub const MAX_V1: usize = 107;
-/// The most bytes of TLVs accepted behind the addresses of a version 2 header. The format allows 64 KiB.
+/// The most bytes of TLVs kept of a version 2 header, to be passed on; fields beyond are skipped. The format allows
+/// 64 KiB.
 pub const MAX_TLVS: usize = 4096;
 
 /// Answer of the start of a stream.
@@ -119,9 +120,6 @@ pub enum DecodeError {
     /// Version 2: the length does not cover the addresses.
     #[error("version 2 header too short for its addresses")]
     TooShort,
-    /// Version 2: more than [`MAX_TLVS`] bytes follow the addresses.
-    #[error("version 2 header with too many bytes of TLVs")]
-    TooLong,
     /// Version 2: a TLV reaches past the end, or has a length that its type does not allow.
     #[error("malformed TLV in a version 2 header")]
     Tlv,
@@ -143,6 +141,12 @@ pub fn decode(stream: &[u8]) -> Decoded {
         Err(Stop::Short) => Decoded::NeedMore,
         Err(Stop::Wrong(error)) => Decoded::Invalid(error),
     }
+}
+
+/// Returns whether `stream` has the whole signature of a header, so that nothing else can be meant.
+#[must_use]
+pub fn has_signature(stream: &[u8]) -> bool {
+    stream.starts_with(v1::SIGNATURE) || stream.starts_with(&v2::SIGNATURE)
 }
 
 /// End of decoding without a header.

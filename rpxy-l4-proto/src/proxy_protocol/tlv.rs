@@ -15,7 +15,7 @@ const CHECKSUM_LEN: usize = PREFIX + 4;
 
 /// The TLVs of a version 2 header, without `PP2_TYPE_NOOP` and `PP2_TYPE_CRC32C`.
 ///
-/// At most [`MAX_TLVS`] bytes, a checksum included.
+/// At most [`MAX_TLVS`] bytes, a checksum included; of a longer header those that fit, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tlvs {
     raw: Vec<u8>,
@@ -82,6 +82,11 @@ impl Tlvs {
     pub(super) fn decode(header: &[u8], at: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(header.get(at..).unwrap_or_default());
         let mut tlvs = Self::default();
+        let types = std::iter::from_fn({
+            let mut fields = reader.clone();
+            move || fields.u8().filter(|_| fields.vec16().is_some())
+        });
+        let room = MAX_TLVS.saturating_sub(if types.into_iter().any(|typ| typ == CRC32C) { CHECKSUM_LEN } else { 0 });
         while !reader.is_empty() {
             let field = reader.clone();
             let (typ, value) = reader.u8().zip(reader.vec16()).ok_or(DecodeError::Tlv)?;
@@ -100,7 +105,9 @@ impl Tlvs {
                 }
                 _ => {
                     let len = field.rest().len().saturating_sub(reader.rest().len());
-                    tlvs.raw.extend_from_slice(field.rest().get(..len).unwrap_or_default());
+                    if tlvs.raw.len().saturating_add(len) <= room {
+                        tlvs.raw.extend_from_slice(field.rest().get(..len).unwrap_or_default());
+                    }
                 }
             }
         }

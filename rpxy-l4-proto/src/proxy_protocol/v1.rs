@@ -7,7 +7,7 @@ use std::{
 
 use super::{Addresses, DecodeError, Header, MAX_V1, Stop, Tlvs, Version};
 
-const SIGNATURE: &[u8] = b"PROXY ";
+pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 /// The longest IPv4 address in text, in bytes.
 const MAX_IPV4: usize = 15;
 /// The longest IPv6 address in text, in bytes: the mapped form with a dotted quad.

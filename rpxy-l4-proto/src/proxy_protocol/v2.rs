@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Addresses, DecodeError, Header, MAX_TLVS, Stop, Tlvs, Version};
+use super::{Addresses, DecodeError, Header, Stop, Tlvs, Version};
 use crate::reader::Reader;
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -23,8 +23,8 @@ const UNSPEC: u8 = 0x0;
 pub(super) const STREAM: u8 = 0x1;
 pub(super) const DGRAM: u8 = 0x2;
 
-/// The longest address block, in bytes: two `AF_UNIX` paths.
-const MAX_ADDRESSES: usize = 216;
+/// The address block of `AF_UNIX`, in bytes: two paths.
+const UNIX_ADDRESSES: usize = 216;
 
 pub(super) fn decode(stream: &[u8]) -> Result<(Header, usize), Stop> {
     Stop::unless_starts_with(stream, &SIGNATURE, DecodeError::NoSignature)?;
@@ -40,12 +40,8 @@ pub(super) fn decode(stream: &[u8]) -> Result<(Header, usize), Stop> {
     // Section 2.2: with LOCAL the receiver discards the whole block, the family included.
     let layout = if local { None } else { Some(Layout::of(family).ok_or(Stop::Wrong(DecodeError::Family))?) };
     let length = usize::from(fixed.u16().ok_or(Stop::Short)?);
-    let (min, max) = layout.as_ref().map_or((0, MAX_ADDRESSES), |layout| (layout.addresses, layout.addresses));
-    if length < min {
+    if layout.as_ref().is_some_and(|layout| length < layout.addresses) {
         return Err(Stop::Wrong(DecodeError::TooShort));
-    }
-    if length > max.saturating_add(MAX_TLVS) {
-        return Err(Stop::Wrong(DecodeError::TooLong));
     }
 
     let len = FIXED.saturating_add(length);
@@ -76,7 +72,7 @@ impl Layout {
             AF_UNSPEC => 0,
             AF_INET => 12,
             AF_INET6 => 36,
-            AF_UNIX => MAX_ADDRESSES,
+            AF_UNIX => UNIX_ADDRESSES,
             _ => return None,
         };
         matches!(transport, UNSPEC | STREAM | DGRAM).then_some(Self { family, transport, addresses })

@@ -72,6 +72,12 @@ impl<'t> Field<'t> {
         self.typed(report, "a string", self.value.as_str())
     }
 
+    /// Returns whether the value is a string.
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) fn is_string(&self) -> bool {
+        self.value.as_str().is_some()
+    }
+
     /// The value as a boolean.
     pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<bool> {
         self.typed(report, "true or false", self.value.as_bool())

@@ -43,6 +43,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "workers"),
     (Scope::Global, "drain_timeout"),
     (Scope::Global, "unmatched"),
+    (Scope::Global, "tls_refused"),
     (Scope::Global, "access_log_format"),
     (Scope::Global, "metrics_listen"),
     (Scope::Global, "admin_socket"),

@@ -99,6 +99,16 @@ pub(crate) enum Unmatched {
     Default,
 }
 
+/// What a TLS client gets whose hello matches no rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum TlsRefused {
+    /// The end of the connection, as in 0.2.x.
+    #[default]
+    Close,
+    /// The fatal alert `unrecognized_name` (RFC 6066 section 3) before that.
+    Alert,
+}
+
 /// Form of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum AccessLogFormat {
@@ -143,6 +153,8 @@ pub(crate) struct Tcp {
     pub target_retry: Duration,
     /// Destination of connections that no rule claims; `None` means that they are closed.
     pub default: Option<Upstream>,
+    /// What a refused TLS client gets. A reload applies to new connections.
+    pub tls_refused: TlsRefused,
     /// Inbound PROXY protocol; `None` means that clients speak first-hand.
     #[cfg(feature = "proxy-protocol")]
     pub receive_proxy: Option<ReceiveProxy>,
@@ -253,12 +265,14 @@ pub(crate) enum EbpfMode {
     Tc,
 }
 
-/// Every inbound TCP connection starts with a PROXY header.
+/// Inbound TCP connections come from trusted peers alone, and start with a PROXY header.
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReceiveProxy {
     /// Peers that may connect at all; not empty.
     pub trusted: Vec<IpNet>,
+    /// A connection may also start without one.
+    pub optional: bool,
 }
 
 /// A PROXY protocol version to send.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot,
+    Origin, Shared, Snapshot, alert,
     connect::{ConnectTimeouts, Reached, reach},
     ech::Ech,
     now_or_never,
@@ -24,6 +24,7 @@ use super::{
     timer::Timer,
 };
 use crate::{
+    config::model::TlsRefused,
     metrics::Outcome,
     net,
     route::{Busy, Protocol, Route},
@@ -127,7 +128,10 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     let (origin, tlvs) = match &settings.receive_proxy {
         None => (Origin { source: peer, destination: None }, Tlvs::default()),
-        Some(settings) => super::inbound::read_header(settings, client, peer, &mut timer, &mut received).await?,
+        Some(receive) => {
+            let patience = settings.probe_timeout;
+            super::inbound::read_header(receive, patience, client, peer, (&mut timer, &mut received)).await?
+        }
     };
     #[cfg(not(feature = "proxy-protocol"))]
     let origin = Origin { source: peer };
@@ -145,15 +149,27 @@ async fn prepare(
     } else {
         None
     };
-    let (protocol, route) = choose(&snapshot, recognised.as_ref(), peer)?;
+    let refused = |outcome: &Outcome, protocol: Protocol| {
+        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+        if (*outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert) {
+            alert::send(client, alert::UNRECOGNIZED_NAME);
+        }
+    };
+    let (protocol, route) = choose(&snapshot, recognised.as_ref());
+    let route = route.ok_or_else(|| {
+        let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
+        refused(&outcome, protocol);
+        outcome
+    })?;
     let ech = match &recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
-            Ech::apply(shared, route, (hello, *end), source, client, &mut received).inspect_err(|outcome| {
-                tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
-            })?
+            Ech::apply(shared, route, (hello, *end), source, client, &mut received)
+                .inspect_err(|outcome| refused(outcome, protocol))?
         }
-        Some(Recognised::TlsUnreadable) => Ech::unreadable(shared, route)?,
+        Some(Recognised::TlsUnreadable) => {
+            Ech::unreadable(shared, route).inspect_err(|outcome| refused(outcome, protocol))?
+        }
         Some(
             Recognised::Http(_)
             | Recognised::Http2Waiting
@@ -220,13 +236,10 @@ async fn recognise(
     }
 }
 
-fn choose<'a>(
-    snapshot: &'a Snapshot,
-    recognised: Option<&Recognised>,
-    peer: SocketAddr,
-) -> Result<(Protocol, &'a Arc<Route>), Outcome> {
+/// The protocol, and where it goes, if anywhere.
+fn choose<'a>(snapshot: &'a Snapshot, recognised: Option<&Recognised>) -> (Protocol, Option<&'a Arc<Route>>) {
     let routes = &snapshot.routes;
-    let (protocol, route) = match recognised {
+    match recognised {
         Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request.host.as_deref())),
         Some(Recognised::Http2Waiting) => (Protocol::Http, routes.http2_waiting()),
         Some(Recognised::HttpUnreadable) => (Protocol::Http, routes.http(None)),
@@ -235,12 +248,7 @@ fn choose<'a>(
         Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh()),
         Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5()),
         None => (Protocol::Any, routes.default()),
-    };
-    route.map(|route| (protocol, route)).ok_or_else(|| {
-        let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
-        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
-        outcome
-    })
+    }
 }
 
 #[cfg(test)]

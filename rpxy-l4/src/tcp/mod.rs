@@ -3,6 +3,7 @@
 //! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
 //! as a whole on reload; [`Shared`] is what outlives reloads.
 
+mod alert;
 mod connect;
 mod connection;
 mod ech;

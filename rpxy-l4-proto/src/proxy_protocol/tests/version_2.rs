@@ -1,6 +1,7 @@
 //! Version 2: fixed part, addresses, TLVs.
 
 use super::*;
+use crate::testing::vec16;
 
 const V4: &str = "c0000201 c6336402 dc04 01bb";
 const V6: &str = "20010db8000000000000000000000001 20010db8000000000000000000000002 dc04 01bb";
@@ -47,7 +48,7 @@ fn tlvs_are_kept_behind_every_family() {
 
 #[test]
 fn a_wrong_fixed_part_is_refused_at_the_byte_that_proves_it() {
-    use DecodeError::{Command, Family, TooLong, TooShort, Version};
+    use DecodeError::{Command, Family, TooShort, Version};
     let rows = [
         ("version 1", "11", Version),
         ("version 3", "31", Version),
@@ -60,10 +61,6 @@ fn a_wrong_fixed_part_is_refused_at_the_byte_that_proves_it() {
         ("11 bytes for IPv4", "2111 000b", TooShort),
         ("35 bytes for IPv6", "2121 0023", TooShort),
         ("215 bytes for UNIX", "2131 00d7", TooShort),
-        ("4097 bytes of TLVs behind IPv4", "2111 100d", TooLong),
-        ("4097 bytes of TLVs behind nothing", "2100 1001", TooLong),
-        ("as much as the field can tell", "2121 ffff", TooLong),
-        ("local, beyond UNIX addresses and TLVs", "2000 10d9", TooLong),
     ];
     for (row, fixed, error) in rows {
         let bytes = [v2::SIGNATURE.to_vec(), hex(fixed)].concat();
@@ -73,7 +70,7 @@ fn a_wrong_fixed_part_is_refused_at_the_byte_that_proves_it() {
 }
 
 #[test]
-fn tlvs_fit_exactly_and_up_to_4096_bytes() {
+fn tlvs_fit_exactly() {
     let with = |fields: &[u8]| checked(&v2(0x21, 0x11, &[hex(V4), fields.to_vec()].concat()));
     for (row, fields) in [
         ("type only", "01"),
@@ -86,9 +83,41 @@ fn tlvs_fit_exactly_and_up_to_4096_bytes() {
     ] {
         assert_eq!(with(&hex(fields)), Decoded::Invalid(DecodeError::Tlv), "{row}");
     }
-    let full = [vec![0xe0], hex("0ffd"), vec![7; 4093]].concat();
-    assert_eq!(full.len(), MAX_TLVS);
-    assert!(matches!(with(&full), Decoded::Complete { .. }));
+}
+
+#[test]
+fn of_many_tlvs_as_many_are_kept_as_fit() {
+    let field = |typ: u8, len: usize| [vec![typ], vec16(&vec![7; len])].concat();
+    let checksum = || hex("03 0004 00000000");
+    // Fields, and the types that are kept.
+    let rows = [
+        ("4096 bytes", vec![field(0xe0, 4093)], vec![0xe0]),
+        ("4097 bytes", vec![field(0xe0, 4094)], vec![]),
+        ("60,000 bytes", vec![field(1, 2), field(0xe0, 60_000), field(2, 9)], vec![1, 2]),
+        ("many", [vec![field(0xe1, 97); 600], vec![field(2, 9)]].concat(), [vec![0xe1; 40], vec![2]].concat()),
+        ("as many as the field can tell", vec![field(0xe0, 65_535 - 12 - 3 - 5), field(1, 2)], vec![1]),
+        ("padding", vec![field(4, 60_000), field(1, 2)], vec![1]),
+    ];
+    for (row, fields, kept) in rows {
+        let bytes = v2(0x21, 0x11, &[hex(V4), fields.concat()].concat());
+        let found = header(&bytes).tlvs;
+        assert_eq!(found.iter().map(|(typ, _)| typ).collect::<Vec<_>>(), kept, "{row}");
+        assert!(found.encoded_len() <= MAX_TLVS, "{row}");
+        assert_eq!(checked(&bytes[..bytes.len() - 1]), Decoded::NeedMore, "{row}, without the last byte");
+    }
+    let mut bytes = v2(0x21, 0x11, &[hex(V4), field(0xe0, 4093), field(1, 2), checksum()].concat());
+    let at = bytes.len() - 4;
+    let sum = tlv::checksum(&bytes, at).to_be_bytes();
+    bytes[at..].copy_from_slice(&sum);
+    let found = header(&bytes).tlvs;
+    assert!(found.checksum() && found.encoded_len() <= MAX_TLVS);
+    assert_eq!(found.iter().map(|(typ, _)| typ).collect::<Vec<_>>(), [1], "room is left for a checksum");
+}
+
+#[test]
+fn local_headers_may_have_any_length() {
+    let bytes = v2(0x20, 0, &vec![0; 65_535]);
+    assert_eq!(header(&bytes).addresses, Addresses::Local);
 }
 
 #[test]

@@ -23,7 +23,14 @@ pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<
 /// Reads the settings of inbound headers.
 pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<ReceiveProxy> {
     let receive_field = root.field("tcp_recv_proxy_protocol");
-    let receive = receive_field.as_ref().and_then(|field| field.boolean(report)).unwrap_or(false);
+    let (receive, optional) = match &receive_field {
+        Some(field) if field.is_string() => match field.word(report, &[("optional", ())]) {
+            Some(()) => (true, true),
+            None => (false, false),
+        },
+        Some(field) => (field.boolean(report).unwrap_or(false), false),
+        None => (false, false),
+    };
     let trusted_field = root.field("tcp_trusted_proxies");
     match (receive, trusted_field) {
         (false, None) => None,
@@ -49,7 +56,7 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
                 report.error(&field.position, "must not be empty when tcp_recv_proxy_protocol is on");
             }
             let trusted = elements.into_iter().filter_map(|(position, text)| network(report, &position, text));
-            Some(ReceiveProxy { trusted: trusted.collect() })
+            Some(ReceiveProxy { trusted: trusted.collect(), optional })
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::num::NonZeroU32;
 
 use super::{defaults::RuleDefaults, duration, targets};
-use crate::config::{file::Table, model::Tcp, report::Report};
+use crate::config::{
+    file::Table,
+    model::{Tcp, TlsRefused},
+    report::Report,
+};
 
 const BACKLOG: u32 = 1024;
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
@@ -25,6 +29,10 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefa
         stall_timeout: duration::limit(report, root, "tcp_stall_timeout", Some(duration::TCP_STALL)),
         target_retry: duration::or_default(report, root, "tcp_target_retry", duration::TARGET_RETRY),
         default: default_target(report, root, defaults),
+        tls_refused: root
+            .field("tls_refused")
+            .and_then(|field| field.word(report, &[("close", TlsRefused::Close), ("alert", TlsRefused::Alert)]))
+            .unwrap_or_default(),
         #[cfg(feature = "proxy-protocol")]
         receive_proxy: super::proxy::receive(report, root),
     }

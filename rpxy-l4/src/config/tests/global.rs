@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
-use crate::config::model::{AccessLogFormat, Balance, Config, Orphan, UnknownVersion, Unmatched};
+use crate::config::model::{AccessLogFormat, Balance, Config, Orphan, TlsRefused, UnknownVersion, Unmatched};
 
 fn with(text: &str) -> Config {
     accepted(&format!("{BASE}{text}"))
@@ -21,6 +21,7 @@ fn defaults() {
     assert_eq!(config.workers, None);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.unmatched, Unmatched::Drop);
+    assert_eq!(config.tcp.tls_refused, TlsRefused::Close);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
     assert_eq!(config.metrics_listen, None);
     assert_eq!(config.admin_socket, None);
@@ -237,6 +238,8 @@ fn lengths_of_time() {
 fn words() {
     assert_eq!(with("unmatched = 'default'").unmatched, Unmatched::Default);
     assert_eq!(with("unmatched = 'Drop'").unmatched, Unmatched::Drop);
+    assert_eq!(with("tls_refused = 'close'").tcp.tls_refused, TlsRefused::Close);
+    assert_eq!(with("tls_refused = 'Alert'").tcp.tls_refused, TlsRefused::Alert);
     assert_eq!(with("orphan = 'drop'").udp.orphan, Orphan::Drop);
     assert_eq!(with("orphan = 'Default'").udp.orphan, Orphan::Default);
     assert_eq!(with("quic_unknown_version = 'default'").udp.unknown_version, UnknownVersion::Default);
@@ -246,6 +249,8 @@ fn words() {
     assert_eq!(with("metrics_listen = '[::1]:9100'").metrics_listen, Some("[::1]:9100".parse().unwrap()));
     refuses(&[
         ("unmatched", "unmatched = 'reject'", "3: unmatched"),
+        ("refused TLS", "tls_refused = 'reset'", "3: tls_refused"),
+        ("refused TLS is a boolean", "tls_refused = true", "3: tls_refused"),
         ("orphan", "orphan = 'reject'", "3: orphan"),
         ("orphan is a boolean", "orphan = true", "3: orphan"),
         ("unknown version", "quic_unknown_version = 'forward'", "3: quic_unknown_version"),
@@ -295,7 +300,14 @@ fn proxy_protocol() {
     let trusted = with("tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['10.1.2.3/8', '::1', '192.0.2.1']");
     let trusted: Vec<String> = trusted.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    for (value, optional) in [("true", false), ("'optional'", true), ("'Optional'", true)] {
+        let config = with(&format!("tcp_recv_proxy_protocol = {value}\ntcp_trusted_proxies = ['::1']"));
+        assert_eq!(config.tcp.receive_proxy.unwrap().optional, optional, "{value}");
+    }
     refuses(&[
+        ("another word", "tcp_recv_proxy_protocol = 'maybe'", "3: tcp_recv_proxy_protocol"),
+        ("neither word nor boolean", "tcp_recv_proxy_protocol = 1", "3: tcp_recv_proxy_protocol"),
+        ("nobody trusted to choose", "tcp_recv_proxy_protocol = 'optional'", "3: tcp_recv_proxy_protocol"),
         ("unknown version", "tcp_send_proxy_protocol = 'v3'", "3: tcp_send_proxy_protocol"),
         ("number", "tcp_send_proxy_protocol = 2", "3: tcp_send_proxy_protocol"),
         ("nobody trusted", "tcp_recv_proxy_protocol = true", "3: tcp_recv_proxy_protocol"),

@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use rpxy_l4_proto::{
     Probe,
     ech::{Alert, Context},
-    tls::{ClientHello, Found, SecondHello, ServerFlight, ServerFlightProbe, fatal_alert, handshake_records},
+    tls::{ClientHello, Found, SecondHello, ServerFlight, ServerFlightProbe, handshake_records},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
-use super::{Shared, record::Traffic, relay::Preamble, scratch, timer::Timer};
+use super::{Shared, alert, record::Traffic, relay::Preamble, scratch, timer::Timer};
 use crate::{
     metrics::{EchState, Outcome},
     route::{EchDecision, Route},
@@ -99,14 +99,8 @@ impl Ech {
 
 fn invalid(client: &TcpStream, alert: Alert) -> Outcome {
     tracing::trace!("ECH: {alert}");
-    send_alert(client, alert);
+    alert::send(client, alert.description());
     Outcome::EchInvalid
-}
-
-/// Tells the client why the handshake ends. It is not waited for: what does not fit the socket's buffer is not sent.
-fn send_alert(client: &TcpStream, alert: Alert) {
-    // Seven bytes in front of everything else: only a dead connection has no room for them.
-    client.try_write(&fatal_alert(alert.description())).ok();
 }
 
 /// A connection whose first hello was decrypted, until the backend has taken a hello.
@@ -164,7 +158,7 @@ impl Handshake {
                 Step::GoOn => {}
                 Step::Relay => return Ok(()),
                 Step::Refuse(alert) => {
-                    send_alert(client, alert);
+                    alert::send(client, alert.description());
                     return Err(Outcome::EchInvalid);
                 }
             }
