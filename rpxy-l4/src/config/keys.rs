@@ -104,6 +104,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "address"),
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
+    (Scope::Target, "down"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.

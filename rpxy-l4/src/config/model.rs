@@ -290,6 +290,8 @@ pub(crate) struct Target {
     pub weight: NonZeroU16,
     /// Used only when no target without this mark can be reached.
     pub backup: bool,
+    /// Never chosen, but known: what it has already goes on.
+    pub down: bool,
 }
 
 impl fmt::Display for Target {

@@ -6,7 +6,9 @@ mod health;
 mod mac1;
 mod names;
 mod random;
+mod rendezvous;
 mod table;
+mod turns;
 mod udp;
 
 pub(crate) use balance::{Endpoint, Group, Tried};

@@ -83,11 +83,22 @@ fn refused() {
         ("weight 0", "[{ address = 'a:1', weight = 0 }]", "2: udp_target[0].weight"),
         ("weight 257", "[{ address = 'a:1', weight = 257 }]", "2: udp_target[0].weight"),
         ("backup is no boolean", "[{ address = 'a:1', backup = 1 }]", "2: udp_target[0].backup"),
-        ("backups only", "[{ address = 'a:1', backup = true }]", "2: udp_target"),
+        ("down is no boolean", "[{ address = 'a:1', down = 1 }]", "2: udp_target[0].down"),
     ];
     for (name, value, expected) in rows {
         assert_eq!(errors(&group(value)), [expected], "{name}");
     }
+}
+
+#[test]
+fn marks() {
+    let marks = |value| {
+        let targets = upstream(value).targets;
+        targets.iter().map(|target| (target.backup, target.down)).collect::<Vec<_>>()
+    };
+    assert_eq!(marks("[{ address = 'a:1', backup = true }]"), [(true, false)], "backups alone");
+    assert_eq!(marks("['a:1', { address = 'b:1', down = true }]"), [(false, false), (false, true)]);
+    assert_eq!(warnings(&group("[{ address = 'a:1', down = true }]")), ["2: udp_target"]);
 }
 
 #[test]
