@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
+    limit::ConnLimit,
     resolve::{Name, Resolver},
 };
 
@@ -25,6 +26,16 @@ pub(crate) struct Group {
     /// Those that are tried first.
     ordinary: Class,
     backups: Class,
+    reaching: Arc<ConnLimit>,
+}
+
+/// A target that was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pick {
+    /// Its index.
+    pub index: usize,
+    /// False if it could not be reached not long ago.
+    pub up: bool,
 }
 
 /// Targets of equal standing; those marked as down belong to none.
@@ -99,7 +110,7 @@ impl Group {
     fn of(endpoints: Vec<Endpoint>, balance: Balance) -> Self {
         let class = |backup| Class::new(&endpoints, balance, |target| target.backup == backup && !target.down);
         let (ordinary, backups) = (class(false), class(true));
-        Self { endpoints, balance, ordinary, backups }
+        Self { endpoints, balance, ordinary, backups, reaching: Arc::default() }
     }
 
     /// The endpoint at `index`.
@@ -136,20 +147,33 @@ impl Group {
     /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
     #[must_use]
     pub(crate) fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
+        self.pick_told(client, random, now, tried).map(|pick| pick.index)
+    }
+
+    /// The same, and whether it is known to be down.
+    #[must_use]
+    pub(crate) fn pick_told(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<Pick> {
         self.answer(Question { balance: self.balance, client, random, now, tried })
     }
 
     /// The same, by the client's address whatever the group's balancing is.
     #[must_use]
     pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
-        self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried })
+        self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried }).map(|pick| pick.index)
     }
 
-    fn answer(&self, question: Question<'_>) -> Option<usize> {
+    /// The number of connections that are being established to a target of the group.
+    #[must_use]
+    pub(crate) fn reaching(&self) -> &Arc<ConnLimit> {
+        &self.reaching
+    }
+
+    fn answer(&self, question: Question<'_>) -> Option<Pick> {
         if let [(only, _)] = self.ordinary.members.as_slice()
             && self.backups.members.is_empty()
         {
-            return question.tried.0.is_empty().then_some(*only);
+            let up = self.endpoints.get(*only)?.health.state(question.now) != State::Down;
+            return question.tried.0.is_empty().then_some(Pick { index: *only, up });
         }
         // Targets that are due, for the one try of another connection.
         let mut taken = Vec::new();
@@ -167,7 +191,7 @@ impl Group {
                 let health = &self.endpoints.get(index)?.health;
                 // A target that is due counts as up for the one connection that finds out.
                 if !up || health.state(question.now) != State::Due || health.claim(question.now) {
-                    return Some(index);
+                    return Some(Pick { index, up });
                 }
                 taken.push(index);
             }

@@ -9,7 +9,7 @@ use super::{defaults::RuleDefaults, names};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Balance, Host, Target, Upstream},
+    model::{Balance, Host, Target, Upstream, is_one_host},
     report::{Position, Report, quote},
 };
 
@@ -132,6 +132,12 @@ pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) 
         Ok(SocketAddr::V4(v4)) => (Host::Ip { address: (*v4.ip()).into(), scope: 0 }, v4.port()),
         Err(_) => named(report, position, text)?,
     };
+    if let Host::Ip { address, .. } = &host
+        && !is_one_host(*address)
+    {
+        report.error(position, format!("{} is no address of a backend", quote(text)));
+        return None;
+    }
     if port == 0 {
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }

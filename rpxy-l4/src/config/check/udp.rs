@@ -1,18 +1,15 @@
 //! Global UDP settings.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
-use super::{duration, targets, tcp::max_connections};
+use super::{duration, sources, targets, tcp::max_connections};
 use crate::config::{
     file::Table,
-    model::{Matcher, NewSessions, Orphan, Rule, Udp, UnknownVersion},
+    model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
     report::{Position, Report},
 };
 
 const MAX_CONNECTIONS: u32 = 2048;
-
-/// One a microsecond, which is more than one machine can begin.
-const MOST_NEW_SESSIONS: u32 = 1_000_000;
 
 const ORPHANS: &[(&str, Orphan)] =
     &[("drop", Orphan::Drop), ("default", Orphan::Default), ("balance", Orphan::Balance)];
@@ -20,10 +17,15 @@ const ORPHANS: &[(&str, Orphan)] =
 const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
     &[("drop", UnknownVersion::Drop), ("default", UnknownVersion::Default)];
 
-pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Udp {
+pub(super) fn udp(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    rules: &[(Position, Arc<Rule>)],
+    prefix: SourcePrefix,
+) -> Udp {
     Udp {
         max_connections: max_connections(report, root, "udp_max_connections", MAX_CONNECTIONS),
-        new_sessions: new_sessions(report, root),
+        new_sessions: sources::new(report, root, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
         target_retry: duration::or_default(report, root, "udp_target_retry", duration::TARGET_RETRY),
@@ -31,27 +33,6 @@ pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position,
         unknown_version: unknown_version(report, root, rules),
         quic_affinity_lifetime: duration::or_default(report, root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     }
-}
-
-fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions> {
-    let mut number = |key, range| root.field(key).and_then(|field| field.integer::<u32>(report, range));
-    let rate = number("udp_new_sessions_per_source", 0..=MOST_NEW_SESSIONS).and_then(NonZeroU32::new);
-    let burst = number("udp_new_sessions_burst", 1..=MOST_NEW_SESSIONS).and_then(NonZeroU32::new);
-    let mut prefix = |key, most, usual| {
-        let bits = number(key, 1..=most).and_then(|bits| u8::try_from(bits).ok());
-        bits.unwrap_or(usual)
-    };
-    let (prefix_v4, prefix_v6) = (prefix("source_prefix_v4", 32, 32), prefix("source_prefix_v6", 128, 56));
-    let Some(rate) = rate else {
-        for key in ["udp_new_sessions_burst", "source_prefix_v4", "source_prefix_v6"] {
-            if let Some(field) = root.field(key) {
-                report.warn(&field.position, "has no effect, because there is no udp_new_sessions_per_source");
-            }
-        }
-        return None;
-    };
-    let burst = burst.unwrap_or(rate.saturating_mul(const { NonZeroU32::new(2).unwrap() }));
-    Some(NewSessions { rate, burst, prefix_v4, prefix_v6 })
 }
 
 fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Orphan {
