@@ -51,10 +51,14 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "dns_cache_max_ttl"),
     (Scope::Global, "tcp_backlog"),
     (Scope::Global, "tcp_max_connections"),
+    (Scope::Global, "tcp_max_connections_per_source"),
+    (Scope::Global, "tcp_new_connections_per_source"),
+    (Scope::Global, "tcp_new_connections_burst"),
     (Scope::Global, "tcp_target"),
     (Scope::Global, "tcp_load_balance"),
     (Scope::Global, "tcp_probe_timeout"),
     (Scope::Global, "tcp_connect_timeout"),
+    (Scope::Global, "tcp_connect_attempts"),
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_half_closed_timeout"),
     (Scope::Global, "tcp_backend_closed_timeout"),
@@ -106,6 +110,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "address"),
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
+    (Scope::Target, "down"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.

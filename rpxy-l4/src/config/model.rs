@@ -79,6 +79,18 @@ pub(crate) enum ListenAddress {
     },
 }
 
+impl ListenAddress {
+    /// Returns whether this is `address`; `None` if it is all of the machine's own of its family.
+    #[must_use]
+    pub(crate) fn includes(&self, address: IpAddr) -> Option<bool> {
+        let (own, same_family): (IpAddr, bool) = match self {
+            Self::V4(own) => ((*own).into(), address.is_ipv4()),
+            Self::V6 { address: own, .. } => ((*own).into(), address.is_ipv6()),
+        };
+        if own.is_unspecified() && same_family { None } else { Some(own == address) }
+    }
+}
+
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,10 +149,18 @@ pub(crate) struct Tcp {
     pub backlog: u32,
     /// Connections at once, over all TCP listeners.
     pub max_connections: NonZeroU32,
+    /// Connections at once of one source network; `None` is no other limit than that of all.
+    pub max_connections_per_source: Option<NonZeroU32>,
+    /// Rate at which a source network may begin connections; `None` is no limit.
+    pub new_connections: Option<NewSessions>,
+    /// Bits of a source network.
+    pub source_prefix: SourcePrefix,
     /// Time for recognising the protocol, from the end of the PROXY header, or from accept without one.
     pub probe_timeout: Duration,
     /// Time for one attempt to connect to one address of a target.
     pub connect_timeout: Duration,
+    /// Targets tried for one connection.
+    pub connect_attempts: NonZeroU32,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// The same once the client has ended its side and the backend has not; `None` is never.
@@ -215,7 +235,16 @@ pub(crate) enum UnknownVersion {
     Default,
 }
 
-/// Limit on new sessions per source network. A reload fills all buckets.
+/// Leading bits of an address that make a source network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourcePrefix {
+    /// Of an IPv4 address, 1 to 32.
+    pub v4: u8,
+    /// Of an IPv6 address, 1 to 128.
+    pub v6: u8,
+}
+
+/// Limit on new sessions or connections per source network. A reload fills all buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NewSessions {
     /// Sessions a second, in the long run.
@@ -308,6 +337,8 @@ pub(crate) struct Target {
     pub weight: NonZeroU16,
     /// Used only when no target without this mark can be reached.
     pub backup: bool,
+    /// Never chosen, but known: what it has already goes on.
+    pub down: bool,
 }
 
 impl fmt::Display for Target {
@@ -335,6 +366,15 @@ fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
     match address {
         IpAddr::V4(address) => SocketAddrV4::new(address, port).into(),
         IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),
+    }
+}
+
+/// Returns whether a backend can have this address: not one that means any, many or all hosts.
+#[must_use]
+pub(crate) fn is_one_host(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
     }
 }
 

@@ -1,14 +1,22 @@
 //! A bound on connections and sessions, shared by all workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
+
+use tokio::sync::Notify;
 
 /// The number of connections or sessions that exist now, bounded by a limit that may change on reload.
 #[derive(Debug, Default)]
 pub(crate) struct ConnLimit {
     now: AtomicU32,
+    /// Those that wait for a place.
+    waiting: AtomicU32,
+    freed: Notify,
     /// Requests that holders of less important permits give them up.
     wanted: AtomicU32,
 }
@@ -51,6 +59,16 @@ impl ConnLimit {
         let _none_open = self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Resolves when a permit has come free since there were `most` or more; at once when there are fewer.
+    pub(crate) async fn below(&self, most: u32) {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut freed = pin!(self.freed.notified());
+        freed.as_mut().enable();
+        if self.now.load(Ordering::SeqCst) >= most {
+            freed.await;
+        }
+    }
+
     /// Returns the number of permits.
     #[must_use]
     pub(crate) fn count(&self) -> u32 {
@@ -60,7 +78,26 @@ impl ConnLimit {
 
 impl Drop for ConnPermit {
     fn drop(&mut self) {
-        self.limit.now.fetch_sub(1, Ordering::Relaxed);
+        // In order with what waits: it registers, then looks at the number.
+        self.limit.now.fetch_sub(1, Ordering::SeqCst);
+        if self.limit.waiting.load(Ordering::SeqCst) > 0 {
+            self.limit.freed.notify_waiters();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

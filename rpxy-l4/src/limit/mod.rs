@@ -4,7 +4,9 @@ mod accept_backoff;
 mod bans;
 mod bucket;
 mod conn;
+mod descriptors;
 mod log_throttle;
+mod per_source;
 mod prefixes;
 mod sources;
 
@@ -13,7 +15,9 @@ use std::time::Duration;
 pub(crate) use accept_backoff::AcceptBackoff;
 pub(crate) use bans::{BanSource, Bans, Unban, network};
 pub(crate) use conn::{ConnLimit, ConnPermit};
+pub(crate) use descriptors::Descriptors;
 pub(crate) use log_throttle::LogThrottle;
+pub(crate) use per_source::{PerSource, SourcePermit};
 pub(crate) use prefixes::Prefixes;
 pub(crate) use sources::{Sources, timing};
 

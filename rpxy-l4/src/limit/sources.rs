@@ -40,7 +40,7 @@ impl Sources {
 
     /// Charges a session that begins at `now` (any monotonic time) to the network of `source`; returns whether it may.
     pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
-        let hash = self.key.hash_one(self.network(source)) | 1;
+        let hash = self.key.hash_one(network(source, self.limit.prefix_v4, self.limit.prefix_v6)) | 1;
         let index = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
         let Some(slot) = self.slots.get(index) else { return true };
         if slot.network.swap(hash, Ordering::Relaxed) != hash {
@@ -48,13 +48,13 @@ impl Sources {
         }
         slot.bucket.take(now, Rate::from_timing(timing(&self.limit, 1)))
     }
+}
 
-    /// Family and leading bits of an address.
-    fn network(&self, source: IpAddr) -> (bool, u128) {
-        match source.to_canonical() {
-            IpAddr::V4(address) => (true, leading(address.to_bits().into(), 32, self.limit.prefix_v4)),
-            IpAddr::V6(address) => (false, leading(address.to_bits(), 128, self.limit.prefix_v6)),
-        }
+/// Family and leading bits of an address.
+pub(super) fn network(source: IpAddr, prefix_v4: u8, prefix_v6: u8) -> (bool, u128) {
+    match source.to_canonical() {
+        IpAddr::V4(address) => (true, leading(address.to_bits().into(), 32, prefix_v4)),
+        IpAddr::V6(address) => (false, leading(address.to_bits(), 128, prefix_v6)),
     }
 }
 
@@ -105,8 +105,9 @@ mod tests {
     #[test]
     fn networks_are_as_large_as_configured() {
         let same = |limit, one: &str, other: &str| {
-            let sources = Sources::new(limit);
-            sources.network(one.parse().unwrap()) == sources.network(other.parse().unwrap())
+            let NewSessions { prefix_v4, prefix_v6, .. } = limit;
+            let network = |text: &str| network(text.parse().unwrap(), prefix_v4, prefix_v6);
+            network(one) == network(other)
         };
         for (row, v4, v6, one, other, expected) in [
             ("/24", 24, 56, "192.0.2.1", "192.0.2.255", true),

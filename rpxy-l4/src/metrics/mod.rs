@@ -39,6 +39,10 @@ pub(crate) enum Outcome {
     Stalled,
     /// Over `tcp_max_connections`.
     TooMany,
+    /// Over `tcp_max_connections_per_source`.
+    SourceConnections,
+    /// Over `tcp_new_connections_per_source`.
+    SourceRate,
     /// From a banned network.
     Banned,
     /// Inbound PROXY header: the peer is not in `tcp_trusted_proxies`.
@@ -64,7 +68,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 20] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -72,6 +76,8 @@ impl Outcome {
         Self::HalfClosed,
         Self::Stalled,
         Self::TooMany,
+        Self::SourceConnections,
+        Self::SourceRate,
         Self::Banned,
         Self::ProxyUntrusted,
         Self::ProxyInvalid,
@@ -96,6 +102,8 @@ impl Outcome {
             Self::HalfClosed => "half_closed",
             Self::Stalled => "stalled",
             Self::TooMany => "too_many",
+            Self::SourceConnections => "source_connections",
+            Self::SourceRate => "source_rate",
             Self::Banned => "banned",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyInvalid => "proxy_invalid",

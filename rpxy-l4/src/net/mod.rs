@@ -189,6 +189,20 @@ pub(crate) fn raise_open_files_limit() -> Option<u64> {
     }
 }
 
+/// The limit on open files in force; `None` means unlimited.
+#[must_use]
+pub(crate) fn open_files_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// The number of open files; `None` where the kernel does not tell.
+#[must_use]
+pub(crate) fn open_files() -> Option<u64> {
+    let files = std::fs::read_dir("/proc/self/fd").ok()?;
+    // One of them is that of the directory.
+    u64::try_from(files.count().saturating_sub(1)).ok()
+}
+
 /// The longest accept queue that the kernel gives (`net.core.somaxconn`); `None` when it does not say.
 #[must_use]
 pub(crate) fn longest_backlog() -> Option<u32> {

@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{config::model::Dns, metrics::Metrics};
@@ -125,6 +125,11 @@ impl Name {
         self.store(addresses);
     }
 
+    /// Has the name looked up again soon, at most once a second: its addresses may have moved.
+    pub(crate) fn ask_again(&self) {
+        self.wanted.notify_one();
+    }
+
     fn store(&self, addresses: Vec<IpAddr>) {
         self.addresses.store(Some(Arc::new(addresses)));
     }
@@ -144,6 +149,7 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
     loop {
         let Some(name) = entry.upgrade().map(|entry| Arc::clone(&entry.name)) else { return };
         system_changed.mark_unchanged();
+        let asked = Instant::now();
         let answer = timeout(LOOKUP_TIMEOUT, shared.system.lookup(&name)).await;
         let Some(entry) = entry.upgrade() else { return };
         let wait = match answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned())) {
@@ -174,8 +180,8 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
         drop(entry);
         tokio::select! {
             () = sleep(wait) => {}
-            // Somebody needs an address that is missing: look again soon, but not for each of them.
-            () = wanted.notified() => sleep(RETRY_MIN.min(wait)).await,
+            // Somebody needs an address that is missing or has moved: look again soon, but not for each of them.
+            () = wanted.notified() => sleep_until(asked + RETRY_MIN).await,
             _ = system_changed.changed() => {}
             _ = bounds_changed.changed() => {}
         }

@@ -11,6 +11,8 @@ use std::{
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
 use tokio::{runtime::Handle, sync::watch, time::sleep};
 
+use crate::config::model::is_one_host;
+
 /// The files that say how names resolve.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// Interval of polling them. DHCP clients and container runtimes rewrite them while we run.
@@ -83,7 +85,9 @@ impl System {
     }
 }
 
-fn found(addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
+/// The addresses of an answer that a backend can have: a name server must not make us send to all hosts, or to any.
+fn found(mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
+    addresses.retain(|address| is_one_host(*address));
     if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok(addresses) }
 }
 

@@ -1,42 +1,64 @@
 //! The choice among the targets of a group, and the next one when a target cannot be reached.
-//!
-//! Hashing is by rendezvous (highest random weight) under a fixed key: the same client goes to the same target after a
-//! restart, a reload and on another machine with the same targets, and a target added or removed moves only the
-//! clients that it gains or had.
 
 use std::{
-    hash::Hasher,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{self, AtomicUsize},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use siphasher::sip::SipHasher13;
-
-use super::health::{Health, State, Targets};
+use super::{
+    health::{Health, State, Targets},
+    random::mixed,
+    rendezvous::{self, Rendezvous},
+    turns::Turns,
+};
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
+    limit::ConnLimit,
     net,
     resolve::{Name, Resolver},
 };
-
-/// Key of the rendezvous hash. It is part of the contract: changing it moves every client to another target.
-const HASH_KEY: (u64, u64) = (0x7270_7879_2d6c_3400, 0x7265_6e64_657a_766f);
-/// Turns of a weighted round that are laid out ahead; larger sums of weights are scaled down to fit.
-const MAX_ROUND: u32 = 4096;
 
 /// A group of targets with its balancing state.
 #[derive(Debug)]
 pub(crate) struct Group {
     endpoints: Vec<Endpoint>,
     balance: Balance,
-    /// Round robin: endpoint indices in turn, heavier ones more often and spread out.
-    round: Vec<usize>,
-    turn: AtomicUsize,
+    /// Those that are tried first.
+    ordinary: Class,
+    backups: Class,
+    reaching: Arc<ConnLimit>,
+}
+
+/// A target that was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pick {
+    /// Its index.
+    pub index: usize,
+    /// False if it could not be reached not long ago.
+    pub up: bool,
+}
+
+/// Targets of equal standing; those marked as down belong to none.
+#[derive(Debug)]
+struct Class {
+    /// Indices in file order, each with the sum of the weights up to it.
+    members: Vec<(usize, u64)>,
+    rendezvous: Rendezvous,
+    turns: Turns,
+}
+
+/// The question that a pick answers.
+#[derive(Debug, Clone, Copy)]
+struct Question<'a> {
+    balance: Balance,
+    client: SocketAddr,
+    /// Uniform.
+    random: u64,
+    /// Time since the daemon's start.
+    now: Duration,
+    tried: &'a Tried,
 }
 
 /// One target of a group.
@@ -99,16 +121,16 @@ impl Group {
                 Host::Ip { .. } | Host::LinkLocal { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),
             },
-            hash: hash(&[target.to_string().as_bytes()]),
+            hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             target: target.clone(),
         });
         Self::of(endpoints.collect(), upstream.balance)
     }
 
     fn of(endpoints: Vec<Endpoint>, balance: Balance) -> Self {
-        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.target.weight.get().into()).collect();
-        let round = if balance == Balance::RoundRobin { round(&weights) } else { Vec::new() };
-        Self { endpoints, balance, round, turn: AtomicUsize::new(0) }
+        let class = |backup| Class::new(&endpoints, balance, |target| target.backup == backup && !target.down);
+        let (ordinary, backups) = (class(false), class(true));
+        Self { endpoints, balance, ordinary, backups, reaching: Arc::default() }
     }
 
     /// The endpoint at `index`.
@@ -145,109 +167,55 @@ impl Group {
     /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
     #[must_use]
     pub(crate) fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
-        self.pick_by(self.balance, client, random, now, tried)
+        self.pick_told(client, random, now, tried).map(|pick| pick.index)
+    }
+
+    /// The same, and whether it is known to be down.
+    #[must_use]
+    pub(crate) fn pick_told(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<Pick> {
+        self.answer(Question { balance: self.balance, client, random, now, tried })
     }
 
     /// The same, by the client's address whatever the group's balancing is.
     #[must_use]
     pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
-        self.pick_by(Balance::SourceIp, client, 0, now, tried)
+        self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried }).map(|pick| pick.index)
     }
 
-    fn pick_by(
-        &self,
-        balance: Balance,
-        client: SocketAddr,
-        random: u64,
-        now: Duration,
-        tried: &Tried,
-    ) -> Option<usize> {
-        if self.endpoints.len() == 1 {
-            return tried.targets.is_empty().then_some(0);
+    /// The number of connections that are being established to a target of the group.
+    #[must_use]
+    pub(crate) fn reaching(&self) -> &Arc<ConnLimit> {
+        &self.reaching
+    }
+
+    fn answer(&self, question: Question<'_>) -> Option<Pick> {
+        if let [(only, _)] = self.ordinary.members.as_slice()
+            && self.backups.members.is_empty()
+        {
+            let up = self.endpoints.get(*only)?.health.state(question.now) != State::Down;
+            return question.tried.targets.is_empty().then_some(Pick { index: *only, up });
         }
-        let mut up: Vec<bool> =
-            self.endpoints.iter().map(|endpoint| endpoint.health.state(now) != State::Down).collect();
-        loop {
-            let index = self.pick_by_class(balance, client, random, &up, tried)?;
-            let health = &self.endpoints.get(index)?.health;
-            // A target that is due counts as up for the one connection that finds out.
-            let mine = health.state(now) != State::Due || health.claim(now);
-            match up.get_mut(index) {
-                Some(up) if *up && !mine => *up = false,
-                _ => return Some(index),
+        // Targets that are due, for the one try of another connection.
+        let mut taken = Vec::new();
+        let order = [(true, &self.ordinary), (true, &self.backups), (false, &self.ordinary), (false, &self.backups)];
+        order.into_iter().find_map(|(up, class)| {
+            loop {
+                let eligible = |index: usize| {
+                    let is_up = |endpoint: &Endpoint| {
+                        endpoint.health.state(question.now) != State::Down && !taken.contains(&index)
+                    };
+                    !question.tried.targets.contains(&index)
+                        && self.endpoints.get(index).is_some_and(|endpoint| is_up(endpoint) == up)
+                };
+                let index = class.pick(&self.endpoints, question, eligible)?;
+                let health = &self.endpoints.get(index)?.health;
+                // A target that is due counts as up for the one connection that finds out.
+                if !up || health.state(question.now) != State::Due || health.claim(question.now) {
+                    return Some(Pick { index, up });
+                }
+                taken.push(index);
             }
-        }
-    }
-
-    fn pick_by_class(
-        &self,
-        balance: Balance,
-        client: SocketAddr,
-        random: u64,
-        up: &[bool],
-        tried: &Tried,
-    ) -> Option<usize> {
-        [(true, false), (true, true), (false, false), (false, true)].into_iter().find_map(|(wanted, backup)| {
-            let eligible = |index: &usize| {
-                let same = |endpoint: &Endpoint| endpoint.target.backup == backup;
-                self.endpoints.get(*index).is_some_and(same)
-                    && up.get(*index) == Some(&wanted)
-                    && !tried.targets.contains(index)
-            };
-            self.pick_among(balance, client, random, eligible)
         })
-    }
-
-    fn pick_among(
-        &self,
-        balance: Balance,
-        client: SocketAddr,
-        random: u64,
-        eligible: impl Fn(&usize) -> bool,
-    ) -> Option<usize> {
-        let mut among = (0..self.endpoints.len()).filter(|index| eligible(index));
-        let weight =
-            |index: usize| self.endpoints.get(index).map_or(1, |endpoint| u64::from(endpoint.target.weight.get()));
-        match balance {
-            Balance::None => among.next(),
-            Balance::SourceIp | Balance::SourceSocket => {
-                let port = if balance == Balance::SourceIp { 0 } else { client.port() };
-                let client = hash(&[&octets(client.ip()), &port.to_be_bytes()]);
-                let scored = among.map(|index| {
-                    let target = self.endpoints.get(index).map_or(0, |endpoint| endpoint.hash);
-                    (score(hash(&[&client.to_be_bytes(), &target.to_be_bytes()]), weight(index)), index)
-                });
-                // Of equals the first.
-                scored.max_by(|(a, i), (b, j)| a.total_cmp(b).then(j.cmp(i))).map(|(_, index)| index)
-            }
-            Balance::Random => {
-                let sum: u64 = (0..self.endpoints.len()).filter(|index| eligible(index)).map(weight).sum();
-                let mut left = random.checked_rem(sum)?;
-                among.find(|index| match left.checked_sub(weight(*index)) {
-                    Some(rest) => {
-                        left = rest;
-                        false
-                    }
-                    None => true,
-                })
-            }
-            Balance::RoundRobin => {
-                let turn = self.turn.fetch_add(1, atomic::Ordering::Relaxed).checked_rem(self.round.len())?;
-                let (before, from) = self.round.split_at(turn);
-                from.iter().chain(before).copied().find(|index| eligible(index))
-            }
-            Balance::LeastConn => {
-                let active =
-                    |index: usize| self.endpoints.get(index).map_or(0, |endpoint| u64::from(endpoint.health.active()));
-                // Among equals, at random: otherwise all first connections would meet at the first target.
-                let start = usize::try_from(random % (self.endpoints.len() as u64)).unwrap_or(0);
-                let rank = |index: usize| (index + self.endpoints.len() - start) % self.endpoints.len();
-                among.min_by(|a, b| {
-                    let (left, right) = ((active(*a) + 1) * weight(*b), (active(*b) + 1) * weight(*a));
-                    left.cmp(&right).then(rank(*a).cmp(&rank(*b)))
-                })
-            }
-        }
     }
 
     /// Orders the addresses of one target: by rendezvous where the client's address decides, otherwise as DNS gave them
@@ -262,9 +230,8 @@ impl Group {
         match self.balance {
             Balance::None => {}
             Balance::SourceIp | Balance::SourceSocket => {
-                let port = if self.balance == Balance::SourceIp { 0 } else { client.port() };
-                let client = hash(&[&octets(client.ip()), &port.to_be_bytes()]);
-                ordered.sort_by_key(|address| std::cmp::Reverse(hash(&[&client.to_be_bytes(), &octets(*address)])));
+                let client = rendezvous::client(client, self.balance == Balance::SourceSocket);
+                ordered.sort_by_key(|address| std::cmp::Reverse(rendezvous::of_address(client, *address)));
             }
             Balance::Random | Balance::RoundRobin | Balance::LeastConn => {
                 if let Some(shift) = usize::try_from(random >> 32).ok().and_then(|r| r.checked_rem(ordered.len())) {
@@ -283,6 +250,75 @@ impl Group {
         }
         alternating
     }
+}
+
+impl Class {
+    fn new(endpoints: &[Endpoint], balance: Balance, belongs: impl Fn(&Target) -> bool) -> Self {
+        let all = || endpoints.iter().enumerate().filter(|(_, endpoint)| belongs(&endpoint.target));
+        let weight = |endpoint: &Endpoint| endpoint.target.weight.get();
+        let mut sum = 0;
+        let members = all().map(|(index, endpoint)| {
+            sum += u64::from(weight(endpoint));
+            (index, sum)
+        });
+        let members = members.collect();
+        let turns: Vec<_> = match balance {
+            Balance::RoundRobin => all().map(|(index, endpoint)| (index, weight(endpoint).into())).collect(),
+            _ => Vec::new(),
+        };
+        let rendezvous = Rendezvous::new(all().map(|(index, e)| (index, weight(e).into(), e.hash)));
+        Self { members, rendezvous, turns: Turns::new(&turns) }
+    }
+
+    fn pick(&self, endpoints: &[Endpoint], question: Question<'_>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let members = || self.members.iter().map(|(index, _)| *index);
+        let weight = |index: usize| endpoints.get(index).map_or(1, |endpoint| u64::from(endpoint.target.weight.get()));
+        let Question { balance, client, random, tried, .. } = question;
+        match balance {
+            Balance::None => members().find(|index| eligible(*index)),
+            Balance::SourceIp | Balance::SourceSocket => {
+                self.rendezvous.pick(rendezvous::client(client, balance == Balance::SourceSocket), eligible)
+            }
+            Balance::Random => self
+                .draw(random)
+                .filter(|index| eligible(*index))
+                .or_else(|| by_weight(members, weight, mixed(random), &eligible)),
+            Balance::RoundRobin => self.turns.pick(tried.is_empty(), eligible),
+            Balance::LeastConn => {
+                let active = |index: usize| endpoints.get(index).map_or(0, |e| u64::from(e.health.active()));
+                let fewest = members().filter(|index| eligible(*index)).map(|index| (active(index), weight(index)));
+                let (fewest, of_weight) = fewest.min_by(|(a, v), (b, w)| (a * w).cmp(&(b * v)))?;
+                // Among equals by weight: otherwise all first connections would meet at one target.
+                let equal = |index: usize| active(index) * of_weight <= fewest * weight(index) && eligible(index);
+                by_weight(members, weight, random, equal).or_else(|| members().find(|index| eligible(*index)))
+            }
+        }
+    }
+
+    /// A member at random, by weight.
+    fn draw(&self, random: u64) -> Option<usize> {
+        let (_, sum) = self.members.last()?;
+        let drawn = random.checked_rem(*sum)?;
+        let at = self.members.partition_point(|(_, sum)| *sum <= drawn);
+        self.members.get(at).map(|(index, _)| *index)
+    }
+}
+
+/// One of the eligible `members` at random, by weight.
+fn by_weight<I: Iterator<Item = usize>>(
+    members: impl Fn() -> I,
+    weight: impl Fn(usize) -> u64,
+    random: u64,
+    eligible: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let mut left = random.checked_rem(members().filter(|index| eligible(*index)).map(&weight).sum())?;
+    members().filter(|index| eligible(*index)).find(|index| match left.checked_sub(weight(*index)) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    })
 }
 
 impl Endpoint {
@@ -304,53 +340,6 @@ impl Endpoint {
     pub(crate) fn name(&self) -> Option<&Arc<Name>> {
         self.name.as_ref()
     }
-}
-
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(HASH_KEY.0, HASH_KEY.1);
-    for part in parts {
-        hasher.write(part);
-    }
-    hasher.finish()
-}
-
-/// A v4-mapped address is its IPv4 address: a client is the same client through either socket.
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// Weighted rendezvous score (Schindelhauer and Schomaker's logarithmic method): `-weight / ln(u)`, `u` in (0, 1).
-fn score(hash: u64, weight: u64) -> f64 {
-    // 53 bits fit a double exactly; the half keeps both ends out.
-    let u = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -(weight as f64) / u.ln()
-}
-
-/// A smooth weighted round: each index as often as its weight says, as far apart as can be.
-fn round(weights: &[u32]) -> Vec<usize> {
-    let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let mut weights: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
-    while weights.iter().sum::<u32>() > MAX_ROUND && weights.iter().any(|weight| *weight > 1) {
-        weights = weights.iter().map(|weight| (weight / 2).max(1)).collect();
-    }
-    let sum: i64 = weights.iter().copied().map(i64::from).sum();
-    let mut credit = vec![0_i64; weights.len()];
-    let turn = |_| {
-        for (credit, weight) in credit.iter_mut().zip(&weights) {
-            *credit += i64::from(*weight);
-        }
-        let (best, most) = credit.iter_mut().enumerate().max_by(|(i, a), (j, b)| a.cmp(b).then(j.cmp(i)))?;
-        *most -= sum;
-        Some(best)
-    };
-    (0..sum).filter_map(turn).collect()
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Balancing as its users rely on it: shares by weight, stability of hashing, order of fallbacks.
 
-use std::num::NonZeroU16;
+use std::{collections::BTreeSet, num::NonZeroU16};
 
 use proptest::prelude::*;
 
@@ -8,20 +8,27 @@ use super::*;
 
 const NOW: Duration = Duration::from_secs(100);
 const RETRY: Duration = Duration::from_secs(10);
+const BALANCES: [Balance; 6] =
+    [Balance::None, Balance::SourceIp, Balance::SourceSocket, Balance::Random, Balance::RoundRobin, Balance::LeastConn];
 
-/// Targets as `port*weight`, backups with a `b` in front.
+/// Targets as `port*weight`, backups with a `b` in front, those marked as down with a `d`.
 fn group(balance: Balance, targets: &[&str]) -> Group {
     let endpoint = |text: &&str| {
-        let backup = text.starts_with('b');
-        let (port, weight) =
-            text.trim_start_matches('b').split_once('*').unwrap_or((text.trim_start_matches('b'), "1"));
+        let number = text.trim_start_matches(['b', 'd']);
+        let (port, weight) = number.split_once('*').unwrap_or((number, "1"));
         let target = Target {
             host: Host::Ip { address: [192, 0, 2, 1].into(), scope: 0 },
             port: port.parse().unwrap(),
             weight: NonZeroU16::new(weight.parse().unwrap()).unwrap(),
-            backup,
+            backup: text.starts_with('b'),
+            down: text.starts_with('d'),
         };
-        Endpoint { hash: hash(&[target.to_string().as_bytes()]), target, health: Arc::default(), name: None }
+        Endpoint {
+            hash: rendezvous::hash(&[target.to_string().as_bytes()]),
+            target,
+            health: Arc::default(),
+            name: None,
+        }
     };
     Group::of(targets.iter().map(endpoint).collect(), balance)
 }
@@ -40,6 +47,17 @@ fn shares(group: &Group, count: u16) -> Vec<(u16, u32)> {
         shares[group.pick(client(n), random, NOW, &Tried::default()).unwrap()].1 += 1;
     }
     shares
+}
+
+/// Ports in the order in which one client tries them.
+fn order(group: &Group) -> Vec<u16> {
+    let mut tried = Tried::default();
+    let mut order = Vec::new();
+    while let Some(index) = group.pick(client(1), 7, NOW, &tried) {
+        order.push(group.endpoints()[index].target.port);
+        tried.add(index);
+    }
+    order
 }
 
 #[test]
@@ -61,34 +79,62 @@ fn shares_follow_weights() {
 }
 
 #[test]
-fn a_weighted_round_spreads_the_heavy_one() {
-    assert_eq!(round(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
-    assert_eq!(round(&[2, 4]), round(&[1, 2]));
-    assert_eq!(round(&[1; 3]), [0, 1, 2]);
-    let long = round(&[256; 40].map(|weight| weight - 1));
-    assert!(long.len() <= MAX_ROUND as usize, "{}", long.len());
+fn the_share_of_a_target_that_is_down_goes_to_all_others() {
+    for balance in [Balance::RoundRobin, Balance::LeastConn, Balance::Random, Balance::SourceIp] {
+        let group = group(balance, &["1", "2", "3"]);
+        group.endpoints()[1].health.failed(NOW, RETRY);
+        let [one, two, three] = shares(&group, 3000).try_into().unwrap();
+        assert_eq!(two.1, 0, "{balance:?}");
+        let tolerance = if balance == Balance::RoundRobin { 1 } else { 150 };
+        assert!(one.1.abs_diff(three.1) <= tolerance, "{balance:?}: {one:?} {three:?}");
+    }
+}
+
+#[test]
+fn a_target_marked_as_down_is_never_picked() {
+    for (row, targets, expected) in [
+        ("beside others", &["d1", "2", "b3"] as &[&str], [2, 3].as_slice()),
+        ("alone", &["d1"], &[]),
+        ("beside one", &["d1", "2"], &[2]),
+        ("only backups", &["b1", "b2"], &[1, 2]),
+        ("beside a backup", &["d1", "b2"], &[2]),
+    ] {
+        for balance in BALANCES {
+            let group = group(balance, targets);
+            assert_eq!(order(&group).into_iter().collect::<BTreeSet<_>>(), expected.iter().copied().collect(), "{row}");
+        }
+    }
+}
+
+#[test]
+fn many_targets_are_chosen_as_few_are() {
+    let targets: Vec<String> = (1..=300).map(|port| format!("{port}*{}", port % 3 + 1)).collect();
+    let group = group(Balance::SourceIp, &targets.iter().map(String::as_str).collect::<Vec<_>>());
+    let pick = |n| group.pick(client(n), 0, NOW, &Tried::default()).unwrap();
+    let first: Vec<_> = (0..2000).map(pick).collect();
+    assert_eq!((0..2000).map(pick).collect::<Vec<_>>(), first, "remembered or not");
+    // What the definition says, target by target.
+    for n in 0..50 {
+        let hash = rendezvous::client(client(n), false).to_be_bytes();
+        let score = |e: &Endpoint| {
+            let bits = rendezvous::hash(&[&hash, &e.hash.to_be_bytes()]) >> 11;
+            -f64::from(e.target.weight.get()) / ((bits as f64 + 0.5) / (1_u64 << 53) as f64).ln()
+        };
+        let best = group.endpoints().iter().enumerate().max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)));
+        assert_eq!(first[usize::from(n)], best.unwrap().0);
+    }
+    group.endpoints()[first[7]].health.failed(NOW, RETRY);
+    assert_ne!(pick(7), first[7]);
+    assert_eq!(pick(8), first[8]);
 }
 
 #[test]
 fn fallback_order() {
-    for balance in [
-        Balance::None,
-        Balance::SourceIp,
-        Balance::SourceSocket,
-        Balance::Random,
-        Balance::RoundRobin,
-        Balance::LeastConn,
-    ] {
+    for balance in BALANCES {
         let group = group(balance, &["b1", "2", "3", "b4"]);
         group.endpoints()[2].health.failed(NOW, RETRY);
         group.endpoints()[0].health.failed(NOW, RETRY);
-        let mut tried = Tried::default();
-        let mut order = Vec::new();
-        while let Some(index) = group.pick(client(1), 7, NOW, &tried) {
-            order.push(group.endpoints()[index].target.port);
-            tried.add(index);
-        }
-        assert_eq!(order, [2, 4, 3, 1], "{balance:?}: up, backup up, down, backup down");
+        assert_eq!(order(&group), [2, 4, 3, 1], "{balance:?}: up, backup up, down, backup down");
         let later = NOW + RETRY;
         let state = group.endpoints()[2].health.state(later);
         assert_eq!(state, State::Due, "{balance:?}: in turn again after the retry interval");
@@ -176,10 +222,44 @@ proptest! {
         }
     }
 
+    /// A target: weight, backup, down by mark, down by failure.
+    #[test]
+    fn shares_follow_weights_whatever_is_down(
+        targets in proptest::collection::vec((1_u16..6, proptest::bool::weighted(0.3), proptest::bool::weighted(0.2),
+            proptest::bool::weighted(0.4)), 1..7),
+        balance in 1_usize..6,
+    ) {
+        let text: Vec<String> = targets.iter().enumerate().map(|(port, (weight, backup, marked, _))| {
+            let mark = if *marked { "d" } else if *backup { "b" } else { "" };
+            format!("{mark}{port}*{weight}")
+        }).collect();
+        let group = group(BALANCES[balance], &text.iter().map(String::as_str).collect::<Vec<_>>());
+        for (endpoint, (.., failed)) in group.endpoints().iter().zip(&targets) {
+            if *failed {
+                endpoint.health.failed(NOW, RETRY);
+            }
+        }
+        let standing = |(_, backup, _, failed): &(u16, bool, bool, bool)| (*failed, *backup);
+        let usable = || targets.iter().filter(|(.., marked, _)| !marked);
+        let Some(best) = usable().map(standing).min() else {
+            prop_assert_eq!(group.pick(client(1), 1, NOW, &Tried::default()), None);
+            return Ok(());
+        };
+        let sum: f64 = usable().filter(|target| standing(target) == best).map(|(weight, ..)| f64::from(*weight)).sum();
+        let count = 3000;
+        for ((_, got), target) in shares(&group, count).into_iter().zip(&targets) {
+            let share = if standing(target) == best && !target.2 { f64::from(target.0) / sum } else { 0.0 };
+            let expected = share * f64::from(count);
+            // Six standard deviations of what is left to chance; turns are off by a round at most.
+            let chance = 6.0 * (expected * (1.0 - share)).sqrt();
+            let tolerance = if BALANCES[balance] == Balance::RoundRobin { 30.0 } else { chance };
+            prop_assert!((f64::from(got) - expected).abs() <= tolerance + 0.5, "{text:?}: {got}, not {expected}");
+        }
+    }
+
     #[test]
     fn every_target_is_tried_once(random: u64, n: u16, balance in 0_usize..6, down in proptest::collection::vec(any::<bool>(), 4)) {
-        let balance = [Balance::None, Balance::SourceIp, Balance::SourceSocket, Balance::Random, Balance::RoundRobin,
-            Balance::LeastConn][balance];
+        let balance = BALANCES[balance];
         let group = group(balance, &["1*9", "2", "b3*2", "b4"]);
         for (endpoint, down) in group.endpoints().iter().zip(down) {
             if down {

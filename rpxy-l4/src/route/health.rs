@@ -194,7 +194,8 @@ impl Targets {
             .iter()
             .filter_map(|((host, port), state)| {
                 let health = state.upgrade().filter(|health| health.state(now) != State::Up)?;
-                let target = Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false };
+                let target =
+                    Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false, down: false };
                 Some(DownTarget { target: target.to_string(), active: health.active() })
             })
             .collect();
@@ -276,7 +277,7 @@ mod tests {
         let targets = Targets::default();
         let health: Vec<_> = ["b", "a", "c"]
             .map(|name| Host::Name(name.into()))
-            .map(|host| targets.health(&Target { host, port: 1, weight: NonZeroU16::MIN, backup: false }))
+            .map(|host| targets.health(&Target { host, port: 1, weight: NonZeroU16::MIN, backup: false, down: false }))
             .into();
         let at = Duration::from_secs;
         let down = |now| targets.down(at(now)).into_iter().map(|down| down.target).collect::<Vec<_>>();
@@ -294,7 +295,8 @@ mod tests {
     #[test]
     fn state_is_found_again_while_in_use() {
         let targets = Targets::default();
-        let target = |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false };
+        let target =
+            |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false, down: false };
         let first = targets.health(&target(1));
         let busy = Busy::new(&first);
         assert!(Arc::ptr_eq(&first, &targets.health(&Target { backup: true, ..target(1) })));

@@ -6,10 +6,12 @@ mod health;
 mod mac1;
 mod names;
 mod random;
+mod rendezvous;
 mod table;
+mod turns;
 mod udp;
 
-pub(crate) use balance::{Endpoint, Group, Tried};
+pub(crate) use balance::{Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
 pub(crate) use health::{Busy, DownTarget, Targets};
 pub(crate) use names::{Conditions, NameTable};

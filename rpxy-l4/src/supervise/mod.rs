@@ -111,6 +111,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
+    resources::divide_descriptors(&config, &tcp, count);
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {

@@ -15,11 +15,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, relay::Preamble, timer::Timer};
+use super::{Shared, Snapshot, now_or_never, relay::Preamble, timer::Timer};
 use crate::{
+    config::model::Tcp,
     limit::AcceptBackoff,
+    metrics::Outcome,
     net,
-    route::{Busy, Endpoint, Route, Tried},
+    route::{Busy, Endpoint, Pick, Route, Tried},
 };
 
 /// Head start of one address over the next (RFC 8305 section 5, "Connection Attempt Delay").
@@ -27,6 +29,17 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Attempts for one connection at a time; a name may have many addresses, and each attempt takes a descriptor.
 const MOST_AT_ONCE: usize = 4;
+
+/// Time for all attempts of one connection, in times of `tcp_connect_timeout`.
+const IN_ALL: u32 = 3;
+/// Time for the one attempt to a target that could not be reached not long ago.
+const KNOWN_DOWN: Duration = Duration::from_secs(2);
+/// Time after which a client that has ended its side is not expected to wait for the next target.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Places are short when fewer than one of so many are free.
+const SHORT: u32 = 4;
+/// While places are short, the clients that wait for the targets of one rule may take one of so many.
+const SHARE: u32 = 4;
 
 /// One address being tried.
 type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
@@ -39,43 +52,74 @@ pub(super) struct Reached {
     pub(super) busy: Busy,
 }
 
-/// Time limits of connecting.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectTimeouts {
-    /// For one attempt to connect to one address.
-    pub(super) connect: Duration,
-    /// Time for which a target that failed is tried last.
-    pub(super) retry: Duration,
-}
-
-/// Connects to the first target of `route` that can be reached and begins to send `preamble`; `None` when none can.
+/// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
+/// who is known as `source`, has gone.
 pub(super) async fn reach(
     shared: &Shared,
+    snapshot: &Snapshot,
     route: &Route,
-    client: SocketAddr,
-    timeouts: ConnectTimeouts,
+    (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
     preamble: &mut Preamble,
-) -> Option<Reached> {
+) -> Result<Reached, Outcome> {
+    let max = snapshot.settings.max_connections.get();
+    // While places are short, those who wait for one rule's backends leave some to the other rules.
+    let most = if shared.active.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
+    let Some(_reaching) = route.group.reaching().acquire(most.max(1)) else {
+        if let Some(withheld) = shared.said_reaching.speak(std::time::Instant::now()) {
+            let rule = route.rule.as_deref().unwrap_or("tcp_target");
+            tracing::warn!(
+                "{rule}: {most} connections wait for its targets already, and few more fit: closing new ones ({withheld} \
+                 more not shown)"
+            );
+        }
+        return Err(Outcome::Unreachable);
+    };
+    tokio::select! {
+        biased;
+        reached = reach_any(shared, snapshot, route, (client, source), timer, preamble) => reached,
+        _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
+    }
+}
+
+async fn reach_any(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    route: &Route,
+    (client, source): (&TcpStream, SocketAddr),
+    timer: &mut Timer,
+    preamble: &mut Preamble,
+) -> Result<Reached, Outcome> {
     let group = &route.group;
+    let settings = &snapshot.settings;
     let mut tried = Tried::default();
     let mut random = shared.random.next();
-    let mut now = Instant::now();
-    let give_up = now + timeouts.connect;
-    while let Some(index) = group.pick(client, random, shared.uptime(now), &tried) {
-        let endpoint = group.endpoint(index)?;
+    let started = Instant::now();
+    let mut now = started;
+    let give_up = started + settings.connect_timeout.saturating_mul(IN_ALL);
+    let mut left = settings.connect_attempts.get();
+    while let Some(Pick { index, up }) = group.pick_told(source, random, shared.uptime(now), &tried) {
+        let Some(endpoint) = group.endpoint(index) else { break };
+        // Nobody waits long, or twice, for what is known to be down.
+        let within = if up { settings.connect_timeout } else { settings.connect_timeout.min(KNOWN_DOWN) };
+        left = if up { left - 1 } else { 0 };
         // Counted from now on, so that a burst does not all see the same few connections.
         let busy = Busy::new(&endpoint.health);
+        let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
+        let deadline = (now + within).min(give_up);
         let result = match endpoint.address() {
             Some(Err(error)) => Err(error),
-            Some(Ok(address)) => {
-                start(address, now + timeouts.connect, timer, preamble).await.map(|stream| (stream, address))
-            }
-            None => match candidates(route, endpoint, client, random, timeouts.connect).await {
-                Ok(addresses) => match addresses.as_slice() {
-                    [only] => start(*only, now + timeouts.connect, timer, preamble).await.map(|stream| (stream, *only)),
-                    several => race(several, timeouts.connect).await,
-                },
+            Some(Ok(address)) if snapshot.own.is(address) => Err(own()),
+            Some(Ok(address)) => start(address, deadline, timer, preamble).await.map(|stream| (stream, address)),
+            None => match candidates(route, endpoint, source, random, within).await {
+                Ok(mut addresses) => {
+                    addresses.retain(|address| !snapshot.own.is(*address));
+                    match addresses.as_slice() {
+                        [] => Err(own()),
+                        [only] => start(*only, deadline, timer, preamble).await.map(|stream| (stream, *only)),
+                        several => race(several, within.min(give_up.saturating_duration_since(now))).await,
+                    }
+                }
                 Err(error) => Err(error),
             },
         };
@@ -84,7 +128,7 @@ pub(super) async fn reach(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Some(Reached { stream, address, busy });
+                return Ok(Reached { stream, address, busy });
             }
             Err(error) => {
                 now = Instant::now();
@@ -92,34 +136,55 @@ pub(super) async fn reach(
                 if net::is_exhaustion(&error) {
                     endpoint.health.unclaim(shared.uptime(now));
                     shared.backoff.exhausted(&error, now.into_std());
-                    if now < give_up {
+                    if now < started + settings.connect_timeout {
                         sleep(AcceptBackoff::PAUSE).await;
                         now = Instant::now();
+                        left = left.saturating_add(1);
                         continue;
                     }
-                } else if error.kind() == io::ErrorKind::AddrNotAvailable {
-                    endpoint.health.unclaim(shared.uptime(now));
-                    if let Some(withheld) = shared.said_no_port.speak(now.into_std()) {
-                        tracing::warn!(
-                            "no local port or address to reach {} from: {error}; widen net.ipv4.ip_local_port_range or \
-                             add targets ({withheld} more not shown)",
-                            endpoint.target
-                        );
-                    }
-                } else if endpoint.health.failed(shared.uptime(now), timeouts.retry) {
-                    tracing::warn!(
-                        "{} cannot be reached: {error}; tried last for {:?}",
-                        endpoint.target,
-                        timeouts.retry
-                    );
+                } else {
+                    failed(shared, settings, endpoint, &error, now);
                 }
                 shared.metrics.tcp_connect_failed();
                 tried.add(index);
                 random = shared.random.next();
             }
         }
+        if left == 0 || now >= give_up {
+            break;
+        }
+        // A client that ends its side may wait for its answer, but hardly after this long.
+        if now > started + PATIENCE && has_ended(client).await {
+            return Err(Outcome::ClientGone);
+        }
     }
-    None
+    Err(Outcome::Unreachable)
+}
+
+/// Notes that a target could not be reached.
+fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Error, now: Instant) {
+    if error.kind() == io::ErrorKind::AddrNotAvailable {
+        endpoint.health.unclaim(shared.uptime(now));
+        if let Some(withheld) = shared.said_no_port.speak(now.into_std()) {
+            tracing::warn!(
+                "no local port or address to reach {} from: {error}; widen net.ipv4.ip_local_port_range or add targets \
+                 ({withheld} more not shown)",
+                endpoint.target
+            );
+        }
+        return;
+    }
+    if let Some(name) = endpoint.name() {
+        name.ask_again();
+    }
+    if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
+        tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
+    }
+}
+
+async fn has_ended(client: &TcpStream) -> bool {
+    let state = now_or_never(client.ready(Interest::READABLE)).await;
+    matches!(state, Some(Ok(ready)) if ready.is_read_closed())
 }
 
 /// The addresses of a name, in the order in which they are to be tried.

@@ -14,13 +14,14 @@ use tokio::{
 
 use super::{
     Origin, Shared, Snapshot, alert,
-    connect::{ConnectTimeouts, Reached, reach},
+    connect::{Reached, reach},
     ech::Ech,
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     relay::{Limits, Preamble, Relay, Side},
     scratch,
+    source::Introduction,
     timer::Timer,
 };
 use crate::{
@@ -141,6 +142,10 @@ async fn prepare(
         // The peer is the load balancer, which `accept` has looked at.
         return Err(Outcome::Banned);
     }
+    #[cfg(feature = "proxy-protocol")]
+    if settings.receive_proxy.is_some() {
+        record.place = shared.place(&snapshot, origin.source.ip(), Introduction::Header)?;
+    }
 
     let recognised = if snapshot.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
@@ -186,11 +191,9 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let timeouts = ConnectTimeouts { connect: settings.connect_timeout, retry: settings.target_retry };
-    let Some(mut reached) = reach(shared, route, origin.source, timeouts, &mut timer, &mut preamble).await else {
-        tracing::trace!("{peer}: no target can be reached");
-        return Err(Outcome::Unreachable);
-    };
+    let mut reached = reach(shared, &snapshot, route, (client, origin.source), &mut timer, &mut preamble)
+        .await
+        .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
     let idle = settings.idle_timeout;

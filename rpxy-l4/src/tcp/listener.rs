@@ -1,14 +1,24 @@
 //! Accepting connections on one socket of one worker.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::{net::TcpListener, net::TcpStream, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
 
 use super::{
     Shared,
     connection::{Accepted, serve},
     now_or_never,
     record::Record,
+    source::Introduction,
 };
 use crate::{metrics::Outcome, net};
 
@@ -40,8 +50,15 @@ async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream,
     while let Some(left) = shared.backoff.pause(Instant::now) {
         sleep(left).await;
     }
+    while shared.active.count() >= shared.descriptors.room() && shared.active.count() >= shared.descriptors.measure() {
+        // The limit may be raised meanwhile.
+        drop(timeout(MEASURE_AGAIN, shared.active.below(shared.descriptors.room())).await);
+    }
     listener.accept().await
 }
+
+/// Interval of looking at the limit on open files while connections wait for descriptors.
+const MEASURE_AGAIN: Duration = Duration::from_millis(100);
 
 fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     if shared.bans.refuses(peer.ip()) {
@@ -51,6 +68,14 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         return;
     }
     let snapshot = shared.snapshot.load_full();
+    let place = match shared.place(&snapshot, peer.ip(), Introduction::None) {
+        Ok(place) => place,
+        Err(outcome) => {
+            shared.metrics.tcp_accepted();
+            shared.metrics.tcp_ended(outcome, 0, 0);
+            return;
+        }
+    };
     let max = snapshot.settings.max_connections.get();
     let Some(permit) = shared.active.acquire(max) else {
         shared.metrics.tcp_accepted();
@@ -62,7 +87,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), permit, snapshot.access_log_format);
+    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_log_format);
     tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
 }
 
@@ -74,5 +99,6 @@ fn failed(error: &io::Error, shared: &Shared) {
         return;
     }
     shared.metrics.accept_paused();
+    shared.descriptors.measure();
     shared.backoff.exhausted(error, Instant::now());
 }

@@ -12,10 +12,12 @@ mod inbound;
 mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
+mod own;
 mod probe;
 mod record;
 mod relay;
 mod scratch;
+mod source;
 mod timer;
 
 use std::{
@@ -27,13 +29,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub(crate) use listener::accept;
+use own::Own;
 use relay::Limits;
 
 use crate::{
     config::model::{AccessLogFormat, Config, Tcp},
-    limit::{AcceptBackoff, Bans, ConnLimit, LogThrottle, Prefixes},
+    limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
     log::AccessLog,
     metrics::Metrics,
+    net,
     resolve::Resolver,
     route::{self, Random, Targets, TcpRoutes},
 };
@@ -41,11 +45,17 @@ use crate::{
 /// Interval of log messages about the same exhaustion.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// Pipes may take one of so many descriptors.
+const PART_OF_PIPES: usize = 8;
+
 /// One configuration as TCP uses it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     settings: Tcp,
     limits: Arc<Limits>,
+    /// Rates of source networks.
+    rates: Option<Sources>,
+    own: Own,
     routes: TcpRoutes,
     access_log_format: AccessLogFormat,
 }
@@ -57,6 +67,8 @@ impl Snapshot {
         Self {
             settings: config.tcp.clone(),
             limits: Limits::of(&config.tcp).into(),
+            rates: config.tcp.new_connections.map(Sources::new),
+            own: Own::new(&config.listen),
             routes: TcpRoutes::new(config, targets, resolver),
             access_log_format: config.access_log_format,
         }
@@ -81,6 +93,10 @@ pub(crate) struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
+    /// Connections for which there are file descriptors.
+    pub descriptors: Descriptors,
+    /// Connections by source network.
+    per_source: Arc<PerSource>,
     /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
@@ -91,6 +107,8 @@ pub(crate) struct Shared {
     failed_hellos: Prefixes,
     backoff: AcceptBackoff,
     said_too_many: LogThrottle,
+    said_source: LogThrottle,
+    said_reaching: LogThrottle,
     said_no_port: LogThrottle,
 }
 
@@ -107,6 +125,8 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             active: Arc::default(),
+            descriptors: Descriptors::new(),
+            per_source: Arc::new(PerSource::new()),
             bans,
             metrics,
             access,
@@ -115,8 +135,21 @@ impl Shared {
             failed_hellos: Prefixes::new(RandomState::new().hash_one(started)),
             backoff: AcceptBackoff::new(SAY_AGAIN),
             said_too_many: LogThrottle::new(SAY_AGAIN),
+            said_source: LogThrottle::new(SAY_AGAIN),
+            said_reaching: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
+    }
+
+    /// Divides the descriptors: `others` are open or promised to something else; of what is left, pipes of the `workers`
+    /// get a part. Returns the number of connections for which there is room.
+    pub(crate) fn divide_descriptors(&self, others: u64, workers: usize) -> u32 {
+        const OF_PIPE: usize = 2;
+        let limit = net::open_files_limit().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let pipes = (limit / PART_OF_PIPES / OF_PIPE / workers.max(1)).min(relay::MOST_PIPES);
+        relay::fit_pipes(pipes);
+        self.descriptors.set_others(others.saturating_add((pipes * OF_PIPE * workers) as u64));
+        self.descriptors.room()
     }
 
     /// Time from the daemon's start to `now`, the clock of target health.

@@ -8,7 +8,7 @@ use rpxy_l4_proto::tls::ClientHello;
 use super::{Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
-    limit::ConnPermit,
+    limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
     metrics::{EchState, Outcome},
     route::Protocol,
@@ -27,6 +27,8 @@ pub(super) struct Record {
     shared: Arc<Shared>,
     /// Makes room for another connection only when this one is wholly gone.
     _permit: ConnPermit,
+    /// Likewise for another one of the same source.
+    pub(super) place: Option<SourcePermit>,
     since: Instant,
     format: AccessLogFormat,
     access: Option<Access>,
@@ -36,12 +38,18 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(shared: Arc<Shared>, permit: ConnPermit, format: AccessLogFormat) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        permit: ConnPermit,
+        place: Option<SourcePermit>,
+        format: AccessLogFormat,
+    ) -> Self {
         shared.metrics.tcp_accepted();
         let since = Instant::now();
         Self {
             shared,
             _permit: permit,
+            place,
             since,
             format,
             access: None,

@@ -13,11 +13,13 @@ mod listen;
 mod matcher;
 mod names;
 mod network;
+mod own;
 mod protocol;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
 mod shadow;
+mod sources;
 mod targets;
 mod tcp;
 mod udp;
@@ -71,9 +73,11 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
         #[cfg(feature = "proxy-protocol")]
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
     };
-    let tcp = tcp::tcp(report, &root, &defaults);
+    let prefix = sources::prefix(report, &root);
+    let tcp = tcp::tcp(report, &root, &defaults, prefix);
     let rules = rules::rules(report, &root, &defaults);
-    let udp = udp::udp(report, &root, &rules);
+    let udp = udp::udp(report, &root, &rules, prefix);
+    own::refuse(report, &root, &listen, (&tcp, &udp), &rules);
     shadow::warn_of_unreachable(report, &rules);
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());

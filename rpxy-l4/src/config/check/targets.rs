@@ -9,7 +9,7 @@ use super::{defaults::RuleDefaults, listen::is_interface, names};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Balance, Host, Target, Upstream},
+    model::{Balance, Host, Target, Upstream, is_one_host},
     report::{Position, Report, quote},
 };
 
@@ -99,8 +99,8 @@ fn targets(report: &mut Report<'_>, field: &Field<'_>) -> Vec<Target> {
     let targets: Vec<Target> = elements.iter().filter_map(|element| target(report, element)).collect();
     if field.is_empty_array() {
         report.error(&field.position, "must not be empty");
-    } else if !targets.is_empty() && targets.iter().all(|target| target.backup) {
-        report.error(&field.position, "at least one target must not be a backup");
+    } else if !targets.is_empty() && targets.iter().all(|target| target.down) {
+        report.warn(&field.position, "nothing can be reached, because every target is marked as down");
     }
     targets
 }
@@ -117,11 +117,12 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
     let table = element.table(report, Scope::Target)?;
     let weight =
         table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
-    let backup = table.field("backup").and_then(|field| field.boolean(report));
+    let mut mark = |key| table.field(key).and_then(|field| field.boolean(report)).unwrap_or(false);
+    let (backup, down) = (mark("backup"), mark("down"));
     let field = table.required(report, "address")?;
     let text = field.string(report)?;
     let target = address(report, &field.position, text)?;
-    Some(Target { weight: weight.unwrap_or(ONE), backup: backup.unwrap_or(false), ..target })
+    Some(Target { weight: weight.unwrap_or(ONE), backup, down, ..target })
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
@@ -142,10 +143,16 @@ pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) 
             None => named(report, position, text)?,
         },
     };
+    if let Host::Ip { address, .. } = &host
+        && !is_one_host(*address)
+    {
+        report.error(position, format!("{} is no address of a backend", quote(text)));
+        return None;
+    }
     if port == 0 {
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
-    Some(Target { host, port, weight: ONE, backup: false })
+    Some(Target { host, port, weight: ONE, backup: false, down: false })
 }
 
 /// The parts of `[fe80::1%eth0]:443`.

@@ -2,23 +2,39 @@
 
 use std::num::NonZeroU32;
 
-use super::{defaults::RuleDefaults, duration, targets};
+use super::{defaults::RuleDefaults, duration, sources, targets};
 use crate::config::{
     file::Table,
-    model::{Tcp, TlsRefused},
+    model::{SourcePrefix, Tcp, TlsRefused},
     report::Report,
 };
 
 const BACKLOG: u32 = 1024;
 const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+const ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).unwrap();
+const MOST_ATTEMPTS: u32 = 100;
 
-pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>) -> Tcp {
+pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>, prefix: SourcePrefix) -> Tcp {
+    let max_connections = max_connections(report, root, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
     Tcp {
         backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
-        max_connections: max_connections(report, root, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS),
+        max_connections,
+        max_connections_per_source: sources::connections(report, root, max_connections),
+        new_connections: sources::new(
+            report,
+            root,
+            ("tcp_new_connections_per_source", "tcp_new_connections_burst"),
+            prefix,
+        ),
+        source_prefix: prefix,
         probe_timeout: duration::positive(report, root, "tcp_probe_timeout", duration::PROBE),
         connect_timeout: duration::positive(report, root, "tcp_connect_timeout", duration::CONNECT),
         idle_timeout: duration::limit(report, root, "tcp_idle_timeout", None),
+        connect_attempts: root
+            .field("tcp_connect_attempts")
+            .and_then(|field| field.integer::<u32>(report, 1..=MOST_ATTEMPTS))
+            .and_then(NonZeroU32::new)
+            .unwrap_or(ATTEMPTS),
         half_closed_timeout: duration::limit(report, root, "tcp_half_closed_timeout", Some(duration::TCP_HALF_CLOSED)),
         backend_closed_timeout: duration::limit(
             report,

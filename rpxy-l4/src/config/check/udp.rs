@@ -1,11 +1,12 @@
 //! Global UDP settings.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use super::{duration, targets, tcp::max_connections};
+use super::{duration, sources, targets, tcp::max_connections};
 use crate::config::{
     file::Table,
-    model::{Matcher, NewSessions, Orphan, Rule, Udp, UnknownVersion},
+    model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
     report::{Position, Report},
 };
 
@@ -13,20 +14,22 @@ use crate::config::{
 const LEAST_BUFFER: u32 = 4096;
 const MOST_BUFFER: u32 = i32::MAX.cast_unsigned() / 2;
 
-/// One a microsecond, which is more than one machine can begin.
-const MOST_NEW_SESSIONS: u32 = 1_000_000;
-
 const ORPHANS: &[(&str, Orphan)] =
     &[("drop", Orphan::Drop), ("default", Orphan::Default), ("balance", Orphan::Balance)];
 
 const UNKNOWN_VERSIONS: &[(&str, UnknownVersion)] =
     &[("drop", UnknownVersion::Drop), ("default", UnknownVersion::Default)];
 
-pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Udp {
+pub(super) fn udp(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    rules: &[(Position, Arc<Rule>)],
+    prefix: SourcePrefix,
+) -> Udp {
     Udp {
         max_connections: max_connections(report, root, "udp_max_connections"),
         receive_buffer: receive_buffer(report, root),
-        new_sessions: new_sessions(report, root),
+        new_sessions: sources::new(report, root, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
         target_retry: duration::or_default(report, root, "udp_target_retry", duration::TARGET_RETRY),
@@ -39,27 +42,6 @@ pub(super) fn udp(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position,
 fn receive_buffer(report: &mut Report<'_>, root: &Table<'_>) -> Option<NonZeroU32> {
     let field = root.field("udp_receive_buffer")?;
     field.integer(report, LEAST_BUFFER..=MOST_BUFFER).and_then(NonZeroU32::new)
-}
-
-fn new_sessions(report: &mut Report<'_>, root: &Table<'_>) -> Option<NewSessions> {
-    let mut number = |key, range| root.field(key).and_then(|field| field.integer::<u32>(report, range));
-    let rate = number("udp_new_sessions_per_source", 0..=MOST_NEW_SESSIONS).and_then(NonZeroU32::new);
-    let burst = number("udp_new_sessions_burst", 1..=MOST_NEW_SESSIONS).and_then(NonZeroU32::new);
-    let mut prefix = |key, most, usual| {
-        let bits = number(key, 1..=most).and_then(|bits| u8::try_from(bits).ok());
-        bits.unwrap_or(usual)
-    };
-    let (prefix_v4, prefix_v6) = (prefix("source_prefix_v4", 32, 32), prefix("source_prefix_v6", 128, 56));
-    let Some(rate) = rate else {
-        for key in ["udp_new_sessions_burst", "source_prefix_v4", "source_prefix_v6"] {
-            if let Some(field) = root.field(key) {
-                report.warn(&field.position, "has no effect, because there is no udp_new_sessions_per_source");
-            }
-        }
-        return None;
-    };
-    let burst = burst.unwrap_or(rate.saturating_mul(const { NonZeroU32::new(2).unwrap() }));
-    Some(NewSessions { rate, burst, prefix_v4, prefix_v6 })
 }
 
 fn orphan(report: &mut Report<'_>, root: &Table<'_>, rules: &[(Position, Arc<Rule>)]) -> Orphan {

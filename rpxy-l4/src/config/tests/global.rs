@@ -29,6 +29,7 @@ fn defaults() {
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
     assert_eq!(config.tcp.backlog, 1024);
     assert_eq!(config.tcp.max_connections.get(), 1024);
+    assert_eq!(config.tcp.connect_attempts.get(), 5);
     assert_eq!(config.tcp.probe_timeout, Duration::from_secs(3));
     assert_eq!(config.tcp.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.idle_timeout, None);
@@ -182,9 +183,28 @@ fn new_sessions_of_each_source() {
     ]);
     warns(&[
         ("burst alone", "udp_new_sessions_burst = 5", Some("3: udp_new_sessions_burst")),
-        ("prefix alone", "source_prefix_v6 = 48", Some("3: source_prefix_v6")),
+        ("prefix alone, which counts for TCP", "source_prefix_v6 = 48", None),
         ("both", "udp_new_sessions_per_source = 5\nudp_new_sessions_burst = 5", None),
     ]);
+}
+
+#[test]
+fn connections_of_each_source() {
+    for (row, text, expected) in [
+        ("three quarters", "", Some(768)),
+        ("of more", "tcp_max_connections = 4000", Some(3000)),
+        ("of few, all", "tcp_max_connections = 63", None),
+        ("told", "tcp_max_connections_per_source = 9", Some(9)),
+        ("switched off", "tcp_max_connections_per_source = 0", None),
+    ] {
+        assert_eq!(with(text).tcp.max_connections_per_source.map(NonZeroU32::get), expected, "{row}");
+    }
+    let limit = with("tcp_new_connections_per_source = 5\nsource_prefix_v4 = 24").tcp.new_connections.unwrap();
+    assert_eq!((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6), (5, 10, 24, 56));
+    assert_eq!(with("").tcp.new_connections, None);
+    assert_eq!(with("tcp_connect_attempts = 9").tcp.connect_attempts.get(), 9);
+    refuses(&[("no attempt", "tcp_connect_attempts = 0", "3: tcp_connect_attempts")]);
+    warns(&[("burst alone", "tcp_new_connections_burst = 5", Some("3: tcp_new_connections_burst"))]);
 }
 
 #[test]

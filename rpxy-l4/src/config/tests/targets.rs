@@ -1,6 +1,6 @@
 //! Targets and load balancing, at the top and in rules alike.
 
-use super::{accepted, errors, warnings};
+use super::{accepted, errors, parse, warnings};
 use crate::config::model::{Balance, Host, Target, Upstream};
 
 fn group(value: &str) -> String {
@@ -92,11 +92,49 @@ fn refused() {
         ("weight 0", "[{ address = 'a:1', weight = 0 }]", "2: udp_target[0].weight"),
         ("weight 257", "[{ address = 'a:1', weight = 257 }]", "2: udp_target[0].weight"),
         ("backup is no boolean", "[{ address = 'a:1', backup = 1 }]", "2: udp_target[0].backup"),
-        ("backups only", "[{ address = 'a:1', backup = true }]", "2: udp_target"),
+        ("down is no boolean", "[{ address = 'a:1', down = 1 }]", "2: udp_target[0].down"),
     ];
     for (name, value, expected) in rows {
         assert_eq!(errors(&group(value)), [expected], "{name}");
     }
+}
+
+#[test]
+fn marks() {
+    let marks = |value| {
+        let targets = upstream(value).targets;
+        targets.iter().map(|target| (target.backup, target.down)).collect::<Vec<_>>()
+    };
+    assert_eq!(marks("[{ address = 'a:1', backup = true }]"), [(true, false)], "backups alone");
+    assert_eq!(marks("['a:1', { address = 'b:1', down = true }]"), [(false, false), (false, true)]);
+    assert_eq!(warnings(&group("[{ address = 'a:1', down = true }]")), ["2: udp_target"]);
+}
+
+#[test]
+fn addresses_of_no_backend() {
+    for address in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "[::]", "[ff02::1]", "[::ffff:0.0.0.0]"] {
+        assert_eq!(errors(&group(&format!("['{address}:80']"))), ["2: udp_target[0]"], "{address}");
+    }
+}
+
+#[test]
+fn targets_that_are_a_listener() {
+    for (row, keys, target, refused) in [
+        ("loopback", "", "127.0.0.1:443", true),
+        ("any address of loopback", "", "127.1.2.3:443", true),
+        ("another port", "", "127.0.0.1:444", false),
+        ("only the machine knows", "", "192.0.2.1:443", false),
+        ("a family that is not listened on", "", "[::1]:443", false),
+        ("both families", "listen_ipv6 = true", "[::1]:443", true),
+        ("the listening address", "listen_address_v4 = '192.0.2.1'", "192.0.2.1:443", true),
+        ("beside the listening address", "listen_address_v4 = '192.0.2.1'", "127.0.0.1:443", false),
+    ] {
+        let text = format!("listen_port = 443\ntcp_target = ['a:1', '{target}']\n{keys}\n");
+        let expected = if refused { vec!["2: tcp_target"] } else { vec![] };
+        assert_eq!(parse(&text).map_or_else(|_| errors(&text), |_| Vec::new()), expected, "{row}");
+    }
+    let rule = "listen_port = 443\n[protocols.\"web\"]\nprotocol = 'http'\ntarget = ['127.0.0.1:443']\n";
+    assert_eq!(errors(rule).len(), 1);
 }
 
 #[test]

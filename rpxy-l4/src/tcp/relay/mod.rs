@@ -24,6 +24,7 @@ use bytes::Bytes;
 use half::Half;
 pub(super) use limits::Limits;
 use limits::{Looks, arrived};
+pub(super) use pipe::{MOST_PIPES, fit as fit_pipes};
 use tokio::net::TcpStream;
 use watch::Watch;
 

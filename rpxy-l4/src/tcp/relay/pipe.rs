@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::OwnedFd,
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -25,7 +26,9 @@ const CAPACITY: usize = 1 << 20;
 /// Least useful capacity of a pipe. Beyond `/proc/sys/fs/pipe-user-pages-soft` new ones have two pages.
 const LEAST_CAPACITY: usize = 64 << 10;
 /// Pipes that one worker has at once, in use and idle; more streams than that are copied.
-const MOST_PIPES: usize = 32;
+pub(in crate::tcp) const MOST_PIPES: usize = 32;
+/// The same, where there are few descriptors.
+static FIT: AtomicUsize = AtomicUsize::new(MOST_PIPES);
 /// Time for which a worker that was refused a pipe does not ask again: asking in vain costs seven system calls.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Idle pipes that a worker keeps.
@@ -39,6 +42,11 @@ thread_local! {
     static IDLE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static PIPES: Cell<usize> = const { Cell::new(0) };
     static REFUSED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// From now on, every worker has room for `count` pipes, if that is less than it would have otherwise.
+pub(in crate::tcp) fn fit(count: usize) {
+    FIT.store(count.min(MOST_PIPES), Ordering::Relaxed);
 }
 
 #[derive(Debug)]
@@ -147,7 +155,7 @@ impl Pipe {
     fn take() -> Option<Self> {
         IDLE.with_borrow_mut(Vec::pop).or_else(|| {
             let refused = REFUSED.get().is_some_and(|when| when.elapsed() < ASK_AGAIN);
-            if refused || PIPES.get() >= MOST_PIPES {
+            if refused || PIPES.get() >= FIT.load(Ordering::Relaxed) {
                 return None;
             }
             let pipe = Self::open();

@@ -1,0 +1,52 @@
+//! Limits on what one source network may begin and hold.
+
+use std::num::NonZeroU32;
+
+use crate::config::{
+    file::Table,
+    model::{NewSessions, SourcePrefix},
+    report::Report,
+};
+
+/// One a microsecond, which is more than one machine can begin.
+const MOST_NEW: u32 = 1_000_000;
+/// Of fewer places than this, one source may have all unless the file says otherwise.
+const FEW_PLACES: u32 = 64;
+
+/// The length of the prefix that makes a source network.
+pub(super) fn prefix(report: &mut Report<'_>, root: &Table<'_>) -> SourcePrefix {
+    let mut bits = |key, most: u8, usual| {
+        let bits = root.field(key).and_then(|field| field.integer::<u32>(report, 1..=most.into()));
+        bits.and_then(|bits| u8::try_from(bits).ok()).unwrap_or(usual)
+    };
+    SourcePrefix { v4: bits("source_prefix_v4", 32, 32), v6: bits("source_prefix_v6", 128, 56) }
+}
+
+/// The rate at `rate_key` with the burst at `burst_key`; `None` is no limit.
+pub(super) fn new(
+    report: &mut Report<'_>,
+    root: &Table<'_>,
+    (rate_key, burst_key): (&'static str, &'static str),
+    prefix: SourcePrefix,
+) -> Option<NewSessions> {
+    let mut number = |key, range| root.field(key).and_then(|field| field.integer::<u32>(report, range));
+    let rate = number(rate_key, 0..=MOST_NEW).and_then(NonZeroU32::new);
+    let burst = number(burst_key, 1..=MOST_NEW).and_then(NonZeroU32::new);
+    let Some(rate) = rate else {
+        if let Some(field) = root.field(burst_key) {
+            report.warn(&field.position, format!("has no effect, because there is no {rate_key}"));
+        }
+        return None;
+    };
+    let burst = burst.unwrap_or(rate.saturating_mul(const { NonZeroU32::new(2).unwrap() }));
+    Some(NewSessions { rate, burst, prefix_v4: prefix.v4, prefix_v6: prefix.v6 })
+}
+
+/// Connections of one source, of `places` in all. By default three of four, so that no single one shuts out the others.
+pub(super) fn connections(report: &mut Report<'_>, root: &Table<'_>, places: NonZeroU32) -> Option<NonZeroU32> {
+    match root.field("tcp_max_connections_per_source").and_then(|field| field.integer::<u32>(report, 0..=u32::MAX)) {
+        Some(most) => NonZeroU32::new(most),
+        None if places.get() < FEW_PLACES => None,
+        None => NonZeroU32::new(places.get() - places.get() / 4),
+    }
+}
