@@ -283,10 +283,8 @@ mod tests {
             assert_eq!(DatagramClass::of(&payload), class, "{row}");
             let mut clear = payload;
             clear[0] = 0x80;
-            let class = match class {
-                QuicLong { version: QUIC_V1 | QUIC_V2 | QUIC_VERSION_NEGOTIATION } => class,
-                _ => Unknown,
-            };
+            let may_clear = matches!(class, QuicLong { version: QUIC_V1 | QUIC_V2 | QUIC_VERSION_NEGOTIATION });
+            let class = if may_clear { class } else { Unknown };
             assert_eq!(DatagramClass::of(&clear), class, "{row}, fixed bit clear");
         }
     }

@@ -273,6 +273,12 @@ impl SourceLimit {
     }
 }
 
+/// Bits of [`Hop::flags`].
+pub mod hop_flag {
+    /// XDP redirects packets also when they leave by the interface that they came by (as `XDP_REDIRECT`, not `XDP_TX`).
+    pub const REDIRECT: u16 = 1;
+}
+
 /// Key of `HOPS`, allocated by the daemon.
 pub type HopKey = u16;
 
@@ -283,7 +289,9 @@ pub struct Hop {
     /// Interface that packets leave by.
     pub interface: u32,
     /// Largest IP packet, in bytes.
-    pub mtu: u32,
+    pub mtu: u16,
+    /// Bits of [`hop_flag`].
+    pub flags: u16,
     /// Ethernet address of the neighbour.
     pub destination: [u8; 6],
     /// Ethernet address of the interface.

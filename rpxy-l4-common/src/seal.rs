@@ -97,9 +97,10 @@ impl Hop {
     pub const fn seal_for(&self, key: HopKey) -> u32 {
         let [a, b, c, d, e, f] = self.destination;
         let [g, h, i, j, k, l] = self.source;
+        let ([m, n], [o, p]) = (self.mtu.to_ne_bytes(), self.flags.to_ne_bytes());
         let sum = START
             .wrapping_add(product!(key, self.interface, 0))
-            .wrapping_add(product!(self.mtu, u32::from_ne_bytes([a, b, c, d]), 2))
+            .wrapping_add(product!(u32::from_ne_bytes([m, n, o, p]), u32::from_ne_bytes([a, b, c, d]), 2))
             .wrapping_add(product!(u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l]), 4));
         (sum ^ (sum >> 32)) as u32
     }
@@ -210,6 +211,7 @@ mod tests {
             assert!(!Hop { destination: flip(hop.destination), ..hop }.is_whole(9), "neighbour, byte {byte}");
             assert!(!Hop { source: flip(hop.source), ..hop }.is_whole(9), "station, byte {byte}");
         }
+        assert!(!Hop { flags: 1, ..hop }.is_whole(9));
         assert!(!Hop { interface: 2, ..hop }.is_whole(9) && !Hop { mtu: 1501, ..hop }.is_whole(9));
     }
 }

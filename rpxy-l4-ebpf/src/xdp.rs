@@ -8,7 +8,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use network_types::eth::EthHdr;
 use rpxy_l4_common::decide::{Arrival, Steer};
-use rpxy_l4_common::map::Hop;
+use rpxy_l4_common::map::{Hop, hop_flag};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_ebpf::write::{self, Failed, Frame as _};
@@ -48,7 +48,7 @@ impl Hook for Frame {
         self.write(offset_of!(EthHdr, dst_addr), hop.destination).ok_or(Failed::Halfway)?;
         self.write(offset_of!(EthHdr, src_addr), hop.source).ok_or(Failed::Halfway)?;
         account(steer);
-        let back = hop.interface == self.interface();
+        let back = hop.interface == self.interface() && hop.flags & hop_flag::REDIRECT == 0;
         Ok(if back { XDP_TX } else { self.redirect(hop.interface) }.cast_signed())
     }
 }

@@ -22,6 +22,7 @@ mod daemon {
 mod offload {
     mod attach;
     mod bulk;
+    mod forged;
     mod life;
     mod log;
     mod many;

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Flow, Hop, drop_class, kind};
+use rpxy_l4_common::map::{Flow, Hop, drop_class, hop_flag, kind};
 
 use crate::maps::{Maps, key, socket};
 use crate::packet::{STATION, Udp};
@@ -24,6 +24,8 @@ pub(crate) mod from {
     pub(crate) const OPEN: u16 = 4000;
     /// Everything is steered back to where it came from.
     pub(crate) const BACK: u16 = 4001;
+    /// The same, on a device where that takes a redirect.
+    pub(crate) const REDIRECTED: u16 = 4008;
     /// To another interface with a small MTU.
     pub(crate) const NARROW: u16 = 4002;
     /// The next hop is not known.
@@ -160,6 +162,7 @@ impl Net {
         vec![
             (from::OPEN, plain),
             (from::BACK, Flow { hop: 6, interface: HERE, ..plain }),
+            (from::REDIRECTED, Flow { hop: 9, interface: HERE, ..plain }),
             (from::NARROW, Flow { hop: 7, ..plain }),
             (from::LOST, Flow { hop: 8, ..plain }),
             (from::MIXED_SOURCE, Flow { source: socket(address(other.upstream, 50000)), ..plain }),
@@ -203,7 +206,12 @@ impl Net {
 pub(crate) fn maps() -> Maps {
     let hop = |interface, mtu| Hop { interface, mtu, destination: NEIGHBOUR, source: STATION, ..Hop::default() };
     let mut maps = Maps {
-        hops: vec![(5, hop(ELSEWHERE, 1500)), (6, hop(HERE, 1500)), (7, hop(ELSEWHERE, 576))],
+        hops: vec![
+            (5, hop(ELSEWHERE, 1500)),
+            (6, hop(HERE, 1500)),
+            (7, hop(ELSEWHERE, 576)),
+            (9, Hop { flags: hop_flag::REDIRECT, ..hop(HERE, 1500) }),
+        ],
         banned: vec![(ip("198.18.0.0"), 15), (ip("198.20.0.1"), 32), (ip("2001:db8:bad::"), 48), (ip("fd00::1"), 128)],
         ..Maps::default()
     };

@@ -14,7 +14,7 @@ const OURS: &str = "203.0.113.1:443";
 const CLIENTS: [&str; 2] = ["192.0.2.10:40000", "192.0.2.11:50000"];
 const UPSTREAMS: [&str; 2] = ["10.0.0.1:40000", "10.0.0.1:50000"];
 const BACKENDS: [&str; 2] = ["10.0.1.1:443", "10.0.2.2:8443"];
-const HOP: Hop = Hop { interface: 2, mtu: 1500, destination: [6; 6], source: [2; 6], seal: 0 };
+const HOP: Hop = Hop { interface: 2, mtu: 1500, flags: 0, destination: [6; 6], source: [2; 6], seal: 0 };
 
 fn packet(client: usize) -> Udp {
     Udp::new(CLIENTS[client].parse().unwrap(), OURS.parse().unwrap(), b"datagram")

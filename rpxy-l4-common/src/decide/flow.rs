@@ -64,5 +64,5 @@ pub(super) fn steer<'k, M: Maps, B: Bytes>(
 fn fits(hop: &Hop, packet: &Packet<'_>, segment: usize) -> bool {
     let headers = packet.ip_len - packet.payload.len;
     let payload = if segment == 0 || segment > packet.payload.len { packet.payload.len } else { segment };
-    headers + payload <= hop.mtu as usize
+    headers + payload <= usize::from(hop.mtu)
 }

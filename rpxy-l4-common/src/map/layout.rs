@@ -65,7 +65,7 @@ mod tests {
             seal: 10,
         };
         let entry = FlowEntry { counted: Counted { last_seen: 1, packets: 2, bytes: 3, elsewhere: 4 }, flow };
-        let hop = Hop { interface: 1, mtu: 1500, destination: [2; 6], source: [3; 6], seal: 4 };
+        let hop = Hop { interface: 1, mtu: 1500, flags: 5, destination: [2; 6], source: [3; 6], seal: 4 };
         let key = FlowKey { source: near, destination: far };
         let limit = SourceLimit { interval: 1, zero: 0, window: 2, mask_v4: [3; 16], mask_v6: [4; 16] };
         let mac1 = Mac1Key { state: [1, 2, 3, 4, 5, 6, 7, 8], used: 9 };
@@ -73,7 +73,7 @@ mod tests {
         let (limit, mac1) = (limit.to_bytes(), mac1.to_bytes());
         let (counted, rest) = (offset_of!(FlowEntry, counted), offset_of!(FlowEntry, flow));
         // (name, all bytes, offset, what stands there)
-        let rows: [(&str, &[u8], usize, &[u8]); 28] = [
+        let rows: [(&str, &[u8], usize, &[u8]); 29] = [
             ("last seen", &entry, counted + offset_of!(Counted, last_seen), &1_u64.to_ne_bytes()),
             ("packets", &entry, counted + offset_of!(Counted, packets), &2_u64.to_ne_bytes()),
             ("bytes", &entry, counted + offset_of!(Counted, bytes), &3_u64.to_ne_bytes()),
@@ -92,7 +92,8 @@ mod tests {
             ("mark", &flow, offset_of!(Flow, mark), &[9; 2]),
             ("seal of a flow", &flow, offset_of!(Flow, seal), &10_u64.to_ne_bytes()),
             ("receiver of a key", &key, offset_of!(FlowKey, destination), &[0x20, 1]),
-            ("MTU", &hop, offset_of!(Hop, mtu), &1500_u32.to_ne_bytes()),
+            ("MTU", &hop, offset_of!(Hop, mtu), &1500_u16.to_ne_bytes()),
+            ("flags of a hop", &hop, offset_of!(Hop, flags), &5_u16.to_ne_bytes()),
             ("neighbour", &hop, offset_of!(Hop, destination), &[2; 6]),
             ("interface's address", &hop, offset_of!(Hop, source), &[3; 6]),
             ("seal of a hop", &hop, offset_of!(Hop, seal), &4_u32.to_ne_bytes()),

@@ -7,7 +7,7 @@ use rpxy_l4_tests::{
         programs,
         udp::{UdpClient, UdpServer},
     },
-    topology::{BACKENDS_V4, CLIENT_V4, Host, Topology},
+    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_INSIDE_V4, Host, Topology},
     wait,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -91,6 +91,8 @@ fn packets_follow_a_route_that_changes() {
         let echo = Echo::start(&net, mode);
         let by = || ["eth1", "eth2"].map(|interface| sent(&net.gateway, interface));
         net.gateway.ip(&format!("route add {}/32 via 203.0.113.2 dev eth2", BACKENDS_V4[0])).unwrap();
+        // Answers that come by the old one would pass through the daemon.
+        net.backend.ip(&format!("route add {GATEWAY_INSIDE_V4}/32 via 203.0.113.1 dev eth1")).unwrap();
         wait::until("packets leave by the other interface", || {
             let [_, before] = by();
             let steered = echo.steering.counted("steered");
@@ -102,6 +104,7 @@ fn packets_follow_a_route_that_changes() {
         let after = by();
         assert!(after[1] >= before[1] + 10 && after[0] < before[0] + 10, "{mode}: {before:?} to {after:?}");
         net.gateway.ip(&format!("route del {}/32", BACKENDS_V4[0])).unwrap();
+        net.backend.ip(&format!("route del {GATEWAY_INSIDE_V4}/32")).unwrap();
         echo.wait_for_answers();
         echo.is_steered(mode);
     }

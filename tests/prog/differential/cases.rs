@@ -74,6 +74,7 @@ fn ports() -> impl Strategy<Value = (u16, u16)> {
     let clients = vec![
         from::OPEN,
         from::BACK,
+        from::REDIRECTED,
         from::NARROW,
         from::LOST,
         from::MIXED_SOURCE,
@@ -164,7 +165,7 @@ fn flows(net: Net) -> impl Strategy<Value = Flow> {
         6 => Just((HERE, STATION)),
         1 => (select(&[HERE, ELSEWHERE][..]), select(&[STATION, NEIGHBOUR][..])),
     ];
-    (sockets(), sockets(), 5..9_u16, select(&[HERE, ELSEWHERE][..]), ways, kind, cid_len).prop_map(
+    (sockets(), sockets(), 5..10_u16, select(&[HERE, ELSEWHERE][..]), ways, kind, cid_len).prop_map(
         |(source, destination, hop, interface, (ingress, station), kind, cid_len)| Flow {
             source,
             destination,

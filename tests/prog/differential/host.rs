@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use rpxy_l4_common::decide::{self, Arrival, Verdict, decide};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket, hop_flag};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_common::verdict::Counter;
@@ -62,7 +62,8 @@ impl Host {
                     (Program::Xdp, Some(hop)) => {
                         packet[..6].copy_from_slice(&hop.destination);
                         packet[6..12].copy_from_slice(&hop.source);
-                        if hop.interface == HERE { Action::Back } else { Action::Redirect }
+                        let back = hop.interface == HERE && hop.flags & hop_flag::REDIRECT == 0;
+                        if back { Action::Back } else { Action::Redirect }
                     }
                     (Program::Xdp | Program::Tc | Program::TcOne, _) => Action::Redirect,
                 };

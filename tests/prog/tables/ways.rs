@@ -114,6 +114,11 @@ pub(super) fn rows() -> Vec<Row> {
         rows.extend(pass(&format!("no hop left, {way}"), port, |udp| Udp { ttl: 0, ..udp }, Ttl));
     }
     rows.extend(pass("the last hop, no flow", from::STRANGER, |udp| Udp { ttl: 1, ..udp }, NoFlow));
+    rows.extend(Row::both("back by a redirect", |net| {
+        let udp = net.packet(from::REDIRECTED, to::OURS, b"datagram");
+        let sent = net.sent(&udp).bytes();
+        (udp, Expected::Steer(sent))
+    }));
     rows.extend(pass("by another interface", from::ANOTHER_WAY, |udp| udp, OtherInterface));
     rows.extend(pass(
         "by another interface, on its last hop",

@@ -110,6 +110,15 @@ pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
              (CONFIG_DEBUG_INFO_BTF)"
         );
     }
+    if programs.hook() == HookMode::Xdp {
+        for link in links.iter().filter(|link| link.kind.as_deref() == Some("veth")) {
+            tracing::info!(
+                "kernel plane: {} is a veth, whose peer drops what XDP sends on unless GRO is on there (`ethtool -K <peer> gro \
+                 on`)",
+                link.name
+            );
+        }
+    }
     Ok(Loaded { programs, maps, readers, log, hops, lease, events, netlink, network })
 }
 

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, hop_flag};
 
 use super::{
     hop_keys::HopKeys,
@@ -349,7 +349,11 @@ impl Table {
         let mac = self.neighbours.get(&(id.interface, id.next)).copied();
         let destination = if self.needs_mac { mac? } else { mac.unwrap_or_default() };
         let mtu = id.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Some(Hop { interface: id.interface, mtu, destination, source: link.mac, seal: 0 })
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        // What a veth sends back (XDP_TX) its peer does not look at before something else arrives, unless it has a program
+        // as well (veth_xdp_flush() in the kernel). What is redirected to it is seen at once.
+        let flags = if link.kind.as_deref() == Some("veth") { hop_flag::REDIRECT } else { 0 };
+        Some(Hop { interface: id.interface, mtu, flags, destination, source: link.mac, seal: 0 })
     }
 
     /// Returns true if the next hop of a route has a slot or can get one.

@@ -214,6 +214,20 @@ fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
 }
 
 #[test]
+fn packets_turn_round_on_a_veth_by_a_redirect() {
+    for (kind, flags) in [(None, 0), (Some("vlan"), 0), (Some("veth"), hop_flag::REDIRECT)] {
+        let mut table = table(false, 10);
+        table.learn(Event::Link(Link { kind: kind.map(str::to_owned), ..link(2) }));
+        let updates = table.install(session(1000)).unwrap();
+        let hop = updates.iter().find_map(|update| match update {
+            Update::Hop(2, hop) => Some(hop.flags),
+            _ => None,
+        });
+        assert_eq!(hop, Some(flags), "{kind:?}");
+    }
+}
+
+#[test]
 fn packets_arrive_at_the_address_that_their_interface_has() {
     let mut table = table(false, 10);
     table.install(session(1000)).unwrap();
