@@ -40,10 +40,10 @@ impl InheritedSessions {
     }
 
     /// Hands datagrams to the worker that has their session; `None` when none has. Returns whether there was room.
-    pub(super) fn hand_over(&self, end: ClientEnd, bytes: &[u8], segment: usize, ecn: u8) -> Option<bool> {
+    pub(super) fn hand_over(&self, end: ClientEnd, bytes: &[u8], segment: usize, tos: u8) -> Option<bool> {
         let owner = self.with(|owners| owners.get(&end).cloned())?;
         let in_flight = InFlight::acquire(&self.in_flight);
-        let handed = in_flight.map(|in_flight| Handover::new(end, bytes, segment, ecn, in_flight));
+        let handed = in_flight.map(|in_flight| Handover::new(end, bytes, segment, tos, in_flight));
         Some(handed.map(|handover| owner.send(Control::Handover(handover))).is_some())
     }
 
@@ -80,7 +80,7 @@ mod tests {
         }
         assert_eq!(inherited.hand_over(end(1), b"x", 1, 0), Some(false), "full");
         let Ok(Control::Handover(handover)) = inbox.try_recv() else { panic!("nothing was handed over") };
-        assert_eq!((&*handover.bytes, handover.segment, handover.ecn, handover.end), (&b"xyz"[..], 2, 1, end(1)));
+        assert_eq!((&*handover.bytes, handover.segment, handover.tos, handover.end), (&b"xyz"[..], 2, 1, end(1)));
         drop(handover);
         assert_eq!(inherited.hand_over(end(1), b"x", 1, 0), Some(true), "one has arrived");
         inherited.remove(&end(1));

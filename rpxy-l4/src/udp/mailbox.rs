@@ -87,13 +87,13 @@ pub(crate) struct Handover {
     pub(super) bytes: Box<[u8]>,
     /// Length of each datagram but the last.
     pub(super) segment: usize,
-    pub(super) ecn: u8,
+    pub(super) tos: u8,
     _in_flight: InFlight,
 }
 
 impl Handover {
-    pub(super) fn new(end: ClientEnd, bytes: &[u8], segment: usize, ecn: u8, in_flight: InFlight) -> Self {
-        Self { end, bytes: bytes.into(), segment, ecn, _in_flight: in_flight }
+    pub(super) fn new(end: ClientEnd, bytes: &[u8], segment: usize, tos: u8, in_flight: InFlight) -> Self {
+        Self { end, bytes: bytes.into(), segment, tos, _in_flight: in_flight }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Arrival<'a> {
     pub(super) flow: &'a Flow,
     pub(super) datagram: &'a [u8],
-    pub(super) ecn: u8,
+    pub(super) tos: u8,
     pub(super) now: Duration,
 }
 
@@ -96,7 +96,7 @@ impl Sessions {
 
     /// A datagram that tells nothing: it goes with what its flow has, or to the default target.
     pub(super) fn any(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         if let Some(members) = self.table.members(flow) {
             let latest = members.latest();
             let any = if members.is_single() { None } else { self.latest_of(flow, Datagrams::Any) };
@@ -106,20 +106,20 @@ impl Sessions {
             out.discard(DatagramDrop::NotRecognised, 1);
             return None;
         };
-        self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out);
+        self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
         None
     }
 
     /// A datagram of another protocol for certain: it goes to the default target, also beside a QUIC connection of the same
     /// socket.
     fn other(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         if let Some(session) = self.latest_of(flow, Datagrams::Any) {
             return self.deliver(session, arrival, out);
         }
         let beside = self.table.members(flow).is_some() && !self.owners_of_short(flow, datagram).certain;
         match self.snapshot.routes.default().filter(|_| beside).cloned() {
-            Some(route) => self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out),
+            Some(route) => self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out),
             None => return self.any(arrival, out),
         }
         None
@@ -132,7 +132,7 @@ impl Sessions {
         match state.held() {
             None => Some(session),
             Some((held, limit)) => {
-                let given_up = held.push(arrival.datagram, arrival.ecn, limit);
+                let given_up = held.push(arrival.datagram, arrival.tos, limit);
                 out.discard(DatagramDrop::Overflow, given_up);
                 None
             }
@@ -141,7 +141,7 @@ impl Sessions {
 
     /// A datagram from the middle of a connection or tunnel of which nothing is known.
     pub(super) fn stray(&mut self, arrival: Arrival<'_>, carries: Datagrams, out: &mut Output) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         let routes = &self.snapshot.routes;
         let (route, ids) = match routes.stray(carries) {
             Stray::Drop => {
@@ -159,7 +159,7 @@ impl Sessions {
                 return;
             }
         };
-        self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
+        self.start(flow, route, ids, &[(datagram, tos)], None, now, out);
     }
 
     /// The youngest session of a flow that carries `what`.

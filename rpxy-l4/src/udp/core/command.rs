@@ -35,8 +35,8 @@ pub(crate) enum Command {
         session: SessionId,
         /// The payload.
         datagram: Box<[u8]>,
-        /// ECN bits.
-        ecn: u8,
+        /// Type of service.
+        tos: u8,
     },
     /// Send a datagram of our own to a client.
     Reply {

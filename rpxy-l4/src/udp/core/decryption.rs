@@ -31,7 +31,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// waits for the rest; more of them have to come again.
 pub(super) const MAX_GATHERING: u32 = 1024;
 
-/// Datagrams with their ECN bits.
+/// Datagrams with their type of service.
 pub(super) type Datagrams = Vec<(Box<[u8]>, u8)>;
 
 /// A decrypted connection whose handshake may not be over.
@@ -105,12 +105,12 @@ impl Decryption {
     }
 
     /// Takes a datagram with a long header, and returns what can be sent on now, in order.
-    pub(super) fn take(&mut self, datagram: &[u8], ecn: u8, out: &mut Output) -> Result<Datagrams, Broken> {
+    pub(super) fn take(&mut self, datagram: &[u8], tos: u8, out: &mut Output) -> Result<Datagrams, Broken> {
         self.begin_again(datagram, out);
         match &mut self.stage {
             Stage::Again(dcid, probe) => match probe.advance(datagram) {
                 Probe::NeedMore => {
-                    self.hold(datagram, ecn, out);
+                    self.hold(datagram, tos, out);
                     Ok(Vec::new())
                 }
                 Probe::NotThis | Probe::Unreadable => Err(Broken),
@@ -121,7 +121,7 @@ impl Decryption {
                     };
                     let rewriter = InitialRewriter::new(*dcid, &outer, &inner).ok_or(Broken)?;
                     self.stage = Stage::Rewriting(Box::new((rewriter, context)));
-                    self.hold(datagram, ecn, out);
+                    self.hold(datagram, tos, out);
                     self.release()
                 }
             },
@@ -129,19 +129,19 @@ impl Decryption {
                 let (rewriter, context) = &mut **progress;
                 let mut copy: Box<[u8]> = datagram.into();
                 match rewriter.rewrite(&mut copy, || may_gather(&mut self.permit, &self.limit)) {
-                    Rewritten::Done => Ok(vec![(copy, ecn)]),
+                    Rewritten::Done => Ok(vec![(copy, tos)]),
                     Rewritten::Refused => {
                         out.discard(DatagramDrop::Overflow, 1);
                         Ok(Vec::new())
                     }
                     Rewritten::Wait => {
-                        self.hold(datagram, ecn, out);
+                        self.hold(datagram, tos, out);
                         Ok(Vec::new())
                     }
                     Rewritten::Second(outer) => {
                         let inner = context.second(&outer).map_err(|_alert| Broken)?;
                         rewriter.second(&outer, &inner).ok_or(Broken)?;
-                        self.hold(datagram, ecn, out);
+                        self.hold(datagram, tos, out);
                         self.release()
                     }
                     Rewritten::Broken => Err(Broken),
@@ -168,8 +168,8 @@ impl Decryption {
         }
     }
 
-    fn hold(&mut self, datagram: &[u8], ecn: u8, out: &mut Output) {
-        let given_up = self.held.push(datagram, ecn, UNDECIDED);
+    fn hold(&mut self, datagram: &[u8], tos: u8, out: &mut Output) {
+        let given_up = self.held.push(datagram, tos, UNDECIDED);
         out.discard(DatagramDrop::Overflow, given_up);
     }
 

@@ -103,6 +103,11 @@ impl Doubt {
         true
     }
 
+    /// Returns whether it was taken back from the kernel and not answered since.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.returns
+    }
+
     /// There is nowhere else to go: evidence is gathered anew.
     pub(super) fn start_over(&mut self) {
         *self = Self { taken_back: self.taken_back, returns: self.returns, ..Self::default() };

@@ -84,8 +84,8 @@ impl Sessions {
             }
             Decided::Inner { route, inner, mut decryption } => {
                 let mut rewritten = Vec::with_capacity(datagrams.len());
-                for (datagram, ecn) in datagrams {
-                    match decryption.take(datagram, *ecn, out) {
+                for (datagram, tos) in datagrams {
+                    match decryption.take(datagram, *tos, out) {
                         Ok(ready) => rewritten.extend(ready),
                         Err(Broken) => {
                             out.discard(DatagramDrop::EchInvalid, datagrams.len());
@@ -95,7 +95,7 @@ impl Sessions {
                 }
                 ids.decryption = Some(decryption);
                 let detail = with_ech(detail, EchState::Accepted, Some(&inner));
-                let first: Vec<(&[u8], u8)> = rewritten.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
+                let first: Vec<(&[u8], u8)> = rewritten.iter().map(|(datagram, tos)| (&**datagram, *tos)).collect();
                 self.start(flow, route, Ids::Quic(Box::new(ids)), &first, detail, now, out);
             }
             Decided::Nowhere(reason) => out.discard(reason, datagrams.len()),
@@ -109,7 +109,7 @@ impl Sessions {
         arrival: Arrival<'a>,
         out: &mut Output,
     ) -> Option<Arrival<'a>> {
-        let Arrival { datagram, ecn, now, .. } = arrival;
+        let Arrival { datagram, tos, now, .. } = arrival;
         let Some(state) = self.table.get_mut(session) else { return Some(arrival) };
         if state.ids.decryption().is_none() {
             return Some(arrival);
@@ -125,10 +125,10 @@ impl Sessions {
             return Some(arrival);
         }
         let decryption = state.ids.decryption_mut()?;
-        match decryption.take(datagram, ecn, out) {
+        match decryption.take(datagram, tos, out) {
             Ok(ready) => {
-                for (datagram, ecn) in ready {
-                    self.send_or_hold(session, datagram, ecn, now, out);
+                for (datagram, tos) in ready {
+                    self.send_or_hold(session, datagram, tos, now, out);
                 }
             }
             Err(Broken) => {
@@ -140,17 +140,17 @@ impl Sessions {
     }
 
     /// A datagram that is not that of the buffer: sent by a command, or held until there is a socket.
-    fn send_or_hold(&mut self, session: SessionId, datagram: Box<[u8]>, ecn: u8, now: Duration, out: &mut Output) {
+    fn send_or_hold(&mut self, session: SessionId, datagram: Box<[u8]>, tos: u8, now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session) else { return };
         match &mut state.stage {
             Stage::Undecided(_) => {}
             Stage::Opening(opening) => {
-                let given_up = opening.held.push(&datagram, ecn, OPENING);
+                let given_up = opening.held.push(&datagram, tos, OPENING);
                 out.discard(DatagramDrop::Overflow, given_up);
             }
             Stage::Open(_) => {
                 let len = datagram.len();
-                out.commands.push_back(Command::Send { session, datagram, ecn });
+                out.commands.push_back(Command::Send { session, datagram, tos });
                 self.note_up(session, len, now, out);
             }
         }

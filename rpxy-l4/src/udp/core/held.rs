@@ -64,7 +64,7 @@ impl Held {
 
     /// Keeps a copy, in place of early data or else of the oldest where there is no room. Returns how many were given up, this one included
     /// when it is too large.
-    pub(super) fn push(&mut self, datagram: &[u8], ecn: u8, limit: Limit) -> usize {
+    pub(super) fn push(&mut self, datagram: &[u8], tos: u8, limit: Limit) -> usize {
         let mut given_up = 0;
         while !self.datagrams.is_empty()
             && (self.datagrams.len() >= limit.most || self.bytes + datagram.len() > limit.bytes)
@@ -81,7 +81,7 @@ impl Held {
         }
         self.bytes += datagram.len();
         self.budget.take(datagram.len());
-        self.datagrams.push((datagram.into(), ecn));
+        self.datagrams.push((datagram.into(), tos));
         given_up
     }
 

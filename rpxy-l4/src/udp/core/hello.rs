@@ -35,12 +35,12 @@ pub(super) struct Packet {
 impl Sessions {
     /// A further datagram of a connection that is known.
     pub(super) fn further(&mut self, session: SessionId, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        let Arrival { datagram, ecn, now, .. } = arrival;
+        let Arrival { datagram, tos, now, .. } = arrival;
         let state = self.table.get_mut(session)?;
         let Stage::Undecided(pending) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = pending.probe.advance(datagram);
         if !matches!(outcome, Probe::NotThis | Probe::Unreadable) {
-            let given_up = pending.held.push(datagram, ecn, UNDECIDED);
+            let given_up = pending.held.push(datagram, tos, UNDECIDED);
             out.discard(DatagramDrop::Overflow, given_up);
         }
         match outcome {
@@ -62,7 +62,7 @@ impl Sessions {
         let Stage::Undecided(pending) = &mut state.stage else { return };
         let held = pending.held.take();
         self.end(session, SessionEnd::Idle, DatagramDrop::Incomplete, now, out);
-        let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, ecn)| (&**datagram, *ecn)).collect();
+        let held: Vec<(&[u8], u8)> = held.iter().map(|(datagram, tos)| (&**datagram, *tos)).collect();
         self.begin_quic(&flow, hello, *ids, &held, now, out);
     }
 
@@ -73,7 +73,7 @@ impl Sessions {
         packet: &Packet,
         out: &mut Output,
     ) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         let ids = QuicIds::new(Some(packet.client), packet.destination);
         let mut probe = InitialProbe::new(packet.version, packet.destination);
         let small = datagram.len() < MIN_INITIAL_DATAGRAM;
@@ -102,13 +102,13 @@ impl Sessions {
         match outcome {
             Probe::NotThis | Probe::Unreadable => return self.any(arrival, out),
             Probe::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
-            Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, ecn)], now, out),
+            Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, tos)], now, out),
         }
         None
     }
 
     fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         while !self.undecided.has_room(datagram.len()) {
             let Some(oldest) = self.undecided.pop_oldest(&self.table) else {
                 out.discard(DatagramDrop::Overflow, 1);
@@ -117,7 +117,7 @@ impl Sessions {
             self.end(oldest, SessionEnd::Idle, DatagramDrop::Overflow, now, out);
         }
         let mut held = self.undecided.hold();
-        let given_up = held.push(datagram, ecn, UNDECIDED);
+        let given_up = held.push(datagram, tos, UNDECIDED);
         out.discard(DatagramDrop::Overflow, given_up);
         let stage = Stage::Undecided(Box::new(PendingHello { probe, held }));
         self.insert(Session::new(*flow, ids, stage, now), now, out);

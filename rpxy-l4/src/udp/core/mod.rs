@@ -168,7 +168,7 @@ impl Sessions {
         flow: &Flow,
         bytes: &[u8],
         segment: usize,
-        ecn: u8,
+        tos: u8,
         now: Duration,
         out: &mut Output,
     ) {
@@ -183,7 +183,7 @@ impl Sessions {
             loop {
                 let end = start.saturating_add(segment).min(bytes.len());
                 let datagram = bytes.get(start..end).unwrap_or_default();
-                if let Some(session) = self.assign(Arrival { flow, datagram, ecn, now }, out) {
+                if let Some(session) = self.assign(Arrival { flow, datagram, tos, now }, out) {
                     out.forward(session, start..end);
                 }
                 start = end;

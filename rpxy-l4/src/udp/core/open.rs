@@ -17,7 +17,7 @@ use crate::{
     udp::affinity::Backend,
 };
 
-/// Datagrams with their ECN bits.
+/// Datagrams with their type of service.
 type Datagrams<'a> = &'a [(&'a [u8], u8)];
 
 impl Sessions {
@@ -47,18 +47,18 @@ impl Sessions {
 
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
             out.discard(DatagramDrop::TooMany, 1);
             return;
         };
-        let opening = self.opening(route, &[(datagram, ecn)], None, out);
+        let opening = self.opening(route, &[(datagram, tos)], None, out);
         self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
     }
 
     /// Begins a session with the backend that an earlier one of the same client had.
     pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         let Some((route, target)) = self.find_target(backend) else {
             // The configuration has changed since.
             let carries =
@@ -76,7 +76,7 @@ impl Sessions {
         };
         self.identity.followed();
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[(datagram, ecn)], None, out);
+        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
         opening.fixed = true;
         opening.target = busy.map(|busy| (target, busy));
         opening.candidates = vec![backend.address];
@@ -107,8 +107,8 @@ impl Sessions {
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
         out.commands.push_back(Command::Started(Box::new(started)));
-        for (datagram, ecn) in datagrams {
-            out.commands.push_back(Command::Send { session, datagram, ecn });
+        for (datagram, tos) in datagrams {
+            out.commands.push_back(Command::Send { session, datagram, tos });
         }
     }
 
@@ -128,8 +128,8 @@ impl Sessions {
         out: &mut Output,
     ) -> Opening {
         let mut held = Held::new(&self.opening_budget);
-        for (datagram, ecn) in first {
-            let given_up = held.push(datagram, *ecn, OPENING);
+        for (datagram, tos) in first {
+            let given_up = held.push(datagram, *tos, OPENING);
             out.discard(DatagramDrop::Overflow, given_up);
         }
         let (tried, candidates) = (Tried::default(), Vec::new());

@@ -98,8 +98,8 @@ impl Sessions {
         for session in others {
             if let Some(session) = self.deliver(*session, arrival, out) {
                 self.note_up(session, arrival.datagram.len(), arrival.now, out);
-                let (datagram, ecn) = (arrival.datagram.into(), arrival.ecn);
-                out.commands.push_back(Command::Send { session, datagram, ecn });
+                let (datagram, tos) = (arrival.datagram.into(), arrival.tos);
+                out.commands.push_back(Command::Send { session, datagram, tos });
             }
         }
         self.deliver(*first, arrival, out)
@@ -132,7 +132,7 @@ impl Sessions {
 
     /// A long header whose packet cannot be read: another version, or a broken one.
     fn unreadable(&mut self, arrival: Arrival<'_>, header: &LongHeader<'_>, out: &mut Output) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         // Only servers send Version Negotiation packets (version 0).
         // A first datagram of any version is large (RFC 9000 section 14.1, RFC 9369 section 3); other protocols begin like
         // that, too.
@@ -144,7 +144,7 @@ impl Sessions {
         match self.snapshot.routes.unknown_version() {
             UnknownVersionRoute::To(route) => {
                 let route = Arc::clone(route);
-                self.start(flow, route, Ids::None, &[(datagram, ecn)], None, now, out);
+                self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
             }
             UnknownVersionRoute::Negotiate => {
                 out.discard(DatagramDrop::UnknownVersion, 1);

@@ -11,9 +11,10 @@ const DISTINCT: usize = 4;
 impl Sessions {
     /// Lets the kernel steer a session that has been answered, unless it could not tell whose the datagrams are.
     pub(super) fn steer(&mut self, session: SessionId, out: &mut Output) {
-        let Some(state) = self.table.get(session).filter(|state| state.evidence.is_answered() && !state.steered) else {
-            return;
-        };
+        // One that was taken back to see whether it is answered has to be answered first.
+        let may_be =
+            |state: &&Session| state.evidence.is_answered() && !state.steered && !state.doubt.waits_for_answer();
+        let Some(state) = self.table.get(session).filter(may_be) else { return };
         let cid = state.ids.current();
         // Answered with a cookie only.
         let unknown = matches!(state.ids, Ids::WireGuard(_)) && cid.is_none();

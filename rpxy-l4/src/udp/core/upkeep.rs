@@ -27,11 +27,11 @@ impl Sessions {
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };
-            if let Some(seen) = state.steered.then(|| steered(session)).flatten() {
-                if seen > state.last_seen {
-                    state.last_seen = seen;
-                    state.evidence.was_steered();
-                }
+            if let Some(seen) = state.steered.then(|| steered(session)).flatten()
+                && seen > state.last_seen
+            {
+                state.last_seen = seen;
+                state.evidence.was_steered();
             }
             // The kernel may have all that would show a handshake to be over, and a client may never go on with one.
             if state.ids.decryption().is_some_and(|decryption| decryption.until() <= now) {

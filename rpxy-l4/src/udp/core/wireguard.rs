@@ -22,7 +22,7 @@ impl Sessions {
 
     /// Every initiation is looked at, so that a socket that turns to another server is seen.
     fn initiation(&mut self, arrival: Arrival<'_>, sender: u32, out: &mut Output) -> Option<SessionId> {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
             out.discard(DatagramDrop::Unmatched, 1);
             return None;
@@ -43,7 +43,7 @@ impl Sessions {
         } else {
             Ids::None
         };
-        self.start(flow, route, ids, &[(datagram, ecn)], None, now, out);
+        self.start(flow, route, ids, &[(datagram, tos)], None, now, out);
         None
     }
 

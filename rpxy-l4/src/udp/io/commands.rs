@@ -44,8 +44,8 @@ impl Relay {
                 Err(error) => self.sessions.handle_open_failed(session, open_error(error), self.now, output),
             },
             Command::Resolve { session, name } => self.lookups.begin(session, name),
-            Command::Send { session, datagram, ecn } => {
-                self.send_up(session, &[Message::new(None, None, ecn, &datagram, datagram.len())]);
+            Command::Send { session, datagram, tos } => {
+                self.send_up(session, &[Message::new(None, None, tos, &datagram, datagram.len())]);
             }
             Command::Reply { flow, datagram } => {
                 let message = Message::new(Some(flow.client), flow.local, 0, &datagram, datagram.len());

@@ -120,15 +120,15 @@ impl Relay {
 
     /// Takes datagrams that arrived at another worker.
     pub(super) fn take_over(&mut self, handover: &Handover) {
-        let Handover { end, bytes, segment, ecn, .. } = handover;
+        let Handover { end, bytes, segment, tos, .. } = handover;
         let slot =
             self.listeners.iter().position(|held| held.as_ref().is_some_and(|held| held.address == end.listener));
         let Some(listener) = slot.and_then(|slot| u32::try_from(slot).ok()) else { return };
         let flow = Flow { listener, client: end.client, local: end.local };
-        self.with_core(|sessions, now, out| sessions.handle_datagrams(&flow, bytes, *segment, *ecn, now, out));
+        self.with_core(|sessions, now, out| sessions.handle_datagrams(&flow, bytes, *segment, *tos, now, out));
         for (session, range) in std::mem::take(&mut self.output.forward) {
             let bytes = bytes.get(range).unwrap_or_default();
-            self.send_up(session, &[Message::new(None, None, *ecn, bytes, (*segment).min(bytes.len().max(1)))]);
+            self.send_up(session, &[Message::new(None, None, *tos, bytes, (*segment).min(bytes.len().max(1)))]);
         }
     }
 

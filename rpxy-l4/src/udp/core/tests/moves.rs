@@ -177,6 +177,7 @@ fn a_steered_session_is_taken_back_on_a_refusal_and_given_back_on_an_answer() {
     let session = answered(&mut bench);
     assert_eq!(bench.installed, [session]);
     bench.refuse(session);
+    bench.act(|sessions, _, out| sessions.steer_again(&flow(1), out));
     assert!(bench.installed.is_empty(), "to see whether it is answered");
     bench.answer(session, b"y");
     assert_eq!(bench.installed, [session]);
