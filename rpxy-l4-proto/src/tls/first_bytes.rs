@@ -3,9 +3,14 @@
 //! It errs towards TLS where a server would: OpenSSL takes an SSLv2-compatible hello (RFC 5246 appendix E.2) and warning
 //! alerts in front of the hello. Neither has a name that could be read here.
 
-use super::record::{ALERT, HANDSHAKE, MAJOR_VERSION};
 use crate::Probe;
 
+/// Content type of handshake records (RFC 8446 section 5.1).
+pub(super) const HANDSHAKE: u8 = 22;
+/// Content type of alerts.
+pub(super) const ALERT: u8 = 21;
+/// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
+pub(super) const MAJOR_VERSION: u8 = 3;
 /// The bytes of an SSLv2-compatible hello up to its cipher specs: length, type, version and three lengths.
 const V2_FIXED: usize = 11;
 /// What the length of such a hello does not count: itself.

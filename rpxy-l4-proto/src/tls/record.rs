@@ -1,15 +1,13 @@
 //! Takes a ClientHello out of the TLS record layer (RFC 8446 section 5.1), however it is cut into records and
 //! segments. It errs towards "unreadable": a record that no client sends before its hello is complete settles it.
 
-use super::{ClientHello, first_bytes::first_bytes, walk::Walk};
+use super::{
+    ClientHello,
+    first_bytes::{ALERT, HANDSHAKE, MAJOR_VERSION, first_bytes},
+    walk::Walk,
+};
 use crate::Probe;
 
-/// Content type of handshake records (RFC 8446 section 5.1).
-pub(super) const HANDSHAKE: u8 = 22;
-/// Content type of alerts.
-pub(super) const ALERT: u8 = 21;
-/// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
-pub(super) const MAJOR_VERSION: u8 = 3;
 /// The largest fragment of a plaintext record, in bytes (RFC 8446 section 5.1).
 pub(super) const MAX_FRAGMENT: u16 = 1 << 14;
 /// Empty records passed over. RFC 8446 section 5.1 forbids them; OpenSSL takes as many.

@@ -3,7 +3,7 @@
 //! Between the two there may be a ChangeCipherSpec (RFC 8446 appendix D.4) and early data, which belong to the backend
 //! as they are. It errs towards passing on: bytes that are not a hello are not ours.
 
-use super::{ClientHello, HelloProbe, record::HANDSHAKE};
+use super::{ClientHello, HelloProbe, first_bytes::HANDSHAKE};
 use crate::Probe;
 
 /// The largest fragment of an encrypted record, in bytes (RFC 8446 section 5.2).
