@@ -77,7 +77,7 @@ enum Text<'a> {
 
 fn text(stream: &[u8]) -> Text<'_> {
     let within = stream.get(..=MAX_TEXT).unwrap_or(stream);
-    let end = within.iter().position(|byte| byte.is_ascii_control());
+    let end = within.iter().position(u8::is_ascii_control);
     match (end, end.and_then(|end| stream.get(end..))) {
         (Some(_), Some([0, behind @ ..])) => Text::Ended(behind),
         (Some(_), _) => Text::Binary,

@@ -42,7 +42,9 @@ mod tcp {
     mod failover;
     mod probe;
     mod proxy_header;
+    mod recognised;
     mod relay;
+    mod verdict;
 }
 mod udp {
     mod backends;

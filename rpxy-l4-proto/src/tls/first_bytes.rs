@@ -11,7 +11,6 @@ pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const ALERT: u8 = 21;
 /// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
 pub(super) const MAJOR_VERSION: u8 = 3;
-
 /// The bytes of an SSLv2-compatible hello up to its cipher specs: length, type, version and three lengths.
 const V2_FIXED: usize = 11;
 /// What the length of such a hello does not count: itself.

@@ -54,7 +54,7 @@ fn a_silent_client_is_closed_when_there_is_no_default_target() {
     let silent = socket::dial(&net.client, front());
     assert_eq!(socket::read_to_end(&silent).0, b"");
     let incomplete = socket::dial(&net.client, front());
-    socket::send(&incomplete, &Hello::to("one.test").bytes()[..40]);
+    socket::send(&incomplete, &Hello::to("one.test").bytes()[..2]);
     assert_eq!(socket::read_to_end(&incomplete).0, b"");
     assert_eq!(server.accepted(), 0);
 }
@@ -76,8 +76,8 @@ fn an_incomplete_beginning_goes_to_the_default_target_with_all_that_was_read() {
     let recorder = Recorder::start(&net.backend, at(7000));
     let _daemon = Daemon::start(&net.gateway, &with_default("300ms"));
 
-    let hello = Hello::to("one.test").bytes();
-    let beginnings = [&b"S"[..], b"SSH", &hello[..3], &hello[..40], &hello[..hello.len() - 1]];
+    // Of what nobody can tell yet; see `recognised` for the rest.
+    let beginnings = [&b"S"[..], b"SSH", b"\x16", b"\x16\x03"];
     for (beginning, number) in beginnings.into_iter().zip(1..) {
         let stream = socket::dial(&net.client, front());
         socket::send(&stream, beginning);
@@ -95,7 +95,8 @@ fn a_client_that_stops_writing_ends_the_probe() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
     let _daemon = Daemon::start(&net.gateway, &with_default("1h"));
-    for beginning in [&b""[..], b"SSH", b"\x16\x03\x01"] {
+    let tls = Recorder::start(&net.backend, at(7001));
+    for (beginning, recorder) in [(&b""[..], &recorder), (b"SSH", &recorder), (b"\x16\x03\x01", &tls)] {
         let stream = socket::dial(&net.client, front());
         socket::send(&stream, beginning);
         socket::finish(&stream);
@@ -137,13 +138,15 @@ fn clients_that_reset_leave_nothing_behind() {
 #[test]
 fn a_trickle_does_not_extend_the_probe() {
     let Some(net) = Topology::or_skip() else { return };
+    let server = Server::tagged(&net.backend, at(7001), "secret");
     let _daemon = Daemon::start(&net.gateway, &rules("tcp_probe_timeout = \"300ms\""));
     let stream = socket::dial(&net.client, front());
     // At this pace the whole hello would take many times the timeout.
     let hello = Hello::to("one.test").padding(1000).bytes();
     let sent = hello.iter().take_while(|byte| {
         wait::pause(Duration::from_millis(20));
-        std::io::Write::write_all(&mut &stream, &[**byte]).is_ok()
+        socket::send(&stream, &[**byte]);
+        server.accepted() == 0
     });
     assert!(sent.count() < hello.len(), "the daemon has waited for all of a trickle");
 }

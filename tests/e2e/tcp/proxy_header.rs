@@ -183,11 +183,14 @@ fn what_came_in_a_header_goes_out_in_the_next() {
     let to: SocketAddr = "203.0.113.1:8443".parse().unwrap();
     // Name, header, and the addresses that it tells; without them those of the connection count.
     type Row = (&'static str, Vec<u8>, Option<(SocketAddr, SocketAddr)>);
-    let rows: [Row; 4] = [
+    let mapped = b"PROXY TCP6 ::ffff:203.0.113.7 ::ffff:203.0.113.1 5555 8443\r\n";
+    let rows: [Row; 6] = [
+        ("v1, mapped", mapped.to_vec(), Some((told, to))),
         ("v1", b"PROXY TCP4 203.0.113.7 203.0.113.1 5555 8443\r\n".to_vec(), Some((told, to))),
         ("v2", v2(told, to, &[]), Some((told, to))),
         ("UNKNOWN", b"PROXY UNKNOWN\r\n".to_vec(), None),
-        ("LOCAL", v2_local(&[]), None),
+        ("LOCAL", v2_local(&vec![0; 65_535]), None),
+        ("LOCAL, short", v2_local(&[]), None),
     ];
     for (name, header, addresses) in rows {
         let stream = socket::dial(&net.client, front());
@@ -196,6 +199,62 @@ fn what_came_in_a_header_goes_out_in_the_next() {
         socket::finish(&stream);
         assert_eq!(recorder.next().bytes, [v2(from, to, &[]), b"payload".to_vec()].concat(), "{name}");
     }
+}
+
+#[test]
+fn of_60_000_bytes_of_fields_those_that_fit_are_passed_on() {
+    let Some(net) = Topology::or_skip() else { return };
+    let recorder = Recorder::start(&net.backend, at(7000));
+    let _daemon = Daemon::start(&net.gateway, &receiving("\"192.0.2.0/24\"", "tcp_send_proxy_protocol = 'v2'"));
+    let told: SocketAddr = "203.0.113.7:5555".parse().unwrap();
+    let to: SocketAddr = "203.0.113.1:8443".parse().unwrap();
+    let small: &[u8] = &[0xe1, 0, 1, 9];
+    let tlvs = [&[0xe0, 0xea, 0x60][..], &[7; 60_000], small].concat();
+    let stream = socket::dial(&net.client, front());
+    socket::send(&stream, &[&v2(told, to, &tlvs), &b"payload"[..]].concat());
+    socket::finish(&stream);
+    assert_eq!(recorder.next().bytes, [v2(told, to, small), b"payload".to_vec()].concat());
+}
+
+#[test]
+fn an_optional_header_is_believed_and_not_missed() {
+    let Some(net) = Topology::or_skip() else { return };
+    let recorder = Recorder::start(&net.backend, at(7000));
+    let config = |more: &str| {
+        receiving("\"192.0.2.0/24\"", more)
+            .replace("tcp_recv_proxy_protocol = true", "tcp_recv_proxy_protocol = 'optional'")
+    };
+    let mut daemon =
+        Daemon::start(&net.gateway, &config("tcp_send_proxy_protocol = 'v2'\ntcp_probe_timeout = '300ms'"));
+    let told: SocketAddr = "203.0.113.7:5555".parse().unwrap();
+    let to: SocketAddr = "203.0.113.1:8443".parse().unwrap();
+    let rows: [(&str, Vec<u8>, &[u8], bool); 6] = [
+        ("a header", v2(told, to, &[]), b"payload", true),
+        ("none", vec![], b"payload", false),
+        ("what begins alike", vec![], b"PROFIND / HTTP/1.1\r\n\r\n", false),
+        ("half a signature", vec![], b"PROX", false),
+        ("half a binary signature", vec![], b"\r\n\r\n", false),
+        ("nothing", vec![], b"", false),
+    ];
+    for (row, header, payload, is_told) in rows {
+        let stream = socket::dial(&net.client, front());
+        let (from, to) = if is_told { (told, to) } else { (stream.local_addr().unwrap(), front()) };
+        socket::send(&stream, &[&header[..], payload].concat());
+        socket::finish(&stream);
+        assert_eq!(recorder.next().bytes, [&v2(from, to, &[])[..], payload].concat(), "{row}");
+    }
+    drop(recorder);
+
+    let server = Server::tagged(&net.backend, at(7000), "220 ready");
+    daemon.reload(rpxy_l4_tests::daemon::Edit::InPlace, &config("tcp_probe_timeout = '200ms'"));
+    let silent = socket::dial(&net.client, front());
+    assert_eq!(socket::read_line(&silent).as_deref(), Some("220 ready"), "a server that speaks first");
+    let invalid = socket::dial(&net.client, front());
+    socket::send(&invalid, b"PROXY nonsense\r\n");
+    assert_eq!(socket::read_to_end(&invalid).0, b"", "a header that is wrong");
+    let untrusted = socket::dial(&net.client, front_v6());
+    assert_eq!(socket::read_to_end(&untrusted).0, b"", "a peer that is not trusted");
+    assert_eq!(server.accepted(), 1);
 }
 
 #[test]
