@@ -39,6 +39,7 @@ mod routing {
 mod tcp {
     mod balance;
     mod client_hello;
+    mod endings;
     mod failover;
     mod probe;
     mod proxy_header;

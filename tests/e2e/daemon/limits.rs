@@ -96,6 +96,52 @@ fn without_descriptors_accepting_pauses_and_recovers() {
     daemon.wait_for_open_files(before);
 }
 
+#[test]
+fn a_burst_beyond_the_descriptors_is_served_as_far_as_they_go() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = Server::tagged(&net.backend, at(7000), "served");
+    let daemon = Daemon::builder(&default_only("")).open_files(120).allow("open files").start(&net.gateway);
+    let mut clients: Vec<_> = (0..150).map(|_| socket::dial(&net.client, front())).collect();
+    server.wait_for_accepted(15);
+    assert!(daemon.open_files() < 120 - 8, "{} files are open", daemon.open_files());
+    assert!(daemon.lines_with("accepting paused").is_empty());
+    // Each that ends lets one in from the queue.
+    let mut served = 0;
+    while !clients.is_empty() {
+        let first = clients.remove(0);
+        assert_eq!(socket::read_line(&first).as_deref(), Some("served"), "after {served}");
+        served += 1;
+    }
+    assert_eq!(server.accepted(), 150);
+    assert!(daemon.lines_with("accepting paused").is_empty());
+}
+
+#[test]
+fn one_source_leaves_room_for_others() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::tagged(&net.backend, at(7000), "served");
+    let greedy = client_pool(1);
+    let ask = |from| {
+        let stream = socket::dial_from(&net.client, from, front());
+        let tag = socket::read_line(&stream);
+        (stream, tag)
+    };
+    for (row, keys, reason, fits) in [
+        ("by default", "tcp_max_connections = 64", "source_connections", 48),
+        ("told", "tcp_max_connections_per_source = 5", "source_connections", 5),
+        ("rate", "tcp_new_connections_per_source = 1\ntcp_new_connections_burst = 7", "source_rate", 7),
+    ] {
+        let config = default_only(keys);
+        let daemon = Daemon::builder(&config).allow("closing new connections of its network").start(&net.gateway);
+        let held: Vec<_> = (0..fits).map(|_| ask(greedy)).collect();
+        assert!(held.iter().all(|(_, tag)| tag.is_some()), "{row}");
+        let more = (0..20).filter(|_| ask(greedy).1.is_some()).count();
+        assert!(more <= 2, "{row}: {more} more were served");
+        assert_eq!(ask(client_pool(2)).1.as_deref(), Some("served"), "{row}: another source");
+        assert!(daemon.lines_with(reason).len() == 1, "{row}");
+    }
+}
+
 /// Processor time of a process in ticks of 10 ms.
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -188,7 +234,7 @@ impl Random {
 fn a_thousand_connections_at_once_are_all_served() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::echo(&net.backend, at(7000));
-    let daemon = Daemon::start(&net.gateway, &default_only(""));
+    let daemon = Daemon::start(&net.gateway, &default_only("tcp_max_connections_per_source = 0"));
     let before = daemon.open_files();
     let streams: Vec<_> = (0..1000).map(|_| socket::dial(&net.client, front())).collect();
     for (stream, n) in streams.iter().zip(0_u32..) {

@@ -66,6 +66,28 @@ fn random_and_round_robin_follow_the_weights() {
 }
 
 #[test]
+fn the_share_of_a_target_that_is_down_goes_to_all_others() {
+    let Some(net) = Topology::or_skip() else { return };
+    let [first, second, third] = BACKENDS_V4;
+    let _one = Server::tagged(&net.backend, (first, 7000), "a");
+    let _three = Server::tagged(&net.backend, (third, 7000), "c");
+    for (balance, tolerance) in [("round_robin", 1), ("least_conn", 25), ("random", 25)] {
+        let config = format!(
+            "listen_port = {PORT}\nworkers = 1\ntcp_load_balance = \"{balance}\"\ntcp_target_retry = \"1h\"\n\
+             tcp_target = [{}]\n",
+            plain().join(", ")
+        );
+        let daemon = Daemon::builder(&config).allow(&format!("{second}:7000")).start(&net.gateway);
+        wait::until("the second is known to be down", || {
+            visit(&net, CLIENT_V4);
+            (!daemon.lines_with("cannot be reached").is_empty()).then_some(())
+        });
+        let tags = count((0..60).map(|_| visit(&net, CLIENT_V4).1));
+        assert!(tags["a"].abs_diff(30) <= tolerance && tags.len() == 2, "{balance}: {tags:?}");
+    }
+}
+
+#[test]
 fn least_conn_evens_out_what_is_open() {
     let Some(net) = Topology::or_skip() else { return };
     let servers = servers(&net);

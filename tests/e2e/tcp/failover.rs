@@ -137,3 +137,25 @@ fn a_name_with_a_dead_address_is_reached_by_its_living_one() {
     let _daemon = start(&net, &["dual.test:7000"]);
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("v6"));
 }
+
+#[test]
+fn one_connection_tries_a_few_targets_and_no_own_listener() {
+    let Some(net) = Topology::or_skip() else { return };
+    let [first, ..] = BACKENDS_V4;
+    let refusing: Vec<String> = (0..1000).map(|port| format!("{first}:{}", 10_000 + port)).collect();
+    let mut daemon = start(&net, &refusing.iter().map(String::as_str).collect::<Vec<_>>());
+    daemon.allow("cannot be reached");
+    assert_eq!(reached_by(&net, b"x"), None);
+    assert_eq!(daemon.lines_with("cannot be reached").len(), 5);
+
+    // By a name, and by an address that only the machine knows to be its own.
+    drop(daemon);
+    std::fs::write(net.gateway.etc().join("hosts"), "127.0.0.1 me.test\n").unwrap();
+    let own = [format!("me.test:{PORT}"), front().to_string()];
+    let mut daemon = start(&net, &own.each_ref().map(String::as_str));
+    daemon.allow("own listener");
+    for _ in 0..3 {
+        assert_eq!(reached_by(&net, b"x"), None);
+    }
+    assert_eq!(daemon.lines_with("own listener").len(), 2);
+}

@@ -52,7 +52,9 @@ fn loads_with_every_key_switched_on() {
     std::io::Write::write_all(&mut key_file.unwrap(), super::ech::pem(1).as_bytes()).unwrap();
     let path = directory.path().join("config.toml");
     // A default of no limit would leave its companions without effect.
-    let text = all_switched_on().replace("udp_new_sessions_per_source = 0", "udp_new_sessions_per_source = 100");
+    let text = all_switched_on()
+        .replace("udp_new_sessions_per_source = 0", "udp_new_sessions_per_source = 100")
+        .replace("tcp_new_connections_per_source = 0", "tcp_new_connections_per_source = 100");
     std::fs::write(&path, text).unwrap();
     let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
