@@ -127,7 +127,7 @@ fn a_client_that_moves_where_strays_are_dropped_can_connect_again() {
 }
 
 fn a_stolen_connection_id_reaches_the_server_but_takes_nothing_from_its_owner() {
-    const ID: [u8; 8] = [0xab; 8];
+    const ID: [u8; 8] = *b"\xfestolen!";
     let Some(net) = Topology::or_skip() else { return };
     // Answers a hello with its connection ID, and anything else with a datagram that says to whom it went.
     let server = UdpServer::start(&net.backend, at(7001), |datagram| {

@@ -4,6 +4,7 @@ mod ebpf;
 mod ech;
 mod example;
 mod global;
+mod limits;
 mod load;
 mod protocols;
 mod seed;
