@@ -264,7 +264,9 @@ impl Class {
         let members = members.collect();
         let turns: Vec<_> = match balance {
             Balance::RoundRobin => all().map(|(index, endpoint)| (index, weight(endpoint).into())).collect(),
-            _ => Vec::new(),
+            Balance::None | Balance::SourceIp | Balance::SourceSocket | Balance::Random | Balance::LeastConn => {
+                Vec::new()
+            }
         };
         let rendezvous = Rendezvous::new(all().map(|(index, e)| (index, weight(e).into(), e.hash)));
         Self { members, rendezvous, turns: Turns::new(&turns) }

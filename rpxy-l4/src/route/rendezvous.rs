@@ -79,7 +79,7 @@ impl Rendezvous {
         };
         let better = |(a, i): &(f64, usize), (b, j): &(f64, usize)| match a.total_cmp(b) {
             Ordering::Equal => j.cmp(i),
-            other => other,
+            other @ (Ordering::Less | Ordering::Greater) => other,
         };
         self.weights.iter().filter_map(best_of).max_by(better).map(|(_, index)| index)
     }
