@@ -147,10 +147,11 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
     let mut system_changed = shared.system.changes();
     let mut bounds_changed = shared.bounds.subscribe();
     loop {
-        let Some(name) = entry.upgrade().map(|entry| Arc::clone(&entry.name)) else { return };
+        let Some((name, known)) = entry.upgrade().map(|entry| (Arc::clone(&entry.name), entry.known())) else { return };
         system_changed.mark_unchanged();
         let asked = Instant::now();
-        let answer = timeout(LOOKUP_TIMEOUT, shared.system.lookup(&name)).await;
+        let answer =
+            timeout(LOOKUP_TIMEOUT, shared.system.lookup(&name, known.as_deref().map_or(&[], Vec::as_slice))).await;
         let Some(entry) = entry.upgrade() else { return };
         let wait = match answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned())) {
             Ok((addresses, ttl)) => {

@@ -158,3 +158,47 @@ fn clients_keep_their_address_of_a_name_whatever_the_order_of_the_answer() {
         assert_eq!(map(), before);
     }
 }
+
+#[test]
+fn a_server_that_is_silent_about_one_family_does_not_hold_up_the_other() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    dns.set_mood(Mood::SilentOnV6);
+    dns.set(NAME, 60, &[BACKENDS_V4[0].into()]);
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"));
+}
+
+#[test]
+fn a_name_is_asked_for_again_when_its_address_refuses() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _two = Server::tagged(&net.backend, (BACKENDS_V4[1], 7000), "two");
+    dns.set(NAME, 600, &[BACKENDS_V4[0].into()]);
+    let mut daemon = Daemon::builder(&config("tcp_target_retry = \"100ms\"")).allow(NAME).start(&net.gateway);
+    daemon.allow("target");
+    assert_eq!(reached_by(&net, b"x"), None);
+    dns.set(NAME, 600, &[BACKENDS_V4[1].into()]);
+    wait::until("the new address is used", || (reached_by(&net, b"x").as_deref() == Some("two")).then_some(()));
+}
+
+#[test]
+fn names_that_are_no_host_names_by_the_book_resolve() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    std::fs::write(net.gateway.etc().join("hosts"), format!("{} my_app\n", BACKENDS_V4[0])).unwrap();
+    for (name, address, tag) in [
+        ("my_app", None, "one"),
+        ("my_svc.test", Some(BACKENDS_V4[1]), "two"),
+        ("-a.test", Some(BACKENDS_V4[0]), "one"),
+    ] {
+        if let Some(address) = address {
+            dns.set(name, 60, &[address.into()]);
+        }
+        let config = format!("listen_port = {PORT}\ntcp_target = [\"{name}:7000\"]\n");
+        let _daemon = Daemon::start(&net.gateway, &config);
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some(tag), "{name}");
+    }
+}

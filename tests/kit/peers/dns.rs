@@ -23,6 +23,8 @@ pub enum Mood {
     Fail,
     /// Says nothing.
     Silent,
+    /// Answers from the table, but says nothing to questions for IPv6.
+    SilentOnV6,
 }
 
 /// The server; dropping it stops it.
@@ -146,9 +148,10 @@ fn answer(question: &[u8], zone: &Zone) -> Option<Vec<u8>> {
     let known = zone.names.get(&name.join("."));
     let code = match (zone.mood, known) {
         (Mood::Silent, _) => return None,
+        (Mood::SilentOnV6, _) if kind == TYPE_AAAA => return None,
         (Mood::Fail, _) => SERVFAIL,
-        (Mood::Answer, None) => NXDOMAIN,
-        (Mood::Answer, Some(_)) => NO_ERROR,
+        (Mood::Answer | Mood::SilentOnV6, None) => NXDOMAIN,
+        (Mood::Answer | Mood::SilentOnV6, Some(_)) => NO_ERROR,
     };
     let (ttl, addresses) = match known {
         Some((ttl, addresses)) if code == NO_ERROR => (*ttl, addresses.as_slice()),
