@@ -219,9 +219,9 @@ fn packets_turn_round_on_a_veth_by_a_redirect() {
         let mut table = table(false, 10);
         table.learn(Event::Link(Link { kind: kind.map(str::to_owned), ..link(2) }));
         let updates = table.install(session(1000)).unwrap();
-        let hop = updates.iter().find_map(|update| match update {
-            Update::Hop(2, hop) => Some(hop.flags),
-            _ => None,
+        let hop = updates.iter().find_map(|update| {
+            let Update::Hop(2, hop) = update else { return None };
+            Some(hop.flags)
         });
         assert_eq!(hop, Some(flags), "{kind:?}");
     }
@@ -234,11 +234,9 @@ fn packets_arrive_at_the_address_that_their_interface_has() {
     let (updates, _) = table.learn(Event::Link(Link { mac: [7; 6], ..link(1) }));
     let stations: Vec<_> = updates
         .iter()
-        .filter_map(|update| match update {
-            Update::Flow(key, flow) if flow.ingress == 1 => {
-                Some((u16::from_be_bytes(key.destination.port()), flow.station))
-            }
-            _ => None,
+        .filter_map(|update| {
+            let Update::Flow(key, flow) = update else { return None };
+            (flow.ingress == 1).then(|| (u16::from_be_bytes(key.destination.port()), flow.station))
         })
         .collect();
     assert_eq!(stations, [(443, [7; 6])], "{updates:?}");
