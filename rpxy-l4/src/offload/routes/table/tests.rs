@@ -221,7 +221,7 @@ fn packets_turn_round_on_a_veth_by_a_redirect() {
         let updates = table.install(session(1000)).unwrap();
         let hop = updates.iter().find_map(|update| match update {
             Update::Hop(2, hop) => Some(hop.flags),
-            _ => None,
+            Update::Hop(..) | Update::NoHop(_) | Update::Flow(..) | Update::NoFlow(_) | Update::Park(_) => None,
         });
         assert_eq!(hop, Some(flags), "{kind:?}");
     }
@@ -238,7 +238,7 @@ fn packets_arrive_at_the_address_that_their_interface_has() {
             Update::Flow(key, flow) if flow.ingress == 1 => {
                 Some((u16::from_be_bytes(key.destination.port()), flow.station))
             }
-            _ => None,
+            Update::Hop(..) | Update::NoHop(_) | Update::Flow(..) | Update::NoFlow(_) | Update::Park(_) => None,
         })
         .collect();
     assert_eq!(stations, [(443, [7; 6])], "{updates:?}");
