@@ -147,7 +147,7 @@ fn describe(link: &Link, machine: &Machine) -> String {
         (true, false) if loader::prefers_native_xdp(link) => "native XDP if the driver supports it",
         (true, false) => "XDP only when asked for (virtual device)",
     };
-    let mut text = format!("driver {driver}, MTU {}, {xdp}", link.mtu);
+    let mut text = format!("driver {driver}, MTU {}, {xdp}, {}", link.mtu, reverse_path(&link.name));
     if !machine.is_older_than((6, 6))
         && let Ok((_, programs)) = SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress)
         && !programs.is_empty()
@@ -156,6 +156,20 @@ fn describe(link: &Link, machine: &Machine) -> String {
         text.push_str(&format!(", TC programs before ours: {}", names.join(", ")));
     }
     text
+}
+
+/// Describes what becomes of packets that arrive by another interface than the route to their sender leaves by, and so
+/// are not steered: the greater of two settings holds (`ip-sysctl.rst`).
+fn reverse_path(interface: &str) -> &'static str {
+    let setting = |name: &str| -> Option<u8> {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok()?;
+        text.trim().parse().ok()
+    };
+    match setting("all").max(setting(interface)) {
+        Some(1) => "packets on asymmetric routes are refused (rp_filter = 1)",
+        Some(_) => "packets on asymmetric routes go to the daemon",
+        None => "rp_filter not readable",
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 64;
 /// A session's flow in the kernel.
 #[derive(Debug)]
 pub(super) enum KernelFlow {
-    /// Its backend has not answered yet, or its client has several sessions on one socket.
+    /// Its backend has not answered yet, or another session of its client's socket is steered.
     Unasked,
     /// It stays in the daemon.
     Not(NotSteered),
