@@ -4,7 +4,6 @@
 //! target added or removed moves only the clients that it gains or had.
 
 use std::{
-    cmp::Ordering,
     hash::Hasher,
     net::{IpAddr, SocketAddr},
     sync::atomic::{self, AtomicU64},
@@ -77,10 +76,7 @@ impl Rendezvous {
             }
             best.map(|(bits, index)| (score(bits, weight.weight), index))
         };
-        let better = |(a, i): &(f64, usize), (b, j): &(f64, usize)| match a.total_cmp(b) {
-            Ordering::Equal => j.cmp(i),
-            other => other,
-        };
+        let better = |(a, i): &(f64, usize), (b, j): &(f64, usize)| a.total_cmp(b).then(j.cmp(i));
         self.weights.iter().filter_map(best_of).max_by(better).map(|(_, index)| index)
     }
 }
