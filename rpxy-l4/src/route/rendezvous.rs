@@ -89,7 +89,7 @@ struct Choices(Box<[AtomicU64]>);
 impl Choices {
     /// Fewer targets are as fast to hash.
     const LEAST_TARGETS: usize = 16;
-    const SLOTS: usize = 1024;
+    const SLOTS: usize = 4096;
     /// Bits of a slot for the index; the others tell the client.
     const INDEX: u64 = 0xffff;
 
