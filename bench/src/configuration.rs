@@ -116,12 +116,14 @@ impl Candidate {
             front.ip(),
             setup.threads()
         );
+        // One client makes all connections.
+        let places = format!("tcp_max_connections = {allowed}\ntcp_max_connections_per_source = 0\n");
         let rule = |name: &str, protocol: &str| {
             format!("\n[protocols.{name}]\nprotocol = \"{protocol}\"\ntarget = [\"{back}\"]\n")
         };
         match (setup.service.is_udp(), self == Self::RpxyRouted) {
-            (false, false) => format!("{general}tcp_max_connections = {allowed}\ntcp_target = [\"{back}\"]\n"),
-            (false, true) => format!("{general}tcp_max_connections = {allowed}\n{}", rule("web", "http")),
+            (false, false) => format!("{general}{places}tcp_target = [\"{back}\"]\n"),
+            (false, true) => format!("{general}{places}{}", rule("web", "http")),
             (true, _) if setup.unanswered => {
                 // With a rule for QUIC, anything might be a short header with its fixed bit clear.
                 let rule = rule("wireguard", "wireguard");

@@ -262,12 +262,8 @@ impl Class {
             (index, sum)
         });
         let members = members.collect();
-        let turns: Vec<_> = match balance {
-            Balance::RoundRobin => all().map(|(index, endpoint)| (index, weight(endpoint).into())).collect(),
-            Balance::None | Balance::SourceIp | Balance::SourceSocket | Balance::Random | Balance::LeastConn => {
-                Vec::new()
-            }
-        };
+        let in_turn = all().filter(|_| balance == Balance::RoundRobin);
+        let turns: Vec<_> = in_turn.map(|(index, endpoint)| (index, weight(endpoint).into())).collect();
         let rendezvous = Rendezvous::new(all().map(|(index, e)| (index, weight(e).into(), e.hash)));
         Self { members, rendezvous, turns: Turns::new(&turns) }
     }

@@ -4,7 +4,6 @@
 //! target added or removed moves only the clients that it gains or had.
 
 use std::{
-    cmp::Ordering,
     hash::Hasher,
     net::{IpAddr, SocketAddr},
     sync::atomic::{self, AtomicU64},
@@ -77,10 +76,7 @@ impl Rendezvous {
             }
             best.map(|(bits, index)| (score(bits, weight.weight), index))
         };
-        let better = |(a, i): &(f64, usize), (b, j): &(f64, usize)| match a.total_cmp(b) {
-            Ordering::Equal => j.cmp(i),
-            other @ (Ordering::Less | Ordering::Greater) => other,
-        };
+        let better = |(a, i): &(f64, usize), (b, j): &(f64, usize)| a.total_cmp(b).then(j.cmp(i));
         self.weights.iter().filter_map(best_of).max_by(better).map(|(_, index)| index)
     }
 }
@@ -93,7 +89,7 @@ struct Choices(Box<[AtomicU64]>);
 impl Choices {
     /// Fewer targets are as fast to hash.
     const LEAST_TARGETS: usize = 16;
-    const SLOTS: usize = 1024;
+    const SLOTS: usize = 4096;
     /// Bits of a slot for the index; the others tell the client.
     const INDEX: u64 = 0xffff;
 
