@@ -88,6 +88,8 @@ fn text(stream: &[u8]) -> Text<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
     use Probe::{Match, NeedMore, NotThis};
 
@@ -160,6 +162,16 @@ mod tests {
         ];
         for (stream, expected) in rows {
             assert_eq!(has_begun(stream), expected, "{stream:02x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn properties_hold_near_requests(
+            start in vec(prop_oneof![Just(0_u8), Just(1), Just(4), Just(5), any::<u8>()], 0..9),
+            text in "[a-z\\x00]{0,20}",
+        ) {
+            let _answers = crate::properties::socks5_ssh(&[&start[..], text.as_bytes()].concat());
         }
     }
 }

@@ -200,7 +200,7 @@ fn every_connection_is_counted_under_the_outcome_it_had() {
         ("closed", long, &|| drop(reached_by(&net, &hello))),
         ("unmatched", long, &|| drop(reached_by(&net, &Hello::to("two.test").bytes()))),
         ("not_recognised", long, &|| drop(reached_by(&net, b"\0\0\0\0"))),
-        ("not_recognised", short_probe, &|| drop(reached_by(&net, b"GET "))),
+        ("not_recognised", short_probe, &|| drop(reached_by(&net, b"GE"))),
         ("unreachable", long, &|| drop(reached_by(&net, b"\x05\x01\x00"))),
         ("backend_reset", long, &|| drop(reached_by(&net, b"SSH-2.0-x\r\n"))),
         ("client_reset", long, &|| {

@@ -33,10 +33,16 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
         "[ a-zA-Z-]{0,6}:[ -~]{0,20}",
     ];
     let target = prop_oneof!["/[ -~]{0,10}", "https?://[a-b.@]{0,5}/", "[ -~]{0,6}"];
-    let http1 =
-        ("[A-Z]{1,5}", target, vec((field, "\r?\n"), 0..6), "\r?\n").prop_map(|(method, target, fields, end)| {
+    let http1 = (
+        "(\r?\n| ){0,2}[A-Z]{1,5}[ \t]{1,2}",
+        target,
+        " {1,2}(HTTP/[12]\\.[0-9]{1,2})? ?\r?\n",
+        vec((field, "\r?\n"), 0..6),
+        "\r?\n",
+    )
+        .prop_map(|(method, target, version, fields, end)| {
             let fields: String = fields.into_iter().map(|(field, end)| field + &end).collect();
-            format!("{method} {target} HTTP/1.1\r\n{fields}{end}").into_bytes()
+            format!("{method}{target}{version}{fields}{end}").into_bytes()
         });
     let http2 = vec((0..10_u8, any::<u8>(), 0..4_u32, vec(any::<u8>(), 0..20)), 0..5).prop_map(|frames| {
         let frames = frames.into_iter().map(|(typ, flags, stream, payload)| frame(typ, flags, stream, &payload));
