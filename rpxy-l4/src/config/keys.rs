@@ -86,6 +86,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "target"),
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
+    (Scope::Rule, "affinity"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),

@@ -131,16 +131,17 @@ impl UdpRoutes {
     /// Compiles the UDP rules of `config`.
     #[must_use]
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
+        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle, affinity| {
             let group = Group::new(upstream, targets, resolver);
-            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity: true }
+            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity }
         };
         let default = config.udp.default.as_ref();
         let mut routes = Self {
             quic: NameTable::default(),
             quic_any: None,
             wireguard: Vec::new(),
-            default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime).into()),
+            default: default
+                .map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime, true).into()),
             only_quic: false,
             by_name: HashMap::new(),
             unmatched: config.unmatched,
@@ -149,11 +150,11 @@ impl UdpRoutes {
         };
         let mut keys = HashSet::new();
         for rule in &config.rules {
-            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime);
+            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime, rule.affinity);
             let compiled = match &rule.matcher {
                 Matcher::Quic(tls) => {
                     let private = |upstream: &Upstream| {
-                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime);
+                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime, rule.affinity);
                         Arc::new(UdpRoute { private: true, ..to })
                     };
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));

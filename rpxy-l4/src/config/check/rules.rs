@@ -45,7 +45,11 @@ fn rule(
     let matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
     let idle_lifetime = idle_lifetime(report, &table, protocol);
-    Some((field.position.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
+    let affinity = affinity(report, &table, protocol);
+    Some((
+        field.position.clone(),
+        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity }),
+    ))
 }
 
 fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Option<Duration> {
@@ -59,6 +63,14 @@ fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Ru
         report.warn_with(&field.position, "has no effect on protocols over TCP", remedy);
     }
     None
+}
+
+fn affinity(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> bool {
+    let Some(field) = table.field("affinity") else { return true };
+    if protocol.is_some_and(|protocol| !protocol.is_udp()) {
+        report.warn(&field.position, "has no effect on protocols over TCP");
+    }
+    field.boolean(report).unwrap_or(true)
 }
 
 #[cfg(feature = "proxy-protocol")]

@@ -41,6 +41,9 @@ impl World {
 
     /// Whoever has proved that it receives gives way only where its rule has more than its share.
     pub(super) fn judge_evicted(&mut self, before: &HashMap<SessionId, (Rule, Rank)>) {
+        let is_new = |session: &&SessionId| !before.is_empty() && !before.contains_key(session);
+        let newcomers = self.bench.sockets.keys().filter(is_new).map(|session| self.bench.sockets[session].port());
+        let newcomers: Vec<Rule> = newcomers.map(Rule::of_port).collect();
         for (session, end) in std::mem::take(&mut self.bench.ended) {
             self.told.remove(&session);
             self.proved.remove(&session);
@@ -52,7 +55,8 @@ impl World {
             let mut sessions: HashMap<Rule, usize> = HashMap::new();
             before.values().for_each(|(rule, _)| *sessions.entry(*rule).or_default() += 1);
             let share = MOST / (sessions.len() + 1);
-            assert!(sessions[rule] > share, "evicted from {rule:?}: {sessions:?}");
+            let needed = sessions[rule] > share && newcomers.iter().all(|newcomer| newcomer != rule);
+            assert!(needed, "evicted from {rule:?} for {newcomers:?}: {sessions:?}");
         }
     }
 
