@@ -107,6 +107,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "address"),
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
+    (Scope::Target, "quic_server_id"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.

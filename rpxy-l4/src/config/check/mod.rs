@@ -17,6 +17,7 @@ mod protocol;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
+mod server_ids;
 mod shadow;
 mod targets;
 mod tcp;
@@ -75,6 +76,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     let rules = rules::rules(report, &root, &defaults);
     let udp = udp::udp(report, &root, &rules);
     shadow::warn_of_unreachable(report, &rules);
+    server_ids::refuse_ambiguous(report, &rules);
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
     if !destination_keys && !rules::any(&root) {

@@ -6,7 +6,7 @@ use super::{
     defaults::RuleDefaults,
     duration, matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    targets,
+    server_ids, targets,
 };
 use crate::config::{
     file::{Field, Table},
@@ -44,6 +44,10 @@ fn rule(
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
     let matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
+    let upstream = match protocol {
+        Some(RuleProtocol::Quic) | None => upstream,
+        Some(_) => server_ids::without(report, &field.position, upstream),
+    };
     let idle_lifetime = idle_lifetime(report, &table, protocol);
     let affinity = affinity(report, &table, protocol);
     Some((

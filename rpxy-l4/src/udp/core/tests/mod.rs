@@ -11,6 +11,7 @@ mod moves;
 mod packets;
 mod paths;
 mod quic;
+mod server_ids;
 mod simulation;
 mod steering;
 mod targets;

@@ -351,7 +351,8 @@ impl World {
         let known = match state.speech {
             // The server stated the first one; the others count from where they were used.
             Speech::Quic(_) => {
-                let used = near && !state.rebound && Some(&state.arrived) == state.told.last();
+                let used =
+                    near && !state.rebound && state.path == state.asked && Some(&state.arrived) == state.told.last();
                 !state.unsure && (state.told.len() == 1 && !state.arrived.is_empty() || used)
             }
             Speech::WireGuard => state.learned > Duration::ZERO && self.bench.now < state.learned + seconds(199),
