@@ -31,6 +31,8 @@ mod inherit;
 mod moves;
 mod open;
 #[cfg(any(test, feature = "properties"))]
+mod packets;
+#[cfg(any(test, feature = "properties"))]
 mod properties;
 mod quic;
 mod rebind;

@@ -6,10 +6,6 @@
 //! is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure is what it is for")]
 
-#[path = "tests/packets.rs"]
-#[allow(dead_code, reason = "some are for unit tests")]
-mod packets;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -18,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Command, Flow, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams};
+use super::{Command, Flow, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams, packets};
 use crate::{
     config::{self, model::Config},
     limit::{Bans, ConnLimit},
@@ -69,7 +65,8 @@ const IDS: [&[u8]; 8] = [
 static INITIALS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let names = ["a.test", "b.test", "c.test"];
     let of = |name: &str, client: usize| {
-        let (from, to) = (IDS[2 * client], [&b"first-"[..], &name.as_bytes()[..1], &[48 + client as u8]].concat());
+        let (from, to) =
+            (IDS[2 * client], [&b"first-"[..], &name.as_bytes()[..1], if client == 0 { b"0" } else { b"1" }].concat());
         let parts = packets::initials(from, &to, &packets::hello(name, "h3", 1900), 900);
         [parts, vec![packets::first(from, &to, name)]].concat()
     };
@@ -98,24 +95,23 @@ impl Script<'_> {
 
     fn datagram(&mut self) -> Vec<u8> {
         let mut id = || IDS[self.below(IDS.len())];
-        match (id(), id()) {
-            (one, two) => match self.below(14) {
-                0 => self.bytes(),
-                1 => {
-                    let mut large = self.bytes();
-                    large.resize(1200, 0);
-                    large
-                }
-                2..=4 => INITIALS[self.below(INITIALS.len())].clone(),
-                5 => packets::long(self.byte() % 4, one, two),
-                6 | 7 => packets::short(one),
-                8 => packets::greased(one),
-                9 => packets::wireguard(1, u32::from(self.byte() % 4), 0, 148),
-                10 => packets::wireguard(2, u32::from(self.byte() % 4), u32::from(self.byte() % 4), 92),
-                11 => packets::wireguard(3 + self.byte() % 2, u32::from(self.byte() % 4), 0, 64),
-                12 => [&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[7; 20]].concat(),
-                _ => [&[22, 0xfe, 0xfd, 0][..], &[0; 40]].concat(),
-            },
+        let (one, two) = (id(), id());
+        match self.below(14) {
+            0 => self.bytes(),
+            1 => {
+                let mut large = self.bytes();
+                large.resize(1200, 0);
+                large
+            }
+            2..=4 => INITIALS[self.below(INITIALS.len())].clone(),
+            5 => packets::long(self.byte() % 4, one, two),
+            6 | 7 => packets::short(one),
+            8 => packets::greased(one),
+            9 => packets::wireguard(1, u32::from(self.byte() % 4), 0, 148),
+            10 => packets::wireguard(2, u32::from(self.byte() % 4), u32::from(self.byte() % 4), 92),
+            11 => packets::wireguard(3 + self.byte() % 2, u32::from(self.byte() % 4), 0, 64),
+            12 => [&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[7; 20]].concat(),
+            _ => [&[22, 0xfe, 0xfd, 0][..], &[0; 40]].concat(),
         }
     }
 }
@@ -171,7 +167,7 @@ impl World {
             }
             11 => {
                 self.now += Duration::from_millis([1, 50, 250, 1000, 3000, 10_000, 61_000, 301_000][script.below(8)]);
-                let (now, forwards) = (self.now, script.byte() % 2 == 0);
+                let (now, forwards) = (self.now, script.byte().is_multiple_of(2));
                 self.act(|sessions, out| sessions.handle_timeout(now, |_| forwards.then_some(now), out));
             }
             12 => {

@@ -8,7 +8,6 @@ mod ech_kit;
 mod evidence;
 mod inherit;
 mod moves;
-mod packets;
 mod paths;
 mod quic;
 mod server_ids;
@@ -30,6 +29,7 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
     admission::MAX_OF_FLOW,
+    packets,
     state::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
     *,
 };

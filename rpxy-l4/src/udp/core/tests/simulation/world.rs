@@ -102,6 +102,8 @@ pub(super) struct World {
     /// Sockets that have lost a session, so that IDs may have been taken for another connection's.
     pub(super) misled: HashSet<usize>,
     pub(super) judged: usize,
+    /// The datagram that has just reached the machine.
+    pub(super) latest: Vec<u8>,
     pub(super) config: usize,
     /// Addresses that were given out.
     pub(super) addresses: u16,
@@ -195,6 +197,7 @@ impl World {
             spoken: HashMap::new(),
             misled: HashSet::new(),
             judged: 0,
+            latest: Vec::new(),
             config: 0,
             addresses: 0,
             initiations: 0,
@@ -255,6 +258,7 @@ impl World {
             |session: &SessionId, ids: &[Vec<u8>]| sessions.flow(*session) == Some(&from) && ids.iter().any(holds);
         let proved = self.told.iter().filter(|(session, ids)| repeats(session, ids)).map(|(session, _)| *session);
         self.proved.extend(proved);
+        self.latest = datagram.to_vec();
         let before = self.standing();
         match self.bench.steered_by_kernel(&from, datagram) {
             Some(session) if self.dice.roll(2) == 0 => {
