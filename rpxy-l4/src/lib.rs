@@ -16,6 +16,8 @@ mod log;
 mod metrics;
 mod net;
 mod offload;
+#[cfg(any(test, feature = "properties"))]
+pub mod properties;
 mod resolve;
 mod route;
 mod supervise;

@@ -12,6 +12,7 @@ mod fuzz;
 mod process;
 mod run;
 mod setup;
+mod sim;
 mod test;
 mod test_kernel;
 mod tidy;
@@ -53,6 +54,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Fuzz the parsers, each target for a while
     Fuzz(fuzz::Arguments),
+    /// Simulate the UDP core at length, seed after seed
+    Sim(sim::Arguments),
     /// Check the rules of this repository that no compiler and no lint knows
     Tidy,
 }
@@ -84,6 +87,7 @@ fn perform(cli: &Cli) -> Result<()> {
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
         Task::Bench(arguments) => bench::command(&workspace, arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, arguments),
+        Task::Sim(arguments) => sim::command(&workspace, arguments),
         Task::Tidy => tidy::command(&workspace),
     }
 }
@@ -94,7 +98,7 @@ impl Task {
     fn purposes(&self) -> &'static [Purpose] {
         match self {
             Self::Setup(_) | Self::Test | Self::Tidy => &[],
-            Self::Run(_) => &[Purpose::Build],
+            Self::Run(_) | Self::Sim(_) => &[Purpose::Build],
             Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],

@@ -90,6 +90,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "target"),
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
+    (Scope::Rule, "affinity"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),
@@ -111,6 +112,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
+    (Scope::Target, "quic_server_id"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.

@@ -98,7 +98,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 ///
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
-#[cfg(test)]
+#[cfg(any(test, feature = "properties"))]
 pub(crate) fn parse(text: &str) -> Result<Loaded, Problems> {
     usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
 }

@@ -321,9 +321,32 @@ pub(crate) struct Upstream {
     pub targets: Vec<Target>,
     /// The choice among them.
     pub balance: Balance,
+    /// For QUIC: the server's part of connection IDs by position of the target, where it is told.
+    pub server_ids: Vec<(usize, ServerId)>,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<ProxyVersion>,
+}
+
+/// The part of a QUIC connection ID that tells its server, behind the first byte; 1 to 15 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServerId(Box<[u8]>);
+
+impl ServerId {
+    /// The longest, in bytes (draft-ietf-quic-load-balancers section 3.1).
+    pub(crate) const LONGEST: usize = 15;
+
+    /// `None` when there are too few or too many bytes.
+    #[must_use]
+    pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
+        (1..=Self::LONGEST).contains(&bytes.len()).then(|| Self(bytes.into()))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// One destination.

@@ -15,7 +15,7 @@ use rpxy_l4_proto::{
 
 use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets, mac1::Initiation};
 use crate::{
-    config::model::{Config, Matcher, Orphan, Target, UnknownVersion, Unmatched, Upstream},
+    config::model::{Config, Matcher, Orphan, ServerId, Target, UnknownVersion, Unmatched, Upstream},
     resolve::Resolver,
 };
 
@@ -115,6 +115,8 @@ pub(crate) struct UdpRoutes {
     /// A datagram that may be a short header of QUIC can be of the one rule for it, and nothing else.
     only_quic: bool,
     by_name: HashMap<Arc<str>, Arc<UdpRoute>>,
+    /// Targets by the server's part of connection IDs; none begins another one.
+    by_server_id: HashMap<ServerId, (Arc<UdpRoute>, usize)>,
     unmatched: Unmatched,
     orphan: Orphan,
     unknown_version: UnknownVersion,
@@ -131,29 +133,31 @@ impl UdpRoutes {
     /// Compiles the UDP rules of `config`.
     #[must_use]
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle| {
+        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle, affinity| {
             let group = Group::new(upstream, targets, resolver);
-            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity: true }
+            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity }
         };
         let default = config.udp.default.as_ref();
         let mut routes = Self {
             quic: NameTable::default(),
             quic_any: None,
             wireguard: Vec::new(),
-            default: default.map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime).into()),
+            default: default
+                .map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime, true).into()),
             only_quic: false,
             by_name: HashMap::new(),
+            by_server_id: HashMap::new(),
             unmatched: config.unmatched,
             orphan: config.udp.orphan,
             unknown_version: config.udp.unknown_version,
         };
         let mut keys = HashSet::new();
         for rule in &config.rules {
-            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime);
+            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime, rule.affinity);
             let compiled = match &rule.matcher {
                 Matcher::Quic(tls) => {
                     let private = |upstream: &Upstream| {
-                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime);
+                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime, rule.affinity);
                         Arc::new(UdpRoute { private: true, ..to })
                     };
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
@@ -181,6 +185,9 @@ impl UdpRoutes {
                 }
                 Matcher::Http { .. } | Matcher::Tls(_) | Matcher::Ssh | Matcher::Socks5 => continue,
             };
+            for (target, id) in &rule.upstream.server_ids {
+                routes.by_server_id.entry(id.clone()).or_insert_with(|| (Arc::clone(&compiled), *target));
+            }
             routes.by_name.insert(Arc::clone(&rule.name), compiled);
         }
         let quic = routes.by_name.values().filter(|route| route.carries == Datagrams::Quic);
@@ -212,6 +219,20 @@ impl UdpRoutes {
     #[must_use]
     pub(crate) fn is_only_quic(&self) -> bool {
         self.only_quic
+    }
+
+    /// The rule and target whose server has made the connection ID of a short header, as far as the ID says in clear: three
+    /// bits of a configuration's number, which is 0, five bits, then the server's ID (draft-ietf-quic-load-balancers
+    /// section 5.2).
+    #[must_use]
+    pub(crate) fn by_server_id(&self, datagram: &[u8]) -> Option<(Arc<UdpRoute>, usize)> {
+        let [0x40..0x80, 0..0x20, id @ ..] = datagram else { return None };
+        if self.by_server_id.is_empty() {
+            return None;
+        }
+        let longest = id.len().min(ServerId::LONGEST);
+        let found = (1..=longest).find_map(|len| self.by_server_id.get(&ServerId::new(id.get(..len)?)?));
+        found.map(|(route, target)| (Arc::clone(route), *target))
     }
 
     /// Returns whether some rule is about WireGuard.

@@ -20,6 +20,8 @@ use std::{
 };
 
 pub(crate) use self::core::FlowLine;
+#[cfg(any(test, feature = "properties"))]
+pub use self::core::udp_core;
 use affinity::Affinity;
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;

@@ -2,7 +2,7 @@
 
 use rpxy_l4_proto::ech::{EchKey, EchKeys};
 
-use super::{defaults::RuleDefaults, names, targets};
+use super::{defaults::RuleDefaults, names, server_ids, targets};
 use crate::config::{
     ech::{ConfigList, read_key_file},
     file::{Field, Table},
@@ -183,5 +183,6 @@ fn group(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'_>
     }
     let alpns = names::alpns(report, &table, |_, _| {});
     let upstream = targets::of_rule(report, &table, defaults);
+    let upstream = server_ids::without(report, &table.position, upstream);
     Some(EchPrivate { server_names, alpns, upstream })
 }

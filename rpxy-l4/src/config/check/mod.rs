@@ -18,6 +18,7 @@ mod protocol;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
 mod rules;
+mod server_ids;
 mod shadow;
 mod sources;
 mod targets;
@@ -79,6 +80,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     let udp = udp::udp(report, &root, &rules, prefix);
     own::refuse(report, &root, &listen, (&tcp, &udp), &rules);
     shadow::warn_of_unreachable(report, &rules);
+    server_ids::refuse_ambiguous(report, &rules);
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
     if !destination_keys && !rules::any(&root) {

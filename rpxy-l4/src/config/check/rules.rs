@@ -6,7 +6,7 @@ use super::{
     defaults::RuleDefaults,
     duration, matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    targets,
+    server_ids, targets,
 };
 use crate::config::{
     file::{Field, Table},
@@ -44,8 +44,16 @@ fn rule(
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
     let matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
+    let upstream = match protocol {
+        Some(RuleProtocol::Quic) | None => upstream,
+        Some(_) => server_ids::without(report, &field.position, upstream),
+    };
     let idle_lifetime = idle_lifetime(report, &table, protocol);
-    Some((field.position.clone(), Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime })))
+    let affinity = affinity(report, &table, protocol);
+    Some((
+        field.position.clone(),
+        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity }),
+    ))
 }
 
 fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Option<Duration> {
@@ -59,6 +67,14 @@ fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Ru
         report.warn_with(&field.position, "has no effect on protocols over TCP", remedy);
     }
     None
+}
+
+fn affinity(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> bool {
+    let Some(field) = table.field("affinity") else { return true };
+    if protocol.is_some_and(|protocol| !protocol.is_udp()) {
+        report.warn(&field.position, "has no effect on protocols over TCP");
+    }
+    field.boolean(report).unwrap_or(true)
 }
 
 #[cfg(feature = "proxy-protocol")]

@@ -5,11 +5,11 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{defaults::RuleDefaults, listen::is_interface, names};
+use super::{defaults::RuleDefaults, listen::is_interface, names, server_ids};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Balance, Host, Target, Upstream, is_one_host},
+    model::{Balance, Host, ServerId, Target, Upstream, is_one_host},
     report::{Position, Report, quote},
 };
 
@@ -39,6 +39,7 @@ pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
     let upstream = Upstream {
         targets: vec![target],
         balance: Balance::None,
+        server_ids: Vec::new(),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     };
@@ -67,7 +68,7 @@ pub(super) fn default(
         let remedy = "rules have their own load_balance";
         report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
     }
-    field.map(|_| upstream)
+    field.map(|field| server_ids::without(report, &field.position, upstream))
 }
 
 /// The group that `field` lists, chosen from by `balance_key`.
@@ -78,7 +79,7 @@ fn upstream(
     balance_key: &'static str,
 ) -> Upstream {
     let balance = table.field(balance_key).and_then(|field| field.word(report, BALANCES)).unwrap_or_default();
-    let targets = field.map(|field| targets(report, field)).unwrap_or_default();
+    let (targets, server_ids) = field.map(|field| targets(report, field)).unwrap_or_default();
     if let Some(field) = field
         && balance == Balance::None
         && targets.iter().any(|target| target.weight != ONE)
@@ -89,40 +90,45 @@ fn upstream(
     Upstream {
         targets,
         balance,
+        server_ids,
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     }
 }
 
-fn targets(report: &mut Report<'_>, field: &Field<'_>) -> Vec<Target> {
+/// The targets, and the server IDs of some by their position.
+fn targets(report: &mut Report<'_>, field: &Field<'_>) -> (Vec<Target>, Vec<(usize, ServerId)>) {
     let elements = field.array(report).unwrap_or_default();
-    let targets: Vec<Target> = elements.iter().filter_map(|element| target(report, element)).collect();
+    let (targets, ids): (Vec<Target>, Vec<Option<ServerId>>) =
+        elements.iter().filter_map(|element| target(report, element)).unzip();
     if field.is_empty_array() {
         report.error(&field.position, "must not be empty");
     } else if !targets.is_empty() && targets.iter().all(|target| target.down) {
         report.warn(&field.position, "nothing can be reached, because every target is marked as down");
     }
-    targets
+    let ids = ids.into_iter().enumerate().filter_map(|(index, id)| Some((index, id?)));
+    (targets, ids.collect())
 }
 
 /// `host:port`, or a table with that as `address`.
-fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<Target> {
+fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Option<ServerId>)> {
     if !element.is_table() {
         let Some(text) = element.as_string() else {
             element.wrong_type(report, "\"host:port\" or a table");
             return None;
         };
-        return address(report, &element.position, text);
+        return Some((address(report, &element.position, text)?, None));
     }
     let table = element.table(report, Scope::Target)?;
     let weight =
         table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
     let mut mark = |key| table.field(key).and_then(|field| field.boolean(report)).unwrap_or(false);
     let (backup, down) = (mark("backup"), mark("down"));
+    let server_id = server_ids::of_target(report, &table);
     let field = table.required(report, "address")?;
     let text = field.string(report)?;
     let target = address(report, &field.position, text)?;
-    Some(Target { weight: weight.unwrap_or(ONE), backup, down, ..target })
+    Some((Target { weight: weight.unwrap_or(ONE), backup, down, ..target }, server_id))
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.

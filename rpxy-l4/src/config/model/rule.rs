@@ -17,6 +17,9 @@ pub(crate) struct Rule {
     pub upstream: Upstream,
     /// UDP protocols: idle lifetime of a session, `None` means no limit. Without effect on TCP protocols.
     pub idle_lifetime: Option<Duration>,
+    /// UDP protocols: clients that change their address are followed by connection ID or index; true unless told. A reload
+    /// changes it for what is learned from then on.
+    pub affinity: bool,
 }
 
 /// Conditions of a rule. An empty list of names or ALPNs matches any.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::wireguard::Reserved;
 
-use super::{BASE, accepted, errors, refuses, warns};
+use super::{BASE, accepted, errors, refuses, warnings, warns};
 use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
@@ -320,4 +320,18 @@ fn unreachable_rules() {
     }
     let other = "[protocols.a]\nprotocol = 'tls'\ntarget = ['a:1']\n[protocols.b]\nprotocol = 'quic'\ntarget = ['a:1']";
     warns(&[("another protocol", other, None)]);
+}
+
+#[test]
+fn affinity() {
+    for (name, protocol, text, expected) in [
+        ("by default", "quic", "", true),
+        ("off", "wireguard", "affinity = false", false),
+        ("on", "quic", "affinity = true", true),
+    ] {
+        assert_eq!(rule(protocol, text).affinity, expected, "{name}");
+    }
+    let text = "[protocols.a]\nprotocol = 'tls'\ntarget = ['a:1']\naffinity = false\n";
+    assert_eq!(warnings(&format!("listen_port = 1\n{text}")).len(), 1, "over TCP");
+    assert_eq!(errors(&format!("listen_port = 1\n{}", text.replace("false", "'no'"))).len(), 1, "no boolean");
 }

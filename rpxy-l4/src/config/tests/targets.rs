@@ -168,3 +168,51 @@ fn balances() {
     }
     assert_eq!(errors(&group("['a:1']\nudp_load_balance = 'roundrobin'")), ["3: udp_load_balance"]);
 }
+
+#[test]
+fn server_ids() {
+    let rule = |name: &str, protocol: &str, port: u16, id: &str| {
+        format!(
+            "[protocols.{name}]\nprotocol = '{protocol}'\ntarget = [{{ address = 'a:{port}', quic_server_id = '{id}' }}]\n"
+        )
+    };
+    let file = |rules: &[String]| format!("listen_port = 1\n{}", rules.concat());
+    let config = accepted(&file(&[rule("a", "quic", 1, "00AAbb11")]));
+    let (at, id) = &config.rules[0].upstream.server_ids[0];
+    assert_eq!((*at, id.as_bytes()), (0, &[0, 0xaa, 0xbb, 0x11][..]));
+    for (row, rules, refused, warned) in [
+        ("15 bytes", vec![rule("a", "quic", 1, &"ab".repeat(15))], 0, 0),
+        ("16 bytes", vec![rule("a", "quic", 1, &"ab".repeat(16))], 1, 0),
+        ("none", vec![rule("a", "quic", 1, "")], 1, 0),
+        ("half a byte", vec![rule("a", "quic", 1, "00112")], 1, 0),
+        ("no digits", vec![rule("a", "quic", 1, "0011223x")], 1, 0),
+        ("a sign", vec![rule("a", "quic", 1, "+1+2+3+4")], 1, 0),
+        ("4 bytes", vec![rule("a", "quic", 1, "00112233")], 0, 0),
+        ("3 bytes", vec![rule("a", "quic", 1, "001122")], 0, 1),
+        ("not for QUIC", vec![rule("a", "wireguard", 1, "00112233")], 0, 1),
+        ("twice", vec![rule("a", "quic", 1, "00112233"), rule("b", "tls", 2, "00112233")], 0, 1),
+    ] {
+        let text = file(&rules);
+        if refused > 0 {
+            assert_eq!(errors(&text).len(), refused, "{row}");
+        } else {
+            accepted(&text);
+            assert_eq!(warnings(&text).len(), warned, "{row}");
+        }
+    }
+    let named =
+        |name: &str, port, id: &str| format!("{}server_names = ['{name}.test']\n", rule(name, "quic", port, id));
+    for (row, second, refused) in [
+        ("another one", named("b", 2, "44556677"), 0),
+        ("the same of another target", named("b", 2, "00112233"), 1),
+        ("one that begins another", named("b", 2, "0011223344"), 1),
+        ("the same of the same target", named("b", 1, "00112233"), 0),
+    ] {
+        let text = file(&[named("a", 1, "00112233"), second]);
+        if refused > 0 {
+            assert_eq!(errors(&text).len(), refused, "{row}");
+        } else {
+            accepted(&text);
+        }
+    }
+}

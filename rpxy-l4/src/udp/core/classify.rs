@@ -46,7 +46,7 @@ fn is_other(datagram: &[u8]) -> bool {
 }
 
 /// A connection of which nothing is known but that it is one.
-fn unknown_quic() -> Ids {
+pub(super) fn unknown_quic() -> Ids {
     Ids::Quic(Box::new(QuicIds::new(None, ConnectionId::default())))
 }
 

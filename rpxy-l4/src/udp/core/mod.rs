@@ -30,6 +30,10 @@ mod ids;
 mod inherit;
 mod moves;
 mod open;
+#[cfg(any(test, feature = "properties"))]
+mod packets;
+#[cfg(any(test, feature = "properties"))]
+mod properties;
 mod quic;
 mod rebind;
 mod state;
@@ -52,6 +56,8 @@ use held::Budget;
 use identity::Identity;
 use ids::Ids;
 pub(crate) use inherit::Inherited;
+#[cfg(any(test, feature = "properties"))]
+pub use properties::udp_core;
 use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
@@ -172,12 +178,12 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        let first = out.forward.len();
+        let (first, segment) = (out.forward.len(), segment.max(1));
         if let Some(session) = self.all_alike(flow) {
             out.forward(session, 0..bytes.len());
         } else if self.bans.refuses(flow.client.ip()) {
             // Sessions of a banned client have been ended, so all that comes is new.
-            out.discard(DatagramDrop::Banned, bytes.len().div_ceil(segment.max(1)).max(1));
+            out.discard(DatagramDrop::Banned, bytes.len().div_ceil(segment).max(1));
         } else {
             let mut start = 0_usize;
             loop {
@@ -255,7 +261,7 @@ impl Sessions {
     }
 
     /// Bytes of datagrams that wait for a hello or for a socket.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "properties"))]
     fn held_bytes(&self) -> usize {
         self.undecided.held_bytes() + self.opening_budget.used() + self.handshake_budget.used()
     }

@@ -56,6 +56,33 @@ impl Sessions {
         self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
     }
 
+    /// Begins a session with the one target that can know it.
+    pub(super) fn start_at(
+        &mut self,
+        arrival: Arrival<'_>,
+        route: Arc<UdpRoute>,
+        target: usize,
+        ids: Ids,
+        out: &mut Output,
+    ) {
+        let Arrival { flow, datagram, ecn, now } = arrival;
+        if !self.arrivals.allow(flow.client.ip(), now) {
+            out.discard(DatagramDrop::RateLimited, 1);
+            return;
+        }
+        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+            out.discard(DatagramDrop::TooMany, 1);
+            return;
+        };
+        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
+        let mut opening = self.opening(route, &[(datagram, ecn)], None, out);
+        opening.fixed = true;
+        opening.target = busy.map(|busy| (target, busy));
+        let stage = Stage::Opening(Box::new(opening));
+        let session = self.insert(Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) }, now, out);
+        self.use_target(session, false, now, out);
+    }
+
     /// Begins a session with the backend that an earlier one of the same client had.
     pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;

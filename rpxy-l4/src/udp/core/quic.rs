@@ -9,7 +9,7 @@ use rpxy_l4_proto::quic::{LongHeader, LongType, MIN_INITIAL_DATAGRAM, Version, p
 
 use super::{
     Command, Flow, Output, SessionId, Sessions,
-    classify::Arrival,
+    classify::{Arrival, unknown_quic},
     evidence::Rank,
     hello::Packet,
     ids::{Ids, QuicIds},
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     metrics::DatagramDrop,
     route::{Datagrams, UnknownVersionRoute},
-    udp::affinity::Key,
+    udp::affinity::{Key, Owner},
 };
 
 impl Sessions {
@@ -63,12 +63,21 @@ impl Sessions {
         // What a client used leads from elsewhere only where no other rule's client could mean something else by it.
         let anywhere = self.snapshot.routes.is_only_quic();
         let network = if anywhere { None } else { Some(flow.client.ip().into()) };
-        if let Some((key, owner)) = self.identity.find_short(datagram, network, now) {
+        // What the file says of an ID counts for more than what another rule's backend or client says.
+        let by_server_id = if certain { self.snapshot.routes.by_server_id(datagram) } else { None };
+        let contradicts =
+            |owner: &Owner| by_server_id.as_ref().is_some_and(|(route, _)| route.rule != owner.backend.rule);
+        let known = self.identity.find_short(datagram, network, now);
+        if let Some((key, owner)) = known.filter(|(_, owner)| !contradicts(owner)) {
             if let Some(session) = self.session_with(flow, &owner.backend) {
                 return self.deliver(session, arrival, out);
             }
             let ids = Ids::Quic(Box::new(QuicIds::known(None, key)));
             self.start_known(arrival, &owner.backend, ids, out);
+            return None;
+        }
+        if let Some((route, target)) = by_server_id.filter(|_| !self.knows(flow)) {
+            self.start_at(arrival, route, target, unknown_quic(), out);
             return None;
         }
         let (quic, any) = (self.may_own_short(flow), self.latest_of(flow, Datagrams::Any));

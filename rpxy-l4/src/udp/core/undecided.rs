@@ -61,7 +61,7 @@ impl UndecidedQueue {
         self.now
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "properties"))]
     pub(super) fn held_bytes(&self) -> usize {
         self.budget.used()
     }

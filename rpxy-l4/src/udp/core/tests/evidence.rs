@@ -1,7 +1,7 @@
 //! Who may make the daemon believe what: strangers, tenants' clients and tenants' backends that lie.
 
 use super::{
-    packets::{HANDSHAKE, SERVER_INITIAL, ZERO_RTT, first, hello, initials, long, short, wireguard},
+    packets::{self, HANDSHAKE, SERVER_INITIAL, ZERO_RTT, first, hello, initials, long, short, wireguard},
     *,
 };
 use crate::udp::core::evidence::Rank;
@@ -261,6 +261,25 @@ fn an_id_that_a_client_used_leads_from_elsewhere_only_where_nobody_else_can_be_m
         bench.ports();
         bench.client(from, &short(SECRET));
         assert_eq!(bench.ports(), expected, "{row}");
+    }
+}
+
+#[test]
+fn a_rule_without_affinity_has_nothing_remembered() {
+    for (affinity, expected) in [("", [1, 3]), ("affinity = false", [9, 9])] {
+        let quic = rule("a", "quic", 1, &format!("server_names = [\"a.test\"]\n{affinity}"));
+        let wireguard = rule("w", "wireguard", 3, affinity);
+        let mut bench = Bench::new(&format!("{TOP}udp_target = [\"198.51.100.1:9\"]\n{quic}{wireguard}"));
+        established(&mut bench, flow(1), "a.test", SERVER);
+        bench.client(flow(2), &packets::wireguard(1, 7, 0, 148));
+        let tunnel = bench.last().unwrap().0;
+        bench.answer(tunnel, &packets::wireguard(2, 50, 7, 92));
+        bench.client(flow(1), &short(SERVER));
+        bench.client(flow(2), &packets::wireguard(4, 50, 0, 96));
+        assert_eq!(bench.ports(), [3, 1, 3], "{affinity}: by their sockets");
+        bench.client(flow(VICTIM), &short(SERVER));
+        bench.client(flow(VICTIM + 1), &packets::wireguard(4, 50, 0, 96));
+        assert_eq!(bench.ports(), expected, "{affinity}: from elsewhere");
     }
 }
 

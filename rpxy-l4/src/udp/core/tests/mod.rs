@@ -8,9 +8,9 @@ mod ech_kit;
 mod evidence;
 mod inherit;
 mod moves;
-mod packets;
 mod paths;
 mod quic;
+mod server_ids;
 mod simulation;
 mod steering;
 mod targets;
@@ -29,6 +29,7 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
     admission::MAX_OF_FLOW,
+    packets,
     state::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
     *,
 };

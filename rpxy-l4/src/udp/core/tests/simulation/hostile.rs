@@ -5,7 +5,7 @@ use super::{
         packets::{SERVER_INITIAL, long, short, wireguard},
         *,
     },
-    clients::{Client, DTLS, client_id, hellos, query},
+    clients::{Client, DTLS, LIKED, client_id, hellos, query},
     world::{MOST, Meant, Rule, World},
 };
 use crate::udp::core::evidence::Rank;
@@ -27,9 +27,15 @@ impl World {
         if told.is_empty() { None } else { Some(told[self.dice.roll(told.len())].clone()) }
     }
 
+    /// An ID that a client has used, maybe one that nobody knows any more.
+    fn used_id(&mut self) -> Option<Vec<u8>> {
+        let told: Vec<Vec<u8>> = self.clients.iter().flat_map(|client| client.told.iter().cloned()).collect();
+        if told.is_empty() { None } else { Some(told[self.dice.roll(told.len())].clone()) }
+    }
+
     /// An ID that would be worth something to who is believed that it is its own.
     fn made_up(&mut self) -> Vec<u8> {
-        let dns = query(0x4142)[1..21].to_vec();
+        let dns = query(LIKED)[1..21].to_vec();
         let mut dtls = DTLS[1..].to_vec();
         dtls.resize(20, 0);
         let random: Vec<u8> = (0..3).flat_map(|_| self.dice.next().to_be_bytes()).collect();
@@ -103,7 +109,8 @@ impl World {
         let Some((session, 4)) = self.bench.last() else { return };
         let id = [&[0xf1, 0x32][..], &self.dice.next().to_be_bytes()].concat()[..8].to_vec();
         self.state(session, &id);
-        for id in [id, self.made_up(), self.made_up(), self.made_up()] {
+        let used = self.used_id().unwrap_or_default();
+        for id in [id, self.made_up(), self.made_up(), used] {
             // It may lead anywhere that knows the ID.
             let datagram = self.tag(short(&id), Self::stranger(Rule::Default, false));
             self.arrive(from, &datagram);
@@ -185,6 +192,7 @@ impl World {
     /// and through its handshake.
     pub(super) fn flood(&mut self) {
         self.bench.faults.clear();
+        self.deliver_all();
         let (kind, crowd) = (self.dice.roll(5), self.dice.pick(&[0, 0, 10, MOST / 2, MOST]));
         let rule = if self.has(2) { self.dice.pick(&[Rule::A, Rule::B]) } else { Rule::A };
         for _ in 0..crowd {

@@ -11,11 +11,11 @@
 //! | property | mutant that breaks it |
 //! |---|---|
 //! | a new flow of a rule reaches its backends only | `shape::is_unmistakable` is always true; `Affinity::hold` lets a stated ID have a second owner in front; `Sessions::other` is `any` |
-//! | what a client used leads from its own network only | `Sessions::quic_short` passes no network |
+//! | what a client used leads from its own network only | `Sessions::quic_short` always leads from `anywhere` |
 //! | nothing is confirmed without a secret of the server | `Evidence::answered` sets `secret`; `QuicIds::is_stated` is true of the ID that a session was found by |
 //! | a newcomer gets in, and through its handshake, during a flood | `Share::oldest` takes the youngest; `Admission::gives_way_to` does not look for the rule with the most unproven sessions |
 //! | whoever has proved that it receives keeps its place | `Share::least_proven` asks `quietest` for `Rank::Secret` |
-//! | each backend has a budget, which is given back | `Claim::drop` gives nothing back; `Indices::answer` is always true; `Sessions::end` does not call `Identity::release` |
+//! | each backend has a budget, which is given back | `Claim::drop` gives nothing back; `Indices::answer` is always true; the budget is not looked at |
 //! | connections go on: IDs, rebinding, reloads | `Sessions::may_own_short` takes one; `Identity::remember` does nothing; `Sessions::rebind` returns false for the second target |
 //! | the kernel never mixes sessions of one socket | `Sessions::unsteer_others` does nothing |
 //!

@@ -102,6 +102,8 @@ pub(super) struct World {
     /// Sockets that have lost a session, so that IDs may have been taken for another connection's.
     pub(super) misled: HashSet<usize>,
     pub(super) judged: usize,
+    /// The datagram that has just reached the machine.
+    pub(super) latest: Vec<u8>,
     pub(super) config: usize,
     /// Addresses that were given out.
     pub(super) addresses: u16,
@@ -195,6 +197,7 @@ impl World {
             spoken: HashMap::new(),
             misled: HashSet::new(),
             judged: 0,
+            latest: Vec::new(),
             config: 0,
             addresses: 0,
             initiations: 0,
@@ -255,8 +258,9 @@ impl World {
             |session: &SessionId, ids: &[Vec<u8>]| sessions.flow(*session) == Some(&from) && ids.iter().any(holds);
         let proved = self.told.iter().filter(|(session, ids)| repeats(session, ids)).map(|(session, _)| *session);
         self.proved.extend(proved);
+        self.latest = datagram.to_vec();
         let before = self.standing();
-        match self.steered_to(&from, datagram) {
+        match self.bench.steered_by_kernel(&from, datagram) {
             Some(session) if self.dice.roll(2) == 0 => {
                 self.counts.steered += 1;
                 self.bench.kernel_seen.insert(session, self.bench.now);
@@ -266,24 +270,6 @@ impl World {
         }
         self.judge();
         self.judge_evicted(&before);
-    }
-
-    /// What the kernel would forward by itself.
-    fn steered_to(&self, from: &Flow, datagram: &[u8]) -> Option<SessionId> {
-        let of_flow = |session: &&SessionId| self.bench.sessions.flow(**session) == Some(from);
-        let session = *self.bench.installed.iter().find(of_flow)?;
-        let cid = self.bench.steered_ids.get(&session).copied().flatten();
-        let steered = match self.bench.sessions.table.get(session)?.carries() {
-            Datagrams::Quic => {
-                let cid = cid.unwrap_or_default();
-                datagram[0] & 0xc0 == 0x40 && datagram.get(1..=cid.len()) == Some(cid.as_bytes())
-            }
-            Datagrams::WireGuard => {
-                cid.is_some_and(|cid| datagram.starts_with(&[4, 0, 0, 0]) && datagram[4..8] == *cid.as_bytes())
-            }
-            Datagrams::Any => datagram[0] & 0x80 == 0 && !matches!(datagram, [1, 0, 0, 0, ..]),
-        };
-        steered.then_some(session)
     }
 
     /// Rules with ranks of their sessions, as far as it could matter.
@@ -307,13 +293,17 @@ impl World {
     }
 
     pub(super) fn wait(&mut self, time: Duration) {
-        if time >= Duration::from_millis(100) {
-            // Nothing is under way for so long.
-            while !self.network.is_empty() {
-                self.deliver();
-            }
+        if time >= Duration::from_millis(20) {
+            self.deliver_all();
         }
         self.bench.wait(time);
+    }
+
+    /// Nothing is under way for long.
+    pub(super) fn deliver_all(&mut self) {
+        while !self.network.is_empty() {
+            self.deliver();
+        }
     }
 
     /// Sessions whose rule and target stay go on, all others end.

@@ -1,4 +1,6 @@
 //! Datagrams as clients and servers send them.
+#![allow(clippy::unwrap_used, reason = "for tests and fuzzing only")]
+#![cfg_attr(not(test), allow(dead_code, reason = "some are for unit tests"))]
 
 use rpxy_l4_proto::quic::{ConnectionId, InitialKeys, Opened, Version};
 

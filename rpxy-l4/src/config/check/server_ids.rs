@@ -1,0 +1,74 @@
+//! The server's part of QUIC connection IDs: a key of targets, and what several of them must not have in common.
+
+use std::sync::Arc;
+
+use crate::config::{
+    file::Table,
+    model::{Rule, ServerId, Upstream},
+    report::{Position, Report, quote},
+};
+
+/// Bytes from which on other servers' random IDs do not have it by chance.
+const UNLIKELY: usize = 4;
+
+/// The key of one target.
+pub(super) fn of_target(report: &mut Report<'_>, target: &Table<'_>) -> Option<ServerId> {
+    let field = target.field("quic_server_id")?;
+    let id = hexadecimal(field.string(report)?).and_then(|bytes| ServerId::new(&bytes));
+    match &id {
+        None => {
+            let expected = format!("expected 1 to {} bytes, as two hexadecimal digits each", ServerId::LONGEST);
+            report.error(&field.position, expected);
+        }
+        Some(id) if id.as_bytes().len() < UNLIKELY => {
+            let remedy = format!("use {UNLIKELY} bytes or more");
+            report.warn_with(
+                &field.position,
+                "is so short that connection IDs of other servers have it by chance",
+                remedy,
+            );
+        }
+        Some(_) => {}
+    }
+    id
+}
+
+/// Takes them from targets that are of no rule for QUIC, where they mean nothing.
+pub(super) fn without(report: &mut Report<'_>, position: &Position, mut upstream: Upstream) -> Upstream {
+    if !upstream.server_ids.is_empty() {
+        report.warn(position, "quic_server_id has no effect here, only on the targets of a rule for quic");
+        upstream.server_ids.clear();
+    }
+    upstream
+}
+
+/// Reports IDs that lead to two places. What belongs to one tenant must not be another one's by a line in the file.
+pub(super) fn refuse_ambiguous(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
+    let mut known: Vec<(&Rule, usize, &ServerId)> = Vec::new();
+    for (position, rule) in rules {
+        for (index, id) in &rule.upstream.server_ids {
+            let meets = |(other, at, known): &&(&Rule, usize, &ServerId)| {
+                let begins = known.as_bytes().starts_with(id.as_bytes()) || id.as_bytes().starts_with(known.as_bytes());
+                let address = |rule: &Rule, index: usize| rule.upstream.targets.get(index).map(ToString::to_string);
+                begins && address(other, *at) != address(rule, *index)
+            };
+            if let Some((other, ..)) = known.iter().find(meets) {
+                let other = quote(&other.name);
+                let path = format!("{}.target[{index}].quic_server_id", position.path);
+                report.error(
+                    &Position { path, offset: position.offset },
+                    format!("is, or begins, that of another target, of protocols.{other}"),
+                );
+            }
+            known.push((rule, *index, id));
+        }
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?)).collect()
+}
