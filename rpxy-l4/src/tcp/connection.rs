@@ -21,7 +21,6 @@ use super::{
     record::Record,
     relay::{Limits, Preamble, Relay, Side},
     scratch,
-    source::Introduction,
     timer::Timer,
 };
 use crate::{
@@ -144,7 +143,8 @@ async fn prepare(
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
-        record.place = shared.place(&snapshot, origin.source.ip(), Introduction::Header)?;
+        let introduced = super::source::Introduction::Header;
+        record.introduced(shared.place(&snapshot, origin.source.ip(), introduced)?);
     }
 
     let recognised = if snapshot.routes.must_probe() {

@@ -28,7 +28,7 @@ pub(super) struct Record {
     /// Makes room for another connection only when this one is wholly gone.
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
-    pub(super) place: Option<SourcePermit>,
+    _place: Option<SourcePermit>,
     since: Instant,
     format: AccessLogFormat,
     access: Option<Access>,
@@ -38,6 +38,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// A load balancer has said whose connection it is: it counts as one of that source.
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) fn introduced(&mut self, place: Option<SourcePermit>) {
+        self._place = place;
+    }
+
     pub(super) fn new(
         shared: Arc<Shared>,
         permit: ConnPermit,
@@ -49,7 +55,7 @@ impl Record {
         Self {
             shared,
             _permit: permit,
-            place,
+            _place: place,
             since,
             format,
             access: None,

@@ -65,7 +65,7 @@ impl Sessions {
         ids: Ids,
         out: &mut Output,
     ) {
-        let Arrival { flow, datagram, ecn, now } = arrival;
+        let Arrival { flow, datagram, tos, now } = arrival;
         if !self.arrivals.allow(flow.client.ip(), now) {
             out.discard(DatagramDrop::RateLimited, 1);
             return;
@@ -75,7 +75,7 @@ impl Sessions {
             return;
         };
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[(datagram, ecn)], None, out);
+        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
         opening.fixed = true;
         opening.target = busy.map(|busy| (target, busy));
         let stage = Stage::Opening(Box::new(opening));
