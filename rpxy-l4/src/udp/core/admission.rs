@@ -198,7 +198,7 @@ impl Share {
 
     /// A session of one question that was answered; or the oldest whose client has proved nothing.
     fn unproven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        self.done(table, now).or_else(|| self.oldest(table, now))
+        self.done(table, now).or_else(|| self.oldest(table))
     }
 
     /// Keeps `unproven` close to what it says, at a few looks for each question.
@@ -237,16 +237,13 @@ impl Share {
         None
     }
 
-    /// The oldest that has proved nothing. What the kernel steers is told of late, so that a moment of silence is needed
-    /// before it counts as quiet.
-    fn oldest(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
+    fn oldest(&mut self, table: &Table) -> Option<SessionId> {
         while let Some(id) = self.unproven.pop_front() {
-            let Some(session) = table.get(id) else { continue };
-            let may_be_busy = session.steered && session.last_seen.saturating_add(DONE) > now;
-            if session.rank() == Rank::Unproven && !may_be_busy {
-                return Some(id);
+            match table.get(id) {
+                Some(session) if session.rank() == Rank::Unproven => return Some(id),
+                Some(_) => self.proven.push_back(id),
+                None => {}
             }
-            self.proven.push_back(id);
         }
         None
     }

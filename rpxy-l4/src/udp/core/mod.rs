@@ -119,6 +119,8 @@ pub(crate) struct Sessions {
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
+    /// When they may be asked about before a datagram again.
+    refresh_again: Duration,
     /// The slot up to which the names of sessions' targets were looked at.
     compared: usize,
 }
@@ -148,6 +150,7 @@ impl Sessions {
             failed_hellos: Prefixes::new(!seed),
             random: Random::new(seed),
             refreshed: 0,
+            refresh_again: Duration::ZERO,
             compared: 0,
         }
     }

@@ -13,6 +13,10 @@ use crate::{
 
 /// Slots looked through in one turn for sessions that the kernel steers: each found costs two system calls.
 const REFRESHED_AT_ONCE: usize = 4096;
+/// The same before datagrams while there is no room, so that what has to give way is judged by what it does now.
+const REFRESHED_BEFORE: usize = 256;
+/// Interval of that.
+const REFRESH_AGAIN: Duration = Duration::from_millis(10);
 
 impl Sessions {
     /// Does what is due at `now`. `steered` returns when the kernel last forwarded something for a session that it steers.
@@ -22,7 +26,9 @@ impl Sessions {
         steered: impl Fn(SessionId) -> Option<Duration>,
         out: &mut Output,
     ) {
-        self.refresh_steered(now, &steered);
+        if self.admission.limit().count() >= self.snapshot.max_sessions / 2 {
+            self.refresh_steered(REFRESHED_AT_ONCE, now, &steered);
+        }
         self.follow_names(now, out);
         self.make_wanted_room(now, out);
         while let Some(session) = self.deadlines.pop_due(now) {
@@ -50,14 +56,19 @@ impl Sessions {
         }
     }
 
-    /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
-    /// about in each turn, so that a busy one is not taken for one that has proved nothing.
-    fn refresh_steered(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
-        let half = self.snapshot.max_sessions / 2;
-        if self.admission.limit().count() < half {
-            return;
+    /// Learns of sessions that the kernel steers before a datagram may cost one of them its place. `steered` returns when
+    /// the kernel last forwarded something for a session.
+    pub(crate) fn before_datagrams(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
+        if now >= self.refresh_again && self.admission.limit().count() >= self.snapshot.max_sessions {
+            self.refresh_again = now.saturating_add(REFRESH_AGAIN);
+            self.refresh_steered(REFRESHED_BEFORE, now, steered);
         }
-        for session in self.table.next_ids(&mut self.refreshed, REFRESHED_AT_ONCE, |state| state.steered) {
+    }
+
+    /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
+    /// about, so that a busy one is not taken for one that has proved nothing.
+    fn refresh_steered(&mut self, slots: usize, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
+        for session in self.table.next_ids(&mut self.refreshed, slots, |state| state.steered) {
             let (seen, Some(state)) = (steered(session), self.table.get_mut(session)) else { continue };
             if let Some(seen) = seen.filter(|seen| *seen > state.last_seen && *seen <= now) {
                 state.last_seen = seen;

@@ -24,7 +24,7 @@ use crate::{
         poller::Poller,
         udp::{self, Received, Sender},
     },
-    offload::{NotSteered, Steered},
+    offload::{NotSteered, Offload, Steered},
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
@@ -175,10 +175,7 @@ impl Relay {
         while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
         let (offload, now) = (Arc::clone(&self.shared.offload), self.now);
         let upstreams = &self.upstreams;
-        let steered = |session| {
-            let idle = open_upstream(upstreams, session)?.kernel.idle(&*offload)?;
-            Some(now.saturating_sub(idle))
-        };
+        let steered = |session| last_steered(upstreams, &*offload, session, now);
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_timeout(now, steered, &mut output);
         self.finish(output);
@@ -254,6 +251,8 @@ impl Relay {
         if self.is_elsewhere(flow, got) {
             return;
         }
+        let (upstreams, offload, now) = (&self.upstreams, &self.shared.offload, self.now);
+        self.sessions.before_datagrams(now, |session| last_steered(upstreams, &**offload, session, now));
         self.with_core(|sessions, now, out| {
             sessions.handle_datagrams(flow, got.bytes, got.segment, got.tos, now, out);
         });
@@ -294,4 +293,15 @@ impl Relay {
         self.carry_out(&mut output);
         self.output = output;
     }
+}
+
+/// The time at which the kernel last forwarded something for a session.
+fn last_steered(
+    upstreams: &[Option<Upstream>],
+    offload: &dyn Offload,
+    session: SessionId,
+    now: Duration,
+) -> Option<Duration> {
+    let idle = open_upstream(upstreams, session)?.kernel.idle(offload)?;
+    Some(now.saturating_sub(idle))
 }
