@@ -67,7 +67,10 @@ impl World {
         } else {
             self.address(200)
         };
-        let datagrams = match self.dice.roll(6) {
+        let kind = self.dice.roll(6);
+        // An ID that is replayed from the network of its client, beside a connection there, counts as used by that one.
+        let from = if kind == 2 { self.address(200) } else { from };
+        let datagrams = match kind {
             0 => {
                 let rule = self.dice.pick(&[Rule::A, Rule::B, Rule::X]);
                 self.hello_of(HOSTILE + 1 + rule as u16, rule)
