@@ -284,6 +284,22 @@ fn a_rule_without_affinity_has_nothing_remembered() {
 }
 
 #[test]
+fn a_connection_forged_on_a_clients_socket_does_not_go_by_its_ids() {
+    const SECRET: &[u8] = b"\xf5ecret-a";
+    let mut bench = Bench::new(&config());
+    established(&mut bench, flow(1), "a.test", SERVER);
+    // A stranger with that source address, and a tenant whose backend answers.
+    bench.client(flow(1), &first(b"stranger", b"destin-s", "tenant.test"));
+    let forged = bench.last().unwrap().0;
+    bench.answer(forged, &long(SERVER_INITIAL, b"stranger", b"\xf6enant-a"));
+    bench.client(flow(1), &short(SECRET));
+    bench.ports();
+    let near = Flow { client: SocketAddr::from(([192, 0, 0, 77], 9)), ..flow(1) };
+    bench.client(near, &short(SECRET));
+    assert_eq!(bench.ports(), [1], "the port has changed");
+}
+
+#[test]
 fn an_id_that_lingers_is_nobody_elses() {
     for (name, expected) in [("tenant.test", 1), ("a.test", 3)] {
         let two = "target = [\"198.51.100.1:1\", \"198.51.100.1:3\"]\nload_balance = \"round_robin\"";
