@@ -13,7 +13,7 @@ pub(super) const SHORTEST: usize = 8;
 const DIFFERENT: usize = 5;
 
 /// Returns whether `id` is long and irregular enough. Of random IDs of 8 bytes one in 2,500 is not.
-pub(super) fn is_unmistakable(id: &ConnectionId) -> bool {
+pub(in crate::udp) fn is_unmistakable(id: &ConnectionId) -> bool {
     let Some(start) = id.as_bytes().first_chunk::<SHORTEST>() else { return false };
     let is_first = |(at, byte): &(usize, &u8)| start.iter().take(*at).all(|earlier| earlier != *byte);
     let different = start.iter().enumerate().filter(is_first).count();

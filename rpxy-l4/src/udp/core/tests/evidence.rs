@@ -284,6 +284,18 @@ fn a_rule_without_affinity_has_nothing_remembered() {
 }
 
 #[test]
+fn a_connection_forged_on_a_clients_socket_does_not_take_its_dtls() {
+    let dtls = beginning(&[0x16, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 50], 63);
+    let mut bench = Bench::new(&config());
+    bench.client(flow(1), &first(b"stranger", b"destin-s", "tenant.test"));
+    let forged = bench.last().unwrap().0;
+    bench.answer(forged, &long(SERVER_INITIAL, b"stranger", &dtls[1..9]));
+    bench.ports();
+    bench.client(flow(1), &dtls);
+    assert_eq!(bench.ports(), [9]);
+}
+
+#[test]
 fn a_connection_forged_on_a_clients_socket_does_not_go_by_its_ids() {
     const SECRET: &[u8] = b"\xf5ecret-a";
     let mut bench = Bench::new(&config());
