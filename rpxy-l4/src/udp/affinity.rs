@@ -29,7 +29,7 @@ use std::{
 };
 
 use rpxy_l4_proto::quic::ConnectionId;
-pub(super) use shape::is_unmistakable;
+pub(super) use shape::{SHORTEST, is_unmistakable};
 
 use crate::{
     config::model::Target,

@@ -8,7 +8,7 @@
 use rpxy_l4_proto::quic::ConnectionId;
 
 /// The shortest ID that is looked up, in bytes.
-pub(super) const SHORTEST: usize = 8;
+pub(in crate::udp) const SHORTEST: usize = 8;
 /// Different values among the first eight bytes at least. A DNS header has four at most there, a DTLS record three.
 const DIFFERENT: usize = 5;
 

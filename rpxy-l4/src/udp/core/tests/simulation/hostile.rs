@@ -208,7 +208,7 @@ impl World {
         let share = MOST / rules.len().max(1);
         // Of a rule that has more than its share, nobody gives way to it who is within the part that is left to others.
         let has_room = rules.iter().any(|rule| of(*rule, Rank::Unproven) > share / 4 + 2);
-        let expected = has_room || of(rule, Rank::Secret) <= share;
+        let expected = has_room || of(rule, Rank::Secret) < share;
         let missing = self.newcomer(rule, Some(kind));
         if expected {
             let mut standing: Vec<_> = ranks.values().collect();
