@@ -29,7 +29,7 @@ use std::{
 };
 
 use rpxy_l4_proto::quic::ConnectionId;
-use shape::is_unmistakable;
+pub(super) use shape::{SHORTEST, is_unmistakable};
 
 use crate::{
     config::model::Target,
@@ -327,7 +327,7 @@ impl Affinity {
             return None;
         }
         let lengths = self.lengths.load(Ordering::Relaxed);
-        (shape::SHORTEST..=20).rev().filter(|len| lengths & (1 << len) != 0).find_map(|len| {
+        (SHORTEST..=20).rev().filter(|len| lengths & (1 << len) != 0).find_map(|len| {
             let id = ConnectionId::new(datagram.get(1..1 + len)?).filter(is_unmistakable)?;
             let stated = self.find_from(Key::Stated(id), None, now).map(|owner| (Key::Stated(id), owner));
             stated.or_else(|| Some((Key::Used(id), self.find_from(Key::Used(id), network, now)?)))

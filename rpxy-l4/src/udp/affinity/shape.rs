@@ -8,12 +8,12 @@
 use rpxy_l4_proto::quic::ConnectionId;
 
 /// The shortest ID that is looked up, in bytes.
-pub(super) const SHORTEST: usize = 8;
+pub(in crate::udp) const SHORTEST: usize = 8;
 /// Different values among the first eight bytes at least. A DNS header has four at most there, a DTLS record three.
 const DIFFERENT: usize = 5;
 
 /// Returns whether `id` is long and irregular enough. Of random IDs of 8 bytes one in 2,500 is not.
-pub(super) fn is_unmistakable(id: &ConnectionId) -> bool {
+pub(in crate::udp) fn is_unmistakable(id: &ConnectionId) -> bool {
     let Some(start) = id.as_bytes().first_chunk::<SHORTEST>() else { return false };
     let is_first = |(at, byte): &(usize, &u8)| start.iter().take(*at).all(|earlier| earlier != *byte);
     let different = start.iter().enumerate().filter(is_first).count();

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     metrics::DatagramDrop,
     route::{Datagrams, Stray},
+    udp::affinity::is_unmistakable,
 };
 
 /// One datagram of a client.
@@ -117,7 +118,10 @@ impl Sessions {
         if let Some(session) = self.latest_of(flow, Datagrams::Any) {
             return self.deliver(session, arrival, out);
         }
-        let beside = self.table.members(flow).is_some() && !self.owners_of_short(flow, datagram).certain;
+        // A short header without the fixed bit looks like that once in a while; but a backend may state an ID like that.
+        let id = datagram.get(1..9).and_then(ConnectionId::new).filter(is_unmistakable);
+        let of_connection = id.is_some() && self.owners_of_short(flow, datagram).certain;
+        let beside = self.table.members(flow).is_some() && !of_connection;
         match self.snapshot.routes.default().filter(|_| beside).cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out),
             None => return self.any(arrival, out),

@@ -13,6 +13,7 @@ use rpxy_l4_proto::{
 
 use super::{
     Flow, Output, SessionId, Sessions,
+    evidence::Rank,
     ids::{Ids, Ownership},
     state::{Session, Stage},
 };
@@ -161,7 +162,7 @@ impl Identity {
     pub(super) fn release(&self, session: &Session, lingers: bool, now: Duration) {
         let owner = session.reached().and_then(|reached| reached.owner.as_ref());
         let (Some(ids), Some(owner)) = (session.ids.quic(), owner) else { return };
-        let lingers = lingers && session.rank() > super::evidence::Rank::Unproven;
+        let lingers = lingers && session.rank() > Rank::Unproven;
         for key in ids.remembered() {
             self.affinity.release(*key, owner, session.network(), lingers, now);
         }
@@ -223,8 +224,13 @@ impl Sessions {
     /// A short header with an ID that nobody on its socket is known by may be of any of these sessions.
     pub(super) fn share_short(&mut self, sessions: &[SessionId], datagram: &[u8], now: Duration) {
         let shared = (sessions.len() > 1).then_some(now);
-        for session in sessions {
-            if let Some(state) = self.table.get_mut(*session) {
+        let rank = |session: SessionId| self.table.get(session).map(Session::rank);
+        // A connection that was begun from a forged address gets a copy, and may not go by the ID.
+        let proven = sessions.iter().any(|session| rank(*session) > Some(Rank::Unproven));
+        let learns = |session: &&SessionId| !proven || rank(**session) > Some(Rank::Unproven);
+        let learning: Vec<SessionId> = sessions.iter().filter(learns).copied().collect();
+        for session in learning {
+            if let Some(state) = self.table.get_mut(session) {
                 self.identity.learn_from_client(state, datagram, shared, now);
             }
         }

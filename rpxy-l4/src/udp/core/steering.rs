@@ -3,7 +3,10 @@
 //! It errs towards the daemon: a session is steered beside others of its socket only while the kernel can tell their
 //! datagrams from its own. What has shown nothing of itself costs no session its place: one forged datagram would do.
 
+use rpxy_l4_proto::quic::ConnectionId;
+
 use super::{Command, Flow, Output, SessionId, Sessions, evidence::Rank, ids::Ids, state::Session};
+use crate::udp::affinity::{SHORTEST, is_unmistakable};
 
 /// Bytes of a connection ID or index from which on no other one begins with it by chance.
 const DISTINCT: usize = 4;
@@ -91,6 +94,11 @@ impl Sessions {
     /// Returns whether the kernel can tell the datagrams of a session from those of all others of its socket.
     fn is_told_apart(&self, session: SessionId) -> bool {
         let Some(state) = self.table.get(session) else { return false };
+        // A backend may have stated the constants of another protocol, which the client then speaks from the same socket.
+        let is_long = |id: &ConnectionId| id.len() >= SHORTEST;
+        if state.ids.quic().is_some() && state.ids.current().filter(is_long).is_some_and(|id| !is_unmistakable(&id)) {
+            return false;
+        }
         if self.table.is_alone(session) {
             return true;
         }

@@ -1,18 +1,18 @@
 //! Who may make the daemon believe what: strangers, tenants' clients and tenants' backends that lie.
 
 use super::{
-    packets::{self, HANDSHAKE, SERVER_INITIAL, ZERO_RTT, first, hello, initials, long, short, wireguard},
+    packets::{HANDSHAKE, SERVER_INITIAL, ZERO_RTT, first, hello, initials, long, short, wireguard},
     *,
 };
 use crate::udp::core::evidence::Rank;
 
-const CLIENT: &[u8] = b"client-a";
-const DCID: &[u8] = b"destin-a";
-const SERVER: &[u8] = b"\xfeerver-a";
-const VICTIM: u16 = 300;
+pub(super) const CLIENT: &[u8] = b"client-a";
+pub(super) const DCID: &[u8] = b"destin-a";
+pub(super) const SERVER: &[u8] = b"\xfeerver-a";
+pub(super) const VICTIM: u16 = 300;
 
 /// A QUIC rule at 1, a tenant's at 2, everything else at 9.
-fn config() -> String {
+pub(super) fn config() -> String {
     format!(
         "{TOP}udp_target = [\"198.51.100.1:9\"]\n{}{}",
         rule("a", "quic", 1, "server_names = [\"a.test\"]"),
@@ -20,7 +20,7 @@ fn config() -> String {
     )
 }
 
-fn established(bench: &mut Bench, from: Flow, name: &str, server: &[u8]) -> SessionId {
+pub(super) fn established(bench: &mut Bench, from: Flow, name: &str, server: &[u8]) -> SessionId {
     bench.client(from, &first(CLIENT, DCID, name));
     let session = bench.last().unwrap().0;
     bench.answer(session, &long(SERVER_INITIAL, CLIENT, server));
@@ -30,7 +30,7 @@ fn established(bench: &mut Bench, from: Flow, name: &str, server: &[u8]) -> Sess
 }
 
 /// A first byte, bytes where a short header has its ID, and something behind them.
-fn beginning(bytes: &[u8], len: usize) -> Vec<u8> {
+pub(super) fn beginning(bytes: &[u8], len: usize) -> Vec<u8> {
     let mut datagram = bytes.to_vec();
     datagram.resize(len, 0);
     datagram
@@ -239,63 +239,6 @@ fn a_rule_with_many_proven_sessions_still_takes_newcomers_during_a_flood_of_anot
         let of_rule = |bench: &Bench| bench.sockets.values().filter(|to| to.port() == 1).count();
         assert!(of_rule(&bench) >= 32, "what is proven stays: {}", of_rule(&bench));
         assert_eq!(handshakes(&mut bench, 700..708, &mut flood), 8, "beside {proven}");
-    }
-}
-
-#[test]
-fn an_id_that_a_client_used_leads_from_elsewhere_only_where_nobody_else_can_be_meant() {
-    const SECRET: &[u8] = b"\xf5ecret-a";
-    let rule_a = rule("a", "quic", 1, "server_names = [\"a.test\"]");
-    let tenant = rule("tenant", "quic", 2, "server_names = [\"tenant.test\"]");
-    let near = Flow { client: SocketAddr::from(([192, 0, 0, 77], 9)), ..flow(1) };
-    for (row, config, from, expected) in [
-        ("one rule", format!("orphan = \"drop\"\n{TOP}{rule_a}"), flow(VICTIM), &[1][..]),
-        ("two rules", format!("orphan = \"drop\"\n{TOP}{rule_a}{tenant}"), flow(VICTIM), &[]),
-        ("two rules, the same network", format!("orphan = \"drop\"\n{TOP}{rule_a}{tenant}"), near, &[1]),
-        ("a default target", config(), flow(VICTIM), &[9]),
-        ("a default target, the same network", config(), near, &[1]),
-    ] {
-        let mut bench = Bench::new(&config);
-        established(&mut bench, flow(1), "a.test", SERVER);
-        bench.client(flow(1), &short(SECRET));
-        bench.ports();
-        bench.client(from, &short(SECRET));
-        assert_eq!(bench.ports(), expected, "{row}");
-    }
-}
-
-#[test]
-fn a_rule_without_affinity_has_nothing_remembered() {
-    for (affinity, expected) in [("", [1, 3]), ("affinity = false", [9, 9])] {
-        let quic = rule("a", "quic", 1, &format!("server_names = [\"a.test\"]\n{affinity}"));
-        let wireguard = rule("w", "wireguard", 3, affinity);
-        let mut bench = Bench::new(&format!("{TOP}udp_target = [\"198.51.100.1:9\"]\n{quic}{wireguard}"));
-        established(&mut bench, flow(1), "a.test", SERVER);
-        bench.client(flow(2), &packets::wireguard(1, 7, 0, 148));
-        let tunnel = bench.last().unwrap().0;
-        bench.answer(tunnel, &packets::wireguard(2, 50, 7, 92));
-        bench.client(flow(1), &short(SERVER));
-        bench.client(flow(2), &packets::wireguard(4, 50, 0, 96));
-        assert_eq!(bench.ports(), [3, 1, 3], "{affinity}: by their sockets");
-        bench.client(flow(VICTIM), &short(SERVER));
-        bench.client(flow(VICTIM + 1), &packets::wireguard(4, 50, 0, 96));
-        assert_eq!(bench.ports(), expected, "{affinity}: from elsewhere");
-    }
-}
-
-#[test]
-fn an_id_that_lingers_is_nobody_elses() {
-    for (name, expected) in [("tenant.test", 1), ("a.test", 3)] {
-        let two = "target = [\"198.51.100.1:1\", \"198.51.100.1:3\"]\nload_balance = \"round_robin\"";
-        let rules = rule("a", "quic", 1, "server_names = [\"a.test\"]").replace("target = [\"198.51.100.1:1\"]", two);
-        let tenant = rule("tenant", "quic", 2, "server_names = [\"tenant.test\"]");
-        let mut bench = Bench::new(&format!("{TOP}{rules}{tenant}"));
-        established(&mut bench, flow(1), "a.test", SERVER);
-        bench.wait(seconds(90));
-        assert!(bench.sockets.is_empty());
-        established(&mut bench, flow(2), name, SERVER);
-        bench.client(flow(VICTIM), &short(SERVER));
-        assert_eq!(bench.ports(), [expected], "stated again by {name}");
     }
 }
 

@@ -188,6 +188,10 @@ impl World {
     pub(super) fn later(&mut self, client: usize) -> Option<Vec<u8>> {
         let last = self.clients[client].told.last().cloned()?;
         let state = &self.clients[client];
+        // The keys behind an index are good for 180 s (REJECT_AFTER_TIME).
+        if state.speech == Speech::WireGuard && self.bench.now > state.learned + seconds(180) {
+            return None;
+        }
         let datagram = match state.speech {
             Speech::Quic(_) if !state.finished => long(HANDSHAKE, &state.told[0], &client_id(state.number)),
             Speech::Quic(_) => short(&last),

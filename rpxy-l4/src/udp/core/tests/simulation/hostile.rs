@@ -67,7 +67,10 @@ impl World {
         } else {
             self.address(200)
         };
-        let datagrams = match self.dice.roll(6) {
+        let kind = self.dice.roll(6);
+        // An ID that is replayed from the network of its client, beside a connection there, counts as used by that one.
+        let from = if kind == 2 { self.address(200) } else { from };
+        let datagrams = match kind {
             0 => {
                 let rule = self.dice.pick(&[Rule::A, Rule::B, Rule::X]);
                 self.hello_of(HOSTILE + 1 + rule as u16, rule)
@@ -205,7 +208,7 @@ impl World {
         let share = MOST / rules.len().max(1);
         // Of a rule that has more than its share, nobody gives way to it who is within the part that is left to others.
         let has_room = rules.iter().any(|rule| of(*rule, Rank::Unproven) > share / 4 + 2);
-        let expected = has_room || of(rule, Rank::Secret) <= share;
+        let expected = has_room || of(rule, Rank::Secret) < share;
         let missing = self.newcomer(rule, Some(kind));
         if expected {
             let mut standing: Vec<_> = ranks.values().collect();

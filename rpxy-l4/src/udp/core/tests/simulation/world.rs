@@ -263,6 +263,8 @@ impl World {
         match self.bench.steered_by_kernel(&from, datagram) {
             Some(session) if self.dice.roll(2) == 0 => {
                 self.counts.steered += 1;
+                // Where it compares no ID, it takes all but long headers for the session's.
+                self.latest.clear();
                 self.bench.kernel_seen.insert(session, self.bench.now);
                 self.bench.arrive(session, datagram);
             }
