@@ -17,7 +17,7 @@
 //! | whoever has proved that it receives keeps its place | `Share::least_proven` asks `quietest` for `Rank::Secret` |
 //! | each backend has a budget, which is given back | `Claim::drop` gives nothing back; `Indices::answer` is always true; the budget is not looked at |
 //! | connections go on: IDs, rebinding, reloads | `Sessions::may_own_short` takes one; `Identity::remember` does nothing; `Sessions::rebind` returns false for the second target |
-//! | the kernel never mixes sessions of one socket | `Sessions::unsteer_others` does nothing |
+//! | the kernel never mixes sessions of one socket | `Sessions::is_told_apart` is true of sessions without an ID |
 //!
 //! `cargo xtask sim` runs more of it; `RPXY_L4_SIM_SEEDS` and `RPXY_L4_SIM_FROM` are how many seeds, and the first.
 
