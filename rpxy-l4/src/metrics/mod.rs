@@ -61,6 +61,8 @@ pub(crate) enum Outcome {
     Unreachable,
     /// The client went away before it had a backend.
     ClientGone,
+    /// An operator closed it.
+    Admin,
     /// The daemon stopped first.
     Drained,
     /// A bug: the connection's task panicked.
@@ -68,7 +70,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -87,6 +89,7 @@ impl Outcome {
         Self::EchInvalid,
         Self::Unreachable,
         Self::ClientGone,
+        Self::Admin,
         Self::Drained,
         Self::InternalError,
     ];
@@ -113,6 +116,7 @@ impl Outcome {
             Self::EchInvalid => "ech_invalid",
             Self::Unreachable => "unreachable",
             Self::ClientGone => "client_gone",
+            Self::Admin => "admin",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
         }

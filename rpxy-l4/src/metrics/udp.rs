@@ -43,6 +43,8 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
+        /// An operator closed it.
+        Admin = "admin",
         /// Its second hello was not one that a client of Encrypted Client Hello sends.
         EchInvalid = "ech_invalid",
         /// The daemon stopped.

@@ -66,6 +66,8 @@ struct Question<'a> {
 pub(crate) struct Endpoint {
     /// The target as configured.
     pub target: Target,
+    /// The same as the file writes it.
+    pub text: Arc<str>,
     /// Its state.
     pub health: Arc<Health>,
     /// The name to resolve; `None` for a literal address.
@@ -115,14 +117,18 @@ impl Group {
     /// The group of `upstream`; names begin to resolve, known states are found again in `targets`.
     #[must_use]
     pub(crate) fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
-        let endpoints = upstream.targets.iter().map(|target| Endpoint {
-            health: targets.health(target),
-            name: match &target.host {
-                Host::Ip { .. } | Host::LinkLocal { .. } => None,
-                Host::Name(name) => Some(resolver.name(name)),
-            },
-            hash: rendezvous::hash(&[target.to_string().as_bytes()]),
-            target: target.clone(),
+        let endpoints = upstream.targets.iter().map(|target| {
+            let text: Arc<str> = target.to_string().into();
+            Endpoint {
+                health: targets.health(target),
+                name: match &target.host {
+                    Host::Ip { .. } | Host::LinkLocal { .. } => None,
+                    Host::Name(name) => Some(resolver.name(name)),
+                },
+                hash: rendezvous::hash(&[text.as_bytes()]),
+                text,
+                target: target.clone(),
+            }
         });
         Self::of(endpoints.collect(), upstream.balance)
     }

@@ -7,6 +7,7 @@ mod mac1;
 mod names;
 mod random;
 mod rendezvous;
+mod selection;
 mod table;
 mod turns;
 mod udp;
@@ -16,6 +17,7 @@ pub(crate) use ech::{EchDecision, EchRoute};
 pub(crate) use health::{Busy, DownTarget, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
+pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
 pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 

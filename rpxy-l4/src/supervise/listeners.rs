@@ -7,10 +7,12 @@ use tokio::sync::oneshot;
 
 use super::worker::{ListenCommand, Worker};
 use crate::{
+    admin,
     config::model::Config,
     net,
     offload::Steered,
-    udp::{self, Control},
+    tcp::ConnectionKey,
+    udp::{self, Control, SessionId},
 };
 
 /// Transport protocol of a listening socket.
@@ -194,6 +196,38 @@ impl Listeners {
             told
         };
         self.udp_workers.iter().map(ask).collect()
+    }
+
+    /// The same for the TCP workers.
+    pub(super) fn ask_tcp<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<T>) -> ListenCommand,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &Worker| {
+            let (reply, told) = oneshot::channel();
+            worker.tell(command(reply));
+            told
+        };
+        self.workers.iter().map(ask).collect()
+    }
+
+    /// Has a worker close a connection or session, and tell `reply` whether there was one. The sender is dropped if there
+    /// is no such worker.
+    pub(super) fn close_one(&self, id: admin::Id, reply: oneshot::Sender<bool>) {
+        let admin::Id { transport, worker, slot, serial } = id;
+        let worker = usize::try_from(worker).unwrap_or(usize::MAX);
+        match transport {
+            admin::Transport::Tcp => {
+                if let Some(worker) = self.workers.get(worker) {
+                    worker.tell(ListenCommand::CloseConnection(reply, ConnectionKey { slot, serial }));
+                }
+            }
+            admin::Transport::Udp => {
+                if let Some(worker) = self.udp_workers.get(worker) {
+                    worker.tell(Control::CloseSession(reply, SessionId { index: slot, generation: serial }));
+                }
+            }
+        }
     }
 
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is

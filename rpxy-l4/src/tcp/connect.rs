@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -50,6 +51,8 @@ pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) busy: Busy,
+    /// The target as the file writes it.
+    pub(super) target: Arc<str>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -128,7 +131,7 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Ok(Reached { stream, address, busy });
+                return Ok(Reached { stream, address, busy, target: Arc::clone(&endpoint.text) });
             }
             Err(error) => {
                 now = Instant::now();

@@ -19,7 +19,7 @@ use super::{
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    relay::{Limits, Preamble, Relay, Side},
+    registry, relay::{Limits, Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };
@@ -44,9 +44,10 @@ pub(super) struct Accepted {
 
 /// Serves one accepted connection.
 pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: Accepted, mut record: Record) {
-    let Accepted { stream: mut client, peer } = client;
+    let Accepted { stream, peer } = client;
+    let mut ends = Ends { client: stream, backend: None, cut_off: None, slot: record.entered().slot() };
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(prepare(&shared, snapshot, &mut ends.client, peer, &mut record)).await;
     drop(shared);
     let Ready { backend, busy, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
@@ -55,8 +56,9 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
             return;
         }
     };
-    let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits).await;
+    ends.cut_off = Some(Side::Both);
+    let backend = ends.backend.insert(backend);
+    let end = Relay::new(&ends.client, backend, &mut record.traffic, preamble, timer, limits).await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -66,21 +68,24 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     drop((ends, busy));
 }
 
-/// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
-/// is dropped half-way: an end in good order would make a torso look complete.
+/// The sockets of a connection. A side whose stream is cut off gets a reset when they close, also when the task is
+/// dropped half-way: an end in good order would make a torso look complete.
 struct Ends {
     client: TcpStream,
-    backend: TcpStream,
+    /// There is one once the relay begins.
+    backend: Option<TcpStream>,
     cut_off: Option<Side>,
+    /// Of the connection's entry in the registry.
+    slot: Option<usize>,
 }
 
 impl Ends {
     /// Waits a little until what was relayed before the cut has arrived: a reset destroys what is still on its way.
     async fn deliver(&self, told: Side) {
-        let socket = match told {
-            Side::Client => &self.client,
-            Side::Backend => &self.backend,
-            Side::Both => return,
+        let socket = match (told, &self.backend) {
+            (Side::Client, _) => &self.client,
+            (Side::Backend, Some(backend)) => backend,
+            (Side::Backend, None) | (Side::Both, _) => return,
         };
         let deadline = Instant::now() + DELIVERY;
         while net::undelivered(socket) > 0 && Instant::now() < deadline {
@@ -96,11 +101,14 @@ impl Ends {
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        if matches!(self.cut_off, Some(Side::Client | Side::Both)) {
+        let closed_by_operator = || registry::is_closed(self.slot);
+        if matches!(self.cut_off, Some(Side::Client | Side::Both)) || closed_by_operator() {
             net::reset_on_close(&self.client);
         }
-        if matches!(self.cut_off, Some(Side::Backend | Side::Both)) {
-            net::reset_on_close(&self.backend);
+        if let Some(backend) = &self.backend
+            && matches!(self.cut_off, Some(Side::Backend | Side::Both))
+        {
+            net::reset_on_close(backend);
         }
     }
 }
@@ -144,7 +152,7 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        record.introduced(shared.place(&snapshot, origin.source.ip(), introduced)?);
+        record.introduced(origin.source, shared.place(&snapshot, origin.source.ip(), introduced)?);
     }
 
     let recognised = if snapshot.routes.must_probe() {
@@ -185,6 +193,8 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
+    let inner = ech.logged().and_then(|(_, inner)| inner);
+    record.routed(protocol, route.rule.as_ref(), recognised.as_ref(), inner);
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
@@ -195,7 +205,7 @@ async fn prepare(
         .await
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    record.started(protocol, origin.source, reached.address, detail);
+    record.started(protocol, origin.source, (reached.address, Arc::clone(&reached.target)), detail);
     let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);

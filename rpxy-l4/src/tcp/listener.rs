@@ -18,6 +18,7 @@ use super::{
     connection::{Accepted, serve},
     now_or_never,
     record::Record,
+    registry::{self, Entered},
     source::Introduction,
 };
 use crate::{metrics::Outcome, net};
@@ -26,11 +27,13 @@ use crate::{metrics::Outcome, net};
 /// nobody.
 pub(crate) async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
+    // The wildcard is only a way out: a socket knows what it is bound to.
+    let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     loop {
         tokio::select! {
             biased;
             accepted = next(&listener, &shared) => match accepted {
-                Ok((stream, peer)) => admit(stream, peer, &shared),
+                Ok((stream, peer)) => admit(stream, peer, address, &shared),
                 Err(error) => failed(&error, &shared),
             },
             () = &mut stop => break,
@@ -38,7 +41,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>, stop
     }
     while let Some(accepted) = now_or_never(listener.accept()).await {
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Ok((stream, peer)) => admit(stream, peer, address, &shared),
             Err(error) if net::is_of_one_connection(&error) => {}
             Err(_exhausted) => break,
         }
@@ -60,7 +63,8 @@ async fn next(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream,
 /// Interval of looking at the limit on open files while connections wait for descriptors.
 const MEASURE_AGAIN: Duration = Duration::from_millis(100);
 
-fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+/// Serves a connection that was accepted at `address`, or counts why not.
+fn admit(stream: TcpStream, peer: SocketAddr, address: SocketAddr, shared: &Arc<Shared>) {
     if shared.bans.refuses(peer.ip()) {
         // No task, no permit: a banned network must not keep others out.
         shared.metrics.tcp_accepted();
@@ -87,8 +91,11 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_log_format);
-    tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
+    let entered = Entered::new(peer, address);
+    let slot = entered.slot();
+    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_log_format, entered);
+    let task = tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
+    registry::run_by(slot, task.abort_handle());
 }
 
 /// Errors of one connection that broke before it was accepted are passed over (accept(2), "Error handling"); any other

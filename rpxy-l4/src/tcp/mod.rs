@@ -15,6 +15,7 @@ mod outbound;
 mod own;
 mod probe;
 mod record;
+mod registry;
 mod relay;
 mod scratch;
 mod source;
@@ -30,6 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 pub(crate) use listener::accept;
 use own::Own;
+pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;
 
 use crate::{

@@ -1,11 +1,15 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
 
 use rpxy_l4_proto::tls::ClientHello;
 
-use super::{Shared, probe::Recognised};
+use super::{
+    Shared,
+    probe::Recognised,
+    registry::{Entered, Entry, Routed},
+};
 use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
@@ -19,6 +23,14 @@ use crate::{
 pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
+    entered: Entered,
+}
+
+impl Traffic {
+    /// Tells the registry how many bytes there were until now.
+    pub(super) fn note(&self) {
+        self.entered.note(self.up, self.down);
+    }
 }
 
 /// The account of one accepted connection.
@@ -29,9 +41,7 @@ pub(super) struct Record {
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
-    since: Instant,
     format: AccessLogFormat,
-    access: Option<Access>,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
     pub(super) outcome: Outcome,
@@ -40,28 +50,56 @@ pub(super) struct Record {
 impl Record {
     /// A load balancer has said whose connection it is: it counts as one of that source.
     #[cfg(feature = "proxy-protocol")]
-    pub(super) fn introduced(&mut self, place: Option<SourcePermit>) {
+    pub(super) fn introduced(&mut self, client: SocketAddr, place: Option<SourcePermit>) {
         self._place = place;
+        self.entered().with(|entry| entry.client = client);
     }
 
+    /// The account of a connection that `entered` the registry.
     pub(super) fn new(
         shared: Arc<Shared>,
         permit: ConnPermit,
         place: Option<SourcePermit>,
         format: AccessLogFormat,
+        entered: Entered,
     ) -> Self {
         shared.metrics.tcp_accepted();
-        let since = Instant::now();
-        Self {
-            shared,
-            _permit: permit,
-            _place: place,
-            since,
-            format,
-            access: None,
-            traffic: Traffic::default(),
-            outcome: Outcome::Drained,
-        }
+        let traffic = Traffic { entered, ..Traffic::default() };
+        Self { shared, _permit: permit, _place: place, format, traffic, outcome: Outcome::Drained }
+    }
+
+    /// The connection's entry in the registry.
+    pub(super) fn entered(&self) -> &Entered {
+        &self.traffic.entered
+    }
+
+    /// Tells the registry which rule it is, and for which names.
+    pub(super) fn routed(
+        &self,
+        protocol: Protocol,
+        rule: Option<&Arc<str>>,
+        recognised: Option<&Recognised>,
+        inner: Option<&ClientHello>,
+    ) {
+        let server_name = match recognised {
+            Some(Recognised::Tls { hello, .. }) => hello.server_name(),
+            Some(Recognised::Http(request)) => request.host.as_deref(),
+            Some(
+                Recognised::Http2Waiting
+                | Recognised::HttpUnreadable
+                | Recognised::TlsUnreadable
+                | Recognised::Ssh
+                | Recognised::Socks5,
+            )
+            | None => None,
+        };
+        let routed = Routed {
+            protocol,
+            rule: rule.cloned(),
+            server_name: server_name.map(Into::into),
+            inner_server_name: inner.and_then(ClientHello::server_name).map(Into::into),
+        };
+        self.entered().with(|entry| entry.route = Some(routed));
     }
 
     /// Logs that the connection has a backend.
@@ -69,12 +107,15 @@ impl Record {
         &mut self,
         proto: Protocol,
         source: SocketAddr,
-        destination: SocketAddr,
+        (destination, target): (SocketAddr, Arc<str>),
         detail: Option<Box<Detail>>,
     ) {
-        let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
-        self.shared.access.start(self.format, &access);
-        self.access = Some(access);
+        let (shared, format) = (&self.shared, self.format);
+        self.entered().with(|entry| {
+            let access = Access { proto: proto.name(), source, destination, since: entry.since, detail };
+            shared.access.start(format, &access);
+            (entry.access, entry.target) = (Some(access), Some(target));
+        });
     }
 
     /// Fields of the JSON form, collected only for that.
@@ -113,10 +154,14 @@ impl Drop for Record {
         if std::thread::panicking() {
             self.outcome = Outcome::InternalError;
         }
-        let Traffic { up, down } = self.traffic;
+        let entry = self.traffic.entered.leave();
+        if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|entry| entry.closed) {
+            self.outcome = Outcome::Admin;
+        }
+        let (up, down) = (self.traffic.up, self.traffic.down);
         self.shared.metrics.tcp_ended(self.outcome, up, down);
-        if let Some(access) = &self.access {
-            let duration = self.since.elapsed();
+        if let Some(Entry { access: Some(access), since, .. }) = &entry {
+            let duration = since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
             self.shared.access.finish(self.format, access, &ended);

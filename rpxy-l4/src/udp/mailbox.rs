@@ -21,6 +21,7 @@ use crate::{
         udp::Local,
     },
     offload::Steered,
+    route::Selection,
 };
 
 /// A message to a worker.
@@ -42,8 +43,10 @@ pub(crate) enum Control {
     Handover(Handover),
     /// Other networks are banned: end the sessions that this concerns.
     Bans,
-    /// Describe so many sessions at most.
-    Flows(oneshot::Sender<Vec<FlowLine>>, usize),
+    /// Describe so many sessions at most, of those that are selected.
+    Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
+    /// End a session, and tell whether there was such a session.
+    CloseSession(oneshot::Sender<bool>, SessionId),
     /// End every session, then the thread.
     Stop,
 }

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::core::FlowLine;
+pub(crate) use self::core::{FlowLine, SessionId};
 #[cfg(any(test, feature = "properties"))]
 pub use self::core::udp_core;
 use affinity::Affinity;

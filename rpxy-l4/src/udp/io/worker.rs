@@ -163,7 +163,8 @@ impl Thread {
                 Ok(Control::Inherited(asker)) => drop(asker.send(self.relay.inherited())),
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
                 Ok(Control::Bans) => self.relay.bans(),
-                Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
+                Ok(Control::Flows(asker, limit, selection)) => drop(asker.send(self.relay.flows(limit, &selection))),
+                Ok(Control::CloseSession(asker, session)) => drop(asker.send(self.relay.close_session(session))),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
             }
