@@ -170,7 +170,8 @@ impl Group {
     }
 
     /// The endpoint to try next for `client`, `None` when all were tried. `random` is uniform, `now` the time since the
-    /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
+    /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down;
+    /// drained ones never.
     #[must_use]
     pub(crate) fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
         self.pick_told(client, random, now, tried).map(|pick| pick.index)
@@ -198,8 +199,9 @@ impl Group {
         if let [(only, _)] = self.ordinary.members.as_slice()
             && self.backups.members.is_empty()
         {
-            let up = self.endpoints.get(*only)?.health.state(question.now) != State::Down;
-            return question.tried.targets.is_empty().then_some(Pick { index: *only, up });
+            let state = self.endpoints.get(*only)?.health.state(question.now);
+            let eligible = question.tried.targets.is_empty() && state != State::Drained;
+            return eligible.then_some(Pick { index: *only, up: state != State::Down });
         }
         // Targets that are due, for the one try of another connection.
         let mut taken = Vec::new();
@@ -207,11 +209,12 @@ impl Group {
         order.into_iter().find_map(|(up, class)| {
             loop {
                 let eligible = |index: usize| {
-                    let is_up = |endpoint: &Endpoint| {
-                        endpoint.health.state(question.now) != State::Down && !taken.contains(&index)
+                    let wanted = |endpoint: &Endpoint| match endpoint.health.state(question.now) {
+                        State::Up | State::Due => !taken.contains(&index) == up,
+                        State::Down => !up,
+                        State::Drained => false,
                     };
-                    !question.tried.targets.contains(&index)
-                        && self.endpoints.get(index).is_some_and(|endpoint| is_up(endpoint) == up)
+                    !question.tried.targets.contains(&index) && self.endpoints.get(index).is_some_and(wanted)
                 };
                 let index = class.pick(&self.endpoints, question, eligible)?;
                 let health = &self.endpoints.get(index)?.health;

@@ -142,6 +142,22 @@ fn fallback_order() {
 }
 
 #[test]
+fn a_drained_target_is_never_tried() {
+    for balance in BALANCES {
+        let several = group(balance, &["b1", "2", "3", "b4"]);
+        several.endpoints()[1].health.administrative().drain(NOW);
+        several.endpoints()[3].health.administrative().drain(NOW);
+        several.endpoints()[2].health.failed(NOW, RETRY);
+        assert_eq!(order(&several), [1, 3], "{balance:?}: not even after one that is down");
+        let one = group(balance, &["1"]);
+        one.endpoints()[0].health.administrative().drain(NOW);
+        assert_eq!(order(&one), [0; 0], "{balance:?}: the only one");
+        one.endpoints()[0].health.administrative().up();
+        assert_eq!(order(&one), [1], "{balance:?}: back in service");
+    }
+}
+
+#[test]
 fn only_one_connection_tries_a_target_that_is_due() {
     let group = group(Balance::None, &["1", "2"]);
     group.endpoints()[0].health.failed(NOW, RETRY);
