@@ -4,15 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Transport protocol of a connection, session or target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
+use crate::config::model::Transport;
 
 /// A connection (`t`) or session (`u`) of the daemon: its worker, its slot there, and what tells it from earlier ones in
 /// that slot. Never reused while the daemon runs.
@@ -26,17 +18,6 @@ pub(crate) struct Id {
     pub slot: u32,
     /// Number in that table.
     pub serial: u32,
-}
-
-impl Transport {
-    /// As requests and answers write it.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
 }
 
 impl fmt::Display for Id {

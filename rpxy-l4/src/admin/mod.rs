@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use id::{Id, Transport};
+pub(crate) use id::Id;
 pub(crate) use server::serve;
 
-use crate::route::Selection;
+use crate::{config::model::Transport, route::Selection};
 
 /// Lines of a list unless the command says how many.
 pub(crate) const LISTED: usize = 1000;

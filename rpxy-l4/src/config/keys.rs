@@ -47,6 +47,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "access_log_format"),
     (Scope::Global, "metrics_listen"),
     (Scope::Global, "admin_socket"),
+    (Scope::Global, "admin_group"),
     (Scope::Global, "dns_cache_min_ttl"),
     (Scope::Global, "dns_cache_max_ttl"),
     (Scope::Global, "tcp_backlog"),

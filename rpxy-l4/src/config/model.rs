@@ -15,8 +15,10 @@ use std::{
 use ipnet::IpNet;
 
 mod rule;
+mod transport;
 
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use transport::Transport;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
     /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
+    /// ID of the group whose members may read through that socket; `None` is none.
+    pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
     /// TCP settings.
@@ -48,8 +52,30 @@ pub(crate) struct Config {
     pub rules: Vec<Arc<Rule>>,
 }
 
+impl Config {
+    /// All groups of targets, those of decrypted hellos included, each with its transport and the name of its rule; `None`
+    /// for the default targets. In file order, the default targets last.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = (Transport, Option<&Arc<str>>, &Upstream)> {
+        let of_rules = self.rules.iter().flat_map(|rule| {
+            let transport = if rule.matcher.is_udp() { Transport::Udp } else { Transport::Tcp };
+            let ech = match &rule.matcher {
+                Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.as_ref(),
+                Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => None,
+            };
+            let private = ech.into_iter().flat_map(|ech| ech.private.iter().map(|private| &private.upstream));
+            std::iter::once(&rule.upstream).chain(private).map(move |upstream| (transport, Some(&rule.name), upstream))
+        });
+        let tcp = self.tcp.default.iter().map(|upstream| (Transport::Tcp, None, upstream));
+        let udp = self.udp.default.iter().map(|upstream| (Transport::Udp, None, upstream));
+        of_rules.chain(tcp).chain(udp)
+    }
+}
+
 /// Default directory of pinned programs and flows.
 pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
+
+/// Path of the admin socket where a command is not told another one. The daemon has none unless its file says so.
+pub(crate) const ADMIN_SOCKET: &str = "/run/rpxy-l4/admin.sock";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;

@@ -77,6 +77,8 @@ named! {
         TooMany = "too_many",
         /// From a banned network.
         Banned = "banned",
+        /// It would have begun a session while an operator lets none begin.
+        Drained = "drained",
         /// From a socket of the daemon itself.
         Loop = "loop",
         /// Too many changes of address from one network.

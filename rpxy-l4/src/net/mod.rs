@@ -1,5 +1,6 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod peer_groups;
 pub(crate) mod poller;
 mod queue;
 pub(crate) mod udp;

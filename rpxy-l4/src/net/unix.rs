@@ -1,4 +1,4 @@
-//! A unix socket that only its owner gets to, for as long as the daemon runs.
+//! A unix socket that only its owner and, where there is one, a group gets to, for as long as the daemon runs.
 //!
 //! Errs towards not starting: what is at the path is replaced only when it is a socket on which surely nobody listens.
 
@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
-            fs::{FileTypeExt, MetadataExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt as _},
             net::UnixStream,
         },
     },
@@ -16,10 +16,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, fchmod},
+    fs::{AtFlags, CWD, Gid, Mode, chownat, fchmod},
     io::Errno,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::peer_groups::peer_groups;
 
 /// Waiting connections; who comes is a person or a script.
 const BACKLOG: i32 = 16;
@@ -28,7 +30,31 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct PrivateListener {
     listener: tokio::net::UnixListener,
+    /// The group whose members get in, too.
+    group: Option<u32>,
     _file: SocketFile,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Root, or the user that this process runs as.
+    Owner,
+    /// Another user, who is in the group.
+    Member,
+    /// Anybody else.
+    Stranger,
+}
+
+/// The reason why there is no listening socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// The path cannot be had.
+    #[error(transparent)]
+    Listen(#[from] io::Error),
+    /// The file cannot be given to the group.
+    #[error(transparent)]
+    Group(io::Error),
 }
 
 /// The file of a socket.
@@ -40,41 +66,61 @@ struct SocketFile {
 }
 
 impl PrivateListener {
-    /// Listens at `path`, for root and the user that this process runs as. What a dead process has left there is
-    /// replaced.
+    /// Listens at `path`, for root, the user that this process runs as and the members of `group`. What a dead process has
+    /// left there is replaced.
     ///
     /// # Errors
     ///
     /// Somebody listens there ([`io::ErrorKind::AddrInUse`]), something else is there
-    /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it.
-    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+    /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it. Or the file cannot be given to the group.
+    pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<Self, BindError> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         // The kernel makes the file with the mode of the socket (unix_bind() in net/unix/af_unix.c), less the umask: so
         // there is no moment at which others could connect, and the umask, which all threads share, stays alone.
-        fchmod(socket.as_fd(), Mode::RUSR | Mode::WUSR)?;
+        fchmod(socket.as_fd(), Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
         let address = SockAddr::unix(path)?;
         if let Err(error) = socket.bind(&address) {
             if error.kind() != io::ErrorKind::AddrInUse {
-                return Err(error);
+                return Err(error.into());
             }
             remove_stale(path, &address)?;
             socket.bind(&address)?;
         }
         let made = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+        if let Some(group) = group {
+            open_to(path, group).map_err(BindError::Group)?;
+        }
         socket.listen(BACKLOG)?;
         let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-        Ok(Self { listener, _file: file })
+        Ok(Self { listener, group, _file: file })
     }
 
-    /// The next connection, with whether its peer is root or the user that this process runs as (`SO_PEERCRED`, unix(7)).
-    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
+    /// The next connection, with who its peer is (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
+    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, Peer)> {
         let (stream, _unnamed) = self.listener.accept().await?;
-        // Of whoever called connect(2), at that time; unknown is a stranger.
-        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
-        let own = rustix::process::geteuid().as_raw();
-        Ok((stream, peer.is_some_and(|peer| peer == 0 || peer == own)))
+        let peer = self.identify(&stream);
+        Ok((stream, peer))
     }
+
+    /// Looks at whoever called connect(2), as it was at that time; what is unknown is a stranger.
+    fn identify(&self, stream: &tokio::net::UnixStream) -> Peer {
+        let Ok(peer) = stream.peer_cred() else { return Peer::Stranger };
+        if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() {
+            return Peer::Owner;
+        }
+        let is_member = |group| {
+            peer.gid() == group || peer_groups(stream).is_ok_and(|groups| groups.contains(&group))
+        };
+        if self.group.is_some_and(is_member) { Peer::Member } else { Peer::Stranger }
+    }
+}
+
+/// Lets the members of a group connect. First it becomes the group's, then its members may write to it, which is what
+/// connect(2) asks for.
+fn open_to(path: &Path, group: u32) -> io::Result<()> {
+    chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
 }
 
 impl Drop for SocketFile {
@@ -123,21 +169,41 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+
+    fn kind(bound: Result<PrivateListener, BindError>) -> io::ErrorKind {
+        match bound.unwrap_err() {
+            BindError::Listen(error) | BindError::Group(error) => error.kind(),
+        }
+    }
 
     #[tokio::test]
     async fn the_file_is_the_owners_alone_and_goes_with_the_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let bound = PrivateListener::bind(&path).unwrap();
+        let bound = PrivateListener::bind(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let _client = connect(&path, Duration::from_secs(10)).unwrap();
-        let (_stream, trusted) = bound.accept().await.unwrap();
-        assert!(trusted);
+        let (_stream, peer) = bound.accept().await.unwrap();
+        assert_eq!(peer, Peer::Owner);
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_file_is_opened_to_a_group_that_is_the_processs_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let own = rustix::process::getegid().as_raw();
+        let bound = PrivateListener::bind(&path, Some(own)).unwrap();
+        let made = fs::metadata(&path).unwrap();
+        assert_eq!((made.permissions().mode() & 0o7777, made.gid()), (0o660, own));
+        drop(bound);
+        if !rustix::process::geteuid().is_root() {
+            let refused = PrivateListener::bind(&path, Some(0));
+            assert!(matches!(refused, Err(BindError::Group(_))), "{refused:?}");
+            assert!(!path.exists(), "nothing is left behind");
+        }
     }
 
     #[tokio::test]
@@ -147,29 +213,29 @@ mod tests {
         // A closed listener leaves its file.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let first = PrivateListener::bind(&path).unwrap();
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = PrivateListener::bind(&path, None).unwrap();
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AddrInUse);
         assert!(path.exists());
 
         // Another one in its place is not the first one's to remove.
         fs::remove_file(&path).unwrap();
-        let second = PrivateListener::bind(&path).unwrap();
+        let second = PrivateListener::bind(&path, None).unwrap();
         drop(first);
         assert!(path.exists());
         drop(second);
 
         fs::write(&path, "text").unwrap();
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "text");
         let missing = directory.path().join("no/such");
-        assert_eq!(PrivateListener::bind(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(kind(PrivateListener::bind(&missing, None)), io::ErrorKind::NotFound);
     }
 
     #[tokio::test]
     async fn a_queue_that_is_full_is_a_live_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let _bound = PrivateListener::bind(&path).unwrap();
+        let _bound = PrivateListener::bind(&path, None).unwrap();
         let address = SockAddr::unix(&path).unwrap();
         let mut clients = Vec::new();
         loop {
@@ -179,7 +245,7 @@ mod tests {
             }
             clients.push(client);
         }
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AddrInUse);
         let in_vain = connect(&path, Duration::from_millis(10));
         assert_eq!(in_vain.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

@@ -25,6 +25,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
         };
         Endpoint {
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
+            text: target.to_string().into(),
             target,
             health: Arc::default(),
             name: None,

@@ -14,7 +14,7 @@ mod udp;
 
 pub(crate) use balance::{Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, DownTarget, Targets};
+pub(crate) use health::{Busy, DownTarget, Health, TargetReport, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
 pub(crate) use selection::Selection;

@@ -9,9 +9,11 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::listeners::{Listeners, Transport};
+use super::{listeners::Listeners, maintenance::DrainedTargets};
 use crate::{
-    admin::Request, config::model::Config, limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
+    admin::Request,
+    config::model::{Config, Transport},
+    limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
     route::Targets, tcp, udp,
 };
 
@@ -23,6 +25,16 @@ pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 pub(super) struct KnownTargets {
     pub(super) tcp: Targets,
     pub(super) udp: Targets,
+}
+
+impl KnownTargets {
+    /// Those of `transport`.
+    pub(super) fn of(&self, transport: Transport) -> &Targets {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Udp => &self.udp,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,6 +52,9 @@ pub(super) struct Daemon {
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
+    /// Since when no new connections and sessions are let in, as uptime; `None` when they are.
+    pub(super) listeners_drained: Option<Duration>,
+    pub(super) drained_targets: DrainedTargets,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.

@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use super::{
     daemon::{Daemon, FIRST_ANSWERS},
-    listeners::{Listeners, Transport},
+    listeners::Listeners,
 };
 use crate::{
-    config::model::{Config, EbpfMode},
+    config::model::{Config, EbpfMode, Transport},
     metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
     udp::{self, Control},

@@ -1,35 +1,22 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::worker::{ListenCommand, Worker};
 use crate::{
     admin,
-    config::model::Config,
+    config::model::{Config, Transport},
     net,
     offload::Steered,
     tcp::ConnectionKey,
     udp::{self, Control, SessionId},
 };
 
-/// Transport protocol of a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Transport {
-    Tcp,
-    Udp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
+/// Wait for the sockets of drained listeners to be closed before they are opened again.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A listening socket; the same one before and after a reload.
 type Key = (Transport, SocketAddr);
@@ -50,6 +37,10 @@ pub(super) struct Listeners {
     workers: Vec<Worker>,
     udp_workers: Vec<udp::Worker>,
     held: Wanted,
+    /// No TCP sockets: an operator wants no new connections.
+    drained: bool,
+    /// Sockets that are being closed for that.
+    closing: Vec<oneshot::Receiver<()>>,
 }
 
 /// Changes whose sockets are bound already.
@@ -91,13 +82,13 @@ pub(super) fn wanted(config: &Config, served: Served) -> Result<Wanted> {
 impl Listeners {
     /// No sockets yet.
     pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
-        Self { workers, udp_workers, held: Wanted::new() }
+        Self { workers, udp_workers, held: Wanted::new(), drained: false, closing: Vec::new() }
     }
 
-    /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
+    /// Binds what `wanted` needs beyond what is open; nothing for TCP while that is drained. On failure nothing has changed.
     pub(super) fn plan(&self, wanted: &Wanted, share: bool) -> Result<Plan> {
         let mut plan = Plan { open: Vec::new(), backlog: Vec::new(), close: Vec::new() };
-        for (key, backlog) in wanted {
+        for (key, backlog) in wanted.iter().filter(|((transport, _), _)| !self.drained || *transport == Transport::Udp) {
             match self.held.get(key) {
                 Some(held) if held == backlog => {}
                 Some(_) => plan.backlog.push((*key, *backlog)),
@@ -217,12 +208,12 @@ impl Listeners {
         let admin::Id { transport, worker, slot, serial } = id;
         let worker = usize::try_from(worker).unwrap_or(usize::MAX);
         match transport {
-            admin::Transport::Tcp => {
+            Transport::Tcp => {
                 if let Some(worker) = self.workers.get(worker) {
                     worker.tell(ListenCommand::CloseConnection(reply, ConnectionKey { slot, serial }));
                 }
             }
-            admin::Transport::Udp => {
+            Transport::Udp => {
                 if let Some(worker) = self.udp_workers.get(worker) {
                     worker.tell(Control::CloseSession(reply, SessionId { index: slot, generation: serial }));
                 }
@@ -235,6 +226,29 @@ impl Listeners {
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
         let held: Vec<Key> = self.held.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
         held.into_iter().flat_map(|key| self.close(key)).collect()
+    }
+
+    /// Closes the TCP sockets until [`Listeners::undrain`]; connections go on.
+    pub(super) fn drain(&mut self) {
+        self.drained = true;
+        self.closing = self.close_tcp();
+    }
+
+    /// Opens the TCP sockets again that `wanted` asks for. On failure it stays drained.
+    pub(super) async fn undrain(&mut self, wanted: &Wanted, share: bool) -> Result<()> {
+        for closed in self.closing.drain(..) {
+            // Ends with an error, which is the sender being dropped.
+            drop(timeout(CLOSING, closed).await);
+        }
+        self.drained = false;
+        match self.plan(wanted, share) {
+            Ok(plan) => self.apply(plan),
+            Err(error) => {
+                self.drained = true;
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn close(&mut self, (transport, address): Key) -> Vec<oneshot::Receiver<()>> {

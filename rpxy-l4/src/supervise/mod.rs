@@ -5,8 +5,10 @@
 
 mod admin;
 mod daemon;
+mod inspect;
 mod kernel;
 mod listeners;
+mod maintenance;
 mod reload;
 mod resources;
 mod scrape;
@@ -31,6 +33,7 @@ use crate::{
 };
 use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
+use maintenance::DrainedTargets;
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -126,6 +129,8 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         udp,
         kernel,
         listeners,
+        listeners_drained: None,
+        drained_targets: DrainedTargets::default(),
         metrics_server: None,
         requests,
         admin_server: None,
@@ -139,7 +144,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     loop {
         tokio::select! {
             () = watch.changed() => watch.set_others(&daemon.reload().await),
-            Some(request) = asked.recv() => daemon.handle_command(request),
+            Some(request) = asked.recv() => daemon.handle_command(request).await,
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();

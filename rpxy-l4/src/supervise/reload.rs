@@ -56,7 +56,7 @@ impl Daemon {
             let ours = self.config.metrics_listen.map(|held| held.port());
             Some(scrape::bind(&config, ours)?)
         };
-        let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        let socket = if (&config.admin_socket, config.admin_group) == (&self.config.admin_socket, self.config.admin_group) { None } else { Some(admin::bind(&config)?) };
         // Last, and without a pause until they are served: these sockets get connections from now on.
         let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
@@ -83,6 +83,7 @@ impl Daemon {
         if let Some(listener) = socket {
             self.serve_admin(listener);
         }
+        self.say_drained();
         Ok(Reload::Applied)
     }
 }

@@ -180,6 +180,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
     if let Some(name) = endpoint.name() {
         name.ask_again();
     }
+    endpoint.health.failed_because(error);
     if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }

@@ -47,6 +47,8 @@ pub(crate) enum Control {
     Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
     /// End a session, and tell whether there was such a session.
     CloseSession(oneshot::Sender<bool>, SessionId),
+    /// Let no new sessions begin, or let them again.
+    Drain(bool),
     /// End every session, then the thread.
     Stop,
 }

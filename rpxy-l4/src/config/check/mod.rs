@@ -110,6 +110,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
             .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
+        admin_group: admin::group(report, &root),
         dns: dns::dns(report, &root),
         tcp,
         udp,

@@ -21,7 +21,7 @@ fn defaults() {
     assert_eq!(config.tcp.tls_refused, TlsRefused::Close);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
     assert_eq!(config.metrics_listen, None);
-    assert_eq!(config.admin_socket, None);
+    assert_eq!((&config.admin_socket, config.admin_group), (&None, None));
     assert_eq!(config.dns.min_ttl, Duration::from_secs(30));
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
     assert_eq!(config.tcp.backlog, 1024);
@@ -304,6 +304,30 @@ fn admin_socket() {
         ("parent", "admin_socket = '/run/..'", "3: admin_socket"),
         ("with a zero", "admin_socket = \"/run/a\\u0000b\"", "3: admin_socket"),
         ("switch", "admin_socket = true", "3: admin_socket"),
+    ]);
+}
+
+#[test]
+fn admin_group() {
+    let socket = "admin_socket = '/run/a'";
+    for (name, value, expected) in [
+        ("by number", "4", 4),
+        ("the first", "0", 0),
+        ("the last", "4294967294", u32::MAX - 1),
+        ("by name", "'root'", 0),
+    ] {
+        assert_eq!(with(&format!("{socket}\nadmin_group = {value}")).admin_group, Some(expected), "{name}");
+    }
+    refuses(&[
+        ("nobody's number", &format!("{socket}\nadmin_group = 4294967295"), "4: admin_group"),
+        ("below the first", &format!("{socket}\nadmin_group = -1"), "4: admin_group"),
+        ("no such group", &format!("{socket}\nadmin_group = 'no-such-group'"), "4: admin_group"),
+        ("empty", &format!("{socket}\nadmin_group = ''"), "4: admin_group"),
+        ("several", &format!("{socket}\nadmin_group = ['root']"), "4: admin_group"),
+    ]);
+    warns(&[
+        ("with a socket", &format!("{socket}\nadmin_group = 0"), None),
+        ("without", "admin_group = 0", Some("3: admin_group")),
     ]);
 }
 

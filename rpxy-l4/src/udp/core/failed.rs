@@ -16,12 +16,12 @@ impl Sessions {
             OpenError::Unreachable(error) => {
                 if opening.candidates.is_empty()
                     && let Some(endpoint) = endpoint
-                    && endpoint.health.failed(now, retry)
                 {
-                    out.commands.push_back(Command::Log(Notice::Down(format!(
-                        "{} cannot be reached: {error}; tried last for {retry:?}",
-                        endpoint.target
-                    ))));
+                    endpoint.health.failed_because(&error);
+                    if endpoint.health.failed(now, retry) {
+                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
+                        out.commands.push_back(Command::Log(Notice::Down(text)));
+                    }
                 }
                 self.try_next(session, now, out);
                 return;

@@ -116,6 +116,8 @@ pub(crate) struct Sessions {
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
+    /// An operator wants no new sessions.
+    drained: bool,
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
@@ -148,6 +150,7 @@ impl Sessions {
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
+            drained: false,
             random: Random::new(seed),
             refreshed: 0,
             refresh_again: Duration::ZERO,
@@ -168,7 +171,7 @@ impl Sessions {
         let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
         let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
         let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
-        Self { table: self.table.successor(), ..fresh }
+        Self { table: self.table.successor(), drained: self.drained, ..fresh }
     }
 
     /// Takes datagrams of a client: `bytes` holds one after the other, each `segment` long but the last.

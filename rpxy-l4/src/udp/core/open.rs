@@ -33,6 +33,10 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
+        if self.drained {
+            out.discard(DatagramDrop::Drained, first.len());
+            return;
+        }
         if self.snapshot.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
             out.discard(DatagramDrop::SourceLimited, first.len());
             return;
@@ -48,6 +52,10 @@ impl Sessions {
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
+        if self.drained {
+            out.discard(DatagramDrop::Drained, 1);
+            return;
+        }
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
             out.discard(DatagramDrop::TooMany, 1);
             return;
@@ -245,6 +253,7 @@ impl Sessions {
             match address {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
+                    endpoint.health.failed_because(&error);
                     if endpoint.health.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
@@ -266,7 +275,10 @@ impl Sessions {
                     return;
                 }
                 // The resolver says why.
-                None => drop(endpoint.health.failed(now, retry)),
+                None => {
+                    endpoint.health.failed_because(&"the name does not resolve");
+                    let _told = endpoint.health.failed(now, retry);
+                }
             }
         }
         self.try_next(session, now, out);

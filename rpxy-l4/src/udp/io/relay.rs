@@ -199,6 +199,11 @@ impl Relay {
         self.with_core(Sessions::handle_bans);
     }
 
+    /// Lets no new sessions begin, or lets them again.
+    pub(super) fn drain(&mut self, drained: bool) {
+        self.sessions.set_drained(drained);
+    }
+
     /// An operator ends a session; returns whether there is such a session.
     pub(super) fn close_session(&mut self, session: SessionId) -> bool {
         self.with_core(|sessions, now, out| sessions.handle_close(session, now, out))

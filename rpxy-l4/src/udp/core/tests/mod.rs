@@ -8,6 +8,7 @@ mod ech_kit;
 mod evidence;
 mod inherit;
 mod moves;
+mod operator;
 mod others_ids;
 mod paths;
 mod quic;
