@@ -51,9 +51,10 @@ pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Requ
         };
         let slot = || Arc::clone(&slots).try_acquire_owned().ok();
         let welcome = match peer {
-            Peer::Stranger => {
-                Err(refusal("permission denied", "run this as root, as the user of the daemon or as one of admin_group"))
-            }
+            Peer::Stranger => Err(refusal(
+                "permission denied",
+                "run this as root, as the user of the daemon or as one of admin_group",
+            )),
             Peer::Owner => slot().map(|slot| (Rights::All, [Some(slot), None])).ok_or_else(crowded),
             Peer::Member => Arc::clone(&readers)
                 .try_acquire_owned()

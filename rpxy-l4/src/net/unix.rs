@@ -12,6 +12,10 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,9 +34,32 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct PrivateListener {
     listener: tokio::net::UnixListener,
-    /// The group whose members get in, too.
-    group: Option<u32>,
+    members: Arc<Members>,
     _file: SocketFile,
+}
+
+/// The group whose members get in, too; it may change while the socket is listened on.
+#[derive(Debug)]
+pub(crate) struct Members {
+    group: AtomicU32,
+}
+
+/// No group has this number (chown(2)).
+const NO_GROUP: u32 = u32::MAX;
+
+impl Members {
+    fn new(group: Option<u32>) -> Self {
+        Self { group: AtomicU32::new(group.unwrap_or(NO_GROUP)) }
+    }
+
+    /// From now on it is `group`; its members can connect once [`give_to`] has given them the file.
+    pub(crate) fn set(&self, group: Option<u32>) {
+        self.group.store(group.unwrap_or(NO_GROUP), Ordering::Relaxed);
+    }
+
+    fn group(&self) -> Option<u32> {
+        Some(self.group.load(Ordering::Relaxed)).filter(|group| *group != NO_GROUP)
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -88,12 +115,17 @@ impl PrivateListener {
         }
         let made = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
-        if let Some(group) = group {
-            open_to(path, group).map_err(BindError::Group)?;
+        if group.is_some() {
+            give_to(path, group).map_err(BindError::Group)?;
         }
         socket.listen(BACKLOG)?;
         let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-        Ok(Self { listener, group, _file: file })
+        Ok(Self { listener, members: Arc::new(Members::new(group)), _file: file })
+    }
+
+    /// The group whose members get in.
+    pub(crate) fn members(&self) -> &Arc<Members> {
+        &self.members
     }
 
     /// The next connection, with who its peer is (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
@@ -109,16 +141,19 @@ impl PrivateListener {
         if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() {
             return Peer::Owner;
         }
-        let is_member = |group| {
-            peer.gid() == group || peer_groups(stream).is_ok_and(|groups| groups.contains(&group))
-        };
-        if self.group.is_some_and(is_member) { Peer::Member } else { Peer::Stranger }
+        let is_member = |group| peer.gid() == group || peer_groups(stream).is_ok_and(|groups| groups.contains(&group));
+        if self.members.group().is_some_and(is_member) { Peer::Member } else { Peer::Stranger }
     }
 }
 
-/// Lets the members of a group connect. First it becomes the group's, then its members may write to it, which is what
-/// connect(2) asks for.
-fn open_to(path: &Path, group: u32) -> io::Result<()> {
+/// Lets the members of `group` connect to the socket at `path`, or nobody but its owner. First it becomes the group's, then
+/// its members may write to it, which is what connect(2) asks for.
+///
+/// # Errors
+///
+/// This process is neither privileged nor a member of the group.
+pub(crate) fn give_to(path: &Path, group: Option<u32>) -> io::Result<()> {
+    let Some(group) = group else { return fs::set_permissions(path, fs::Permissions::from_mode(0o600)) };
     chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
 }

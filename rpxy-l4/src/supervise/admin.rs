@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path};
+use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -91,10 +91,24 @@ pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
     let Some(path) = &config.admin_socket else { return Ok(None) };
     let bound = PrivateListener::bind(path, config.admin_group).map_err(|error| match error {
         unix::BindError::Listen(error) => explain(error).context("admin_socket"),
-        unix::BindError::Group(error) => anyhow::Error::new(error)
-            .context("admin_group: cannot give the socket to the group; the daemon's user must be one of its members"),
+        unix::BindError::Group(error) => explain_group(error),
     });
     bound.map(Some).with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Gives the admin socket, which stays where it is, to the group of `config`, if that is another one than before.
+pub(super) fn give(config: &Config, before: &Config) -> Result<()> {
+    match &config.admin_socket {
+        Some(path) if before.admin_socket == config.admin_socket && before.admin_group != config.admin_group => {
+            unix::give_to(path, config.admin_group).map_err(explain_group)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn explain_group(error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error)
+        .context("admin_group: cannot give the socket to the group; the daemon's user must be one of its members")
 }
 
 fn explain(error: io::Error) -> anyhow::Error {
@@ -137,6 +151,7 @@ impl Daemon {
         if let Some(old) = self.admin_server.take() {
             old.abort();
         }
+        self.admin_members = listener.as_ref().map(|listener| Arc::clone(listener.members()));
         self.admin_server = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
     }
 

@@ -13,8 +13,13 @@ use super::{listeners::Listeners, maintenance::DrainedTargets};
 use crate::{
     admin::Request,
     config::model::{Config, Transport},
-    limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
-    route::Targets, tcp, udp,
+    limit::Bans,
+    metrics::Metrics,
+    net::unix::Members,
+    offload::Kernel,
+    resolve::Resolver,
+    route::Targets,
+    tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
@@ -59,6 +64,8 @@ pub(super) struct Daemon {
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// Who else gets into the admin socket.
+    pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.
     pub(super) admin_server: Option<JoinHandle<()>>,
 }

@@ -88,7 +88,8 @@ impl Listeners {
     /// Binds what `wanted` needs beyond what is open; nothing for TCP while that is drained. On failure nothing has changed.
     pub(super) fn plan(&self, wanted: &Wanted, share: bool) -> Result<Plan> {
         let mut plan = Plan { open: Vec::new(), backlog: Vec::new(), close: Vec::new() };
-        for (key, backlog) in wanted.iter().filter(|((transport, _), _)| !self.drained || *transport == Transport::Udp) {
+        for (key, backlog) in wanted.iter().filter(|((transport, _), _)| !self.drained || *transport == Transport::Udp)
+        {
             match self.held.get(key) {
                 Some(held) if held == backlog => {}
                 Some(_) => plan.backlog.push((*key, *backlog)),

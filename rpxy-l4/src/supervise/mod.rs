@@ -133,6 +133,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         drained_targets: DrainedTargets::default(),
         metrics_server: None,
         requests,
+        admin_members: None,
         admin_server: None,
     };
     daemon.tell_kernel();

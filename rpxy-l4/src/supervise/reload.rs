@@ -56,11 +56,13 @@ impl Daemon {
             let ours = self.config.metrics_listen.map(|held| held.port());
             Some(scrape::bind(&config, ours)?)
         };
-        let socket = if (&config.admin_socket, config.admin_group) == (&self.config.admin_socket, self.config.admin_group) { None } else { Some(admin::bind(&config)?) };
+        let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        admin::give(&config, &self.config)?;
         // Last, and without a pause until they are served: these sockets get connections from now on.
         let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
-        let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
+        let plan = self.listeners.plan(&wanted, config.listen.reuse_port);
+        let plan = plan.inspect_err(|_| drop(admin::give(&self.config, &config)))?;
 
         // Nothing below can fail.
         if config.workers != self.config.workers {
@@ -82,6 +84,8 @@ impl Daemon {
         }
         if let Some(listener) = socket {
             self.serve_admin(listener);
+        } else if let Some(members) = &self.admin_members {
+            members.set(self.config.admin_group);
         }
         self.say_drained();
         Ok(Reload::Applied)

@@ -19,7 +19,8 @@ use super::{
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
-    registry, relay::{Limits, Preamble, Relay, Side},
+    registry,
+    relay::{Limits, Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };

@@ -58,7 +58,11 @@ mod tests {
         health.failed_because(&"connection refused");
         health.failed(at(7), at(10));
         assert_eq!(report(false, 8), ("down", because("connection refused"), Some(3000), 2), "since the first failure");
-        assert_eq!(report(false, 60), ("down", because("connection refused"), Some(55_000), 2), "nobody has tried again");
+        assert_eq!(
+            report(false, 60),
+            ("down", because("connection refused"), Some(55_000), 2),
+            "nobody has tried again"
+        );
         health.administrative().drain(at(61));
         assert_eq!(report(false, 62), ("drained", because("by command"), Some(1000), 2));
         assert_eq!(report(true, 62), ("off", because("down = true in the file"), None, 2));
