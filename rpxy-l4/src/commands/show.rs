@@ -319,7 +319,7 @@ mod tests {
             "target": "a.example:443", "stage": "open", "carries": "tcp:tls", "rule": "web", "server_name": "b.example",
             "age_ms": 61_500, "idle_ms": 10, "bytes_up": 2048, "bytes_down": 0,
         });
-        let text = shown(&Command::Connections(list(9)), &[line.clone()], false);
+        let text = shown(&Command::Connections(list(9)), std::slice::from_ref(&line), false);
         assert_eq!(
             text.lines().nth(1).unwrap(),
             "t0-1-2  192.0.2.1:5  0.0.0.0:443  192.0.2.9:443 (a.example:443)  tcp:tls  web   b.example    1m1s  0s    2.0 \

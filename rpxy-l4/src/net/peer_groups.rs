@@ -52,14 +52,17 @@ pub(super) fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
 mod tests {
     use std::os::unix::net::UnixStream;
 
+    use rustix::process::Gid;
+
     use super::*;
 
     #[test]
     fn the_groups_of_the_peer_are_those_of_the_process() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let mut own: Vec<u32> = rustix::process::getgroups().unwrap().into_iter().map(|group| group.as_raw()).collect();
+        let mut own: Vec<u32> = rustix::process::getgroups().unwrap().into_iter().map(Gid::as_raw).collect();
         let mut told = peer_groups(&one).unwrap();
-        (own.sort_unstable(), told.sort_unstable());
+        own.sort_unstable();
+        told.sort_unstable();
         assert_eq!(told, own);
         let unconnected = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         peer_groups(&unconnected).unwrap_err();

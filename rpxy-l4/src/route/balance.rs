@@ -210,7 +210,7 @@ impl Group {
             loop {
                 let eligible = |index: usize| {
                     let wanted = |endpoint: &Endpoint| match endpoint.health.state(question.now) {
-                        State::Up | State::Due => !taken.contains(&index) == up,
+                        State::Up | State::Due => taken.contains(&index) != up,
                         State::Down => !up,
                         State::Drained => false,
                     };

@@ -55,7 +55,7 @@ fn real_transfers_are_listed_and_one_is_closed_while_the_others_go_on() {
     let rules = [
         rule("tls", "tls", at(7443), "server_names = [\"a.example\"]"),
         rule("ssh", "ssh", at(7022), ""),
-        rule("http", "http", at(7080), ""),
+        rule("http", "http", at(7080), "server_names = [\"web.example\"]"),
     ];
     let config = format!("{}{}", scratch.top("access_log_format = \"json\"\nworkers = 2"), rules.concat());
     let daemon = Daemon::start(&net.gateway, &config);
@@ -68,14 +68,16 @@ fn real_transfers_are_listed_and_one_is_closed_while_the_others_go_on() {
         Process::spawn("ssh", &mut ssh.client(&net.client, front(), "echo begun; exec sleep 3600")).unwrap();
     shell.wait_for(0, "its first line", |line| line == "begun").unwrap();
     let mut download = curl(&net.client);
-    download.args(["--limit-rate", "1M", "--output", "/dev/null"]).arg(format!("http://{}/large", front()));
+    download
+        .args(["--limit-rate", "1M", "--output", "/dev/null", "--header", "Host: web.example"])
+        .arg(format!("http://{}/large", front()));
     let mut download = Process::spawn("curl", &mut download).unwrap();
 
     let open = |line: &Value| line["stage"] == "open" && line["bytes_down"].as_u64() > Some(1000);
     for (name, carries, target, server_name) in [
         ("tls", "tcp:tls", at(7443), json!("a.example")),
         ("ssh", "tcp:ssh", at(7022), Value::Null),
-        ("http", "tcp:http", at(7080), json!(front().ip().to_string())),
+        ("http", "tcp:http", at(7080), json!("web.example")),
     ] {
         let line = scratch.connection_by(name, client(), open);
         assert_eq!((&line["carries"], &line["rule"]), (&json!(carries), &json!(name)), "{line}");
@@ -89,8 +91,8 @@ fn real_transfers_are_listed_and_one_is_closed_while_the_others_go_on() {
     }
     let (code, lines) = say(&net, &scratch, &[CONNECTIONS, "--rule", "http"]);
     assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
-    for text in ["tcp:http", "open", "MiB", &at(7080).to_string()] {
-        assert!(lines[1].contains(text) || text == "MiB", "{text} is missing: {lines:#?}");
+    for text in ["tcp:http", "open", "web.example", &at(7080).to_string()] {
+        assert!(lines[1].contains(text), "{text} is missing: {lines:#?}");
     }
 
     let line = scratch.connection_by("http", client(), open);

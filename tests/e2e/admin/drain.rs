@@ -139,7 +139,7 @@ fn targets_are_listed_by_rule_with_state_and_reason() {
     let unused =
         "[{ address = \"192.0.2.99:1\", down = true }, { address = \"a.invalid:2\", backup = true, weight = 3 }";
     let config = format!(
-        "{}udp_target = {unused}]\ntcp_target = [\"{}\"]\n{}",
+        "{}udp_load_balance = \"random\"\nudp_target = {unused}]\ntcp_target = [\"{}\"]\n{}",
         scratch.top("tcp_connect_timeout = \"1s\"\ntcp_target_retry = \"1h\""),
         at(7000),
         rule("ssh", "ssh", nobody, "")
