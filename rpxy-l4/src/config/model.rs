@@ -14,8 +14,10 @@ use std::{
 
 use ipnet::IpNet;
 
+mod health;
 mod rule;
 
+pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
@@ -323,6 +325,10 @@ pub(crate) struct Upstream {
     pub balance: Balance,
     /// For QUIC: the server's part of connection IDs by position of the target, where it is told.
     pub server_ids: Vec<(usize, ServerId)>,
+    /// How they are asked whether they live; `None` is not at all.
+    pub check: Option<Arc<Check>>,
+    /// What is down is not tried at all, instead of last.
+    pub only_healthy: bool,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<ProxyVersion>,

@@ -59,6 +59,10 @@ pub(crate) enum Outcome {
     EchInvalid,
     /// No target could be reached.
     Unreachable,
+    /// No target was up, and the rule is for healthy ones alone.
+    Unhealthy,
+    /// A check found its target to be down.
+    TargetDown,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -68,7 +72,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -86,6 +90,8 @@ impl Outcome {
         Self::Unmatched,
         Self::EchInvalid,
         Self::Unreachable,
+        Self::Unhealthy,
+        Self::TargetDown,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -112,6 +118,8 @@ impl Outcome {
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
             Self::Unreachable => "unreachable",
+            Self::Unhealthy => "unhealthy",
+            Self::TargetDown => "target_down",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",

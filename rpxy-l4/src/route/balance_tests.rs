@@ -27,6 +27,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             target,
             health: Arc::default(),
+            active: None,
             name: None,
         }
     };
@@ -218,7 +219,7 @@ fn families_alternate() {
         ("v4 first", vec![a, b, x], vec![a, x, b]),
         ("empty", vec![], vec![]),
     ] {
-        assert_eq!(group.order(&given, client(1), 0), expected, "{case}");
+        assert_eq!(group.order(&group.endpoints()[0], &given, client(1), 0), expected, "{case}");
     }
 }
 

@@ -158,7 +158,7 @@ async fn reach_any(
             return Err(Outcome::ClientGone);
         }
     }
-    Err(Outcome::Unreachable)
+    Err(if group.only_healthy() && tried.is_empty() { Outcome::Unhealthy } else { Outcome::Unreachable })
 }
 
 /// Notes that a target could not be reached.
@@ -177,7 +177,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
     if let Some(name) = endpoint.name() {
         name.ask_again();
     }
-    if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
+    if endpoint.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }
 }
@@ -201,7 +201,10 @@ async fn candidates(
         Some(known) => known,
         None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
     };
-    let ordered = route.group.order(&addresses, client, random);
+    let ordered = route.group.order(endpoint, &addresses, client, random);
+    if ordered.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "each of its addresses is down"));
+    }
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 
