@@ -391,7 +391,9 @@ impl Target {
     }
 }
 
-fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
+/// The socket address of these parts; the scope is that of a link-local one.
+#[must_use]
+pub(crate) fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
     match address {
         IpAddr::V4(address) => SocketAddrV4::new(address, port).into(),
         IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),

@@ -6,6 +6,7 @@
 mod ech;
 mod endpoint;
 mod kernel;
+mod targets;
 mod udp;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
@@ -180,6 +182,7 @@ pub(crate) struct Metrics {
     udp: Udp,
     ech: Ech,
     kernel: kernel::KernelSource,
+    targets: targets::TargetSource,
 }
 
 impl Metrics {
@@ -202,6 +205,7 @@ impl Metrics {
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
             kernel: kernel::KernelSource::default(),
+            targets: targets::TargetSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -219,6 +223,7 @@ impl Metrics {
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
         r.register_collector(Box::new(metrics.kernel.clone()));
+        r.register_collector(Box::new(metrics.targets.clone()));
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -267,6 +272,11 @@ impl Metrics {
     /// Counts what the kernel plane does from now on.
     pub(crate) fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
         self.kernel.fill(plane);
+    }
+
+    /// Shows the health of `targets` from now on.
+    pub(crate) fn set_targets(&self, targets: Arc<dyn CheckedTargets>) {
+        self.targets.fill(targets);
     }
 
     /// A reload ended.

@@ -133,7 +133,7 @@ impl Group {
             active: upstream
                 .check
                 .as_ref()
-                .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, &check.name) }),
+                .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
             name: match &target.host {
                 Host::Ip { .. } | Host::LinkLocal { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),

@@ -11,8 +11,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::listeners::{Listeners, Transport};
 use crate::{
-    admin::Request, config::model::Config, limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
-    route::Targets, tcp, udp,
+    admin::Request, config::model::Config, health::Checks, limit::Bans, metrics::Metrics, offload::Kernel,
+    resolve::Resolver, route::Targets, tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
@@ -33,7 +33,9 @@ pub(super) struct Daemon {
     /// The configuration in effect.
     pub(super) config: Config,
     pub(super) resolver: Resolver,
-    pub(super) targets: KnownTargets,
+    pub(super) targets: Arc<KnownTargets>,
+    /// What asks targets whether they live.
+    pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,

@@ -4,6 +4,7 @@
 //! and metrics. Connections live on the workers.
 
 mod admin;
+mod checked;
 mod daemon;
 mod kernel;
 mod listeners;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     config::{self, model::Config, watch::Watch},
+    health::Checks,
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
@@ -79,9 +81,13 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
 
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = KnownTargets::default();
+    let targets = Arc::new(KnownTargets::default());
+    metrics.set_targets(Arc::clone(&targets) as _);
     let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
     let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let checks = Checks::start(started);
+    checks.set(checked::subjects(&snapshot, &udp_snapshot));
+    let fallen = checks.fallen();
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -120,6 +126,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         config,
         resolver,
         targets,
+        checks,
         metrics,
         bans,
         tcp,
@@ -140,6 +147,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         tokio::select! {
             () = watch.changed() => watch.set_others(&daemon.reload().await),
             Some(request) = asked.recv() => daemon.handle_command(request),
+            () = fallen.notified() => daemon.listeners.tell_udp(|| udp::Control::Fallen),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();

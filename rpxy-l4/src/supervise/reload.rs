@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::timeout;
 
 use super::{
-    admin,
+    admin, checked,
     daemon::{Daemon, FIRST_ANSWERS},
     kernel,
     listeners::{self, Served},
@@ -57,6 +57,7 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.
         let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
@@ -74,6 +75,7 @@ impl Daemon {
         let udp_snapshot = Arc::new(udp_snapshot);
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&udp_snapshot)));
         self.listeners.apply(plan);
+        self.checks.set(subjects);
         self.config = config;
         self.apply_bans();
         self.tell_kernel();

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, relay::Preamble, timer::Timer};
+use super::{Shared, Snapshot, ending::Ending, now_or_never, relay::Preamble, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -50,6 +50,8 @@ pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) busy: Busy,
+    /// When the target goes down, if that ends the connection.
+    pub(super) ending: Option<Ending>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -128,7 +130,8 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Ok(Reached { stream, address, busy });
+                let ending = Ending::new(endpoint, address.ip(), shared.uptime(now));
+                return Ok(Reached { stream, address, busy, ending });
             }
             Err(error) => {
                 now = Instant::now();

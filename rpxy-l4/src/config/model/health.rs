@@ -30,6 +30,27 @@ pub(crate) struct Check {
     pub close: bool,
 }
 
+impl Check {
+    /// Tells checks of one table from each other: how they introduce themselves.
+    #[must_use]
+    pub(crate) fn variant(&self) -> u8 {
+        #[cfg(feature = "proxy-protocol")]
+        return match self.send_proxy {
+            None => 0,
+            Some(ProxyVersion::V1) => 1,
+            Some(ProxyVersion::V2) => 2,
+        };
+        #[cfg(not(feature = "proxy-protocol"))]
+        0
+    }
+
+    /// Returns whether the answer to this check tells as much as one to `other`, whenever they are asked.
+    #[must_use]
+    pub(crate) fn asks_like(&self, other: &Self) -> bool {
+        (&self.kind, self.port, self.variant()) == (&other.kind, other.port, other.variant())
+    }
+}
+
 /// What is asked of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum CheckKind {

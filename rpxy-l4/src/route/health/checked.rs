@@ -30,6 +30,13 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Another one that is as this is now.
+    #[must_use]
+    pub(crate) fn successor(&self) -> Self {
+        let down_since = AtomicU64::new(self.down_since.load(Ordering::Acquire));
+        Self { down_since, reason: Mutex::new(self.reason()), ..Self::default() }
+    }
+
     /// A check has passed.
     pub(crate) fn passed(&self) {
         self.passed.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +78,7 @@ impl Standing {
 
     /// Checks that passed, and that failed.
     #[must_use]
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    fn counts(&self) -> (u64, u64) {
         (self.passed.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 
@@ -114,6 +121,14 @@ impl Checked {
         let addresses = self.addresses.load();
         let (_, standing) = addresses.iter().find(|(checked, _)| *checked == address)?;
         standing.down_since()
+    }
+
+    /// Checks that passed, and that failed, of the addresses that it has now.
+    #[must_use]
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let each = self.addresses.load();
+        let counts = each.iter().map(|(_, standing)| standing.counts());
+        counts.fold((0, 0), |(passed, failed), (more, others)| (passed + more, failed + others))
     }
 
     /// What the last failed check of an address that is down has met.

@@ -8,16 +8,18 @@ use std::{
 };
 
 use super::{Checked, Health, State};
-use crate::config::model::{Host, Target};
+use crate::config::model::{Check, Host, Target};
 
 type Key = (Host, u16);
+
+/// A target, and the check by name and variant.
+type CheckKey = (Key, Arc<str>, u8);
 
 /// The states of all targets in use of one transport.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     states: Mutex<HashMap<Key, Weak<Health>>>,
-    /// By target and name of the check.
-    checked: Mutex<HashMap<(Key, Arc<str>), Weak<Checked>>>,
+    checked: Mutex<HashMap<CheckKey, Weak<Checked>>>,
 }
 
 /// A target that could not be reached the last time, or that a check has found to be down.
@@ -69,11 +71,11 @@ impl Targets {
         list
     }
 
-    /// What the check of this name has found of `target`; the old findings where they are still in use.
+    /// What `check` has found of `target`; where they are still in use, what one of that name has found before.
     #[must_use]
-    pub(crate) fn checked(&self, target: &Target, check: &Arc<str>) -> Arc<Checked> {
+    pub(crate) fn checked(&self, target: &Target, check: &Check) -> Arc<Checked> {
         let mut checked = self.checks();
-        let key = ((target.host.clone(), target.port), Arc::clone(check));
+        let key = ((target.host.clone(), target.port), Arc::clone(&check.name), check.variant());
         if let Some(known) = checked.get(&key).and_then(Weak::upgrade) {
             return known;
         }
@@ -87,7 +89,7 @@ impl Targets {
     #[must_use]
     pub(crate) fn list_checked(&self) -> Vec<CheckedTarget> {
         let checks = self.checks();
-        let in_use = checks.iter().filter_map(|((target, check), checked)| {
+        let in_use = checks.iter().filter_map(|((target, check, _), checked)| {
             let checked = checked.upgrade()?;
             Some(CheckedTarget { target: text(target), check: Arc::clone(check), checked })
         });
@@ -125,7 +127,7 @@ impl Targets {
         unreached.chain(failing).collect()
     }
 
-    fn checks(&self) -> MutexGuard<'_, HashMap<(Key, Arc<str>), Weak<Checked>>> {
+    fn checks(&self) -> MutexGuard<'_, HashMap<CheckKey, Weak<Checked>>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,9 +147,25 @@ mod tests {
         super::{Busy, Standing},
         *,
     };
+    use crate::config::model::CheckKind;
 
     fn target(host: &str, port: u16) -> Target {
         Target { host: Host::Name(host.into()), port, weight: NonZeroU16::MIN, backup: false, down: false }
+    }
+
+    fn check(name: &str) -> Check {
+        Check {
+            name: name.into(),
+            kind: CheckKind::Connect,
+            port: None,
+            #[cfg(feature = "proxy-protocol")]
+            send_proxy: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            fall: NonZeroU16::MIN,
+            rise: NonZeroU16::MIN,
+            close: false,
+        }
     }
 
     #[test]
@@ -173,7 +191,7 @@ mod tests {
     #[test]
     fn targets_that_a_check_has_found_to_be_down_are_listed_with_its_reason() {
         let targets = Targets::default();
-        let (target, check) = (target("a", 1), Arc::from("web"));
+        let (target, check) = (target("a", 1), check("web"));
         let health = targets.health(&target);
         let checked = targets.checked(&target, &check);
         assert!(Arc::ptr_eq(&checked, &targets.checked(&target, &check)), "found again");
@@ -184,8 +202,12 @@ mod tests {
         standing.failed("status 503");
         standing.set_down(now);
         let _busy = Busy::new(&health);
-        let failing =
-            DownTarget { target: "a:1".to_owned(), active: 1, check: Some(check), reason: Some("status 503".into()) };
+        let failing = DownTarget {
+            target: "a:1".to_owned(),
+            active: 1,
+            check: Some(check.name),
+            reason: Some("status 503".into()),
+        };
         assert_eq!(targets.down(now), [failing]);
         drop(checked);
         assert_eq!(targets.down(now), [], "checked no more");

@@ -321,7 +321,7 @@ impl Sessions {
         }
         out.discard(reason, state.ids.waiting());
         // What leads to a backend that is gone leads nowhere.
-        let lingers = end != SessionEnd::Moved;
+        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::TargetDown);
         self.identity.release(&state, lingers, now);
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });
