@@ -73,7 +73,7 @@ mod tests {
         let mut voice = Voice::default();
         let mut fall = |seconds| voice.fallen(&mut Told::default(), Duration::from_secs(seconds));
         assert!((0..MOST_LINES).all(|_| fall(1) == Some(0)));
-        assert_eq!((fall(1), fall(60)), (None, None));
-        assert_eq!((fall(61), fall(61)), (Some(2), Some(0)), "told with the next one");
+        assert_eq!((fall(1), fall(59)), (None, None));
+        assert_eq!((fall(60), fall(60)), (Some(2), Some(0)), "told with the next one");
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Reached {
     pub(super) address: SocketAddr,
     pub(super) busy: Busy,
     /// When the target goes down, if that ends the connection.
-    pub(super) ending: Option<Ending>,
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,

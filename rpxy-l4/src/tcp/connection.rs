@@ -111,7 +111,7 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
-    ending: Option<Ending>,
+    ending: Option<Box<Ending>>,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,

@@ -47,9 +47,9 @@ impl Wake for Bell {
 
 impl Ending {
     /// For a connection to `address` of `endpoint` that began at `since`; `None` where no check ends connections.
-    pub(super) fn new(endpoint: &Endpoint, address: IpAddr, since: Duration) -> Option<Self> {
+    pub(super) fn new(endpoint: &Endpoint, address: IpAddr, since: Duration) -> Option<Box<Self>> {
         let active = endpoint.active.as_ref().filter(|active| active.check.close)?;
-        Some(Self::when(Arc::clone(&active.checked).fallen(address, since)))
+        Some(Box::new(Self::when(Arc::clone(&active.checked).fallen(address, since))))
     }
 
     fn when(down: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -74,7 +74,8 @@ impl Ending {
 /// A relay that ends with its target.
 #[derive(Debug)]
 pub(super) struct Until<R> {
-    pub(super) ending: Option<Ending>,
+    /// Rare, so its state is not part of every task.
+    pub(super) ending: Option<Box<Ending>>,
     pub(super) relay: R,
 }
 
