@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     config::{self, model::Config, watch::Watch},
-    health::Checks,
+    health::{self, Checks},
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
@@ -86,7 +86,9 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
     let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
     let checks = Checks::start(started);
-    checks.set(checked::subjects(&snapshot, &udp_snapshot));
+    let subjects = checked::subjects(&snapshot, &udp_snapshot);
+    let asked_at_once = subjects.len().min(health::MOST_AT_ONCE);
+    checks.set(subjects);
     let fallen = checks.fallen();
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
@@ -117,7 +119,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
-    resources::divide_descriptors(&config, &tcp, count);
+    resources::divide_descriptors(&config, &tcp, count, asked_at_once);
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
