@@ -11,6 +11,7 @@ mod commands;
 mod config;
 #[cfg(test)]
 mod docs;
+mod health;
 mod limit;
 mod log;
 mod metrics;

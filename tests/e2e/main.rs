@@ -21,6 +21,11 @@ mod daemon {
     mod limits;
     mod logs;
 }
+mod health {
+    mod kinds;
+    mod sessions;
+    mod targets;
+}
 mod offload {
     mod attach;
     mod bulk;

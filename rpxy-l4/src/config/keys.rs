@@ -19,6 +19,10 @@ pub(super) enum Scope {
     EchPrivate,
     /// A target written as a table.
     Target,
+    /// `[health."<name>"]`.
+    Health,
+    /// Bytes written as a table.
+    Bytes,
 }
 
 impl Scope {
@@ -30,6 +34,8 @@ impl Scope {
             Self::Ech => "[protocols.\"<name>\".ech]",
             Self::EchPrivate => "[[protocols.\"<name>\".ech.private]]",
             Self::Target => "a target's table",
+            Self::Health => "[health.\"<name>\"]",
+            Self::Bytes => "the table of send or expect",
         }
     }
 }
@@ -80,6 +86,11 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "quic_affinity_lifetime"),
     (Scope::Global, "ebpf"),
     (Scope::Global, "protocols"),
+    (Scope::Global, "health"),
+    (Scope::Global, "tcp_health"),
+    (Scope::Global, "tcp_only_healthy"),
+    (Scope::Global, "udp_health"),
+    (Scope::Global, "udp_only_healthy"),
     (Scope::Ebpf, "mode"),
     (Scope::Ebpf, "interfaces"),
     (Scope::Ebpf, "max_flows"),
@@ -97,6 +108,8 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "server_names"),
     (Scope::Rule, "alpns"),
     (Scope::Rule, "alpn"),
+    (Scope::Rule, "health"),
+    (Scope::Rule, "only_healthy"),
     (Scope::Rule, "ech"),
     (Scope::Ech, "ech_config_list"),
     (Scope::Ech, "private_keys"),
@@ -114,6 +127,20 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
     (Scope::Target, "quic_server_id"),
+    (Scope::Health, "kind"),
+    (Scope::Health, "interval"),
+    (Scope::Health, "timeout"),
+    (Scope::Health, "fall"),
+    (Scope::Health, "rise"),
+    (Scope::Health, "close"),
+    (Scope::Health, "port"),
+    (Scope::Health, "path"),
+    (Scope::Health, "host"),
+    (Scope::Health, "status"),
+    (Scope::Health, "server_name"),
+    (Scope::Health, "send"),
+    (Scope::Health, "expect"),
+    (Scope::Bytes, "hex"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.
@@ -154,7 +181,7 @@ pub(super) fn hint(scope: Scope, key: &str) -> Option<String> {
 }
 
 /// The candidate that differs least from `word`, if it is close enough to be meant: one slip for every three letters.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let tolerance = (word.chars().count() / 3).min(3);
     let best = candidates.map(|name| (edit_distance(&word, name), name)).min()?;

@@ -6,6 +6,7 @@
 mod ech;
 mod endpoint;
 mod kernel;
+mod targets;
 mod udp;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
@@ -59,6 +61,10 @@ pub(crate) enum Outcome {
     EchInvalid,
     /// No target could be reached.
     Unreachable,
+    /// No target was up, and the rule is for healthy ones alone.
+    Unhealthy,
+    /// A check found its target to be down.
+    TargetDown,
     /// The client went away before it had a backend.
     ClientGone,
     /// An operator closed it.
@@ -70,7 +76,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -88,6 +94,8 @@ impl Outcome {
         Self::Unmatched,
         Self::EchInvalid,
         Self::Unreachable,
+        Self::Unhealthy,
+        Self::TargetDown,
         Self::ClientGone,
         Self::Admin,
         Self::Drained,
@@ -115,6 +123,8 @@ impl Outcome {
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
             Self::Unreachable => "unreachable",
+            Self::Unhealthy => "unhealthy",
+            Self::TargetDown => "target_down",
             Self::ClientGone => "client_gone",
             Self::Admin => "admin",
             Self::Drained => "drained",
@@ -176,6 +186,7 @@ pub(crate) struct Metrics {
     udp: Udp,
     ech: Ech,
     kernel: kernel::KernelSource,
+    targets: targets::TargetSource,
 }
 
 impl Metrics {
@@ -198,6 +209,7 @@ impl Metrics {
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
             kernel: kernel::KernelSource::default(),
+            targets: targets::TargetSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -215,6 +227,7 @@ impl Metrics {
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
         r.register_collector(Box::new(metrics.kernel.clone()));
+        r.register_collector(Box::new(metrics.targets.clone()));
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -263,6 +276,11 @@ impl Metrics {
     /// Counts what the kernel plane does from now on.
     pub(crate) fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
         self.kernel.fill(plane);
+    }
+
+    /// Shows the health of `targets` from now on.
+    pub(crate) fn set_targets(&self, targets: Arc<dyn CheckedTargets>) {
+        self.targets.fill(targets);
     }
 
     /// A reload ended.

@@ -28,6 +28,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             text: target.to_string().into(),
             target,
             health: Arc::default(),
+            active: None,
             name: None,
         }
     };
@@ -219,7 +220,7 @@ fn families_alternate() {
         ("v4 first", vec![a, b, x], vec![a, x, b]),
         ("empty", vec![], vec![]),
     ] {
-        assert_eq!(group.order(&given, client(1), 0), expected, "{case}");
+        assert_eq!(group.order(&group.endpoints()[0], &given, client(1), 0), expected, "{case}");
     }
 }
 

@@ -12,9 +12,9 @@ mod table;
 mod turns;
 mod udp;
 
-pub(crate) use balance::{Endpoint, Group, Pick, Tried};
+pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, DownTarget, Health, TargetReport, Targets};
+pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, TargetReport, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
 pub(crate) use selection::Selection;

@@ -9,10 +9,11 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{listeners::Listeners, maintenance::DrainedTargets};
+use super::{drained::DrainedTargets, listeners::Listeners};
 use crate::{
     admin::Request,
     config::model::{Config, Transport},
+    health::Checks,
     limit::Bans,
     metrics::Metrics,
     net::unix::Members,
@@ -50,7 +51,9 @@ pub(super) struct Daemon {
     /// The configuration in effect.
     pub(super) config: Config,
     pub(super) resolver: Resolver,
-    pub(super) targets: KnownTargets,
+    pub(super) targets: Arc<KnownTargets>,
+    /// What asks targets whether they live.
+    pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,

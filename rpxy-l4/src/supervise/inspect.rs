@@ -94,13 +94,15 @@ impl Daemon {
         for (transport, rule, upstream) in self.config.upstreams() {
             for target in &upstream.targets {
                 let health = self.targets.of(transport).health(target);
+                let check = upstream.check.as_ref();
+                let check = check.map(|check| (&check.name, self.targets.of(transport).checked(target, check)));
                 lines.push(TargetLine {
                     transport,
                     rule: rule.map(|rule| &**rule),
                     target: target.to_string(),
                     backup: target.backup,
                     weight: target.weight.get(),
-                    report: health.report(target.down, now),
+                    report: health.report(target.down, check.as_ref().map(|(name, checked)| (*name, &**checked)), now),
                 });
             }
         }
@@ -111,7 +113,7 @@ impl Daemon {
             target: target.to_owned(),
             backup: false,
             weight: 1,
-            report: health.report(false, now),
+            report: health.report(false, None, now),
         }));
         Answer::lines(lines)
     }

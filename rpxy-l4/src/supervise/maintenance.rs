@@ -9,14 +9,10 @@ use serde::Serialize;
 use super::{daemon::Daemon, listeners};
 use crate::{
     admin::{Answer, TargetArgs},
-    config::model::{Config, Transport},
+    config::model::Transport,
     route::Health,
     udp::Control,
 };
-
-/// The targets that were drained by command. Holding their states keeps them while no configuration has the target.
-#[derive(Debug, Default)]
-pub(super) struct DrainedTargets(Vec<(Transport, String, Arc<Health>)>);
 
 /// One line of `drain` and `up`.
 #[derive(Debug, Serialize)]
@@ -53,27 +49,6 @@ pub(super) struct DrainedTarget {
     target: String,
     active: u32,
     since_s: u64,
-}
-
-impl DrainedTargets {
-    /// Those that are in no rule of `config`.
-    pub(super) fn removed<'a>(
-        &'a self,
-        config: &'a Config,
-    ) -> impl Iterator<Item = (Transport, &'a str, &'a Arc<Health>)> {
-        let all = self.0.iter().map(|(transport, target, health)| (*transport, target.as_str(), health));
-        all.filter(|(transport, target, _)| !has_target(config, *transport, target))
-    }
-
-    fn add(&mut self, transport: Transport, target: &str, health: &Arc<Health>) {
-        if !self.0.iter().any(|(_, _, known)| Arc::ptr_eq(known, health)) {
-            self.0.push((transport, target.to_owned(), Arc::clone(health)));
-        }
-    }
-
-    fn remove(&mut self, health: &Arc<Health>) {
-        self.0.retain(|(_, _, known)| !Arc::ptr_eq(known, health));
-    }
 }
 
 impl Daemon {
@@ -152,9 +127,9 @@ impl Daemon {
     pub(super) fn drained(&self) -> Drained {
         let now = self.started.elapsed();
         let since = |since: Duration| now.saturating_sub(since).as_secs();
-        let targets = self.drained_targets.0.iter().map(|(transport, target, health)| DrainedTarget {
-            transport: *transport,
-            target: target.clone(),
+        let targets = self.drained_targets.all().map(|(transport, target, health)| DrainedTarget {
+            transport,
+            target: target.to_owned(),
             active: health.active(),
             since_s: health.administrative().drained_since().map_or(0, since),
         });
@@ -163,7 +138,7 @@ impl Daemon {
 
     /// Says after a reload what is still drained.
     pub(super) fn say_drained(&self) {
-        let targets = self.drained_targets.0.iter();
+        let targets = self.drained_targets.all();
         let mut drained: Vec<_> =
             targets.map(|(transport, target, _)| format!("{target} ({})", transport.name())).collect();
         if self.listeners_drained.is_some() {
@@ -188,8 +163,8 @@ impl Daemon {
                 add(transport, self.targets.of(transport).health(target));
             }
         }
-        for (transport, _, health) in self.drained_targets.0.iter().filter(|(_, target, _)| target == wanted) {
-            add(*transport, Arc::clone(health));
+        for (transport, _, health) in self.drained_targets.all().filter(|(_, target, _)| target == wanted) {
+            add(transport, Arc::clone(health));
         }
         states
     }
@@ -198,11 +173,6 @@ impl Daemon {
         let (connections, sessions) = (self.tcp.active.count(), self.udp.active.count());
         Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions })
     }
-}
-
-fn has_target(config: &Config, transport: Transport, wanted: &str) -> bool {
-    let of_transport = config.upstreams().filter(|(of, ..)| *of == transport);
-    of_transport.flat_map(|(.., upstream)| &upstream.targets).any(|target| target.to_string() == wanted)
 }
 
 fn unknown(TargetArgs { target, transport }: &TargetArgs) -> Answer {

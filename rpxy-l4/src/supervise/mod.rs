@@ -4,7 +4,9 @@
 //! and metrics. Connections live on the workers.
 
 mod admin;
+mod checked;
 mod daemon;
+mod drained;
 mod inspect;
 mod kernel;
 mod listeners;
@@ -25,6 +27,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     config::{self, model::Config, watch::Watch},
+    health::{self, Checks},
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
@@ -32,8 +35,8 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
+use drained::DrainedTargets;
 use listeners::{Listeners, Served};
-use maintenance::DrainedTargets;
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -82,9 +85,15 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
 
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = KnownTargets::default();
+    let targets = Arc::new(KnownTargets::default());
+    metrics.set_targets(Arc::clone(&targets) as _);
     let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
     let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let checks = Checks::start(started);
+    let subjects = checked::subjects(&snapshot, &udp_snapshot);
+    let asked_at_once = subjects.len().min(health::MOST_AT_ONCE);
+    checks.set(subjects);
+    let fallen = checks.fallen();
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -114,7 +123,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
-    resources::divide_descriptors(&config, &tcp, count);
+    resources::divide_descriptors(&config, &tcp, count, asked_at_once);
     listeners.apply(plan);
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
@@ -123,6 +132,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         config,
         resolver,
         targets,
+        checks,
         metrics,
         bans,
         tcp,
@@ -146,6 +156,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         tokio::select! {
             () = watch.changed() => watch.set_others(&daemon.reload().await),
             Some(request) = asked.recv() => daemon.handle_command(request).await,
+            () = fallen.notified() => daemon.listeners.tell_udp(|| udp::Control::Fallen),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::timeout;
 
 use super::{
-    admin,
+    admin, checked,
     daemon::{Daemon, FIRST_ANSWERS},
     kernel,
     listeners::{self, Served},
@@ -58,6 +58,7 @@ impl Daemon {
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         admin::give(&config, &self.config)?;
+        let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.
         let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
         let wanted = listeners::wanted(&config, served)?;
@@ -76,6 +77,7 @@ impl Daemon {
         let udp_snapshot = Arc::new(udp_snapshot);
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&udp_snapshot)));
         self.listeners.apply(plan);
+        self.checks.set(subjects);
         self.config = config;
         self.apply_bans();
         self.tell_kernel();

@@ -39,10 +39,10 @@ pub(super) fn warn_of_limits(config: &Config) {
     }
 }
 
-/// Divides the descriptors between the connections and everything else, now that there are no connections yet, and
-/// warns if `config` asks for more connections than fit.
-pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers: usize) {
-    let open = net::open_files().unwrap_or(TYPICAL);
+/// Divides the descriptors between the connections and everything else, of which `checks` are for checks of targets, now
+/// that there are no connections yet, and warns if `config` asks for more connections than fit.
+pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers: usize, checks: usize) {
+    let open = net::open_files().unwrap_or(TYPICAL).saturating_add(checks as u64);
     let limit = net::open_files_limit();
     let free = limit.map_or(u64::MAX, |limit| limit.saturating_sub(open));
     // A UDP session takes one descriptor, a relayed connection two, a bulk transfer some more.

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, relay::Preamble, timer::Timer};
+use super::{Shared, Snapshot, ending::Ending, now_or_never, relay::Preamble, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -53,6 +53,8 @@ pub(super) struct Reached {
     pub(super) busy: Busy,
     /// The target as the file writes it.
     pub(super) target: Arc<str>,
+    /// When the target goes down, if that ends the connection.
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -131,7 +133,8 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Ok(Reached { stream, address, busy, target: Arc::clone(&endpoint.text) });
+                let ending = Ending::new(endpoint, address.ip(), shared.uptime(now));
+                return Ok(Reached { stream, address, busy, target: Arc::clone(&endpoint.text), ending });
             }
             Err(error) => {
                 now = Instant::now();
@@ -161,7 +164,7 @@ async fn reach_any(
             return Err(Outcome::ClientGone);
         }
     }
-    Err(Outcome::Unreachable)
+    Err(if group.only_healthy() && tried.is_empty() { Outcome::Unhealthy } else { Outcome::Unreachable })
 }
 
 /// Notes that a target could not be reached.
@@ -181,7 +184,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
         name.ask_again();
     }
     endpoint.health.failed_because(error);
-    if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
+    if endpoint.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }
 }
@@ -205,7 +208,10 @@ async fn candidates(
         Some(known) => known,
         None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
     };
-    let ordered = route.group.order(&addresses, client, random);
+    let ordered = route.group.order(endpoint, &addresses, client, random);
+    if ordered.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "each of its addresses is down"));
+    }
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 

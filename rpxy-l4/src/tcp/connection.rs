@@ -16,6 +16,7 @@ use super::{
     Origin, Shared, Snapshot, alert,
     connect::{Reached, reach},
     ech::Ech,
+    ending::{Ending, Until},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -50,7 +51,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, snapshot, &mut ends.client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, ending, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(outcome) => {
             record.outcome = outcome;
@@ -59,7 +60,8 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     };
     ends.cut_off = Some(Side::Both);
     let backend = ends.backend.insert(backend);
-    let end = Relay::new(&ends.client, backend, &mut record.traffic, preamble, timer, limits).await;
+    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, timer, limits);
+    let end = Until { ending, relay }.await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -118,6 +120,7 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
+    ending: Option<Box<Ending>>,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -220,8 +223,8 @@ async fn prepare(
             return Err(outcome);
         }
     }
-    let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    let Reached { stream: backend, busy, ending, .. } = reached;
+    Ok(Ready { backend, busy, ending, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

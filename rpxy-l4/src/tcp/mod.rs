@@ -7,6 +7,7 @@ mod alert;
 mod connect;
 mod connection;
 mod ech;
+mod ending;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 mod listener;
@@ -41,7 +42,7 @@ use crate::{
     metrics::Metrics,
     net,
     resolve::Resolver,
-    route::{self, Random, Targets, TcpRoutes},
+    route::{self, Endpoint, Random, Targets, TcpRoutes},
 };
 
 /// Interval of log messages about the same exhaustion.
@@ -82,9 +83,14 @@ impl Snapshot {
         !self.routes.is_empty()
     }
 
+    /// All targets, those of several rules more than once.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.routes.endpoints()
+    }
+
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        route::resolved(self.routes.endpoints()).await;
+        route::resolved(self.endpoints()).await;
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) enum Control {
     Handover(Handover),
     /// Other networks are banned: end the sessions that this concerns.
     Bans,
+    /// A target has gone down: end the sessions that a check ends.
+    Fallen,
     /// Describe so many sessions at most, of those that are selected.
     Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
     /// End a session, and tell whether there was such a session.

@@ -36,7 +36,7 @@ use crate::{
     net,
     offload::Offload,
     resolve::Resolver,
-    route::{self, Targets, UdpRoutes},
+    route::{self, Endpoint, Targets, UdpRoutes},
 };
 
 /// Interval between log messages of the same kind.
@@ -87,9 +87,14 @@ impl Snapshot {
         self.settings.quic_affinity_lifetime
     }
 
+    /// All targets, those of several rules more than once.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.routes.endpoints()
+    }
+
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        route::resolved(self.routes.endpoints()).await;
+        route::resolved(self.endpoints()).await;
     }
 }
 

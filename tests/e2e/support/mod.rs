@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 
 pub(crate) use rpxy_l4_tests::topology::{at, at_v6};
 use rpxy_l4_tests::{
+    peers::dns::DnsServer,
     socket,
-    topology::{GATEWAY_V4, GATEWAY_V6, Topology},
+    topology::{BACKENDS_V4, GATEWAY_V4, GATEWAY_V6, Topology},
 };
 
 /// Port of the daemon in most tests.
@@ -38,6 +39,14 @@ pub(crate) fn reached_by(net: &Topology, first: &[u8]) -> Option<String> {
 /// A configuration with `keys` at its top whose default UDP destination is `target`.
 pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{target}\"]\n")
+}
+
+/// A DNS server on the backend that the gateway asks.
+pub(crate) fn name_server(net: &Topology) -> DnsServer {
+    let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
+    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
+    std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
+    server
 }
 
 /// An HTTP/1.1 request for `host`.

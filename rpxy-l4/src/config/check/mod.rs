@@ -4,11 +4,13 @@
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
 mod admin;
+mod bytes;
 mod defaults;
 mod dns;
 mod duration;
 mod ebpf;
 mod ech;
+mod health;
 mod listen;
 mod matcher;
 mod names;
@@ -30,6 +32,7 @@ use std::{num::NonZeroUsize, path::Path};
 use toml::de::DeTable;
 
 use defaults::RuleDefaults;
+use health::{Checks, Health};
 
 use super::{
     file::{Field, Table},
@@ -68,8 +71,11 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
 fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
     let root = Table::root(report, document);
     let listen = listen::listen(report, &root);
+    let checks = Checks::new(report, &root);
     let defaults = RuleDefaults {
         directory,
+        checks: &checks,
+        health: Health::default(),
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
@@ -77,8 +83,9 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     let prefix = sources::prefix(report, &root);
     let tcp = tcp::tcp(report, &root, &defaults, prefix);
     let rules = rules::rules(report, &root, &defaults);
-    let udp = udp::udp(report, &root, &rules, prefix);
+    let udp = udp::udp(report, &root, &rules, &checks, prefix);
     own::refuse(report, &root, &listen, (&tcp, &udp), &rules);
+    checks.warn_of_unused(report);
     shadow::warn_of_unreachable(report, &rules);
     server_ids::refuse_ambiguous(report, &rules);
 

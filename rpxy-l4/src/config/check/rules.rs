@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     defaults::RuleDefaults,
-    duration, matcher,
+    duration,
+    health::Asker,
+    matcher,
     protocol::{PROTOCOLS, RuleProtocol},
     server_ids, targets,
 };
@@ -42,6 +44,8 @@ fn rule(
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
+    let health = defaults.checks.of(report, &table, ("health", "only_healthy"), protocol.map(Asker::from));
+    let defaults = &RuleDefaults { health, ..defaults.clone() };
     let matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
     let upstream = match protocol {

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use super::{defaults::RuleDefaults, duration, sources, targets};
+use super::{defaults::RuleDefaults, duration, health::Asker, sources, targets};
 use crate::config::{
     file::Table,
-    model::{SourcePrefix, Tcp, TlsRefused},
+    model::{SourcePrefix, Tcp, TlsRefused, Upstream},
     report::Report,
 };
 
@@ -59,15 +59,11 @@ pub(super) fn max_connections(report: &mut Report<'_>, root: &Table<'_>, key: &'
     root.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).and_then(NonZeroU32::new)
 }
 
-#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]
-fn default_target(
-    report: &mut Report<'_>,
-    root: &Table<'_>,
-    defaults: &RuleDefaults<'_>,
-) -> Option<crate::config::model::Upstream> {
+fn default_target(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>) -> Option<Upstream> {
     let upstream = targets::default(report, root, "tcp_target", "tcp_load_balance");
     #[cfg(feature = "proxy-protocol")]
-    let upstream =
-        upstream.map(|upstream| crate::config::model::Upstream { send_proxy: defaults.send_proxy, ..upstream });
-    upstream
+    let upstream = upstream.map(|upstream| Upstream { send_proxy: defaults.send_proxy, ..upstream });
+    let health = ("tcp_health", "tcp_only_healthy");
+    let health = defaults.checks.of_default(report, root, "tcp_target", health, Asker::Tcp);
+    upstream.map(|upstream| targets::checked(upstream, &health))
 }

@@ -3,7 +3,12 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{duration, sources, targets, tcp::max_connections};
+use super::{
+    duration,
+    health::{Asker, Checks},
+    sources, targets,
+    tcp::max_connections,
+};
 use crate::config::{
     file::Table,
     model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
@@ -24,13 +29,17 @@ pub(super) fn udp(
     report: &mut Report<'_>,
     root: &Table<'_>,
     rules: &[(Position, Arc<Rule>)],
+    checks: &Checks<'_>,
     prefix: SourcePrefix,
 ) -> Udp {
+    let health = ("udp_health", "udp_only_healthy");
+    let health = checks.of_default(report, root, "udp_target", health, Asker::Udp);
+    let default = targets::default(report, root, "udp_target", "udp_load_balance");
     Udp {
         max_connections: max_connections(report, root, "udp_max_connections"),
         receive_buffer: receive_buffer(report, root),
         new_sessions: sources::new(report, root, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
-        default: targets::default(report, root, "udp_target", "udp_load_balance"),
+        default: default.map(|upstream| targets::checked(upstream, &health)),
         idle_lifetime: duration::limit(report, root, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
         target_retry: duration::or_default(report, root, "udp_target_retry", duration::TARGET_RETRY),
         orphan: orphan(report, root, rules),

@@ -85,11 +85,14 @@ fn every_known_key_is_looked_at() {
                 format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{wrong}"),
                 format!("protocols.\"a\".ech.private[0].{key}"),
             ),
+            Scope::Health => (format!("{BASE}[health.a]\nkind = 'send'\n{wrong}"), format!("health.\"a\".{key}")),
+            Scope::Bytes => (format!("{BASE}[health.a.send]\n{wrong}"), format!("health.\"a\".send.{key}")),
             Scope::Target => (format!("[[tcp_target]]\naddress = 'a:1'\n{wrong}"), format!("tcp_target[0].{key}")),
         };
         // These would be TOML's own mistakes, a key given twice.
         let text = text
             .replace("protocol = 'tls'\nprotocol =", "protocol =")
+            .replace("kind = 'send'\nkind =", "kind =")
             .replace("address = 'a:1'\naddress =", "address =");
         let errors = errors(&text);
         assert!(errors.iter().any(|error| error.ends_with(&format!(": {path}"))), "{path}: {errors:?}");

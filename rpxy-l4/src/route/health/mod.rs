@@ -1,9 +1,11 @@
-//! State of a target beyond one configuration: its connections, what they have met there, and what the operator says.
+//! State of a target beyond one configuration: its connections, what they have met there, what checks have found, and what
+//! the operator says.
 //!
-//! Each kind of state has an owner: [`Passive`] what connections find out, [`Administrative`] what the operator says at run
-//! time. [`State`] is what balancing makes of them. State is kept by target across reloads.
+//! Each kind of state has an owner: [`Passive`] what connections find out, [`Checked`] what checks do, [`Administrative`]
+//! what the operator says at run time. [`State`] is what balancing makes of them. State is kept by target across reloads.
 
 mod administrative;
+mod checked;
 mod passive;
 mod report;
 mod targets;
@@ -17,9 +19,10 @@ use std::{
 };
 
 pub(crate) use administrative::Administrative;
+pub(crate) use checked::{Checked, Standing};
 use passive::{Finding, Passive};
 pub(crate) use report::TargetReport;
-pub(crate) use targets::{DownTarget, Targets};
+pub(crate) use targets::{CheckedTarget, DownTarget, Targets};
 
 /// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.
 const HEARING: u64 = 50;
@@ -99,6 +102,12 @@ impl Health {
     /// The target was reached; returns whether the log should say so.
     pub(crate) fn reached(&self) -> bool {
         self.passive.reached()
+    }
+
+    /// A check that began at `since` has passed: what connections have met before is refuted. Returns whether the log
+    /// should say so.
+    pub(crate) fn refuted(&self, since: Duration) -> bool {
+        self.passive.refuted(since)
     }
 
     /// The target has answered somebody at `now`; returns whether the log should say that it is back.

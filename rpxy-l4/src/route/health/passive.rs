@@ -24,6 +24,8 @@ pub(super) struct Passive {
     down_until: AtomicU64,
     /// Milliseconds for which it is down after a failure.
     retry: AtomicU64,
+    /// When it failed last.
+    failed_at: AtomicU64,
     /// Before which its failures are not spoken of again.
     quiet_until: AtomicU64,
     /// True if the log has called it down.
@@ -82,6 +84,7 @@ impl Passive {
         if self.down_until.load(Ordering::Relaxed) == 0 {
             self.failing_since.store(millis(now), Ordering::Relaxed);
         }
+        self.failed_at.store(millis(now), Ordering::Relaxed);
         self.down_until.store(millis(now.saturating_add(retry)).max(1), Ordering::Relaxed);
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
         let speak = quiet_until <= millis(now)
@@ -120,6 +123,11 @@ impl Passive {
         self.down_until.store(0, Ordering::Relaxed);
         self.said_down.swap(false, Ordering::Relaxed)
     }
+
+    /// Something that began at `since` shows that it can be reached; later failures stand.
+    pub(super) fn refuted(&self, since: Duration) -> bool {
+        self.failed_at.load(Ordering::Relaxed) <= millis(since) && self.reached()
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +153,17 @@ mod tests {
         assert_eq!(passive.finding(at(26)), Finding::Up);
         assert!(passive.claim(at(26)), "up needs no claim");
         assert_eq!(passive.finding(at(26)), Finding::Up, "and stays up");
+    }
+
+    #[test]
+    fn a_failure_is_refuted_by_what_began_after_it() {
+        let passive = Passive::default();
+        let at = Duration::from_secs;
+        passive.failed(at(5), at(10));
+        assert!(!passive.refuted(at(4)), "it began before");
+        assert_eq!(passive.finding(at(6)), Finding::Down);
+        assert!(passive.refuted(at(6)), "the log has called it down");
+        assert_eq!(passive.finding(at(6)), Finding::Up);
     }
 
     #[test]

@@ -7,24 +7,43 @@ use std::{
     time::Duration,
 };
 
-use super::{Health, State};
-use crate::config::model::{Host, Target};
+use super::{Checked, Health, State};
+use crate::config::model::{Check, Host, Target};
 
 type Key = (Host, u16);
+
+/// A target, and the check by name and variant.
+type CheckKey = (Key, Arc<str>, u8);
 
 /// The states of all targets in use of one transport.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     states: Mutex<HashMap<Key, Weak<Health>>>,
+    checked: Mutex<HashMap<CheckKey, Weak<Checked>>>,
 }
 
-/// A target that could not be reached the last time.
+/// A target that could not be reached the last time, or that a check has found to be down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DownTarget {
     /// As in the file.
     pub target: String,
     /// Connections that it has all the same.
     pub active: u32,
+    /// Who says so, the name of a check; `None` for connections.
+    pub check: Option<Arc<str>>,
+    /// What the check has met.
+    pub reason: Option<Arc<str>>,
+}
+
+/// A target and one check of it.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedTarget {
+    /// As in the file.
+    pub target: String,
+    /// The check's name.
+    pub check: Arc<str>,
+    /// What the check has found.
+    pub checked: Arc<Checked>,
 }
 
 impl Targets {
@@ -52,15 +71,64 @@ impl Targets {
         list
     }
 
-    /// The targets in use that are down at `now`, in order.
+    /// What `check` has found of `target`; where they are still in use, what one of that name has found before.
+    #[must_use]
+    pub(crate) fn checked(&self, target: &Target, check: &Check) -> Arc<Checked> {
+        let mut checked = self.checks();
+        let key = ((target.host.clone(), target.port), Arc::clone(&check.name), check.variant());
+        if let Some(known) = checked.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        checked.retain(|_, found| found.strong_count() > 0);
+        let fresh = Arc::new(Checked::default());
+        checked.insert(key, Arc::downgrade(&fresh));
+        fresh
+    }
+
+    /// All targets in use that are checked, once for each check, in order.
+    #[must_use]
+    pub(crate) fn list_checked(&self) -> Vec<CheckedTarget> {
+        let checks = self.checks();
+        let in_use = checks.iter().filter_map(|((target, check, _), checked)| {
+            let checked = checked.upgrade()?;
+            Some(CheckedTarget { target: text(target), check: Arc::clone(check), checked })
+        });
+        let mut list: Vec<_> = in_use.collect();
+        list.sort_by(|a, b| (&a.target, &a.check).cmp(&(&b.target, &b.check)));
+        list
+    }
+
+    /// The targets in use that are down at `now`, in order: those that connections could not reach, then those that
+    /// checks have found.
     #[must_use]
     pub(crate) fn down(&self, now: Duration) -> Vec<DownTarget> {
-        let is_down = |health: &Health| match health.state(now) {
+        let all = self.list();
+        let met = |health: &Health| match health.state(now) {
             State::Due | State::Down => true,
             State::Up | State::Drained => false,
         };
-        let down = self.list().into_iter().filter(|(_, health)| is_down(health));
-        down.map(|(target, health)| DownTarget { target, active: health.active() }).collect()
+        let active = |target: &str| {
+            let known = all.binary_search_by(|(other, _)| other.as_str().cmp(target)).ok();
+            known.and_then(|index| all.get(index)).map_or(0, |(_, health)| health.active())
+        };
+        let unreached = all.iter().filter(|(_, health)| met(health)).map(|(target, health)| DownTarget {
+            target: target.clone(),
+            active: health.active(),
+            check: None,
+            reason: None,
+        });
+        let failing = self.list_checked().into_iter().filter(|found| found.checked.is_down());
+        let failing = failing.map(|CheckedTarget { target, check, checked }| DownTarget {
+            active: active(&target),
+            reason: checked.reason(),
+            check: Some(check),
+            target,
+        });
+        unreached.chain(failing).collect()
+    }
+
+    fn checks(&self) -> MutexGuard<'_, HashMap<CheckKey, Weak<Checked>>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<Key, Weak<Health>>> {
@@ -75,10 +143,29 @@ fn text((host, port): &Key) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Busy, *};
+    use super::{
+        super::{Busy, Standing},
+        *,
+    };
+    use crate::config::model::CheckKind;
 
     fn target(host: &str, port: u16) -> Target {
         Target { host: Host::Name(host.into()), port, weight: NonZeroU16::MIN, backup: false, down: false }
+    }
+
+    fn check(name: &str) -> Check {
+        Check {
+            name: name.into(),
+            kind: CheckKind::Connect,
+            port: None,
+            #[cfg(feature = "proxy-protocol")]
+            send_proxy: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            fall: NonZeroU16::MIN,
+            rise: NonZeroU16::MIN,
+            close: false,
+        }
     }
 
     #[test]
@@ -95,9 +182,35 @@ mod tests {
         assert_eq!(down(20), ["a:1", "b:1"], "nobody has tried again yet");
         health[1].reached();
         let busy = Busy::new(&health[0]);
-        assert_eq!(targets.down(at(20)), [DownTarget { target: "b:1".to_owned(), active: 1 }]);
+        let unreached = DownTarget { target: "b:1".to_owned(), active: 1, check: None, reason: None };
+        assert_eq!(targets.down(at(20)), [unreached]);
         drop((busy, health));
         assert!(down(20).is_empty(), "in use no more");
+    }
+
+    #[test]
+    fn targets_that_a_check_has_found_to_be_down_are_listed_with_its_reason() {
+        let targets = Targets::default();
+        let (target, check) = (target("a", 1), check("web"));
+        let health = targets.health(&target);
+        let checked = targets.checked(&target, &check);
+        assert!(Arc::ptr_eq(&checked, &targets.checked(&target, &check)), "found again");
+        let standing = Arc::new(Standing::default());
+        checked.set(vec![([192, 0, 2, 1].into(), Arc::clone(&standing))]);
+        let now = Duration::from_secs(5);
+        assert_eq!(targets.down(now), []);
+        standing.failed("status 503");
+        standing.set_down(now);
+        let _busy = Busy::new(&health);
+        let failing = DownTarget {
+            target: "a:1".to_owned(),
+            active: 1,
+            check: Some(check.name),
+            reason: Some("status 503".into()),
+        };
+        assert_eq!(targets.down(now), [failing]);
+        drop(checked);
+        assert_eq!(targets.down(now), [], "checked no more");
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl Sessions {
                     && let Some(endpoint) = endpoint
                 {
                     endpoint.health.failed_because(&error);
-                    if endpoint.health.failed(now, retry) {
+                    if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
                     }

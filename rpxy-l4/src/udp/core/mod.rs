@@ -324,7 +324,7 @@ impl Sessions {
         }
         out.discard(reason, state.ids.waiting());
         // What leads to a backend that is gone leads nowhere; and a session that was closed is not to come back.
-        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::Admin);
+        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::TargetDown | SessionEnd::Admin);
         self.identity.release(&state, lingers, now);
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });

@@ -118,7 +118,7 @@ impl Sessions {
         if !has_others && !heard {
             let text = cause.describe();
             endpoint.health.failed_because(&text);
-            if endpoint.health.failed(now, retry) {
+            if endpoint.failed(now, retry) {
                 let text = format!("{} {text}; tried last for {retry:?}", endpoint.target);
                 out.commands.push_back(Command::Log(Notice::Down(text)));
             }

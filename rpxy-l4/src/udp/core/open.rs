@@ -232,7 +232,9 @@ impl Sessions {
         };
         let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
         let Some(target) = busy else {
-            self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);
+            let unhealthy = group.only_healthy() && opening.tried.is_empty() && !opening.fixed;
+            let reason = if unhealthy { DatagramDrop::Unhealthy } else { DatagramDrop::Unreachable };
+            self.end(session, SessionEnd::Refused, reason, now, out);
             return;
         };
         opening.target = Some(target);
@@ -254,7 +256,7 @@ impl Sessions {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
                     endpoint.health.failed_because(&error);
-                    if endpoint.health.failed(now, retry) {
+                    if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
                     }
@@ -265,7 +267,7 @@ impl Sessions {
                 Some(known) => {
                     let port = endpoint.target.port;
                     let untried = opening.tried.untried(&known);
-                    let ordered = opening.route.group.order(&untried, client, random);
+                    let ordered = opening.route.group.order(endpoint, &untried, client, random);
                     opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 }
                 None if !settled => {
@@ -277,7 +279,7 @@ impl Sessions {
                 // The resolver says why.
                 None => {
                     endpoint.health.failed_because(&"the name does not resolve");
-                    let _told = endpoint.health.failed(now, retry);
+                    let _told = endpoint.failed(now, retry);
                 }
             }
         }

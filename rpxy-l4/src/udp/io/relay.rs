@@ -199,6 +199,11 @@ impl Relay {
         self.with_core(Sessions::handle_bans);
     }
 
+    /// A target has gone down.
+    pub(super) fn fallen(&mut self) {
+        self.with_core(Sessions::handle_fallen);
+    }
+
     /// Lets no new sessions begin, or lets them again.
     pub(super) fn drain(&mut self, drained: bool) {
         self.sessions.set_drained(drained);

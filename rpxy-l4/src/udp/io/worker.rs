@@ -163,6 +163,7 @@ impl Thread {
                 Ok(Control::Inherited(asker)) => drop(asker.send(self.relay.inherited())),
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
                 Ok(Control::Bans) => self.relay.bans(),
+                Ok(Control::Fallen) => self.relay.fallen(),
                 Ok(Control::Flows(asker, limit, selection)) => drop(asker.send(self.relay.flows(limit, &selection))),
                 Ok(Control::CloseSession(asker, session)) => drop(asker.send(self.relay.close_session(session))),
                 Ok(Control::Drain(drained)) => self.relay.drain(drained),

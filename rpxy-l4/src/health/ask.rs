@@ -1,0 +1,101 @@
+//! Asks one address once.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use super::kinds::{Judgement, Question};
+use crate::net;
+
+/// Bytes read at once.
+const BUFFER: usize = 2048;
+
+/// What one check found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It lives; `answered` unless it merely did not refuse.
+    Passed { answered: bool },
+    /// In a few words, for the log.
+    Failed(String),
+    /// Nothing, for want of something on our side, which comes back.
+    Nothing(String),
+}
+
+/// Where and over what a question is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Over {
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
+}
+
+/// Asks `question`, and waits for the answer for `within` at most.
+pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -> Found {
+    let asked = async {
+        match over {
+            Over::Tcp(address) => over_tcp(address, question).await,
+            Over::Udp(address) => over_udp(address, question).await,
+        }
+    };
+    match timeout(within, asked).await {
+        Ok(Ok(Judgement::Failed(reason))) => Found::Failed(reason),
+        Ok(Ok(Judgement::Passed)) => Found::Passed { answered: true },
+        Ok(Ok(Judgement::NeedMore)) => Found::Failed("the answer is not complete".to_owned()),
+        Ok(Err(error)) if net::is_exhaustion(&error) || error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Found::Nothing(error.to_string())
+        }
+        Ok(Err(error)) => Found::Failed(error.to_string()),
+        Err(_elapsed) if question.may_be_silent() => Found::Passed { answered: false },
+        Err(_elapsed) => Found::Failed(format!("no answer in {within:?}")),
+    }
+}
+
+async fn over_tcp(address: SocketAddr, question: &mut Question) -> io::Result<Judgement> {
+    let mut stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
+    stream.writable().await?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    if net::is_connected_to_itself(&stream, address) {
+        // Nobody listens there.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.write_all(question.bytes()).await?;
+    let mut judgement = question.sent();
+    let mut buffer = [0; BUFFER];
+    while judgement == Judgement::NeedMore {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        judgement = question.arrived(buffer.get(..read).unwrap_or_default());
+    }
+    Ok(judgement)
+}
+
+async fn over_udp(address: SocketAddr, question: &mut Question) -> io::Result<Judgement> {
+    // Without GRO: a buffer is one datagram.
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(address).await?;
+    if socket.local_addr().is_ok_and(|own| own == address) {
+        // Nobody listens there, and the kernel has picked that very port for us.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    socket.send(question.bytes()).await?;
+    let mut buffer = [0; BUFFER];
+    loop {
+        let read = socket.recv(&mut buffer).await?;
+        match question.arrived(buffer.get(..read).unwrap_or_default()) {
+            Judgement::NeedMore => {}
+            judgement @ (Judgement::Passed | Judgement::Failed(_)) => return Ok(judgement),
+        }
+    }
+}

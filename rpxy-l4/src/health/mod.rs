@@ -1,0 +1,100 @@
+//! Asks targets whether they live: checkers on the control runtime, whose findings balancing reads.
+//!
+//! There is one checker for each address and check, however many rules name them. What it finds outlives a reload in which
+//! both stay. A check never costs a worker anything: [`ask`] does all IO here, and [`kinds`], [`streak`] and [`schedule`]
+//! decide without any.
+
+mod ask;
+mod checker;
+mod keeper;
+mod kinds;
+mod schedule;
+mod streak;
+mod voice;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+
+use crate::{
+    config::model::Target,
+    resolve::Name,
+    route::{Active, Endpoint, Health},
+};
+
+/// Checks at once; further ones wait for their turn. Each takes a descriptor.
+pub(crate) const MOST_AT_ONCE: usize = 128;
+/// Addresses of one name that are checked.
+pub(crate) const MOST_ADDRESSES: usize = 16;
+
+/// A target that is checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    target: Target,
+    name: Option<Arc<Name>>,
+    health: Arc<Health>,
+    active: Active,
+}
+
+impl Subject {
+    /// The target of `endpoint`; `None` when its rule has no check, or never chooses it.
+    #[must_use]
+    pub(crate) fn of(endpoint: &Endpoint) -> Option<Self> {
+        if endpoint.target.down {
+            return None;
+        }
+        Some(Self {
+            target: endpoint.target.clone(),
+            name: endpoint.name().cloned(),
+            health: Arc::clone(&endpoint.health),
+            active: endpoint.active.clone()?,
+        })
+    }
+}
+
+/// All checkers. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    subjects: mpsc::UnboundedSender<Vec<Subject>>,
+    fallen: Arc<Notify>,
+    keeper: JoinHandle<()>,
+}
+
+impl Checks {
+    /// No checkers yet, in a daemon that runs since `started`. Must be called on the control runtime.
+    #[must_use]
+    pub(crate) fn start(started: Instant) -> Self {
+        // Unbounded: only the supervisor sends, once a reload.
+        let (subjects, inbox) = mpsc::unbounded_channel();
+        let fallen = Arc::new(Notify::new());
+        let keeper = tokio::spawn(keeper::keep(inbox, Arc::clone(&fallen), started));
+        Self { subjects, fallen, keeper }
+    }
+
+    /// Checks `subjects` from now on, and no others. What was found of those that stay remains.
+    pub(crate) fn set(&self, subjects: Vec<Subject>) {
+        drop(self.subjects.send(subjects));
+    }
+
+    /// What tells that a target has gone down whose sessions are to end.
+    pub(crate) fn fallen(&self) -> Arc<Notify> {
+        Arc::clone(&self.fallen)
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Time since `started`, the clock of target health.
+fn uptime(started: Instant) -> Duration {
+    started.elapsed()
+}
