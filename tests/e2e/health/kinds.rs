@@ -14,7 +14,7 @@ use rpxy_l4_tests::{
     topology::{BACKENDS_V4, Topology, at},
     wait,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::PORT;
 
@@ -54,17 +54,17 @@ fn found(net: &Topology, config: &str, rows: &[Row<'_>]) {
     });
     let status = Admin::connect(&socket).ask(&json!({ "command": "status" })).remove(0);
     let down = status["targets_down"].as_array().unwrap();
-    let reason = |line: &serde_json::Value| Some((line["check"].as_str()?, line["reason"].as_str()?.to_owned()));
-    let reasons: BTreeMap<&str, String> = down.iter().filter_map(reason).collect();
+    let reason = |line: &Value| Some((line["check"].as_str()?.to_owned(), line["reason"].as_str()?.to_owned()));
+    let reasons: BTreeMap<String, String> = down.iter().filter_map(reason).collect();
     for (name, _, check, expected) in rows {
         let (passed, failed) = (counts(&text, name, "passed"), counts(&text, name, "failed"));
         let gauge = format!("check=\"{name}\"}} {}", u8::from(expected.is_none()));
         assert!(text.contains(&gauge), "{name}: no gauge {gauge} in\n{text}");
         match expected {
-            None => assert!(passed > 0 && failed == 0, "{name} ({check}) failed: {:?}", reasons.get(name)),
+            None => assert!(passed > 0 && failed == 0, "{name} ({check}) failed: {:?}", reasons.get(*name)),
             Some(reason) => {
                 assert!(passed == 0 && failed > 0, "{name} ({check}) passed");
-                let told = reasons.get(name).unwrap_or_else(|| panic!("{name} is not in {status}"));
+                let told = reasons.get(*name).unwrap_or_else(|| panic!("{name} is not in {status}"));
                 assert!(told.starts_with(reason), "{name}: {told}");
             }
         }

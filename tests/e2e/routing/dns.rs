@@ -4,10 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use rpxy_l4_tests::{
     daemon::Daemon,
-    peers::{
-        dns::{DnsServer, Mood},
-        server::Server,
-    },
+    peers::{dns::Mood, server::Server},
     socket,
     topology::{BACKENDS_V4, BACKENDS_V6, Topology, client_pool},
     wait,
