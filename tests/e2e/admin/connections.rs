@@ -6,7 +6,7 @@ use rpxy_l4_tests::{
     admin::Admin,
     daemon::Daemon,
     peers::{
-        programs::{Certificate, SshServer, curl, nginx, openssl_server},
+        programs::{self, Certificate, SshServer, curl, nginx, openssl_server},
         server::Server,
         udp::{UdpClient, UdpServer},
     },
@@ -164,7 +164,7 @@ fn both_ends_of_a_closed_connection_are_reset_at_every_stage() {
     assert_eq!(socket::read_to_end(&waiting), (vec![], End::Reset));
     assert_eq!(socket::read_to_end(&backend).1, End::Reset, "a torso must not look complete");
 
-    let metrics = rpxy_l4_tests::peers::programs::text(curl(&net.gateway).arg("http://127.0.0.1:9901/metrics"));
+    let metrics = programs::text(curl(&net.gateway).arg("http://127.0.0.1:9901/metrics"));
     assert!(metrics.lines().any(|line| line == "rpxy_l4_tcp_ended_total{outcome=\"admin\"} 3"), "{metrics}");
 }
 

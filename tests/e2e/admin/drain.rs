@@ -6,6 +6,7 @@ use rpxy_l4_tests::{
     admin::Admin,
     daemon::{Daemon, Edit},
     peers::{
+        programs::{self, curl},
         server::Server,
         udp::{UdpClient, UdpServer},
     },
@@ -19,7 +20,17 @@ use crate::support::{
     PORT,
     admin::{Scratch, say},
     at, front, rule,
+    steering::{Steering, with_object},
 };
+
+const METRICS: &str = "metrics_listen = \"127.0.0.1:9901\"";
+
+/// Datagrams that the daemon has dropped for `reason`.
+fn dropped(net: &Topology, reason: &str) -> u64 {
+    let text = programs::text(curl(&net.gateway).arg("http://127.0.0.1:9901/metrics"));
+    let counter = format!("rpxy_l4_udp_dropped_total{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&counter)?.parse().ok()).unwrap()
+}
 
 fn ask(scratch: &Scratch, request: &Value) -> Vec<Value> {
     Admin::connect(&scratch.socket()).ask(request)
@@ -187,7 +198,7 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     let _tcp = tagged(&net, 7000, "a");
     let udp = UdpServer::echo(&net.backend, at(7000), "");
     let scratch = Scratch::new();
-    let config = |keys: &str| scratch.config(&format!("metrics_listen = \"127.0.0.1:9901\"\n{keys}"));
+    let config = |keys: &str| scratch.config(&format!("{METRICS}\n{keys}"));
     let mut daemon = Daemon::start(&net.gateway, &config(""));
     let stream = socket::dial(&net.client, front());
     assert_eq!(socket::read_line(&stream).as_deref(), Some("a"));
@@ -203,13 +214,7 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let other = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     other.send(front(), b"new");
-    let dropped = || {
-        let text = rpxy_l4_tests::peers::programs::text(
-            rpxy_l4_tests::peers::programs::curl(&net.gateway).arg("http://127.0.0.1:9901/metrics"),
-        );
-        text.lines().any(|line| line == "rpxy_l4_udp_dropped_total{reason=\"drained\"} 1")
-    };
-    wait::until("the datagram is counted", || dropped().then_some(()));
+    wait::until("the datagram is counted", || (dropped(&net, "drained") == 1).then_some(()));
     is_served(&stream);
     assert_eq!(client.ask(front(), b"under way"), b"under way");
 
@@ -255,4 +260,34 @@ fn listeners_come_and_go_at_once() {
     }
     admin.ask(&json!({ "command": "drain_listeners" }));
     daemon.stop();
+}
+
+#[test]
+fn steered_sessions_go_on_while_all_is_drained() {
+    for mode in ["tc", "xdp-generic"] {
+        let Some(net) = with_object() else { return };
+        let server = UdpServer::echo(&net.backend, at(7000), "");
+        let steering = Steering::start(&net, at(7000), &format!("mode = \"{mode}\""), METRICS);
+        let [client, late] = [0; 2].map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0)));
+        let exchange = || assert_eq!(client.ask_text(front(), "x"), "x", "{mode}");
+        steering.wait_forwarded(2, exchange);
+        for (drain, up, reason) in [
+            (json!({ "command": "drain_listeners" }), json!({ "command": "up_listeners" }), "drained"),
+            (
+                json!({ "command": "drain", "target": at(7000) }),
+                json!({ "command": "up", "target": at(7000) }),
+                "unreachable",
+            ),
+        ] {
+            steering.admin().ask(&drain);
+            late.send(front(), b"late");
+            wait::until("the other one is refused", || (dropped(&net, reason) == 1).then_some(()));
+            let before = steering.counted("steered");
+            exchange();
+            assert_eq!(steering.counted("steered"), before + 2, "{mode}: {drain}");
+            steering.admin().ask(&up);
+        }
+        assert!(!server.payloads().contains(&b"late".to_vec()), "{mode}");
+        assert_eq!(late.ask_text(front(), "late"), "late", "{mode}");
+    }
 }
