@@ -235,7 +235,7 @@ impl Group {
             loop {
                 let eligible = |index: usize| {
                     let wanted = |endpoint: &Endpoint| match endpoint.state(question.now) {
-                        State::Up | State::Due => !taken.contains(&index) == up,
+                        State::Up | State::Due => taken.contains(&index) != up,
                         State::Down => !up,
                         State::Drained => false,
                     };
