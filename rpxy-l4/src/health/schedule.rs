@@ -28,7 +28,8 @@ pub(super) fn rest(interval: Duration) -> Duration {
 /// A random part of `whole`.
 fn part(whole: Duration, random: u64) -> Duration {
     let nanoseconds = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(u64::try_from(u128::from(nanoseconds) * u128::from(random) >> 64).unwrap_or(nanoseconds))
+    let part = (u128::from(nanoseconds) * u128::from(random)) >> u64::BITS;
+    Duration::from_nanos(u64::try_from(part).unwrap_or(nanoseconds))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::route::Random;
 const SIZE: usize = 1200;
 /// Length of our connection IDs, in bytes; a client's destination ID has 8 or more (RFC 9000 section 7.2).
 const ID: usize = 8;
+const ID_LENGTH: u8 = 8;
 
 /// How the answer is recognised: by the connection IDs of the question, the other way round.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) fn question(random: &Random) -> (Vec<u8>, VersionNegotiation) {
     let mut packet = vec![LONG | first & 0x3f];
     packet.extend(version);
     for id in [dcid, scid] {
-        packet.push(ID as u8);
+        packet.push(ID_LENGTH);
         packet.extend(id);
     }
     packet.resize(SIZE, 0);

@@ -177,13 +177,18 @@ fn server_hello(version: [u8; 2], session: Option<&[u8]>, suite: u16, rest: &[u8
     let asked = question(CheckKind::Tls { server_name: None }, "192.0.2.1");
     let Probe::Match(hello) = HelloProbe::default().advance(asked.bytes()) else { panic!("no hello") };
     let session = session.unwrap_or(hello.session_id());
-    let mut body = [&version[..], &[7; 32], &[session.len() as u8], session, &suite.to_be_bytes(), &[0]].concat();
+    let session_length = u8::try_from(session.len()).unwrap();
+    let mut body = [&version[..], &[7; 32], &[session_length], session, &suite.to_be_bytes(), &[0]].concat();
     body.extend(rest);
-    [&[2, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat()
+    [&[2, 0][..], &length(&body), &body].concat()
 }
 
 fn record(content_type: u8, fragment: &[u8]) -> Vec<u8> {
-    [&[content_type, 3, 3][..], &(fragment.len() as u16).to_be_bytes(), fragment].concat()
+    [&[content_type, 3, 3][..], &length(fragment), fragment].concat()
+}
+
+fn length(bytes: &[u8]) -> [u8; 2] {
+    u16::try_from(bytes.len()).unwrap().to_be_bytes()
 }
 
 #[test]

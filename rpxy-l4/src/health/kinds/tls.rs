@@ -105,8 +105,12 @@ impl ServerHello {
         for byte in bytes {
             self.record.push(*byte);
             let (content_type, fragment) = match self.record.as_slice() {
-                [ALERT | HANDSHAKE] | [ALERT | HANDSHAKE, 3] | [ALERT | HANDSHAKE, 3, _] => continue,
-                [ALERT | HANDSHAKE, 3, _, _] => continue,
+                [ALERT | HANDSHAKE]
+                | [ALERT | HANDSHAKE, 3]
+                | [ALERT | HANDSHAKE, 3, _]
+                | [ALERT | HANDSHAKE, 3, _, _] => {
+                    continue;
+                }
                 [content_type @ (ALERT | HANDSHAKE), 3, _, high, low, fragment @ ..] => {
                     let length = usize::from(u16::from_be_bytes([*high, *low]));
                     if length == 0 || length > 1 << 14 {
@@ -139,8 +143,7 @@ impl ServerHello {
     fn judge(&self) -> Judgement {
         const SERVER_HELLO: u8 = 2;
         match self.message.as_slice() {
-            [] => Judgement::NeedMore,
-            [SERVER_HELLO] | [SERVER_HELLO, _] | [SERVER_HELLO, _, _] => Judgement::NeedMore,
+            [] | [SERVER_HELLO] | [SERVER_HELLO, _] | [SERVER_HELLO, _, _] => Judgement::NeedMore,
             [SERVER_HELLO, high, middle, low, body @ ..] => {
                 let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
                 match body.get(..length) {
