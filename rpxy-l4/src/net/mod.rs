@@ -1,5 +1,6 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod family;
 pub(crate) mod poller;
 mod queue;
 pub(crate) mod udp;
@@ -66,12 +67,13 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 
 /// A socket towards a backend whose connection is being established.
 pub(crate) fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
+    let socket = socket.map_err(|error| family::explain(error, address))?;
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(family::explain(error, address)),
     }
     Ok(socket.into())
 }

@@ -9,10 +9,13 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::listeners::{Listeners, Transport};
+use super::{
+    listeners::{Listeners, Transport},
+    reload::LastReload,
+};
 use crate::{
-    admin::Request, config::model::Config, limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
-    route::Targets, tcp, udp,
+    admin::Request, config::model::Config, limit::Bans, log::Form, metrics::Metrics, offload::Kernel,
+    resolve::Resolver, route::Targets, tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
@@ -30,6 +33,10 @@ pub(super) struct Daemon {
     /// The configuration file.
     pub(super) path: PathBuf,
     pub(super) started: Instant,
+    /// The form of log lines.
+    pub(super) form: Form,
+    /// The latest reload.
+    pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
     pub(super) config: Config,
     pub(super) resolver: Resolver,

@@ -22,9 +22,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    config::{self, model::Config, watch::Watch},
+    config::{self, Severity, model::Config, watch::Watch},
     limit::Bans,
-    log::{self, Logs},
+    log::{self, Form, Logs},
     metrics::Metrics,
     resolve::Resolver,
     tcp, udp,
@@ -36,6 +36,11 @@ use signals::{Signal, Signals};
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Interval of telling how many lines about refused traffic were withheld.
+const TELL_WITHHELD: Duration = Duration::from_secs(10);
+/// Problems of one file that are logged.
+const MOST_PROBLEMS: usize = 100;
+
 /// Arguments of the daemon.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -45,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     /// Wait for a valid configuration instead of failing.
     pub(crate) wait_for_config: bool,
+    /// The form of log lines.
+    pub(crate) form: Form,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -54,30 +61,46 @@ pub(crate) struct Options {
 /// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let logs = log::start(options.log_dir.as_deref())?;
+    let metrics = Metrics::new();
+    let logs = log::start(options.log_dir.as_deref(), &options.form, &metrics)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the control runtime")?;
-    let result = runtime.block_on(control(options, &logs, started));
+    let result = runtime.block_on(control(options, &logs, metrics, started));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
     if let (Err(error), Some(_)) = (&result, &options.log_dir) {
-        tracing::error!("{error:#}");
+        say_each("", "", config::told_apart(error));
     }
     result
 }
 
-async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()> {
+/// Logs problems, each on a line of its own, the first behind `first`, the others behind `others`.
+fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
+    let left = problems.len().saturating_sub(MOST_PROBLEMS);
+    for (index, (severity, text)) in problems.into_iter().take(MOST_PROBLEMS).enumerate() {
+        let head = if index == 0 { first } else { others };
+        match severity {
+            Severity::Error => tracing::error!("{head}{text}"),
+            Severity::Warning => tracing::warn!("{head}{text}"),
+        }
+    }
+    if left > 0 {
+        tracing::error!("{others}{left} more problems; `rpxy-l4 --check` tells all of them");
+    }
+}
+
+async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(mut config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
+    let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
+    options.form.overrule(&mut config);
     resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
-    let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = KnownTargets::default();
     let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
@@ -117,6 +140,8 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let mut daemon = Daemon {
         path: options.config.clone(),
         started,
+        form: options.form.clone(),
+        last_reload: None,
         config,
         resolver,
         targets,
@@ -136,8 +161,10 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
+    let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);
     loop {
         tokio::select! {
+            _ = tell_withheld.tick() => logs.access.withheld(daemon.config.access_log_format),
             () = watch.changed() => watch.set_others(&daemon.reload().await),
             Some(request) = asked.recv() => daemon.handle_command(request),
             signal = signals.next() => match signal {
@@ -145,6 +172,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
                     logs.reopen();
                     watch.set_others(&daemon.reload().await);
                 }
+                Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }
@@ -156,24 +184,36 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         kernel.leave();
     }
     daemon.listeners.stop();
+    logs.access.withheld(daemon.config.access_log_format);
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(
+    options: &Options,
+    logs: &Logs,
+    watch: &mut Watch,
+    signals: &mut Signals,
+) -> Result<Option<Config>> {
     loop {
         match config::load(&options.config) {
             Ok(loaded) => {
+                options.form.follow(loaded.config.access_log_format);
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.in_file(&options.config));
                 }
                 watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
-            Err(error) if !options.wait_for_config => return Err(error.into()),
             Err(error) => {
-                tracing::warn!("waiting for a valid configuration: {error}");
+                options.form.follow(error.log_format());
+                if !options.wait_for_config {
+                    return Err(error.into());
+                }
+                let problems = error.told_apart().into_iter().map(|(_, text)| (Severity::Warning, text));
+                let head = "waiting for a valid configuration: ";
+                say_each(head, head, problems.collect());
                 watch.set_others(error.files());
             }
         }
@@ -181,6 +221,7 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
             () = watch.changed() => {}
             signal = signals.next() => match signal {
                 Signal::Reload => {}
+                Signal::Reopen => logs.reopen(),
                 Signal::Stop => return Ok(None),
             },
         }
@@ -209,7 +250,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
             () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
             signal = signals.next() => match signal {
-                Signal::Reload => logs.reopen(),
+                Signal::Reload | Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }

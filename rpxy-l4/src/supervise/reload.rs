@@ -1,6 +1,6 @@
 //! Reload: a changed configuration takes effect as a whole or not at all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Result;
 use tokio::time::timeout;
@@ -10,13 +10,25 @@ use super::{
     daemon::{Daemon, FIRST_ANSWERS},
     kernel,
     listeners::{self, Served},
-    resources, scrape,
+    resources, say_each, scrape,
 };
 use crate::{
-    config::{self, LoadError, Loaded, watch::Seen},
+    config::{self, LoadError, Loaded, Severity, watch::Seen},
     metrics::Reload,
     tcp, udp,
 };
+
+/// The latest reload, as `status` tells it.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    pub(super) result: Reload,
+    pub(super) when: SystemTime,
+    /// Why it was refused, the worst first.
+    pub(super) problems: Vec<(Severity, String)>,
+}
+
+/// Problems that `status` tells.
+const MOST_TOLD: usize = 10;
 
 impl Daemon {
     /// Reads the file again and applies it if it is valid and its sockets can be bound. Returns the files that it
@@ -26,19 +38,28 @@ impl Daemon {
         let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
         let result = self.apply(loaded).await;
         let path = self.path.display();
+        let (result, mut problems) = match result {
+            Ok(result) => (result, Vec::new()),
+            Err(error) => (Reload::Refused, config::told_apart(&error)),
+        };
         match result {
-            Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
-            Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
-            Err(ref error) => {
-                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
-            }
+            Reload::Unchanged => tracing::info!("configuration unchanged in {path}"),
+            Reload::Applied => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
+            Reload::Refused => say_each(
+                "configuration not reloaded, the previous one stays in effect: ",
+                "configuration not reloaded: ",
+                problems.clone(),
+            ),
         }
-        self.metrics.reloaded(result.unwrap_or(Reload::Refused));
+        self.metrics.reloaded(result);
+        problems.truncate(MOST_TOLD);
+        self.last_reload = Some(LastReload { result, when: SystemTime::now(), problems });
         files
     }
 
     async fn apply(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
         let Loaded { mut config, warnings, .. } = loaded?;
+        self.form.overrule(&mut config);
         resources::fill_in(&mut config);
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
@@ -68,6 +89,7 @@ impl Daemon {
         }
         kernel::warn_of_postponed(&self.config, &config);
         resources::warn_of_limits(&config);
+        self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
         self.tcp.snapshot.store(Arc::new(snapshot));
         self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());

@@ -15,6 +15,7 @@ mod outbound;
 mod own;
 mod probe;
 mod record;
+mod refused;
 mod relay;
 mod scratch;
 mod source;
@@ -33,9 +34,9 @@ use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{AccessLogFormat, Config, Tcp},
+    config::model::{Config, Tcp},
     limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
     resolve::Resolver,
@@ -57,7 +58,7 @@ pub(crate) struct Snapshot {
     rates: Option<Sources>,
     own: Own,
     routes: TcpRoutes,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 impl Snapshot {
@@ -70,7 +71,7 @@ impl Snapshot {
             rates: config.tcp.new_connections.map(Sources::new),
             own: Own::new(&config.listen),
             routes: TcpRoutes::new(config, targets, resolver),
-            access_log_format: config.access_log_format,
+            access_lines: AccessLines::of(config),
         }
     }
 
