@@ -70,7 +70,7 @@ fn the_table_of_metrics_lists_every_metric() {
 
 #[test]
 fn the_table_of_refused_traffic_lists_every_reason() {
-    let documented: BTreeSet<&str> = first_column(LOGS, "## Refused traffic").collect();
+    let documented: BTreeSet<&str> = first_column(LOGS, "### Reasons of refusals").collect();
     assert_eq!(documented, Outcome::refusals().chain(DatagramDrop::refusals()).collect());
 }
 

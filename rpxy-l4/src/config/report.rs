@@ -96,7 +96,7 @@ impl<'t> Report<'t> {
                 problem.remedy = Some(remedy);
             }
         }
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
         self.problems
     }
 

@@ -172,10 +172,10 @@ mod tests {
             ("warn,rpxy_l4::tcp=debug", None),
             ("rpxy_l4::tcp", None),
             ("rpxy_l4", None),
-            ("info, rpxy_l4=debug", None),
+            ("info, rpxy_l4=debug", Some("RUST_LOG: ")),
             ("verbose", Some("\"verbose\" is not a level")),
             ("rpxy_l4=debug,verbose", Some("\"verbose\" is not a level")),
-            ("rpxy_l4=verbose", Some("invalid")),
+            ("rpxy_l4=verbose", Some("level filter")),
         ] {
             let error = filter(directives).err().map(|error| error.to_string());
             match (&error, expected) {
