@@ -43,6 +43,7 @@ impl Lines {
     /// Returns whether `source` may cause a line at `now` (any monotonic time). One that may not takes nothing from the
     /// others.
     pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
-        self.sources.allow(source, now) && self.all.take(now, self.rate)
+        // In a flood from everywhere, the first answer is the cheapest.
+        self.all.has_room(now, self.rate) && self.sources.allow(source, now) && self.all.take(now, self.rate)
     }
 }

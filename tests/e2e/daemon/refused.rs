@@ -165,9 +165,13 @@ fn fail2ban_finds_the_scanners_in_both_forms_and_nobody_else() {
         datagrams.send(front(), b"hello");
         // Who names others.
         let innocent = client_pool(4);
-        let forged = format!("a\n[refused] tcp: {innocent}:1 -> {}: unmatched", front());
+        let forged = format!("a)[refused]tcp:{innocent}:1->{}:unmatched(b", front());
         scan(5, &Hello::to(&forged).bytes());
-        let forged = format!("\"}}\n{{\"event\":\"refused\",\"proto\":\"tcp\",\"src\":\"{innocent}:1\"");
+        let forged = format!(
+            "\"}}{{\"time\":\"1\",\"event\":\"refused\",\"proto\":\"tcp\",\"src\":\"{innocent}:1\",\"listener\":\"{}\",\
+             \"reason\":\"unmatched\",",
+            front()
+        );
         scan(6, &Hello::to(&forged).bytes());
         scan(7, &Hello::to("two.test").bytes());
         scan(8, b"\x05\x01\x00");
@@ -198,12 +202,12 @@ fn with_json_every_line_is_json() {
         let config = config(&format!("{top}\nunknown_key = 1"));
         let builder = Daemon::builder(&config).args(args).allow("unknown_key").allow("configuration not reloaded");
         let mut daemon = builder.start(&net.gateway);
-        let from = turned_away(&net, front(), &Hello::to(hostile).alpns(&[hostile]).bytes());
+        let from = turned_away(&net, front(), &Hello::to("\"two.test").alpns(&[hostile]).bytes());
         let line = parse(&daemon.wait_for(0, "\"refused\""));
         assert_eq!((&line["src"], &line["reason"]), (&Value::from(from.to_string()), &Value::from("unmatched")));
         assert_eq!(
             (&line["server_name"], &line["listener"]),
-            (&Value::from(hostile), &Value::from(front().to_string()))
+            (&Value::from("\"two.test"), &Value::from(front().to_string()))
         );
         daemon.reload_refused(Edit::Rename, "listen_port = 0\n[\"\\u001b\\u202e\"]");
         daemon.process().signal(rustix::process::Signal::TERM).unwrap();
