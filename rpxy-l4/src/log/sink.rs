@@ -269,7 +269,7 @@ impl Output {
             Self::File(file) => file.file.as_fd(),
         };
         // Should it fail, writing tells more.
-        drop(poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None));
+        let _ready = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
     }
 
     fn reopen(&mut self) {

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{daemon::Daemon, listeners::Transport, reload::LastReload};
+use super::{
+    daemon::{Daemon, LastReload},
+    listeners::Transport,
+};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,

@@ -4,18 +4,22 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{
-    listeners::{Listeners, Transport},
-    reload::LastReload,
-};
+use super::listeners::{Listeners, Transport};
 use crate::{
-    admin::Request, config::model::Config, limit::Bans, log::Form, metrics::Metrics, offload::Kernel,
-    resolve::Resolver, route::Targets, tcp, udp,
+    admin::Request,
+    config::{Severity, model::Config},
+    limit::Bans,
+    log::Form,
+    metrics::{Metrics, Reload},
+    offload::Kernel,
+    resolve::Resolver,
+    route::Targets,
+    tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
@@ -26,6 +30,15 @@ pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 pub(super) struct KnownTargets {
     pub(super) tcp: Targets,
     pub(super) udp: Targets,
+}
+
+/// The latest reload, as `status` tells it.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    pub(super) result: Reload,
+    pub(super) when: SystemTime,
+    /// Why it was refused, the worst first.
+    pub(super) problems: Vec<(Severity, String)>,
 }
 
 #[derive(Debug)]

@@ -7,25 +7,16 @@ use tokio::time::timeout;
 
 use super::{
     admin,
-    daemon::{Daemon, FIRST_ANSWERS},
+    daemon::{Daemon, FIRST_ANSWERS, LastReload},
     kernel,
     listeners::{self, Served},
     resources, say_each, scrape,
 };
 use crate::{
-    config::{self, LoadError, Loaded, Severity, watch::Seen},
+    config::{self, LoadError, Loaded, watch::Seen},
     metrics::Reload,
     tcp, udp,
 };
-
-/// The latest reload, as `status` tells it.
-#[derive(Debug)]
-pub(super) struct LastReload {
-    pub(super) result: Reload,
-    pub(super) when: SystemTime,
-    /// Why it was refused, the worst first.
-    pub(super) problems: Vec<(Severity, String)>,
-}
 
 /// Problems that `status` tells.
 const MOST_TOLD: usize = 10;
