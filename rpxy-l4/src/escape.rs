@@ -23,10 +23,15 @@ pub(crate) fn is_obeyed(c: char) -> bool {
     )
 }
 
+/// Most text is printable ASCII, which is quickly seen.
+fn is_harmless(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.contains(is_obeyed)
+}
+
 /// `text` on one line, with escapes as in Rust: `\n`, `\u{202e}`.
 #[must_use]
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_obeyed) {
+    if is_harmless(text) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 16), |mut line, c| {
@@ -42,7 +47,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
 /// `json`, a JSON text on one line, with escapes that mean the same: `\u202e`. What is escaped can only be in a string.
 #[must_use]
 pub(crate) fn json(json: String) -> String {
-    if !json.contains(is_obeyed) {
+    if is_harmless(&json) {
         return json;
     }
     json.chars().fold(String::with_capacity(json.len() + 16), |mut line, c| {

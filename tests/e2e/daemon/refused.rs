@@ -111,6 +111,28 @@ fn a_client_before_a_load_balancer_is_named_and_so_is_one_that_sends_no_header()
 }
 
 #[test]
+fn limits_have_their_lines() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::echo(&net.backend, at(7001));
+    for (keys, reason) in [
+        ("tcp_max_connections = 1", "too_many"),
+        ("tcp_max_connections_per_source = 1", "source_connections"),
+        ("tcp_new_connections_per_source = 1\ntcp_new_connections_burst = 1", "source_rate"),
+    ] {
+        let builder = Daemon::builder(&config(keys)).allow("reached").allow("closing new connections of its network");
+        let daemon = builder.start(&net.gateway);
+        let held = socket::dial(&net.client, front());
+        let hello = Hello::to("one.test").bytes();
+        socket::send(&held, &hello);
+        assert_eq!(socket::read_exactly(&held, hello.len()), hello, "{reason}");
+        let turned_away = socket::dial(&net.client, front());
+        assert_eq!(socket::read_to_end(&turned_away).0, b"", "{reason}");
+        let from = turned_away.local_addr().unwrap();
+        daemon.wait_for(0, &format!("[refused] tcp: {from} -> {}: {reason}", front()));
+    }
+}
+
+#[test]
 fn many_refusals_have_few_lines_and_the_rest_is_counted() {
     const TIMES: usize = 40;
     let Some(net) = Topology::or_skip() else { return };
