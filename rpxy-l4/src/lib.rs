@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for (severity, message) in config::told_apart(&error) {
-                form.say(severity.name(), &message);
+                form.say(severity, &message);
             }
             ExitCode::FAILURE
         }

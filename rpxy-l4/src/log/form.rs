@@ -13,7 +13,10 @@ use serde::Serialize;
 
 use super::timestamp;
 use crate::{
-    config::model::{AccessLogFormat, Config},
+    config::{
+        Severity,
+        model::{AccessLogFormat, Config},
+    },
     escape,
 };
 
@@ -52,12 +55,12 @@ impl Form {
     }
 
     /// Writes a line to the standard error, for what ends the process or concerns the log itself.
-    pub(crate) fn say(&self, level: &'static str, message: &dyn Display) {
+    pub(crate) fn say(&self, severity: Severity, message: &dyn Display) {
         let message = message.to_string();
-        let line = if self.is_json() {
-            as_json(&level.to_ascii_uppercase(), &message)
-        } else {
-            format!("{level}: {}", escape::line(&message))
+        let line = match (self.is_json(), severity) {
+            (false, _) => format!("{}: {}", severity.name(), escape::line(&message)),
+            (true, Severity::Error) => as_json("ERROR", &message),
+            (true, Severity::Warning) => as_json("WARN", &message),
         };
         // The standard error may be closed; the exit code says it all the same.
         drop(writeln!(io::stderr(), "{line}"));

@@ -17,7 +17,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::form::Form;
-use crate::metrics::Metrics;
+use crate::{config::Severity, metrics::Metrics};
 
 /// Lines collect for this long before they are written, unless one of them is urgent.
 const BATCH: Duration = Duration::from_millis(20);
@@ -105,7 +105,7 @@ impl Sink {
             }
             // The log that would tell may be the one that fails.
             Event::Failed(output, error) => {
-                form.say("error", &format_args!("{output} cannot be written, log lines are lost: {error}"));
+                form.say(Severity::Error, &format_args!("{output} cannot be written, log lines are lost: {error}"));
             }
         };
         let writer =
