@@ -17,6 +17,9 @@ pub(crate) struct LineRate {
     pub per_second: u32,
 }
 
+/// Source networks that are told apart; more of them only means that some get lines more often.
+const SLOTS: usize = 1 << 12;
+
 /// Rates of lines, of each source network and of all of them.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -34,7 +37,7 @@ impl Lines {
             NewSessions { rate: number(per_second), burst: number(burst), prefix_v4: 32, prefix_v6: 64 }
         };
         Self {
-            sources: Sources::new(limit(of_source)),
+            sources: Sources::sized(limit(of_source), SLOTS),
             all: Bucket::default(),
             rate: Rate::from_timing(timing(&limit(of_all), 1)),
         }

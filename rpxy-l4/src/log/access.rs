@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     ACCESS_TARGET, Sink,
-    refused::{self, Gate, Refused},
+    refused::{self, Gate, Kind, Refused},
     timestamp,
 };
 use crate::{
@@ -172,8 +172,13 @@ impl AccessLog {
     }
 
     /// Logs that traffic of `source` was turned away, as `refused` describes it, which is asked only if there is a line.
-    pub(crate) fn refused<'a>(&self, lines: AccessLines, source: SocketAddr, refused: impl FnOnce() -> Refused<'a>) {
-        if lines.format == AccessLogFormat::Off || !self.is_shown() || !self.refused.lets(lines.refused, source.ip()) {
+    pub(crate) fn refused<'a>(
+        &self,
+        lines: AccessLines,
+        (kind, source): (Kind, IpAddr),
+        refused: impl FnOnce() -> Refused<'a>,
+    ) {
+        if lines.format == AccessLogFormat::Off || !self.is_shown() || !self.refused.lets(lines.refused, kind, source) {
             return;
         }
         let refused = refused();

@@ -6,6 +6,7 @@
 
 mod access;
 mod form;
+mod output;
 mod refused;
 mod sink;
 mod system;
@@ -18,7 +19,7 @@ use std::{
 
 pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended};
 pub(crate) use form::Form;
-pub(crate) use refused::Refused;
+pub(crate) use refused::{Kind, Refused};
 pub(crate) use sink::{Sink, SinkGuard};
 
 use system::SystemLines;

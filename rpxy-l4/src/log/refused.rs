@@ -19,7 +19,7 @@ use crate::{
 
 /// Lines of one source network (an IPv4 address, or the /64 of an IPv6 address).
 const OF_SOURCE: LineRate = LineRate { burst: 10, per_second: 1 };
-/// Lines of all.
+/// Lines of all of a kind.
 const OF_ALL: LineRate = LineRate { burst: 100, per_second: 10 };
 /// The longest name shown, in characters: what DNS can carry (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 253;
@@ -39,30 +39,43 @@ pub(crate) struct Refused<'a> {
     pub server_name: Option<&'a str>,
 }
 
+/// Kinds of refusals that do not take lines from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Of clients that have completed a handshake, and so receive at their address.
+    Tcp,
+    /// Of sources that may be forged: whoever does that must not hide what TCP clients do.
+    Udp,
+    /// Of networks that the operator knows already.
+    Banned,
+}
+
 /// Who may have a line.
 #[derive(Debug)]
 pub(super) struct Gate {
-    lines: Lines,
+    /// By kind.
+    lines: [Lines; 3],
     withheld: AtomicU64,
     started: Instant,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { lines: Lines::new(OF_SOURCE, OF_ALL), withheld: AtomicU64::new(0), started: Instant::now() }
+        let lines = [(); 3].map(|()| Lines::new(OF_SOURCE, OF_ALL));
+        Self { lines, withheld: AtomicU64::new(0), started: Instant::now() }
     }
 
     /// Returns whether a refusal of `source` gets its line now; counts it otherwise.
-    pub(super) fn lets(&self, which: AccessLogRefused, source: IpAddr) -> bool {
+    pub(super) fn lets(&self, which: AccessLogRefused, kind: Kind, source: IpAddr) -> bool {
         match which {
             AccessLogRefused::Off => false,
             AccessLogRefused::All => true,
-            AccessLogRefused::Limited => self.lets_at(source, self.started.elapsed()),
+            AccessLogRefused::Limited => self.lets_at(kind, source, self.started.elapsed()),
         }
     }
 
-    fn lets_at(&self, source: IpAddr, now: Duration) -> bool {
-        let may = self.lines.allow(source, now);
+    fn lets_at(&self, kind: Kind, source: IpAddr, now: Duration) -> bool {
+        let may = self.lines.get(kind as usize).is_some_and(|lines| lines.allow(source, now));
         if !may {
             self.withheld.fetch_add(1, Ordering::Relaxed);
         }
@@ -167,7 +180,7 @@ mod tests {
         let gate = Gate::new();
         let address = |n: u32| IpAddr::V4(n.into());
         let count = |times: u32, source: &dyn Fn(u32) -> IpAddr, now| {
-            (0..times).filter(|n| gate.lets_at(source(*n), Duration::from_secs(now))).count()
+            (0..times).filter(|n| gate.lets_at(Kind::Tcp, source(*n), Duration::from_secs(now))).count()
         };
         for (row, times, source, now, expected) in [
             ("a burst of one", 1000, &(|_| address(1)) as &dyn Fn(u32) -> IpAddr, 100, 10),
@@ -187,11 +200,24 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_from_forged_addresses_hides_no_tcp_client() {
+        let gate = Gate::new();
+        let now = Duration::from_secs(100);
+        for kind in [Kind::Udp, Kind::Banned] {
+            for n in 0..10_000_u32 {
+                gate.lets_at(kind, IpAddr::V4(n.into()), now);
+            }
+        }
+        let own = IpAddr::V4(7.into());
+        assert_eq!((0..20).filter(|_| gate.lets_at(Kind::Tcp, own, now)).count(), 10);
+    }
+
+    #[test]
     fn all_and_off_count_nothing() {
         let gate = Gate::new();
         let source = IpAddr::V4(1.into());
-        assert_eq!((0..500).filter(|_| gate.lets(AccessLogRefused::All, source)).count(), 500);
-        assert_eq!((0..500).filter(|_| gate.lets(AccessLogRefused::Off, source)).count(), 0);
+        assert_eq!((0..500).filter(|_| gate.lets(AccessLogRefused::All, Kind::Tcp, source)).count(), 500);
+        assert_eq!((0..500).filter(|_| gate.lets(AccessLogRefused::Off, Kind::Tcp, source)).count(), 0);
         assert_eq!(gate.take_withheld(), 0);
     }
 }

@@ -5,7 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::TcpStream;
 
 use super::{Shared, Snapshot, probe::Recognised};
-use crate::{log::Refused, metrics::Outcome, route::Protocol};
+use crate::{
+    log::{Kind, Refused},
+    metrics::Outcome,
+    route::Protocol,
+};
 
 /// What is known of a connection before it has a backend.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ impl Shared {
         if !outcome.is_refusal() {
             return;
         }
-        self.access.refused(snapshot.access_lines, seen.source, || Refused {
+        let kind = if outcome == Outcome::Banned { Kind::Banned } else { Kind::Tcp };
+        self.access.refused(snapshot.access_lines, (kind, seen.source.ip()), || Refused {
             proto: seen.protocol().name(),
             source: seen.source,
             // A socket that was accepted has an address.

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Instant};
 
 use super::relay::Relay;
 use crate::{
-    log::Refused,
+    log::{Kind, Refused},
+    metrics::DatagramDrop,
     udp::core::{Notice, RefusedFlow},
 };
 
@@ -13,7 +14,8 @@ impl Relay {
     pub(super) fn log_refused(&self, refused: &RefusedFlow) {
         let RefusedFlow { flow, carries, reason, server_name } = refused;
         let Some(listener) = self.address_of(flow.listener) else { return };
-        self.shared.access.refused(self.lines, flow.client, || Refused {
+        let kind = if *reason == DatagramDrop::Banned { Kind::Banned } else { Kind::Udp };
+        self.shared.access.refused(self.lines, (kind, flow.client.ip()), || Refused {
             proto: carries.name(),
             source: flow.client,
             listener: flow.local.map_or(listener, |local| SocketAddr::new(local.address, listener.port())),
