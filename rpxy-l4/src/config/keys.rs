@@ -59,6 +59,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_probe_timeout"),
     (Scope::Global, "tcp_connect_timeout"),
     (Scope::Global, "tcp_connect_attempts"),
+    (Scope::Global, "tcp_source_addresses"),
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_half_closed_timeout"),
     (Scope::Global, "tcp_backend_closed_timeout"),

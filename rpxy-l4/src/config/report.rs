@@ -1,4 +1,5 @@
-//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
+//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
+//! end: a file may have as many problems as lines.
 
 use std::path::Path;
 
@@ -21,7 +22,8 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    problems: Vec<Problem>,
+    /// With the offset of each; line and column follow.
+    problems: Vec<(usize, Problem)>,
     unknown: Vec<(Position, Option<String>)>,
     files: Vec<Seen>,
 }
@@ -72,35 +74,62 @@ impl<'t> Report<'t> {
         if let [(first, _), ..] = self.unknown.as_slice() {
             let first = first.clone();
             let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
+            let mut cursor = Cursor::new(self.text);
             let list: Vec<String> =
-                self.unknown.iter().map(|(position, hint)| self.unknown_item(position, hint)).collect();
+                self.unknown.iter().map(|(position, hint)| unknown_item(&mut cursor, position, hint)).collect();
             let message = format!("{several} ignored: {}", list.join(", "));
             self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
         }
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
-        self.problems
-    }
-
-    fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {
-        let (line, _) = line_and_column(self.text, position.offset);
-        match hint {
-            Some(hint) => format!("{} (line {line}: {hint})", position.path),
-            None => format!("{} (line {line})", position.path),
-        }
+        self.problems.sort_by_key(|(offset, _)| *offset);
+        let mut cursor = Cursor::new(self.text);
+        let placed = self.problems.into_iter().map(|(offset, problem)| {
+            let (line, column) = cursor.line_and_column(offset);
+            Problem { line, column, ..problem }
+        });
+        placed.collect()
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let (line, column) = line_and_column(self.text, position.offset);
-        self.problems.push(Problem { severity, path: position.path.clone(), line, column, message, remedy });
+        let problem = Problem { severity, path: position.path.clone(), line: 1, column: 1, message, remedy };
+        self.problems.push((position.offset, problem));
     }
 }
 
-/// Line and column (in characters) of a byte offset, both from 1. An offset past the end is the end.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.matches('\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+fn unknown_item(cursor: &mut Cursor<'_>, position: &Position, hint: &Option<String>) -> String {
+    let (line, _) = cursor.line_and_column(position.offset);
+    match hint {
+        Some(hint) => format!("{} (line {line}: {hint})", position.path),
+        None => format!("{} (line {line})", position.path),
+    }
+}
+
+/// Walks through a text once.
+#[derive(Debug)]
+struct Cursor<'t> {
+    text: &'t str,
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Cursor<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, offset: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column (in characters) of a byte offset, both from 1. Offsets must not go back; one past the end is the
+    /// end.
+    fn line_and_column(&mut self, offset: usize) -> (usize, usize) {
+        let between = self.text.get(self.offset..offset).or_else(|| self.text.get(self.offset..)).unwrap_or_default();
+        for character in between.chars() {
+            match character {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.offset += between.len();
+        (self.line, self.column)
+    }
 }
 
 /// A value as it is quoted in a message: bounded, and on one line whatever it holds.
@@ -127,8 +156,10 @@ mod tests {
             ("last line", text.len() - 1, (4, 1)),
             ("past the end", text.len() + 9, (4, 2)),
         ];
+        let mut cursor = Cursor::new(text);
         for (name, offset, expected) in rows {
-            assert_eq!(line_and_column(text, offset), expected, "{name}");
+            assert_eq!(cursor.line_and_column(offset), expected, "{name}");
+            assert_eq!(Cursor::new(text).line_and_column(offset), expected, "{name}, alone");
         }
     }
 

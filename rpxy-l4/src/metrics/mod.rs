@@ -59,6 +59,8 @@ pub(crate) enum Outcome {
     EchInvalid,
     /// No target could be reached.
     Unreachable,
+    /// No target could be reached for want of a local port.
+    NoPort,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -68,7 +70,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -86,6 +88,7 @@ impl Outcome {
         Self::Unmatched,
         Self::EchInvalid,
         Self::Unreachable,
+        Self::NoPort,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -112,6 +115,7 @@ impl Outcome {
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
             Self::Unreachable => "unreachable",
+            Self::NoPort => "no_port",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",

@@ -4,16 +4,18 @@
 //! connection, and only one, finds out. State is kept by target across reloads.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU16,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::config::model::{Host, Target};
+use crate::{
+    config::model::{Host, Target},
+    limit::WeakMap,
+};
 
 /// Interval of log messages about failures of the same target.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -168,7 +170,7 @@ impl Drop for Busy {
 /// The states of all targets in use, so that a reload finds them again.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
-    states: Mutex<HashMap<(Host, u16), Weak<Health>>>,
+    states: Mutex<WeakMap<(Host, u16), Health>>,
 }
 
 impl Targets {
@@ -176,14 +178,7 @@ impl Targets {
     #[must_use]
     pub(crate) fn health(&self, target: &Target) -> Arc<Health> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (target.host.clone(), target.port);
-        if let Some(known) = states.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        states.retain(|_, state| state.strong_count() > 0);
-        let fresh = Arc::new(Health::default());
-        states.insert(key, Arc::downgrade(&fresh));
-        fresh
+        states.get_or_insert_with((target.host.clone(), target.port), Health::default)
     }
 
     /// The targets in use that are down at `now`, in order.
@@ -192,8 +187,10 @@ impl Targets {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let mut down: Vec<DownTarget> = states
             .iter()
-            .filter_map(|((host, port), state)| {
-                let health = state.upgrade().filter(|health| health.state(now) != State::Up)?;
+            .filter_map(|((host, port), health)| {
+                if health.state(now) == State::Up {
+                    return None;
+                }
                 let target =
                     Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false, down: false };
                 Some(DownTarget { target: target.to_string(), active: health.active() })

@@ -31,9 +31,11 @@ pub(super) struct Daemon {
     pub(super) path: PathBuf,
     pub(super) started: Instant,
     /// The configuration in effect.
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
+    /// What UDP workers go by.
+    pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
-    pub(super) targets: KnownTargets,
+    pub(super) targets: Arc<KnownTargets>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,

@@ -31,6 +31,7 @@ use crate::{
 };
 use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
+use reload::{Reloading, Snapshots};
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -77,11 +78,17 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
+    let config = Arc::new(config);
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = KnownTargets::default();
-    let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
-    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let targets = Arc::new(KnownTargets::default());
+    let compile = {
+        let (config, targets, resolver) = (Arc::clone(&config), Arc::clone(&targets), resolver.clone());
+        move || Snapshots::new(&config, &targets, &resolver)
+    };
+    let Some(snapshots) = beside(compile, &mut signals).await? else { return Ok(()) };
+    let Snapshots { tcp: snapshot, udp: udp_snapshot } = snapshots;
+    let udp_snapshot = Arc::new(udp_snapshot);
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -118,6 +125,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         path: options.config.clone(),
         started,
         config,
+        udp_snapshot,
         resolver,
         targets,
         metrics,
@@ -136,14 +144,21 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
+    let mut reloading = Reloading::default();
     loop {
         tokio::select! {
-            () = watch.changed() => watch.set_others(&daemon.reload().await),
+            () = watch.changed() => reloading.begin(&daemon),
+            prepared = reloading.prepared() => {
+                if let Some(files) = daemon.reload(prepared) {
+                    watch.set_others(&files);
+                }
+                reloading.go_on(&daemon);
+            }
             Some(request) = asked.recv() => daemon.handle_command(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
-                    watch.set_others(&daemon.reload().await);
+                    reloading.begin(&daemon);
                 }
                 Signal::Stop => break,
             },
@@ -163,7 +178,9 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
 /// The configuration to start with; `None` when a signal came first.
 async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
     loop {
-        match config::load(&options.config) {
+        let path = options.config.clone();
+        let Some(loaded) = beside(move || config::load(&path), signals).await? else { return Ok(None) };
+        match loaded {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.in_file(&options.config));
@@ -180,6 +197,24 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
         tokio::select! {
             () = watch.changed() => {}
             signal = signals.next() => match signal {
+                Signal::Reload => {}
+                Signal::Stop => return Ok(None),
+            },
+        }
+    }
+}
+
+/// The result of `work`, which is done beside the control thread; `None` when a signal came first that ends the daemon.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    signals: &mut Signals,
+) -> Result<Option<T>> {
+    let mut working = tokio::task::spawn_blocking(work);
+    loop {
+        tokio::select! {
+            done = &mut working => return done.map(Some).context("internal error"),
+            signal = signals.next() => match signal {
+                // It reads the file anyhow.
                 Signal::Reload => {}
                 Signal::Stop => return Ok(None),
             },

@@ -34,6 +34,9 @@ pub(super) fn warn_of_limits(config: &Config) {
     {
         tracing::warn!("udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
     }
+    for missing in config.tcp.source_addresses.iter().filter(|address| !net::is_source(**address)) {
+        tracing::warn!("tcp_source_addresses: this machine does not have {missing}: connections come from the others");
+    }
     if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
         tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
     }

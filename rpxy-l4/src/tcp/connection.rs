@@ -13,9 +13,10 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot, alert,
+    Origin, Shared, Snapshot,
+    alert::{self, Refusal},
     connect::{Reached, reach},
-    ech::Ech,
+    ech::{Ech, Patience},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -50,8 +51,11 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     drop(shared);
     let Ready { backend, busy, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
-        Err(outcome) => {
+        Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
+            if let Some(description) = alert {
+                Box::pin(alert::send(&mut client, description)).await;
+            }
             return;
         }
     };
@@ -120,7 +124,7 @@ async fn prepare(
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
-) -> Result<Ready, Outcome> {
+) -> Result<Ready, Refusal> {
     let settings = &snapshot.settings;
     let mut timer = Timer::default();
     let mut received = BytesMut::new();
@@ -139,7 +143,7 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
         // The peer is the load balancer, which `accept` has looked at.
-        return Err(Outcome::Banned);
+        return Err(Outcome::Banned.into());
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
@@ -154,27 +158,24 @@ async fn prepare(
     } else {
         None
     };
-    let refused = |outcome: &Outcome, protocol: Protocol| {
-        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
-        if (*outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert) {
-            alert::send(client, alert::UNRECOGNIZED_NAME);
-        }
-    };
     let (protocol, route) = choose(&snapshot, recognised.as_ref());
+    let refused = |refusal: Refusal| {
+        let Refusal { outcome, alert } = refusal;
+        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+        let unknown =
+            (outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert);
+        Refusal { outcome, alert: alert.or(unknown.then_some(alert::UNRECOGNIZED_NAME)) }
+    };
     let route = route.ok_or_else(|| {
         let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
-        refused(&outcome, protocol);
-        outcome
+        refused(outcome.into())
     })?;
     let ech = match &recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
-            Ech::apply(shared, route, (hello, *end), source, client, &mut received)
-                .inspect_err(|outcome| refused(outcome, protocol))?
+            Ech::apply(shared, route, (hello, *end), source, &mut received).map_err(refused)?
         }
-        Some(Recognised::TlsUnreadable) => {
-            Ech::unreadable(shared, route).inspect_err(|outcome| refused(outcome, protocol))?
-        }
+        Some(Recognised::TlsUnreadable) => Ech::unreadable(shared, route).map_err(refused)?,
         Some(
             Recognised::Http(_)
             | Recognised::Http2Waiting
@@ -196,17 +197,17 @@ async fn prepare(
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
-    let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let backend = &mut reached.stream;
-        if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
+        let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
+        if let Err(refusal) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, patience)).await {
             net::reset_on_close(backend);
-            if outcome != Outcome::EchInvalid {
-                // It would destroy the alert on its way.
+            if refusal.alert.is_none() {
+                // It would destroy an alert on its way.
                 net::reset_on_close(client);
             }
-            return Err(outcome);
+            return Err(refusal);
         }
     }
     let Reached { stream: backend, busy, .. } = reached;

@@ -13,6 +13,7 @@ mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
+mod ports;
 mod probe;
 mod record;
 mod relay;

@@ -218,5 +218,10 @@ fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Ho
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
         report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }
+    if let Some(reason) = names::unresolvable(&host) {
+        report.warn(position, format!("{} can never be resolved: {reason}", quote(name)));
+    }
+    // The dot at the end says that the search list does not hold.
+    let host = if name.ends_with('.') { format!("{host}.").into() } else { host };
     Some((Host::Name(host), port))
 }
