@@ -92,6 +92,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
     (Scope::Rule, "affinity"),
+    (Scope::Rule, "max_connections"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),
@@ -113,6 +114,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
+    (Scope::Target, "max_connections"),
     (Scope::Target, "quic_server_id"),
 ];
 

@@ -365,6 +365,9 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
+    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// closes none.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 impl fmt::Display for Target {

@@ -57,6 +57,10 @@ pub(crate) enum Outcome {
     Unmatched,
     /// Encrypted Client Hello that no correct client sends.
     EchInvalid,
+    /// The rule has as many connections as it may have.
+    RuleConnections,
+    /// So has each of its targets.
+    TargetConnections,
     /// No target could be reached.
     Unreachable,
     /// No target could be reached for want of a local port.
@@ -70,7 +74,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -87,6 +91,8 @@ impl Outcome {
         Self::NotRecognised,
         Self::Unmatched,
         Self::EchInvalid,
+        Self::RuleConnections,
+        Self::TargetConnections,
         Self::Unreachable,
         Self::NoPort,
         Self::ClientGone,
@@ -114,6 +120,8 @@ impl Outcome {
             Self::NotRecognised => "not_recognised",
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
+            Self::RuleConnections => "rule_connections",
+            Self::TargetConnections => "target_connections",
             Self::Unreachable => "unreachable",
             Self::NoPort => "no_port",
             Self::ClientGone => "client_gone",

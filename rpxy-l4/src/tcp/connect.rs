@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, ports, relay::Preamble, timer::Timer};
+use super::{Shared, Snapshot, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -36,8 +36,6 @@ const IN_ALL: u32 = 3;
 const KNOWN_DOWN: Duration = Duration::from_secs(2);
 /// Time after which a client that has ended its side is not expected to wait for the next target.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Places are short when fewer than one of so many are free.
-const SHORT: u32 = 4;
 /// While places are short, the clients that wait for the targets of one rule may take one of so many.
 const SHARE: u32 = 4;
 
@@ -117,9 +115,13 @@ async fn reach_any(
         let Some(endpoint) = group.endpoint(index) else { break };
         // Nobody waits long, or twice, for what is known to be down.
         let within = if up { settings.connect_timeout } else { settings.connect_timeout.min(KNOWN_DOWN) };
-        left = if up { left - 1 } else { 0 };
         // Counted from now on, so that a burst does not all see the same few connections.
-        let busy = Busy::new(&endpoint.health);
+        let Some(busy) = Busy::within(&endpoint.health, endpoint.target.max_connections) else {
+            endpoint.health.unclaim(shared.uptime(now));
+            tried.add(index);
+            continue;
+        };
+        left = if up { left - 1 } else { 0 };
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
         let from = From { sources: &settings.source_addresses, random };
@@ -177,6 +179,11 @@ async fn reach_any(
         if now > started + PATIENCE && has_ended(client).await {
             return Err(Outcome::ClientGone);
         }
+    }
+    // Nothing was tried, because there is no room anywhere.
+    let is_full = |endpoint: &Endpoint| endpoint.is_full() || endpoint.target.down;
+    if left == settings.connect_attempts.get() && group.endpoints().iter().all(is_full) {
+        outcome = Outcome::TargetConnections;
     }
     Err(outcome)
 }

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     config::model::TlsRefused,
+    limit::ConnPermit,
     metrics::Outcome,
     net,
     route::{Busy, Protocol, Route},
@@ -49,7 +50,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -67,7 +68,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
         // Rare, so its state is not part of every task.
         Box::pin(ends.deliver(told)).await;
     }
-    drop((ends, busy));
+    drop((ends, busy, place));
 }
 
 /// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
@@ -113,6 +114,7 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
+    place: ConnPermit,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -186,6 +188,7 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
+    let place = shared.place_of_rule(&snapshot, route)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
@@ -211,7 +214,7 @@ async fn prepare(
         }
     }
     let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

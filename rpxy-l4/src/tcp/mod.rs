@@ -18,6 +18,7 @@ mod probe;
 mod record;
 mod relay;
 mod scratch;
+mod share;
 mod source;
 mod timer;
 
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     said_too_many: LogThrottle,
     said_source: LogThrottle,
     said_reaching: LogThrottle,
+    said_rule: LogThrottle,
     said_no_port: LogThrottle,
 }
 
@@ -138,6 +140,7 @@ impl Shared {
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
+            said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
     }

@@ -77,6 +77,27 @@ fn connections_of_each_source() {
     assert_eq!(with("").tcp.new_connections, None);
     assert_eq!(with("tcp_connect_attempts = 9").tcp.connect_attempts.get(), 9);
     refuses(&[("no attempt", "tcp_connect_attempts = 0", "3: tcp_connect_attempts")]);
+    let rule = |keys: &str| with(&format!("\n[protocols.a]\nprotocol = 'ssh'\n{keys}"));
+    let limited = rule("max_connections = 7\ntarget = [{ address = '192.0.2.1:22', max_connections = 3 }]");
+    assert_eq!(limited.rules[0].max_connections.map(NonZeroU32::get), Some(7));
+    assert_eq!(limited.rules[0].upstream.targets[0].max_connections.map(NonZeroU32::get), Some(3));
+    refuses(&[(
+        "none",
+        "\n[protocols.a]\nprotocol='ssh'\ntarget=['192.0.2.1:22']\nmax_connections=0",
+        "7: protocols.\"a\".max_connections",
+    )]);
+    warns(&[
+        (
+            "over UDP",
+            "\n[protocols.a]\nprotocol='quic'\ntarget=['192.0.2.1:22']\nmax_connections=1",
+            Some("7: protocols.\"a\".max_connections"),
+        ),
+        (
+            "a target over UDP",
+            "\n[protocols.a]\nprotocol='quic'\ntarget=[{address='192.0.2.1:22',max_connections=1}]",
+            Some("4: protocols.\"a\""),
+        ),
+    ]);
     let from = with("tcp_source_addresses = ['192.0.2.2', '2001:db8::2', '192.0.2.2', '::ffff:192.0.2.3']");
     let expected = ["192.0.2.2", "2001:db8::2", "192.0.2.3"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
     assert_eq!(*from.tcp.source_addresses, expected);
