@@ -42,6 +42,8 @@ pub(super) struct Daemon {
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
+    /// Open files but for listening sockets, connections and sessions.
+    pub(super) other_files: u64,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.

@@ -26,6 +26,7 @@ use crate::{
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
+    net,
     resolve::Resolver,
     tcp, udp,
 };
@@ -75,7 +76,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
     let Some(mut config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
-    resources::fill_in(&mut config);
+    let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
     let config = Arc::new(config);
@@ -118,8 +119,11 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
-    resources::divide_descriptors(&config, &tcp, count);
+    // There are no connections yet.
+    let open = net::open_files().unwrap_or(resources::TYPICAL);
     listeners.apply(plan);
+    let other_files = open.saturating_sub(listeners.sockets());
+    resources::divide_descriptors(&config, lowered, &tcp, (count, open));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: options.config.clone(),
@@ -134,6 +138,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         udp,
         kernel,
         listeners,
+        other_files,
         metrics_server: None,
         requests,
         admin_server: None,

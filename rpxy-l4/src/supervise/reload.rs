@@ -3,7 +3,7 @@
 //! Reading, checking and compiling a file takes as long as the file is large, and names may have to be looked up. All of
 //! that is done beside the control thread, which goes on to answer; it only carries out the change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -48,6 +48,8 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 struct Compiled {
     config: Config,
+    /// `udp_max_connections` where that was more than fits.
+    lowered: Option<NonZeroU32>,
     warnings: Vec<Problem>,
     /// `None` if the configuration is the one in effect.
     snapshots: Option<Snapshots>,
@@ -115,9 +117,9 @@ fn prepare(path: PathBuf, current: &Config, targets: &KnownTargets, resolver: &R
     let loaded = config::load(&path);
     let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
     let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
-        resources::fill_in(&mut config);
+        let lowered = resources::fill_in(&mut config);
         let snapshots = (config != *current).then(|| Snapshots::new(&config, targets, resolver));
-        Compiled { config, warnings, snapshots }
+        Compiled { config, lowered, warnings, snapshots }
     });
     Prepared { loaded, files }
 }
@@ -142,7 +144,7 @@ impl Daemon {
     }
 
     fn apply(&mut self, new: Compiled) -> Result<Reload> {
-        let Compiled { config, warnings, snapshots } = new;
+        let Compiled { config, lowered, warnings, snapshots } = new;
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
         }
@@ -171,6 +173,8 @@ impl Daemon {
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);
+        let open = self.other_files.saturating_add(self.listeners.sockets());
+        resources::divide_descriptors(&config, lowered, &self.tcp, (self.listeners.workers(), open));
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         drop_later((old, old_tcp, old_udp));
         self.apply_bans();

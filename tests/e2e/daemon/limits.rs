@@ -9,13 +9,17 @@ use std::{
 };
 
 use rpxy_l4_tests::{
+    admin::Admin,
     daemon::{Daemon, Edit},
     hello::Hello,
+    owned,
     peers::server::Server,
     socket,
     topology::{Topology, client_pool},
     wait,
 };
+
+use serde_json::json;
 
 use crate::support::{PORT, at, front, http_request, reached_by, rule};
 
@@ -305,4 +309,22 @@ fn no_rule_takes_all_places() {
     assert_eq!(held.iter().filter(|(_, tag)| tag.is_some()).count(), 48);
     let others: Vec<_> = (0..16).map(|_| ask(b"SSH-2.0-a\r\n")).collect();
     assert!(others.iter().all(|(_, tag)| tag.as_deref() == Some("7001")), "a rule below its share");
+}
+
+#[test]
+fn limits_are_lowered_to_the_descriptors_that_there_are_at_start_and_by_a_reload() {
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    let path = directory.path().join("socket");
+    let keys = |tcp: u32| format!("admin_socket = \"{}\"\ntcp_max_connections = {tcp}", path.display());
+    let config = |tcp| default_only(&keys(tcp)) + &format!("udp_target = [\"{}\"]\n", at(7000));
+    let mut daemon =
+        Daemon::builder(&config(10)).open_files(1000).allow("udp_max_connections = 1024").start(&net.gateway);
+    let sessions = || Admin::connect(&path).ask(&json!({ "command": "status" }))[0]["udp"]["max"].as_u64();
+    // Less 64 for an idle daemon, 192 for pipes and the reserve.
+    assert_eq!(sessions(), Some(1000 - 64 - 2 * 10 - 192));
+    daemon.allow("of tcp_max_connections = 400 and 312 of udp_max_connections = 1024");
+    daemon.reload(Edit::InPlace, &config(400));
+    assert_eq!(sessions(), Some((1000 - 64) / 3));
+    assert_eq!(daemon.lines_with("a limit of 1000 open files has room for").len(), 2);
 }
