@@ -70,7 +70,7 @@ impl Servers {
     pub(super) fn read(text: &[u8]) -> Result<Self, NetError> {
         let (config, options) = parse_resolv_conf(text)?;
         let (domain, search, servers) = config.into_parts();
-        let list = servers.into_iter().take(MOST).map(|server| Server::new(server, &options));
+        let list = servers.iter().take(MOST).map(|server| Server::new(server, &options));
         Ok(Self {
             list: list.collect::<Result<_, _>>()?,
             search: if search.is_empty() { domain.into_iter().collect() } else { search },
@@ -99,7 +99,7 @@ impl Servers {
 }
 
 impl Server {
-    fn new(server: NameServerConfig, options: &ResolverOpts) -> Result<Self, NetError> {
+    fn new(server: &NameServerConfig, options: &ResolverOpts) -> Result<Self, NetError> {
         let resolver = |strategy| {
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![server.clone()]);
             let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -132,14 +132,12 @@ impl Server {
 
 /// SERVFAIL counts as no records, too, but says nothing of the name.
 fn why(error: &NetError) -> Why {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
-            response_code: ResponseCode::NoError | ResponseCode::NXDomain,
-            ..
-        })) => Why::Absent,
-        NetError::Timeout => Why::Silent,
-        _ => Why::Failed,
+    if let NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. })) = error
+        && matches!(response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+    {
+        return Why::Absent;
     }
+    if matches!(error, NetError::Timeout) { Why::Silent } else { Why::Failed }
 }
 
 /// The names that one written as `name` may stand for: itself where it ends in a dot.
@@ -268,8 +266,7 @@ mod tests {
             ("no search list", "web", &[], 1, vec!["web."]),
             ("the root", "web", &[Name::root()], 1, vec!["web."]),
         ] {
-            let names: Vec<String> =
-                candidates(written, search, ndots).unwrap().iter().map(|name| name.to_ascii()).collect();
+            let names: Vec<String> = candidates(written, search, ndots).unwrap().iter().map(Name::to_ascii).collect();
             assert_eq!(names, expected, "{row}");
         }
     }

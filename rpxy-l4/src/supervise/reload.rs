@@ -3,7 +3,7 @@
 //! Reading, checking and compiling a file takes as long as the file is large, and names may have to be looked up. All of
 //! that is done beside the control thread, which goes on to answer; it only carries out the change.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -88,7 +88,7 @@ impl Reloading {
         let (path, current) = (daemon.path.clone(), Arc::clone(&daemon.config));
         let (targets, resolver) = (Arc::clone(&daemon.targets), daemon.resolver.clone());
         self.task = Some(tokio::spawn(async move {
-            let prepared = spawn_blocking(move || prepare(path, &current, &targets, &resolver)).await;
+            let prepared = spawn_blocking(move || prepare(&path, &current, &targets, &resolver)).await;
             let prepared = prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             if let Ok(Compiled { snapshots: Some(snapshots), .. }) = &prepared.loaded {
                 snapshots.resolved().await;
@@ -113,8 +113,8 @@ impl Reloading {
     }
 }
 
-fn prepare(path: PathBuf, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
-    let loaded = config::load(&path);
+fn prepare(path: &Path, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
+    let loaded = config::load(path);
     let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
     let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
         let lowered = resources::fill_in(&mut config);
