@@ -43,6 +43,7 @@ mod tcp {
     mod client_hello;
     mod endings;
     mod failover;
+    mod ports;
     mod probe;
     mod proxy_header;
     mod recognised;

@@ -60,6 +60,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_probe_timeout"),
     (Scope::Global, "tcp_connect_timeout"),
     (Scope::Global, "tcp_connect_attempts"),
+    (Scope::Global, "tcp_source_addresses"),
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_half_closed_timeout"),
     (Scope::Global, "tcp_backend_closed_timeout"),
@@ -93,6 +94,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
     (Scope::Rule, "affinity"),
+    (Scope::Rule, "max_connections"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),
@@ -114,6 +116,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
+    (Scope::Target, "max_connections"),
     (Scope::Target, "quic_server_id"),
 ];
 

@@ -175,6 +175,9 @@ pub(crate) struct Tcp {
     pub connect_timeout: Duration,
     /// Targets tried for one connection.
     pub connect_attempts: NonZeroU32,
+    /// Addresses of this machine that connections to backends of their family come from, in turn, without duplicates; the
+    /// kernel's choice for a family that has none. A reload applies to new connections.
+    pub source_addresses: Arc<[IpAddr]>,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// The same once the client has ended its side and the backend has not; `None` is never.
@@ -376,6 +379,9 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
+    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// closes none.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 impl fmt::Display for Target {

@@ -1,4 +1,5 @@
-//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
+//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
+//! end: a file may have as many problems as lines.
 
 use std::path::Path;
 
@@ -21,7 +22,8 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    problems: Vec<Problem>,
+    /// With the offset of each; line and column follow.
+    problems: Vec<(usize, Problem)>,
     /// Offsets of keys without a meaning where they are, by name.
     unknown: Vec<(String, usize)>,
     /// Problems that are the want of one of these keys.
@@ -85,33 +87,59 @@ impl<'t> Report<'t> {
     /// Says where keys of the top of the file are instead. A key below a table is that table's, however it is indented.
     fn misplaced(&self, keys: &[&str]) -> Option<String> {
         let (key, offset) = self.unknown.iter().find(|(key, _)| keys.contains(&key.as_str()))?;
-        let (line, _) = line_and_column(self.text, *offset);
+        let (line, _) = Cursor::new(self.text).line_and_column(*offset);
         Some(format!("{key} in line {line} is below a [table] and so belongs to that: move it to the top of the file"))
     }
 
     /// All problems in the order of the file's lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         for (index, keys) in std::mem::take(&mut self.missing) {
-            if let (Some(remedy), Some(problem)) = (self.misplaced(keys), self.problems.get_mut(index)) {
+            if let (Some(remedy), Some((_, problem))) = (self.misplaced(keys), self.problems.get_mut(index)) {
                 problem.remedy = Some(remedy);
             }
         }
-        self.problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
-        self.problems
+        self.problems.sort_by_key(|(offset, problem)| (*offset, problem.severity));
+        let mut cursor = Cursor::new(self.text);
+        let placed = self.problems.into_iter().map(|(offset, problem)| {
+            let (line, column) = cursor.line_and_column(offset);
+            Problem { line, column, ..problem }
+        });
+        placed.collect()
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let (line, column) = line_and_column(self.text, position.offset);
-        self.problems.push(Problem { severity, path: position.path.clone(), line, column, message, remedy });
+        let problem = Problem { severity, path: position.path.clone(), line: 1, column: 1, message, remedy };
+        self.problems.push((position.offset, problem));
     }
 }
 
-/// Line and column (in characters) of a byte offset, both from 1. An offset past the end is the end.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.matches('\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+/// Walks through a text once.
+#[derive(Debug)]
+struct Cursor<'t> {
+    text: &'t str,
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Cursor<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, offset: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column (in characters) of a byte offset, both from 1. Offsets must not go back; one past the end is the
+    /// end.
+    fn line_and_column(&mut self, offset: usize) -> (usize, usize) {
+        let between = self.text.get(self.offset..offset).or_else(|| self.text.get(self.offset..)).unwrap_or_default();
+        for character in between.chars() {
+            match character {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.offset += between.len();
+        (self.line, self.column)
+    }
 }
 
 /// A value as it is quoted in a message: bounded, and on one line whatever it holds.
@@ -138,8 +166,10 @@ mod tests {
             ("last line", text.len() - 1, (4, 1)),
             ("past the end", text.len() + 9, (4, 2)),
         ];
+        let mut cursor = Cursor::new(text);
         for (name, offset, expected) in rows {
-            assert_eq!(line_and_column(text, offset), expected, "{name}");
+            assert_eq!(cursor.line_and_column(offset), expected, "{name}");
+            assert_eq!(Cursor::new(text).line_and_column(offset), expected, "{name}, alone");
         }
     }
 

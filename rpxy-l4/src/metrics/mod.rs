@@ -60,8 +60,14 @@ pub(crate) enum Outcome {
     Unmatched,
     /// Encrypted Client Hello that no correct client sends.
     EchInvalid,
+    /// The rule has as many connections as it may have.
+    RuleConnections,
+    /// So has each of its targets.
+    TargetConnections,
     /// No target could be reached.
     Unreachable,
+    /// No target could be reached for want of a local port.
+    NoPort,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -71,7 +77,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -88,7 +94,10 @@ impl Outcome {
         Self::NotRecognised,
         Self::Unmatched,
         Self::EchInvalid,
+        Self::RuleConnections,
+        Self::TargetConnections,
         Self::Unreachable,
+        Self::NoPort,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -114,7 +123,10 @@ impl Outcome {
             Self::NotRecognised => "not_recognised",
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
+            Self::RuleConnections => "rule_connections",
+            Self::TargetConnections => "target_connections",
             Self::Unreachable => "unreachable",
+            Self::NoPort => "no_port",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
@@ -138,7 +150,10 @@ impl Outcome {
             | Self::NotRecognised
             | Self::Unmatched
             | Self::EchInvalid
-            | Self::Unreachable => true,
+            | Self::RuleConnections
+            | Self::TargetConnections
+            | Self::Unreachable
+            | Self::NoPort => true,
             Self::Closed
             | Self::ClientReset
             | Self::BackendReset

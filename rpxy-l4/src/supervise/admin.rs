@@ -14,7 +14,7 @@ use super::{
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,
-    limit::{BanSource, Unban},
+    limit::{self, BanSource, Unban},
     net::unix::PrivateListener,
     offload::Kernel,
     route::DownTarget,
@@ -228,7 +228,7 @@ impl Daemon {
             Ok(new) => {
                 if new {
                     tracing::info!("banned by command: {network}");
-                    self.bans_changed();
+                    self.ban_changed(network);
                 }
                 Answer::one(&Ban { network: network.to_string(), banned: true, source: Some("command") })
             }
@@ -240,7 +240,7 @@ impl Daemon {
         let lifted = self.bans.unban(network);
         if matches!(lifted, Unban::Lifted | Unban::Covered(..)) {
             tracing::info!("unbanned by command: {network}");
-            self.bans_changed();
+            self.ban_changed(network);
         }
         let network = network.to_string();
         match lifted {
@@ -258,11 +258,11 @@ impl Daemon {
         }
     }
 
-    /// Ends the sessions that a ban concerns.
-    pub(super) fn bans_changed(&self) {
+    /// Applies the ban of one network, or that it was lifted, whatever number of others there is.
+    fn ban_changed(&self, network: IpNet) {
         self.listeners.tell_udp(|| Control::Bans);
         if let Some(kernel) = &self.kernel {
-            kernel.set_bans(&self.bans.networks());
+            kernel.set_ban(limit::canonical(network), self.bans.lists(network));
         }
     }
 }

@@ -51,15 +51,19 @@ pub(super) struct Daemon {
     /// The latest reload.
     pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
+    /// What UDP workers go by.
+    pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
-    pub(super) targets: KnownTargets,
+    pub(super) targets: Arc<KnownTargets>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
+    /// Open files but for listening sockets, connections and sessions.
+    pub(super) other_files: u64,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.

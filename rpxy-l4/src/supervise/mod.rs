@@ -26,11 +26,13 @@ use crate::{
     limit::Bans,
     log::{self, Form, Logs},
     metrics::Metrics,
+    net,
     resolve::Resolver,
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
+use reload::{Reloading, Snapshots};
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -98,13 +100,19 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     }
     let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
     options.form.overrule(&mut config);
-    resources::fill_in(&mut config);
+    let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
+    let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = KnownTargets::default();
-    let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
-    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let targets = Arc::new(KnownTargets::default());
+    let compile = {
+        let (config, targets, resolver) = (Arc::clone(&config), Arc::clone(&targets), resolver.clone());
+        move || Snapshots::new(&config, &targets, &resolver)
+    };
+    let Some(snapshots) = beside(compile, &mut signals).await? else { return Ok(()) };
+    let Snapshots { tcp: snapshot, udp: udp_snapshot } = snapshots;
+    let udp_snapshot = Arc::new(udp_snapshot);
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -134,8 +142,11 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
-    resources::divide_descriptors(&config, &tcp, count);
+    // There are no connections yet.
+    let open = net::open_files().unwrap_or(resources::TYPICAL);
     listeners.apply(plan);
+    let other_files = open.saturating_sub(listeners.sockets());
+    resources::divide_descriptors(&config, lowered, &tcp, (count, open));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: options.config.clone(),
@@ -143,6 +154,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         form: options.form.clone(),
         last_reload: None,
         config,
+        udp_snapshot,
         resolver,
         targets,
         metrics,
@@ -151,6 +163,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         udp,
         kernel,
         listeners,
+        other_files,
         metrics_server: None,
         requests,
         admin_server: None,
@@ -162,15 +175,22 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     tracing::info!("ready: {}", daemon.summary());
 
     let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);
+    let mut reloading = Reloading::default();
     loop {
         tokio::select! {
             _ = tell_withheld.tick() => logs.access.withheld(daemon.config.access_log_format),
-            () = watch.changed() => watch.set_others(&daemon.reload().await),
+            () = watch.changed() => reloading.begin(&daemon),
+            prepared = reloading.prepared() => {
+                if let Some(files) = daemon.reload(prepared) {
+                    watch.set_others(&files);
+                }
+                reloading.go_on(&daemon);
+            }
             Some(request) = asked.recv() => daemon.handle_command(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
-                    watch.set_others(&daemon.reload().await);
+                    reloading.begin(&daemon);
                 }
                 Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
@@ -197,7 +217,9 @@ async fn first_config(
     signals: &mut Signals,
 ) -> Result<Option<Config>> {
     loop {
-        match config::load(&options.config) {
+        let path = options.config.clone();
+        let Some(loaded) = beside(move || config::load(&path), signals).await? else { return Ok(None) };
+        match loaded {
             Ok(loaded) => {
                 options.form.follow(loaded.config.access_log_format);
                 for warning in &loaded.warnings {
@@ -222,6 +244,24 @@ async fn first_config(
             signal = signals.next() => match signal {
                 Signal::Reload => {}
                 Signal::Reopen => logs.reopen(),
+                Signal::Stop => return Ok(None),
+            },
+        }
+    }
+}
+
+/// The result of `work`, which is done beside the control thread; `None` when a signal came first that ends the daemon.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    signals: &mut Signals,
+) -> Result<Option<T>> {
+    let mut working = tokio::task::spawn_blocking(work);
+    loop {
+        tokio::select! {
+            done = &mut working => return done.map(Some).context("internal error"),
+            signal = signals.next() => match signal {
+                // It reads the file anyhow, and the logs are new.
+                Signal::Reload | Signal::Reopen => {}
                 Signal::Stop => return Ok(None),
             },
         }

@@ -13,9 +13,10 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot, alert,
+    Origin, Shared, Snapshot,
+    alert::{self, Refusal},
     connect::{Reached, reach},
-    ech::Ech,
+    ech::{Ech, Patience},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     config::model::TlsRefused,
+    limit::ConnPermit,
     metrics::Outcome,
     net,
     route::{Busy, Protocol, Route},
@@ -49,10 +51,13 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
-        Err(outcome) => {
+        Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
+            if let Some(description) = alert {
+                Box::pin(alert::send(&mut client, description)).await;
+            }
             return;
         }
     };
@@ -64,7 +69,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
         // Rare, so its state is not part of every task.
         Box::pin(ends.deliver(told)).await;
     }
-    drop((ends, busy));
+    drop((ends, busy, place));
 }
 
 /// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
@@ -110,6 +115,7 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
+    place: ConnPermit,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -122,10 +128,10 @@ async fn begin(
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
-) -> Result<Ready, Outcome> {
+) -> Result<Ready, Refusal> {
     let mut seen = Seen::new(peer);
     let ready = prepare(shared, &snapshot, client, &mut seen, record).await;
-    if let Err(outcome) = ready
+    if let Err(Refusal { outcome, .. }) = ready
         && !record.has_started()
     {
         shared.refused(&snapshot, client, &seen, outcome);
@@ -139,7 +145,7 @@ async fn prepare(
     client: &mut TcpStream,
     seen: &mut Seen,
     record: &mut Record,
-) -> Result<Ready, Outcome> {
+) -> Result<Ready, Refusal> {
     let peer = seen.source;
     let settings = &snapshot.settings;
     let mut timer = Timer::default();
@@ -160,7 +166,7 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
         // The peer is the load balancer, which `accept` has looked at.
-        return Err(Outcome::Banned);
+        return Err(Outcome::Banned.into());
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
@@ -174,13 +180,14 @@ async fn prepare(
         recognise(snapshot, client, &mut timer, &mut received, (deadline, &mut *seen)).await?;
     }
     let recognised = &seen.recognised;
-    let refused = |outcome: &Outcome, protocol: Protocol| {
-        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
-        if (*outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert) {
-            alert::send(client, alert::UNRECOGNIZED_NAME);
-        }
-    };
     let (protocol, route) = (seen.protocol(), choose(snapshot, recognised.as_ref()));
+    let refused = |refusal: Refusal| {
+        let Refusal { outcome, alert } = refusal;
+        tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
+        let unknown =
+            (outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert);
+        Refusal { outcome, alert: alert.or(unknown.then_some(alert::UNRECOGNIZED_NAME)) }
+    };
     let route = route.ok_or_else(|| {
         let outcome = match recognised {
             Some(_) => Outcome::Unmatched,
@@ -188,18 +195,14 @@ async fn prepare(
             None if seen.silent => Outcome::ClientGone,
             None => Outcome::NotRecognised,
         };
-        refused(&outcome, protocol);
-        outcome
+        refused(outcome.into())
     })?;
     let ech = match recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
-            Ech::apply(shared, route, (hello, *end), source, client, &mut received)
-                .inspect_err(|outcome| refused(outcome, protocol))?
+            Ech::apply(shared, route, (hello, *end), source, &mut received).map_err(refused)?
         }
-        Some(Recognised::TlsUnreadable) => {
-            Ech::unreadable(shared, route).inspect_err(|outcome| refused(outcome, protocol))?
-        }
+        Some(Recognised::TlsUnreadable) => Ech::unreadable(shared, route).map_err(refused)?,
         Some(
             Recognised::Http(_)
             | Recognised::Http2Waiting
@@ -210,6 +213,7 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
+    let place = shared.place_of_rule(&snapshot, route)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
@@ -221,21 +225,21 @@ async fn prepare(
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
-    let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let backend = &mut reached.stream;
-        if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
+        let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
+        if let Err(refusal) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, patience)).await {
             net::reset_on_close(backend);
-            if outcome != Outcome::EchInvalid {
-                // It would destroy the alert on its way.
+            if refusal.alert.is_none() {
+                // It would destroy an alert on its way.
                 net::reset_on_close(client);
             }
-            return Err(outcome);
+            return Err(refusal);
         }
     }
     let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

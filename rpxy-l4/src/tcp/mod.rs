@@ -13,11 +13,13 @@ mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
+mod ports;
 mod probe;
 mod record;
 mod refused;
 mod relay;
 mod scratch;
+mod share;
 mod source;
 mod timer;
 
@@ -110,6 +112,7 @@ pub(crate) struct Shared {
     said_too_many: LogThrottle,
     said_source: LogThrottle,
     said_reaching: LogThrottle,
+    said_rule: LogThrottle,
     said_no_port: LogThrottle,
 }
 
@@ -138,6 +141,7 @@ impl Shared {
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
+            said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
     }

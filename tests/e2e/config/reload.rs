@@ -272,3 +272,32 @@ fn a_connection_that_is_still_probed_survives_a_reload() {
     socket::send(&stream, tail);
     assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
 }
+
+#[test]
+fn commands_and_signals_are_answered_while_a_large_file_is_read() {
+    const RULES: usize = 30_000;
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    let path = directory.path().join("socket");
+    let few = format!("admin_socket = \"{}\"\n", path.display()) + &to_port(7000);
+    let many = |of: &str| {
+        let rules =
+            (0..RULES).map(|n| rule(&format!("r{n}"), "tls", at(7001), &format!("server_names = [\"{n}.{of}.test\"]")));
+        few.clone() + &rules.collect::<String>()
+    };
+    let mut daemon = Daemon::start(&net.gateway, &few);
+    let mut admin = Admin::connect(&path);
+    let mut rules = || admin.ask(&json!({ "command": "status" }))[0]["rules"].as_u64();
+    daemon.edit(Edit::InPlace, &many("a"));
+    daemon.process().signal(Signal::HUP).unwrap();
+    // Before the file is read there is time for one or two.
+    let meanwhile = std::iter::repeat_with(&mut rules).take_while(|rules| *rules == Some(0)).count();
+    assert!(meanwhile >= 10, "{meanwhile} commands were answered before the file was in effect");
+    assert_eq!(rules(), Some(RULES as u64));
+
+    daemon.edit(Edit::InPlace, &many("b"));
+    daemon.process().signal(Signal::HUP).unwrap();
+    daemon.process().signal(Signal::TERM).unwrap();
+    assert!(daemon.wait().success());
+    assert_eq!(daemon.lines_with("configuration reloaded").len(), 1, "the end was not put off");
+}

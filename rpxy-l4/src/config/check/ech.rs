@@ -173,7 +173,7 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
     match &target.host {
         Host::Ip { address, .. } => address.to_string().into(),
         Host::LinkLocal { address, .. } => address.to_string().into(),
-        Host::Name(name) => name.clone(),
+        Host::Name(name) => name.strip_suffix('.').unwrap_or(name).into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Ports and addresses to listen on.
 
 use std::{
+    collections::HashSet,
+    hash::Hash,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
 };
@@ -131,13 +133,9 @@ fn addresses(
     addresses
 }
 
-/// Keeps the first of equal elements. Lists here are as long as a person writes them.
-pub(super) fn without_duplicates<T: PartialEq>(elements: Vec<T>) -> Vec<T> {
-    let mut kept: Vec<T> = Vec::with_capacity(elements.len());
-    for element in elements {
-        if !kept.contains(&element) {
-            kept.push(element);
-        }
-    }
-    kept
+/// Keeps the first of equal elements.
+pub(super) fn without_duplicates<T: Clone + Eq + Hash>(mut elements: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(elements.len());
+    elements.retain(|element| seen.insert(element.clone()));
+    elements
 }

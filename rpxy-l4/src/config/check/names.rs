@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use super::listen::without_duplicates;
 use crate::config::{
     file::{Field, Table},
     model::NamePattern,
@@ -47,17 +48,17 @@ pub(super) enum Addresses {
     Nameless,
 }
 
+/// Why a name that [`host`] takes can never be resolved, if so.
+pub(super) fn unresolvable(name: &str) -> Option<&'static str> {
+    // RFC 1035 section 2.3.4.
+    name.split('.').any(|label| label.len() > 63).then_some("a part between dots is longer than 63 bytes")
+}
+
 /// The server names of an array, without duplicates.
 pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>, addresses: Addresses) -> Vec<NamePattern> {
-    let mut patterns: Vec<NamePattern> = Vec::new();
-    for (position, name) in field.strings(report).unwrap_or_default() {
-        if let Some(pattern) = pattern(report, &position, name, addresses)
-            && !patterns.contains(&pattern)
-        {
-            patterns.push(pattern);
-        }
-    }
-    patterns
+    let names = field.strings(report).unwrap_or_default();
+    let patterns = names.into_iter().filter_map(|(position, name)| pattern(report, &position, name, addresses));
+    without_duplicates(patterns.collect())
 }
 
 /// A server name to match, `*.` in front for any name below.
@@ -125,18 +126,13 @@ pub(super) fn alpns<'t>(
     if !field.is_empty_array() {
         not_empty(report, &field);
     }
-    let mut alpns: Vec<Arc<[u8]>> = Vec::with_capacity(names.len());
-    for (position, name) in names {
+    for (position, name) in &names {
         // RFC 7301 section 3.1: 1 to 255 bytes.
         if !(1..=255).contains(&name.len()) {
-            report.warn(&position, "can never match: a protocol name has 1 to 255 bytes");
-        }
-        let alpn: Arc<[u8]> = name.as_bytes().into();
-        if !alpns.contains(&alpn) {
-            alpns.push(alpn);
+            report.warn(position, "can never match: a protocol name has 1 to 255 bytes");
         }
     }
-    alpns
+    without_duplicates(names.into_iter().map(|(_, name)| name.as_bytes().into()).collect())
 }
 
 /// Returns whether `pattern` covers `name`, a lower-case name without a trailing dot.
@@ -179,6 +175,8 @@ mod tests {
         assert!(host(&"a".repeat(253)).is_ok(), "253 bytes");
         assert!(host(&format!("{}.", "a".repeat(253))).is_ok(), "253 bytes and a dot");
         assert!(host(&"a".repeat(254)).is_err(), "254 bytes");
+        assert_eq!(unresolvable(&format!("b.{}", "a".repeat(63))), None, "63 bytes between dots");
+        assert!(unresolvable(&format!("{}.b", "a".repeat(64))).is_some(), "64 bytes between dots");
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn addresses() {
         ("name", "backend.example:80", "backend.example:80"),
         ("one label", "localhost:80", "localhost:80"),
         ("upper case", "Backend.EXAMPLE:80", "backend.example:80"),
-        ("trailing dot", "backend.example.:80", "backend.example:80"),
+        ("trailing dot", "backend.example.:80", "backend.example.:80"),
         ("underscore", "_my.svc_1:80", "_my.svc_1:80"),
         ("highest port", "a:65535", "a:65535"),
         ("plus sign, as 0.2.x", "a:+80", "a:80"),
