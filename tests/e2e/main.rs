@@ -20,6 +20,8 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod refused;
+    mod signals;
 }
 mod health {
     mod kinds;
@@ -48,6 +50,7 @@ mod tcp {
     mod client_hello;
     mod endings;
     mod failover;
+    mod ports;
     mod probe;
     mod proxy_header;
     mod recognised;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use id::Id;
 pub(crate) use server::serve;
 
-use crate::{config::model::Transport, route::Selection};
+use crate::{config::model::Transport, escape, route::Selection};
 
 /// Lines of a list unless the command says how many.
 pub(crate) const LISTED: usize = 1000;
@@ -157,7 +157,7 @@ impl Answer {
     /// A line for each value.
     #[must_use]
     pub(crate) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
-        match values.into_iter().map(|value| serde_json::to_string(&value)).collect() {
+        match values.into_iter().map(|value| serde_json::to_string(&value).map(escape::json)).collect() {
             Ok(lines) => Self::Done { lines, more: false },
             Err(error) => Self::refused(error.to_string(), "report it: this is a bug"),
         }

@@ -13,6 +13,7 @@ use super::show;
 use crate::{
     admin::Command,
     config::{self, model::ADMIN_SOCKET},
+    escape,
     net::unix,
 };
 
@@ -36,7 +37,7 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
         }
     };
     let shown = if json {
-        lines.iter().try_for_each(|(text, _)| writeln!(out, "{text}"))
+        lines.iter().try_for_each(|(text, _)| writeln!(out, "{}", escape::json(text.clone())))
     } else {
         let values: Vec<Value> = lines.into_iter().map(|(_, value)| value).collect();
         show::show(command, &values, more, out)

@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -12,10 +12,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{drained::DrainedTargets, listeners::Listeners};
 use crate::{
     admin::Request,
-    config::model::{Config, Transport},
+    config::{
+        Severity,
+        model::{Config, Transport},
+    },
     health::Checks,
     limit::Bans,
-    metrics::Metrics,
+    log::Form,
+    metrics::{Metrics, Reload},
     net::unix::Members,
     offload::Kernel,
     resolve::Resolver,
@@ -43,13 +47,28 @@ impl KnownTargets {
     }
 }
 
+/// The latest reload, as `status` tells it.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    pub(super) result: Reload,
+    pub(super) when: SystemTime,
+    /// Why it was refused, the worst first.
+    pub(super) problems: Vec<(Severity, String)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Daemon {
     /// The configuration file.
     pub(super) path: PathBuf,
     pub(super) started: Instant,
+    /// The form of log lines.
+    pub(super) form: Form,
+    /// The latest reload.
+    pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
+    /// What UDP workers go by.
+    pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
     pub(super) targets: Arc<KnownTargets>,
     /// What asks targets whether they live.
@@ -63,6 +82,8 @@ pub(super) struct Daemon {
     /// Since when no new connections and sessions are let in, as uptime; `None` when they are.
     pub(super) listeners_drained: Option<Duration>,
     pub(super) drained_targets: DrainedTargets,
+    /// Open files but for listening sockets, connections and sessions.
+    pub(super) other_files: u64,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.

@@ -108,7 +108,7 @@ impl Daemon {
         }
         let served = listeners::Served {
             tcp: self.tcp.snapshot.load().has_destination(),
-            udp: self.listeners.addresses(Transport::Udp).next().is_some(),
+            udp: self.udp_snapshot.has_destination(),
         };
         let opened = match listeners::wanted(&self.config, served) {
             Ok(wanted) => self.listeners.undrain(&wanted, self.config.listen.reuse_port).await,

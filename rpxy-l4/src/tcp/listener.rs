@@ -18,6 +18,7 @@ use super::{
     connection::{Accepted, serve},
     now_or_never,
     record::Record,
+    refused::Seen,
     registry::{self, Entered},
     source::Introduction,
 };
@@ -69,6 +70,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, address: SocketAddr, shared: &Arc<
         // No task, no permit: a banned network must not keep others out.
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(Outcome::Banned, 0, 0);
+        shared.refused(&shared.snapshot.load(), &stream, &Seen::new(peer), Outcome::Banned);
         return;
     }
     let snapshot = shared.snapshot.load_full();
@@ -77,6 +79,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, address: SocketAddr, shared: &Arc<
         Err(outcome) => {
             shared.metrics.tcp_accepted();
             shared.metrics.tcp_ended(outcome, 0, 0);
+            shared.refused(&snapshot, &stream, &Seen::new(peer), outcome);
             return;
         }
     };
@@ -84,6 +87,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, address: SocketAddr, shared: &Arc<
     let Some(permit) = shared.active.acquire(max) else {
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(Outcome::TooMany, 0, 0);
+        shared.refused(&snapshot, &stream, &Seen::new(peer), Outcome::TooMany);
         if let Some(withheld) = shared.said_too_many.speak(Instant::now()) {
             tracing::warn!(
                 "tcp_max_connections ({max}) reached: closing new connections ({withheld} closed since the last such line)"
@@ -93,7 +97,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, address: SocketAddr, shared: &Arc<
     };
     let entered = Entered::new(peer, address);
     let slot = entered.slot();
-    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_log_format, entered);
+    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_lines.format, entered);
     let task = tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
     registry::run_by(slot, task.abort_handle());
 }

@@ -102,6 +102,11 @@ impl Record {
         self.entered().with(|entry| entry.route = Some(routed));
     }
 
+    /// Returns whether the connection has, or had, a backend.
+    pub(super) fn has_started(&self) -> bool {
+        self.entered().with(|entry| entry.access.is_some()).unwrap_or(false)
+    }
+
     /// Logs that the connection has a backend.
     pub(super) fn started(
         &mut self,
@@ -131,7 +136,7 @@ impl Record {
         let rule = rule.cloned();
         let detail = match recognised {
             Some(Recognised::Tls { hello, .. }) => Detail::of_hello(rule, hello),
-            Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
+            Some(Recognised::Http(request)) => Detail::of_host(rule, request.host.as_deref()),
             Some(
                 Recognised::Http2Waiting
                 | Recognised::HttpUnreadable
