@@ -173,7 +173,10 @@ fn lists_are_bounded_selected_and_told_by_all_workers() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::echo(&net.backend, at(7000));
     let scratch = Scratch::new();
-    let _daemon = Daemon::start(&net.gateway, &scratch.config("workers = 3"));
+    let _daemon = Daemon::start(
+        &net.gateway,
+        &scratch.config("workers = 3\ntcp_max_connections = 100\nudp_max_connections = 100"),
+    );
     let streams: Vec<_> = (0..20).map(|_| socket::dial(&net.client, front())).collect();
     let list = |more: Value| {
         let mut list = json!({ "command": CONNECTIONS });
