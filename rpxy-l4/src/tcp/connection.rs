@@ -227,7 +227,7 @@ async fn prepare(
     let route = ech.route(route);
     let inner = ech.logged().and_then(|(_, inner)| inner);
     record.routed(protocol, route.rule.as_ref(), recognised.as_ref(), inner);
-    let place = shared.place_of_rule(&snapshot, route)?;
+    let place = shared.place_of_rule(snapshot, route)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;

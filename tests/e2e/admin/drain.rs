@@ -36,11 +36,11 @@ fn ask(scratch: &Scratch, request: &Value) -> Vec<Value> {
     Admin::connect(&scratch.socket()).ask(request)
 }
 
-fn drain(scratch: &Scratch, target: impl ToString) -> Vec<Value> {
+fn drain(scratch: &Scratch, target: std::net::SocketAddr) -> Vec<Value> {
     ask(scratch, &json!({ "command": "drain", "target": target.to_string() }))
 }
 
-fn up(scratch: &Scratch, target: impl ToString) -> Vec<Value> {
+fn up(scratch: &Scratch, target: std::net::SocketAddr) -> Vec<Value> {
     ask(scratch, &json!({ "command": "up", "target": target.to_string() }))
 }
 

@@ -45,7 +45,7 @@ impl Scratch {
 
     /// The only TCP connection from the port of `client`, once there is one.
     #[track_caller]
-    pub(crate) fn connection_of(&self, client: impl ToString) -> Value {
+    pub(crate) fn connection_of(&self, client: std::net::SocketAddr) -> Value {
         let client = client.to_string();
         wait::until(&format!("{client} is listed"), || {
             let lines = Admin::connect(&self.socket()).ask(&json!({ "command": "connections" }));
