@@ -55,7 +55,10 @@ pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Vec<Subject>>, falle
                 None => return,
             },
             Some(event) = found.recv() => keeper.handle(event),
-            _ = look.tick() => keeper.follow(),
+            _ = look.tick() => {
+                keeper.follow();
+                keeper.tell_owed();
+            }
         }
     }
 }
@@ -179,6 +182,13 @@ impl Keeper {
                     tracing::warn!("cannot check targets: {reason} ({withheld} more not shown)");
                 }
             }
+        }
+    }
+
+    /// Tells how many changes were not shown, when no other one has done so.
+    fn tell_owed(&mut self) {
+        if let Some(withheld) = self.voice.owed(uptime(self.common.started)) {
+            tracing::warn!("{withheld} more changes of the health of targets were not shown");
         }
     }
 
