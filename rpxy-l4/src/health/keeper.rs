@@ -95,7 +95,14 @@ impl Keeper {
         let mut known = HashSet::new();
         let once = |subject: &Subject| known.insert(Arc::as_ptr(&subject.active.checked));
         let watched = |subject| Watched { subject, seen: None, keys: Vec::new() };
-        self.subjects = subjects.into_iter().filter(once).map(watched).collect();
+        let subjects: Vec<Watched> = subjects.into_iter().filter(once).map(watched).collect();
+        let left = std::mem::replace(&mut self.subjects, subjects);
+        for Watched { subject, .. } in left {
+            // Connections may still hold what was found of a target that is not checked any more.
+            if !known.contains(&Arc::as_ptr(&subject.active.checked)) {
+                subject.active.checked.set(Vec::new());
+            }
+        }
         self.look(|_| true);
     }
 
@@ -260,15 +267,15 @@ impl Subject {
 
 fn failed(check: &str, after: u16) -> String {
     match after {
-        1 => format!("check \"{check}\" has failed"),
-        _ => format!("check \"{check}\" has failed {after} times"),
+        1 => format!("check {check:?} has failed"),
+        _ => format!("check {check:?} has failed {after} times"),
     }
 }
 
 fn passed(check: &str, after: u16) -> String {
     match after {
-        1 => format!("check \"{check}\" has passed"),
-        _ => format!("check \"{check}\" has passed {after} times"),
+        1 => format!("check {check:?} has passed"),
+        _ => format!("check {check:?} has passed {after} times"),
     }
 }
 

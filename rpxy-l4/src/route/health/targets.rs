@@ -85,12 +85,12 @@ impl Targets {
         fresh
     }
 
-    /// All targets in use that are checked, once for each check, in order.
+    /// All targets with an address that is checked, once for each check and variant of it, in order.
     #[must_use]
     pub(crate) fn list_checked(&self) -> Vec<CheckedTarget> {
         let checks = self.checks();
         let in_use = checks.iter().filter_map(|((target, check, _), checked)| {
-            let checked = checked.upgrade()?;
+            let checked = checked.upgrade().filter(|checked| !checked.addresses().is_empty())?;
             Some(CheckedTarget { target: text(target), check: Arc::clone(check), checked })
         });
         let mut list: Vec<_> = in_use.collect();
