@@ -18,6 +18,8 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod refused;
+    mod signals;
 }
 mod health {
     mod kinds;
@@ -46,6 +48,7 @@ mod tcp {
     mod client_hello;
     mod endings;
     mod failover;
+    mod ports;
     mod probe;
     mod proxy_header;
     mod recognised;

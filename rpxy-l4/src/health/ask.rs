@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::kinds::{Judgement, Question};
-use crate::net;
+use crate::net::{self, Dial};
 
 /// Bytes read at once.
 const BUFFER: usize = 2048;
@@ -58,7 +58,7 @@ pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -
 }
 
 async fn over_tcp(address: SocketAddr, question: &mut Question) -> io::Result<Judgement> {
-    let mut stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
+    let mut stream = TcpStream::from_std(Dial::new(address)?.connect()?)?;
     stream.writable().await?;
     if let Some(error) = stream.take_error()? {
         return Err(error);

@@ -29,9 +29,9 @@ use crate::{
 };
 
 /// Checks at once; further ones wait for their turn. Each takes a descriptor.
-pub(crate) const MOST_AT_ONCE: usize = 128;
+const MOST_AT_ONCE: usize = 128;
 /// Addresses of one name that are checked.
-pub(crate) const MOST_ADDRESSES: usize = 16;
+const MOST_ADDRESSES: usize = 16;
 
 /// A target that is checked.
 #[derive(Debug, Clone)]
@@ -56,6 +56,13 @@ impl Subject {
             active: endpoint.active.clone()?,
         })
     }
+}
+
+/// The descriptors that checks of `subjects` take at most.
+#[must_use]
+pub(crate) fn descriptors(subjects: &[Subject]) -> u64 {
+    let addresses = subjects.iter().map(|subject| if subject.name.is_some() { MOST_ADDRESSES } else { 1 });
+    addresses.sum::<usize>().min(MOST_AT_ONCE) as u64
 }
 
 /// All checkers. They end when this is dropped.

@@ -239,7 +239,8 @@ impl Group {
                         State::Down => !up,
                         State::Drained => false,
                     };
-                    !question.tried.targets.contains(&index) && self.endpoints.get(index).is_some_and(wanted)
+                    !question.tried.targets.contains(&index)
+                        && self.endpoints.get(index).is_some_and(|endpoint| wanted(endpoint) && !endpoint.is_full())
                 };
                 let index = class.pick(&self.endpoints, question, eligible)?;
                 let endpoint = self.endpoints.get(index)?;
@@ -396,6 +397,12 @@ impl Endpoint {
     pub(crate) fn fallen_since(&self, address: IpAddr) -> Option<Duration> {
         let active = self.active.as_ref().filter(|active| active.check.close)?;
         active.checked.down_since(address)
+    }
+
+    /// Returns whether the target has as many connections as it may have.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.target.max_connections.is_some_and(|most| self.health.active() >= most.get())
     }
 
     /// The address, if the target is no name.

@@ -9,11 +9,12 @@ use super::{
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
     server_ids, targets,
+    tcp::max_connections,
 };
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::Rule,
+    model::{Matcher, Rule, TlsMatcher},
     report::{Position, Report},
 };
 
@@ -46,7 +47,7 @@ fn rule(
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
     let health = defaults.checks.of(report, &table, ("health", "only_healthy"), protocol.map(Asker::from));
     let defaults = &RuleDefaults { health, ..defaults.clone() };
-    let matcher = matcher::matcher(report, &table, protocol, defaults);
+    let mut matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
     let upstream = match protocol {
         Some(RuleProtocol::Quic) | None => upstream,
@@ -54,9 +55,24 @@ fn rule(
     };
     let idle_lifetime = idle_lifetime(report, &table, protocol);
     let affinity = affinity(report, &table, protocol);
+    let max_connections = max_connections(report, &table, "max_connections");
+    let (upstream, max_connections) = match protocol {
+        Some(protocol) if protocol.is_udp() => {
+            if let Some(field) = table.field("max_connections") {
+                report.warn(&field.position, "has no effect on protocols over UDP, whose rules have shares");
+            }
+            if let Some(Matcher::Quic(TlsMatcher { ech: Some(ech), .. })) = &mut matcher {
+                for private in &mut Arc::make_mut(ech).private {
+                    private.upstream = targets::without_limits(report, &field.position, private.upstream.clone());
+                }
+            }
+            (targets::without_limits(report, &field.position, upstream), None)
+        }
+        Some(_) | None => (upstream, max_connections),
+    };
     Some((
         field.position.clone(),
-        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity }),
+        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity, max_connections }),
     ))
 }
 

@@ -36,7 +36,8 @@ fn asked(check: &Check, host: &str) -> Question {
         Ok(address) => Host::Ip { address, scope: 0 },
         Err(_) => Host::Name(host.into()),
     };
-    let target = Target { host, port: 8443, weight: NonZeroU16::MIN, backup: false, down: false };
+    let target =
+        Target { host, port: 8443, weight: NonZeroU16::MIN, backup: false, down: false, max_connections: None };
     Question::new(check, addressee(check, &target).as_deref(), &Random::new(7))
 }
 

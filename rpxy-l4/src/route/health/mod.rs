@@ -10,6 +10,7 @@ mod passive;
 mod targets;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -134,6 +135,14 @@ impl Busy {
         Self { health: Arc::clone(health), unheard: false }
     }
 
+    /// One more connection to the target, unless it has `most` already.
+    #[must_use]
+    pub(crate) fn within(health: &Arc<Health>, most: Option<NonZeroU32>) -> Option<Self> {
+        let busy = Self::new(health);
+        // Workers race here; adding first keeps the bound exact without a loop.
+        most.is_none_or(|most| health.active() <= most.get()).then_some(busy)
+    }
+
     /// The target has answered at `now`; returns whether the log should say that it is back.
     pub(crate) fn answered(&self, now: Duration) -> bool {
         self.health.answered(now)
@@ -175,6 +184,17 @@ mod tests {
         assert_eq!(health.state(at(4)), State::Drained, "it could not");
         health.administrative().up();
         assert_eq!(health.state(at(5)), State::Down, "what connections find out goes on meanwhile");
+    }
+
+    #[test]
+    fn connections_to_a_target_are_bounded_where_it_has_a_limit() {
+        let health = Arc::new(Health::default());
+        let two = NonZeroU32::new(2);
+        let mut held: Vec<_> = (0..2).map(|_| Busy::within(&health, two).unwrap()).collect();
+        assert!(Busy::within(&health, two).is_none());
+        assert_eq!(health.active(), 2, "one that found no room does not count");
+        held.extend(Busy::within(&health, None));
+        assert_eq!(held.len(), 3, "for a rule that has no limit for it");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The states of all targets in use, so that a reload finds them again.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU16,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::{Checked, Health, State};
-use crate::config::model::{Check, Host, Target};
+use crate::{
+    config::model::{Check, Host, Target},
+    limit::{ConnLimit, WeakMap},
+};
 
 type Key = (Host, u16);
 
@@ -18,8 +20,10 @@ type CheckKey = (Key, Arc<str>, u8);
 /// The states of all targets in use of one transport.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
-    states: Mutex<HashMap<Key, Weak<Health>>>,
-    checked: Mutex<HashMap<CheckKey, Weak<Checked>>>,
+    states: Mutex<WeakMap<Key, Health>>,
+    checked: Mutex<WeakMap<CheckKey, Checked>>,
+    /// Connections by name of the rule; `None` is the default targets.
+    rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
 }
 
 /// A target that could not be reached the last time, or that a check has found to be down.
@@ -50,23 +54,20 @@ impl Targets {
     /// The state of `target`, the old one where it is still in use.
     #[must_use]
     pub(crate) fn health(&self, target: &Target) -> Arc<Health> {
-        let mut states = self.states();
-        let key = (target.host.clone(), target.port);
-        if let Some(known) = states.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        states.retain(|_, state| state.strong_count() > 0);
-        let fresh = Arc::new(Health::default());
-        states.insert(key, Arc::downgrade(&fresh));
-        fresh
+        self.states().get_or_insert_with((target.host.clone(), target.port), Health::default)
+    }
+
+    /// The connections of the rule of this name, of the default targets for `None`.
+    #[must_use]
+    pub(crate) fn of_rule(&self, rule: Option<&Arc<str>>) -> Arc<ConnLimit> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.get_or_insert_with(rule.cloned(), ConnLimit::default)
     }
 
     /// All targets in use, as in the file, in order.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, Arc<Health>)> {
-        let states = self.states();
-        let in_use = states.iter().filter_map(|(key, state)| Some((text(key), state.upgrade()?)));
-        let mut list: Vec<_> = in_use.collect();
+        let mut list: Vec<_> = self.states().iter().map(|(key, state)| (text(key), state)).collect();
         list.sort_by(|(a, _), (b, _)| a.cmp(b));
         list
     }
@@ -74,15 +75,8 @@ impl Targets {
     /// What `check` has found of `target`; where they are still in use, what one of that name has found before.
     #[must_use]
     pub(crate) fn checked(&self, target: &Target, check: &Check) -> Arc<Checked> {
-        let mut checked = self.checks();
         let key = ((target.host.clone(), target.port), Arc::clone(&check.name), check.variant());
-        if let Some(known) = checked.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        checked.retain(|_, found| found.strong_count() > 0);
-        let fresh = Arc::new(Checked::default());
-        checked.insert(key, Arc::downgrade(&fresh));
-        fresh
+        self.checks().get_or_insert_with(key, Checked::default)
     }
 
     /// All targets with an address that is checked, once for each check and variant of it, in order.
@@ -90,8 +84,8 @@ impl Targets {
     pub(crate) fn list_checked(&self) -> Vec<CheckedTarget> {
         let checks = self.checks();
         let in_use = checks.iter().filter_map(|((target, check, _), checked)| {
-            let checked = checked.upgrade().filter(|checked| !checked.addresses().is_empty())?;
-            Some(CheckedTarget { target: text(target), check: Arc::clone(check), checked })
+            let known = !checked.addresses().is_empty();
+            known.then(|| CheckedTarget { target: text(target), check: Arc::clone(check), checked })
         });
         let mut list: Vec<_> = in_use.collect();
         list.sort_by(|a, b| (&a.target, &a.check).cmp(&(&b.target, &b.check)));
@@ -127,18 +121,26 @@ impl Targets {
         unreached.chain(failing).collect()
     }
 
-    fn checks(&self) -> MutexGuard<'_, HashMap<CheckKey, Weak<Checked>>> {
+    fn checks(&self) -> MutexGuard<'_, WeakMap<CheckKey, Checked>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn states(&self) -> MutexGuard<'_, HashMap<Key, Weak<Health>>> {
+    fn states(&self) -> MutexGuard<'_, WeakMap<Key, Health>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The target as in the file.
 fn text((host, port): &Key) -> String {
-    Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false, down: false }.to_string()
+    Target {
+        host: host.clone(),
+        port: *port,
+        weight: NonZeroU16::MIN,
+        backup: false,
+        down: false,
+        max_connections: None,
+    }
+    .to_string()
 }
 
 #[cfg(test)]
@@ -150,7 +152,14 @@ mod tests {
     use crate::config::model::CheckKind;
 
     fn target(host: &str, port: u16) -> Target {
-        Target { host: Host::Name(host.into()), port, weight: NonZeroU16::MIN, backup: false, down: false }
+        Target {
+            host: Host::Name(host.into()),
+            port,
+            weight: NonZeroU16::MIN,
+            backup: false,
+            down: false,
+            max_connections: None,
+        }
     }
 
     fn check(name: &str) -> Check {
