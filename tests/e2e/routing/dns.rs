@@ -7,7 +7,10 @@ use std::{
 
 use rpxy_l4_tests::{
     daemon::Daemon,
-    peers::{dns::Mood, server::Server},
+    peers::{
+        dns::{DnsServer, Mood},
+        server::Server,
+    },
     socket,
     topology::{BACKENDS_V4, BACKENDS_V6, Topology, client_pool},
     wait,
