@@ -18,6 +18,8 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod refused;
+    mod signals;
 }
 mod offload {
     mod attach;

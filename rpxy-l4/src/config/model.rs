@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub unmatched: Unmatched,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
+    /// Lines of the access log about traffic that is turned away.
+    pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
@@ -130,6 +132,18 @@ pub(crate) enum AccessLogFormat {
     /// One JSON object a line.
     Json,
     /// No access log.
+    Off,
+}
+
+/// Which traffic that is turned away gets a line in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum AccessLogRefused {
+    /// Some of it: so many lines for each source network and in all.
+    #[default]
+    Limited,
+    /// All of it.
+    All,
+    /// None.
     Off,
 }
 

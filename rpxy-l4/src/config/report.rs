@@ -24,13 +24,16 @@ pub(super) struct Report<'t> {
     text: &'t str,
     /// With the offset of each; line and column follow.
     problems: Vec<(usize, Problem)>,
-    unknown: Vec<(Position, Option<String>)>,
+    /// Offsets of keys without a meaning where they are, by name.
+    unknown: Vec<(String, usize)>,
+    /// Problems that are the want of one of these keys.
+    missing: Vec<(usize, &'static [&'static str])>,
     files: Vec<Seen>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
+        Self { text, problems: Vec::new(), unknown: Vec::new(), missing: Vec::new(), files: Vec::new() }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
@@ -53,6 +56,18 @@ impl<'t> Report<'t> {
         self.push(Severity::Error, position, message.into(), Some(remedy.into()));
     }
 
+    /// The file cannot be used without one of `keys` at its top. Where one is elsewhere, that is the remedy.
+    pub(super) fn missing(
+        &mut self,
+        position: &Position,
+        message: &str,
+        keys: &'static [&'static str],
+        remedy: Option<&str>,
+    ) {
+        self.missing.push((self.problems.len(), keys));
+        self.push(Severity::Error, position, message.to_owned(), remedy.map(str::to_owned));
+    }
+
     /// The file can be used.
     pub(super) fn warn(&mut self, position: &Position, message: impl Into<String>) {
         self.push(Severity::Warning, position, message.into(), None);
@@ -63,24 +78,27 @@ impl<'t> Report<'t> {
         self.push(Severity::Warning, position, message.into(), Some(remedy.into()));
     }
 
-    /// A key without a meaning; all of them become one warning.
-    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: Position) {
-        self.unknown.push((position, keys::hint(scope, key)));
+    /// A key without a meaning.
+    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: &Position) {
+        self.push(Severity::Warning, position, "unknown key ignored".to_owned(), keys::hint(scope, key));
+        self.unknown.push((key.to_owned(), position.offset));
+    }
+
+    /// Says where keys of the top of the file are instead. A key below a table is that table's, however it is indented.
+    fn misplaced(&self, keys: &[&str]) -> Option<String> {
+        let (key, offset) = self.unknown.iter().find(|(key, _)| keys.contains(&key.as_str()))?;
+        let (line, _) = Cursor::new(self.text).line_and_column(*offset);
+        Some(format!("{key} in line {line} is below a [table] and so belongs to that: move it to the top of the file"))
     }
 
     /// All problems in the order of the file's lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
-        self.unknown.sort_by_key(|(position, _)| position.offset);
-        if let [(first, _), ..] = self.unknown.as_slice() {
-            let first = first.clone();
-            let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
-            let mut cursor = Cursor::new(self.text);
-            let list: Vec<String> =
-                self.unknown.iter().map(|(position, hint)| unknown_item(&mut cursor, position, hint)).collect();
-            let message = format!("{several} ignored: {}", list.join(", "));
-            self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
+        for (index, keys) in std::mem::take(&mut self.missing) {
+            if let (Some(remedy), Some((_, problem))) = (self.misplaced(keys), self.problems.get_mut(index)) {
+                problem.remedy = Some(remedy);
+            }
         }
-        self.problems.sort_by_key(|(offset, _)| *offset);
+        self.problems.sort_by_key(|(offset, problem)| (*offset, problem.severity));
         let mut cursor = Cursor::new(self.text);
         let placed = self.problems.into_iter().map(|(offset, problem)| {
             let (line, column) = cursor.line_and_column(offset);
@@ -92,14 +110,6 @@ impl<'t> Report<'t> {
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
         let problem = Problem { severity, path: position.path.clone(), line: 1, column: 1, message, remedy };
         self.problems.push((position.offset, problem));
-    }
-}
-
-fn unknown_item(cursor: &mut Cursor<'_>, position: &Position, hint: &Option<String>) -> String {
-    let (line, _) = cursor.line_and_column(position.offset);
-    match hint {
-        Some(hint) => format!("{} (line {line}: {hint})", position.path),
-        None => format!("{} (line {line})", position.path),
     }
 }
 

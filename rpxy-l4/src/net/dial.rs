@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::options;
+use super::{family, options};
 
 /// A TCP socket that is about to be connected to a backend.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub(crate) struct Dial {
 impl Dial {
     /// A socket for a connection to `to`.
     pub(crate) fn new(to: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP));
+        let socket = socket.map_err(|error| family::explain(error, to))?;
         socket.set_tcp_nodelay(true)?;
         Ok(Self { socket, to })
     }
@@ -54,7 +55,7 @@ impl Dial {
         match self.socket.connect(&self.to.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(family::explain(error, self.to)),
         }
         Ok(self.socket.into())
     }

@@ -1,6 +1,7 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
 mod dial;
+mod family;
 mod options;
 pub(crate) mod poller;
 mod queue;

@@ -22,9 +22,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    config::{self, model::Config, watch::Watch},
+    config::{self, Severity, model::Config, watch::Watch},
     limit::Bans,
-    log::{self, Logs},
+    log::{self, Form, Logs},
     metrics::Metrics,
     net,
     resolve::Resolver,
@@ -38,6 +38,11 @@ use signals::{Signal, Signals};
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Interval of telling how many lines about refused traffic were withheld.
+const TELL_WITHHELD: Duration = Duration::from_secs(10);
+/// Problems of one file that are logged.
+const MOST_PROBLEMS: usize = 100;
+
 /// Arguments of the daemon.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -47,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     /// Wait for a valid configuration instead of failing.
     pub(crate) wait_for_config: bool,
+    /// The form of log lines.
+    pub(crate) form: Form,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -56,31 +63,47 @@ pub(crate) struct Options {
 /// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let logs = log::start(options.log_dir.as_deref())?;
+    let metrics = Metrics::new();
+    let logs = log::start(options.log_dir.as_deref(), &options.form, &metrics)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the control runtime")?;
-    let result = runtime.block_on(control(options, &logs, started));
+    let result = runtime.block_on(control(options, &logs, metrics, started));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
     if let (Err(error), Some(_)) = (&result, &options.log_dir) {
-        tracing::error!("{error:#}");
+        say_each("", "", config::told_apart(error));
     }
     result
 }
 
-async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()> {
+/// Logs problems, each on a line of its own, the first behind `first`, the others behind `others`.
+fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
+    let left = problems.len().saturating_sub(MOST_PROBLEMS);
+    for (index, (severity, text)) in problems.into_iter().take(MOST_PROBLEMS).enumerate() {
+        let head = if index == 0 { first } else { others };
+        match severity {
+            Severity::Error => tracing::error!("{head}{text}"),
+            Severity::Warning => tracing::warn!("{head}{text}"),
+        }
+    }
+    if left > 0 {
+        tracing::error!("{others}{left} more problems; `rpxy-l4 --check` tells all of them");
+    }
+}
+
+async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(mut config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
+    let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
+    options.form.overrule(&mut config);
     let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
     let config = Arc::new(config);
-    let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = Arc::new(KnownTargets::default());
     let compile = {
@@ -128,6 +151,8 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let mut daemon = Daemon {
         path: options.config.clone(),
         started,
+        form: options.form.clone(),
+        last_reload: None,
         config,
         udp_snapshot,
         resolver,
@@ -149,9 +174,11 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
+    let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);
     let mut reloading = Reloading::default();
     loop {
         tokio::select! {
+            _ = tell_withheld.tick() => logs.access.withheld(daemon.config.access_log_format),
             () = watch.changed() => reloading.begin(&daemon),
             prepared = reloading.prepared() => {
                 if let Some(files) = daemon.reload(prepared) {
@@ -165,6 +192,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
                     logs.reopen();
                     reloading.begin(&daemon);
                 }
+                Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }
@@ -176,26 +204,38 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         kernel.leave();
     }
     daemon.listeners.stop();
+    logs.access.withheld(daemon.config.access_log_format);
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(
+    options: &Options,
+    logs: &Logs,
+    watch: &mut Watch,
+    signals: &mut Signals,
+) -> Result<Option<Config>> {
     loop {
         let path = options.config.clone();
         let Some(loaded) = beside(move || config::load(&path), signals).await? else { return Ok(None) };
         match loaded {
             Ok(loaded) => {
+                options.form.follow(loaded.config.access_log_format);
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.in_file(&options.config));
                 }
                 watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
-            Err(error) if !options.wait_for_config => return Err(error.into()),
             Err(error) => {
-                tracing::warn!("waiting for a valid configuration: {error}");
+                options.form.follow(error.log_format());
+                if !options.wait_for_config {
+                    return Err(error.into());
+                }
+                let problems = error.told_apart().into_iter().map(|(_, text)| (Severity::Warning, text));
+                let head = "waiting for a valid configuration: ";
+                say_each(head, head, problems.collect());
                 watch.set_others(error.files());
             }
         }
@@ -203,6 +243,7 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
             () = watch.changed() => {}
             signal = signals.next() => match signal {
                 Signal::Reload => {}
+                Signal::Reopen => logs.reopen(),
                 Signal::Stop => return Ok(None),
             },
         }
@@ -219,8 +260,8 @@ async fn beside<T: Send + 'static>(
         tokio::select! {
             done = &mut working => return done.map(Some).context("internal error"),
             signal = signals.next() => match signal {
-                // It reads the file anyhow.
-                Signal::Reload => {}
+                // It reads the file anyhow, and the logs are new.
+                Signal::Reload | Signal::Reopen => {}
                 Signal::Stop => return Ok(None),
             },
         }
@@ -249,7 +290,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
             () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
             signal = signals.next() => match signal {
-                Signal::Reload => logs.reopen(),
+                Signal::Reload | Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }

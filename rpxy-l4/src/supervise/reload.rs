@@ -3,7 +3,12 @@
 //! Reading, checking and compiling a file takes as long as the file is large, and names may have to be looked up. All of
 //! that is done beside the control thread, which goes on to answer; it only carries out the change.
 
-use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -13,18 +18,21 @@ use tokio::{
 
 use super::{
     admin,
-    daemon::{Daemon, FIRST_ANSWERS, KnownTargets},
+    daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
     kernel,
     listeners::{self, Served},
-    resources, scrape,
+    resources, say_each, scrape,
 };
 use crate::{
     config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
+    log::Form,
     metrics::Reload,
     resolve::Resolver,
     tcp, udp,
 };
 
+/// Problems that `status` tells.
+const MOST_TOLD: usize = 10;
 /// Time after which no worker works with the snapshots of before.
 const OUT_OF_USE: Duration = Duration::from_secs(1);
 
@@ -85,10 +93,10 @@ impl Reloading {
             self.again = true;
             return;
         }
-        let (path, current) = (daemon.path.clone(), Arc::clone(&daemon.config));
+        let (path, form, current) = (daemon.path.clone(), daemon.form.clone(), Arc::clone(&daemon.config));
         let (targets, resolver) = (Arc::clone(&daemon.targets), daemon.resolver.clone());
         self.task = Some(tokio::spawn(async move {
-            let prepared = spawn_blocking(move || prepare(&path, &current, &targets, &resolver)).await;
+            let prepared = spawn_blocking(move || prepare(&path, &form, &current, &targets, &resolver)).await;
             let prepared = prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             if let Ok(Compiled { snapshots: Some(snapshots), .. }) = &prepared.loaded {
                 snapshots.resolved().await;
@@ -113,10 +121,11 @@ impl Reloading {
     }
 }
 
-fn prepare(path: &Path, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
+fn prepare(path: &Path, form: &Form, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
     let loaded = config::load(path);
     let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
     let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
+        form.overrule(&mut config);
         let lowered = resources::fill_in(&mut config);
         let snapshots = (config != *current).then(|| Snapshots::new(&config, targets, resolver));
         Compiled { config, lowered, warnings, snapshots }
@@ -132,14 +141,22 @@ impl Daemon {
             Err(error) => (Err(error), None),
         };
         let path = self.path.display();
+        let (result, mut problems) = match result {
+            Ok(result) => (result, Vec::new()),
+            Err(error) => (Reload::Refused, config::told_apart(&error)),
+        };
         match result {
-            Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
-            Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
-            Err(ref error) => {
-                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
-            }
+            Reload::Unchanged => tracing::info!("configuration unchanged in {path}"),
+            Reload::Applied => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
+            Reload::Refused => say_each(
+                "configuration not reloaded, the previous one stays in effect: ",
+                "configuration not reloaded: ",
+                problems.clone(),
+            ),
         }
-        self.metrics.reloaded(result.unwrap_or(Reload::Refused));
+        self.metrics.reloaded(result);
+        problems.truncate(MOST_TOLD);
+        self.last_reload = Some(LastReload { result, when: SystemTime::now(), problems });
         files
     }
 
@@ -167,6 +184,7 @@ impl Daemon {
         }
         kernel::warn_of_postponed(&self.config, &config);
         resources::warn_of_limits(&config);
+        self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
         let old_tcp = self.tcp.snapshot.swap(Arc::new(snapshot));
         self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());

@@ -16,6 +16,7 @@ mod own;
 mod ports;
 mod probe;
 mod record;
+mod refused;
 mod relay;
 mod scratch;
 mod share;
@@ -35,9 +36,9 @@ use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{AccessLogFormat, Config, Tcp},
+    config::model::{Config, Tcp},
     limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
     resolve::Resolver,
@@ -59,7 +60,7 @@ pub(crate) struct Snapshot {
     rates: Option<Sources>,
     own: Own,
     routes: TcpRoutes,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 impl Snapshot {
@@ -72,7 +73,7 @@ impl Snapshot {
             rates: config.tcp.new_connections.map(Sources::new),
             own: Own::new(&config.listen),
             routes: TcpRoutes::new(config, targets, resolver),
-            access_log_format: config.access_log_format,
+            access_lines: AccessLines::of(config),
         }
     }
 

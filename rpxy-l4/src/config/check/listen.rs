@@ -10,7 +10,7 @@ use std::{
 use crate::config::{
     file::{Field, Table},
     model::{Listen, ListenAddress},
-    report::{Report, quote},
+    report::{Position, Report, quote},
 };
 
 pub(super) fn listen(report: &mut Report<'_>, root: &Table<'_>) -> Listen {
@@ -38,7 +38,11 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
 }
 
 fn ports(report: &mut Report<'_>, root: &Table<'_>) -> Vec<NonZeroU16> {
-    let Some(field) = root.required(report, "listen_port") else { return Vec::new() };
+    let Some(field) = root.field("listen_port") else {
+        let position = Position { path: "listen_port".to_owned(), offset: 0 };
+        report.missing(&position, "required key is missing", &["listen_port"], None);
+        return Vec::new();
+    };
     if field.is_integer() {
         return field.integer(report, 1..=u16::MAX).and_then(NonZeroU16::new).into_iter().collect();
     }

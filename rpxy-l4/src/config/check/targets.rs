@@ -207,6 +207,14 @@ fn port(report: &mut Report<'_>, position: &Position, text: &str) -> Option<u16>
 }
 
 fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
+    if text.starts_with("unix:") || text.starts_with('/') {
+        report.error_with(
+            position,
+            format!("{} is a unix socket, and targets are addresses or names", quote(text)),
+            "write \"host:port\"",
+        );
+        return None;
+    }
     let Some((name, port)) = text.rsplit_once(':') else {
         report.error_with(position, format!("{} has no port", quote(text)), "write \"host:port\"");
         return None;

@@ -69,6 +69,8 @@ fn refused() {
         ("a bare string", "'a:1'", "2: udp_target"),
         ("number", "[1]", "2: udp_target[0]"),
         ("no port", "['a']", "2: udp_target[0]"),
+        ("unix socket", "['unix:/run/a']", "2: udp_target[0]"),
+        ("path", "['/run/a']", "2: udp_target[0]"),
         ("no host", "[':80']", "2: udp_target[0]"),
         ("port too large", "['a:65536']", "2: udp_target[0]"),
         ("port is a name", "['a:http']", "2: udp_target[0]"),
