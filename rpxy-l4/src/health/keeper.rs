@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::MissedTickBehavior,
 };
 
 use super::{
-    MOST_ADDRESSES, MOST_AT_ONCE, Subject,
+    MOST_ADDRESSES, MOST_AT_ONCE, Subject, Wanted,
     checker::{Common, Event, Key, Place, Running},
     kinds, schedule, uptime,
     voice::{Told, Voice},
@@ -34,10 +35,11 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const EVENTS: usize = 256;
 
 /// Keeps checkers until its task is ended.
-pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Vec<Subject>>, fallen: Arc<Notify>, started: Instant) {
+pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Wanted>, fallen: Arc<Notify>, started: Instant) {
     let (events, mut found) = mpsc::channel(EVENTS);
     let random = Random::new(RandomState::new().hash_one(started));
-    let common = Common { started, random, turns: Semaphore::new(MOST_AT_ONCE), events };
+    let turns = Semaphore::new(MOST_AT_ONCE);
+    let common = Common { started, random, turns, sources: ArcSwap::default(), events };
     let mut keeper = Keeper {
         subjects: Vec::new(),
         checkers: HashMap::new(),
@@ -50,8 +52,11 @@ pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Vec<Subject>>, falle
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            subjects = inbox.recv() => match subjects {
-                Some(subjects) => keeper.set(subjects),
+            wanted = inbox.recv() => match wanted {
+                Some(Wanted { subjects, sources }) => {
+                    keeper.common.sources.store(Arc::new(sources));
+                    keeper.set(subjects);
+                }
                 None => return,
             },
             Some(event) = found.recv() => keeper.handle(event),

@@ -13,6 +13,7 @@ mod streak;
 mod voice;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -65,10 +66,17 @@ pub(crate) fn descriptors(subjects: &[Subject]) -> u64 {
     addresses.sum::<usize>().min(MOST_AT_ONCE) as u64
 }
 
+/// What is to be checked, and from where.
+#[derive(Debug)]
+struct Wanted {
+    subjects: Vec<Subject>,
+    sources: Vec<IpAddr>,
+}
+
 /// All checkers. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Checks {
-    subjects: mpsc::UnboundedSender<Vec<Subject>>,
+    wanted: mpsc::UnboundedSender<Wanted>,
     fallen: Arc<Notify>,
     keeper: JoinHandle<()>,
 }
@@ -78,15 +86,16 @@ impl Checks {
     #[must_use]
     pub(crate) fn start(started: Instant) -> Self {
         // Unbounded: only the supervisor sends, once a reload.
-        let (subjects, inbox) = mpsc::unbounded_channel();
+        let (wanted, inbox) = mpsc::unbounded_channel();
         let fallen = Arc::new(Notify::new());
         let keeper = tokio::spawn(keeper::keep(inbox, Arc::clone(&fallen), started));
-        Self { subjects, fallen, keeper }
+        Self { wanted, fallen, keeper }
     }
 
-    /// Checks `subjects` from now on, and no others. What was found of those that stay remains.
-    pub(crate) fn set(&self, subjects: Vec<Subject>) {
-        drop(self.subjects.send(subjects));
+    /// Checks `subjects` from now on, and no others, over TCP from one of `sources`, if there are any. What was found of
+    /// those that stay remains.
+    pub(crate) fn set(&self, subjects: Vec<Subject>, sources: &[IpAddr]) {
+        drop(self.wanted.send(Wanted { subjects, sources: sources.to_vec() }));
     }
 
     /// What tells that a target has gone down whose sessions are to end.

@@ -119,7 +119,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let checks = Checks::start(started);
     let subjects = checked::subjects(&snapshot, &udp_snapshot);
     let for_checks = health::descriptors(&subjects);
-    checks.set(subjects);
+    checks.set(subjects, &config.tcp.source_addresses);
     let fallen = checks.fallen();
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());

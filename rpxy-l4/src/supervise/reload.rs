@@ -194,7 +194,7 @@ impl Daemon {
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);
         let for_checks = health::descriptors(&subjects);
-        self.checks.set(subjects);
+        self.checks.set(subjects, &config.tcp.source_addresses);
         let open = self.other_files.saturating_add(self.listeners.sockets()).saturating_add(for_checks);
         resources::divide_descriptors(&config, lowered, &self.tcp, (self.listeners.workers(), open));
         let old = std::mem::replace(&mut self.config, Arc::new(config));
