@@ -30,9 +30,10 @@ pub(super) enum Found {
 }
 
 /// Where and over what a question is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Over {
-    Tcp(SocketAddr),
+    /// From the first of some addresses of this machine that can be had; from the kernel's choice without any.
+    Tcp(SocketAddr, Vec<IpAddr>),
     Udp(SocketAddr),
 }
 
@@ -40,7 +41,7 @@ pub(super) enum Over {
 pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -> Found {
     let asked = async {
         match over {
-            Over::Tcp(address) => over_tcp(address, question).await,
+            Over::Tcp(address, sources) => over_tcp(address, &sources, question).await,
             Over::Udp(address) => over_udp(address, question).await,
         }
     };
@@ -57,8 +58,8 @@ pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -
     }
 }
 
-async fn over_tcp(address: SocketAddr, question: &mut Question) -> io::Result<Judgement> {
-    let mut stream = TcpStream::from_std(Dial::new(address)?.connect()?)?;
+async fn over_tcp(address: SocketAddr, sources: &[IpAddr], question: &mut Question) -> io::Result<Judgement> {
+    let mut stream = TcpStream::from_std(connecting(address, sources)?)?;
     stream.writable().await?;
     if let Some(error) = stream.take_error()? {
         return Err(error);
@@ -78,6 +79,21 @@ async fn over_tcp(address: SocketAddr, question: &mut Question) -> io::Result<Ju
         judgement = question.arrived(buffer.get(..read).unwrap_or_default());
     }
     Ok(judgement)
+}
+
+fn connecting(to: SocketAddr, sources: &[IpAddr]) -> io::Result<std::net::TcpStream> {
+    if sources.is_empty() {
+        return Dial::new(to)?.connect();
+    }
+    let from = |source: &IpAddr| {
+        let dial = Dial::new(to)?;
+        dial.set_source(*source)?;
+        dial.connect()
+    };
+    let mut tried = sources.iter().map(from);
+    let had =
+        |result: &io::Result<_>| !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable);
+    tried.find(had).unwrap_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()))
 }
 
 async fn over_udp(address: SocketAddr, question: &mut Question) -> io::Result<Judgement> {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -64,6 +65,8 @@ pub(super) struct Common {
     pub(super) started: Instant,
     pub(super) random: Random,
     pub(super) turns: Semaphore,
+    /// Addresses of this machine that checks over TCP come from, as connections do; empty leaves it to the kernel.
+    pub(super) sources: ArcSwap<Vec<IpAddr>>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -233,6 +236,13 @@ impl Checker {
             Place::Address(address) => *address,
             Place::LinkLocal { address, zone, port } => net::link_local(*address, zone, *port)?,
         };
-        Ok(if self.key.udp { Over::Udp(address) } else { Over::Tcp(address) })
+        if self.key.udp {
+            return Ok(Over::Udp(address));
+        }
+        let same_family = |source: &&IpAddr| source.is_ipv4() == address.is_ipv4();
+        let mut sources: Vec<IpAddr> = self.common.sources.load().iter().filter(same_family).copied().collect();
+        let first = usize::try_from(self.common.random.next()).unwrap_or(0).checked_rem(sources.len()).unwrap_or(0);
+        sources.rotate_left(first);
+        Ok(Over::Tcp(address, sources))
     }
 }

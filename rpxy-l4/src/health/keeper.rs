@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::MissedTickBehavior,
 };
 
 use super::{
-    MOST_ADDRESSES, MOST_AT_ONCE, Subject,
+    MOST_ADDRESSES, MOST_AT_ONCE, Subject, Wanted,
     checker::{Common, Event, Key, Place, Running},
     kinds, schedule, uptime,
     voice::{Told, Voice},
@@ -34,10 +35,11 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const EVENTS: usize = 256;
 
 /// Keeps checkers until its task is ended.
-pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Vec<Subject>>, fallen: Arc<Notify>, started: Instant) {
+pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Wanted>, fallen: Arc<Notify>, started: Instant) {
     let (events, mut found) = mpsc::channel(EVENTS);
     let random = Random::new(RandomState::new().hash_one(started));
-    let common = Common { started, random, turns: Semaphore::new(MOST_AT_ONCE), events };
+    let turns = Semaphore::new(MOST_AT_ONCE);
+    let common = Common { started, random, turns, sources: ArcSwap::default(), events };
     let mut keeper = Keeper {
         subjects: Vec::new(),
         checkers: HashMap::new(),
@@ -50,12 +52,18 @@ pub(super) async fn keep(mut inbox: mpsc::UnboundedReceiver<Vec<Subject>>, falle
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            subjects = inbox.recv() => match subjects {
-                Some(subjects) => keeper.set(subjects),
+            wanted = inbox.recv() => match wanted {
+                Some(Wanted { subjects, sources }) => {
+                    keeper.common.sources.store(Arc::new(sources));
+                    keeper.set(subjects);
+                }
                 None => return,
             },
             Some(event) = found.recv() => keeper.handle(event),
-            _ = look.tick() => keeper.follow(),
+            _ = look.tick() => {
+                keeper.follow();
+                keeper.tell_owed();
+            }
         }
     }
 }
@@ -92,7 +100,14 @@ impl Keeper {
         let mut known = HashSet::new();
         let once = |subject: &Subject| known.insert(Arc::as_ptr(&subject.active.checked));
         let watched = |subject| Watched { subject, seen: None, keys: Vec::new() };
-        self.subjects = subjects.into_iter().filter(once).map(watched).collect();
+        let subjects: Vec<Watched> = subjects.into_iter().filter(once).map(watched).collect();
+        let left = std::mem::replace(&mut self.subjects, subjects);
+        for Watched { subject, .. } in left {
+            // Connections may still hold what was found of a target that is not checked any more.
+            if !known.contains(&Arc::as_ptr(&subject.active.checked)) {
+                subject.active.checked.set(Vec::new());
+            }
+        }
         self.look(|_| true);
     }
 
@@ -182,6 +197,13 @@ impl Keeper {
         }
     }
 
+    /// Tells how many changes were not shown, when no other one has done so.
+    fn tell_owed(&mut self) {
+        if let Some(withheld) = self.voice.owed(uptime(self.common.started)) {
+            tracing::warn!("{withheld} more changes of the health of targets were not shown");
+        }
+    }
+
     fn fallen(&mut self, key: &Arc<Key>, after: u16, now: Duration) {
         let Some(Kept { running, told, .. }) = self.checkers.get_mut(key) else { return };
         let reason = running.standing.reason();
@@ -250,15 +272,15 @@ impl Subject {
 
 fn failed(check: &str, after: u16) -> String {
     match after {
-        1 => format!("check \"{check}\" has failed"),
-        _ => format!("check \"{check}\" has failed {after} times"),
+        1 => format!("check {check:?} has failed"),
+        _ => format!("check {check:?} has failed {after} times"),
     }
 }
 
 fn passed(check: &str, after: u16) -> String {
     match after {
-        1 => format!("check \"{check}\" has passed"),
-        _ => format!("check \"{check}\" has passed {after} times"),
+        1 => format!("check {check:?} has passed"),
+        _ => format!("check {check:?} has passed {after} times"),
     }
 }
 

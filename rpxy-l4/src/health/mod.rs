@@ -13,6 +13,7 @@ mod streak;
 mod voice;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,9 +30,9 @@ use crate::{
 };
 
 /// Checks at once; further ones wait for their turn. Each takes a descriptor.
-pub(crate) const MOST_AT_ONCE: usize = 128;
+const MOST_AT_ONCE: usize = 128;
 /// Addresses of one name that are checked.
-pub(crate) const MOST_ADDRESSES: usize = 16;
+const MOST_ADDRESSES: usize = 16;
 
 /// A target that is checked.
 #[derive(Debug, Clone)]
@@ -58,10 +59,24 @@ impl Subject {
     }
 }
 
+/// The descriptors that checks of `subjects` take at most.
+#[must_use]
+pub(crate) fn descriptors(subjects: &[Subject]) -> u64 {
+    let addresses = subjects.iter().map(|subject| if subject.name.is_some() { MOST_ADDRESSES } else { 1 });
+    addresses.sum::<usize>().min(MOST_AT_ONCE) as u64
+}
+
+/// What is to be checked, and from where.
+#[derive(Debug)]
+struct Wanted {
+    subjects: Vec<Subject>,
+    sources: Vec<IpAddr>,
+}
+
 /// All checkers. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Checks {
-    subjects: mpsc::UnboundedSender<Vec<Subject>>,
+    wanted: mpsc::UnboundedSender<Wanted>,
     fallen: Arc<Notify>,
     keeper: JoinHandle<()>,
 }
@@ -71,15 +86,16 @@ impl Checks {
     #[must_use]
     pub(crate) fn start(started: Instant) -> Self {
         // Unbounded: only the supervisor sends, once a reload.
-        let (subjects, inbox) = mpsc::unbounded_channel();
+        let (wanted, inbox) = mpsc::unbounded_channel();
         let fallen = Arc::new(Notify::new());
         let keeper = tokio::spawn(keeper::keep(inbox, Arc::clone(&fallen), started));
-        Self { subjects, fallen, keeper }
+        Self { wanted, fallen, keeper }
     }
 
-    /// Checks `subjects` from now on, and no others. What was found of those that stay remains.
-    pub(crate) fn set(&self, subjects: Vec<Subject>) {
-        drop(self.subjects.send(subjects));
+    /// Checks `subjects` from now on, and no others, over TCP from one of `sources`, if there are any. What was found of
+    /// those that stay remains.
+    pub(crate) fn set(&self, subjects: Vec<Subject>, sources: &[IpAddr]) {
+        drop(self.wanted.send(Wanted { subjects, sources: sources.to_vec() }));
     }
 
     /// What tells that a target has gone down whose sessions are to end.

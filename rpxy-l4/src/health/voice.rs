@@ -40,6 +40,12 @@ impl Voice {
         if std::mem::replace(&mut told.said_down, false) { self.speak(now) } else { None }
     }
 
+    /// The messages withheld in an interval that is over and in which none came to tell of them.
+    pub(super) fn owed(&mut self, now: Duration) -> Option<u32> {
+        let over = now >= self.since.saturating_add(SAY_AGAIN);
+        (over && self.withheld > 0).then(|| std::mem::take(&mut self.withheld))
+    }
+
     fn speak(&mut self, now: Duration) -> Option<u32> {
         if now >= self.since.saturating_add(SAY_AGAIN) {
             (self.since, self.lines) = (now, 0);
@@ -75,5 +81,8 @@ mod tests {
         assert!((0..MOST_LINES).all(|_| fall(1) == Some(0)));
         assert_eq!((fall(1), fall(59)), (None, None));
         assert_eq!((fall(60), fall(60)), (Some(2), Some(0)), "told with the next one");
+        assert!((0..MOST_LINES - 2).all(|_| fall(61) == Some(0)) && fall(62).is_none());
+        let at = Duration::from_secs;
+        assert_eq!([119, 120, 121].map(|seconds| voice.owed(at(seconds))), [None, Some(1), None], "or by itself");
     }
 }

@@ -167,16 +167,16 @@ impl Outcome {
             | Self::RuleConnections
             | Self::TargetConnections
             | Self::Unreachable
-            | Self::NoPort
-            | Self::Unhealthy => true,
+            | Self::Unhealthy
+            | Self::NoPort => true,
             Self::Closed
             | Self::ClientReset
             | Self::BackendReset
             | Self::Idle
             | Self::HalfClosed
             | Self::Stalled
-            | Self::ClientGone
             | Self::TargetDown
+            | Self::ClientGone
             | Self::Admin
             | Self::Drained
             | Self::InternalError => false,

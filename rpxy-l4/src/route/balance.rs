@@ -245,8 +245,8 @@ impl Group {
                         State::Down => !up,
                         State::Drained => false,
                     };
-                    let room = |endpoint: &Endpoint| wanted(endpoint) && !endpoint.is_full();
-                    !question.tried.targets.contains(&index) && self.endpoints.get(index).is_some_and(room)
+                    !question.tried.targets.contains(&index)
+                        && self.endpoints.get(index).is_some_and(|endpoint| wanted(endpoint) && !endpoint.is_full())
                 };
                 let index = class.pick(&self.endpoints, question, eligible)?;
                 let endpoint = self.endpoints.get(index)?;

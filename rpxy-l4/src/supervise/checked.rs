@@ -21,6 +21,55 @@ impl CheckedTargets for KnownTargets {
                 TargetCheck { transport, target, check: check.to_string(), up: !checked.is_down(), passed, failed }
             })
         };
-        of("tcp", &self.tcp).chain(of("udp", &self.udp)).collect()
+        let mut all: Vec<TargetCheck> = of("tcp", &self.tcp).chain(of("udp", &self.udp)).collect();
+        // A series must not come twice: variants of one check are one.
+        all.dedup_by(|next, kept| {
+            let same = (next.transport, &next.target, &next.check) == (kept.transport, &kept.target, &kept.check);
+            if same {
+                kept.up &= next.up;
+                kept.passed += next.passed;
+                kept.failed += next.failed;
+            }
+            same
+        });
+        all
+    }
+}
+
+#[cfg(all(test, feature = "proxy-protocol"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{config, metrics::Metrics, resolve::Resolver, route::Standing};
+
+    #[tokio::test]
+    async fn variants_of_a_check_are_one_series() {
+        let text = "listen_port = 1\n[health.x]\nkind = 'connect'\n\
+                    [protocols.a]\nprotocol = 'ssh'\ntarget = ['192.0.2.1:1']\nhealth = 'x'\n\
+                    [protocols.b]\nprotocol = 'tls'\ntarget = ['192.0.2.1:1']\nhealth = 'x'\n\
+                    send_proxy_protocol = 'v2'\n";
+        let config = config::parse(text).unwrap_or_else(|problems| panic!("{problems}")).config;
+        let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Metrics::new());
+        let targets = KnownTargets::default();
+        let tcp = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
+        let udp = udp::Snapshot::new(&config, &targets.udp, &resolver);
+        assert_eq!(subjects(&tcp, &udp).len(), 2);
+        assert_eq!(targets.targets(), [], "no address is checked yet");
+        let standing = Arc::new(Standing::default());
+        standing.passed();
+        for endpoint in tcp.endpoints() {
+            let checked = &endpoint.active.as_ref().unwrap().checked;
+            checked.set(vec![([192, 0, 2, 1].into(), Arc::clone(&standing))]);
+        }
+        let both = TargetCheck {
+            transport: "tcp",
+            target: "192.0.2.1:1".to_owned(),
+            check: "x".to_owned(),
+            up: true,
+            passed: 2,
+            failed: 0,
+        };
+        assert_eq!(targets.targets(), [both]);
     }
 }

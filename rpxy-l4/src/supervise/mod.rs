@@ -119,12 +119,12 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     };
     let Some(snapshots) = beside(compile, &mut signals).await? else { return Ok(()) };
     let Snapshots { tcp: snapshot, udp: udp_snapshot } = snapshots;
+    let udp_snapshot = Arc::new(udp_snapshot);
     let checks = Checks::start(started);
     let subjects = checked::subjects(&snapshot, &udp_snapshot);
-    let asked_at_once = subjects.len().min(health::MOST_AT_ONCE);
-    checks.set(subjects);
+    let for_checks = health::descriptors(&subjects);
+    checks.set(subjects, &config.tcp.source_addresses);
     let fallen = checks.fallen();
-    let udp_snapshot = Arc::new(udp_snapshot);
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -155,10 +155,10 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     // There are no connections yet.
-    let open = net::open_files().unwrap_or(resources::TYPICAL).saturating_add(asked_at_once as u64);
+    let open = net::open_files().unwrap_or(resources::TYPICAL);
     listeners.apply(plan);
     let other_files = open.saturating_sub(listeners.sockets());
-    resources::divide_descriptors(&config, lowered, &tcp, (count, open));
+    resources::divide_descriptors(&config, lowered, &tcp, (count, open.saturating_add(for_checks)));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: options.config.clone(),

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
+    health,
     log::Form,
     metrics::Reload,
     resolve::Resolver,
@@ -194,8 +195,9 @@ impl Daemon {
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);
-        self.checks.set(subjects);
-        let open = self.other_files.saturating_add(self.listeners.sockets());
+        let for_checks = health::descriptors(&subjects);
+        self.checks.set(subjects, &config.tcp.source_addresses);
+        let open = self.other_files.saturating_add(self.listeners.sockets()).saturating_add(for_checks);
         resources::divide_descriptors(&config, lowered, &self.tcp, (self.listeners.workers(), open));
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         drop_later((old, old_tcp, old_udp));

@@ -195,6 +195,10 @@ async fn reach_any(
     } else if group.only_healthy() && tried.is_empty() {
         outcome = Outcome::Unhealthy;
     }
+    // Nothing was tried, because nothing is up.
+    if group.only_healthy() && outcome == Outcome::Unreachable && tried.is_empty() {
+        outcome = Outcome::Unhealthy;
+    }
     Err(outcome)
 }
 

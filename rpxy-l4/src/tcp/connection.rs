@@ -54,7 +54,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, snapshot, &mut ends.client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, place, ending, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, ending, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -126,8 +126,8 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
-    ending: Option<Box<Ending>>,
     place: ConnPermit,
+    ending: Option<Box<Ending>>,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -253,7 +253,7 @@ async fn prepare(
         }
     }
     let Reached { stream: backend, busy, ending, .. } = reached;
-    Ok(Ready { backend, busy, place, ending, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

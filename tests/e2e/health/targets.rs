@@ -6,10 +6,10 @@ use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
     peers::{
         programs::{self, curl},
-        server::Server,
+        server::{Recorder, Server},
         udp::{UdpClient, UdpServer},
     },
-    topology::{BACKENDS_V4, CLIENT_V4, Topology},
+    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_INSIDE_V4, Topology},
     wait,
 };
 
@@ -153,4 +153,22 @@ fn each_address_of_a_name_is_checked_and_what_is_down_is_left_out() {
     wait::until("the first address is used", || (reached_by(&net, b"x").as_deref() == Some("one")).then_some(()));
     let starts = daemon.lines_with("[start]");
     assert!(starts.len() >= 7 && first.accepted() > 0, "{starts:#?}");
+}
+
+#[test]
+fn checks_come_from_where_connections_do() {
+    let Some(net) = Topology::or_skip() else { return };
+    net.gateway.ip("addr add 198.51.100.7/24 dev eth1").unwrap();
+    let recorder = Recorder::start(&net.backend, (BACKENDS_V4[0], 7000));
+    let _second = server(&net, 1, "two");
+    let mut daemon = Daemon::start(&net.gateway, &two("", "interval = \"100ms\""));
+    let from = || recorder.next().peer.ip();
+    assert_eq!(from(), IpAddr::from(GATEWAY_INSIDE_V4));
+    let sources = "tcp_source_addresses = [\"198.51.100.77\", \"198.51.100.7\", \"2001:db8::7\"]";
+    daemon.allow("does not have");
+    daemon.reload(Edit::Rename, &two(sources, "interval = \"100ms\""));
+    wait::until("checks come from the other address", || (from() == IpAddr::from([198, 51, 100, 7])).then_some(()));
+    for _ in 0..5 {
+        assert_eq!(from(), IpAddr::from([198, 51, 100, 7]), "also where the machine lacks the other one");
+    }
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod bytes;
+mod connections;
 mod defaults;
 mod dns;
 mod duration;

@@ -4,10 +4,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{
-    duration,
+    connections, duration,
     health::{Asker, Checks},
     sources, targets,
-    tcp::max_connections,
 };
 use crate::config::{
     file::Table,
@@ -36,7 +35,7 @@ pub(super) fn udp(
     let health = checks.of_default(report, root, "udp_target", health, Asker::Udp);
     let default = targets::default(report, root, "udp_target", "udp_load_balance");
     Udp {
-        max_connections: max_connections(report, root, "udp_max_connections"),
+        max_connections: connections::most(report, root, "udp_max_connections"),
         receive_buffer: receive_buffer(report, root),
         new_sessions: sources::new(report, root, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
         default: default.map(|upstream| targets::checked(upstream, &health)),

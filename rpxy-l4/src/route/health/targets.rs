@@ -67,8 +67,7 @@ impl Targets {
     /// All targets in use, as in the file, in order.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, Arc<Health>)> {
-        let states = self.states();
-        let mut list: Vec<_> = states.iter().map(|(key, health)| (text(key), health)).collect();
+        let mut list: Vec<_> = self.states().iter().map(|(key, state)| (text(key), state)).collect();
         list.sort_by(|(a, _), (b, _)| a.cmp(b));
         list
     }
@@ -80,14 +79,13 @@ impl Targets {
         self.checks().get_or_insert_with(key, Checked::default)
     }
 
-    /// All targets in use that are checked, once for each check, in order.
+    /// All targets with an address that is checked, once for each check and variant of it, in order.
     #[must_use]
     pub(crate) fn list_checked(&self) -> Vec<CheckedTarget> {
         let checks = self.checks();
-        let in_use = checks.iter().map(|((target, check, _), checked)| CheckedTarget {
-            target: text(target),
-            check: Arc::clone(check),
-            checked,
+        let in_use = checks.iter().filter_map(|((target, check, _), checked)| {
+            let known = !checked.addresses().is_empty();
+            known.then(|| CheckedTarget { target: text(target), check: Arc::clone(check), checked })
         });
         let mut list: Vec<_> = in_use.collect();
         list.sort_by(|a, b| (&a.target, &a.check).cmp(&(&b.target, &b.check)));
