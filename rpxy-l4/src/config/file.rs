@@ -16,18 +16,24 @@ use super::{
 };
 
 /// A table of the file whose keys are known.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table<'t> {
     scope: Scope,
     /// The table itself; its path is empty for the top level.
     pub(super) position: Position,
     entries: &'t DeTable<'t>,
+    /// The top level, for a listener, which inherits from it.
+    above: Option<&'t DeTable<'t>>,
+    /// Other tables inherit from this one.
+    has_heirs: bool,
 }
 
 impl<'t> Table<'t> {
     /// The top level of a file.
     pub(super) fn root(report: &mut Report<'_>, entries: &'t DeTable<'t>) -> Self {
-        Self::new(report, Scope::Global, Position { path: String::new(), offset: 0 }, entries)
+        let root = Self::new(report, Scope::Global, Position { path: String::new(), offset: 0 }, entries);
+        let has_heirs = root.field("listeners").is_some_and(|field| !field.is_empty_table());
+        Self { has_heirs, ..root }
     }
 
     fn new(report: &mut Report<'_>, scope: Scope, position: Position, entries: &'t DeTable<'t>) -> Self {
@@ -36,15 +42,40 @@ impl<'t> Table<'t> {
             let path = child(&position.path, &key_text(name, false));
             report.unknown_key(scope, name, Position { path, offset: key.span().start });
         }
-        Self { scope, position, entries }
+        Self { scope, position, entries, above: None, has_heirs: false }
     }
 
-    /// The value of `key`, if the file has it.
+    /// The value of `key`, of the table itself or inherited.
     pub(super) fn field(&self, key: &'static str) -> Option<Field<'t>> {
+        self.own(key).or_else(|| {
+            let above = self.above.filter(|_| keys::is_inherited(key))?;
+            entry(above, "", key)
+        })
+    }
+
+    /// The value of `key`, if the table itself has it.
+    pub(super) fn own(&self, key: &'static str) -> Option<Field<'t>> {
         debug_assert!(keys::is_known(self.scope, key), "{key} is missing in the table of known keys");
-        let (name, value) = self.entries.get_key_value(key)?;
-        let position = Position { path: child(&self.position.path, key), offset: name.span().start };
-        Some(Field { position, value: value.get_ref() })
+        entry(self.entries, &self.position.path, key)
+    }
+
+    /// Warns that the value of `key` has no effect here, unless it is another table's, or has one there.
+    pub(super) fn warn_unused(&self, report: &mut Report<'_>, key: &'static str, message: &str, remedy: Option<&str>) {
+        let Some(field) = self.own(key).filter(|_| !self.has_heirs) else { return };
+        match remedy {
+            Some(remedy) => report.warn_with(&field.position, message, remedy),
+            None => report.warn(&field.position, message),
+        }
+    }
+
+    /// Returns whether the table inherits from another one, and says one of `keys` itself.
+    pub(super) fn overrides(&self, keys: &[&'static str]) -> bool {
+        self.above.is_some() && keys.iter().any(|key| self.own(key).is_some())
+    }
+
+    /// Returns whether other tables inherit from this one.
+    pub(super) fn has_heirs(&self) -> bool {
+        self.has_heirs
     }
 
     /// The value of `key`, whose absence is an error.
@@ -56,6 +87,12 @@ impl<'t> Table<'t> {
         }
         field
     }
+}
+
+fn entry<'t>(entries: &'t DeTable<'t>, path: &str, key: &str) -> Option<Field<'t>> {
+    let (name, value) = entries.get_key_value(key)?;
+    let position = Position { path: child(path, key), offset: name.span().start };
+    Some(Field { position, value: value.get_ref() })
 }
 
 /// A value of the file.
@@ -127,6 +164,12 @@ impl<'t> Field<'t> {
         }
     }
 
+    /// The strings of an array, or the string alone; elements that are none are reported and left out.
+    pub(super) fn one_or_many_strings(&self, report: &mut Report<'_>) -> Option<Vec<(Position, &'t str)>> {
+        let elements = self.one_or_many(report)?;
+        Some(elements.into_iter().filter_map(|field| Some((field.position.clone(), field.string(report)?))).collect())
+    }
+
     /// The strings of an array; elements that are none are reported and left out.
     pub(super) fn strings(&self, report: &mut Report<'_>) -> Option<Vec<(Position, &'t str)>> {
         let elements = self.array(report)?;
@@ -137,6 +180,12 @@ impl<'t> Field<'t> {
     pub(super) fn table(&self, report: &mut Report<'_>, scope: Scope) -> Option<Table<'t>> {
         let entries = self.typed(report, "a table", self.value.as_table())?;
         Some(Table::new(report, scope, self.position.clone(), entries))
+    }
+
+    /// The value as the table of a listener, which inherits from `root`.
+    pub(super) fn listener(&self, report: &mut Report<'_>, root: &Table<'t>) -> Option<Table<'t>> {
+        let table = self.table(report, Scope::Listener)?;
+        Some(Table { above: Some(root.entries), ..table })
     }
 
     /// The entries of a table whose keys are names chosen by the operator, in file order.
@@ -165,6 +214,11 @@ impl<'t> Field<'t> {
     /// Returns whether the value is a table without entries.
     pub(super) fn is_empty_table(&self) -> bool {
         self.value.as_table().is_some_and(toml::map::Map::is_empty)
+    }
+
+    /// Number of entries of a table.
+    pub(super) fn len(&self) -> usize {
+        self.value.as_table().map_or(0, toml::map::Map::len)
     }
 
     /// Returns whether the value is of this kind, for keys that take several.

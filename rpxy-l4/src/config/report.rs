@@ -33,7 +33,10 @@ impl<'t> Report<'t> {
 
     /// Another file has a part in what the configuration says, and is about to be read.
     pub(super) fn reads(&mut self, path: &Path) {
-        self.files.push(Seen::now(path));
+        let file = Seen::now(path);
+        if !self.files.contains(&file) {
+            self.files.push(file);
+        }
     }
 
     /// The files noted so far.
@@ -68,7 +71,9 @@ impl<'t> Report<'t> {
 
     /// All problems in the order of the file's lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
+        // What several listeners have in common is looked at for each of them.
         self.unknown.sort_by_key(|(position, _)| position.offset);
+        self.unknown.dedup_by(|(one, _), (other, _)| one.path == other.path && one.offset == other.offset);
         if let [(first, _), ..] = self.unknown.as_slice() {
             let first = first.clone();
             let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
@@ -78,7 +83,14 @@ impl<'t> Report<'t> {
             self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
         }
         self.problems.sort_by_key(|problem| (problem.line, problem.column));
-        self.problems
+        let mut kept: Vec<Problem> = Vec::with_capacity(self.problems.len());
+        for problem in self.problems {
+            let same_place = kept.iter().rev().take_while(|other| other.line == problem.line);
+            if !same_place.clone().any(|other| *other == problem) {
+                kept.push(problem);
+            }
+        }
+        kept
     }
 
     fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {

@@ -205,7 +205,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
 }
 
 /// Without bits beyond the prefix; IPv4 in IPv6 clothes is IPv4, which is how clients are compared.
-fn canonical(network: IpNet) -> IpNet {
+pub(super) fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     let IpNet::V6(v6) = network else { return network };
     let unmapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));

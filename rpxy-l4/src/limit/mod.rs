@@ -3,9 +3,11 @@
 mod accept_backoff;
 mod bans;
 mod bucket;
+mod by_listener;
 mod conn;
 mod descriptors;
 mod log_throttle;
+mod networks;
 mod per_source;
 mod prefixes;
 mod sources;
@@ -14,9 +16,11 @@ use std::time::Duration;
 
 pub(crate) use accept_backoff::AcceptBackoff;
 pub(crate) use bans::{BanSource, Bans, Unban, network};
+pub(crate) use by_listener::ByListener;
 pub(crate) use conn::{ConnLimit, ConnPermit};
 pub(crate) use descriptors::Descriptors;
 pub(crate) use log_throttle::LogThrottle;
+pub(crate) use networks::{AccessList, NetworkSet};
 pub(crate) use per_source::{PerSource, SourcePermit};
 pub(crate) use prefixes::Prefixes;
 pub(crate) use sources::{Sources, timing};

@@ -43,6 +43,8 @@ pub(crate) struct Access {
     pub destination: SocketAddr,
     /// When the connection was accepted.
     pub since: Instant,
+    /// Name of the listener.
+    pub listener: Arc<str>,
     /// Fields of the JSON form only; absent when the log has another form.
     pub detail: Option<Box<Detail>>,
 }
@@ -163,6 +165,7 @@ struct JsonLine<'a> {
     src: SocketAddr,
     dst: SocketAddr,
     plane: &'static str,
+    listener: &'a str,
     #[serde(flatten)]
     detail: &'a Detail,
     #[serde(flatten)]
@@ -186,6 +189,7 @@ fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde
         src: access.source,
         dst: access.destination,
         plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
+        listener: &access.listener,
         detail: access.detail.as_deref().unwrap_or(&nothing),
         ended: ended.map(|ended| EndedFields {
             bytes_up: ended.bytes_up,
@@ -207,6 +211,7 @@ mod tests {
             source: "[2001:db8::7]:5000".parse().unwrap(),
             destination: "192.0.2.1:443".parse().unwrap(),
             since: Instant::now(),
+            listener: "default".into(),
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),
                 server_name: Some("a\"b.example".to_owned()),
@@ -218,14 +223,14 @@ mod tests {
         let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
         assert_eq!(
             without_time(as_json("start", &access, None).unwrap()),
-            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
+            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
         );
         access.detail = None;
         let duration = Duration::from_millis(3);
         let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
         assert_eq!(
             without_time(as_json("finish", &access, Some(&ended)).unwrap()),
-            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
+            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
         );
     }
 }

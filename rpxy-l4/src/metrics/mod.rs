@@ -22,6 +22,8 @@ use prometheus_client::{
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
+use crate::config::model::Transport;
+
 /// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
@@ -45,6 +47,8 @@ pub(crate) enum Outcome {
     SourceRate,
     /// From a banned network.
     Banned,
+    /// Not from a network that the listener takes: `allow`, `deny`.
+    Denied,
     /// Inbound PROXY header: the peer is not in `tcp_trusted_proxies`.
     ProxyUntrusted,
     /// Inbound PROXY header: missing or malformed.
@@ -68,7 +72,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -79,6 +83,7 @@ impl Outcome {
         Self::SourceConnections,
         Self::SourceRate,
         Self::Banned,
+        Self::Denied,
         Self::ProxyUntrusted,
         Self::ProxyInvalid,
         Self::ProxyIncomplete,
@@ -105,6 +110,7 @@ impl Outcome {
             Self::SourceConnections => "source_connections",
             Self::SourceRate => "source_rate",
             Self::Banned => "banned",
+            Self::Denied => "denied",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyInvalid => "proxy_invalid",
             Self::ProxyIncomplete => "proxy_incomplete",
@@ -151,6 +157,23 @@ struct ByDirection {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListener {
+    listener: String,
+    transport: &'static str,
+}
+
+/// Counts the connections, or the sessions, of one listener.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListenerCount(Counter);
+
+impl ListenerCount {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.inc();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
     result: &'static str,
 }
@@ -167,6 +190,7 @@ pub(crate) struct Metrics {
     tcp_bytes_down: Counter,
     tcp_connect_failed: Counter,
     accept_paused: Counter,
+    listener_connections: Family<ByListener, Counter>,
     reloads: Family<ByResult, Counter>,
     dns_failed: Counter,
     udp: Udp,
@@ -189,6 +213,7 @@ impl Metrics {
             tcp_bytes_down: member(&bytes, &ByDirection { direction: "down" }),
             tcp_connect_failed: Counter::default(),
             accept_paused: Counter::default(),
+            listener_connections: Family::default(),
             reloads: Family::default(),
             dns_failed: Counter::default(),
             udp: Udp::new(&mut registry),
@@ -208,6 +233,8 @@ impl Metrics {
         r.register("tcp_connect_failed", "Failed attempts to reach a target", metrics.tcp_connect_failed.clone());
         let help = "Times that accepting paused because file descriptors or memory ran out";
         r.register("accept_paused", help, metrics.accept_paused.clone());
+        let help = "TCP connections accepted and UDP sessions begun, by listener";
+        r.register("listener_connections", help, metrics.listener_connections.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
         r.register_collector(Box::new(metrics.kernel.clone()));
@@ -218,6 +245,13 @@ impl Metrics {
     pub(crate) fn tcp_accepted(&self) {
         self.tcp_accepted.inc();
         self.tcp_active.inc();
+    }
+
+    /// The count of the listener called `name` for `transport`. It goes on across reloads.
+    #[must_use]
+    pub(crate) fn of_listener(&self, name: &str, transport: Transport) -> ListenerCount {
+        let labels = ByListener { listener: name.to_owned(), transport: transport.name() };
+        ListenerCount(member(&self.listener_connections, &labels))
     }
 
     /// An accepted TCP connection is gone.
@@ -308,6 +342,8 @@ mod tests {
         metrics.accept_paused();
         metrics.reloaded(Reload::Refused);
         metrics.dns_failed();
+        metrics.of_listener("wg", Transport::Udp).add();
+        metrics.of_listener("wg", Transport::Udp).add();
         let text = metrics.encode().unwrap();
         for line in [
             "rpxy_l4_tcp_accepted_total 2",
@@ -318,6 +354,7 @@ mod tests {
             "rpxy_l4_accept_paused_total 1",
             "rpxy_l4_reloads_total{result=\"refused\"} 1",
             "rpxy_l4_dns_failed_total 1",
+            "rpxy_l4_listener_connections_total{listener=\"wg\",transport=\"udp\"} 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

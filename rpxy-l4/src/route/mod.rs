@@ -2,6 +2,7 @@
 
 mod balance;
 mod ech;
+mod from;
 mod health;
 mod mac1;
 mod names;
@@ -17,7 +18,7 @@ pub(crate) use health::{Busy, DownTarget, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
-pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
+pub(crate) use udp::{Datagrams, ShareOf, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
 pub(crate) async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {

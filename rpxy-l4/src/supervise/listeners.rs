@@ -1,45 +1,65 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
 use super::worker::{ListenCommand, Worker};
 use crate::{
-    config::model::Config,
+    config::model::{Config, Transport},
     net,
     offload::Steered,
     udp::{self, Control},
 };
 
-/// Transport protocol of a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Transport {
-    Tcp,
-    Udp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
-
 /// A listening socket; the same one before and after a reload.
 type Key = (Transport, SocketAddr);
 
-/// Accept-queue length by socket; 0 for UDP, which has none.
-pub(super) type Wanted = BTreeMap<Key, u32>;
+/// What a configuration wants of a listening socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Name of its listener.
+    listener: Arc<str>,
+    /// Accept-queue length; 0 for UDP, which has none.
+    backlog: u32,
+    /// Other processes may have the same port.
+    share: bool,
+}
 
-/// Transports that have a destination.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Served {
-    pub(super) tcp: bool,
-    pub(super) udp: bool,
+/// The listening sockets of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sockets(BTreeMap<Key, Wanted>);
+
+impl Sockets {
+    /// The sockets that `config` asks for; none of a transport whose traffic would have nowhere to go.
+    ///
+    /// # Errors
+    ///
+    /// An interface is not there, or two listeners have the same socket.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let mut sockets = BTreeMap::new();
+        for listener in config.listeners() {
+            for (transport, address, port) in listener.sockets() {
+                let socket =
+                    net::socket_address(address, port).with_context(|| format!("cannot listen on {address}:{port}"))?;
+                let backlog = if transport == Transport::Tcp { listener.tcp.backlog } else { 0 };
+                let share = listener.listen.reuse_port;
+                let wanted = Wanted { listener: Arc::clone(&listener.name), backlog, share };
+                if let Some(other) = sockets.insert((transport, socket), wanted) {
+                    let (one, other) = (&listener.name, other.listener);
+                    bail!("the listeners {other} and {one} cannot both listen on {socket} ({transport})");
+                }
+            }
+        }
+        Ok(Self(sockets))
+    }
+
+    /// The addresses of `transport` with the names of their listeners.
+    pub(super) fn of(&self, transport: Transport) -> impl Iterator<Item = (SocketAddr, &str)> {
+        let of_it = self.0.iter().filter(move |((of, _), _)| *of == transport);
+        of_it.map(|((_, address), wanted)| (*address, &*wanted.listener))
+    }
 }
 
 /// The listening sockets of all workers.
@@ -47,122 +67,101 @@ pub(super) struct Served {
 pub(super) struct Listeners {
     workers: Vec<Worker>,
     udp_workers: Vec<udp::Worker>,
-    held: Wanted,
+    held: Sockets,
 }
 
 /// Changes whose sockets are bound already.
 #[derive(Debug)]
 pub(super) struct Plan {
-    open: Vec<(Key, u32, Sockets)>,
-    backlog: Vec<(Key, u32)>,
+    wanted: Sockets,
+    open: Vec<(SocketAddr, Bound)>,
+    backlog: Vec<(SocketAddr, u32)>,
     close: Vec<Key>,
 }
 
 /// One socket for each worker.
 #[derive(Debug)]
-enum Sockets {
+enum Bound {
     Tcp(Vec<std::net::TcpListener>),
     Udp(Vec<std::net::UdpSocket>),
-}
-
-/// The sockets that `config` asks for; none of a transport whose traffic would have nowhere to go.
-pub(super) fn wanted(config: &Config, served: Served) -> Result<Wanted> {
-    let mut wanted = Wanted::new();
-    if !served.tcp && !served.udp {
-        return Ok(wanted);
-    }
-    for address in &config.listen.addresses {
-        for port in &config.listen.ports {
-            let socket =
-                net::socket_address(address, *port).with_context(|| format!("cannot listen on {address}:{port}"))?;
-            if served.tcp {
-                wanted.insert((Transport::Tcp, socket), config.tcp.backlog);
-            }
-            if served.udp {
-                wanted.insert((Transport::Udp, socket), 0);
-            }
-        }
-    }
-    Ok(wanted)
 }
 
 impl Listeners {
     /// No sockets yet.
     pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
-        Self { workers, udp_workers, held: Wanted::new() }
+        Self { workers, udp_workers, held: Sockets::default() }
     }
 
     /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
-    pub(super) fn plan(&self, wanted: &Wanted, share: bool) -> Result<Plan> {
-        let mut plan = Plan { open: Vec::new(), backlog: Vec::new(), close: Vec::new() };
-        for (key, backlog) in wanted {
-            match self.held.get(key) {
-                Some(held) if held == backlog => {}
-                Some(_) => plan.backlog.push((*key, *backlog)),
-                None => {
-                    let (transport, address) = key;
-                    let sockets = self
-                        .bind(*key, *backlog, share)
-                        .with_context(|| format!("cannot listen on {address} ({transport})"))?;
-                    plan.open.push((*key, *backlog, sockets));
-                }
+    pub(super) fn plan(&self, wanted: Sockets) -> Result<Plan> {
+        let failed = |(transport, address): &Key| format!("cannot listen on {address} ({transport})");
+        let (mut new, mut backlog) = (Vec::new(), Vec::new());
+        for (key, want) in &wanted.0 {
+            match self.held.0.get(key) {
+                Some(held) if held.backlog == want.backlog => {}
+                Some(_) => backlog.push((key.1, want.backlog)),
+                None => new.push((key, want)),
             }
         }
-        plan.close = self.held.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        Ok(plan)
+        // All before any is bound: those of one port, on several addresses, would be in each other's way.
+        for (key, _) in new.iter().filter(|(key, want)| !want.share && !self.has_port(key)) {
+            probe(**key).map_err(explain).with_context(|| failed(key))?;
+        }
+        let bind = |(key, want): (&Key, &Wanted)| {
+            let bound = self.bind(*key, want.backlog).map_err(explain).with_context(|| failed(key))?;
+            Ok((key.1, bound))
+        };
+        let open = new.into_iter().map(bind).collect::<Result<_>>()?;
+        let close = self.held.0.keys().filter(|key| !wanted.0.contains_key(key)).copied().collect();
+        Ok(Plan { wanted, open, backlog, close })
     }
 
-    fn bind(&self, (transport, address): Key, backlog: u32, share: bool) -> Result<Sockets> {
-        // Our own sockets on the same port (the wildcard address before, a single one now) are in the way of the probe,
-        // but not of sharing.
-        let same = |(held_transport, held): &Key| {
-            *held_transport == transport && held.port() == address.port() && held.is_ipv4() == address.is_ipv4()
-        };
-        let probe = !share && !self.held.keys().any(same);
-        match transport {
+    /// Returns whether our own sockets have the same port (the wildcard address before, a single one now): they are in the
+    /// way of a probe, but not of sharing.
+    fn has_port(&self, (transport, address): &Key) -> bool {
+        self.held.0.keys().any(|(held_transport, held)| {
+            held_transport == transport && held.port() == address.port() && held.is_ipv4() == address.is_ipv4()
+        })
+    }
+
+    fn bind(&self, (transport, address): Key, backlog: u32) -> io::Result<Bound> {
+        Ok(match transport {
             Transport::Tcp => {
-                if probe {
-                    net::tcp_port_is_free(address).map_err(explain)?;
-                }
-                let bind = |_| net::tcp_listener(address, backlog).map_err(explain);
-                Ok(Sockets::Tcp(self.workers.iter().map(bind).collect::<Result<_>>()?))
+                let bind = |_| net::tcp_listener(address, backlog);
+                Bound::Tcp(self.workers.iter().map(bind).collect::<io::Result<_>>()?)
             }
             Transport::Udp => {
-                if probe {
-                    net::udp::port_is_free(address).map_err(explain)?;
-                }
-                let bind = |_| net::udp::listener(address).map_err(explain);
-                Ok(Sockets::Udp(self.udp_workers.iter().map(bind).collect::<Result<_>>()?))
+                let bind = |_| net::udp::listener(address);
+                Bound::Udp(self.udp_workers.iter().map(bind).collect::<io::Result<_>>()?)
             }
-        }
+        })
     }
 
     /// Hands the sockets of `plan` to the workers and closes what is no longer wanted.
     pub(super) fn apply(&mut self, plan: Plan) {
-        for ((transport, address), backlog, sockets) in plan.open {
-            match sockets {
-                Sockets::Tcp(sockets) => {
+        for (address, bound) in plan.open {
+            match bound {
+                Bound::Tcp(sockets) => {
                     for (worker, socket) in self.workers.iter().zip(sockets) {
                         worker.tell(ListenCommand::Listen(address, socket));
                     }
                 }
-                Sockets::Udp(sockets) => {
+                Bound::Udp(sockets) => {
                     for (worker, socket) in self.udp_workers.iter().zip(sockets) {
                         worker.tell(Control::Listen(address, socket));
                     }
                 }
             }
-            self.held.insert((transport, address), backlog);
         }
-        for (key, backlog) in plan.backlog {
+        for (address, backlog) in plan.backlog {
             for worker in &self.workers {
-                worker.tell(ListenCommand::Backlog(key.1, backlog));
+                worker.tell(ListenCommand::Backlog(address, backlog));
             }
-            self.held.insert(key, backlog);
         }
         for key in plan.close {
             drop(self.close(key));
         }
+        self.held = plan.wanted;
     }
 
     /// Tells every UDP worker.
@@ -199,12 +198,12 @@ impl Listeners {
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let held: Vec<Key> = self.held.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
+        let held: Vec<Key> = self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
         held.into_iter().flat_map(|key| self.close(key)).collect()
     }
 
     fn close(&mut self, (transport, address): Key) -> Vec<oneshot::Receiver<()>> {
-        self.held.remove(&(transport, address));
+        self.held.0.remove(&(transport, address));
         let pairs = || std::iter::repeat_with(oneshot::channel);
         match transport {
             Transport::Tcp => {
@@ -233,14 +232,22 @@ impl Listeners {
         self.workers.clear();
     }
 
-    /// The addresses that are open for `transport`.
-    pub(super) fn addresses(&self, transport: Transport) -> impl Iterator<Item = &SocketAddr> {
-        self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
+    /// The addresses that are open for `transport`, with the names of their listeners.
+    pub(super) fn addresses(&self, transport: Transport) -> impl Iterator<Item = (SocketAddr, &str)> {
+        self.held.of(transport)
     }
 
     /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()
+    }
+}
+
+/// Fails if somebody else has the port.
+fn probe((transport, address): Key) -> io::Result<()> {
+    match transport {
+        Transport::Tcp => net::tcp_port_is_free(address),
+        Transport::Udp => net::udp::port_is_free(address),
     }
 }
 

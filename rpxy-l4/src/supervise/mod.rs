@@ -22,7 +22,11 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    config::{self, model::Config, watch::Watch},
+    config::{
+        self,
+        model::{Config, Transport},
+        watch::Watch,
+    },
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
@@ -30,7 +34,7 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
-use listeners::{Listeners, Served};
+use listeners::{Listeners, Sockets};
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -80,9 +84,6 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let metrics = Metrics::new();
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = KnownTargets::default();
-    let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
-    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
-    let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
@@ -90,16 +91,21 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
-    let tcp =
-        Arc::new(tcp::Shared::new(snapshot, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+    let tcp = Arc::new(tcp::Shared::new(Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(
-        &udp_snapshot,
+        config.quic_affinity_lifetime,
         Arc::clone(&bans),
         kernel::offload(kernel.as_ref()),
         Arc::clone(&metrics),
         logs.access.clone(),
         started,
     ));
+    let sockets = Sockets::new(&config)?;
+    let of = |transport| sockets.of(transport).collect::<Vec<_>>();
+    let snapshot = tcp::Snapshot::new(&config, &of(Transport::Tcp), &tcp, &targets.tcp, &resolver);
+    tcp.snapshot.store(Arc::new(snapshot));
+    let udp_snapshot =
+        Arc::new(udp::Snapshot::new(&config, &of(Transport::Udp), &udp.active, &targets.udp, &resolver));
     let count = worker_count(&config);
     let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
@@ -108,8 +114,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         .collect::<Result<_, _>>()
         .context("cannot start the UDP threads")?;
     let mut listeners = Listeners::new(workers, udp_workers);
-    let wanted = listeners::wanted(&config, served)?;
-    let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
+    let plan = listeners.plan(sockets)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     resources::divide_descriptors(&config, &tcp, count);
     listeners.apply(plan);

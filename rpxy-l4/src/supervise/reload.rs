@@ -9,11 +9,11 @@ use super::{
     admin,
     daemon::{Daemon, FIRST_ANSWERS},
     kernel,
-    listeners::{self, Served},
+    listeners::Sockets,
     resources, scrape,
 };
 use crate::{
-    config::{self, LoadError, Loaded, watch::Seen},
+    config::{self, LoadError, Loaded, model::Transport, watch::Seen},
     metrics::Reload,
     tcp, udp,
 };
@@ -46,8 +46,12 @@ impl Daemon {
         if config == self.config {
             return Ok(Reload::Unchanged);
         }
-        let snapshot = tcp::Snapshot::new(&config, &self.targets.tcp, &self.resolver);
-        let udp_snapshot = udp::Snapshot::new(&config, &self.targets.udp, &self.resolver);
+        let sockets = Sockets::new(&config)?;
+        let of = |transport| sockets.of(transport).collect::<Vec<_>>();
+        let resolver = &self.resolver;
+        let snapshot = tcp::Snapshot::new(&config, &of(Transport::Tcp), &self.tcp, &self.targets.tcp, resolver);
+        let udp_snapshot =
+            udp::Snapshot::new(&config, &of(Transport::Udp), &self.udp.active, &self.targets.udp, resolver);
         let answers = async { tokio::join!(snapshot.resolved(), udp_snapshot.resolved()) };
         drop(timeout(FIRST_ANSWERS, answers).await);
         let metrics = if config.metrics_listen == self.config.metrics_listen {
@@ -58,9 +62,7 @@ impl Daemon {
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         // Last, and without a pause until they are served: these sockets get connections from now on.
-        let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
-        let wanted = listeners::wanted(&config, served)?;
-        let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
+        let plan = self.listeners.plan(sockets)?;
 
         // Nothing below can fail.
         if config.workers != self.config.workers {
@@ -70,7 +72,7 @@ impl Daemon {
         resources::warn_of_limits(&config);
         self.resolver.set_bounds(config.dns);
         self.tcp.snapshot.store(Arc::new(snapshot));
-        self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());
+        self.udp.affinity.set_linger(config.quic_affinity_lifetime);
         let udp_snapshot = Arc::new(udp_snapshot);
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&udp_snapshot)));
         self.listeners.apply(plan);

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use crate::{config::model::Config, net, tcp};
+use crate::{
+    config::model::{Config, Transport},
+    net, tcp,
+};
 
 /// Descriptors for everything that is neither a connection nor a session: sockets that are listened on, logs, epoll.
 const RESERVE: u64 = 256;
@@ -12,14 +15,16 @@ const MOST_SESSIONS: NonZeroU32 = NonZeroU32::new(65_536).unwrap();
 
 /// Raises the limit on open files as far as it goes, and sets what `config` leaves to it: `udp_max_connections`.
 pub(super) fn fill_in(config: &mut Config) {
-    let tcp = config.tcp.max_connections;
-    config.udp.max_connections.get_or_insert_with(|| udp_sessions(net::raise_open_files_limit(), tcp));
+    let room = udp_sessions(net::raise_open_files_limit(), config.tcp_connections());
+    for listener in config.listeners_mut() {
+        listener.udp.max_connections.get_or_insert(room);
+    }
 }
 
 /// The UDP sessions that a limit on open files has room for beside `tcp` connections; each takes one.
-fn udp_sessions(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
+fn udp_sessions(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return MOST_SESSIONS };
-    let left = limit.saturating_sub(u64::from(tcp.get()) * 2 + RESERVE);
+    let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(RESERVE));
     let left = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(LEAST_SESSIONS);
     left.clamp(LEAST_SESSIONS, MOST_SESSIONS)
 }
@@ -28,14 +33,19 @@ fn udp_sessions(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
 /// otherwise.
 pub(super) fn warn_of_limits(config: &Config) {
     let _limit = net::raise_open_files_limit();
-    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    if let Some(wanted) = config.udp.receive_buffer.filter(|_| udp)
-        && let Some(given) = net::udp::receive_buffer_given(wanted.get()).filter(|given| *given < wanted.get())
-    {
-        tracing::warn!("udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
-    }
-    if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
-        tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
+    for listener in config.listeners() {
+        let of = if config.named.is_empty() { String::new() } else { format!("listener {}: ", listener.name) };
+        if let Some(wanted) = listener.udp.receive_buffer.filter(|_| listener.serves(Transport::Udp))
+            && let Some(given) = net::udp::receive_buffer_given(wanted.get()).filter(|given| *given < wanted.get())
+        {
+            tracing::warn!("{of}udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
+        }
+        if let Some(most) = net::longest_backlog().filter(|most| *most < listener.tcp.backlog)
+            && (listener.serves(Transport::Tcp) || config.named.is_empty())
+        {
+            let backlog = listener.tcp.backlog;
+            tracing::warn!("{of}tcp_backlog = {backlog} is cut to {most} by net.core.somaxconn");
+        }
     }
 }
 
@@ -46,9 +56,9 @@ pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers:
     let limit = net::open_files_limit();
     let free = limit.map_or(u64::MAX, |limit| limit.saturating_sub(open));
     // A UDP session takes one descriptor, a relayed connection two, a bulk transfer some more.
-    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    let sessions = if udp { u64::from(config.udp.max_connections.map_or(0, NonZeroU32::get)) } else { 0 };
-    let of_tcp = u64::from(config.tcp.max_connections.get()) * 2;
+    let udp = config.listeners().any(|listener| listener.serves(Transport::Udp));
+    let sessions = if udp { config.udp_sessions() } else { 0 };
+    let of_tcp = config.tcp_connections() * 2;
     let beside_tcp = free.saturating_sub(of_tcp + OTHERS);
     let sessions_fit = sessions.min(beside_tcp.max(free / 3));
     let room = shared.divide_descriptors(open.saturating_add(sessions_fit), workers);
@@ -58,7 +68,7 @@ pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers:
         tracing::warn!(
             "a limit of {limit} open files has room for {room} of tcp_max_connections = {}{sessions}: raise it \
              (LimitNOFILE=, ulimit -n), or new connections wait while there are more",
-            config.tcp.max_connections
+            config.tcp_connections()
         );
     }
 }
@@ -83,10 +93,10 @@ mod tests {
             ("one more than the most", Some(2 * 1024 + 256 + 65_537), 1024, 65_536),
             ("more than 32 bits", Some(u64::MAX), 1024, 65_536),
             ("no limit", None, 1024, 65_536),
-            ("TCP takes all", Some(1 << 20), u32::MAX, 1024),
+            ("TCP takes all", Some(1 << 20), u64::MAX, 1024),
         ];
         for (name, limit, tcp, expected) in rows {
-            assert_eq!(udp_sessions(limit, NonZeroU32::new(tcp).unwrap()).get(), expected, "{name}");
+            assert_eq!(udp_sessions(limit, tcp).get(), expected, "{name}");
         }
     }
 }

@@ -98,7 +98,7 @@ async fn work(mut inbox: mpsc::UnboundedReceiver<ListenCommand>, shared: Arc<tcp
 
 fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Shared>) {
     match command {
-        ListenCommand::Listen(address, socket) => match listen(socket, shared) {
+        ListenCommand::Listen(address, socket) => match listen(socket, address, shared) {
             Ok(entry) => drop(open.insert(address, entry)),
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
@@ -119,9 +119,9 @@ fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Sha
     }
 }
 
-fn listen(socket: std::net::TcpListener, shared: &Arc<tcp::Shared>) -> io::Result<Accepting> {
+fn listen(socket: std::net::TcpListener, address: SocketAddr, shared: &Arc<tcp::Shared>) -> io::Result<Accepting> {
     let listener = Arc::new(TcpListener::from_std(socket)?);
     let (stop, stopped) = oneshot::channel();
-    let accepting = tcp::accept(Arc::clone(&listener), Arc::clone(shared), async move { drop(stopped.await) });
+    let accepting = tcp::accept(Arc::clone(&listener), address, Arc::clone(shared), async move { drop(stopped.await) });
     Ok(Accepting { listener, stop, task: tokio::spawn(accepting) })
 }

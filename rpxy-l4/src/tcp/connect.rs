@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, relay::Preamble, timer::Timer};
+use super::{Listener, Shared, now_or_never, relay::Preamble, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -56,15 +56,15 @@ pub(super) struct Reached {
 /// who is known as `source`, has gone.
 pub(super) async fn reach(
     shared: &Shared,
-    snapshot: &Snapshot,
+    listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> Result<Reached, Outcome> {
-    let max = snapshot.settings.max_connections.get();
+    let max = listener.settings.max_connections.get();
     // While places are short, those who wait for one rule's backends leave some to the other rules.
-    let most = if shared.active.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
+    let most = if listener.connections.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
     let Some(_reaching) = route.group.reaching().acquire(most.max(1)) else {
         if let Some(withheld) = shared.said_reaching.speak(std::time::Instant::now()) {
             let rule = route.rule.as_deref().unwrap_or("tcp_target");
@@ -77,21 +77,21 @@ pub(super) async fn reach(
     };
     tokio::select! {
         biased;
-        reached = reach_any(shared, snapshot, route, (client, source), timer, preamble) => reached,
+        reached = reach_any(shared, listener, route, (client, source), timer, preamble) => reached,
         _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
     }
 }
 
 async fn reach_any(
     shared: &Shared,
-    snapshot: &Snapshot,
+    listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> Result<Reached, Outcome> {
     let group = &route.group;
-    let settings = &snapshot.settings;
+    let settings = &listener.settings;
     let mut tried = Tried::default();
     let mut random = shared.random.next();
     let started = Instant::now();
@@ -109,11 +109,11 @@ async fn reach_any(
         let deadline = (now + within).min(give_up);
         let result = match endpoint.address() {
             Some(Err(error)) => Err(error),
-            Some(Ok(address)) if snapshot.own.is(address) => Err(own()),
+            Some(Ok(address)) if listener.own.is(address) => Err(own()),
             Some(Ok(address)) => start(address, deadline, timer, preamble).await.map(|stream| (stream, address)),
             None => match candidates(route, endpoint, source, random, within).await {
                 Ok(mut addresses) => {
-                    addresses.retain(|address| !snapshot.own.is(*address));
+                    addresses.retain(|address| !listener.own.is(*address));
                     match addresses.as_slice() {
                         [] => Err(own()),
                         [only] => start(*only, deadline, timer, preamble).await.map(|stream| (stream, *only)),

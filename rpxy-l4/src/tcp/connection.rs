@@ -1,6 +1,10 @@
 //! One connection, from accept to its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rpxy_l4_proto::Probe;
@@ -13,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot, alert,
+    Listener, Origin, Shared, alert,
     connect::{Reached, reach},
     ech::Ech,
     now_or_never,
@@ -43,10 +47,10 @@ pub(super) struct Accepted {
 }
 
 /// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: Accepted, mut record: Record) {
+pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Record) {
     let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(prepare(&shared, listener, &mut client, peer, &mut record)).await;
     drop(shared);
     let Ready { backend, busy, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
@@ -116,12 +120,12 @@ struct Ready {
 
 async fn prepare(
     shared: &Arc<Shared>,
-    snapshot: Arc<Snapshot>,
+    listener: Arc<Listener>,
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
 ) -> Result<Ready, Outcome> {
-    let settings = &snapshot.settings;
+    let settings = &listener.settings;
     let mut timer = Timer::default();
     let mut received = BytesMut::new();
 
@@ -144,13 +148,16 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        record.introduced(shared.place(&snapshot, origin.source.ip(), introduced)?);
+        if listener.refuses(origin.source.ip(), introduced) {
+            return Err(Outcome::Denied);
+        }
+        record.introduced(shared.place(&listener, origin.source.ip(), introduced)?);
     }
 
-    let recognised = if snapshot.routes.must_probe() {
+    let recognised = if listener.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
         let deadline = Instant::now() + settings.probe_timeout;
-        recognise(&snapshot, client, &mut timer, &mut received, deadline).await?
+        recognise(&listener, client, &mut timer, &mut received, deadline).await?
     } else {
         None
     };
@@ -160,7 +167,7 @@ async fn prepare(
             alert::send(client, alert::UNRECOGNIZED_NAME);
         }
     };
-    let (protocol, route) = choose(&snapshot, recognised.as_ref());
+    let (protocol, route) = choose(&listener, recognised.as_ref(), origin.source.ip());
     let route = route.ok_or_else(|| {
         let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
         refused(&outcome, protocol);
@@ -191,7 +198,7 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let mut reached = reach(shared, &snapshot, route, (client, origin.source), &mut timer, &mut preamble)
+    let mut reached = reach(shared, &listener, route, (client, origin.source), &mut timer, &mut preamble)
         .await
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
@@ -210,19 +217,19 @@ async fn prepare(
         }
     }
     let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&listener.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not
 /// certain by then is `None`: the default target's.
 async fn recognise(
-    snapshot: &Snapshot,
+    listener: &Listener,
     client: &mut TcpStream,
     timer: &mut Timer,
     received: &mut BytesMut,
     deadline: Instant,
 ) -> Result<Option<Recognised>, Outcome> {
-    let mut prober = Prober::new(&snapshot.routes);
+    let mut prober = Prober::new(&listener.routes);
     loop {
         match prober.advance(received) {
             Probe::Match(recognised) => return Ok(Some(recognised)),
@@ -240,16 +247,20 @@ async fn recognise(
 }
 
 /// The protocol, and where it goes, if anywhere.
-fn choose<'a>(snapshot: &'a Snapshot, recognised: Option<&Recognised>) -> (Protocol, Option<&'a Arc<Route>>) {
-    let routes = &snapshot.routes;
+fn choose<'a>(
+    listener: &'a Listener,
+    recognised: Option<&Recognised>,
+    source: IpAddr,
+) -> (Protocol, Option<&'a Arc<Route>>) {
+    let routes = &listener.routes;
     match recognised {
-        Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request.host.as_deref())),
-        Some(Recognised::Http2Waiting) => (Protocol::Http, routes.http2_waiting()),
-        Some(Recognised::HttpUnreadable) => (Protocol::Http, routes.http(None)),
-        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(Some(hello))),
-        Some(Recognised::TlsUnreadable) => (Protocol::Tls, routes.tls(None)),
-        Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh()),
-        Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5()),
+        Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request.host.as_deref(), source)),
+        Some(Recognised::Http2Waiting) => (Protocol::Http, routes.http2_waiting(source)),
+        Some(Recognised::HttpUnreadable) => (Protocol::Http, routes.http(None, source)),
+        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(Some(hello), source)),
+        Some(Recognised::TlsUnreadable) => (Protocol::Tls, routes.tls(None, source)),
+        Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh(source)),
+        Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5(source)),
         None => (Protocol::Any, routes.default()),
     }
 }

@@ -1,15 +1,15 @@
 //! TCP: accept, recognise, route, connect, relay.
 //!
-//! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
-//! as a whole on reload; [`Shared`] is what outlives reloads.
+//! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, a
+//! [`Listener`] for each, replaced as a whole on reload; [`Shared`] is what outlives reloads.
 
+mod accept;
 mod alert;
 mod connect;
 mod connection;
 mod ech;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
-mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
@@ -21,6 +21,7 @@ mod source;
 mod timer;
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::Arc,
@@ -28,15 +29,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-pub(crate) use listener::accept;
+pub(crate) use accept::accept;
 use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{AccessLogFormat, Config, Tcp},
-    limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
+    config::model::{self, AccessLogFormat, Config, Tcp, Transport},
+    limit::{
+        AcceptBackoff, AccessList, Bans, ByListener, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources,
+    },
     log::AccessLog,
-    metrics::Metrics,
+    metrics::{ListenerCount, Metrics},
     net,
     resolve::Resolver,
     route::{self, Random, Targets, TcpRoutes},
@@ -49,54 +52,96 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 const PART_OF_PIPES: usize = 8;
 
 /// One configuration as TCP uses it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    settings: Tcp,
-    limits: Arc<Limits>,
-    /// Rates of source networks.
-    rates: Option<Sources>,
-    own: Own,
-    routes: TcpRoutes,
-    access_log_format: AccessLogFormat,
+    /// By the address of their sockets.
+    listeners: HashMap<SocketAddr, Arc<Listener>>,
 }
 
 impl Snapshot {
-    /// Compiles `config`; names begin to resolve.
+    /// Compiles `config`, whose sockets have the addresses of `sockets` with the names of their listeners; names of
+    /// targets begin to resolve.
     #[must_use]
-    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        Self {
-            settings: config.tcp.clone(),
-            limits: Limits::of(&config.tcp).into(),
-            rates: config.tcp.new_connections.map(Sources::new),
-            own: Own::new(&config.listen),
-            routes: TcpRoutes::new(config, targets, resolver),
-            access_log_format: config.access_log_format,
-        }
+    pub(crate) fn new(
+        config: &Config,
+        sockets: &[(SocketAddr, &str)],
+        shared: &Shared,
+        targets: &Targets,
+        resolver: &Resolver,
+    ) -> Self {
+        let own = Arc::new(Own::new(config));
+        let rates = ByListener::default();
+        let compile = |listener: &model::Listener| {
+            let settings = &listener.tcp;
+            Arc::new(Listener {
+                name: Arc::clone(&listener.name),
+                limits: Limits::of(settings).into(),
+                connections: shared.connections.of(&settings.max_connections_of, ConnLimit::default),
+                per_source: shared.per_source.of(&settings.max_connections_per_source_of, PerSource::new),
+                rates: settings
+                    .new_connections
+                    .map(|limit| rates.of(&settings.new_connections_of, || Sources::new(limit))),
+                accepted: shared.metrics.of_listener(&listener.name, Transport::Tcp),
+                access: AccessList::new(&listener.access),
+                own: Arc::clone(&own),
+                routes: TcpRoutes::new(listener, targets, resolver),
+                access_log_format: config.access_log_format,
+                settings: settings.clone(),
+            })
+        };
+        let serves = |listener: &&model::Listener| listener.serves(Transport::Tcp);
+        let listeners: HashMap<&str, Arc<Listener>> =
+            config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
+        let at = |(address, name): &(SocketAddr, &str)| Some((*address, Arc::clone(listeners.get(name)?)));
+        Self { listeners: sockets.iter().filter_map(at).collect() }
     }
 
-    /// Returns whether a TCP connection has a destination, so that listening makes sense.
-    #[must_use]
-    pub(crate) fn has_destination(&self) -> bool {
-        !self.routes.is_empty()
+    /// The listener whose socket has this address.
+    fn at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.get(&address)
     }
 
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        route::resolved(self.routes.endpoints()).await;
+        for listener in self.listeners.values() {
+            route::resolved(listener.routes.endpoints()).await;
+        }
     }
+}
+
+/// One listener in one configuration.
+#[derive(Debug)]
+struct Listener {
+    name: Arc<str>,
+    settings: Tcp,
+    limits: Arc<Limits>,
+    /// Connections open now, of this listener or of all that share its limit.
+    connections: Arc<ConnLimit>,
+    /// Connections by source network, likewise.
+    per_source: Arc<PerSource>,
+    /// Rates of source networks, likewise.
+    rates: Option<Arc<Sources>>,
+    /// Counts its connections.
+    accepted: ListenerCount,
+    access: AccessList,
+    own: Arc<Own>,
+    routes: TcpRoutes,
+    access_log_format: AccessLogFormat,
 }
 
 /// State that all workers and all configurations share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The configuration in effect; a connection keeps the one that it began with.
+    /// The configuration in effect; a connection keeps the listener that it began with.
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
     /// Connections for which there are file descriptors.
     pub descriptors: Descriptors,
-    /// Connections by source network.
-    per_source: Arc<PerSource>,
+    /// The same for each limit of listeners.
+    connections: ByListener<ConnLimit>,
+    /// Connections by source network, likewise.
+    per_source: ByListener<PerSource>,
     /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
@@ -113,20 +158,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `snapshot`.
+    /// The state of a daemon that starts at `started`, still without a configuration.
     #[must_use]
-    pub(crate) fn new(
-        snapshot: Snapshot,
-        bans: Arc<Bans>,
-        metrics: Arc<Metrics>,
-        access: AccessLog,
-        started: Instant,
-    ) -> Self {
+    pub(crate) fn new(bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: ArcSwap::default(),
             active: Arc::default(),
             descriptors: Descriptors::new(),
-            per_source: Arc::new(PerSource::new()),
+            connections: ByListener::default(),
+            per_source: ByListener::default(),
             bans,
             metrics,
             access,

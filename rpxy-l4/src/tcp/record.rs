@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use rpxy_l4_proto::tls::ClientHello;
 
-use super::{Shared, probe::Recognised};
+use super::{Listener, Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
@@ -25,8 +25,9 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Record {
     shared: Arc<Shared>,
+    listener: Arc<str>,
     /// Makes room for another connection only when this one is wholly gone.
-    _permit: ConnPermit,
+    _permits: (ConnPermit, ConnPermit),
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
     since: Instant,
@@ -46,18 +47,19 @@ impl Record {
 
     pub(super) fn new(
         shared: Arc<Shared>,
-        permit: ConnPermit,
+        listener: &Listener,
+        permits: (ConnPermit, ConnPermit),
         place: Option<SourcePermit>,
-        format: AccessLogFormat,
     ) -> Self {
         shared.metrics.tcp_accepted();
         let since = Instant::now();
         Self {
             shared,
-            _permit: permit,
+            listener: Arc::clone(&listener.name),
+            _permits: permits,
             _place: place,
             since,
-            format,
+            format: listener.access_log_format,
             access: None,
             traffic: Traffic::default(),
             outcome: Outcome::Drained,
@@ -72,7 +74,8 @@ impl Record {
         destination: SocketAddr,
         detail: Option<Box<Detail>>,
     ) {
-        let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
+        let listener = Arc::clone(&self.listener);
+        let access = Access { proto: proto.name(), source, destination, since: self.since, listener, detail };
         self.shared.access.start(self.format, &access);
         self.access = Some(access);
     }

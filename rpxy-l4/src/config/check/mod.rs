@@ -3,6 +3,7 @@
 //! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
+mod access;
 mod admin;
 mod defaults;
 mod dns;
@@ -10,6 +11,7 @@ mod duration;
 mod ebpf;
 mod ech;
 mod listen;
+mod listeners;
 mod matcher;
 mod names;
 mod network;
@@ -29,11 +31,9 @@ use std::{num::NonZeroUsize, path::Path};
 
 use toml::de::DeTable;
 
-use defaults::RuleDefaults;
-
 use super::{
     file::{Field, Table},
-    model::{AccessLogFormat, Config, Unmatched},
+    model::{AccessLogFormat, Config},
     problem::{Problem, Severity},
     report::{Position, Report},
     watch::Seen,
@@ -52,7 +52,7 @@ pub(super) struct Checked {
 pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let mut report = Report::new(text);
     let config = match DeTable::parse(text) {
-        Ok(document) => Some(configuration(&mut report, document.get_ref(), directory)),
+        Ok(document) => configuration(&mut report, document.get_ref(), directory),
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
             report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
@@ -65,25 +65,21 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
     Checked { config: config.filter(|_| usable), problems, files }
 }
 
-fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
+fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Option<Config> {
     let root = Table::root(report, document);
-    let listen = listen::listen(report, &root);
-    let defaults = RuleDefaults {
-        directory,
-        listen_port: listen.ports.first().map_or(0, |port| port.get()),
-        #[cfg(feature = "proxy-protocol")]
-        send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
-    };
-    let prefix = sources::prefix(report, &root);
-    let tcp = tcp::tcp(report, &root, &defaults, prefix);
-    let rules = rules::rules(report, &root, &defaults);
-    let udp = udp::udp(report, &root, &rules, prefix);
-    own::refuse(report, &root, &listen, (&tcp, &udp), &rules);
-    shadow::warn_of_unreachable(report, &rules);
-    server_ids::refuse_ambiguous(report, &rules);
+    let drafts = listeners::drafts(report, &root, directory);
+    let rules = rules::rules(report, &root, &drafts);
+    let mut all = Vec::with_capacity(drafts.len());
+    for (draft, rules) in drafts.iter().zip(&rules) {
+        all.push(listeners::listener(report, draft, rules));
+        shadow::warn_of_unreachable(report, rules);
+        server_ids::refuse_ambiguous(report, rules);
+    }
+    own::refuse(report, &drafts, &all, &rules);
+    listeners::check_together(report, &drafts, &all);
 
-    let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
-    if !destination_keys && !rules::any(&root) {
+    let has_targets = |table: &Table<'_>| ["tcp_target", "udp_target"].iter().any(|key| table.own(key).is_some());
+    if !rules::any(&root) && !drafts.iter().any(|draft| has_targets(&draft.table)) {
         report.error_with(
             &root.position,
             "nothing to forward to",
@@ -91,14 +87,14 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
         );
     }
 
-    Config {
-        listen,
+    let mut all = all.into_iter();
+    let top = all.next()?;
+    Some(Config {
+        top,
+        named: all.collect(),
+        rules: rules::count(&root),
         workers: root.field("workers").and_then(|field| workers(report, &field)),
         drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
-        unmatched: root
-            .field("unmatched")
-            .and_then(|field| field.word(report, &[("drop", Unmatched::Drop), ("default", Unmatched::Default)]))
-            .unwrap_or_default(),
         access_log_format: root
             .field("access_log_format")
             .and_then(|field| {
@@ -111,11 +107,9 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         dns: dns::dns(report, &root),
-        tcp,
-        udp,
         ebpf: ebpf::ebpf(report, &root),
-        rules: rules.into_iter().map(|(_, rule)| rule).collect(),
-    }
+        quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
+    })
 }
 
 /// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::config::{
     model::{Matcher, NamePattern, Rule, TlsMatcher},
     report::{Position, Report, quote},
@@ -10,7 +12,9 @@ use crate::config::{
 /// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
 pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
     for (index, (position, rule)) in rules.iter().enumerate() {
-        let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
+        let earlier = rules.iter().take(index).find(|(_, earlier)| {
+            from_covers(&earlier.from, &rule.from) && shadows(&earlier.matcher, &rule.matcher)
+        });
         if let Some((_, earlier)) = earlier {
             let name = quote(&earlier.name);
             report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));
@@ -40,6 +44,11 @@ fn shadows(first: &Matcher, second: &Matcher) -> bool {
             _,
         ) => false,
     }
+}
+
+/// Rules that differ in whether they ask where clients come from differ in precedence.
+fn from_covers(first: &[IpNet], second: &[IpNet]) -> bool {
+    first.is_empty() == second.is_empty() && second.iter().all(|network| first.contains(network))
 }
 
 fn hello_covers(first: &TlsMatcher, second: &TlsMatcher) -> bool {

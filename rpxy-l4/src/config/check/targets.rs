@@ -56,17 +56,15 @@ fn with_proxy(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
 /// The default destination at `target_key`, if there is one.
 pub(super) fn default(
     report: &mut Report<'_>,
-    root: &Table<'_>,
+    table: &Table<'_>,
     target_key: &'static str,
     balance_key: &'static str,
 ) -> Option<Upstream> {
-    let field = root.field(target_key);
-    let upstream = upstream(report, root, field.as_ref(), balance_key);
-    if field.is_none()
-        && let Some(field) = root.field(balance_key)
-    {
-        let remedy = "rules have their own load_balance";
-        report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
+    let field = table.field(target_key);
+    let upstream = upstream(report, table, field.as_ref(), balance_key);
+    if field.is_none() {
+        let (message, remedy) = (format!("has no effect, because {target_key} is missing"), "rules have their own load_balance");
+        table.warn_unused(report, balance_key, &message, Some(remedy));
     }
     field.map(|field| server_ids::without(report, &field.position, upstream))
 }
@@ -98,7 +96,7 @@ fn upstream(
 
 /// The targets, and the server IDs of some by their position.
 fn targets(report: &mut Report<'_>, field: &Field<'_>) -> (Vec<Target>, Vec<(usize, ServerId)>) {
-    let elements = field.array(report).unwrap_or_default();
+    let elements = field.one_or_many(report).unwrap_or_default();
     let (targets, ids): (Vec<Target>, Vec<Option<ServerId>>) =
         elements.iter().filter_map(|element| target(report, element)).unzip();
     if field.is_empty_array() {

@@ -38,8 +38,8 @@ fn without_comments(text: &str) -> String {
 fn loads_as_it_stands() {
     assert_eq!(warnings(EXAMPLE), [""; 0]);
     let config = accepted(EXAMPLE);
-    assert_eq!(config.tcp.default.unwrap().targets[0].to_string(), "192.168.0.2:8000");
-    assert!(config.rules.is_empty());
+    assert_eq!(config.top.tcp.default.unwrap().targets[0].to_string(), "192.168.0.2:8000");
+    assert!(config.top.rules.is_empty());
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -58,7 +58,7 @@ fn loads_with_every_key_switched_on() {
     std::fs::write(&path, text).unwrap();
     let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.config.rules.len(), 7);
+    assert_eq!(loaded.config.rules, 7);
 }
 
 #[test]

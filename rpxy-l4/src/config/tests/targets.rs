@@ -8,7 +8,7 @@ fn group(value: &str) -> String {
 }
 
 fn upstream(value: &str) -> Upstream {
-    accepted(&group(value)).udp.default.unwrap()
+    accepted(&group(value)).top.udp.default.unwrap()
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn server_ids() {
     };
     let file = |rules: &[String]| format!("listen_port = 1\n{}", rules.concat());
     let config = accepted(&file(&[rule("a", "quic", 1, "00AAbb11")]));
-    let (at, id) = &config.rules[0].upstream.server_ids[0];
+    let (at, id) = &config.top.rules[0].upstream.server_ids[0];
     assert_eq!((*at, id.as_bytes()), (0, &[0, 0xaa, 0xbb, 0x11][..]));
     for (row, rules, refused, warned) in [
         ("15 bytes", vec![rule("a", "quic", 1, &"ab".repeat(15))], 0, 0),

@@ -103,18 +103,14 @@ impl Kernel {
         }
     }
 
-    /// Replaces what handshakes are judged by. Returns the bits of `map::drop_class` that listeners may use for it.
+    /// Replaces what handshakes are judged by. Returns whether listeners may use it.
     #[must_use]
-    pub(crate) fn set_guards(&self, guards: &Guards) -> u32 {
-        match self.inner.state().maps.set_guards(guards) {
-            Ok(()) => guards.bits(),
-            Err(error) => {
-                tracing::warn!(
-                    "kernel plane: cannot set the checks of handshakes, which are left to the daemon: {error}"
-                );
-                0
-            }
+    pub(crate) fn set_guards(&self, guards: &Guards) -> bool {
+        let result = self.inner.state().maps.set_guards(guards);
+        if let Err(error) = &result {
+            tracing::warn!("kernel plane: cannot set the checks of handshakes, which are left to the daemon: {error}");
         }
+        result.is_ok()
     }
 
     /// Replaces the networks whose datagrams to listening sockets are dropped.

@@ -167,7 +167,7 @@ impl Maps {
             return Ok(());
         }
         let without: HashMap<Socket, u32> =
-            self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !self.has_guards.bits())).collect();
+            self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !Guards::BITS)).collect();
         self.set_listeners(without)?;
         self.has_guards = Guards::default();
         let unused = std::iter::repeat(Mac1Key::default());

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    sync::Arc,
     time::Instant,
 };
 
@@ -124,8 +125,12 @@ impl Relay {
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
         let Started { session, flow, carries, destination, detail } = started;
+        let Some(held) = self.listener(flow.listener) else { return };
+        held.started.add();
+        let listener = Arc::clone(&held.name);
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
+        let (proto, since) = (carries.name(), Instant::now());
+        let access = Access { proto, source: flow.client, destination, since, listener, detail };
         self.shared.access.start(upstream.format, &access);
         upstream.access = Some(access);
     }
