@@ -12,6 +12,7 @@ mod admin {
 }
 mod config {
     mod listen;
+    mod listeners;
     mod reload;
 }
 mod daemon {
@@ -50,6 +51,7 @@ mod tcp {
 mod udp {
     mod backends;
     mod balance;
+    mod listeners;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;

@@ -33,10 +33,7 @@ impl<'t> Report<'t> {
 
     /// Another file has a part in what the configuration says, and is about to be read.
     pub(super) fn reads(&mut self, path: &Path) {
-        let file = Seen::now(path);
-        if !self.files.contains(&file) {
-            self.files.push(file);
-        }
+        self.files.push(Seen::now(path));
     }
 
     /// The files noted so far.

@@ -43,9 +43,10 @@ impl NetworkSet {
     pub(crate) fn longest(&self, address: IpAddr) -> Option<u8> {
         let address = address.to_canonical();
         let lengths = if address.is_ipv4() { &self.v4 } else { &self.v6 };
-        lengths.iter().copied().find(|length| {
-            IpNet::new(address, *length).is_ok_and(|network| self.networks.contains(&network.trunc()))
-        })
+        lengths
+            .iter()
+            .copied()
+            .find(|length| IpNet::new(address, *length).is_ok_and(|network| self.networks.contains(&network.trunc())))
     }
 
     /// Returns whether a network contains `address`.

@@ -43,8 +43,6 @@ pub(crate) struct Access {
     pub destination: SocketAddr,
     /// When the connection was accepted.
     pub since: Instant,
-    /// Name of the listener.
-    pub listener: Arc<str>,
     /// Fields of the JSON form only; absent when the log has another form.
     pub detail: Option<Box<Detail>>,
 }
@@ -116,17 +114,23 @@ impl AccessLog {
         Self { sink, target: LogTarget::OwnFile }
     }
 
-    /// Logs that `access` now has a backend.
-    pub(crate) fn start(&self, format: AccessLogFormat, access: &Access) {
-        self.write(format, "start", access, None);
+    /// Logs that `access`, which came to the listener of this name, now has a backend.
+    pub(crate) fn start(&self, format: AccessLogFormat, listener: &str, access: &Access) {
+        self.write(format, "start", (listener, access), None);
     }
 
-    /// Logs the end of `access`.
-    pub(crate) fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
-        self.write(format, "finish", access, Some(ended));
+    /// Logs its end.
+    pub(crate) fn finish(&self, format: AccessLogFormat, listener: &str, access: &Access, ended: &Ended) {
+        self.write(format, "finish", (listener, access), Some(ended));
     }
 
-    fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
+    fn write(
+        &self,
+        format: AccessLogFormat,
+        event: &'static str,
+        (listener, access): (&str, &Access),
+        ended: Option<&Ended>,
+    ) {
         match self.target {
             LogTarget::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
             LogTarget::SystemLines { .. } | LogTarget::OwnFile => {}
@@ -135,7 +139,7 @@ impl AccessLog {
         let written = match format {
             AccessLogFormat::Off => return,
             AccessLogFormat::Text => self.text(&mut line, event, access),
-            AccessLogFormat::Json => match as_json(event, access, ended) {
+            AccessLogFormat::Json => match as_json(event, listener, access, ended) {
                 Ok(json) => writeln!(line, "{json}"),
                 Err(_) => Err(std::fmt::Error),
             },
@@ -180,7 +184,7 @@ struct EndedFields {
     reason: &'static str,
 }
 
-fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
+fn as_json(event: &'static str, listener: &str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
     let nothing = Detail::default();
     serde_json::to_string(&JsonLine {
         time: timestamp().to_string(),
@@ -189,7 +193,7 @@ fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde
         src: access.source,
         dst: access.destination,
         plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
-        listener: &access.listener,
+        listener,
         detail: access.detail.as_deref().unwrap_or(&nothing),
         ended: ended.map(|ended| EndedFields {
             bytes_up: ended.bytes_up,
@@ -211,7 +215,6 @@ mod tests {
             source: "[2001:db8::7]:5000".parse().unwrap(),
             destination: "192.0.2.1:443".parse().unwrap(),
             since: Instant::now(),
-            listener: "default".into(),
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),
                 server_name: Some("a\"b.example".to_owned()),
@@ -222,14 +225,14 @@ mod tests {
         };
         let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
         assert_eq!(
-            without_time(as_json("start", &access, None).unwrap()),
+            without_time(as_json("start", "default", &access, None).unwrap()),
             r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
         );
         access.detail = None;
         let duration = Duration::from_millis(3);
         let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
         assert_eq!(
-            without_time(as_json("finish", &access, Some(&ended)).unwrap()),
+            without_time(as_json("finish", "default", &access, Some(&ended)).unwrap()),
             r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
         );
     }

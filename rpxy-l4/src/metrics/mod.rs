@@ -22,7 +22,7 @@ use prometheus_client::{
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
-use crate::config::model::Transport;
+use crate::config::model::{TOP, Transport};
 
 /// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -223,6 +223,9 @@ impl Metrics {
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
             drop(metrics.reloads.get_or_create(&ByResult { result: result.name() }));
+        }
+        for transport in [Transport::Tcp, Transport::Udp] {
+            drop(metrics.of_listener(TOP, transport));
         }
         let r = &mut registry;
         r.register("tcp_accepted", "TCP connections accepted", metrics.tcp_accepted.clone());

@@ -126,8 +126,11 @@ mod tests {
         table_from(&rules)
     }
 
+    /// A rule as `(label, names, alpns, networks of clients)`.
+    type Row<'a> = (&'static str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+
     /// The same with the networks of each rule's clients behind.
-    fn table_from(rules: &[(&'static str, &[&str], &[&str], &[&str])]) -> NameTable<&'static str> {
+    fn table_from(rules: &[Row<'_>]) -> NameTable<&'static str> {
         let mut table = NameTable::default();
         for (label, names, alpns, from) in rules {
             let names: Vec<_> = names

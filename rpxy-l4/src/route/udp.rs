@@ -184,8 +184,7 @@ impl UdpRoutes {
                     };
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
                     let to = Arc::new(UdpRoute { ech, ..to(Datagrams::Quic) });
-                    let conditions =
-                        Conditions { names: &tls.server_names, alpns: &tls.alpns, from: &rule.from };
+                    let conditions = Conditions { names: &tls.server_names, alpns: &tls.alpns, from: &rule.from };
                     routes.quic.add(conditions, &to);
                     if tls.server_names.is_empty() && tls.alpns.is_empty() {
                         routes.quic_any.push(Arc::clone(&to));

@@ -14,8 +14,12 @@ use super::listeners::Listeners;
 use crate::{
     admin::Request,
     config::model::{Config, TOP, Transport},
-    limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
-    route::Targets, tcp, udp,
+    limit::Bans,
+    metrics::Metrics,
+    offload::Kernel,
+    resolve::Resolver,
+    route::Targets,
+    tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.

@@ -198,7 +198,8 @@ impl Listeners {
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let held: Vec<Key> = self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
+        let held: Vec<Key> =
+            self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
         held.into_iter().flat_map(|key| self.close(key)).collect()
     }
 

@@ -104,8 +104,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let of = |transport| sockets.of(transport).collect::<Vec<_>>();
     let snapshot = tcp::Snapshot::new(&config, &of(Transport::Tcp), &tcp, &targets.tcp, &resolver);
     tcp.snapshot.store(Arc::new(snapshot));
-    let udp_snapshot =
-        Arc::new(udp::Snapshot::new(&config, &of(Transport::Udp), &udp.active, &targets.udp, &resolver));
+    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &of(Transport::Udp), &udp.active, &targets.udp, &resolver));
     let count = worker_count(&config);
     let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();

@@ -102,7 +102,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         Err(outcome) => return refused(outcome),
     };
     let max = listener.settings.max_connections.get();
-    let (Some(permit), Some(counted)) = (listener.connections.acquire(max), shared.active.acquire(u32::MAX)) else {
+    let Some(permit) = listener.connections.acquire(max) else {
         refused(Outcome::TooMany);
         if let Some(withheld) = shared.said_too_many.speak(Instant::now()) {
             let of = listener.settings.max_connections_of.as_ref().map(|name| format!(" of listener {name}"));
@@ -114,7 +114,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), listener, (permit, counted), place);
+    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place);
     tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
 }
 

@@ -28,8 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 pub(crate) use accept::accept;
+use arc_swap::ArcSwap;
 use own::Own;
 use relay::Limits;
 
@@ -76,7 +76,7 @@ impl Snapshot {
             Arc::new(Listener {
                 name: Arc::clone(&listener.name),
                 limits: Limits::of(settings).into(),
-                connections: shared.connections.of(&settings.max_connections_of, ConnLimit::default),
+                connections: shared.connections.of(&settings.max_connections_of, || ConnLimit::within(&shared.active)),
                 per_source: shared.per_source.of(&settings.max_connections_per_source_of, PerSource::new),
                 rates: settings
                     .new_connections
@@ -138,7 +138,7 @@ pub(crate) struct Shared {
     pub active: Arc<ConnLimit>,
     /// Connections for which there are file descriptors.
     pub descriptors: Descriptors,
-    /// The same for each limit of listeners.
+    /// The same for each limit of listeners, within all.
     connections: ByListener<ConnLimit>,
     /// Connections by source network, likewise.
     per_source: ByListener<PerSource>,

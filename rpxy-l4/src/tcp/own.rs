@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::config::model::{Config, ListenAddress, Transport};
+use crate::config::model::{Config, ListenAddress, Listener, Transport};
 
 /// Time for which the machine's word on an address is believed: addresses move, as those of VRRP do.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(super) struct Own(HashMap<u16, Vec<ListenAddress>>);
 impl Own {
     pub(super) fn new(config: &Config) -> Self {
         let mut own: HashMap<u16, Vec<ListenAddress>> = HashMap::new();
-        let sockets = config.listeners().flat_map(|listener| listener.sockets());
+        let sockets = config.listeners().flat_map(Listener::sockets);
         for (_, address, port) in sockets.filter(|(transport, ..)| *transport == Transport::Tcp) {
             own.entry(port.get()).or_default().push(address.clone());
         }

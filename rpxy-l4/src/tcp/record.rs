@@ -25,13 +25,12 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Record {
     shared: Arc<Shared>,
-    listener: Arc<str>,
+    listener: Arc<Listener>,
     /// Makes room for another connection only when this one is wholly gone.
-    _permits: (ConnPermit, ConnPermit),
+    _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
     since: Instant,
-    format: AccessLogFormat,
     access: Option<Access>,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
@@ -47,19 +46,18 @@ impl Record {
 
     pub(super) fn new(
         shared: Arc<Shared>,
-        listener: &Listener,
-        permits: (ConnPermit, ConnPermit),
+        listener: Arc<Listener>,
+        permit: ConnPermit,
         place: Option<SourcePermit>,
     ) -> Self {
         shared.metrics.tcp_accepted();
         let since = Instant::now();
         Self {
             shared,
-            listener: Arc::clone(&listener.name),
-            _permits: permits,
+            listener,
+            _permit: permit,
             _place: place,
             since,
-            format: listener.access_log_format,
             access: None,
             traffic: Traffic::default(),
             outcome: Outcome::Drained,
@@ -74,9 +72,8 @@ impl Record {
         destination: SocketAddr,
         detail: Option<Box<Detail>>,
     ) {
-        let listener = Arc::clone(&self.listener);
-        let access = Access { proto: proto.name(), source, destination, since: self.since, listener, detail };
-        self.shared.access.start(self.format, &access);
+        let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
+        self.shared.access.start(self.listener.access_log_format, &self.listener.name, &access);
         self.access = Some(access);
     }
 
@@ -87,7 +84,7 @@ impl Record {
         recognised: Option<&Recognised>,
         ech: Option<(EchState, Option<&ClientHello>)>,
     ) -> Option<Box<Detail>> {
-        if self.format != AccessLogFormat::Json {
+        if self.listener.access_log_format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();
@@ -122,7 +119,8 @@ impl Drop for Record {
             let duration = self.since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
-            self.shared.access.finish(self.format, access, &ended);
+            let Listener { access_log_format, name, .. } = &*self.listener;
+            self.shared.access.finish(*access_log_format, name, access, &ended);
         }
     }
 }

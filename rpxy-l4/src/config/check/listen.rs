@@ -28,11 +28,11 @@ pub(super) fn listen(report: &mut Report<'_>, table: &Table<'_>) -> Listen {
         transport: table.field("transport").and_then(|field| field.word(report, TRANSPORTS)),
         reuse_port: table.field("reuse_port").and_then(|field| field.boolean(report)).unwrap_or(false),
     };
-    let switched_off = ["listen_address_v4", "listen_address_v6"]
+    let mut switched_off = ["listen_address_v4", "listen_address_v6"]
         .into_iter()
         .filter_map(|key| table.field(key).filter(Field::is_empty_array));
     if listen.addresses.is_empty()
-        && let Some(field) = switched_off.last()
+        && let Some(field) = switched_off.next_back()
     {
         report.error_with(
             &field.position,

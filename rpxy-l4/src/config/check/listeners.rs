@@ -38,7 +38,8 @@ pub(super) fn drafts<'t>(report: &mut Report<'_>, root: &Table<'t>, directory: &
             let remedy = "write its keys at the top of the file, above the first [table]";
             report.error_with(&field.position, "the listener default is the top of the file", remedy);
         } else if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            let message = format!("the name of a listener has 1 to {LONGEST_NAME} bytes, none of them a control character");
+            let message =
+                format!("the name of a listener has 1 to {LONGEST_NAME} bytes, none of them a control character");
             report.error(&field.position, message);
         }
         if let Some(table) = field.listener(report, root) {

@@ -12,9 +12,10 @@ use crate::config::{
 /// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
 pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
     for (index, (position, rule)) in rules.iter().enumerate() {
-        let earlier = rules.iter().take(index).find(|(_, earlier)| {
-            from_covers(&earlier.from, &rule.from) && shadows(&earlier.matcher, &rule.matcher)
-        });
+        let earlier = rules
+            .iter()
+            .take(index)
+            .find(|(_, earlier)| from_covers(&earlier.from, &rule.from) && shadows(&earlier.matcher, &rule.matcher));
         if let Some((_, earlier)) = earlier {
             let name = quote(&earlier.name);
             report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));

@@ -63,7 +63,8 @@ pub(super) fn default(
     let field = table.field(target_key);
     let upstream = upstream(report, table, field.as_ref(), balance_key);
     if field.is_none() {
-        let (message, remedy) = (format!("has no effect, because {target_key} is missing"), "rules have their own load_balance");
+        let (message, remedy) =
+            (format!("has no effect, because {target_key} is missing"), "rules have their own load_balance");
         table.warn_unused(report, balance_key, &message, Some(remedy));
     }
     field.map(|field| server_ids::without(report, &field.position, upstream))
@@ -96,7 +97,8 @@ fn upstream(
 
 /// The targets, and the server IDs of some by their position.
 fn targets(report: &mut Report<'_>, field: &Field<'_>) -> (Vec<Target>, Vec<(usize, ServerId)>) {
-    let elements = field.one_or_many(report).unwrap_or_default();
+    let single = field.is_table() || field.as_string().is_some();
+    let elements = if single { field.one_or_many(report) } else { field.array(report) }.unwrap_or_default();
     let (targets, ids): (Vec<Target>, Vec<Option<ServerId>>) =
         elements.iter().filter_map(|element| target(report, element)).unzip();
     if field.is_empty_array() {

@@ -10,6 +10,7 @@ fn all_switched_on() -> String {
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest)
             if rest.starts_with("[protocols.")
+                || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"
                 || assigned_key(rest).is_some() =>
@@ -81,7 +82,7 @@ fn shows_every_known_key() {
 fn values_shown_are_the_defaults() {
     let expected = accepted(EXAMPLE);
     let mut checked = 0;
-    for line in EXAMPLE.lines().take_while(|line| !line.starts_with("# [protocols.")) {
+    for line in EXAMPLE.lines().take_while(|line| !line.starts_with("# [listeners.")) {
         let Some(rest) = line.strip_prefix("# ").filter(|rest| assigned_key(rest).is_some()) else { continue };
         let key = assigned_key(rest).unwrap();
         // Balances need their target; workers has no value of its own as default.

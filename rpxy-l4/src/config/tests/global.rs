@@ -59,12 +59,21 @@ fn listen_port() {
         ("hexadecimal, as TOML allows", "0x1F90", &[8080]),
         ("several", "[8448, 443]", &[8448, 443]),
         ("duplicates are dropped", "[443, 8448, 443]", &[443, 8448]),
+        ("a range", "'8000-8002'", &[8000, 8001, 8002]),
+        ("a range of one", "'65535-65535'", &[65535]),
+        (
+            "ports and ranges, which may overlap",
+            "[443, '8000-8002', '8001-8003', 8000]",
+            &[443, 8000, 8001, 8002, 8003],
+        ),
     ];
     for (name, value, expected) in rows {
         let config = accepted(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]"));
         let ports: Vec<u16> = config.top.listen.ports.iter().map(|port| port.get()).collect();
         assert_eq!(ports, *expected, "{name}");
     }
+    let most = accepted("listen_port = '1-4096'\ntcp_target = ['a:1']");
+    assert_eq!(most.top.listen.ports.len(), 4096);
     let rows = [
         ("zero", "0", "1: listen_port"),
         ("too large", "65536", "1: listen_port"),
@@ -74,6 +83,12 @@ fn listen_port() {
         ("float", "84.48", "1: listen_port"),
         ("empty array", "[]", "1: listen_port"),
         ("zero in an array", "[1, 0]", "1: listen_port[1]"),
+        ("range from zero", "'0-5'", "1: listen_port"),
+        ("range beyond", "'65535-65536'", "1: listen_port"),
+        ("range backwards", "'9-8'", "1: listen_port"),
+        ("half a range", "'9-'", "1: listen_port"),
+        ("range with blanks", "['8 - 9']", "1: listen_port[0]"),
+        ("more ports than there may be", "'1-4097'", "1: listen_port"),
     ];
     for (name, value, expected) in rows {
         assert_eq!(errors(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]")), [expected], "{name}");
@@ -103,20 +118,23 @@ fn listen_addresses() {
             "listen_address_v6 = ['fe80::1%a', 'fe80::1%b']",
             &["0.0.0.0", "[fe80::1%a]", "[fe80::1%b]"],
         ),
+        ("no IPv6", "listen_address_v6 = []", &["0.0.0.0"]),
+        ("no IPv6, though switched on", "listen_ipv6 = true\nlisten_address_v6 = []", &["0.0.0.0"]),
+        ("no IPv4", "listen_address_v4 = []\nlisten_ipv6 = true", &["[::]"]),
         ("v4 and v6", "listen_address_v4 = '10.0.0.1'\nlisten_address_v6 = '::1'", &["10.0.0.1", "[::1]"]),
     ];
     for (name, text, expected) in rows {
         assert_eq!(addresses(&with(text)), *expected, "{name}");
     }
     refuses(&[
-        ("empty v4", "listen_address_v4 = []", "3: listen_address_v4"),
+        ("neither", "listen_address_v4 = []", "3: listen_address_v4"),
+        ("neither, said twice", "listen_address_v4 = []\nlisten_address_v6 = []", "4: listen_address_v6"),
         ("v6 as v4", "listen_address_v4 = '::1'", "3: listen_address_v4"),
         ("name", "listen_address_v4 = ['localhost']", "3: listen_address_v4[0]"),
         ("with port", "listen_address_v4 = '127.0.0.1:80'", "3: listen_address_v4"),
         ("everywhere beside another", "listen_address_v4 = ['0.0.0.0', '127.0.0.1']", "3: listen_address_v4"),
         ("number", "listen_address_v4 = 1", "3: listen_address_v4"),
         ("number in array", "listen_address_v4 = ['10.0.0.1', 1]", "3: listen_address_v4[1]"),
-        ("empty v6", "listen_address_v6 = []", "3: listen_address_v6"),
         ("v4 as v6", "listen_address_v6 = '127.0.0.1'", "3: listen_address_v6"),
         ("half a bracket", "listen_address_v6 = '[::1'", "3: listen_address_v6"),
         ("v6 everywhere beside another", "listen_address_v6 = ['::', '::1']", "3: listen_address_v6"),

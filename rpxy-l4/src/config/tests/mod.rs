@@ -5,6 +5,7 @@ mod ech;
 mod example;
 mod global;
 mod limits;
+mod listeners;
 mod load;
 mod protocols;
 mod seed;

@@ -66,7 +66,7 @@ fn required_keys() {
 
 #[test]
 fn all_mistakes_are_reported_at_once() {
-    let text = "tcp_target = 'a:1'\nworkers = 0\n[protocols.a]\nprotocol = 'ftp'\ntarget = ['x']\nidle_lifetime = -1\n\
+    let text = "tcp_target = 1\nworkers = 0\n[protocols.a]\nprotocol = 'ftp'\ntarget = ['x']\nidle_lifetime = -1\n\
                 server_names = ['']\n[protocols.b]\nech = 1\npublic_key = ''";
     assert_eq!(
         errors(text),

@@ -66,7 +66,9 @@ fn accepted_with_a_warning() {
 fn refused() {
     let rows = [
         ("empty", "[]", "2: udp_target"),
-        ("a bare string", "'a:1'", "2: udp_target"),
+        ("a bare string without a port", "'a'", "2: udp_target"),
+        ("neither string, table nor array", "5", "2: udp_target"),
+        ("a table alone without address", "{ weight = 2 }", "2: udp_target.address"),
         ("number", "[1]", "2: udp_target[0]"),
         ("no port", "['a']", "2: udp_target[0]"),
         ("no host", "[':80']", "2: udp_target[0]"),

@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn the_limit_is_that_of_the_daemon_and_wider() {
         let rules = format!("early_drop = true\n{}", keyed("one", KEY[0]));
-        let (limited, bits) = guards("udp_new_sessions_per_source = 25\nsource_prefix_v4 = 20\nsource_prefix_v6 = 128", &rules);
+        let (limited, bits) =
+            guards("udp_new_sessions_per_source = 25\nsource_prefix_v4 = 20\nsource_prefix_v6 = 128", &rules);
         assert_eq!(bits, drop_class::WIREGUARD_MAC1 | drop_class::SOURCE_LIMIT);
         let SourceLimit { interval, window, mask_v4, mask_v6, .. } = limited.limit;
         assert_eq!((interval, window), (10_000_000, 200 * 10_000_000));

@@ -101,9 +101,9 @@ impl Sessions {
         self.snapshot = snapshot;
         self.sockets = listeners;
         self.admissions.set_limits(&self.sockets);
-        let denied = self.table.ids(|state| {
-            at(&self.sockets, &self.snapshot, &state.flow).access.refuses(state.flow.client.ip())
-        });
+        let denied = self
+            .table
+            .ids(|state| at(&self.sockets, &self.snapshot, &state.flow).access.refuses(state.flow.client.ip()));
         for session in denied {
             self.end(session, SessionEnd::Denied, DatagramDrop::Denied, now, out);
         }

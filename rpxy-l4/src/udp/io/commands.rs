@@ -100,6 +100,7 @@ impl Relay {
                 steered: Usage::default(),
                 inherited: None,
                 format: self.format,
+                listener: Arc::default(),
                 access: None,
             });
         }
@@ -130,8 +131,9 @@ impl Relay {
         let listener = Arc::clone(&held.name);
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
         let (proto, since) = (carries.name(), Instant::now());
-        let access = Access { proto, source: flow.client, destination, since, listener, detail };
-        self.shared.access.start(upstream.format, &access);
+        let access = Access { proto, source: flow.client, destination, since, detail };
+        self.shared.access.start(upstream.format, &listener, &access);
+        upstream.listener = listener;
         upstream.access = Some(access);
     }
 
@@ -149,7 +151,7 @@ impl Relay {
             let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
-            self.shared.access.finish(upstream.format, access, &ended);
+            self.shared.access.finish(upstream.format, &upstream.listener, access, &ended);
         }
         // Its backend may have more to say: nobody else shall get its port before that has come and gone.
         if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {

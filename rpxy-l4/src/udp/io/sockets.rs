@@ -99,6 +99,8 @@ pub(super) struct Upstream {
     /// Set where it was inherited from an earlier daemon.
     pub(super) inherited: Option<ClientEnd>,
     pub(super) format: AccessLogFormat,
+    /// Name of the listener, once the session has started.
+    pub(super) listener: Arc<str>,
     pub(super) access: Option<Access>,
 }
 
