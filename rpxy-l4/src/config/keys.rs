@@ -43,6 +43,8 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "listen_address_v6"),
     (Scope::Global, "listen_ipv6"),
     (Scope::Global, "reuse_port"),
+    (Scope::Global, "free_bind"),
+    (Scope::Global, "include"),
     (Scope::Global, "transport"),
     (Scope::Global, "allow"),
     (Scope::Global, "deny"),
@@ -134,6 +136,7 @@ const PROXY_KEYS: &[(Scope, &str)] = &[
 
 /// Keys of the top level that are about the process and not about a listener.
 const PROCESS_KEYS: &[&str] = &[
+    "include",
     "listeners",
     "workers",
     "drain_timeout",
@@ -146,6 +149,9 @@ const PROCESS_KEYS: &[&str] = &[
     "ebpf",
     "protocols",
 ];
+
+/// Keys of the top level whose values are tables with names of the operator's choice.
+pub(super) const NAMED_TABLES: &[&str] = &["listeners", "protocols"];
 
 /// Keys of a listener whose value at the top of the file is that of `default` alone.
 const NOT_INHERITED: &[&str] = &["transport", "tcp_target", "udp_target"];

@@ -1,6 +1,6 @@
 //! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     keys::{self, Scope},
@@ -13,27 +13,43 @@ use super::{
 pub(super) struct Position {
     /// The key, as in `protocols."web".target[0]`.
     pub(super) path: String,
-    /// Byte offset in the text.
+    /// Byte offset in the text, and behind it in those of included files.
     pub(super) offset: usize,
 }
 
-/// The problems found so far in one text.
+/// The problems found so far in one text and the files that it includes.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    problems: Vec<Problem>,
+    /// Included files in the order of their beginnings.
+    included: Vec<Lines>,
+    /// Each with the number of its file.
+    problems: Vec<(usize, Problem)>,
     unknown: Vec<(Position, Option<String>)>,
     files: Vec<Seen>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
+        Self { text, included: Vec::new(), problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
     pub(super) fn reads(&mut self, path: &Path) {
         self.files.push(Seen::now(path));
+    }
+
+    /// The names in a directory have a part in it.
+    pub(super) fn reads_directory(&mut self, path: &Path) {
+        self.files.push(Seen::directory(path));
+    }
+
+    /// The text of an included file. Returns the offset at which it begins.
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> usize {
+        let base = self.included.last().map_or(self.text.len(), |last| last.base + last.len) + 1;
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        self.included.push(Lines { path: path.to_owned(), base, len: text.len(), starts });
+        base
     }
 
     /// The files noted so far.
@@ -79,11 +95,11 @@ impl<'t> Report<'t> {
             let message = format!("{several} ignored: {}", list.join(", "));
             self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
         }
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems.sort_by_key(|(file, problem)| (*file, problem.line, problem.column));
         let mut kept: Vec<Problem> = Vec::with_capacity(self.problems.len());
-        for problem in self.problems {
-            let same_place = kept.iter().rev().take_while(|other| other.line == problem.line);
-            if !same_place.clone().any(|other| *other == problem) {
+        for (_, problem) in self.problems {
+            let same_line = |other: &&Problem| other.line == problem.line && other.file == problem.file;
+            if !kept.iter().rev().take_while(same_line).any(|other| *other == problem) {
                 kept.push(problem);
             }
         }
@@ -91,16 +107,56 @@ impl<'t> Report<'t> {
     }
 
     fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {
-        let (line, _) = line_and_column(self.text, position.offset);
+        let (_, file, line, _) = self.place(position.offset);
+        let line = match file {
+            Some(file) => format!("{}:{line}", file.display()),
+            None => format!("line {line}"),
+        };
         match hint {
-            Some(hint) => format!("{} (line {line}: {hint})", position.path),
-            None => format!("{} (line {line})", position.path),
+            Some(hint) => format!("{} ({line}: {hint})", position.path),
+            None => format!("{} ({line})", position.path),
         }
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let (line, column) = line_and_column(self.text, position.offset);
-        self.problems.push(Problem { severity, path: position.path.clone(), line, column, message, remedy });
+        let (number, file, line, column) = self.place(position.offset);
+        let (path, file) = (position.path.clone(), file.map(Path::to_owned));
+        self.problems.push((number, Problem { severity, file, path, line, column, message, remedy }));
+    }
+
+    /// Number and path of the file of an offset, with line and column; no path for the main file.
+    fn place(&self, offset: usize) -> (usize, Option<&Path>, usize, usize) {
+        let number = self.included.partition_point(|file| file.base <= offset);
+        match number.checked_sub(1).and_then(|index| self.included.get(index)) {
+            Some(file) => {
+                let (line, column) = file.line_and_column(offset - file.base);
+                (number, Some(&file.path), line, column)
+            }
+            None => {
+                let (line, column) = line_and_column(self.text, offset);
+                (0, None, line, column)
+            }
+        }
+    }
+}
+
+/// The lines of an included file, whose text may hold private keys and is not kept.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    /// The offset at which it begins.
+    base: usize,
+    len: usize,
+    /// Offsets of its lines.
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    /// Line and column (in bytes) of an offset in the file, both from 1.
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or_default();
+        (line.max(1), offset - start + 1)
     }
 }
 

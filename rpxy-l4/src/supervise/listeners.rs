@@ -25,6 +25,8 @@ pub(super) struct Wanted {
     backlog: u32,
     /// Other processes may have the same port.
     share: bool,
+    /// The address need not be there.
+    free_bind: bool,
 }
 
 /// The listening sockets of a configuration.
@@ -44,8 +46,8 @@ impl Sockets {
                 let socket =
                     net::socket_address(address, port).with_context(|| format!("cannot listen on {address}:{port}"))?;
                 let backlog = if transport == Transport::Tcp { listener.tcp.backlog } else { 0 };
-                let share = listener.listen.reuse_port;
-                let wanted = Wanted { listener: Arc::clone(&listener.name), backlog, share };
+                let (share, free_bind) = (listener.listen.reuse_port, listener.listen.free_bind);
+                let wanted = Wanted { listener: Arc::clone(&listener.name), backlog, share, free_bind };
                 if let Some(other) = sockets.insert((transport, socket), wanted) {
                     let (one, other) = (&listener.name, other.listener);
                     bail!("the listeners {other} and {one} cannot both listen on {socket} ({transport})");
@@ -104,11 +106,11 @@ impl Listeners {
             }
         }
         // All before any is bound: those of one port, on several addresses, would be in each other's way.
-        for (key, _) in new.iter().filter(|(key, want)| !want.share && !self.has_port(key)) {
-            probe(**key).map_err(explain).with_context(|| failed(key))?;
+        for (key, want) in new.iter().filter(|(key, want)| !want.share && !self.has_port(key)) {
+            probe(**key, want.free_bind).map_err(explain).with_context(|| failed(key))?;
         }
         let bind = |(key, want): (&Key, &Wanted)| {
-            let bound = self.bind(*key, want.backlog).map_err(explain).with_context(|| failed(key))?;
+            let bound = self.bind(*key, want).map_err(explain).with_context(|| failed(key))?;
             Ok((key.1, bound))
         };
         let open = new.into_iter().map(bind).collect::<Result<_>>()?;
@@ -124,14 +126,14 @@ impl Listeners {
         })
     }
 
-    fn bind(&self, (transport, address): Key, backlog: u32) -> io::Result<Bound> {
+    fn bind(&self, (transport, address): Key, want: &Wanted) -> io::Result<Bound> {
         Ok(match transport {
             Transport::Tcp => {
-                let bind = |_| net::tcp_listener(address, backlog);
+                let bind = |_| net::tcp_listener(address, want.backlog, want.free_bind);
                 Bound::Tcp(self.workers.iter().map(bind).collect::<io::Result<_>>()?)
             }
             Transport::Udp => {
-                let bind = |_| net::udp::listener(address);
+                let bind = |_| net::udp::listener(address, want.free_bind);
                 Bound::Udp(self.udp_workers.iter().map(bind).collect::<io::Result<_>>()?)
             }
         })
@@ -245,10 +247,10 @@ impl Listeners {
 }
 
 /// Fails if somebody else has the port.
-fn probe((transport, address): Key) -> io::Result<()> {
+fn probe((transport, address): Key, free_bind: bool) -> io::Result<()> {
     match transport {
-        Transport::Tcp => net::tcp_port_is_free(address),
-        Transport::Udp => net::udp::port_is_free(address),
+        Transport::Tcp => net::tcp_port_is_free(address, free_bind),
+        Transport::Udp => net::udp::port_is_free(address, free_bind),
     }
 }
 
@@ -258,7 +260,10 @@ fn explain(error: io::Error) -> anyhow::Error {
             io::ErrorKind::AddrInUse,
             "another process listens there; stop it, or set reuse_port = true to share the port",
         ),
-        (io::ErrorKind::AddrNotAvailable, "this machine does not have the address"),
+        (
+            io::ErrorKind::AddrNotAvailable,
+            "this machine does not have the address; set free_bind = true to listen on it before it comes",
+        ),
         (io::ErrorKind::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE"),
     ];
     let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };

@@ -26,6 +26,7 @@ pub(super) fn listen(report: &mut Report<'_>, table: &Table<'_>) -> Listen {
         ports: ports(report, table),
         addresses,
         transport: table.field("transport").and_then(|field| field.word(report, TRANSPORTS)),
+        free_bind: table.field("free_bind").and_then(|field| field.boolean(report)).unwrap_or(false),
         reuse_port: table.field("reuse_port").and_then(|field| field.boolean(report)).unwrap_or(false),
     };
     let mut switched_off = ["listen_address_v4", "listen_address_v6"]

@@ -32,8 +32,7 @@ pub(super) struct Draft<'t> {
 /// The listeners in file order, `default` first. It may have no ports where there are others.
 pub(super) fn drafts<'t>(report: &mut Report<'_>, root: &Table<'t>, directory: &'t Path) -> Vec<Draft<'t>> {
     let mut drafts = vec![draft(report, TOP, root.clone(), directory)];
-    let entries = root.field("listeners").and_then(|field| field.named(report)).unwrap_or_default();
-    for (name, field) in entries {
+    for (name, field) in root.named(report, "listeners") {
         if name == TOP {
             let remedy = "write its keys at the top of the file, above the first [table]";
             report.error_with(&field.position, "the listener default is the top of the file", remedy);

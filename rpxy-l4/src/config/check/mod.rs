@@ -10,6 +10,7 @@ mod dns;
 mod duration;
 mod ebpf;
 mod ech;
+mod include;
 mod listen;
 mod listeners;
 mod matcher;
@@ -29,10 +30,10 @@ mod udp;
 
 use std::{num::NonZeroUsize, path::Path};
 
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable};
 
 use super::{
-    file::{Field, Table},
+    file::{Entries, Field, Table},
     model::{AccessLogFormat, Config},
     problem::{Problem, Severity},
     report::{Position, Report},
@@ -48,27 +49,40 @@ pub(super) struct Checked {
     pub(super) files: Vec<Seen>,
 }
 
-/// Checks `text`, whose relative paths start at `directory`.
+/// Checks `text`, whose relative paths start at `directory`, with the files that it includes.
 pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let mut report = Report::new(text);
-    let config = match DeTable::parse(text) {
-        Ok(document) => configuration(&mut report, document.get_ref(), directory),
-        Err(error) => {
-            let offset = error.span().map_or(0, |span| span.start);
-            report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
-            None
-        }
-    };
+    let config = document(&mut report, text, 0).and_then(|main| {
+        let included = include::files(&mut report, main.get_ref(), directory);
+        let documents: Option<Vec<_>> =
+            included.iter().map(|file| Some((document(&mut report, &file.text, file.base)?, file.base))).collect();
+        let files = documents?;
+        let entries = files.iter().map(|(document, base)| Entries { table: document.get_ref(), base: *base });
+        let files: Vec<_> = std::iter::once(Entries { table: main.get_ref(), base: 0 }).chain(entries).collect();
+        include::refuse_nested(&mut report, &files);
+        configuration(&mut report, files, directory)
+    });
     let files = report.take_files();
     let problems = report.finish();
     let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
     Checked { config: config.filter(|_| usable), problems, files }
 }
 
-fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Option<Config> {
-    let root = Table::root(report, document);
+/// One file, which begins at `base`.
+fn document<'t>(report: &mut Report<'_>, text: &'t str, base: usize) -> Option<Spanned<DeTable<'t>>> {
+    let parsed = DeTable::parse(text);
+    if let Err(error) = &parsed {
+        let offset = base + error.span().map_or(0, |span| span.start);
+        report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
+    }
+    parsed.ok()
+}
+
+fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory: &'t Path) -> Option<Config> {
+    let root = Table::root(report, files);
+    let protocols = root.named(report, "protocols");
     let drafts = listeners::drafts(report, &root, directory);
-    let rules = rules::rules(report, &root, &drafts);
+    let rules = rules::rules(report, &protocols, &drafts);
     let mut all = Vec::with_capacity(drafts.len());
     for (draft, rules) in drafts.iter().zip(&rules) {
         all.push(listeners::listener(report, draft, rules));
@@ -79,7 +93,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     listeners::check_together(report, &drafts, &all);
 
     let has_targets = |table: &Table<'_>| ["tcp_target", "udp_target"].iter().any(|key| table.own(key).is_some());
-    if !rules::any(&root) && !drafts.iter().any(|draft| has_targets(&draft.table)) {
+    if !root.has_any("protocols") && !drafts.iter().any(|draft| has_targets(&draft.table)) {
         report.error_with(
             &root.position,
             "nothing to forward to",
@@ -92,7 +106,7 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
     Some(Config {
         top,
         named: all.collect(),
-        rules: rules::count(&root),
+        rules: protocols.len(),
         workers: root.field("workers").and_then(|field| workers(report, &field)),
         drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
         access_log_format: root

@@ -12,30 +12,20 @@ use super::{
     server_ids, targets,
 };
 use crate::config::{
-    file::Table,
+    file::{Field, Table},
     keys::{self, Scope},
     model::Rule,
     report::{Position, Report, quote},
 };
 
-/// Returns whether the file has any rule, right or wrong.
-pub(super) fn any(root: &Table<'_>) -> bool {
-    root.field("protocols").is_some_and(|field| !field.is_empty_table())
-}
-
-/// Number of rules in the file.
-pub(super) fn count(root: &Table<'_>) -> usize {
-    root.field("protocols").map_or(0, |field| field.len())
-}
-
 /// The rules of one listener in file order, each with its position.
 pub(super) type Placed = Vec<(Position, Arc<Rule>)>;
 
-/// The rules of each of `listeners`. One that belongs to several is the same in those whose defaults for it are alike.
-pub(super) fn rules(report: &mut Report<'_>, root: &Table<'_>, listeners: &[Draft<'_>]) -> Vec<Placed> {
+/// The rules `entries` of each of `listeners`. One that belongs to several is the same in those whose defaults for it are alike.
+pub(super) fn rules(report: &mut Report<'_>, entries: &[(&str, Field<'_>)], listeners: &[Draft<'_>]) -> Vec<Placed> {
     let mut placed: Vec<Placed> = listeners.iter().map(|_| Placed::new()).collect();
     let by_name: HashMap<&str, usize> = listeners.iter().enumerate().map(|(index, of)| (&*of.name, index)).collect();
-    for (name, field) in root.field("protocols").and_then(|field| field.named(report)).unwrap_or_default() {
+    for (name, field) in entries {
         let Some(table) = field.table(report, Scope::Rule) else { continue };
         let mut made: Vec<(&RuleDefaults<'_>, Option<Arc<Rule>>)> = Vec::new();
         for index in belongs_to(report, &table, &by_name) {

@@ -105,6 +105,8 @@ pub(crate) struct Listen {
     pub addresses: Vec<ListenAddress>,
     /// The only transport that is served; `None` is each that has a destination.
     pub transport: Option<Transport>,
+    /// Listen also on addresses that this machine does not have (yet).
+    pub free_bind: bool,
     /// Share the ports with other processes (SO_REUSEPORT without the exclusive probe).
     pub reuse_port: bool,
 }

@@ -143,12 +143,14 @@ fn listen_addresses() {
         ("zone on a global address", "listen_address_v6 = '2001:db8::1%eth0'", "3: listen_address_v6"),
         ("listen_ipv6 as a string", "listen_ipv6 = 'yes'", "3: listen_ipv6"),
         ("reuse_port as a number", "reuse_port = 1", "3: reuse_port"),
+        ("free_bind as a number", "free_bind = 1", "3: free_bind"),
     ]);
     warns(&[
         ("switched off, yet given", "listen_ipv6 = false\nlisten_address_v6 = '::1'", Some("3: listen_ipv6")),
         ("link-local without zone", "listen_address_v6 = ['fe80::1']", Some("3: listen_address_v6[0]")),
     ]);
     assert!(with("reuse_port = true").top.listen.reuse_port);
+    assert!(with("free_bind = true").top.listen.free_bind && !with("").top.listen.free_bind);
 }
 
 #[test]
