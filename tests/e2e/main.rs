@@ -46,6 +46,7 @@ mod tcp {
     mod proxy_header;
     mod recognised;
     mod relay;
+    mod unix;
     mod verdict;
 }
 mod udp {

@@ -43,6 +43,9 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "listen_address_v6"),
     (Scope::Global, "listen_ipv6"),
     (Scope::Global, "reuse_port"),
+    (Scope::Global, "listen_unix"),
+    (Scope::Global, "listen_unix_mode"),
+    (Scope::Global, "listen_unix_group"),
     (Scope::Global, "free_bind"),
     (Scope::Global, "include"),
     (Scope::Global, "transport"),
@@ -154,7 +157,7 @@ const PROCESS_KEYS: &[&str] = &[
 pub(super) const NAMED_TABLES: &[&str] = &["listeners", "protocols"];
 
 /// Keys of a listener whose value at the top of the file is that of `default` alone.
-const NOT_INHERITED: &[&str] = &["transport", "tcp_target", "udp_target"];
+const NOT_INHERITED: &[&str] = &["listen_unix", "transport", "tcp_target", "udp_target"];
 
 /// Names that the documentation of 0.2.x uses in passing.
 const OTHER_NAMES: &[(&str, &str)] = &[("tls_alpn", "alpns"), ("tls_sni", "server_names")];

@@ -7,7 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use ipnet::IpNet;
 mod listener;
 mod rule;
 
-pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, Transport};
+pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, Transport, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
@@ -286,7 +286,7 @@ pub(crate) enum EbpfMode {
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReceiveProxy {
-    /// Peers that may connect at all; not empty.
+    /// Peers that may connect at all by IP; not empty, unless only a unix socket is listened on.
     pub trusted: Vec<IpNet>,
     /// A connection may also start without one.
     pub optional: bool,
@@ -358,6 +358,7 @@ impl fmt::Display for Target {
             Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
             Host::LinkLocal { address, zone } => write!(f, "[{address}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -368,7 +369,7 @@ impl Target {
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
-            Host::LinkLocal { .. } | Host::Name(_) => None,
+            Host::LinkLocal { .. } | Host::Name(_) | Host::Unix(_) => None,
         }
     }
 }
@@ -409,6 +410,8 @@ pub(crate) enum Host {
     },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),
+    /// A unix socket (TCP only), by an absolute path of [`MAX_SOCKET_PATH`] bytes at most. Its port is 0.
+    Unix(Arc<Path>),
 }
 
 /// The choice among several targets.

@@ -6,7 +6,6 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use rpxy_l4_proto::{ech::ENCRYPTED_CLIENT_HELLO, tls::ClientHello};
 use serde::Serialize;
 
 use super::{ACCESS_TARGET, Sink, timestamp};
-use crate::{config::model::AccessLogFormat, metrics::EchState};
+use crate::{config::model::AccessLogFormat, metrics::EchState, net::Address};
 
 /// The access log's output.
 #[derive(Debug, Clone)]
@@ -38,9 +37,9 @@ pub(crate) struct Access {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: &'static str,
     /// The client, as told by an inbound PROXY header where there is one.
-    pub source: SocketAddr,
+    pub source: Address,
     /// The resolved backend address.
-    pub destination: SocketAddr,
+    pub destination: Address,
     /// When the connection was accepted.
     pub since: Instant,
     /// Fields of the JSON form only; absent when the log has another form.
@@ -166,8 +165,8 @@ struct JsonLine<'a> {
     time: String,
     event: &'static str,
     proto: &'static str,
-    src: SocketAddr,
-    dst: SocketAddr,
+    src: &'a Address,
+    dst: &'a Address,
     plane: &'static str,
     listener: &'a str,
     #[serde(flatten)]
@@ -190,8 +189,8 @@ fn as_json(event: &'static str, listener: &str, access: &Access, ended: Option<&
         time: timestamp().to_string(),
         event,
         proto: access.proto,
-        src: access.source,
-        dst: access.destination,
+        src: &access.source,
+        dst: &access.destination,
         plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
         listener,
         detail: access.detail.as_deref().unwrap_or(&nothing),
@@ -212,8 +211,8 @@ mod tests {
     fn the_json_form_to_the_letter() {
         let mut access = Access {
             proto: "tcp:tls",
-            source: "[2001:db8::7]:5000".parse().unwrap(),
-            destination: "192.0.2.1:443".parse().unwrap(),
+            source: Address::Ip("[2001:db8::7]:5000".parse().unwrap()),
+            destination: Address::Ip("192.0.2.1:443".parse().unwrap()),
             since: Instant::now(),
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),

@@ -1,5 +1,6 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod address;
 pub(crate) mod poller;
 mod queue;
 pub(crate) mod udp;
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use address::Address;
 pub(crate) use queue::undelivered;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -42,6 +44,15 @@ pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32, free_bind: bool) -
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// A socket that listens for streams.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// Of TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener),
 }
 
 /// Changes the length of the accept queue of a socket that listens already.

@@ -2,7 +2,6 @@
 //! in the modules of those names.
 
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +15,7 @@ use crate::{
     config::model::{Config, TOP, Transport},
     limit::Bans,
     metrics::Metrics,
+    net::Address,
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
@@ -60,7 +60,7 @@ impl Daemon {
     pub(super) fn summary(&self) -> String {
         let several = !self.config.named.is_empty();
         let [tcp, udp] = [Transport::Tcp, Transport::Udp].map(|transport| {
-            let named = |(address, name): (SocketAddr, &str)| {
+            let named = |(address, name): (&Address, &str)| {
                 if several && name != TOP { format!("{address} ({name})") } else { address.to_string() }
             };
             let addresses: Vec<String> = self.listeners.addresses(transport).map(named).collect();

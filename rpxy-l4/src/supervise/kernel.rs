@@ -10,7 +10,7 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    config::model::{Config, EbpfMode, Listener, Transport},
+    config::model::{Config, EbpfMode, Listener},
     metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
     udp::{self, Control},
@@ -101,7 +101,7 @@ impl Daemon {
         };
         let bits: HashMap<&str, u32> =
             self.config.listeners().map(|listener| (&*listener.name, bits(listener))).collect();
-        let sockets = self.listeners.addresses(Transport::Udp);
+        let sockets = self.listeners.udp_addresses().into_iter();
         let listeners: Vec<_> =
             sockets.map(|(address, name)| (address, bits.get(name).copied().unwrap_or_default())).collect();
         kernel.set_bans(&self.bans.networks());

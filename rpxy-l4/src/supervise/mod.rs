@@ -11,6 +11,7 @@ mod reload;
 mod resources;
 mod scrape;
 mod signals;
+mod sockets;
 mod worker;
 
 use std::{
@@ -22,11 +23,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    config::{
-        self,
-        model::{Config, Transport},
-        watch::Watch,
-    },
+    config::{self, model::Config, watch::Watch},
     limit::Bans,
     log::{self, Logs},
     metrics::Metrics,
@@ -34,8 +31,9 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
-use listeners::{Listeners, Sockets};
+use listeners::Listeners;
 use signals::{Signal, Signals};
+use sockets::Sockets;
 
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -101,10 +99,9 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         started,
     ));
     let sockets = Sockets::new(&config)?;
-    let of = |transport| sockets.of(transport).collect::<Vec<_>>();
-    let snapshot = tcp::Snapshot::new(&config, &of(Transport::Tcp), &tcp, &targets.tcp, &resolver);
+    let snapshot = tcp::Snapshot::new(&config, &sockets.tcp(), &tcp, &targets.tcp, &resolver);
     tcp.snapshot.store(Arc::new(snapshot));
-    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &of(Transport::Udp), &udp.active, &targets.udp, &resolver));
+    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &sockets.udp(), &udp.active, &targets.udp, &resolver));
     let count = worker_count(&config);
     let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();

@@ -8,12 +8,11 @@ use tokio::time::timeout;
 use super::{
     admin,
     daemon::{Daemon, FIRST_ANSWERS},
-    kernel,
-    listeners::Sockets,
-    resources, scrape,
+    kernel, resources, scrape,
+    sockets::Sockets,
 };
 use crate::{
-    config::{self, LoadError, Loaded, model::Transport, watch::Seen},
+    config::{self, LoadError, Loaded, watch::Seen},
     metrics::Reload,
     tcp, udp,
 };
@@ -47,11 +46,9 @@ impl Daemon {
             return Ok(Reload::Unchanged);
         }
         let sockets = Sockets::new(&config)?;
-        let of = |transport| sockets.of(transport).collect::<Vec<_>>();
         let resolver = &self.resolver;
-        let snapshot = tcp::Snapshot::new(&config, &of(Transport::Tcp), &self.tcp, &self.targets.tcp, resolver);
-        let udp_snapshot =
-            udp::Snapshot::new(&config, &of(Transport::Udp), &self.udp.active, &self.targets.udp, resolver);
+        let snapshot = tcp::Snapshot::new(&config, &sockets.tcp(), &self.tcp, &self.targets.tcp, resolver);
+        let udp_snapshot = udp::Snapshot::new(&config, &sockets.udp(), &self.udp.active, &self.targets.udp, resolver);
         let answers = async { tokio::join!(snapshot.resolved(), udp_snapshot.resolved()) };
         drop(timeout(FIRST_ANSWERS, answers).await);
         let metrics = if config.metrics_listen == self.config.metrics_listen {

@@ -9,27 +9,62 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener},
     time::{sleep, timeout},
 };
 
 use super::{
-    Listener, Shared,
+    Listener, Shared, UNNAMED,
     connection::{Accepted, serve},
-    now_or_never,
+    is_unnamed, now_or_never,
     record::Record,
     source::Introduction,
 };
-use crate::{metrics::Outcome, net};
+use crate::{
+    metrics::Outcome,
+    net::{self, Address},
+};
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// Of TCP.
+    Tcp(TcpListener),
+    /// A unix socket, which all workers have.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// The socket that `bound` is.
+    pub(crate) fn new(bound: net::Bound) -> io::Result<Self> {
+        Ok(match bound {
+            net::Bound::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            net::Bound::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// Changes the length of the accept queue.
+    pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => net::set_backlog(socket, backlog),
+            Self::Unix(socket) => net::set_backlog(socket, backlog),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await,
+            Self::Unix(socket) => {
+                let (stream, _unnamed) = socket.accept().await?;
+                Ok((net::unix::served_as_tcp(stream.into_std()?)?, UNNAMED))
+            }
+        }
+    }
+}
 
 /// Accepts on `socket`, which is bound to `address`, until `stop` resolves; then takes what is already waiting, so that
 /// closing the socket resets nobody.
-pub(crate) async fn accept(
-    socket: Arc<TcpListener>,
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    stop: impl Future<Output = ()>,
-) {
+pub(crate) async fn accept(socket: Arc<Socket>, address: Address, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     let mut serves = Serves { address, listener: None };
     loop {
@@ -52,7 +87,7 @@ pub(crate) async fn accept(
 }
 
 /// The next connection, once nothing is short. The kernel keeps those that wait.
-async fn next(socket: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
+async fn next(socket: &Socket, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
     while let Some(left) = shared.backoff.pause(Instant::now) {
         sleep(left).await;
     }
@@ -68,14 +103,14 @@ const MEASURE_AGAIN: Duration = Duration::from_millis(100);
 
 /// The listener that a socket serves.
 struct Serves {
-    address: SocketAddr,
+    address: Address,
     /// The one that it had last: connections may wait on a socket that the present configuration has no more.
     listener: Option<Arc<Listener>>,
 }
 
 impl Serves {
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
-        if let Some(listener) = shared.snapshot.load().at(self.address) {
+        if let Some(listener) = shared.snapshot.load().at(&self.address) {
             self.listener = Some(Arc::clone(listener));
         }
         if let Some(listener) = &self.listener {
@@ -91,13 +126,13 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(outcome, 0, 0);
     };
-    if shared.bans.refuses(peer.ip()) {
+    if !is_unnamed(peer) && shared.bans.refuses(peer.ip()) {
         return refused(Outcome::Banned);
     }
-    if listener.refuses(peer.ip(), Introduction::None) {
+    if listener.refuses(peer, Introduction::None) {
         return refused(Outcome::Denied);
     }
-    let place = match shared.place(listener, peer.ip(), Introduction::None) {
+    let place = match shared.place(listener, peer, Introduction::None) {
         Ok(place) => place,
         Err(outcome) => return refused(outcome),
     };

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
     metrics::Outcome,
-    net,
+    net::{self, Address},
     route::{Busy, Endpoint, Pick, Route, Tried},
 };
 
@@ -48,7 +49,7 @@ type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> 
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) stream: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) busy: Busy,
 }
 
@@ -107,21 +108,27 @@ async fn reach_any(
         let busy = Busy::new(&endpoint.health);
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
-        let result = match endpoint.address() {
-            Some(Err(error)) => Err(error),
-            Some(Ok(address)) if listener.own.is(address) => Err(own()),
-            Some(Ok(address)) => start(address, deadline, timer, preamble).await.map(|stream| (stream, address)),
-            None => match candidates(route, endpoint, source, random, within).await {
-                Ok(mut addresses) => {
+        let (remaining, draw) = (give_up.saturating_duration_since(now), random);
+        let over_ip = async {
+            match endpoint.address() {
+                Some(Err(error)) => Err(error),
+                Some(Ok(address)) if listener.own.is(address) => Err(own()),
+                Some(Ok(address)) => start(address, deadline, timer, preamble).await.map(|stream| (stream, address)),
+                None => {
+                    let mut addresses = candidates(route, endpoint, source, draw, within).await?;
                     addresses.retain(|address| !listener.own.is(*address));
                     match addresses.as_slice() {
                         [] => Err(own()),
                         [only] => start(*only, deadline, timer, preamble).await.map(|stream| (stream, *only)),
-                        several => race(several, within.min(give_up.saturating_duration_since(now))).await,
+                        several => race(several, within.min(remaining)).await,
                     }
                 }
-                Err(error) => Err(error),
-            },
+            }
+        };
+        let result = match endpoint.path() {
+            // The kernel answers at once.
+            Some(path) => net::unix::connected(path).map(|stream| (stream, Address::Unix(Arc::clone(path)))),
+            None => over_ip.await.map(|(stream, address)| (stream, address.into())),
         };
         match result {
             Ok((stream, address)) => {

@@ -20,7 +20,7 @@ use super::{
     Listener, Origin, Shared, alert,
     connect::{Reached, reach},
     ech::Ech,
-    now_or_never,
+    is_unnamed, now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     relay::{Limits, Preamble, Relay, Side},
@@ -141,17 +141,17 @@ async fn prepare(
     let origin = Origin { source: peer };
 
     #[cfg(feature = "proxy-protocol")]
-    if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
+    if settings.receive_proxy.is_some() && !is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip()) {
         // The peer is the load balancer, which `accept` has looked at.
         return Err(Outcome::Banned);
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        if listener.refuses(origin.source.ip(), introduced) {
+        if listener.refuses(origin.source, introduced) {
             return Err(Outcome::Denied);
         }
-        record.introduced(shared.place(&listener, origin.source.ip(), introduced)?);
+        record.introduced(shared.place(&listener, origin.source, introduced)?);
     }
 
     let recognised = if listener.routes.must_probe() {
@@ -202,7 +202,7 @@ async fn prepare(
         .await
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    record.started(protocol, origin.source, reached.address, detail);
+    record.started(protocol, listener.source(origin.source), reached.address, detail);
     let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);

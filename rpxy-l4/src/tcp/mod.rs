@@ -23,12 +23,13 @@ mod timer;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
 use own::Own;
 use relay::Limits;
@@ -40,7 +41,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{ListenerCount, Metrics},
-    net,
+    net::{self, Address},
     resolve::Resolver,
     route::{self, Random, Targets, TcpRoutes},
 };
@@ -55,7 +56,7 @@ const PART_OF_PIPES: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// By the address of their sockets.
-    listeners: HashMap<SocketAddr, Arc<Listener>>,
+    listeners: HashMap<Address, Arc<Listener>>,
 }
 
 impl Snapshot {
@@ -64,7 +65,7 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn new(
         config: &Config,
-        sockets: &[(SocketAddr, &str)],
+        sockets: &[(Address, &str)],
         shared: &Shared,
         targets: &Targets,
         resolver: &Resolver,
@@ -75,6 +76,7 @@ impl Snapshot {
             let settings = &listener.tcp;
             Arc::new(Listener {
                 name: Arc::clone(&listener.name),
+                path: listener.listen.unix.as_ref().map(|unix| Arc::clone(&unix.path)),
                 limits: Limits::of(settings).into(),
                 connections: shared.connections.of(&settings.max_connections_of, || ConnLimit::within(&shared.active)),
                 per_source: shared.per_source.of(&settings.max_connections_per_source_of, PerSource::new),
@@ -92,13 +94,13 @@ impl Snapshot {
         let serves = |listener: &&model::Listener| listener.serves(Transport::Tcp);
         let listeners: HashMap<&str, Arc<Listener>> =
             config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
-        let at = |(address, name): &(SocketAddr, &str)| Some((*address, Arc::clone(listeners.get(name)?)));
+        let at = |(address, name): &(Address, &str)| Some((address.clone(), Arc::clone(listeners.get(name)?)));
         Self { listeners: sockets.iter().filter_map(at).collect() }
     }
 
     /// The listener whose socket has this address.
-    fn at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.listeners.get(&address)
+    fn at(&self, address: &Address) -> Option<&Arc<Listener>> {
+        self.listeners.get(address)
     }
 
     /// Waits until every name has had its first answer, good or bad.
@@ -113,6 +115,8 @@ impl Snapshot {
 #[derive(Debug)]
 struct Listener {
     name: Arc<str>,
+    /// Its unix socket, if it has one.
+    path: Option<Arc<Path>>,
     settings: Tcp,
     limits: Arc<Limits>,
     /// Connections open now, of this listener or of all that share its limit.
@@ -196,6 +200,25 @@ impl Shared {
     fn uptime(&self, now: tokio::time::Instant) -> Duration {
         now.into_std().saturating_duration_since(self.started)
     }
+}
+
+impl Listener {
+    /// A client as the access log shows it: one without an address by the socket that it came by.
+    fn source(&self, source: SocketAddr) -> Address {
+        match &self.path {
+            Some(path) if is_unnamed(source) => Address::Unix(Arc::clone(path)),
+            Some(_) | None => source.into(),
+        }
+    }
+}
+
+/// Stands for the peer of a unix socket, which has no address.
+const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Returns whether this is a peer without an address. What is said of addresses (bans, access lists, limits of sources) is
+/// not said of it.
+fn is_unnamed(peer: SocketAddr) -> bool {
+    peer == UNNAMED
 }
 
 /// The addresses that a connection is known by: the sockets' own, or what an inbound PROXY header says.

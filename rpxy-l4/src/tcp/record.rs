@@ -1,7 +1,7 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use rpxy_l4_proto::tls::ClientHello;
 
@@ -11,6 +11,7 @@ use crate::{
     limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
     metrics::{EchState, Outcome},
+    net::Address,
     route::Protocol,
 };
 
@@ -68,8 +69,8 @@ impl Record {
     pub(super) fn started(
         &mut self,
         proto: Protocol,
-        source: SocketAddr,
-        destination: SocketAddr,
+        source: Address,
+        destination: Address,
         detail: Option<Box<Detail>>,
     ) {
         let access = Access { proto: proto.name(), source, destination, since: self.since, detail };

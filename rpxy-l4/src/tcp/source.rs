@@ -1,8 +1,11 @@
 //! What a listener lets one source network have.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
-use super::{Listener, Shared};
+use super::{Listener, Shared, is_unnamed};
 use crate::{limit::SourcePermit, metrics::Outcome};
 
 /// Whether a load balancer has said who the client is.
@@ -18,8 +21,8 @@ pub(super) enum Introduction {
 impl Listener {
     /// Returns whether the access lists refuse a client at `source`. They are about clients, not about load balancers that
     /// introduce them.
-    pub(super) fn refuses(&self, source: IpAddr, introduction: Introduction) -> bool {
-        self.knows_client(introduction) && self.access.refuses(source)
+    pub(super) fn refuses(&self, source: SocketAddr, introduction: Introduction) -> bool {
+        self.knows_client(introduction) && !is_unnamed(source) && self.access.refuses(source.ip())
     }
 
     /// Returns whether an address is the client's own, and not that of a load balancer that has yet to say whose connection
@@ -42,13 +45,14 @@ impl Shared {
     pub(super) fn place(
         &self,
         listener: &Listener,
-        source: IpAddr,
+        source: SocketAddr,
         introduction: Introduction,
     ) -> Result<Option<SourcePermit>, Outcome> {
         let settings = &listener.settings;
-        if !listener.knows_client(introduction) {
+        if !listener.knows_client(introduction) || is_unnamed(source) {
             return Ok(None);
         }
+        let source = source.ip();
         if let Some(rates) = &listener.rates
             && !rates.allow(source, self.uptime(tokio::time::Instant::now()))
         {

@@ -5,16 +5,21 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
+    path::Path,
 };
 
+use super::admin;
 use crate::config::{
     file::{Field, Table},
-    model::{Listen, ListenAddress, Listener, Transport},
+    model::{Listen, ListenAddress, Listener, Transport, UnixListen},
     report::{Position, Report, quote},
 };
 
 /// Ports of a listener at most, over all its ranges.
 const MOST_PORTS: usize = 4096;
+
+/// Permissions of a unix socket for the daemon's user alone.
+const PRIVATE: u32 = 0o600;
 
 const TRANSPORTS: &[(&str, Transport)] = &[("tcp", Transport::Tcp), ("udp", Transport::Udp)];
 
@@ -22,10 +27,14 @@ const TRANSPORTS: &[(&str, Transport)] = &[("tcp", Transport::Tcp), ("udp", Tran
 pub(super) fn listen(report: &mut Report<'_>, table: &Table<'_>) -> Listen {
     let mut addresses = v4(report, table);
     addresses.extend(v6(report, table));
+    let unix = unix(report, table);
+    let ports = ports(report, table);
+    let only_unix = (has_unix(table) && ports.is_empty()).then_some(Transport::Tcp);
     let listen = Listen {
-        ports: ports(report, table),
+        ports,
         addresses,
-        transport: table.field("transport").and_then(|field| field.word(report, TRANSPORTS)),
+        transport: table.field("transport").and_then(|field| field.word(report, TRANSPORTS)).or(only_unix),
+        unix,
         free_bind: table.field("free_bind").and_then(|field| field.boolean(report)).unwrap_or(false),
         reuse_port: table.field("reuse_port").and_then(|field| field.boolean(report)).unwrap_or(false),
     };
@@ -33,6 +42,7 @@ pub(super) fn listen(report: &mut Report<'_>, table: &Table<'_>) -> Listen {
         .into_iter()
         .filter_map(|key| table.field(key).filter(Field::is_empty_array));
     if listen.addresses.is_empty()
+        && !has_unix(table)
         && let Some(field) = switched_off.next_back()
     {
         report.error_with(
@@ -58,9 +68,43 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
     parsed
 }
 
+/// The unix socket.
+fn unix(report: &mut Report<'_>, table: &Table<'_>) -> Option<UnixListen> {
+    let path = table.field("listen_unix").and_then(|field| admin::socket(report, &field));
+    let mode = table.field("listen_unix_mode").and_then(|field| mode(report, &field)).unwrap_or(PRIVATE);
+    let group = table.field("listen_unix_group").and_then(|field| field.string(report)).map(str::to_owned);
+    for key in ["listen_unix_mode", "listen_unix_group"] {
+        if !has_unix(table) {
+            table.warn_unused(report, key, "has no effect, because there is no listen_unix", None);
+        }
+    }
+    Some(UnixListen { path: path?.into(), mode, group })
+}
+
+/// Returns whether there is to be one.
+fn has_unix(table: &Table<'_>) -> bool {
+    table.field("listen_unix").is_some()
+}
+
+/// Permissions in octal, as chmod(1) takes them.
+fn mode(report: &mut Report<'_>, field: &Field<'_>) -> Option<u32> {
+    let text = field.string(report)?;
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() >= 3);
+    if mode.is_none() {
+        let message = format!("{} does not give permissions in octal", quote(text));
+        report.error_with(&field.position, message, "as in \"0660\"");
+    }
+    mode
+}
+
+/// The ports; not required of a listener with a unix socket, which has none then.
 fn ports(report: &mut Report<'_>, table: &Table<'_>) -> Vec<NonZeroU16> {
     // Beside other listeners, the top of the file need not be one.
-    let field = if table.has_heirs() { table.field("listen_port") } else { table.required(report, "listen_port") };
+    let field = match (has_unix(table), table.has_heirs()) {
+        (true, _) => table.own("listen_port"),
+        (false, true) => table.field("listen_port"),
+        (false, false) => table.required(report, "listen_port"),
+    };
     let Some(field) = field else { return Vec::new() };
     let elements = if field.is_integer() || field.as_string().is_some() {
         field.one_or_many(report)
@@ -183,7 +227,14 @@ fn addresses(
 /// Sockets that two listeners would share. `listeners` come with their places.
 pub(super) fn refuse_overlaps(report: &mut Report<'_>, listeners: &[(Position, &Listener)]) {
     let mut taken: HashMap<(Transport, &ListenAddress, NonZeroU16), &str> = HashMap::new();
+    let mut paths: HashMap<&Path, &str> = HashMap::new();
     for (position, listener) in listeners {
+        if let Some(unix) = &listener.listen.unix
+            && let Some(other) = paths.insert(&unix.path, &listener.name)
+        {
+            let message = format!("{} belongs to the listener {} already", unix.path.display(), quote(other));
+            report.error_with(position, message, "give them different paths");
+        }
         let both = listener.sockets().find_map(|socket| Some((socket, *taken.get(&socket)?)));
         if let Some(((transport, address, port), other)) = both {
             let message = format!("{address}:{port} ({transport}) belongs to the listener {} already", quote(other));

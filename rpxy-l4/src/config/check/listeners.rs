@@ -68,7 +68,7 @@ pub(super) fn listener(report: &mut Report<'_>, draft: &Draft<'_>, rules: &[(Pos
         listen: listen.clone(),
         access: access::lists(report, table),
         unmatched: table.field("unmatched").and_then(|field| field.word(report, UNMATCHED)).unwrap_or_default(),
-        tcp: tcp::tcp(report, table, name, defaults, prefix),
+        tcp: tcp::tcp(report, table, name, defaults, prefix, !listen.ports.is_empty() || listen.unix.is_none()),
         udp: udp::udp(report, table, name, rules, prefix),
         rules: rules.iter().map(|(_, rule)| Arc::clone(rule)).collect(),
     };
@@ -80,7 +80,7 @@ pub(super) fn listener(report: &mut Report<'_>, draft: &Draft<'_>, rules: &[(Pos
 fn refuse_contradictions(report: &mut Report<'_>, draft: &Draft<'_>, rules: &[(Position, Arc<Rule>)]) {
     let Draft { name, table, listen, .. } = draft;
     let is_top = &**name == TOP;
-    if listen.ports.is_empty() && is_top && table.has_heirs() {
+    if listen.ports.is_empty() && table.field("listen_unix").is_none() && is_top && table.has_heirs() {
         let remedy = "give the top of the file a listen_port, or use another listener";
         for field in ["tcp_target", "udp_target"].into_iter().filter_map(|key| table.own(key)) {
             report.error_with(&field.position, "nothing is listened on: there is no listen_port above", remedy);
@@ -111,7 +111,7 @@ pub(super) fn check_together(report: &mut Report<'_>, drafts: &[Draft<'_>], list
         drafts.iter().map(|draft| draft.table.position.clone()).zip(listeners).collect();
     listen::refuse_overlaps(report, &placed);
     for (position, listener) in placed.iter().skip(1) {
-        if listener.sockets().next().is_none() && !listener.listen.ports.is_empty() {
+        if !listener.serves(Transport::Tcp) && !listener.serves(Transport::Udp) {
             let remedy = "give it tcp_target or udp_target, or name it in a rule, as in listeners = [..]";
             report.warn_with(position, "is not opened: it has neither rules nor default targets", remedy);
         }

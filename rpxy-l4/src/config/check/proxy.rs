@@ -20,8 +20,9 @@ pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<
     field?.word(report, VERSIONS)
 }
 
-/// Reads the settings of inbound headers.
-pub(super) fn receive(report: &mut Report<'_>, table: &Table<'_>) -> Option<ReceiveProxy> {
+/// Reads the settings of inbound headers. Who may connect to a unix socket is a matter of its permissions, so that only one
+/// that `listens_on_ip` needs a list.
+pub(super) fn receive(report: &mut Report<'_>, table: &Table<'_>, listens_on_ip: bool) -> Option<ReceiveProxy> {
     let receive_field = table.field("tcp_recv_proxy_protocol");
     let (receive, optional) = match &receive_field {
         Some(field) if field.is_string() => match field.word(report, &[("optional", ())]) {
@@ -41,6 +42,7 @@ pub(super) fn receive(report: &mut Report<'_>, table: &Table<'_>) -> Option<Rece
             table.warn_unused(report, "tcp_trusted_proxies", message, None);
             None
         }
+        (true, None) if !listens_on_ip => Some(ReceiveProxy { trusted: Vec::new(), optional }),
         (true, None) => {
             if let Some(field) = receive_field {
                 report.error_with(

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{defaults::RuleDefaults, listen::is_interface, names, server_ids};
+use super::{admin, defaults::RuleDefaults, listen::is_interface, names, server_ids};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -32,6 +32,16 @@ pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, defaults: &Rule
     let field = rule.required(report, "target");
     let upstream = upstream(report, rule, field.as_ref(), "load_balance");
     with_proxy(upstream, defaults)
+}
+
+/// Refuses unix sockets among the targets of UDP.
+pub(super) fn refuse_unix(report: &mut Report<'_>, position: &Position, upstream: &Upstream) {
+    for target in upstream.targets.iter().filter(|target| matches!(target.host, Host::Unix(_))) {
+        report.error(
+            position,
+            format!("{} is for TCP: datagrams are not sent to unix sockets", quote(&target.to_string())),
+        );
+    }
 }
 
 /// One target with the PROXY header of `defaults`.
@@ -132,7 +142,13 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
+///
+/// Or `unix:` with the path of a socket.
 pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = admin::path(report, position, path)?;
+        return Some(Target { host: Host::Unix(path.into()), port: 0, weight: ONE, backup: false, down: false });
+    }
     let (host, port) = match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
             report.error_with(

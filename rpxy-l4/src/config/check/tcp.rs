@@ -21,6 +21,7 @@ pub(super) fn tcp(
     name: &Arc<str>,
     defaults: &RuleDefaults<'_>,
     prefix: SourcePrefix,
+    listens_on_ip: bool,
 ) -> Tcp {
     let max_connections = max_connections(report, table, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
     let limit_of = |keys| sources::limit_of(table, name, keys);
@@ -71,7 +72,7 @@ pub(super) fn tcp(
             .and_then(|field| field.word(report, &[("close", TlsRefused::Close), ("alert", TlsRefused::Alert)]))
             .unwrap_or_default(),
         #[cfg(feature = "proxy-protocol")]
-        receive_proxy: super::proxy::receive(report, table),
+        receive_proxy: super::proxy::receive(report, table, listens_on_ip),
     }
 }
 

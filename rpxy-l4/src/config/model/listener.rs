@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU16,
+    path::Path,
     sync::Arc,
 };
 
@@ -48,7 +49,7 @@ impl Listener {
         has_destination && self.listen.transport.is_none_or(|only| only == transport)
     }
 
-    /// Its sockets: every address with every port, for each transport that it serves.
+    /// Its sockets but a unix one: every address with every port, for each transport that it serves.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = (Transport, &ListenAddress, NonZeroU16)> {
         let Listen { ports, addresses, .. } = &self.listen;
         let served = [Transport::Tcp, Transport::Udp].into_iter().filter(|transport| self.serves(*transport));
@@ -103,12 +104,25 @@ pub(crate) struct Listen {
     pub ports: Vec<NonZeroU16>,
     /// At least one, without duplicates, v4 before v6.
     pub addresses: Vec<ListenAddress>,
+    /// A unix socket for TCP rules.
+    pub unix: Option<UnixListen>,
     /// The only transport that is served; `None` is each that has a destination.
     pub transport: Option<Transport>,
     /// Listen also on addresses that this machine does not have (yet).
     pub free_bind: bool,
     /// Share the ports with other processes (SO_REUSEPORT without the exclusive probe).
     pub reuse_port: bool,
+}
+
+/// A unix socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnixListen {
+    /// Absolute, of [`MAX_SOCKET_PATH`](super::MAX_SOCKET_PATH) bytes at most.
+    pub path: Arc<Path>,
+    /// Permissions of its file. A reload does not change those of an open socket.
+    pub mode: u32,
+    /// Group of its file, by name or number; `None` is that of the daemon.
+    pub group: Option<String>,
 }
 
 /// One address to listen on.

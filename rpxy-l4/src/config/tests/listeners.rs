@@ -1,6 +1,6 @@
 //! Listeners: what a table inherits, what it has of its own, and which rules belong to it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use proptest::prelude::*;
 
@@ -229,6 +229,58 @@ fn not_refused() {
     assert_eq!(warnings(&unused), ["6: listeners.\"wg\".orphan"], "of the listener itself");
     let unknown = format!("{BASE}{WG}udp_target = 'a:1'\nworkers = 1\n");
     assert_eq!(warnings(&unknown), ["6: "], "a key of the process");
+}
+
+#[test]
+fn unix_sockets() {
+    let local =
+        |keys: &str| format!("{BASE}[listeners.local]\nlisten_unix = '/run/in.sock'\ntcp_target = 'a:1'\n{keys}");
+    let unix = |keys: &str| named(&local(keys)).listen.unix.unwrap();
+    assert_eq!((&*unix("").path, unix("").mode, unix("").group), (Path::new("/run/in.sock"), 0o600, None));
+    let open = unix("listen_unix_mode = '666'\nlisten_unix_group = 'www'");
+    assert_eq!((open.mode, open.group.as_deref()), (0o666, Some("www")));
+    let alone = named(&local(""));
+    assert_eq!((ports(&alone), alone.listen.transport), (Vec::new(), Some(Transport::Tcp)), "no port of the top");
+    assert_eq!(sockets(&named(&local("listen_port = 1"))), ["TCP 0.0.0.0:1"], "beside the socket");
+    let at_the_top = accepted("listen_unix = '/run/in.sock'\ntcp_target = 'unix:/run/app.sock'");
+    assert_eq!(at_the_top.top.tcp.default.unwrap().targets[0].to_string(), "unix:/run/app.sock");
+    let quic = "[protocols.q]\nprotocol = 'quic'\ntarget = 'a:1'\nlisteners = 'local'\n";
+    let longest = format!("/{}", "a".repeat(106));
+    assert_eq!(unix_path(&longest), Some(longest.clone()));
+    for (row, text, expected) in [
+        ("relative", local("").replace("/run", "run"), "4: listeners.\"local\".listen_unix"),
+        ("a directory", local("").replace("in.sock", ""), "4: listeners.\"local\".listen_unix"),
+        ("too long", local("").replace("/run/in.sock", &format!("{longest}a")), "4: listeners.\"local\".listen_unix"),
+        ("mode in words", local("listen_unix_mode = 'rw'"), "6: listeners.\"local\".listen_unix_mode"),
+        ("mode beyond", local("listen_unix_mode = '1777'"), "6: listeners.\"local\".listen_unix_mode"),
+        ("mode in decimal", local("listen_unix_mode = '8'"), "6: listeners.\"local\".listen_unix_mode"),
+        ("datagrams", local("udp_target = 'a:1'"), "6: listeners.\"local\".udp_target"),
+        ("rules for datagrams", local(quic), "6: protocols.\"q\""),
+        (
+            "the same path",
+            local("[listeners.b]\nlisten_unix = '/run/in.sock'\ntcp_target = 'a:1'"),
+            "6: listeners.\"b\"",
+        ),
+        ("itself", local("").replace("a:1", "unix:/run/in.sock"), "5: listeners.\"local\".tcp_target"),
+        ("a relative target", local("").replace("a:1", "unix:app.sock"), "5: listeners.\"local\".tcp_target"),
+        ("a target for datagrams", format!("{BASE}udp_target = 'unix:/run/app.sock'"), "3: udp_target"),
+    ] {
+        assert_eq!(errors(&text), [expected], "{row}");
+    }
+    warns(&[("mode without a socket", "listen_unix_mode = '0660'", Some("3: listen_unix_mode"))]);
+    #[cfg(feature = "proxy-protocol")]
+    assert!(named(&local("tcp_recv_proxy_protocol = true")).tcp.receive_proxy.unwrap().trusted.is_empty());
+    #[cfg(feature = "proxy-protocol")]
+    assert_eq!(
+        errors(&local("listen_port = 1\ntcp_recv_proxy_protocol = true")),
+        ["7: listeners.\"local\".tcp_recv_proxy_protocol"],
+        "by IP, anybody could come"
+    );
+}
+
+fn unix_path(path: &str) -> Option<String> {
+    let text = format!("listen_unix = '{path}'\ntcp_target = 'a:1'");
+    accepted(&text).top.listen.unix.map(|unix| unix.path.display().to_string())
 }
 
 #[test]

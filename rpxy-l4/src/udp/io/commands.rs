@@ -131,7 +131,7 @@ impl Relay {
         let listener = Arc::clone(&held.name);
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
         let (proto, since) = (carries.name(), Instant::now());
-        let access = Access { proto, source: flow.client, destination, since, detail };
+        let access = Access { proto, source: flow.client.into(), destination: destination.into(), since, detail };
         self.shared.access.start(upstream.format, &listener, &access);
         upstream.listener = listener;
         upstream.access = Some(access);

@@ -107,7 +107,7 @@ pub(super) struct Upstream {
 impl Upstream {
     /// The backend, once the session has started.
     pub(super) fn backend(&self) -> Option<SocketAddr> {
-        self.access.as_ref().map(|access| access.destination)
+        self.access.as_ref()?.destination.ip()
     }
 }
 
