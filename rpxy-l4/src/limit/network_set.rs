@@ -49,6 +49,24 @@ impl NetworkSet {
             .find(|length| IpNet::new(address, *length).is_ok_and(|network| self.networks.contains(&network.trunc())))
     }
 
+    /// The networks, in no order; IPv4 in IPv6 clothes is IPv4.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.iter().copied()
+    }
+
+    /// Returns whether a network of the set is, or contains, all of `network`.
+    #[must_use]
+    pub(crate) fn contains_all_of(&self, network: IpNet) -> bool {
+        let mut around = Some(network);
+        while let Some(candidate) = around {
+            if self.networks.contains(&candidate) {
+                return true;
+            }
+            around = candidate.supernet();
+        }
+        false
+    }
+
     /// Returns whether a network contains `address`.
     #[must_use]
     pub(crate) fn contains(&self, address: IpAddr) -> bool {

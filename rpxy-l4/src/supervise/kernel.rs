@@ -103,9 +103,9 @@ impl Daemon {
             self.config.listeners().map(|listener| (&*listener.name, bits(listener))).collect();
         let sockets = self.listeners.udp_addresses().into_iter();
         let listeners: Vec<_> =
-            sockets.map(|(address, name)| (address, bits.get(name).copied().unwrap_or_default())).collect();
+            sockets.map(|(address, name)| (address, name, bits.get(name).copied().unwrap_or_default())).collect();
         kernel.set_bans(&self.bans.networks());
-        kernel.set_listeners(&listeners);
+        kernel.set_listeners(&listeners, &self.config);
     }
 
     /// Applies the bans of the configuration, and ends the sessions that they concern if they have changed.
