@@ -19,6 +19,8 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod refused;
+    mod signals;
 }
 mod offload {
     mod attach;
@@ -42,6 +44,7 @@ mod tcp {
     mod client_hello;
     mod endings;
     mod failover;
+    mod ports;
     mod probe;
     mod proxy_header;
     mod recognised;

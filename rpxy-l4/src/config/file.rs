@@ -44,7 +44,7 @@ impl<'t> Table<'t> {
             for key in table.keys().filter(|key| !keys::is_known(scope, key.get_ref())) {
                 let name = key.get_ref();
                 let path = child(&position.path, &key_text(name, false));
-                report.unknown_key(scope, name, Position { path, offset: base + key.span().start });
+                report.unknown_key(scope, name, &Position { path, offset: base + key.span().start });
             }
         }
         Self { scope, position, entries, above: Vec::new(), has_heirs: false }
@@ -95,6 +95,17 @@ impl<'t> Table<'t> {
     /// Returns whether other tables inherit from this one.
     pub(super) fn has_heirs(&self) -> bool {
         self.has_heirs
+    }
+
+    /// The value of `listen_port`, whose absence is an error.
+    pub(super) fn required_port(&self, report: &mut Report<'_>) -> Option<Field<'t>> {
+        let field = self.field("listen_port");
+        if field.is_none() {
+            let path = child(&self.position.path, "listen_port");
+            let position = Position { path, offset: self.position.offset };
+            report.missing(&position, "required key is missing", &["listen_port"], None);
+        }
+        field
     }
 
     /// The value of `key`, whose absence is an error.

@@ -26,7 +26,7 @@ pub(super) enum Scope {
 impl Scope {
     fn describe(self) -> &'static str {
         match self {
-            Self::Global => "the top of the file, above the first [table]",
+            Self::Global => "the top of the file, above the first [table]: below one, a key is that table's",
             Self::Listener => "[listeners.\"<name>\"]",
             Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
@@ -57,6 +57,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "unmatched"),
     (Scope::Global, "tls_refused"),
     (Scope::Global, "access_log_format"),
+    (Scope::Global, "access_log_refused"),
     (Scope::Global, "metrics_listen"),
     (Scope::Global, "admin_socket"),
     (Scope::Global, "dns_cache_min_ttl"),
@@ -71,6 +72,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_probe_timeout"),
     (Scope::Global, "tcp_connect_timeout"),
     (Scope::Global, "tcp_connect_attempts"),
+    (Scope::Global, "tcp_source_addresses"),
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_half_closed_timeout"),
     (Scope::Global, "tcp_backend_closed_timeout"),
@@ -89,6 +91,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "orphan"),
     (Scope::Global, "quic_unknown_version"),
     (Scope::Global, "quic_affinity_lifetime"),
+    (Scope::Global, "ban"),
     (Scope::Global, "ebpf"),
     (Scope::Global, "protocols"),
     (Scope::Ebpf, "mode"),
@@ -105,6 +108,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
     (Scope::Rule, "affinity"),
+    (Scope::Rule, "max_connections"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),
@@ -126,6 +130,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
+    (Scope::Target, "max_connections"),
     (Scope::Target, "quic_server_id"),
 ];
 
@@ -139,6 +144,8 @@ const PROXY_KEYS: &[(Scope, &str)] = &[
 
 /// Keys of the top level that are about the process and not about a listener.
 const PROCESS_KEYS: &[&str] = &[
+    "access_log_refused",
+    "ban",
     "include",
     "listeners",
     "workers",

@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub drain_timeout: Duration,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
+    /// Lines of the access log about traffic that is turned away.
+    pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
@@ -67,6 +69,16 @@ impl Config {
         let own = self.named.iter().filter(|listener| listener.tcp.max_connections_of.is_some());
         let all = std::iter::once(&self.top).chain(own);
         all.map(|listener| u64::from(listener.tcp.max_connections.get())).sum()
+    }
+
+    /// TCP rules and default targets under one limit of connections. A rule on several listeners counts for each.
+    #[must_use]
+    pub(crate) fn sharers(&self, of: &LimitOf) -> u32 {
+        let under = self.listeners().filter(|listener| listener.tcp.max_connections_of == *of);
+        let count = under.map(|listener| {
+            listener.rules.iter().filter(|rule| !rule.matcher.is_udp()).count() + listener.tcp.default.iter().len()
+        });
+        u32::try_from(count.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     /// UDP sessions at once, over all limits; 0 where none is set yet.
@@ -116,6 +128,18 @@ pub(crate) enum AccessLogFormat {
     Off,
 }
 
+/// Which traffic that is turned away gets a line in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum AccessLogRefused {
+    /// Some of it: so many lines for each source network and in all.
+    #[default]
+    Limited,
+    /// All of it.
+    All,
+    /// None.
+    Off,
+}
+
 /// Bounds on how long a DNS answer is used. `min_ttl <= max_ttl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dns {
@@ -150,6 +174,9 @@ pub(crate) struct Tcp {
     pub connect_timeout: Duration,
     /// Targets tried for one connection.
     pub connect_attempts: NonZeroU32,
+    /// Addresses of this machine that connections to backends of their family come from, in turn, without duplicates; the
+    /// kernel's choice for a family that has none. A reload applies to new connections.
+    pub source_addresses: Arc<[IpAddr]>,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// The same once the client has ended its side and the backend has not; `None` is never.
@@ -350,6 +377,9 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
+    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// closes none.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 impl fmt::Display for Target {

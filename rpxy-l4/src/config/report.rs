@@ -1,6 +1,9 @@
-//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
+//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
+//! end: a file may have as many problems as lines.
 
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::{
     keys::{self, Scope},
@@ -22,16 +25,20 @@ pub(super) struct Position {
 pub(super) struct Report<'t> {
     text: &'t str,
     /// Included files in the order of their beginnings.
-    included: Vec<Lines>,
-    /// Each with the number of its file.
+    included: Vec<Included>,
+    /// With the offset of each; file, line and column follow.
     problems: Vec<(usize, Problem)>,
-    unknown: Vec<(Position, Option<String>)>,
+    /// Offsets of keys without a meaning where they are, by name.
+    unknown: Vec<(String, usize)>,
+    /// Problems that are the want of one of these keys.
+    missing: Vec<(usize, &'static [&'static str])>,
     files: Vec<Seen>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, included: Vec::new(), problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
+        let (problems, unknown, missing, files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { text, included: Vec::new(), problems, unknown, missing, files }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
@@ -46,9 +53,8 @@ impl<'t> Report<'t> {
 
     /// The text of an included file. Returns the offset at which it begins.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) -> usize {
-        let base = self.included.last().map_or(self.text.len(), |last| last.base + last.len) + 1;
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        self.included.push(Lines { path: path.to_owned(), base, len: text.len(), starts });
+        let base = self.included.last().map_or(self.text.len(), |last| last.base + last.text.len()) + 1;
+        self.included.push(Included { path: path.to_owned(), base, text: text.to_owned().into() });
         base
     }
 
@@ -67,6 +73,18 @@ impl<'t> Report<'t> {
         self.push(Severity::Error, position, message.into(), Some(remedy.into()));
     }
 
+    /// The file cannot be used without one of `keys` at its top. Where one is elsewhere, that is the remedy.
+    pub(super) fn missing(
+        &mut self,
+        position: &Position,
+        message: &str,
+        keys: &'static [&'static str],
+        remedy: Option<&str>,
+    ) {
+        self.missing.push((self.problems.len(), keys));
+        self.push(Severity::Error, position, message.to_owned(), remedy.map(str::to_owned));
+    }
+
     /// The file can be used.
     pub(super) fn warn(&mut self, position: &Position, message: impl Into<String>) {
         self.push(Severity::Warning, position, message.into(), None);
@@ -77,95 +95,92 @@ impl<'t> Report<'t> {
         self.push(Severity::Warning, position, message.into(), Some(remedy.into()));
     }
 
-    /// A key without a meaning; all of them become one warning.
-    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: Position) {
-        self.unknown.push((position, keys::hint(scope, key)));
+    /// A key without a meaning.
+    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: &Position) {
+        self.push(Severity::Warning, position, "unknown key ignored".to_owned(), keys::hint(scope, key));
+        self.unknown.push((key.to_owned(), position.offset));
     }
 
-    /// All problems in the order of the file's lines.
+    /// Says where keys of the top of the file are instead. A key below a table is that table's, however it is indented.
+    fn misplaced(&self, keys: &[&str]) -> Option<String> {
+        let here = |(key, offset): &&(String, usize)| *offset <= self.text.len() && keys.contains(&key.as_str());
+        let (key, offset) = self.unknown.iter().find(here)?;
+        let (line, _) = Cursor::new(self.text).line_and_column(*offset);
+        Some(format!("{key} in line {line} is below a [table] and so belongs to that: move it to the top of the file"))
+    }
+
+    /// All problems in the order of the files' lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
-        // What several listeners have in common is looked at for each of them.
-        self.unknown.sort_by_key(|(position, _)| position.offset);
-        self.unknown.dedup_by(|(one, _), (other, _)| one.path == other.path && one.offset == other.offset);
-        if let [(first, _), ..] = self.unknown.as_slice() {
-            let first = first.clone();
-            let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
-            let list: Vec<String> =
-                self.unknown.iter().map(|(position, hint)| self.unknown_item(position, hint)).collect();
-            let message = format!("{several} ignored: {}", list.join(", "));
-            self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
-        }
-        self.problems.sort_by_key(|(file, problem)| (*file, problem.line, problem.column));
-        let mut kept: Vec<Problem> = Vec::with_capacity(self.problems.len());
-        for (_, problem) in self.problems {
-            let same_line = |other: &&Problem| other.line == problem.line && other.file == problem.file;
-            if !kept.iter().rev().take_while(same_line).any(|other| *other == problem) {
-                kept.push(problem);
+        for (index, keys) in std::mem::take(&mut self.missing) {
+            if let (Some(remedy), Some((_, problem))) = (self.misplaced(keys), self.problems.get_mut(index)) {
+                problem.remedy = Some(remedy);
             }
         }
-        kept
-    }
-
-    fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {
-        let (_, file, line, _) = self.place(position.offset);
-        let line = match file {
-            Some(file) => format!("{}:{line}", file.display()),
-            None => format!("line {line}"),
-        };
-        match hint {
-            Some(hint) => format!("{} ({line}: {hint})", position.path),
-            None => format!("{} ({line})", position.path),
+        self.problems.sort_by_key(|(offset, problem)| (*offset, problem.severity));
+        // What several listeners have in common is looked at for each of them.
+        let mut kept: Vec<(usize, Problem)> = Vec::with_capacity(self.problems.len());
+        for (offset, problem) in self.problems {
+            let same_place = kept.iter().rev().take_while(|(other, _)| *other == offset);
+            if !same_place.map(|(_, other)| other).any(|other| *other == problem) {
+                kept.push((offset, problem));
+            }
         }
+        let mut files = self.included.iter().peekable();
+        let (mut file, mut base, mut cursor) = (None, 0, Cursor::new(self.text));
+        let placed = kept.into_iter().map(|(offset, problem)| {
+            while let Some(next) = files.next_if(|next| next.base <= offset) {
+                (file, base, cursor) = (Some(&next.path), next.base, Cursor::new(&next.text));
+            }
+            let (line, column) = cursor.line_and_column(offset - base);
+            Problem { file: file.cloned(), line, column, ..problem }
+        });
+        placed.collect()
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let (number, file, line, column) = self.place(position.offset);
-        let (path, file) = (position.path.clone(), file.map(Path::to_owned));
-        self.problems.push((number, Problem { severity, file, path, line, column, message, remedy }));
-    }
-
-    /// Number and path of the file of an offset, with line and column; no path for the main file.
-    fn place(&self, offset: usize) -> (usize, Option<&Path>, usize, usize) {
-        let number = self.included.partition_point(|file| file.base <= offset);
-        match number.checked_sub(1).and_then(|index| self.included.get(index)) {
-            Some(file) => {
-                let (line, column) = file.line_and_column(offset - file.base);
-                (number, Some(&file.path), line, column)
-            }
-            None => {
-                let (line, column) = line_and_column(self.text, offset);
-                (0, None, line, column)
-            }
-        }
+        let problem =
+            Problem { severity, file: None, path: position.path.clone(), line: 1, column: 1, message, remedy };
+        self.problems.push((position.offset, problem));
     }
 }
 
-/// The lines of an included file, whose text may hold private keys and is not kept.
+/// An included file.
 #[derive(Debug)]
-struct Lines {
+struct Included {
     path: PathBuf,
     /// The offset at which it begins.
     base: usize,
-    len: usize,
-    /// Offsets of its lines.
-    starts: Vec<usize>,
+    /// May hold private keys.
+    text: Zeroizing<String>,
 }
 
-impl Lines {
-    /// Line and column (in bytes) of an offset in the file, both from 1.
-    fn line_and_column(&self, offset: usize) -> (usize, usize) {
-        let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or_default();
-        (line.max(1), offset - start + 1)
+/// Walks through a text once.
+#[derive(Debug)]
+struct Cursor<'t> {
+    text: &'t str,
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Cursor<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, offset: 0, line: 1, column: 1 }
     }
-}
 
-/// Line and column (in characters) of a byte offset, both from 1. An offset past the end is the end.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.matches('\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+    /// Line and column (in characters) of a byte offset, both from 1. Offsets must not go back; one past the end is the
+    /// end.
+    fn line_and_column(&mut self, offset: usize) -> (usize, usize) {
+        let between = self.text.get(self.offset..offset).or_else(|| self.text.get(self.offset..)).unwrap_or_default();
+        for character in between.chars() {
+            match character {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.offset += between.len();
+        (self.line, self.column)
+    }
 }
 
 /// A value as it is quoted in a message: bounded, and on one line whatever it holds.
@@ -192,8 +207,10 @@ mod tests {
             ("last line", text.len() - 1, (4, 1)),
             ("past the end", text.len() + 9, (4, 2)),
         ];
+        let mut cursor = Cursor::new(text);
         for (name, offset, expected) in rows {
-            assert_eq!(line_and_column(text, offset), expected, "{name}");
+            assert_eq!(cursor.line_and_column(offset), expected, "{name}");
+            assert_eq!(Cursor::new(text).line_and_column(offset), expected, "{name}, alone");
         }
     }
 

@@ -1,16 +1,14 @@
 //! What each listener with a limit of its own counts by.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::WeakMap;
 use crate::config::model::LimitOf;
 
 /// One `T` for each listener that says a limit of its own, and one that all others share. It lives as long as a
 /// configuration uses it, also across reloads.
 #[derive(Debug)]
-pub(crate) struct ByListener<T>(Mutex<HashMap<LimitOf, Weak<T>>>);
+pub(crate) struct ByListener<T>(Mutex<WeakMap<LimitOf, T>>);
 
 impl<T> Default for ByListener<T> {
     fn default() -> Self {
@@ -21,20 +19,12 @@ impl<T> Default for ByListener<T> {
 impl<T> ByListener<T> {
     /// All that are in use.
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().filter_map(Weak::upgrade).collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, used)| used).collect()
     }
 
     /// The one for `of`, which is made if there is none.
     pub(crate) fn of(&self, of: &LimitOf, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(of).and_then(Weak::upgrade) {
-            return known;
-        }
-        known.retain(|_, used| used.strong_count() > 0);
-        let made = Arc::new(make());
-        known.insert(of.clone(), Arc::downgrade(&made));
-        made
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(of.clone(), make)
     }
 }
 

@@ -1,15 +1,16 @@
 //! The TCP rules of a listener, compiled for look-up.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use rpxy_l4_proto::tls::ClientHello;
 
 use super::{
-    Conditions, EchRoute, Endpoint, Group, NameTable, Targets,
+    Conditions, EchRoute, Endpoint, Group, NameTable, ShareOf, Targets,
     from::{From, most_specific},
 };
 use crate::{
-    config::model::{Listener, Matcher, Unmatched, Upstream},
+    config::model::{Listener, Matcher, Rule, Unmatched, Upstream},
+    limit::ConnLimit,
     resolve::Resolver,
 };
 
@@ -49,6 +50,10 @@ pub(crate) struct Route {
     pub rule: Option<Arc<str>>,
     /// The targets.
     pub group: Group,
+    /// The connections of the rule, which other routes of it share.
+    pub connections: Arc<ConnLimit>,
+    /// Connections at once; `None` is all places but the shares of others.
+    pub max_connections: Option<NonZeroU32>,
     /// PROXY header to send.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<crate::config::model::ProxyVersion>,
@@ -81,16 +86,22 @@ impl TcpRoutes {
     /// Compiles the TCP rules of `listener`.
     #[must_use]
     pub(crate) fn new(listener: &Listener, targets: &Targets, resolver: &Resolver) -> Self {
-        let with_ech = |rule: Option<&Arc<str>>, upstream: &Upstream, ech| {
+        let with_ech = |rule: Option<&Rule>, upstream: &Upstream, ech| {
+            let name = rule.map(|rule| &rule.name);
             Arc::new(Route {
-                rule: rule.cloned(),
+                rule: name.cloned(),
                 group: Group::new(upstream, targets, resolver),
+                connections: targets.of_rule(match name {
+                    Some(name) => ShareOf::Rule(Arc::clone(name)),
+                    None => ShareOf::Default(Arc::clone(&listener.name)),
+                }),
+                max_connections: rule.and_then(|rule| rule.max_connections),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
                 ech,
             })
         };
-        let route = |rule: Option<&Arc<str>>, upstream: &Upstream| with_ech(rule, upstream, None);
+        let route = |rule: Option<&Rule>, upstream: &Upstream| with_ech(rule, upstream, None);
         let mut routes = Self {
             http: NameTable::default(),
             any_http: Vec::new(),
@@ -103,7 +114,7 @@ impl TcpRoutes {
         let mut http: Option<&Upstream> = None;
         let mut http_has_one_group = true;
         for rule in &listener.rules {
-            let to = || route(Some(&rule.name), &rule.upstream);
+            let to = || route(Some(rule), &rule.upstream);
             let conditions = Conditions { names: &[], alpns: &[], from: &rule.from };
             match &rule.matcher {
                 Matcher::Http { server_names } => {
@@ -113,9 +124,9 @@ impl TcpRoutes {
                     routes.any_http.push((From::new(&rule.from), to));
                 }
                 Matcher::Tls(tls) => {
-                    let private = |upstream: &Upstream| route(Some(&rule.name), upstream);
+                    let private = |upstream: &Upstream| route(Some(rule), upstream);
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
-                    let to = with_ech(Some(&rule.name), &rule.upstream, ech);
+                    let to = with_ech(Some(rule), &rule.upstream, ech);
                     routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns, ..conditions }, &to);
                 }
                 Matcher::Ssh => routes.ssh.add(conditions, &to()),

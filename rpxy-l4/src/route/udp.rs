@@ -14,7 +14,7 @@ use rpxy_l4_proto::{
 };
 
 use super::{
-    Conditions, EchRoute, Endpoint, Group, NameTable, Targets,
+    Conditions, EchRoute, Endpoint, Group, NameTable, ShareOf, Targets,
     from::{From, most_specific},
     mac1::Initiation,
 };
@@ -67,33 +67,6 @@ pub(crate) struct UdpRoute {
     pub from: Arc<From>,
     /// The share that its sessions count to.
     pub share: ShareOf,
-}
-
-/// What has a share of the sessions that there may be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ShareOf {
-    /// The default targets of a listener.
-    Default(Arc<str>),
-    /// A rule, on all its listeners.
-    Rule(Arc<str>),
-}
-
-impl UdpRoute {
-    /// This route, and those that decrypted hellos go to.
-    fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
-        std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
-    }
-
-    /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
-    /// may have the same; with the backend it tells enough.
-    #[must_use]
-    pub(crate) fn mark(&self) -> u16 {
-        // FNV-1a, which stays the same between versions of this program.
-        let name = self.rule.as_deref().unwrap_or_default();
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let [a, b, c, d] = hash.to_be_bytes();
-        u16::from_be_bytes([a ^ c, b ^ d]).max(1)
-    }
 }
 
 /// The destination of QUIC of a version whose hello cannot be read.

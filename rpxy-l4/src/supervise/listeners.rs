@@ -177,6 +177,11 @@ impl Listeners {
         self.held.udp()
     }
 
+    /// Number of sockets.
+    pub(super) fn sockets(&self) -> u64 {
+        u64::try_from(self.held.0.len() * self.workers.len()).unwrap_or(u64::MAX)
+    }
+
     /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()

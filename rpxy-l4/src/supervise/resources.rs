@@ -9,24 +9,43 @@ use crate::{
 
 /// Descriptors for everything that is neither a connection nor a session: sockets that are listened on, logs, epoll.
 const RESERVE: u64 = 256;
+/// Open files of an idle daemon.
+pub(super) const TYPICAL: u64 = 64;
+/// Descriptors for pipes and the reserve.
+const OTHERS: u64 = 192;
 /// Sessions that are allowed at least and at most where the configuration does not say how many.
 const LEAST_SESSIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 const MOST_SESSIONS: NonZeroU32 = NonZeroU32::new(65_536).unwrap();
 
-/// Raises the limit on open files as far as it goes, and sets what `config` leaves to it: `udp_max_connections`.
-pub(super) fn fill_in(config: &mut Config) {
-    let room = udp_sessions(net::raise_open_files_limit(), config.tcp_connections());
-    for listener in config.listeners_mut() {
-        listener.udp.max_connections.get_or_insert(room);
+/// Raises the limit on open files as far as it goes, and lowers `udp_max_connections` to what that has room for, which is
+/// also its default. Listeners that say their own number get what they say. Returns what was lowered.
+pub(super) fn fill_in(config: &mut Config) -> Option<NonZeroU32> {
+    let (limit, tcp) = (net::raise_open_files_limit(), config.tcp_connections());
+    let own = config.named.iter().filter(|listener| listener.udp.max_connections_of.is_some());
+    let own: u64 = own.map(|listener| u64::from(listener.udp.max_connections.map_or(0, NonZeroU32::get))).sum();
+    let left = limit.map(|limit| limit.saturating_sub(own));
+    let wanted = config.top.udp.max_connections.unwrap_or_else(|| udp_sessions(left, tcp));
+    let fitting = fitting(left, tcp);
+    for listener in config.listeners_mut().filter(|listener| listener.udp.max_connections_of.is_none()) {
+        listener.udp.max_connections = Some(wanted.min(fitting));
     }
+    Some(wanted).filter(|wanted| *wanted > fitting)
 }
 
-/// The UDP sessions that a limit on open files has room for beside `tcp` connections; each takes one.
+/// The UDP sessions that are allowed by default beside `tcp` connections; each takes one descriptor.
 fn udp_sessions(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return MOST_SESSIONS };
     let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(RESERVE));
     let left = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(LEAST_SESSIONS);
     left.clamp(LEAST_SESSIONS, MOST_SESSIONS)
+}
+
+/// The UDP sessions that there is room for: what `tcp` connections leave, but at least a third.
+fn fitting(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
+    let Some(limit) = limit else { return NonZeroU32::MAX };
+    let free = limit.saturating_sub(TYPICAL.min(limit / 2));
+    let left = free.saturating_sub(tcp.saturating_mul(2).saturating_add(OTHERS)).max(free / 3);
+    NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Raises the limit on open files as far as it goes, and warns of what `config` asks for beyond the machine's limits
@@ -40,6 +59,11 @@ pub(super) fn warn_of_limits(config: &Config) {
         {
             tracing::warn!("{of}udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
         }
+        for missing in listener.tcp.source_addresses.iter().filter(|address| !net::is_source(**address)) {
+            tracing::warn!(
+                "{of}tcp_source_addresses: this machine does not have {missing}: connections come from the others"
+            );
+        }
         if let Some(most) = net::longest_backlog().filter(|most| *most < listener.tcp.backlog)
             && (listener.serves(Transport::Tcp) || config.named.is_empty())
         {
@@ -49,38 +73,48 @@ pub(super) fn warn_of_limits(config: &Config) {
     }
 }
 
-/// Divides the descriptors between the connections and everything else, now that there are no connections yet, and
-/// warns if `config` asks for more connections than fit.
-pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers: usize) {
-    let open = net::open_files().unwrap_or(TYPICAL);
-    let limit = net::open_files_limit();
-    let free = limit.map_or(u64::MAX, |limit| limit.saturating_sub(open));
+/// Divides the descriptors between the connections and everything else, of which `open` are open files that are neither a
+/// connection nor a session. Warns if `config` asks for more than fits, and of `udp_max_connections` that were `lowered`.
+pub(super) fn divide_descriptors(
+    config: &Config,
+    lowered: Option<NonZeroU32>,
+    shared: &tcp::Shared,
+    (workers, open): (usize, u64),
+) {
     // A UDP session takes one descriptor, a relayed connection two, a bulk transfer some more.
     let udp = config.listeners().any(|listener| listener.serves(Transport::Udp));
     let sessions = if udp { config.udp_sessions() } else { 0 };
-    let of_tcp = config.tcp_connections() * 2;
-    let beside_tcp = free.saturating_sub(of_tcp + OTHERS);
-    let sessions_fit = sessions.min(beside_tcp.max(free / 3));
-    let room = shared.divide_descriptors(open.saturating_add(sessions_fit), workers);
-    if let Some(limit) = limit.filter(|limit| *limit < of_tcp + sessions + TYPICAL) {
-        let sessions =
-            if udp { format!(" and {sessions_fit} of udp_max_connections = {sessions}") } else { String::new() };
-        tracing::warn!(
-            "a limit of {limit} open files has room for {room} of tcp_max_connections = {}{sessions}: raise it \
-             (LimitNOFILE=, ulimit -n), or new connections wait while there are more",
-            config.tcp_connections()
-        );
+    let room = shared.divide_descriptors(open.saturating_add(sessions), workers);
+    let tcp = config.tcp_connections();
+    let lowered = lowered.filter(|_| udp);
+    if u64::from(room) >= tcp && lowered.is_none() {
+        return;
     }
+    let limit = net::open_files_limit().unwrap_or(u64::MAX);
+    let sessions = lowered.map_or(String::new(), |wanted| format!(" and {sessions} of udp_max_connections = {wanted}"));
+    tracing::warn!(
+        "a limit of {limit} open files has room for {} of tcp_max_connections = {tcp}{sessions}: raise it (LimitNOFILE=, \
+         ulimit -n), or new connections wait while there are more",
+        u64::from(room).min(tcp)
+    );
 }
-
-/// Open files of an idle daemon.
-const TYPICAL: u64 = 64;
-/// Descriptors for pipes and the reserve.
-const OTHERS: u64 = 192;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_never_take_more_than_there_is_room_for() {
+        for (row, limit, tcp, expected) in [
+            ("no limit", None, 1024, u32::MAX),
+            ("what TCP leaves", Some(4096), 1024, 4096 - 64 - 2048 - 192),
+            ("a third", Some(1024), 1024, 320),
+            ("hardly any", Some(60), 1024, 10),
+            ("none", Some(0), 1024, 1),
+        ] {
+            assert_eq!(fitting(limit, tcp).get(), expected, "{row}");
+        }
+    }
 
     #[test]
     fn sessions_take_the_descriptors_that_are_left() {

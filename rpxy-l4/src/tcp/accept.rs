@@ -18,6 +18,7 @@ use super::{
     connection::{Accepted, serve},
     is_unnamed, now_or_never,
     record::Record,
+    refused::Seen,
     source::Introduction,
 };
 use crate::{
@@ -125,6 +126,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         // No task, no permit: who is not let in must not keep others out.
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(outcome, 0, 0);
+        shared.refused(listener, &stream, &Seen::new(peer), outcome);
     };
     if !is_unnamed(peer) && shared.bans.refuses(peer.ip()) {
         return refused(Outcome::Banned);

@@ -13,10 +13,13 @@ mod inbound;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
+mod ports;
 mod probe;
 mod record;
+mod refused;
 mod relay;
 mod scratch;
+mod share;
 mod source;
 mod timer;
 
@@ -35,11 +38,11 @@ use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{self, AccessLogFormat, Config, Tcp, Transport},
+    config::model::{self, Config, Tcp, Transport},
     limit::{
         AcceptBackoff, AccessList, Bans, ByListener, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources,
     },
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::{ListenerCount, Metrics},
     net::{self, Address},
     resolve::Resolver,
@@ -79,6 +82,7 @@ impl Snapshot {
                 path: listener.listen.unix.as_ref().map(|unix| Arc::clone(&unix.path)),
                 limits: Limits::of(settings).into(),
                 connections: shared.connections.of(&settings.max_connections_of, || ConnLimit::within(&shared.active)),
+                sharers: config.sharers(&settings.max_connections_of),
                 per_source: shared.per_source.of(&settings.max_connections_per_source_of, PerSource::new),
                 rates: settings
                     .new_connections
@@ -87,7 +91,7 @@ impl Snapshot {
                 access: AccessList::new(&listener.access),
                 own: Arc::clone(&own),
                 routes: TcpRoutes::new(listener, targets, resolver),
-                access_log_format: config.access_log_format,
+                access_lines: AccessLines::of(config),
                 settings: settings.clone(),
             })
         };
@@ -121,6 +125,8 @@ struct Listener {
     limits: Arc<Limits>,
     /// Connections open now, of this listener or of all that share its limit.
     connections: Arc<ConnLimit>,
+    /// Rules and default targets that share that limit.
+    sharers: u32,
     /// Connections by source network, likewise.
     per_source: Arc<PerSource>,
     /// Rates of source networks, likewise.
@@ -130,7 +136,7 @@ struct Listener {
     access: AccessList,
     own: Arc<Own>,
     routes: TcpRoutes,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 /// State that all workers and all configurations share.
@@ -158,6 +164,7 @@ pub(crate) struct Shared {
     said_too_many: LogThrottle,
     said_source: LogThrottle,
     said_reaching: LogThrottle,
+    said_rule: LogThrottle,
     said_no_port: LogThrottle,
 }
 
@@ -181,6 +188,7 @@ impl Shared {
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
+            said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
     }

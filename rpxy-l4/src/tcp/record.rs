@@ -65,6 +65,11 @@ impl Record {
         }
     }
 
+    /// Returns whether the connection has, or had, a backend.
+    pub(super) fn has_started(&self) -> bool {
+        self.access.is_some()
+    }
+
     /// Logs that the connection has a backend.
     pub(super) fn started(
         &mut self,
@@ -74,7 +79,7 @@ impl Record {
         detail: Option<Box<Detail>>,
     ) {
         let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
-        self.shared.access.start(self.listener.access_log_format, &self.listener.name, &access);
+        self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
         self.access = Some(access);
     }
 
@@ -85,13 +90,13 @@ impl Record {
         recognised: Option<&Recognised>,
         ech: Option<(EchState, Option<&ClientHello>)>,
     ) -> Option<Box<Detail>> {
-        if self.listener.access_log_format != AccessLogFormat::Json {
+        if self.listener.access_lines.format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();
         let detail = match recognised {
             Some(Recognised::Tls { hello, .. }) => Detail::of_hello(rule, hello),
-            Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
+            Some(Recognised::Http(request)) => Detail::of_host(rule, request.host.as_deref()),
             Some(
                 Recognised::Http2Waiting
                 | Recognised::HttpUnreadable
@@ -120,8 +125,8 @@ impl Drop for Record {
             let duration = self.since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
-            let Listener { access_log_format, name, .. } = &*self.listener;
-            self.shared.access.finish(*access_log_format, name, access, &ended);
+            let Listener { access_lines, name, .. } = &*self.listener;
+            self.shared.access.finish(access_lines.format, name, access, &ended);
         }
     }
 }

@@ -31,9 +31,9 @@ pub(crate) use mailbox::Control;
 use own::OwnPorts;
 
 use crate::{
-    config::model::{self, AccessLogFormat, Config, LimitOf, Transport},
+    config::model::{self, Config, LimitOf, Transport},
     limit::{AccessList, Bans, ByListener, ConnLimit, LogThrottle, Sources},
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
     offload::Offload,
@@ -54,7 +54,7 @@ pub(crate) struct Snapshot {
     listeners: HashMap<SocketAddr, Arc<Listener>>,
     /// For what arrives at a socket that this configuration has no more.
     nowhere: Arc<Listener>,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 impl Snapshot {
@@ -94,7 +94,7 @@ impl Snapshot {
         Self {
             listeners: sockets.iter().filter_map(at).collect(),
             nowhere: Arc::default(),
-            access_log_format: config.access_log_format,
+            access_lines: AccessLines::of(config),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
@@ -103,7 +104,7 @@ fn ports(report: &mut Report<'_>, table: &Table<'_>) -> Vec<NonZeroU16> {
     let field = match (has_unix(table), table.has_heirs()) {
         (true, _) => table.own("listen_port"),
         (false, true) => table.field("listen_port"),
-        (false, false) => table.required(report, "listen_port"),
+        (false, false) => table.required_port(report),
     };
     let Some(field) = field else { return Vec::new() };
     let elements = if field.is_integer() || field.as_string().is_some() {
@@ -245,13 +246,9 @@ pub(super) fn refuse_overlaps(report: &mut Report<'_>, listeners: &[(Position, &
     }
 }
 
-/// Keeps the first of equal elements. Lists here are as long as a person writes them.
-pub(super) fn without_duplicates<T: PartialEq>(elements: Vec<T>) -> Vec<T> {
-    let mut kept: Vec<T> = Vec::with_capacity(elements.len());
-    for element in elements {
-        if !kept.contains(&element) {
-            kept.push(element);
-        }
-    }
-    kept
+/// Keeps the first of equal elements.
+pub(super) fn without_duplicates<T: Clone + Eq + Hash>(mut elements: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(elements.len());
+    elements.retain(|element| seen.insert(element.clone()));
+    elements
 }

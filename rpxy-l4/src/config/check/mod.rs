@@ -34,7 +34,7 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     file::{Entries, Field, Table},
-    model::{AccessLogFormat, Config},
+    model::{AccessLogFormat, AccessLogRefused, Config},
     problem::{Problem, Severity},
     report::{Position, Report},
     watch::Seen,
@@ -47,6 +47,8 @@ pub(super) struct Checked {
     pub(super) problems: Vec<Problem>,
     /// Other files that were read, or would have been.
     pub(super) files: Vec<Seen>,
+    /// The form of the access log that the text asks for, also where it cannot be used.
+    pub(super) log_format: AccessLogFormat,
 }
 
 /// Checks `text`, whose relative paths start at `directory`, with the files that it includes.
@@ -65,7 +67,8 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let files = report.take_files();
     let problems = report.finish();
     let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
-    Checked { config: config.filter(|_| usable), problems, files }
+    let log_format = config.as_ref().map(|config| config.access_log_format).unwrap_or_default();
+    Checked { config: config.filter(|_| usable), problems, files, log_format }
 }
 
 /// One file, which begins at `base`.
@@ -94,11 +97,8 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
 
     let has_targets = |table: &Table<'_>| ["tcp_target", "udp_target"].iter().any(|key| table.own(key).is_some());
     if !root.has_any("protocols") && !drafts.iter().any(|draft| has_targets(&draft.table)) {
-        report.error_with(
-            &root.position,
-            "nothing to forward to",
-            "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]",
-        );
+        let remedy = "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]";
+        report.missing(&root.position, "nothing to forward to", &["tcp_target", "udp_target"], Some(remedy));
     }
 
     let mut all = all.into_iter();
@@ -118,6 +118,10 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
                 )
             })
             .unwrap_or_default(),
+        access_log_refused: root
+            .field("access_log_refused")
+            .and_then(|field| field.word(report, REFUSED))
+            .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         dns: dns::dns(report, &root),
@@ -125,6 +129,9 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     })
 }
+
+const REFUSED: &[(&str, AccessLogRefused)] =
+    &[("limited", AccessLogRefused::Limited), ("all", AccessLogRefused::All), ("off", AccessLogRefused::Off)];
 
 /// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.
 const MOST_WORKERS: usize = 1024;

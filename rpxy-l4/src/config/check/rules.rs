@@ -10,11 +10,12 @@ use super::{
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
     server_ids, targets,
+    tcp::max_connections,
 };
 use crate::config::{
     file::{Field, Table},
     keys::{self, Scope},
-    model::Rule,
+    model::{Matcher, Rule, TlsMatcher},
     report::{Position, Report, quote},
 };
 
@@ -77,7 +78,7 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, table, protocol, defaults), ..defaults.clone() };
-    let matcher = matcher::matcher(report, table, protocol, defaults);
+    let mut matcher = matcher::matcher(report, table, protocol, defaults);
     let from = access::from(report, table);
     let upstream = targets::of_rule(report, table, defaults);
     let upstream = match protocol {
@@ -86,7 +87,22 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     };
     let idle_lifetime = idle_lifetime(report, table, protocol);
     let affinity = affinity(report, table, protocol);
-    Some(Rule { name: name.into(), matcher: matcher?, from, upstream, idle_lifetime, affinity })
+    let max_connections = max_connections(report, table, "max_connections");
+    let (upstream, max_connections) = match protocol {
+        Some(protocol) if protocol.is_udp() => {
+            if let Some(field) = table.field("max_connections") {
+                report.warn(&field.position, "has no effect on protocols over UDP, whose rules have shares");
+            }
+            if let Some(Matcher::Quic(TlsMatcher { ech: Some(ech), .. })) = &mut matcher {
+                for private in &mut Arc::make_mut(ech).private {
+                    private.upstream = targets::without_limits(report, &table.position, private.upstream.clone());
+                }
+            }
+            (targets::without_limits(report, &table.position, upstream), None)
+        }
+        Some(_) | None => (upstream, max_connections),
+    };
+    Some(Rule { name: name.into(), matcher: matcher?, from, upstream, idle_lifetime, affinity, max_connections })
 }
 
 fn idle_lifetime(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RuleProtocol>) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{admin, defaults::RuleDefaults, listen::is_interface, names, server_ids};
+use super::{admin, defaults::RuleDefaults, listen::is_interface, names, server_ids, tcp::max_connections};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -77,7 +77,9 @@ pub(super) fn default(
             (format!("has no effect, because {target_key} is missing"), "rules have their own load_balance");
         table.warn_unused(report, balance_key, &message, Some(remedy));
     }
-    field.map(|field| server_ids::without(report, &field.position, upstream))
+    let field = field?;
+    let upstream = server_ids::without(report, &field.position, upstream);
+    Some(if target_key == "udp_target" { without_limits(report, &field.position, upstream) } else { upstream })
 }
 
 /// The group that `field` lists, chosen from by `balance_key`.
@@ -134,11 +136,21 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
         table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
     let mut mark = |key| table.field(key).and_then(|field| field.boolean(report)).unwrap_or(false);
     let (backup, down) = (mark("backup"), mark("down"));
+    let max_connections = max_connections(report, &table, "max_connections");
     let server_id = server_ids::of_target(report, &table);
     let field = table.required(report, "address")?;
     let text = field.string(report)?;
     let target = address(report, &field.position, text)?;
-    Some((Target { weight: weight.unwrap_or(ONE), backup, down, ..target }, server_id))
+    Some((Target { weight: weight.unwrap_or(ONE), backup, down, max_connections, ..target }, server_id))
+}
+
+/// Takes limits from targets over UDP, where they mean nothing.
+pub(super) fn without_limits(report: &mut Report<'_>, position: &Position, mut upstream: Upstream) -> Upstream {
+    if upstream.targets.iter().any(|target| target.max_connections.is_some()) {
+        report.warn(position, "max_connections of a target has no effect on protocols over UDP");
+        upstream.targets.iter_mut().for_each(|target| target.max_connections = None);
+    }
+    upstream
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
@@ -147,7 +159,8 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
 pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = admin::path(report, position, path)?;
-        return Some(Target { host: Host::Unix(path.into()), port: 0, weight: ONE, backup: false, down: false });
+        let host = Host::Unix(path.into());
+        return Some(Target { host, port: 0, weight: ONE, backup: false, down: false, max_connections: None });
     }
     let (host, port) = match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
@@ -174,7 +187,7 @@ pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) 
     if port == 0 {
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
-    Some(Target { host, port, weight: ONE, backup: false, down: false })
+    Some(Target { host, port, weight: ONE, backup: false, down: false, max_connections: None })
 }
 
 /// The parts of `[fe80::1%eth0]:443`.
@@ -211,6 +224,10 @@ fn port(report: &mut Report<'_>, position: &Position, text: &str) -> Option<u16>
 }
 
 fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
+    if text.starts_with('/') {
+        report.error_with(position, format!("{} is a path", quote(text)), format!("write \"unix:{text}\""));
+        return None;
+    }
     let Some((name, port)) = text.rsplit_once(':') else {
         report.error_with(position, format!("{} has no port", quote(text)), "write \"host:port\"");
         return None;
@@ -234,5 +251,10 @@ fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Ho
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
         report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }
+    if let Some(reason) = names::unresolvable(&host) {
+        report.warn(position, format!("{} can never be resolved: {reason}", quote(name)));
+    }
+    // The dot at the end says that the search list does not hold.
+    let host = if name.ends_with('.') { format!("{host}.").into() } else { host };
     Some((Host::Name(host), port))
 }

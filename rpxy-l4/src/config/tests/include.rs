@@ -91,7 +91,7 @@ fn mistakes_are_told_with_file_and_line() {
         (
             "an unknown key",
             &[("conf.d/a.toml", "\n\nlisten_prot = 1\ntcp_target = 1")],
-            &["conf.d/a.toml:3: unknown key ignored: listen_prot (", "conf.d/a.toml:4: tcp_target"],
+            &["conf.d/a.toml:3: listen_prot: unknown key ignored (", "conf.d/a.toml:4: tcp_target"],
         ),
         (
             "a key twice",

@@ -228,7 +228,7 @@ fn not_refused() {
     let unused = format!("{BASE}{WG}udp_target = 'a:1'\norphan = 'drop'\n");
     assert_eq!(warnings(&unused), ["6: listeners.\"wg\".orphan"], "of the listener itself");
     let unknown = format!("{BASE}{WG}udp_target = 'a:1'\nworkers = 1\n");
-    assert_eq!(warnings(&unknown), ["6: "], "a key of the process");
+    assert_eq!(warnings(&unknown), ["6: listeners.\"wg\".workers"], "a key of the process");
 }
 
 #[test]

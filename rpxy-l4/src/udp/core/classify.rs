@@ -104,7 +104,7 @@ impl Sessions {
             return self.deliver(any.unwrap_or(latest), arrival, out);
         }
         let Some(route) = self.at(flow).routes.default().cloned() else {
-            out.discard(DatagramDrop::NotRecognised, 1);
+            out.refuse(flow, Datagrams::Any, None, DatagramDrop::NotRecognised, 1);
             return None;
         };
         self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
@@ -148,7 +148,7 @@ impl Sessions {
         let Arrival { flow, datagram, tos, now } = arrival;
         let (route, ids) = match self.at(flow).routes.stray(carries, flow.client.ip()) {
             Stray::Drop => {
-                out.discard(DatagramDrop::Orphan, 1);
+                out.refuse(flow, carries, None, DatagramDrop::Orphan, 1);
                 return;
             }
             Stray::Default(route) => (Arc::clone(route), Ids::None),

@@ -51,7 +51,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use admission::Admissions;
 use classify::Arrival;
-pub(crate) use command::{Command, Notice, OpenError, Output, Started};
+pub(crate) use command::{Command, Notice, OpenError, Output, RefusedFlow, Started};
 use deadlines::Deadlines;
 pub(crate) use flow_line::FlowLine;
 use held::Budget;
@@ -187,7 +187,8 @@ impl Sessions {
             out.forward(session, 0..bytes.len());
         } else if let Some(reason) = self.refuses(flow) {
             // Sessions of such a client have been ended, so all that comes is new.
-            out.discard(reason, bytes.len().div_ceil(segment).max(1));
+            let count = bytes.len().div_ceil(segment).max(1);
+            out.refuse(flow, Datagrams::Any, None, reason, count);
         } else {
             let mut start = 0_usize;
             loop {
@@ -315,8 +316,19 @@ impl Sessions {
     fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
         let Some(mut state) = self.table.remove(session) else { return };
         self.admissions.left(&state);
+        let (flow, carries) = (state.flow, state.carries());
         if let Some((held, _)) = state.held() {
-            out.discard(reason, held.len());
+            match end {
+                SessionEnd::Withdrawn | SessionEnd::Drained | SessionEnd::Moved | SessionEnd::InternalError => {
+                    out.discard(reason, held.len());
+                }
+                SessionEnd::Idle
+                | SessionEnd::Refused
+                | SessionEnd::Evicted
+                | SessionEnd::Banned
+                | SessionEnd::Denied
+                | SessionEnd::EchInvalid => out.refuse(&flow, carries, None, reason, held.len()),
+            }
         }
         if state.is_undecided() {
             self.undecided.removed();

@@ -18,7 +18,8 @@ use super::{
     token::Token,
 };
 use crate::{
-    config::model::{AccessLogFormat, Transport},
+    config::model::Transport,
+    log::AccessLines,
     metrics::SessionEnd,
     net::{
         poller::Poller,
@@ -41,7 +42,7 @@ pub(super) const MOST_CLOSING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) shared: Arc<Shared>,
-    pub(super) format: AccessLogFormat,
+    pub(super) lines: AccessLines,
     snapshot: Arc<Snapshot>,
     pub(super) sessions: Sessions,
     pub(super) poller: Arc<Poller>,
@@ -80,7 +81,7 @@ impl Relay {
         Self {
             now: shared.uptime(),
             shared,
-            format: snapshot.access_log_format,
+            lines: snapshot.access_lines,
             snapshot,
             sessions,
             poller,
@@ -163,7 +164,7 @@ impl Relay {
 
     /// Another configuration is in effect.
     pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
-        self.format = snapshot.access_log_format;
+        self.lines = snapshot.access_lines;
         let mut serve = |held: &mut Option<Listener>| {
             let Some(held) = held else { return Arc::clone(&snapshot.nowhere) };
             let serves = Arc::clone(snapshot.at(held.address));
