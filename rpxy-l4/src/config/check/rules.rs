@@ -9,8 +9,9 @@ use super::{
     listeners::Draft,
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    server_ids, targets,
-    tcp::max_connections,
+    server_ids,
+    sources::max_connections,
+    targets,
 };
 use crate::config::{
     file::{Field, Table},

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{admin, defaults::RuleDefaults, listen::is_interface, names, server_ids, tcp::max_connections};
+use super::{admin, defaults::RuleDefaults, listen::is_interface, names, server_ids, sources::max_connections};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,

@@ -23,7 +23,7 @@ pub(super) fn tcp(
     prefix: SourcePrefix,
     listens_on_ip: bool,
 ) -> Tcp {
-    let max_connections = max_connections(report, table, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
+    let max_connections = sources::max_connections(report, table, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
     let limit_of = |keys| sources::limit_of(table, name, keys);
     Tcp {
         backlog: table.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
@@ -100,11 +100,6 @@ fn source_addresses(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpAddr> {
         }
     }
     without_duplicates(addresses)
-}
-
-/// A cap on connections.
-pub(super) fn max_connections(report: &mut Report<'_>, table: &Table<'_>, key: &'static str) -> Option<NonZeroU32> {
-    table.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).and_then(NonZeroU32::new)
 }
 
 #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]

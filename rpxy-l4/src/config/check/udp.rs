@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{duration, sources, targets, tcp::max_connections};
+use super::{duration, sources, sources::max_connections, targets};
 use crate::config::{
     file::Table,
     model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},

@@ -6,6 +6,7 @@ mod example;
 mod global;
 mod include;
 mod limits;
+mod listen;
 mod listeners;
 mod load;
 mod protocols;
