@@ -160,6 +160,8 @@ counters! {
     OtherStation = 43, Pass, "other_station";
     /// Passed: ICMP that says that a packet is too big for the way; routes are looked up again.
     IcmpTooBig = 44, Pass, "icmp_too_big";
+    /// Dropped: the access list of the listener refuses the sender.
+    Denied = 45, Drop, "denied";
 }
 
 impl From<Pass> for Counter {

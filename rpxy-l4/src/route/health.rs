@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use super::ShareOf;
 use crate::{
     config::model::{Host, Target},
     limit::{ConnLimit, WeakMap},
@@ -180,7 +181,7 @@ impl Drop for Busy {
 pub(crate) struct Targets {
     states: Mutex<WeakMap<(Host, u16), Health>>,
     /// Connections by name of the rule; `None` is the default targets.
-    rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
+    rules: Mutex<WeakMap<ShareOf, ConnLimit>>,
 }
 
 impl Targets {
@@ -191,11 +192,11 @@ impl Targets {
         states.get_or_insert_with((target.host.clone(), target.port), Health::default)
     }
 
-    /// The connections of the rule of this name, of the default targets for `None`.
+    /// The connections of a rule, on all its listeners, or of the default targets of one.
     #[must_use]
-    pub(crate) fn of_rule(&self, rule: Option<&Arc<str>>) -> Arc<ConnLimit> {
+    pub(crate) fn of_rule(&self, rule: ShareOf) -> Arc<ConnLimit> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.get_or_insert_with(rule.cloned(), ConnLimit::default)
+        rules.get_or_insert_with(rule, ConnLimit::default)
     }
 
     /// The targets in use that are down at `now`, in order.

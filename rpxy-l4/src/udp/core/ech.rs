@@ -69,7 +69,7 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        let Some(route) = self.snapshot.routes.quic(hello).cloned() else {
+        let Some(route) = self.at(flow).routes.quic(hello, flow.client.ip()).cloned() else {
             out.refuse(flow, Carries::Quic, hello.server_name(), DatagramDrop::Unmatched, datagrams.len());
             return;
         };

@@ -87,7 +87,7 @@ impl Sessions {
             Probe::NeedMore => small || packet.typ != LongType::Initial,
             Probe::Match(hello) => {
                 let same = |route: &Arc<UdpRoute>| route.rule == owner.backend.rule && route.ech.is_none();
-                packet.has_token && self.snapshot.routes.quic(hello).is_some_and(same)
+                packet.has_token && self.at(flow).routes.quic(hello, flow.client.ip()).is_some_and(same)
             }
         });
         if let Some(owner) = goes_on {

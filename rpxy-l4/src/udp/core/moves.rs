@@ -102,7 +102,7 @@ impl Sessions {
     /// Lets the client of a session go on with another address of its target, or with another target; `None` where there is
     /// none, or none that would know it.
     fn move_on(&mut self, session: SessionId, cause: Cause<'_>, now: Duration, out: &mut Output) -> Option<SessionId> {
-        let retry = self.snapshot.settings.target_retry;
+        let retry = self.retry_of(session);
         let random = self.random();
         let state = self.table.get_mut(session)?;
         let (flow, since, answered) = (state.flow, state.doubt.since(), state.evidence.is_answered());
@@ -151,7 +151,7 @@ impl Sessions {
         let (route, left) = (Arc::clone(&reached.route), reached.address);
         let detail = reached.detail.take();
         let known_to_it = answered || reached.fixed;
-        let permit = state.permit.take();
+        let (permit, limit_of) = (state.permit.take(), state.limit_of.clone());
         let ids = if known_to_it { state.ids.anew() } else { std::mem::take(&mut state.ids) };
         let end = if at_once { SessionEnd::Refused } else { SessionEnd::Moved };
         self.end(session, end, DatagramDrop::Unreachable, now, out);
@@ -167,7 +167,7 @@ impl Sessions {
             detail,
         };
         let state = Session::new(flow, ids, Stage::Opening(Box::new(opening)), now);
-        let session = self.insert(Session { permit, left: Some(left), ..state }, now, out);
+        let session = self.insert(Session { permit, limit_of, left: Some(left), ..state }, now, out);
         self.use_target(session, false, now, out);
         Some(session)
     }

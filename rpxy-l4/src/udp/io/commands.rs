@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    sync::Arc,
     time::Instant,
 };
 
@@ -106,6 +107,7 @@ impl Relay {
                 steered: Usage::default(),
                 inherited: None,
                 format: self.lines.format,
+                listener: Arc::default(),
                 access: None,
             });
         }
@@ -131,9 +133,14 @@ impl Relay {
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
         let Started { session, flow, carries, destination, detail } = started;
+        let Some(held) = self.listener(flow.listener) else { return };
+        held.started.add();
+        let listener = Arc::clone(&held.name);
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
-        self.shared.access.start(upstream.format, &access);
+        let (proto, since) = (carries.name(), Instant::now());
+        let access = Access { proto, source: flow.client.into(), destination: destination.into(), since, detail };
+        self.shared.access.start(upstream.format, &listener, &access);
+        upstream.listener = listener;
         upstream.access = Some(access);
     }
 
@@ -151,7 +158,7 @@ impl Relay {
             let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
-            self.shared.access.finish(upstream.format, access, &ended);
+            self.shared.access.finish(upstream.format, &upstream.listener, access, &ended);
         }
         // Its backend may have more to say: nobody else shall get its port before that has come and gone.
         if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {

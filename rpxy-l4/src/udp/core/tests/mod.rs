@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     config,
+    limit::ByListener,
     metrics::{EchState, Metrics, SessionEnd},
     resolve::Resolver,
     route::{Datagrams, Targets},
@@ -54,6 +55,8 @@ enum Fault {
 struct Bench {
     sessions: Sessions,
     affinity: Arc<Affinity>,
+    limits: ByListener<ConnLimit>,
+    /// Sessions of all listeners without a limit of their own.
     active: Arc<ConnLimit>,
     bans: Arc<Bans>,
     now: Duration,
@@ -97,13 +100,17 @@ impl Bench {
         let metrics = Metrics::new();
         let resolver = Resolver::new(runtime.handle().clone(), config.dns, Arc::clone(&metrics));
         let targets = Targets::default();
-        let snapshot = Arc::new(Snapshot::new(&config, &targets, &resolver));
-        let affinity = Arc::new(Affinity::new(snapshot.affinity_lifetime(), metrics));
-        let active = Arc::<ConnLimit>::default();
+        let limits = ByListener::default();
+        let active = limits.of(&None, ConnLimit::default);
+        let snapshot = made_up::snapshot(&config, &limits, &targets, &resolver);
+        let affinity = Arc::new(Affinity::new(config.quic_affinity_lifetime, metrics));
         let bans = Arc::<Bans>::default();
+        let mut sessions = Sessions::new(Arc::clone(&snapshot), Arc::clone(&affinity), Arc::clone(&bans), seed);
+        made_up::listen(&mut sessions, &snapshot);
         Self {
-            sessions: Sessions::new(snapshot, Arc::clone(&affinity), Arc::clone(&active), Arc::clone(&bans), seed),
+            sessions,
             affinity,
+            limits,
             active,
             bans,
             now: Duration::from_secs(1000),
@@ -143,8 +150,9 @@ impl Bench {
     }
 
     fn reload(&mut self, config: &str) {
-        let snapshot = Arc::new(Snapshot::new(&parse(config), &self.targets, &self.resolver));
-        self.act(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
+        let snapshot = made_up::snapshot(&parse(config), &self.limits, &self.targets, &self.resolver);
+        let listeners = made_up::listeners(&snapshot);
+        self.act(|sessions, now, out| sessions.handle_snapshot(snapshot, listeners, now, out));
     }
 
     fn wait(&mut self, time: Duration) {

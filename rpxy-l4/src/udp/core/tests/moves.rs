@@ -220,7 +220,7 @@ fn with_nowhere_to_go_a_session_stays_and_with_all_tried_it_begins_again() {
 fn named(port_of_another: Option<u16>) -> (Bench, impl Fn(&[u8])) {
     let another = port_of_another.map(|port| format!(", \"198.51.100.1:{port}\"")).unwrap_or_default();
     let bench = Bench::new(&format!("{TOP}udp_target = [\"backend.test:5\"{another}]\n"));
-    let name = bench.sessions.snapshot.routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
+    let name = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
     let set = move |hosts: &[u8]| name.set(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect());
     (bench, set)
 }
