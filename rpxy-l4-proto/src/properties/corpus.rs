@@ -63,7 +63,7 @@ fn the_corpora_hold_and_reach_every_answer() {
         },
         &packets,
     );
-    replay("quic_initial", |data| kind(&quic_initial(data)), &three);
+    replay("quic_initial", |data| kind(&quic_initial(data)), &four);
     replay(
         "initial_rewrite",
         |data| initial_rewrite(data).map_or("None".to_owned(), |answer| kind(&answer)),

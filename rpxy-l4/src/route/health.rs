@@ -66,6 +66,12 @@ impl Health {
         }
     }
 
+    /// Returns whether it was reached the last time, or never tried.
+    #[cfg(test)]
+    pub(crate) fn is_up(&self) -> bool {
+        self.down_until.load(Ordering::Relaxed) == 0
+    }
+
     /// Takes the one try that is due at `now`; false when somebody else has it.
     #[must_use]
     pub(crate) fn claim(&self, now: Duration) -> bool {

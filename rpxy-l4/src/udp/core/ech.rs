@@ -32,17 +32,27 @@ pub(super) enum Decided {
 }
 
 impl Sessions {
-    /// Looks at a hello whose `route` may have keys. `dcid` is that of the connection's first packet.
+    /// Looks at a hello, unless it cannot be read, whose `route` may have keys. `dcid` is that of the connection's first
+    /// packet.
     pub(super) fn decrypt(
         &mut self,
         flow: &Flow,
         route: &UdpRoute,
-        hello: &ClientHello,
+        hello: Option<&ClientHello>,
         dcid: ConnectionId,
         now: Duration,
         out: &mut Output,
     ) -> Decided {
         let Some(rule) = &route.ech else { return Decided::Outer(None) };
+        let Some(hello) = hello else {
+            let state = EchState::NotOffered;
+            out.hellos.push(state);
+            return if rule.is_required() {
+                Decided::Nowhere(DatagramDrop::Unmatched)
+            } else {
+                Decided::Outer(Some(state))
+            };
+        };
         let decision = rule.decide(hello, flow.client.ip(), &self.failed_hellos, now);
         out.hellos.push(decision.state());
         match decision {
@@ -59,11 +69,11 @@ impl Sessions {
         }
     }
 
-    /// A connection whose hello is complete: begins its session with the datagrams that brought it.
+    /// A connection whose hello is complete, or will never be read: begins its session with the datagrams that brought it.
     pub(super) fn begin_quic(
         &mut self,
         flow: &Flow,
-        hello: &ClientHello,
+        hello: Option<&ClientHello>,
         mut ids: QuicIds,
         datagrams: &[(&[u8], u8)],
         now: Duration,

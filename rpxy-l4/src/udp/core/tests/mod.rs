@@ -1,6 +1,7 @@
 //! The session core against made-up sockets and time.
 
 mod bans;
+mod certain;
 mod ech;
 mod ech_detours;
 mod ech_handshake;
@@ -9,6 +10,7 @@ mod evidence;
 mod inherit;
 mod moves;
 mod others_ids;
+mod packets;
 mod paths;
 mod quic;
 mod server_ids;
@@ -30,7 +32,6 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
     admission::MAX_OF_FLOW,
-    packets,
     state::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
     *,
 };
