@@ -62,7 +62,10 @@ use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
 
-use super::{Snapshot, affinity::Affinity};
+use super::{
+    Snapshot,
+    affinity::{Affinity, SHORTEST},
+};
 use crate::{
     limit::{Bans, ConnLimit, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
@@ -284,7 +287,9 @@ impl Sessions {
     /// The datagrams of a session that the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
     #[must_use]
     pub(crate) fn steerable(&self, session: SessionId) -> Option<u8> {
-        Some(self.snapshot.routes.steerable(self.table.get(session)?.carries()))
+        let state = self.table.get(session)?;
+        let by_id = state.ids.current().is_some_and(|id| id.len() >= SHORTEST);
+        Some(self.snapshot.routes.steerable(state.carries(), by_id))
     }
 
     /// The rule of a session, as a later daemon finds it.
