@@ -154,6 +154,12 @@ impl Busy {
         self.health.answered(now)
     }
 
+    /// Returns whether the kernel forwards the answers of the target.
+    #[must_use]
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
+    }
+
     /// From now on the kernel forwards the answers of the target, or does so no longer.
     pub(crate) fn set_unheard(&mut self, unheard: bool) {
         match (std::mem::replace(&mut self.unheard, unheard), unheard) {

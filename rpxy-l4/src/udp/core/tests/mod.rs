@@ -69,6 +69,8 @@ struct Bench {
     log: Vec<String>,
     said: Vec<String>,
     installed: Vec<SessionId>,
+    /// The kernel takes what it is given.
+    has_kernel: bool,
     /// Times that something was taken back from the kernel.
     revoked: u32,
     /// What the kernel compares short headers with.
@@ -114,6 +116,7 @@ impl Bench {
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
+            has_kernel: true,
             revoked: 0,
             steered_ids: HashMap::new(),
             resolving: Vec::new(),
@@ -258,6 +261,7 @@ impl Bench {
                     assert!(!self.installed.iter().any(of_it), "the kernel has one entry for a client socket");
                     self.installed.push(session);
                     self.steered_ids.insert(session, cid);
+                    self.sessions.handle_installed(session, self.has_kernel);
                 }
                 Command::UpdateFlow { session, cid } => {
                     assert!(self.installed.contains(&session), "updated without being installed");

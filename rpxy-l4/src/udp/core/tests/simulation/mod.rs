@@ -3,8 +3,8 @@
 //! Honest clients speak QUIC (several connections on a socket, IDs that their servers gave them in secret, rebinding),
 //! WireGuard (handshakes, roaming), DNS, DTLS, STUN and RTP; their datagrams are lost, repeated and reordered. Beside them
 //! are spoofers (forged sources, replays, made-up IDs, constants of other protocols), a tenant whose clients and backends
-//! lie, floods, a kernel that steers, reloads, refusals, sockets that cannot be had, and time. Every datagram is marked
-//! with what its sender meant, so that it can be judged wherever it arrives.
+//! lie, floods, a kernel that steers, reloads, refusals, sockets that cannot be had, backends that go or move, clients that
+//! migrate, and time. Every datagram is marked with what its sender meant, so that it can be judged wherever it arrives.
 //!
 //! What holds for every seed (DESIGN section 8), and the mutants that were made by hand to see it noticed:
 //!
@@ -21,6 +21,7 @@
 //!
 //! `cargo xtask sim` runs more of it; `RPXY_L4_SIM_SEEDS` and `RPXY_L4_SIM_FROM` are how many seeds, and the first.
 
+mod changes;
 mod clients;
 mod hostile;
 mod judge;
@@ -55,6 +56,13 @@ impl World {
             32 => self.spoof(),
             33 | 34 => self.lie_as_client(),
             35 if self.dice.roll(8) == 0 => self.flood(),
+            36 => match self.dice.roll(8) {
+                0 => self.leave(chosen),
+                1 => self.follow(chosen),
+                2 | 3 => self.migrate(chosen),
+                4 if self.dice.roll(3) == 0 => self.balance(),
+                _ => self.probe(chosen),
+            },
             _ => self.probe(chosen),
         }
         self.check();
@@ -85,7 +93,7 @@ fn invariants_hold_in_every_interleaving() {
         }
     }
     // What it is about has happened, on average of the seeds.
-    let Counts { started, alive, followed, got_in, confirmed, steered, over_budget } = all;
+    let Counts { started, alive, followed, got_in, confirmed, steered, over_budget, moved, migrated, balanced } = all;
     for (what, count, least) in [
         ("sessions", started, 30.0),
         ("probes of living connections", alive, 0.5),
@@ -94,6 +102,9 @@ fn invariants_hold_in_every_interleaving() {
         ("confirmed sessions, in all steps", confirmed, 30.0),
         ("datagrams that the kernel steered", steered, 0.2),
         ("budgets used up, in all steps", over_budget, 0.01),
+        ("clients whose backend has gone or moved", moved, 0.02),
+        ("clients that migrated", migrated, 0.02),
+        ("strays spread by address", balanced, 0.02),
     ] {
         let average = count as f64 / seeds as f64;
         eprintln!("{what}: {average:.2} a seed");
