@@ -26,15 +26,23 @@ impl World {
         (sent.iter().map(|(_, to, _)| *to).collect(), at_home)
     }
 
+    /// The first settled client from this one on whose backend is like that.
+    fn find_settled(&self, first: usize, wanted: impl Fn(SocketAddr) -> bool) -> Option<(usize, SocketAddr)> {
+        let order = (0..self.clients.len()).map(|number| (first + number) % self.clients.len());
+        let settled = order.filter_map(|client| Some((client, self.settled(client)?)));
+        settled.into_iter().find(|(_, home)| wanted(*home))
+    }
+
     /// A backend is gone, and another one of its rule is there: its clients go on with that.
-    pub(super) fn leave(&mut self, client: usize) {
-        let Some(home) = self.settled(client) else { return };
+    pub(super) fn leave(&mut self, first: usize) {
+        let has_others = |home: SocketAddr| {
+            let ports = Rule::of_port(home.port()).ports();
+            ports.iter().filter(|port| self.has(**port)).count() > 1
+        };
+        let Some((client, home)) = self.find_settled(first, has_others) else { return };
         let rule = Rule::of_port(home.port());
-        if rule.ports().iter().filter(|port| self.has(**port)).count() < 2 {
-            return;
-        }
         self.bench.faults.clear();
-        let silent = self.clients[client].speech == Speech::WireGuard && self.dice.roll(2) == 0;
+        let silent = self.clients[client].speech == Speech::WireGuard && self.dice.roll(4) > 0;
         let full = self.bench.drops(DatagramDrop::TooMany);
         let mut reached = Vec::new();
         let elsewhere = |to: &SocketAddr| *to != home && Rule::of_port(to.port()) == rule;
@@ -60,8 +68,8 @@ impl World {
     }
 
     /// The name of B's target moves. Its client follows, unless its backend goes on to answer.
-    pub(super) fn follow(&mut self, client: usize) {
-        let Some(home) = self.settled(client).filter(|home| *home == self.backend(2)) else { return };
+    pub(super) fn follow(&mut self, first: usize) {
+        let Some((client, home)) = self.find_settled(first, |home| home == self.backend(2)) else { return };
         self.bench.faults.clear();
         self.name(home.ip().to_string().rsplit('.').next().unwrap().parse::<u8>().unwrap() % 250 + 1);
         let answers = self.dice.roll(2) == 0;
@@ -74,7 +82,7 @@ impl World {
             if let Some(path) = path.filter(|_| answers) {
                 self.answer_honestly(path, client);
             }
-            self.bench.wait(seconds(6));
+            (0..2).for_each(|_| self.bench.wait(seconds(3)));
         }
         let expected = if answers { home } else { self.backend(2) };
         if self.bench.drops(DatagramDrop::TooMany) == full {

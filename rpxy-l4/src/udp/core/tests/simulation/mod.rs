@@ -17,7 +17,12 @@
 //! | whoever has proved that it receives keeps its place | `Share::least_proven` asks `quietest` for `Rank::Secret` |
 //! | each backend has a budget, which is given back | `Claim::drop` gives nothing back; `Indices::answer` is always true; the budget is not looked at |
 //! | connections go on: IDs, rebinding, reloads | `Sessions::may_own_short` takes one; `Identity::remember` does nothing; `Sessions::rebind` returns false for the second target |
-//! | the kernel never mixes sessions of one socket | `Sessions::is_told_apart` is true of sessions without an ID |
+//! | the kernel never mixes sessions of one socket | `Sessions::is_told_apart` is true of sessions without an ID; `UdpRoutes::steerable` leaves out `NO_OTHER_PROTOCOL` |
+//! | what is certainly QUIC reaches no default target | `Sessions::new_connection` gives what is `Unreadable` to `any` |
+//! | clients leave a backend that refuses, or answers no handshakes | `Doubt::refused` is always false; `Doubt::shook_hands` is always false |
+//! | they follow the name of their target unless they are answered | `Session::has_left_name` is always false; `Session::is_in_vain` is always true |
+//! | a stray that can belong in one place goes there | `UdpRoutes::stray` drops instead of `Stray::Only` |
+//! | strays of one address go to one target, on every gateway | `Sessions::start_by_source` does not set `by_source` |
 //!
 //! `cargo xtask sim` runs more of it; `RPXY_L4_SIM_SEEDS` and `RPXY_L4_SIM_FROM` are how many seeds, and the first.
 
