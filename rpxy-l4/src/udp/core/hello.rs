@@ -145,7 +145,7 @@ impl Sessions {
     }
 
     pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: Option<&ClientHello>) -> Option<Box<Detail>> {
-        if self.snapshot.access_log_format != AccessLogFormat::Json {
+        if self.snapshot.access_lines.format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();

@@ -13,6 +13,7 @@ mod others_ids;
 mod packets;
 mod paths;
 mod quic;
+mod refused;
 mod server_ids;
 mod simulation;
 mod steering;
@@ -64,6 +65,7 @@ struct Bench {
     /// What clients got from the daemon itself.
     replies: Vec<(Flow, Box<[u8]>)>,
     dropped: HashMap<DatagramDrop, u32>,
+    refused: Vec<RefusedFlow>,
     hellos: Vec<EchState>,
     /// `[start]` and `[finish]` in short.
     log: Vec<String>,
@@ -112,6 +114,7 @@ impl Bench {
             sent: Vec::new(),
             replies: Vec::new(),
             dropped: HashMap::new(),
+            refused: Vec::new(),
             hellos: Vec::new(),
             log: Vec::new(),
             said: Vec::new(),
@@ -279,6 +282,7 @@ impl Bench {
         for (reason, count) in out.dropped.drain(..) {
             *self.dropped.entry(reason).or_default() += count;
         }
+        self.refused.append(&mut out.refused);
     }
 
     fn arrive(&mut self, session: SessionId, datagram: &[u8]) {
