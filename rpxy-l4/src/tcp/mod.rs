@@ -220,6 +220,9 @@ impl Listener {
     }
 }
 
+/// Descriptors of a worker's pipes, at most.
+pub(crate) const PIPE_DESCRIPTORS: u64 = 2 * relay::MOST_PIPES as u64;
+
 /// Stands for the peer of a unix socket, which has no address.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
