@@ -50,6 +50,8 @@ mod tcp {
 mod udp {
     mod backends;
     mod balance;
+    mod gateways;
+    mod marks;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;
