@@ -20,9 +20,10 @@ const MARK: &str = "# Written by `cargo xtask setup` of rpxy-l4.";
 const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 
 /// The units that packages enable.
-const SERVICES: [(&str, &[&str]); 4] = [
+const SERVICES: [(&str, &[&str]); 5] = [
     ("haproxy", &["haproxy.service"]),
     ("nginx", &["nginx.service"]),
+    ("ngtcp2-server", &["ngtcp2d.service"]),
     ("openssh-server", &["ssh.service", "ssh.socket"]),
     ("sslh", &["sslh.service"]),
 ];
