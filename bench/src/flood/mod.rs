@@ -17,6 +17,9 @@ use self::{
     network::{Flood, Network},
 };
 
+/// Time between the beginning of a flood and the first client: what fills the table is worked off.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Pause between two looks at the daemon's memory.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -77,6 +80,7 @@ struct Row {
     wireguard: Clients,
     dns: Clients,
     sessions: u64,
+    lost: u64,
     before: u64,
     most: u64,
 }
@@ -122,9 +126,12 @@ impl Plan {
             Rate::None => None,
             Rate::Steady(_) | Rate::Most => {
                 network.flood(Rate::Most, Flood::Once)?.wait()?;
-                Some(network.flood(rate, Flood::For(self.window))?)
+                let flood = network.flood(rate, Flood::For(SETTLE + self.window))?;
+                rpxy_l4_tests::wait::pause(SETTLE);
+                Some(flood)
             }
         };
+        let lost = network.lost()?;
         let mut most = before;
         let (quic, wireguard, dns) = std::thread::scope(|scope| {
             let quic = scope.spawn(|| clients::quic(&network, self.window));
@@ -137,7 +144,8 @@ impl Plan {
             (joined(quic), joined(wireguard), joined(dns))
         });
         let sent = flood.map_or(Ok(0.0), network::Running::wait)?;
-        Ok(Row { sent, quic, wireguard, dns, sessions: network.sessions()?, before, most })
+        let lost = network.lost()? - lost;
+        Ok(Row { sent, quic, wireguard, dns, sessions: network.sessions()?, lost, before, most })
     }
 }
 
@@ -155,8 +163,8 @@ impl Kind {
 }
 
 const HEAD: &str = "| plane | asked for, /s | sent, /s | QUIC | p50 ms | p99 ms | WireGuard | p50 ms | p99 ms | DNS | p50 ms \
-                    | p99 ms | sessions | RSS before, MiB | most |\n\
-                    |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+                    | p99 ms | lost in the queue | sessions | memory before, MiB | most |\n\
+                    |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
 
 impl Row {
     fn line(&self, plane: Plane, rate: Rate) -> String {
@@ -168,8 +176,9 @@ impl Row {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let clients: String = [&self.quic, &self.wireguard, &self.dns].map(Clients::columns).concat();
         format!(
-            "| {plane:?} | {asked} | {:.0} |{clients} {} | {:.1} | {:.1} |\n",
+            "| {plane:?} | {asked} | {:.0} |{clients} {} | {} | {:.1} | {:.1} |\n",
             self.sent,
+            self.lost,
             self.sessions,
             mib(self.before),
             mib(self.most)

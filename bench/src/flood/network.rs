@@ -32,8 +32,6 @@ use crate::{load::udp_serve::DATAGRAM_PORT, procfs, rig::guarded};
 /// Name of the QUIC server.
 pub(super) const NAME: &str = "one.test";
 const PORT: u16 = 443;
-/// Where DNS has a listener of its own.
-const DNS_PORT: u16 = 53;
 const QUIC_PORT: u16 = 7001;
 const WIREGUARD_PORT: u16 = 7002;
 /// Addresses inside the tunnel, of the client and the server.
@@ -137,14 +135,14 @@ impl Network {
         &self.certificate
     }
 
-    /// The daemon as clients of QUIC and WireGuard see it.
+    /// The daemon as clients see it.
     pub(super) fn front(&self) -> SocketAddr {
         (GATEWAY_V4, PORT).into()
     }
 
-    /// The daemon as DNS clients see it.
-    pub(super) fn dns(&self) -> SocketAddr {
-        (GATEWAY_V4, dns_port(self.kind)).into()
+    /// The daemon as DNS clients see it; `None` where they are not served, since strays would be.
+    pub(super) fn dns(&self) -> Option<SocketAddr> {
+        (self.kind == Kind::Junk).then(|| self.front())
     }
 
     /// Forgets the tunnel, gives the client another port, and returns whether a ping came back within `patience`.
@@ -172,7 +170,7 @@ impl Network {
         Ok(Running { process: Process::spawn("flood", &mut command)? })
     }
 
-    /// Resident memory of the daemon, in bytes.
+    /// Memory of the daemon, in bytes, without the kernel's socket buffers.
     pub(super) fn memory(&self) -> anyhow::Result<u64> {
         procfs::memory(self.daemon.pid())
     }
@@ -180,6 +178,11 @@ impl Network {
     /// Sessions of the daemon.
     pub(super) fn sessions(&self) -> anyhow::Result<u64> {
         self.status()["udp"]["active"].as_u64().context("sessions")
+    }
+
+    /// Datagrams for which there was no room in the queues of the daemon's sockets, so far.
+    pub(super) fn lost(&self) -> anyhow::Result<u64> {
+        self.status()["udp_kernel_drops"].as_u64().context("kernel drops")
     }
 
     fn status(&self) -> Value {
@@ -208,26 +211,18 @@ impl Plane {
     }
 }
 
-fn dns_port(kind: Kind) -> u16 {
-    match kind {
-        Kind::Strays => DNS_PORT,
-        Kind::Junk => PORT,
-    }
-}
-
 /// The configuration for a kind of flood, without `[ebpf]`. Strays meet one QUIC rule with one target and no default, so
 /// that they have a place; junk meets a default.
 pub(super) fn configuration(kind: Kind) -> String {
     let back = BACKENDS_V4[0];
-    let dns = format!("udp_target = [\"{back}:{DATAGRAM_PORT}\"]\n");
-    let (top, listener) = match kind {
-        Kind::Strays => (String::new(), format!("\n[listeners.dns]\nlisten_port = {DNS_PORT}\n{dns}")),
-        Kind::Junk => (dns, String::new()),
+    let dns = match kind {
+        Kind::Strays => String::new(),
+        Kind::Junk => format!("udp_target = [\"{back}:{DATAGRAM_PORT}\"]\n"),
     };
     format!(
-        "listen_port = {PORT}\n{top}\n\
+        "listen_port = {PORT}\n{dns}\n\
          [protocols.quic]\nprotocol = \"quic\"\nserver_names = [\"{NAME}\"]\ntarget = [\"{back}:{QUIC_PORT}\"]\n\n\
-         [protocols.wireguard]\nprotocol = \"wireguard\"\ntarget = [\"{back}:{WIREGUARD_PORT}\"]\n{listener}"
+         [protocols.wireguard]\nprotocol = \"wireguard\"\ntarget = [\"{back}:{WIREGUARD_PORT}\"]\n"
     )
 }
 

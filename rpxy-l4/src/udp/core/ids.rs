@@ -17,7 +17,7 @@ pub(super) struct QuicIds {
     first: ConnectionId,
     /// The ID that this session was found by, where it goes on with an earlier one's connection.
     found_by: Option<Key>,
-    /// That ID may be another session's of the same socket as well.
+    /// That ID may be another session's of the same socket as well: the table knows whose.
     found_with_others: bool,
     /// What the server stated in long headers of this session: only an answer can have told them to the client.
     stated: Few<ConnectionId>,
@@ -140,11 +140,8 @@ impl QuicIds {
     /// Returns the extent to which a short header is of this connection.
     pub(super) fn owns_short(&self, datagram: &[u8]) -> Ownership {
         let Some(id) = self.of_short(datagram) else { return Ownership::Unknown };
-        if self.stated.contains(id) {
+        if self.stated.contains(id) || (self.was_found_by(id.as_bytes()) && !self.found_with_others) {
             return Ownership::Certain;
-        }
-        if self.was_found_by(id.as_bytes()) {
-            return if self.found_with_others { Ownership::Shared } else { Ownership::Certain };
         }
         match self.used.iter().find(|used| used.id == id) {
             Some(UsedId { shared: None, .. }) => Ownership::Certain,

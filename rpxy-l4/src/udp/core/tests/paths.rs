@@ -195,7 +195,9 @@ fn without_a_default_target_a_short_header_needs_no_fixed_bit() {
         bench.client(flow(1), &greased(secret));
         bench.ports();
         for ((what, id, expected), from) in
-            [("stated", SERVER, stated), ("used", secret, used), ("unknown", b"\xf1nknown!", unknown)].into_iter().zip(2..)
+            [("stated", SERVER, stated), ("used", secret, used), ("unknown", b"\xf1nknown!", unknown)]
+                .into_iter()
+                .zip(2..)
         {
             bench.client(flow(from), &greased(id));
             assert_eq!(bench.ports(), expected.into_iter().collect::<Vec<_>>(), "{row}: {what}");
