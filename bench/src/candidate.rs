@@ -125,12 +125,17 @@ impl Candidate {
             Ok(format!("Linux {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()))
         };
         let what = match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
-                match self.daemon(daemons) {
-                    None => return Ok(None),
-                    Some(path) => version(Command::new(path).arg("--version"))?,
+            Self::Rpxy | Self::RpxyRouted | Self::Baseline => match self.daemon(daemons) {
+                None => return Ok(None),
+                Some(path) => version(Command::new(path).arg("--version"))?,
+            },
+            Self::RpxyTc | Self::RpxyGeneric => match self.daemon(daemons) {
+                None => return Ok(None),
+                Some(path) => {
+                    has_programs(path)?;
+                    version(Command::new(path).arg("--version"))?
                 }
-            }
+            },
             Self::Haproxy => version(Command::new("haproxy").arg("-v"))?,
             Self::Nginx => version(Command::new("nginx").arg("-v"))?,
             Self::Sslh => version(Command::new("sslh-select").arg("-V"))?,
@@ -152,6 +157,15 @@ impl Candidate {
     pub fn daemon(self, daemons: &Daemons) -> Option<&Path> {
         if self == Self::Baseline { daemons.baseline.as_deref() } else { daemons.daemon.as_deref() }
     }
+}
+
+/// Fails for a daemon without eBPF programs: it would forward in userspace and be reported as the kernel plane.
+fn has_programs(daemon: &Path) -> anyhow::Result<()> {
+    let output = Command::new(daemon).arg("doctor").output().with_context(|| daemon.display().to_string())?;
+    if String::from_utf8_lossy(&output.stdout).lines().any(|line| line == "eBPF object: missing") {
+        bail!("{}: built without eBPF programs: run `cargo xtask build-ebpf`, then build it again", daemon.display());
+    }
+    Ok(())
 }
 
 /// First line that a program writes when asked for its version, on whichever stream.

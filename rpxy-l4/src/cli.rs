@@ -37,6 +37,14 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub check: bool,
 
+    /// With --check, fail on warnings, too
+    #[arg(long, requires = "check")]
+    pub strict: bool,
+
+    /// Log in JSON lines from the first line on, whatever access_log_format says; with --check, report in JSON lines
+    #[arg(long)]
+    pub json: bool,
+
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
@@ -234,6 +242,7 @@ mod tests {
     fn usage_errors_exit_with_2() {
         for (case, arguments) in [
             ("no config", &[] as &[&str]),
+            ("strict without a check", &["-c", "f", "--strict"]),
             ("unknown", &["-c", "f", "--nonsense"]),
             ("unknown command", &["stop"]),
             ("no socket", &["status"]),

@@ -1,12 +1,17 @@
-//! Tests that hold documents to the code: the help in the README, and each table of docs/metrics.md.
+//! Tests that hold documents to the code: the help in the README, each table of docs/metrics.md, and the reasons in
+//! docs/logs.md.
 
 use std::collections::BTreeSet;
 
 use clap::CommandFactory as _;
 
-use crate::{cli::Cli, metrics::Metrics};
+use crate::{
+    cli::Cli,
+    metrics::{DatagramDrop, Metrics, Outcome},
+};
 
 const README: &str = include_str!("../../README.md");
+const LOGS: &str = include_str!("../../docs/logs.md");
 const METRICS: &str = include_str!("../../docs/metrics.md");
 
 /// The tables of docs/metrics.md that list the values of a label: heading, metric, label.
@@ -61,6 +66,12 @@ fn the_table_of_metrics_lists_every_metric() {
     // Those of the kernel plane are there with the plane only.
     counted.extend(["rpxy_l4_kernel_packets", "rpxy_l4_kernel_flows"]);
     assert_eq!(documented, counted);
+}
+
+#[test]
+fn the_table_of_refused_traffic_lists_every_reason() {
+    let documented: BTreeSet<&str> = first_column(LOGS, "### Reasons of refusals").collect();
+    assert_eq!(documented, Outcome::refusals().chain(DatagramDrop::refusals()).collect());
 }
 
 /// The names between backquotes in the first column of the tables under `heading`.

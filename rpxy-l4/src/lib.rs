@@ -11,6 +11,7 @@ mod commands;
 mod config;
 #[cfg(test)]
 mod docs;
+mod escape;
 mod limit;
 mod log;
 mod metrics;
@@ -24,33 +25,33 @@ mod supervise;
 mod tcp;
 mod udp;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use cli::Cli;
+use log::Form;
 
 /// Runs the command or the daemon that the arguments of this process ask for. Usage errors end the process with 2.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = match Cli::parse() {
+    let cli = Cli::parse();
+    let form = Form::new(cli.run.as_ref().is_some_and(|run| run.json));
+    let result = match cli {
         Cli { command: Some(command), .. } => commands::run(&command),
-        Cli { run: Some(run), .. } if run.check => commands::check(&run.config),
-        Cli { run: Some(run), .. } => supervise::run(&supervise::Options {
-            config: run.config,
-            log_dir: run.log_dir,
-            wait_for_config: run.wait_for_config,
-        }),
+        Cli { run: Some(run), .. } if run.check => return commands::check(&run),
+        Cli { run: Some(run), .. } => {
+            let (config, log_dir, wait_for_config) = (run.config, run.log_dir, run.wait_for_config);
+            supervise::run(&supervise::Options { config, log_dir, wait_for_config, form: form.clone() })
+        }
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The standard error may be closed; the exit code says it all the same.
-            drop(writeln!(io::stderr(), "error: {error:#}"));
+            for (severity, message) in config::told_apart(&error) {
+                form.say(severity, &message);
+            }
             ExitCode::FAILURE
         }
     }

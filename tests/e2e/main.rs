@@ -18,6 +18,8 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod refused;
+    mod signals;
 }
 mod offload {
     mod attach;
@@ -41,6 +43,7 @@ mod tcp {
     mod client_hello;
     mod endings;
     mod failover;
+    mod ports;
     mod probe;
     mod proxy_header;
     mod recognised;

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::escape;
+
 pub(crate) use server::serve;
 
 /// Flows shown unless the command says how many.
@@ -79,7 +81,7 @@ impl Answer {
     /// A line for each value.
     #[must_use]
     pub(crate) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Self {
-        match values.into_iter().map(|value| serde_json::to_string(&value)).collect() {
+        match values.into_iter().map(|value| serde_json::to_string(&value).map(escape::json)).collect() {
             Ok(lines) => Self::Done { lines, more: false },
             Err(error) => Self::refused(error.to_string(), "report it: this is a bug"),
         }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{Answer, Refusal, Request};
-use crate::net::unix::PrivateListener;
+use crate::{escape, net::unix::PrivateListener};
 
 /// Connections at once; further ones are told so.
 const MAX_AT_ONCE: usize = 16;
@@ -130,9 +130,9 @@ fn refusal(error: &str, remedy: &str) -> Refusal {
 }
 
 fn line(refusal: &Refusal) -> Vec<u8> {
-    let mut text = serde_json::to_vec(refusal).unwrap_or_default();
-    text.push(b'\n');
-    text
+    let mut text = serde_json::to_string(refusal).map(escape::json).unwrap_or_default();
+    text.push('\n');
+    text.into_bytes()
 }
 
 #[cfg(test)]

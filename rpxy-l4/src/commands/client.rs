@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::show;
-use crate::{admin::Command, config, net::unix};
+use crate::{admin::Command, config, escape, net::unix};
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
         }
     };
     let shown = if json {
-        lines.iter().try_for_each(|(text, _)| writeln!(out, "{text}"))
+        lines.iter().try_for_each(|(text, _)| writeln!(out, "{}", escape::json(text.clone())))
     } else {
         let values: Vec<Value> = lines.into_iter().map(|(_, value)| value).collect();
         show::show(command, &values, more, out)

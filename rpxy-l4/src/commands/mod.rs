@@ -19,7 +19,7 @@ use crate::{
     admin,
     cli::Command,
     config::{self, model::Config},
-    offload,
+    escape, offload,
 };
 
 /// Runs `command` and writes its result to the standard output.
@@ -28,7 +28,8 @@ use crate::{
 ///
 /// The command failed, or the standard output cannot be written to.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    // Names, paths and the words of a daemon that may not be ours: none of it moves a cursor.
+    let mut out = escape::Lines(io::BufWriter::new(io::stdout().lock()));
     let (daemon, request) = match command {
         Command::Status { daemon } => (daemon, admin::Command::Status {}),
         Command::Flows { daemon, limit } => (daemon, admin::Command::Flows { limit: *limit }),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::admin::Command;
+use crate::{admin::Command, escape};
 
 /// Writes the answer to `command`. `more` means that the daemon left out lines beyond the limit.
 pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -83,6 +83,7 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         ("process", text(&line["pid"])),
         ("uptime", line["uptime_s"].as_u64().map_or_else(|| "-".to_owned(), time)),
         ("configuration", format!("{}, {} rules", text(&line["config"]), text(&line["rules"]))),
+        ("last reload", reload(&line["last_reload"])),
         ("workers", text(&line["workers"])),
         ("TCP connections", load(&line["tcp"])),
         ("UDP sessions", load(&line["udp"])),
@@ -95,6 +96,18 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{name:<16} {value}")?;
     }
     Ok(())
+}
+
+fn reload(last: &Value) -> String {
+    let Some(result) = last["result"].as_str() else { return "none".to_owned() };
+    let ago = last["age_s"].as_u64().map_or_else(|| "-".to_owned(), time);
+    if result != "refused" {
+        return format!("{}, {ago} ago", escape::line(result));
+    }
+    let problems: Vec<&Value> = last["problems"].as_array().into_iter().flatten().collect();
+    let first = problems.first().map_or_else(|| "see the log".to_owned(), |first| text(first));
+    let more = if problems.len() > 1 { "; the log has more" } else { "" };
+    format!("refused, {ago} ago: the file is not what runs: {first}{more}")
 }
 
 /// With commas between; `none` when there is nothing.
@@ -130,7 +143,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> io::Resu
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
+        Value::String(text) => escape::line(text).into_owned(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
@@ -208,7 +221,7 @@ mod tests {
         assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), FLOW);
         assert_eq!(
             lines[1],
-            "192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\u{fffd}b   1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
+            "192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\\u{1b}b  1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
         );
         assert_eq!(lines[2], "there are more than 1; see --limit");
     }
@@ -225,6 +238,27 @@ mod tests {
         let plane = json!({ "state": "off", "reason": "why", "interfaces": [], "flows": null, "counters": {} });
         let text = shown(&Command::Status {}, &[json!({ "kernel_plane": plane })], false);
         assert!(text.contains("kernel plane     off: why\n") && text.contains("kernel packets   none\n"), "{text}");
+    }
+
+    #[test]
+    fn the_last_reload_in_a_status() {
+        for (row, last, expected) in [
+            ("none", Value::Null, "none"),
+            ("applied", json!({ "result": "applied", "age_s": 61, "problems": [] }), "applied, 1m1s ago"),
+            (
+                "refused",
+                json!({ "result": "refused", "age_s": 4, "problems": ["a.toml:1: \u{1b}"] }),
+                "refused, 4s ago: the file is not what runs: a.toml:1: \\u{1b}",
+            ),
+            (
+                "for several reasons",
+                json!({ "result": "refused", "age_s": 4, "problems": ["first", "second"] }),
+                "refused, 4s ago: the file is not what runs: first; the log has more",
+            ),
+        ] {
+            let text = shown(&Command::Status {}, &[json!({ "last_reload": last })], false);
+            assert!(text.contains(&format!("last reload      {expected}\n")), "{row}: {text}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl<'t> Table<'t> {
         for key in entries.keys().filter(|key| !keys::is_known(scope, key.get_ref())) {
             let name = key.get_ref();
             let path = child(&position.path, &key_text(name, false));
-            report.unknown_key(scope, name, Position { path, offset: key.span().start });
+            report.unknown_key(scope, name, &Position { path, offset: key.span().start });
         }
         Self { scope, position, entries }
     }

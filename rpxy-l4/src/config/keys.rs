@@ -24,7 +24,7 @@ pub(super) enum Scope {
 impl Scope {
     fn describe(self) -> &'static str {
         match self {
-            Self::Global => "the top of the file, above the first [table]",
+            Self::Global => "the top of the file, above the first [table]: below one, a key is that table's",
             Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
             Self::Ech => "[protocols.\"<name>\".ech]",
@@ -45,6 +45,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "unmatched"),
     (Scope::Global, "tls_refused"),
     (Scope::Global, "access_log_format"),
+    (Scope::Global, "access_log_refused"),
     (Scope::Global, "metrics_listen"),
     (Scope::Global, "admin_socket"),
     (Scope::Global, "dns_cache_min_ttl"),
@@ -59,6 +60,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_probe_timeout"),
     (Scope::Global, "tcp_connect_timeout"),
     (Scope::Global, "tcp_connect_attempts"),
+    (Scope::Global, "tcp_source_addresses"),
     (Scope::Global, "tcp_idle_timeout"),
     (Scope::Global, "tcp_half_closed_timeout"),
     (Scope::Global, "tcp_backend_closed_timeout"),
@@ -77,6 +79,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "orphan"),
     (Scope::Global, "quic_unknown_version"),
     (Scope::Global, "quic_affinity_lifetime"),
+    (Scope::Global, "ban"),
     (Scope::Global, "ebpf"),
     (Scope::Global, "protocols"),
     (Scope::Ebpf, "mode"),
@@ -91,6 +94,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
     (Scope::Rule, "affinity"),
+    (Scope::Rule, "max_connections"),
     (Scope::Rule, "public_key"),
     (Scope::Rule, "reserved"),
     (Scope::Rule, "server_names"),
@@ -112,6 +116,7 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "weight"),
     (Scope::Target, "backup"),
     (Scope::Target, "down"),
+    (Scope::Target, "max_connections"),
     (Scope::Target, "quic_server_id"),
 ];
 

@@ -22,11 +22,9 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-#[cfg(test)]
-pub(crate) use self::problem::Severity;
-pub(crate) use self::problem::{Problem, Problems};
+pub(crate) use self::problem::{Problem, Problems, Severity};
 use self::{
-    model::Config,
+    model::{AccessLogFormat, Config},
     report::{Position, Report},
 };
 
@@ -61,10 +59,33 @@ pub(crate) enum LoadError {
         problems: Problems,
         /// Other files that it names.
         files: Vec<watch::Seen>,
+        /// The form of the access log that it asks for.
+        log_format: AccessLogFormat,
     },
 }
 
 impl LoadError {
+    /// What it says, in lines of their own, the worst first.
+    #[must_use]
+    pub(crate) fn told_apart(&self) -> Vec<(Severity, String)> {
+        match self {
+            Self::Unreadable { .. } => vec![(Severity::Error, self.to_string())],
+            Self::Invalid { path, problems, .. } => {
+                let line = |problem: &Problem| (problem.severity, problem.in_file(path).to_string());
+                problems.worst_first().into_iter().map(line).collect()
+            }
+        }
+    }
+
+    /// The form of the access log that the file asks for, as far as it could be read.
+    #[must_use]
+    pub(crate) fn log_format(&self) -> AccessLogFormat {
+        match self {
+            Self::Unreadable { .. } => AccessLogFormat::default(),
+            Self::Invalid { log_format, .. } => *log_format,
+        }
+    }
+
     /// Other files whose change may mend it.
     #[must_use]
     pub(crate) fn files(&self) -> &[watch::Seen] {
@@ -72,6 +93,15 @@ impl LoadError {
             Self::Unreadable { .. } => &[],
             Self::Invalid { files, .. } => files,
         }
+    }
+}
+
+/// What `error` says, in lines of their own: the problems of a configuration file, the worst first, or all of it.
+#[must_use]
+pub(crate) fn told_apart(error: &anyhow::Error) -> Vec<(Severity, String)> {
+    match error.downcast_ref() {
+        Some(error) => LoadError::told_apart(error),
+        None => vec![(Severity::Error, format!("{error:#}"))],
     }
 }
 
@@ -86,11 +116,15 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     // The text may hold private keys.
     let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
     let directory = path.parent().unwrap_or(Path::new(""));
-    let checked = match std::str::from_utf8(&bytes) {
-        Ok(text) => usable(check::check(text, directory)),
-        Err(error) => Err((not_utf8(&bytes, error.valid_up_to()), Vec::new())),
+    let (checked, log_format) = match std::str::from_utf8(&bytes) {
+        Ok(text) => {
+            let checked = check::check(text, directory);
+            let log_format = checked.log_format;
+            (usable(checked), log_format)
+        }
+        Err(error) => (Err((not_utf8(&bytes, error.valid_up_to()), Vec::new())), AccessLogFormat::default()),
     };
-    checked.map_err(|(problems, files)| LoadError::Invalid { path: path.to_owned(), problems, files })
+    checked.map_err(|(problems, files)| LoadError::Invalid { path: path.to_owned(), problems, files, log_format })
 }
 
 /// Checks the text of a configuration file. Relative paths in it start at the current directory.
@@ -104,7 +138,7 @@ pub(crate) fn parse(text: &str) -> Result<Loaded, Problems> {
 }
 
 fn usable(checked: check::Checked) -> Result<Loaded, (Problems, Vec<watch::Seen>)> {
-    let check::Checked { config, problems, files } = checked;
+    let check::Checked { config, problems, files, .. } = checked;
     match config {
         Some(config) => Ok(Loaded { config, warnings: problems, files }),
         None => Err((Problems::new(problems), files)),

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub unmatched: Unmatched,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
+    /// Lines of the access log about traffic that is turned away.
+    pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
@@ -133,6 +135,18 @@ pub(crate) enum AccessLogFormat {
     Off,
 }
 
+/// Which traffic that is turned away gets a line in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum AccessLogRefused {
+    /// Some of it: so many lines for each source network and in all.
+    #[default]
+    Limited,
+    /// All of it.
+    All,
+    /// None.
+    Off,
+}
+
 /// Bounds on how long a DNS answer is used. `min_ttl <= max_ttl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dns {
@@ -161,6 +175,9 @@ pub(crate) struct Tcp {
     pub connect_timeout: Duration,
     /// Targets tried for one connection.
     pub connect_attempts: NonZeroU32,
+    /// Addresses of this machine that connections to backends of their family come from, in turn, without duplicates; the
+    /// kernel's choice for a family that has none. A reload applies to new connections.
+    pub source_addresses: Arc<[IpAddr]>,
     /// A relayed connection without a byte in either direction for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// The same once the client has ended its side and the backend has not; `None` is never.
@@ -362,6 +379,9 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
+    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// closes none.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 impl fmt::Display for Target {

@@ -5,12 +5,23 @@
 use std::{error::Error, fmt, path::Path};
 
 /// Severity of a [`Problem`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The file is not used.
     Error,
     /// The file is used; somebody should look.
     Warning,
+}
+
+impl Severity {
+    /// The word in front of a line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
 }
 
 /// One thing that is wrong with a configuration file.
@@ -66,6 +77,14 @@ impl Problems {
     /// The problems, errors and warnings mixed, in the order of the file's lines.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
+    }
+
+    /// The problems, the worst first, otherwise in the order of the file's lines.
+    #[must_use]
+    pub fn worst_first(&self) -> Vec<&Problem> {
+        let mut problems: Vec<&Problem> = self.0.iter().collect();
+        problems.sort_by_key(|problem| problem.severity);
+        problems
     }
 
     /// These problems, one a line, with the name of their file in front.

@@ -1,4 +1,5 @@
-//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns.
+//! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
+//! end: a file may have as many problems as lines.
 
 use std::path::Path;
 
@@ -21,14 +22,18 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    problems: Vec<Problem>,
-    unknown: Vec<(Position, Option<String>)>,
+    /// With the offset of each; line and column follow.
+    problems: Vec<(usize, Problem)>,
+    /// Offsets of keys without a meaning where they are, by name.
+    unknown: Vec<(String, usize)>,
+    /// Problems that are the want of one of these keys.
+    missing: Vec<(usize, &'static [&'static str])>,
     files: Vec<Seen>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: Vec::new(), unknown: Vec::new(), files: Vec::new() }
+        Self { text, problems: Vec::new(), unknown: Vec::new(), missing: Vec::new(), files: Vec::new() }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
@@ -51,6 +56,18 @@ impl<'t> Report<'t> {
         self.push(Severity::Error, position, message.into(), Some(remedy.into()));
     }
 
+    /// The file cannot be used without one of `keys` at its top. Where one is elsewhere, that is the remedy.
+    pub(super) fn missing(
+        &mut self,
+        position: &Position,
+        message: &str,
+        keys: &'static [&'static str],
+        remedy: Option<&str>,
+    ) {
+        self.missing.push((self.problems.len(), keys));
+        self.push(Severity::Error, position, message.to_owned(), remedy.map(str::to_owned));
+    }
+
     /// The file can be used.
     pub(super) fn warn(&mut self, position: &Position, message: impl Into<String>) {
         self.push(Severity::Warning, position, message.into(), None);
@@ -61,46 +78,68 @@ impl<'t> Report<'t> {
         self.push(Severity::Warning, position, message.into(), Some(remedy.into()));
     }
 
-    /// A key without a meaning; all of them become one warning.
-    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: Position) {
-        self.unknown.push((position, keys::hint(scope, key)));
+    /// A key without a meaning.
+    pub(super) fn unknown_key(&mut self, scope: Scope, key: &str, position: &Position) {
+        self.push(Severity::Warning, position, "unknown key ignored".to_owned(), keys::hint(scope, key));
+        self.unknown.push((key.to_owned(), position.offset));
+    }
+
+    /// Says where keys of the top of the file are instead. A key below a table is that table's, however it is indented.
+    fn misplaced(&self, keys: &[&str]) -> Option<String> {
+        let (key, offset) = self.unknown.iter().find(|(key, _)| keys.contains(&key.as_str()))?;
+        let (line, _) = Cursor::new(self.text).line_and_column(*offset);
+        Some(format!("{key} in line {line} is below a [table] and so belongs to that: move it to the top of the file"))
     }
 
     /// All problems in the order of the file's lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
-        self.unknown.sort_by_key(|(position, _)| position.offset);
-        if let [(first, _), ..] = self.unknown.as_slice() {
-            let first = first.clone();
-            let several = if self.unknown.len() == 1 { "unknown key" } else { "unknown keys" };
-            let list: Vec<String> =
-                self.unknown.iter().map(|(position, hint)| self.unknown_item(position, hint)).collect();
-            let message = format!("{several} ignored: {}", list.join(", "));
-            self.push(Severity::Warning, &Position { path: String::new(), offset: first.offset }, message, None);
+        for (index, keys) in std::mem::take(&mut self.missing) {
+            if let (Some(remedy), Some((_, problem))) = (self.misplaced(keys), self.problems.get_mut(index)) {
+                problem.remedy = Some(remedy);
+            }
         }
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
-        self.problems
-    }
-
-    fn unknown_item(&self, position: &Position, hint: &Option<String>) -> String {
-        let (line, _) = line_and_column(self.text, position.offset);
-        match hint {
-            Some(hint) => format!("{} (line {line}: {hint})", position.path),
-            None => format!("{} (line {line})", position.path),
-        }
+        self.problems.sort_by_key(|(offset, problem)| (*offset, problem.severity));
+        let mut cursor = Cursor::new(self.text);
+        let placed = self.problems.into_iter().map(|(offset, problem)| {
+            let (line, column) = cursor.line_and_column(offset);
+            Problem { line, column, ..problem }
+        });
+        placed.collect()
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let (line, column) = line_and_column(self.text, position.offset);
-        self.problems.push(Problem { severity, path: position.path.clone(), line, column, message, remedy });
+        let problem = Problem { severity, path: position.path.clone(), line: 1, column: 1, message, remedy };
+        self.problems.push((position.offset, problem));
     }
 }
 
-/// Line and column (in characters) of a byte offset, both from 1. An offset past the end is the end.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.matches('\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+/// Walks through a text once.
+#[derive(Debug)]
+struct Cursor<'t> {
+    text: &'t str,
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Cursor<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, offset: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column (in characters) of a byte offset, both from 1. Offsets must not go back; one past the end is the
+    /// end.
+    fn line_and_column(&mut self, offset: usize) -> (usize, usize) {
+        let between = self.text.get(self.offset..offset).or_else(|| self.text.get(self.offset..)).unwrap_or_default();
+        for character in between.chars() {
+            match character {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.offset += between.len();
+        (self.line, self.column)
+    }
 }
 
 /// A value as it is quoted in a message: bounded, and on one line whatever it holds.
@@ -127,8 +166,10 @@ mod tests {
             ("last line", text.len() - 1, (4, 1)),
             ("past the end", text.len() + 9, (4, 2)),
         ];
+        let mut cursor = Cursor::new(text);
         for (name, offset, expected) in rows {
-            assert_eq!(line_and_column(text, offset), expected, "{name}");
+            assert_eq!(cursor.line_and_column(offset), expected, "{name}");
+            assert_eq!(Cursor::new(text).line_and_column(offset), expected, "{name}, alone");
         }
     }
 

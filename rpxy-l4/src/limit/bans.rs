@@ -1,8 +1,9 @@
 //! Source networks that get nothing: from the configuration and by command.
 //!
 //! Asked about each connection and each first datagram, changed by an operator now and then. So look-ups read a value
-//! that is replaced as a whole, and cost one load while nobody is banned. Errs towards refusing: a network is banned as
-//! long as one of the two sources says so, or a larger network that contains it is.
+//! that is replaced as a whole, and cost one load while nobody is banned; the new value shares most of the old one, so
+//! that a ban costs the same whatever number there is. Errs towards refusing: a network is banned as long as one of the
+//! two sources says so, or a larger network that contains it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net};
+
+use super::networks::Networks;
 
 /// Origin of a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +72,6 @@ struct Lists {
     commanded: BTreeSet<IpNet>,
 }
 
-/// Networks without overlap, in order.
-#[derive(Debug, Default)]
-struct Networks(Vec<IpNet>);
-
 impl Bans {
     /// Bans by command at most.
     pub(crate) const MOST: usize = 65_536;
@@ -90,7 +89,7 @@ impl Bans {
         let changed = lists.configured != configured;
         lists.configured = configured;
         if changed {
-            self.put_in_force(&lists);
+            self.put_in_force(lists.configured.iter().chain(&lists.commanded).copied().collect());
         }
         changed
     }
@@ -107,8 +106,8 @@ impl Bans {
             return Err(TooManyBans);
         }
         let new = lists.commanded.insert(network);
-        if new {
-            self.put_in_force(&lists);
+        if new && !lists.configured.contains(&network) {
+            self.change(|networks| networks.insert(network));
         }
         Ok(new)
     }
@@ -118,8 +117,8 @@ impl Bans {
         let network = canonical(network);
         let mut lists = self.lock();
         let was_there = lists.commanded.remove(&network);
-        if was_there {
-            self.put_in_force(&lists);
+        if was_there && !lists.configured.contains(&network) {
+            self.change(|networks| networks.remove(network));
         }
         match (was_there, lists.longest_around(network)) {
             (true, None) => Unban::Lifted,
@@ -141,15 +140,29 @@ impl Bans {
         self.lock().all().into_keys().collect()
     }
 
+    /// Returns whether this very network is on a list.
+    #[must_use]
+    pub(crate) fn lists(&self, network: IpNet) -> bool {
+        let (lists, network) = (self.lock(), canonical(network));
+        lists.configured.contains(&network) || lists.commanded.contains(&network)
+    }
+
     /// Number of banned networks.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
-        self.lock().all().len()
+        let lists = self.lock();
+        lists.commanded.union(&lists.configured).count()
     }
 
-    fn put_in_force(&self, lists: &Lists) {
-        let networks = Networks::new(lists.all().into_keys().collect());
-        let some = !networks.0.is_empty();
+    /// Only with the lists locked, so that no change is lost.
+    fn change(&self, change: impl FnOnce(&mut Networks)) {
+        let mut networks = Networks::clone(&self.in_force.load());
+        change(&mut networks);
+        self.put_in_force(networks);
+    }
+
+    fn put_in_force(&self, networks: Networks) {
+        let some = !networks.is_empty();
         self.in_force.store(networks.into());
         self.some.store(some, Ordering::Relaxed);
     }
@@ -181,22 +194,6 @@ impl Lists {
     }
 }
 
-impl Networks {
-    /// Drops what a larger network contains, so that at most one entry can fit an address.
-    fn new(mut networks: Vec<IpNet>) -> Self {
-        // By address, the larger network first.
-        networks.sort_by_key(|network| (network.network(), network.prefix_len()));
-        networks.dedup_by(|next, kept| kept.contains(&*next));
-        Self(networks)
-    }
-
-    fn contains(&self, source: IpAddr) -> bool {
-        let after = self.0.partition_point(|network| network.network() <= source);
-        let nearest = after.checked_sub(1).and_then(|index| self.0.get(index));
-        nearest.is_some_and(|network| network.contains(&source))
-    }
-}
-
 /// A network in CIDR notation; a bare address is that host alone. Bits beyond the prefix are cleared.
 #[must_use]
 pub(crate) fn network(text: &str) -> Option<IpNet> {
@@ -205,7 +202,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
 }
 
 /// Without bits beyond the prefix; IPv4 in IPv6 clothes is IPv4, which is how clients are compared.
-fn canonical(network: IpNet) -> IpNet {
+pub(crate) fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     let IpNet::V6(v6) = network else { return network };
     let unmapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
@@ -272,24 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn every_set_of_small_networks_refuses_what_a_plain_search_refuses() {
-        // All networks within 0.0.0.0/29, in sets by the bits of a number.
-        let all: Vec<IpNet> = (29..=32_u8)
-            .flat_map(|len| (0..1_u32 << (len - 29)).map(move |n| (n << (32 - len), len)))
-            .map(|(address, len)| IpNet::V4(Ipv4Net::new(address.into(), len).unwrap()))
-            .collect();
-        assert_eq!(all.len(), 15);
-        for set in 0..1_u32 << all.len() {
-            let chosen: Vec<IpNet> = (0..).zip(&all).filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, n)| *n).collect();
-            let networks = Networks::new(chosen.clone());
-            for source in (0..9_u32).map(|address| IpAddr::V4(address.into())) {
-                let expected = chosen.iter().any(|network| network.contains(&source));
-                assert_eq!(networks.contains(source), expected, "{source} in {chosen:?}");
-            }
-        }
-    }
-
-    #[test]
     fn bans_by_command_outlive_those_of_the_configuration() {
         let bans = Bans::default();
         assert!(bans.set_configured(&[net("10.0.0.0/8"), net("192.0.2.1")]));
@@ -302,6 +281,7 @@ mod tests {
         assert_eq!(refused(&bans, &sources), [false, false, true]);
         assert_eq!(bans.list(), [(net("198.51.100.0/24"), BanSource::Command)]);
         assert_eq!((bans.networks(), bans.count()), (vec![net("198.51.100.0/24")], 1));
+        assert_eq!(["198.51.100.0/24", "198.51.100.0/25"].map(|network| bans.lists(net(network))), [true, false]);
     }
 
     #[test]
@@ -326,6 +306,22 @@ mod tests {
         assert!(!bans.refuses("192.0.2.1".parse().unwrap()));
         bans.set_configured(&[]);
         assert!(!bans.refuses("10.1.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_both_ask_for_is_banned_until_neither_does() {
+        let bans = Bans::default();
+        let (network, source) = (net("192.0.2.0/24"), ["192.0.2.1"]);
+        bans.set_configured(&[network]);
+        bans.ban(network).unwrap();
+        assert_eq!(bans.count(), 1);
+        assert_eq!(bans.unban(network), Unban::Covered(network, BanSource::Configuration));
+        assert_eq!(refused(&bans, &source), [true]);
+        bans.ban(network).unwrap();
+        bans.set_configured(&[]);
+        assert_eq!(refused(&bans, &source), [true], "the command's is left");
+        assert_eq!(bans.unban(network), Unban::Lifted);
+        assert_eq!(refused(&bans, &source), [false]);
     }
 
     #[test]

@@ -5,21 +5,26 @@ mod bans;
 mod bucket;
 mod conn;
 mod descriptors;
+mod lines;
 mod log_throttle;
+mod networks;
 mod per_source;
 mod prefixes;
 mod sources;
+mod weak_map;
 
 use std::time::Duration;
 
 pub(crate) use accept_backoff::AcceptBackoff;
-pub(crate) use bans::{BanSource, Bans, Unban, network};
+pub(crate) use bans::{BanSource, Bans, Unban, canonical, network};
 pub(crate) use conn::{ConnLimit, ConnPermit};
 pub(crate) use descriptors::Descriptors;
+pub(crate) use lines::{LineRate, Lines};
 pub(crate) use log_throttle::LogThrottle;
 pub(crate) use per_source::{PerSource, SourcePermit};
 pub(crate) use prefixes::Prefixes;
 pub(crate) use sources::{Sources, timing};
+pub(crate) use weak_map::WeakMap;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

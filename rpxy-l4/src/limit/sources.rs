@@ -34,14 +34,19 @@ impl Sources {
     /// Creates full buckets.
     #[must_use]
     pub(crate) fn new(limit: NewSessions) -> Self {
-        let slots = (0..Self::SLOTS).map(|_| Slot::default()).collect();
+        Self::sized(limit, Self::SLOTS)
+    }
+
+    /// The same in a table of `slots`.
+    pub(super) fn sized(limit: NewSessions, slots: usize) -> Self {
+        let slots = (0..slots).map(|_| Slot::default()).collect();
         Self { limit, key: RandomState::new(), slots }
     }
 
     /// Charges a session that begins at `now` (any monotonic time) to the network of `source`; returns whether it may.
     pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
         let hash = self.key.hash_one(network(source, self.limit.prefix_v4, self.limit.prefix_v6)) | 1;
-        let index = usize::try_from(hash >> 32).unwrap_or_default() % Self::SLOTS;
+        let index = usize::try_from(hash >> 32).unwrap_or_default() % self.slots.len().max(1);
         let Some(slot) = self.slots.get(index) else { return true };
         if slot.network.swap(hash, Ordering::Relaxed) != hash {
             slot.bucket.fill();

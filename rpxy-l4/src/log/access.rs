@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,14 +14,39 @@ use std::{
 use rpxy_l4_proto::{ech::ENCRYPTED_CLIENT_HELLO, tls::ClientHello};
 use serde::Serialize;
 
-use super::{ACCESS_TARGET, Sink, timestamp};
-use crate::{config::model::AccessLogFormat, metrics::EchState};
+use super::{
+    ACCESS_TARGET, Sink,
+    refused::{self, Gate, Kind, Refused},
+    timestamp,
+};
+use crate::{
+    config::model::{AccessLogFormat, AccessLogRefused, Config},
+    escape,
+    metrics::EchState,
+};
+
+/// Protocol names (ALPN) shown of a hello, which may have tens of thousands.
+const MOST_ALPNS: usize = 8;
+/// The longest shown of each, in characters. Registered ones have up to 13.
+const LONGEST_ALPN: usize = 32;
+/// The longest server name shown, in characters: what DNS can carry (RFC 1035 section 2.3.4).
+const LONGEST_NAME: usize = 253;
 
 /// The access log's output.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
     sink: Sink,
     target: LogTarget,
+    refused: Arc<Gate>,
+}
+
+/// What the access log shows, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AccessLines {
+    /// The form; off leaves out everything.
+    pub format: AccessLogFormat,
+    /// Traffic that was turned away.
+    pub refused: AccessLogRefused,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,23 +82,41 @@ pub(crate) struct Detail {
     /// Server name in the decrypted hello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inner_server_name: Option<String>,
-    /// ALPN protocol names offered, those of the decrypted hello where there is one.
+    /// The first few ALPN protocol names offered, those of the decrypted hello where there is one.
     pub alpn: Vec<String>,
+    /// Number of names offered.
+    pub alpn_count: usize,
     /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
     pub ech: Option<&'static str>,
+}
+
+impl AccessLines {
+    /// What `config` asks for.
+    #[must_use]
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { format: config.access_log_format, refused: config.access_log_refused }
+    }
 }
 
 impl Detail {
     /// Fields that a ClientHello fills.
     #[must_use]
     pub(crate) fn of_hello(rule: Option<Arc<str>>, hello: &ClientHello) -> Self {
+        let alpn = |name| escape::bounded(&String::from_utf8_lossy(name), LONGEST_ALPN).to_owned();
         Self {
             rule,
-            server_name: hello.server_name().map(str::to_owned),
+            server_name: hello.server_name().map(bounded_name),
             inner_server_name: None,
-            alpn: hello.alpn().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect(),
+            alpn: hello.alpn().take(MOST_ALPNS).map(alpn).collect(),
+            alpn_count: hello.alpn().count(),
             ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered"),
         }
+    }
+
+    /// Fields of a request for `host`.
+    #[must_use]
+    pub(crate) fn of_host(rule: Option<Arc<str>>, host: Option<&str>) -> Self {
+        Self { rule, server_name: host.map(bounded_name), ..Self::default() }
     }
 
     /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.
@@ -83,11 +126,15 @@ impl Detail {
         match inner {
             None => Self { ech, ..self },
             Some(inner) => {
-                let Self { server_name: inner_server_name, alpn, .. } = Self::of_hello(None, inner);
-                Self { ech, inner_server_name, alpn, ..self }
+                let Self { server_name: inner_server_name, alpn, alpn_count, .. } = Self::of_hello(None, inner);
+                Self { ech, inner_server_name, alpn, alpn_count, ..self }
             }
         }
     }
+}
+
+fn bounded_name(name: &str) -> String {
+    escape::bounded(name, LONGEST_NAME).to_owned()
 }
 
 /// End of a connection or session, for the access log.
@@ -107,11 +154,11 @@ pub(crate) struct Ended {
 
 impl AccessLog {
     pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, target: LogTarget::SystemLines { ansi } }
+        Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()) }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
-        Self { sink, target: LogTarget::OwnFile }
+        Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()) }
     }
 
     /// Logs that `access` now has a backend.
@@ -124,17 +171,56 @@ impl AccessLog {
         self.write(format, "finish", access, Some(ended));
     }
 
-    fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
-        match self.target {
-            LogTarget::SystemLines { .. } if !tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO) => return,
-            LogTarget::SystemLines { .. } | LogTarget::OwnFile => {}
+    /// Logs that traffic of `source` was turned away, as `refused` describes it, which is asked only if there is a line.
+    pub(crate) fn refused<'a>(
+        &self,
+        lines: AccessLines,
+        (kind, source): (Kind, IpAddr),
+        refused: impl FnOnce() -> Refused<'a>,
+    ) {
+        if lines.format == AccessLogFormat::Off || !self.is_shown() || !self.refused.lets(lines.refused, kind, source) {
+            return;
         }
-        let mut line = String::with_capacity(128);
+        let refused = refused();
+        self.put(lines.format, format_args!("{refused}"), || refused::as_json(&refused));
+    }
+
+    /// Logs how many lines about refused traffic were withheld since the last time, if any.
+    pub(crate) fn withheld(&self, format: AccessLogFormat) {
+        if let count @ 1.. = self.refused.take_withheld() {
+            self.put(format, format_args!("[refused] {count} more not shown"), || refused::withheld_as_json(count));
+        }
+    }
+
+    fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
+        if format == AccessLogFormat::Off || !self.is_shown() {
+            return;
+        }
+        let Access { proto, source, destination, .. } = access;
+        self.put(format, format_args!("[{event}] {proto}: {source} -> {destination}"), || {
+            as_json(event, access, ended)
+        });
+    }
+
+    fn is_shown(&self) -> bool {
+        match self.target {
+            LogTarget::SystemLines { .. } => tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO),
+            LogTarget::OwnFile => true,
+        }
+    }
+
+    fn put(
+        &self,
+        format: AccessLogFormat,
+        text: std::fmt::Arguments<'_>,
+        json: impl FnOnce() -> serde_json::Result<String>,
+    ) {
+        let mut line = String::with_capacity(160);
         let written = match format {
             AccessLogFormat::Off => return,
-            AccessLogFormat::Text => self.text(&mut line, event, access),
-            AccessLogFormat::Json => match as_json(event, access, ended) {
-                Ok(json) => writeln!(line, "{json}"),
+            AccessLogFormat::Text => self.head(&mut line).and_then(|()| writeln!(line, "{text}")),
+            AccessLogFormat::Json => match json() {
+                Ok(json) => writeln!(line, "{}", escape::json(json)),
                 Err(_) => Err(std::fmt::Error),
             },
         };
@@ -143,14 +229,14 @@ impl AccessLog {
         }
     }
 
-    fn text(&self, line: &mut String, event: &str, access: &Access) -> std::fmt::Result {
+    /// The part of a text line in front of the message.
+    fn head(&self, line: &mut String) -> std::fmt::Result {
         let now = timestamp();
         match self.target {
-            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO ")?,
-            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m ")?,
-            LogTarget::OwnFile => write!(line, "{now} ")?,
+            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO "),
+            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m "),
+            LogTarget::OwnFile => write!(line, "{now} "),
         }
-        writeln!(line, "[{event}] {}: {} -> {}", access.proto, access.source, access.destination)
     }
 }
 
@@ -212,20 +298,21 @@ mod tests {
                 server_name: Some("a\"b.example".to_owned()),
                 inner_server_name: None,
                 alpn: vec!["h2".to_owned()],
+                alpn_count: 9,
                 ech: None,
             })),
         };
         let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
         assert_eq!(
             without_time(as_json("start", &access, None).unwrap()),
-            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"ech":null}"#
+            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"alpn_count":9,"ech":null}"#
         );
         access.detail = None;
         let duration = Duration::from_millis(3);
         let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
         assert_eq!(
             without_time(as_json("finish", &access, Some(&ended)).unwrap()),
-            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
+            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"alpn_count":0,"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
         );
     }
 }

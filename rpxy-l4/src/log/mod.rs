@@ -5,24 +5,29 @@
 //! someone should look, ERROR that something asked for was not done.
 
 mod access;
+mod form;
+mod output;
+mod refused;
 mod sink;
+mod system;
 
 use std::{
     io::{self, IsTerminal},
     path::Path,
+    sync::Arc,
 };
 
-pub(crate) use access::{Access, AccessLog, Detail, Ended};
+pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended};
+pub(crate) use form::Form;
+pub(crate) use refused::{Kind, Refused};
 pub(crate) use sink::{Sink, SinkGuard};
 
+use system::SystemLines;
 use thiserror::Error;
-use tracing::Level;
-use tracing_subscriber::{
-    EnvFilter,
-    fmt::{MakeWriter, time::FormatTime},
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
-};
+use tracing::{Level, level_filters::LevelFilter};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::metrics::Metrics;
 
 /// Target of access-log lines in `RUST_LOG` directives.
 const ACCESS_TARGET: &str = "rpxy_l4::access";
@@ -31,18 +36,20 @@ const ACCESS_TARGET: &str = "rpxy_l4::access";
 #[derive(Debug, Error)]
 pub(crate) enum LogError {
     /// A log file cannot be opened.
-    #[error("cannot open the log file {path}: {source} (create the directory, or make it writable for this user)")]
+    #[error("cannot open the log file {path}: {error} (create the directory, or make it writable for this user)")]
     Open {
         /// The file.
         path: String,
-        /// The error of the system.
-        source: io::Error,
+        /// The error of the system, which the message tells.
+        error: io::Error,
     },
     /// The writing thread cannot be started.
     #[error("cannot start the log writer thread: {0}")]
     Thread(io::Error),
     /// `RUST_LOG` does not parse.
-    #[error("RUST_LOG: {0} (use a level such as info, or directives such as warn,rpxy_l4::tcp=debug)")]
+    #[error(
+        "RUST_LOG: {0} (use one of off, error, warn, info, debug and trace, or directives such as warn,rpxy_l4::tcp=debug)"
+    )]
     Filter(String),
     /// Logging was set up before.
     #[error("logging is set up already")]
@@ -66,53 +73,56 @@ impl Logs {
     }
 }
 
-/// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`.
-pub(crate) fn start(directory: Option<&Path>) -> Result<Logs, LogError> {
-    let filter = filter()?;
+/// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`. Lines that are lost are counted in
+/// `metrics`.
+pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics>) -> Result<Logs, LogError> {
+    let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default())?;
     let ansi =
         directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (system, access, guards) = match directory {
         None => {
-            let (sink, guard) = Sink::stdout().map_err(LogError::Thread)?;
+            let (sink, guard) = Sink::stdout(form, metrics).map_err(LogError::Thread)?;
             (sink.clone(), AccessLog::among_system_lines(sink, ansi), vec![guard])
         }
         Some(directory) => {
-            let (system, system_guard) = open(directory, "rpxy-l4.log")?;
-            let (access, access_guard) = open(directory, "access.log")?;
+            let open = |name: &str| {
+                let path = directory.join(name);
+                let opened = Sink::file(&path, form, metrics);
+                opened.map_err(|error| LogError::Open { path: path.display().to_string(), error })
+            };
+            let (system, system_guard) = open("rpxy-l4.log")?;
+            let (access, access_guard) = open("access.log")?;
             (system, AccessLog::own_file(access), vec![system_guard, access_guard])
         }
     };
     let layer =
-        tracing_subscriber::fmt::layer().with_target(false).with_ansi(ansi).with_timer(Clock).with_writer(system);
+        tracing_subscriber::fmt::layer().event_format(SystemLines { form: form.clone(), ansi }).with_writer(system);
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_already| LogError::Twice)?;
-    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error, this is a bug: {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        // In one line, like everything else.
+        let text = panic.to_string().replace('\n', " ");
+        tracing::error!("internal error, this is a bug: {text}");
+    }));
     Ok(Logs { access, guards })
 }
 
-fn filter() -> Result<EnvFilter, LogError> {
-    let directives = std::env::var("RUST_LOG").unwrap_or_default();
+/// The filter that `directives` of `RUST_LOG` describe; `info` where there are none.
+fn filter(directives: &str) -> Result<EnvFilter, LogError> {
     let directives = if directives.trim().is_empty() { "info" } else { directives.trim() };
+    // A bare word that is no level is taken for the name of a module, and everything else falls silent.
+    for word in directives.split(',').map(str::trim) {
+        let is_module = word.is_empty() || word.contains(['=', ':', '[', '_']);
+        if !is_module && word.parse::<LevelFilter>().is_err() {
+            return Err(LogError::Filter(format!("{word:?} is not a level")));
+        }
+    }
     // What the libraries below say is for their developers; a bare level does not ask for it.
     let quiet = "hickory_proto=error,hickory_resolver=error,hickory_net=error,notify=error,mio=error";
     let all = if directives.contains(['=', ',']) { directives.to_owned() } else { format!("{directives},{quiet}") };
     EnvFilter::try_new(all).map_err(|error| LogError::Filter(error.to_string()))
 }
 
-fn open(directory: &Path, name: &str) -> Result<(Sink, SinkGuard), LogError> {
-    let path = directory.join(name);
-    Sink::file(&path).map_err(|source| LogError::Open { path: path.display().to_string(), source })
-}
-
-/// RFC 3339, UTC, microseconds.
-#[derive(Debug, Clone, Copy)]
-struct Clock;
-
-impl FormatTime for Clock {
-    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-        write!(w, "{}", timestamp())
-    }
-}
-
+/// Now, by RFC 3339: UTC, microseconds.
 fn timestamp() -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_micros(std::time::SystemTime::now())
 }
@@ -144,5 +154,35 @@ impl<'a> MakeWriter<'a> for Sink {
 
     fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Line<'a> {
         Line { sink: self, urgent: *meta.level() <= Level::WARN }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_level_is_said_and_not_taken_for_a_module() {
+        for (directives, expected) in [
+            ("", None),
+            (" ", None),
+            ("info", None),
+            ("WARN", None),
+            ("off", None),
+            ("3", None),
+            ("warn,rpxy_l4::tcp=debug", None),
+            ("rpxy_l4::tcp", None),
+            ("rpxy_l4", None),
+            ("info, rpxy_l4=debug", Some("RUST_LOG: ")),
+            ("verbose", Some("\"verbose\" is not a level")),
+            ("rpxy_l4=debug,verbose", Some("\"verbose\" is not a level")),
+            ("rpxy_l4=verbose", Some("level filter")),
+        ] {
+            let error = filter(directives).err().map(|error| error.to_string());
+            match (&error, expected) {
+                (Some(error), Some(expected)) => assert!(error.contains(expected), "{directives}: {error}"),
+                (error, expected) => assert_eq!(error.as_deref(), expected, "{directives}"),
+            }
+        }
     }
 }

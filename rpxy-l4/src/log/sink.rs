@@ -1,25 +1,27 @@
 //! A bounded line buffer and the thread that writes it out.
 //!
-//! Pushing a line takes a short lock and, once per batch, a wake-up. When the output cannot keep up, lines are dropped
-//! and counted rather than held back: a stalled pipe must not stall the proxy. Files are reopened after a rotation.
+//! Pushing a line takes a short lock and, once per batch, a wake-up. When the output cannot keep up, or cannot be written
+//! to, lines are dropped and counted rather than held back: a stalled pipe or a full disk must not stall the proxy. Files
+//! are reopened after a rotation.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
-    mem,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    io, mem,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use super::{
+    form::Form,
+    output::{Event, Output},
+};
+use crate::{config::Severity, metrics::Metrics};
+
 /// Lines collect for this long before they are written, unless one of them is urgent.
 const BATCH: Duration = Duration::from_millis(20);
 /// Bytes that may wait to be written.
 const CAPACITY: usize = 4 << 20;
-/// Interval of checking whether a file was rotated away.
-const ROTATION_CHECK: Duration = Duration::from_secs(1);
 /// Longest wait of the end of the process for a stalled output.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -62,13 +64,13 @@ impl Buffer {
 
 impl Sink {
     /// Writes to the standard output.
-    pub(crate) fn stdout() -> io::Result<(Self, SinkGuard)> {
-        Self::start(Output::Stdout)
+    pub(crate) fn stdout(form: &Form, metrics: &Arc<Metrics>) -> io::Result<(Self, SinkGuard)> {
+        Self::start(Output::stdout(), form, metrics)
     }
 
     /// Appends to the file at `path`, which is created when missing and reopened when it was renamed or removed.
-    pub(crate) fn file(path: &Path) -> io::Result<(Self, SinkGuard)> {
-        Self::start(Output::File(LogFile::open(path)?))
+    pub(crate) fn file(path: &Path, form: &Form, metrics: &Arc<Metrics>) -> io::Result<(Self, SinkGuard)> {
+        Self::start(Output::file(path)?, form, metrics)
     }
 
     /// Adds one line, which ends in a newline. An urgent line is written at once.
@@ -87,11 +89,22 @@ impl Sink {
         }
     }
 
-    fn start(output: Output) -> io::Result<(Self, SinkGuard)> {
+    fn start(output: Output, form: &Form, metrics: &Arc<Metrics>) -> io::Result<(Self, SinkGuard)> {
         let buffer = Arc::new(Buffer::default());
         let for_writer = Arc::clone(&buffer);
-        // A line like any other of the system log, which may be this very sink.
-        let tell = |lost| tracing::warn!("{lost} log lines lost: the output was too slow");
+        let (form, metrics) = (form.clone(), Arc::clone(metrics));
+        let tell = move |event: Event<'_>| match event {
+            Event::Lost(lines) => metrics.log_lines_lost(lines),
+            // Lines like any others of the system log, which may be this very sink.
+            Event::TooSlow(lines) => tracing::warn!("{lines} log lines lost: the output was too slow"),
+            Event::Recovered(output, lines) => {
+                tracing::warn!("{output} can be written again: {lines} log lines were lost");
+            }
+            // The log that would tell may be the one that fails.
+            Event::Failed(output, error) => {
+                form.say(Severity::Error, &format_args!("{output} cannot be written, log lines are lost: {error}"));
+            }
+        };
         let writer =
             std::thread::Builder::new().name("log".to_owned()).spawn(move || write_out(&for_writer, output, &tell))?;
         Ok((Self { buffer: Arc::clone(&buffer) }, SinkGuard { buffer, writer: Some(writer) }))
@@ -121,8 +134,8 @@ impl Drop for SinkGuard {
     }
 }
 
-/// Writes until the guard is gone and everything is out; `tell` hears how many lines did not fit.
-fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(u64)) {
+/// Writes until the guard is gone and everything is out; `tell` hears what is lost.
+fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(Event<'_>)) {
     let mut batch = Vec::new();
     loop {
         let mut pending = buffer.lock();
@@ -140,10 +153,11 @@ fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(u64)) {
         let last = pending.closed && batch.is_empty();
         drop(pending);
 
-        output.write(&batch, reopen);
         if lost > 0 {
-            tell(lost);
+            tell(Event::Lost(lost));
+            tell(Event::TooSlow(lost));
         }
+        output.write(&batch, reopen, tell);
         batch.clear();
         batch.shrink_to(64 << 10);
         if last {
@@ -154,68 +168,20 @@ fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(u64)) {
     }
 }
 
-enum Output {
-    Stdout,
-    File(LogFile),
-}
-
-impl Output {
-    /// Nobody is left to tell when writing a log fails: the lines are gone, the proxy goes on.
-    fn write(&mut self, batch: &[u8], reopen: bool) {
-        let result = match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(batch).and_then(|()| stdout.flush())
-            }
-            Self::File(file) => file.write(batch, reopen),
-        };
-        drop(result);
-    }
-}
-
-struct LogFile {
-    path: PathBuf,
-    file: File,
-    checked: Instant,
-}
-
-impl LogFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file, checked: Instant::now() })
-    }
-
-    fn write(&mut self, batch: &[u8], reopen: bool) -> io::Result<()> {
-        if reopen || self.checked.elapsed() >= ROTATION_CHECK {
-            self.checked = Instant::now();
-            if reopen || self.rotated_away() {
-                // Where the new file cannot be opened, the old one is better than nothing.
-                if let Ok(fresh) = Self::open(&self.path) {
-                    *self = fresh;
-                }
-            }
-        }
-        self.file.write_all(batch)
-    }
-
-    fn rotated_away(&self) -> bool {
-        match (self.file.metadata(), std::fs::metadata(&self.path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
-            _ => true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(path: &Path) -> (Sink, SinkGuard) {
+        Sink::file(path, &Form::default(), &Metrics::new()).unwrap()
+    }
 
     #[test]
     fn lines_are_written_in_order_and_before_the_guard_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         std::fs::write(&path, "kept\n").unwrap();
-        let (sink, guard) = Sink::file(&path).unwrap();
+        let (sink, guard) = file(&path);
         for n in 0..1000 {
             sink.push(format!("{n}\n").as_bytes(), n % 100 == 0);
         }
@@ -229,7 +195,7 @@ mod tests {
     fn a_renamed_file_is_opened_anew_when_asked() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("a.log"), directory.path().join("a.log.1"));
-        let (sink, guard) = Sink::file(&path).unwrap();
+        let (sink, guard) = file(&path);
         std::fs::rename(&path, &old).unwrap();
         guard.reopen();
         sink.push(b"new\n", true);
@@ -249,9 +215,13 @@ mod tests {
             sink.push(&line, true);
         }
         sink.buffer.lock().closed = true;
-        let told = std::cell::Cell::new(0);
-        write_out(&sink.buffer, Output::File(LogFile::open(&path).unwrap()), &|lost| told.set(told.get() + lost));
-        assert_eq!(told.get(), 3);
+        let (lost, too_slow) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        write_out(&sink.buffer, Output::file(&path).unwrap(), &|event| match event {
+            Event::Lost(lines) => lost.set(lines),
+            Event::TooSlow(lines) => too_slow.set(lines),
+            Event::Failed(..) | Event::Recovered(..) => panic!("{event:?}"),
+        });
+        assert_eq!((lost.get(), too_slow.get()), (3, 3));
         assert_eq!(std::fs::metadata(&path).unwrap().len(), CAPACITY as u64);
     }
 }

@@ -8,7 +8,10 @@ mod endpoint;
 mod kernel;
 mod udp;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use ech::Ech;
 pub(crate) use ech::EchState;
@@ -57,8 +60,14 @@ pub(crate) enum Outcome {
     Unmatched,
     /// Encrypted Client Hello that no correct client sends.
     EchInvalid,
+    /// The rule has as many connections as it may have.
+    RuleConnections,
+    /// So has each of its targets.
+    TargetConnections,
     /// No target could be reached.
     Unreachable,
+    /// No target could be reached for want of a local port.
+    NoPort,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -68,7 +77,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -85,7 +94,10 @@ impl Outcome {
         Self::NotRecognised,
         Self::Unmatched,
         Self::EchInvalid,
+        Self::RuleConnections,
+        Self::TargetConnections,
         Self::Unreachable,
+        Self::NoPort,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -111,11 +123,53 @@ impl Outcome {
             Self::NotRecognised => "not_recognised",
             Self::Unmatched => "unmatched",
             Self::EchInvalid => "ech_invalid",
+            Self::RuleConnections => "rule_connections",
+            Self::TargetConnections => "target_connections",
             Self::Unreachable => "unreachable",
+            Self::NoPort => "no_port",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
         }
+    }
+}
+
+impl Outcome {
+    /// Returns whether a connection that ends so before it has a backend was turned away, and gets a line in the access
+    /// log: not where the client itself or the daemon's end is the reason.
+    #[must_use]
+    pub(crate) fn is_refusal(self) -> bool {
+        match self {
+            Self::TooMany
+            | Self::SourceConnections
+            | Self::SourceRate
+            | Self::Banned
+            | Self::ProxyUntrusted
+            | Self::ProxyInvalid
+            | Self::ProxyIncomplete
+            | Self::NotRecognised
+            | Self::Unmatched
+            | Self::EchInvalid
+            | Self::RuleConnections
+            | Self::TargetConnections
+            | Self::Unreachable
+            | Self::NoPort => true,
+            Self::Closed
+            | Self::ClientReset
+            | Self::BackendReset
+            | Self::Idle
+            | Self::HalfClosed
+            | Self::Stalled
+            | Self::ClientGone
+            | Self::Drained
+            | Self::InternalError => false,
+        }
+    }
+
+    /// The reasons of refused connections.
+    #[cfg(test)]
+    pub(crate) fn refusals() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().filter(|outcome| outcome.is_refusal()).map(Self::name)
     }
 }
 
@@ -131,7 +185,9 @@ pub(crate) enum Reload {
 }
 
 impl Reload {
-    fn name(self) -> &'static str {
+    /// The result as labels and `status` write it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Unchanged => "unchanged",
@@ -168,7 +224,10 @@ pub(crate) struct Metrics {
     tcp_connect_failed: Counter,
     accept_paused: Counter,
     reloads: Family<ByResult, Counter>,
+    reload_successful: Gauge,
+    reload_success_time: Gauge,
     dns_failed: Counter,
+    log_lines_lost: Counter,
     udp: Udp,
     ech: Ech,
     kernel: kernel::KernelSource,
@@ -190,7 +249,10 @@ impl Metrics {
             tcp_connect_failed: Counter::default(),
             accept_paused: Counter::default(),
             reloads: Family::default(),
+            reload_successful: Gauge::default(),
+            reload_success_time: Gauge::default(),
             dns_failed: Counter::default(),
+            log_lines_lost: Counter::default(),
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
             kernel: kernel::KernelSource::default(),
@@ -209,6 +271,13 @@ impl Metrics {
         let help = "Times that accepting paused because file descriptors or memory ran out";
         r.register("accept_paused", help, metrics.accept_paused.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
+        let help = "1 while the configuration file is what runs, 0 after a refused reload";
+        r.register("config_last_reload_successful", help, metrics.reload_successful.clone());
+        let help = "When the configuration in effect was read last";
+        let time = metrics.reload_success_time.clone();
+        r.register_with_unit("config_last_reload_success_timestamp", help, Unit::Seconds, time);
+        metrics.configured();
+        r.register("log_lines_lost", "Log lines that could not be written", metrics.log_lines_lost.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
         r.register_collector(Box::new(metrics.kernel.clone()));
         Arc::new(Self { registry, ..metrics })
@@ -264,6 +333,22 @@ impl Metrics {
     /// A reload ended.
     pub(crate) fn reloaded(&self, result: Reload) {
         self.reloads.get_or_create(&ByResult { result: result.name() }).inc();
+        match result {
+            Reload::Applied | Reload::Unchanged => self.configured(),
+            Reload::Refused => drop(self.reload_successful.set(0)),
+        }
+    }
+
+    /// The file is what runs.
+    fn configured(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reload_successful.set(1);
+        self.reload_success_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// So many log lines could not be written.
+    pub(crate) fn log_lines_lost(&self, count: u64) {
+        self.log_lines_lost.inc_by(count);
     }
 
     /// A name did not resolve.
@@ -308,6 +393,7 @@ mod tests {
         metrics.accept_paused();
         metrics.reloaded(Reload::Refused);
         metrics.dns_failed();
+        metrics.log_lines_lost(3);
         let text = metrics.encode().unwrap();
         for line in [
             "rpxy_l4_tcp_accepted_total 2",
@@ -318,6 +404,8 @@ mod tests {
             "rpxy_l4_accept_paused_total 1",
             "rpxy_l4_reloads_total{result=\"refused\"} 1",
             "rpxy_l4_dns_failed_total 1",
+            "rpxy_l4_log_lines_lost_total 3",
+            "rpxy_l4_config_last_reload_successful 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

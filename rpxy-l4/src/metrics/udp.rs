@@ -94,6 +94,37 @@ named! {
     }
 }
 
+impl DatagramDrop {
+    /// Returns whether traffic that is discarded so before it has a backend was turned away, and gets a line in the access
+    /// log.
+    #[must_use]
+    pub(crate) fn is_refusal(self) -> bool {
+        match self {
+            Self::NotRecognised
+            | Self::Unmatched
+            | Self::Orphan
+            | Self::UnknownVersion
+            | Self::Incomplete
+            | Self::Malformed
+            | Self::EchInvalid
+            | Self::TooMany
+            | Self::Banned
+            | Self::RateLimited
+            | Self::SourceLimited
+            | Self::Unreachable
+            | Self::NoPort
+            | Self::Shortage => true,
+            Self::Overflow | Self::Loop | Self::NotSentUp | Self::NotSentDown => false,
+        }
+    }
+
+    /// The reasons of refused traffic.
+    #[cfg(test)]
+    pub(crate) fn refusals() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().filter(|reason| reason.is_refusal()).map(|reason| reason.name())
+    }
+}
+
 named! {
     /// An event of the connection IDs and tunnel indices that backends choose.
     AffinityEvent {

@@ -1,5 +1,8 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod dial;
+mod family;
+mod options;
 pub(crate) mod poller;
 mod queue;
 pub(crate) mod udp;
@@ -9,11 +12,13 @@ use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroU16,
-    ops::RangeInclusive,
     sync::OnceLock,
     time::Duration,
 };
 
+#[cfg(test)]
+pub(crate) use dial::tcp_connecting;
+pub(crate) use dial::{Dial, ephemeral_ports, is_connected_to_itself, is_source};
 pub(crate) use queue::undelivered;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -64,45 +69,11 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket towards a backend whose connection is being established.
-pub(crate) fn tcp_connecting(address: SocketAddr) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(socket.into())
-}
-
 /// Has the kernel notice when the peer of a long-lived connection is gone. Four system calls, so not for every
 /// connection to a backend; accepted ones inherit it from the listening socket.
 pub(crate) fn keep_alive(socket: &impl std::os::fd::AsFd) {
     // Without it the connection still works, only a dead peer goes unnoticed.
     drop(SockRef::from(socket).set_tcp_keepalive(&keepalive()));
-}
-
-/// Returns whether `stream`, connected to `peer`, is connected to itself. That happens when nobody listens on a local
-/// port of the ephemeral range and the kernel picks that very port for our end (simultaneous open, RFC 9293 section
-/// 3.5).
-pub(crate) fn is_connected_to_itself(stream: &tokio::net::TcpStream, peer: SocketAddr) -> bool {
-    // Only ports that the kernel picks for clients can be met like this; asking costs a system call.
-    ephemeral_ports().contains(&peer.port()) && stream.local_addr().is_ok_and(|local| local == peer)
-}
-
-/// `net.ipv4.ip_local_port_range` at the first call. It holds for IPv6 as well.
-fn ephemeral_ports() -> &'static RangeInclusive<u16> {
-    static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
-    PORTS.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-        let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
-        match (ports.next(), ports.next()) {
-            (Some(low), Some(high)) => low..=high,
-            // Not told: it could be any that needs no privilege.
-            _ => 1024..=u16::MAX,
-        }
-    })
 }
 
 /// Closing this socket sends a reset instead of an orderly end.

@@ -3,11 +3,17 @@
 //! Each configured name has one task that looks it up when its answer expires; connections read the latest answer and
 //! wait for nothing, except for the very first answer. An answer stays in use while its renewal fails: a backend is
 //! more likely to be where it was than to be nowhere.
+//!
+//! Few names are looked up at once, and fewer of those that failed the last time: a name server that is down takes neither
+//! the descriptors nor the turns of others.
 
+mod answer;
+mod failures;
+mod servers;
 mod system;
 
 use std::{
-    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -16,11 +22,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{config::model::Dns, metrics::Metrics};
+use crate::{config::model::Dns, limit::WeakMap, metrics::Metrics};
+use failures::Failures;
 use system::System;
 
 /// One whole lookup, all servers and families included.
@@ -31,8 +38,16 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after a failed lookup.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Names are looked up earlier by up to one of so many parts of the time for which their answers hold, and of the wait after
+/// a failure, so that they do not all come at the same time.
+const EARLY: u32 = 10;
+const EARLY_RETRY: u32 = 4;
 /// Addresses used of one answer.
 const MAX_ADDRESSES: usize = 64;
+/// Names looked up at once. Each takes up to six sockets.
+const MOST_AT_ONCE: usize = 16;
+/// Of these, names whose last look-up failed.
+const MOST_FAILED: usize = 8;
 
 /// All names in use. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,11 +57,16 @@ pub(crate) struct Resolver {
 
 #[derive(Debug)]
 struct Shared {
-    names: Mutex<HashMap<Arc<str>, Weak<Name>>>,
+    names: Mutex<WeakMap<Arc<str>, Name>>,
     bounds: watch::Sender<Dns>,
     system: System,
     runtime: Handle,
     metrics: Arc<Metrics>,
+    at_once: Semaphore,
+    failed_at_once: Semaphore,
+    failures: Failures,
+    /// Tells names apart that would otherwise be looked up at the same time for ever.
+    spread: RandomState,
 }
 
 /// One name and its latest addresses. Its refreshing ends when the last user drops it.
@@ -64,8 +84,18 @@ impl Resolver {
     #[must_use]
     pub(crate) fn new(runtime: Handle, bounds: Dns, metrics: Arc<Metrics>) -> Self {
         let system = System::new(&runtime);
-        let bounds = watch::Sender::new(bounds);
-        Self { shared: Arc::new(Shared { names: Mutex::default(), bounds, system, runtime, metrics }) }
+        let shared = Shared {
+            names: Mutex::default(),
+            bounds: watch::Sender::new(bounds),
+            system,
+            runtime,
+            metrics,
+            at_once: Semaphore::new(MOST_AT_ONCE),
+            failed_at_once: Semaphore::new(MOST_FAILED),
+            failures: Failures::default(),
+            spread: RandomState::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Changes how long answers are used; where that is a change, all names are looked up again.
@@ -77,17 +107,15 @@ impl Resolver {
     #[must_use]
     pub(crate) fn name(&self, name: &Arc<str>) -> Arc<Name> {
         let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = names.get(name).and_then(Weak::upgrade) {
+        if let Some(known) = names.get(name) {
             return known;
         }
-        names.retain(|_, entry| entry.strong_count() > 0);
-        let entry = Arc::new(Name {
+        let entry = names.get_or_insert_with(Arc::clone(name), || Name {
             name: Arc::clone(name),
             addresses: ArcSwapOption::empty(),
             settled: watch::Sender::new(false),
             wanted: Arc::default(),
         });
-        names.insert(Arc::clone(name), Arc::downgrade(&entry));
         self.shared.runtime.spawn(keep_fresh(
             Arc::downgrade(&entry),
             Arc::clone(&entry.wanted),
@@ -143,38 +171,37 @@ impl Drop for Name {
 }
 
 async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>) {
+    let Some(name) = entry.upgrade().map(|entry| Arc::clone(&entry.name)) else { return };
     let mut failures = 0_u32;
     let mut system_changed = shared.system.changes();
     let mut bounds_changed = shared.bounds.subscribe();
     loop {
-        let Some((name, known)) = entry.upgrade().map(|entry| (Arc::clone(&entry.name), entry.known())) else { return };
         system_changed.mark_unchanged();
-        let asked = Instant::now();
-        let answer =
-            timeout(LOOKUP_TIMEOUT, shared.system.lookup(&name, known.as_deref().map_or(&[], Vec::as_slice))).await;
-        let Some(entry) = entry.upgrade() else { return };
-        let wait = match answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned())) {
+        let Some((asked, answer)) = shared.look_up(&entry, failures > 0).await else { break };
+        let Some(entry) = entry.upgrade() else { break };
+        let wait = match answer {
             Ok((addresses, ttl)) => {
-                if failures > 0 {
-                    tracing::info!("{name} resolves again");
+                if failures > 0
+                    && let Some(message) = shared.failures.ended(&entry.name, true)
+                {
+                    tracing::info!("{message}");
                 }
                 failures = 0;
                 accept(&entry, addresses);
                 let bounds = *bounds_changed.borrow_and_update();
-                ttl.unwrap_or(bounds.min_ttl).clamp(bounds.min_ttl, bounds.max_ttl).max(SHORTEST)
+                let wait = ttl.unwrap_or(bounds.min_ttl).clamp(bounds.min_ttl, bounds.max_ttl);
+                shared.spread(&entry.name, wait, EARLY).max(bounds.min_ttl).max(SHORTEST)
             }
             Err(reason) => {
                 shared.metrics.dns_failed();
-                if failures == 0 {
-                    let stays = if entry.known().is_some() {
-                        "its last addresses stay in use"
-                    } else {
-                        "it has no address yet"
-                    };
-                    tracing::warn!("cannot resolve {name}: {reason}; {stays}");
+                let stays =
+                    if entry.known().is_some() { "its last addresses stay in use" } else { "it has no address yet" };
+                let now = Instant::now().into_std();
+                if let Some(warning) = shared.failures.failed(&entry.name, failures == 0, now, (&reason, stays)) {
+                    tracing::warn!("{warning}");
                 }
                 failures = failures.saturating_add(1);
-                retry_wait(failures)
+                shared.spread(&entry.name, retry_wait(failures), EARLY_RETRY)
             }
         };
         entry.settled.send_replace(true);
@@ -186,6 +213,33 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
             _ = system_changed.changed() => {}
             _ = bounds_changed.changed() => {}
         }
+    }
+    if failures > 0 {
+        let _nothing_to_say = shared.failures.ended(&name, false);
+    }
+}
+
+/// What a look-up came to.
+type LookedUp = Result<(Vec<IpAddr>, Option<Duration>), String>;
+
+impl Shared {
+    /// Looks a name up when it is its turn, and says when that was; `None` when nobody uses it any more.
+    async fn look_up(&self, entry: &Weak<Name>, failed: bool) -> Option<(Instant, LookedUp)> {
+        // Never closed.
+        let _of_failed = if failed { self.failed_at_once.acquire().await.ok() } else { None };
+        let _turn = self.at_once.acquire().await.ok();
+        let (name, known) = entry.upgrade().map(|entry| (Arc::clone(&entry.name), entry.known()))?;
+        let asked = Instant::now();
+        let known = known.as_deref().map_or(&[][..], Vec::as_slice);
+        // Boxed, so that a name takes little memory while it is not looked up.
+        let answer = Box::pin(timeout(LOOKUP_TIMEOUT, self.system.lookup(&name, known))).await;
+        Some((asked, answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned()))))
+    }
+
+    /// Shortens a wait by up to one of so many parts, each name by another one.
+    fn spread(&self, name: &str, wait: Duration, parts: u32) -> Duration {
+        let share = u32::try_from(self.spread.hash_one(name) % 256).unwrap_or(0);
+        wait - wait / parts * share / 256
     }
 }
 
@@ -214,6 +268,18 @@ mod tests {
         let waits: Vec<u64> = (1..=8).map(|failures| retry_wait(failures).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(retry_wait(u32::MAX), RETRY_MAX);
+    }
+
+    #[tokio::test]
+    async fn waits_are_spread_and_never_longer() {
+        let bounds = Dns { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(1) };
+        let resolver = Resolver::new(Handle::current(), bounds, Metrics::new());
+        let (wait, least) = (Duration::from_secs(100), Duration::from_secs(90));
+        let waits: Vec<Duration> =
+            (0..100).map(|index| resolver.shared.spread(&format!("n{index}.test"), wait, EARLY)).collect();
+        assert!(waits.iter().all(|spread| (least..=wait).contains(spread)), "{waits:?}");
+        let distinct: std::collections::BTreeSet<_> = waits.iter().collect();
+        assert!(distinct.len() > 50, "{waits:?}");
     }
 
     #[tokio::test]

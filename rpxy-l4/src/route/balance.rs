@@ -205,7 +205,10 @@ impl Group {
                         endpoint.health.state(question.now) != State::Down && !taken.contains(&index)
                     };
                     !question.tried.targets.contains(&index)
-                        && self.endpoints.get(index).is_some_and(|endpoint| is_up(endpoint) == up)
+                        && self
+                            .endpoints
+                            .get(index)
+                            .is_some_and(|endpoint| is_up(endpoint) == up && !endpoint.is_full())
                 };
                 let index = class.pick(&self.endpoints, question, eligible)?;
                 let health = &self.endpoints.get(index)?.health;
@@ -320,6 +323,12 @@ fn by_weight<I: Iterator<Item = usize>>(
 }
 
 impl Endpoint {
+    /// Returns whether the target has as many connections as it may have.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.target.max_connections.is_some_and(|most| self.health.active() >= most.get())
+    }
+
     /// The address, if the target is no name.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             weight: NonZeroU16::new(weight.parse().unwrap()).unwrap(),
             backup: text.starts_with('b'),
             down: text.starts_with('d'),
+            max_connections: None,
         };
         Endpoint {
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),

@@ -4,16 +4,18 @@
 //! connection, and only one, finds out. State is kept by target across reloads.
 
 use std::{
-    collections::HashMap,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::config::model::{Host, Target};
+use crate::{
+    config::model::{Host, Target},
+    limit::{ConnLimit, WeakMap},
+};
 
 /// Interval of log messages about failures of the same target.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -143,6 +145,14 @@ impl Busy {
         Self { health: Arc::clone(health), unheard: false }
     }
 
+    /// One more connection to the target, unless it has `most` already.
+    #[must_use]
+    pub(crate) fn within(health: &Arc<Health>, most: Option<NonZeroU32>) -> Option<Self> {
+        let busy = Self::new(health);
+        // Workers race here; adding first keeps the bound exact without a loop.
+        most.is_none_or(|most| health.active() <= most.get()).then_some(busy)
+    }
+
     /// The target has answered at `now`; returns whether the log should say that it is back.
     pub(crate) fn answered(&self, now: Duration) -> bool {
         self.health.answered(now)
@@ -165,10 +175,12 @@ impl Drop for Busy {
     }
 }
 
-/// The states of all targets in use, so that a reload finds them again.
+/// The states of all targets and rules in use, so that a reload finds them again.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
-    states: Mutex<HashMap<(Host, u16), Weak<Health>>>,
+    states: Mutex<WeakMap<(Host, u16), Health>>,
+    /// Connections by name of the rule; `None` is the default targets.
+    rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
 }
 
 impl Targets {
@@ -176,14 +188,14 @@ impl Targets {
     #[must_use]
     pub(crate) fn health(&self, target: &Target) -> Arc<Health> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (target.host.clone(), target.port);
-        if let Some(known) = states.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        states.retain(|_, state| state.strong_count() > 0);
-        let fresh = Arc::new(Health::default());
-        states.insert(key, Arc::downgrade(&fresh));
-        fresh
+        states.get_or_insert_with((target.host.clone(), target.port), Health::default)
+    }
+
+    /// The connections of the rule of this name, of the default targets for `None`.
+    #[must_use]
+    pub(crate) fn of_rule(&self, rule: Option<&Arc<str>>) -> Arc<ConnLimit> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.get_or_insert_with(rule.cloned(), ConnLimit::default)
     }
 
     /// The targets in use that are down at `now`, in order.
@@ -192,10 +204,18 @@ impl Targets {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let mut down: Vec<DownTarget> = states
             .iter()
-            .filter_map(|((host, port), state)| {
-                let health = state.upgrade().filter(|health| health.state(now) != State::Up)?;
-                let target =
-                    Target { host: host.clone(), port: *port, weight: NonZeroU16::MIN, backup: false, down: false };
+            .filter_map(|((host, port), health)| {
+                if health.state(now) == State::Up {
+                    return None;
+                }
+                let target = Target {
+                    host: host.clone(),
+                    port: *port,
+                    weight: NonZeroU16::MIN,
+                    backup: false,
+                    down: false,
+                    max_connections: None,
+                };
                 Some(DownTarget { target: target.to_string(), active: health.active() })
             })
             .collect();
@@ -261,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn connections_to_a_target_are_bounded_where_it_has_a_limit() {
+        let health = Arc::new(Health::default());
+        let two = NonZeroU32::new(2);
+        let mut held: Vec<_> = (0..2).map(|_| Busy::within(&health, two).unwrap()).collect();
+        assert!(Busy::within(&health, two).is_none());
+        assert_eq!(health.active(), 2, "one that found no room does not count");
+        held.extend(Busy::within(&health, None));
+        assert_eq!(held.len(), 3, "for a rule that has no limit for it");
+    }
+
+    #[test]
     fn a_flapping_target_is_spoken_of_seldom() {
         let health = Health::default();
         let mut said = (0, 0);
@@ -277,7 +308,16 @@ mod tests {
         let targets = Targets::default();
         let health: Vec<_> = ["b", "a", "c"]
             .map(|name| Host::Name(name.into()))
-            .map(|host| targets.health(&Target { host, port: 1, weight: NonZeroU16::MIN, backup: false, down: false }))
+            .map(|host| {
+                targets.health(&Target {
+                    host,
+                    port: 1,
+                    weight: NonZeroU16::MIN,
+                    backup: false,
+                    down: false,
+                    max_connections: None,
+                })
+            })
             .into();
         let at = Duration::from_secs;
         let down = |now| targets.down(at(now)).into_iter().map(|down| down.target).collect::<Vec<_>>();
@@ -295,8 +335,14 @@ mod tests {
     #[test]
     fn state_is_found_again_while_in_use() {
         let targets = Targets::default();
-        let target =
-            |port| Target { host: Host::Name("a".into()), port, weight: NonZeroU16::MIN, backup: false, down: false };
+        let target = |port| Target {
+            host: Host::Name("a".into()),
+            port,
+            weight: NonZeroU16::MIN,
+            backup: false,
+            down: false,
+            max_connections: None,
+        };
         let first = targets.health(&target(1));
         let busy = Busy::new(&first);
         assert!(Arc::ptr_eq(&first, &targets.health(&Target { backup: true, ..target(1) })));

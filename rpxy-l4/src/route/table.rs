@@ -1,12 +1,13 @@
 //! The rules of a configuration, compiled for look-up.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use rpxy_l4_proto::tls::ClientHello;
 
 use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
-    config::model::{Config, Matcher, Unmatched, Upstream},
+    config::model::{Config, Matcher, Rule, Unmatched, Upstream},
+    limit::ConnLimit,
     resolve::Resolver,
 };
 
@@ -46,6 +47,10 @@ pub(crate) struct Route {
     pub rule: Option<Arc<str>>,
     /// The targets.
     pub group: Group,
+    /// The connections of the rule, which other routes of it share.
+    pub connections: Arc<ConnLimit>,
+    /// Connections at once; `None` is all places but the shares of others.
+    pub max_connections: Option<NonZeroU32>,
     /// PROXY header to send.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<crate::config::model::ProxyVersion>,
@@ -72,22 +77,29 @@ pub(crate) struct TcpRoutes {
     socks5: Option<Arc<Route>>,
     default: Option<Arc<Route>>,
     unmatched: Unmatched,
+    /// Rules and default targets.
+    count: u32,
 }
 
 impl TcpRoutes {
     /// Compiles the TCP rules of `config`.
     #[must_use]
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        let with_ech = |rule: Option<&Arc<str>>, upstream: &Upstream, ech| {
+        let with_ech = |rule: Option<&Rule>, upstream: &Upstream, ech| {
+            let name = rule.map(|rule| &rule.name);
             Arc::new(Route {
-                rule: rule.cloned(),
+                rule: name.cloned(),
                 group: Group::new(upstream, targets, resolver),
+                connections: targets.of_rule(name),
+                max_connections: rule.and_then(|rule| rule.max_connections),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
                 ech,
             })
         };
-        let route = |rule: Option<&Arc<str>>, upstream: &Upstream| with_ech(rule, upstream, None);
+        let route = |rule: Option<&Rule>, upstream: &Upstream| with_ech(rule, upstream, None);
+        let of_tcp =
+            config.rules.iter().filter(|rule| !rule.matcher.is_udp()).count() + config.tcp.default.iter().len();
         let mut routes = Self {
             http: NameTable::default(),
             any_http: None,
@@ -96,11 +108,12 @@ impl TcpRoutes {
             socks5: None,
             default: config.tcp.default.as_ref().map(|upstream| route(None, upstream)),
             unmatched: config.unmatched,
+            count: u32::try_from(of_tcp).unwrap_or(u32::MAX),
         };
         let mut http: Option<(&Upstream, Arc<Route>)> = None;
         let mut http_has_one_group = true;
         for rule in &config.rules {
-            let to = || route(Some(&rule.name), &rule.upstream);
+            let to = || route(Some(rule), &rule.upstream);
             match &rule.matcher {
                 Matcher::Http { server_names } => {
                     let to = to();
@@ -109,9 +122,9 @@ impl TcpRoutes {
                     http_has_one_group &= **upstream == rule.upstream;
                 }
                 Matcher::Tls(tls) => {
-                    let private = |upstream: &Upstream| route(Some(&rule.name), upstream);
+                    let private = |upstream: &Upstream| route(Some(rule), upstream);
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
-                    let to = with_ech(Some(&rule.name), &rule.upstream, ech);
+                    let to = with_ech(Some(rule), &rule.upstream, ech);
                     routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
                 }
                 // The first in the file wins; `config` has warned of the others.
@@ -167,6 +180,12 @@ impl TcpRoutes {
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
         self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.endpoints())
+    }
+
+    /// The number of rules, the default targets counted as one.
+    #[must_use]
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
     /// The default targets.

@@ -7,11 +7,14 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{daemon::Daemon, listeners::Transport};
+use super::{
+    daemon::{Daemon, LastReload},
+    listeners::Transport,
+};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
     config::model::Config,
-    limit::{BanSource, Unban},
+    limit::{self, BanSource, Unban},
     net::unix::PrivateListener,
     offload::Kernel,
     route::DownTarget,
@@ -29,6 +32,7 @@ struct Status<'a> {
     uptime_s: u64,
     config: &'a Path,
     rules: usize,
+    last_reload: Option<ReloadStatus<'a>>,
     workers: usize,
     tcp: Load,
     udp: Load,
@@ -37,6 +41,26 @@ struct Status<'a> {
     kernel_plane: KernelStatus,
     targets_down: Vec<Down>,
     bans: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ReloadStatus<'a> {
+    result: &'static str,
+    time: String,
+    age_s: u64,
+    /// Why it was refused, the worst first.
+    problems: Vec<&'a str>,
+}
+
+impl<'a> From<&'a LastReload> for ReloadStatus<'a> {
+    fn from(LastReload { result, when, problems }: &'a LastReload) -> Self {
+        Self {
+            result: result.name(),
+            time: humantime::format_rfc3339_seconds(*when).to_string(),
+            age_s: when.elapsed().unwrap_or_default().as_secs(),
+            problems: problems.iter().map(|(_, text)| text.as_str()).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -154,6 +178,7 @@ impl Daemon {
             uptime_s: uptime.as_secs(),
             config: &self.path,
             rules: self.config.rules.len(),
+            last_reload: self.last_reload.as_ref().map(ReloadStatus::from),
             workers: self.listeners.workers(),
             tcp: Load {
                 listen: listen(Transport::Tcp),
@@ -203,7 +228,7 @@ impl Daemon {
             Ok(new) => {
                 if new {
                     tracing::info!("banned by command: {network}");
-                    self.bans_changed();
+                    self.ban_changed(network);
                 }
                 Answer::one(&Ban { network: network.to_string(), banned: true, source: Some("command") })
             }
@@ -215,7 +240,7 @@ impl Daemon {
         let lifted = self.bans.unban(network);
         if matches!(lifted, Unban::Lifted | Unban::Covered(..)) {
             tracing::info!("unbanned by command: {network}");
-            self.bans_changed();
+            self.ban_changed(network);
         }
         let network = network.to_string();
         match lifted {
@@ -233,11 +258,11 @@ impl Daemon {
         }
     }
 
-    /// Ends the sessions that a ban concerns.
-    pub(super) fn bans_changed(&self) {
+    /// Applies the ban of one network, or that it was lifted, whatever number of others there is.
+    fn ban_changed(&self, network: IpNet) {
         self.listeners.tell_udp(|| Control::Bans);
         if let Some(kernel) = &self.kernel {
-            kernel.set_bans(&self.bans.networks());
+            kernel.set_ban(limit::canonical(network), self.bans.lists(network));
         }
     }
 }

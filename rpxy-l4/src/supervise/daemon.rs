@@ -4,15 +4,22 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::listeners::{Listeners, Transport};
 use crate::{
-    admin::Request, config::model::Config, limit::Bans, metrics::Metrics, offload::Kernel, resolve::Resolver,
-    route::Targets, tcp, udp,
+    admin::Request,
+    config::{Severity, model::Config},
+    limit::Bans,
+    log::Form,
+    metrics::{Metrics, Reload},
+    offload::Kernel,
+    resolve::Resolver,
+    route::Targets,
+    tcp, udp,
 };
 
 /// Longest wait for the first answers of the DNS about new names, before their configuration takes effect without them.
@@ -25,21 +32,38 @@ pub(super) struct KnownTargets {
     pub(super) udp: Targets,
 }
 
+/// The latest reload, as `status` tells it.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    pub(super) result: Reload,
+    pub(super) when: SystemTime,
+    /// Why it was refused, the worst first.
+    pub(super) problems: Vec<(Severity, String)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Daemon {
     /// The configuration file.
     pub(super) path: PathBuf,
     pub(super) started: Instant,
+    /// The form of log lines.
+    pub(super) form: Form,
+    /// The latest reload.
+    pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
+    /// What UDP workers go by.
+    pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
-    pub(super) targets: KnownTargets,
+    pub(super) targets: Arc<KnownTargets>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
+    /// Open files but for listening sockets, connections and sessions.
+    pub(super) other_files: u64,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.

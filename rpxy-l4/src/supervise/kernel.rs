@@ -102,7 +102,10 @@ impl Daemon {
     /// Applies the bans of the configuration, and ends the sessions that they concern if they have changed.
     pub(super) fn apply_bans(&self) {
         if self.bans.set_configured(&self.config.ebpf.ban) {
-            self.bans_changed();
+            self.listeners.tell_udp(|| Control::Bans);
+            if let Some(kernel) = &self.kernel {
+                kernel.set_bans(&self.bans.networks());
+            }
         }
     }
 }

@@ -238,6 +238,11 @@ impl Listeners {
         self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
     }
 
+    /// Number of sockets.
+    pub(super) fn sockets(&self) -> u64 {
+        u64::try_from(self.held.len() * self.workers.len()).unwrap_or(u64::MAX)
+    }
+
     /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()

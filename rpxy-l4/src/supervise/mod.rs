@@ -22,19 +22,26 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    config::{self, model::Config, watch::Watch},
+    config::{self, Severity, model::Config, watch::Watch},
     limit::Bans,
-    log::{self, Logs},
+    log::{self, Form, Logs},
     metrics::Metrics,
+    net,
     resolve::Resolver,
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
 use listeners::{Listeners, Served};
+use reload::{Reloading, Snapshots};
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Interval of telling how many lines about refused traffic were withheld.
+const TELL_WITHHELD: Duration = Duration::from_secs(10);
+/// Problems of one file that are logged.
+const MOST_PROBLEMS: usize = 100;
 
 /// Arguments of the daemon.
 #[derive(Debug)]
@@ -45,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     /// Wait for a valid configuration instead of failing.
     pub(crate) wait_for_config: bool,
+    /// The form of log lines.
+    pub(crate) form: Form,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -54,34 +63,56 @@ pub(crate) struct Options {
 /// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let logs = log::start(options.log_dir.as_deref())?;
+    let metrics = Metrics::new();
+    let logs = log::start(options.log_dir.as_deref(), &options.form, &metrics)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the control runtime")?;
-    let result = runtime.block_on(control(options, &logs, started));
+    let result = runtime.block_on(control(options, &logs, metrics, started));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
     if let (Err(error), Some(_)) = (&result, &options.log_dir) {
-        tracing::error!("{error:#}");
+        say_each("", "", config::told_apart(error));
     }
     result
 }
 
-async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()> {
+/// Logs problems, each on a line of its own, the first behind `first`, the others behind `others`.
+fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
+    let left = problems.len().saturating_sub(MOST_PROBLEMS);
+    for (index, (severity, text)) in problems.into_iter().take(MOST_PROBLEMS).enumerate() {
+        let head = if index == 0 { first } else { others };
+        match severity {
+            Severity::Error => tracing::error!("{head}{text}"),
+            Severity::Warning => tracing::warn!("{head}{text}"),
+        }
+    }
+    if left > 0 {
+        tracing::error!("{others}{left} more problems; `rpxy-l4 --check` tells all of them");
+    }
+}
+
+async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(mut config) = first_config(options, &mut watch, &mut signals).await? else { return Ok(()) };
-    resources::fill_in(&mut config);
+    let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
+    options.form.overrule(&mut config);
+    let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
-    let metrics = Metrics::new();
+    let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = KnownTargets::default();
-    let snapshot = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
-    let udp_snapshot = Arc::new(udp::Snapshot::new(&config, &targets.udp, &resolver));
+    let targets = Arc::new(KnownTargets::default());
+    let compile = {
+        let (config, targets, resolver) = (Arc::clone(&config), Arc::clone(&targets), resolver.clone());
+        move || Snapshots::new(&config, &targets, &resolver)
+    };
+    let Some(snapshots) = beside(compile, &mut signals).await? else { return Ok(()) };
+    let Snapshots { tcp: snapshot, udp: udp_snapshot } = snapshots;
+    let udp_snapshot = Arc::new(udp_snapshot);
     let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -111,13 +142,19 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     let wanted = listeners::wanted(&config, served)?;
     let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
-    resources::divide_descriptors(&config, &tcp, count);
+    // There are no connections yet.
+    let open = net::open_files().unwrap_or(resources::TYPICAL);
     listeners.apply(plan);
+    let other_files = open.saturating_sub(listeners.sockets());
+    resources::divide_descriptors(&config, lowered, &tcp, (count, open));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: options.config.clone(),
         started,
+        form: options.form.clone(),
+        last_reload: None,
         config,
+        udp_snapshot,
         resolver,
         targets,
         metrics,
@@ -126,6 +163,7 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         udp,
         kernel,
         listeners,
+        other_files,
         metrics_server: None,
         requests,
         admin_server: None,
@@ -136,15 +174,25 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
+    let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);
+    let mut reloading = Reloading::default();
     loop {
         tokio::select! {
-            () = watch.changed() => watch.set_others(&daemon.reload().await),
+            _ = tell_withheld.tick() => logs.access.withheld(daemon.config.access_log_format),
+            () = watch.changed() => reloading.begin(&daemon),
+            prepared = reloading.prepared() => {
+                if let Some(files) = daemon.reload(prepared) {
+                    watch.set_others(&files);
+                }
+                reloading.go_on(&daemon);
+            }
             Some(request) = asked.recv() => daemon.handle_command(request),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
-                    watch.set_others(&daemon.reload().await);
+                    reloading.begin(&daemon);
                 }
+                Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }
@@ -156,24 +204,38 @@ async fn control(options: &Options, logs: &Logs, started: Instant) -> Result<()>
         kernel.leave();
     }
     daemon.listeners.stop();
+    logs.access.withheld(daemon.config.access_log_format);
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The configuration to start with; `None` when a signal came first.
-async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signals) -> Result<Option<Config>> {
+async fn first_config(
+    options: &Options,
+    logs: &Logs,
+    watch: &mut Watch,
+    signals: &mut Signals,
+) -> Result<Option<Config>> {
     loop {
-        match config::load(&options.config) {
+        let path = options.config.clone();
+        let Some(loaded) = beside(move || config::load(&path), signals).await? else { return Ok(None) };
+        match loaded {
             Ok(loaded) => {
+                options.form.follow(loaded.config.access_log_format);
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.in_file(&options.config));
                 }
                 watch.set_others(&loaded.files);
                 return Ok(Some(loaded.config));
             }
-            Err(error) if !options.wait_for_config => return Err(error.into()),
             Err(error) => {
-                tracing::warn!("waiting for a valid configuration: {error}");
+                options.form.follow(error.log_format());
+                if !options.wait_for_config {
+                    return Err(error.into());
+                }
+                let problems = error.told_apart().into_iter().map(|(_, text)| (Severity::Warning, text));
+                let head = "waiting for a valid configuration: ";
+                say_each(head, head, problems.collect());
                 watch.set_others(error.files());
             }
         }
@@ -181,6 +243,25 @@ async fn first_config(options: &Options, watch: &mut Watch, signals: &mut Signal
             () = watch.changed() => {}
             signal = signals.next() => match signal {
                 Signal::Reload => {}
+                Signal::Reopen => logs.reopen(),
+                Signal::Stop => return Ok(None),
+            },
+        }
+    }
+}
+
+/// The result of `work`, which is done beside the control thread; `None` when a signal came first that ends the daemon.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    signals: &mut Signals,
+) -> Result<Option<T>> {
+    let mut working = tokio::task::spawn_blocking(work);
+    loop {
+        tokio::select! {
+            done = &mut working => return done.map(Some).context("internal error"),
+            signal = signals.next() => match signal {
+                // It reads the file anyhow, and the logs are new.
+                Signal::Reload | Signal::Reopen => {}
                 Signal::Stop => return Ok(None),
             },
         }
@@ -209,7 +290,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
             () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
             signal = signals.next() => match signal {
-                Signal::Reload => logs.reopen(),
+                Signal::Reload | Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,
             },
         }

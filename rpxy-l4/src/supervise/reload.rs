@@ -1,55 +1,171 @@
 //! Reload: a changed configuration takes effect as a whole or not at all.
+//!
+//! Reading, checking and compiling a file takes as long as the file is large, and names may have to be looked up. All of
+//! that is done beside the control thread, which goes on to answer; it only carries out the change.
 
-use std::sync::Arc;
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::Result;
-use tokio::time::timeout;
+use anyhow::{Context, Result};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
 
 use super::{
     admin,
-    daemon::{Daemon, FIRST_ANSWERS},
+    daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
     kernel,
     listeners::{self, Served},
-    resources, scrape,
+    resources, say_each, scrape,
 };
 use crate::{
-    config::{self, LoadError, Loaded, watch::Seen},
+    config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
+    log::Form,
     metrics::Reload,
+    resolve::Resolver,
     tcp, udp,
 };
 
-impl Daemon {
-    /// Reads the file again and applies it if it is valid and its sockets can be bound. Returns the files that it
-    /// names, also after a failure: a change of one of them may mend it.
-    pub(super) async fn reload(&mut self) -> Vec<Seen> {
-        let loaded = config::load(&self.path);
-        let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
-        let result = self.apply(loaded).await;
-        let path = self.path.display();
-        match result {
-            Ok(Reload::Unchanged) => tracing::info!("configuration unchanged in {path}"),
-            Ok(_) => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
-            Err(ref error) => {
-                tracing::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
-            }
+/// Problems that `status` tells.
+const MOST_TOLD: usize = 10;
+/// Time after which no worker works with the snapshots of before.
+const OUT_OF_USE: Duration = Duration::from_secs(1);
+
+/// The reload that is being prepared, if any.
+#[derive(Debug, Default)]
+pub(super) struct Reloading {
+    task: Option<JoinHandle<Prepared>>,
+    /// The file may have changed since.
+    again: bool,
+}
+
+/// A file that was read again.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    loaded: Result<Compiled, LoadError>,
+    /// Files that it names, also if it is wrong: a change of one of them may mend it.
+    pub(super) files: Vec<Seen>,
+}
+
+/// A configuration that can take effect.
+#[derive(Debug)]
+struct Compiled {
+    config: Config,
+    /// `udp_max_connections` where that was more than fits.
+    lowered: Option<NonZeroU32>,
+    warnings: Vec<Problem>,
+    /// `None` if the configuration is the one in effect.
+    snapshots: Option<Snapshots>,
+}
+
+/// What workers go by.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    pub(super) tcp: tcp::Snapshot,
+    pub(super) udp: udp::Snapshot,
+}
+
+impl Snapshots {
+    /// Compiles `config`. Blocks for as long as that takes.
+    pub(super) fn new(config: &Config, targets: &KnownTargets, resolver: &Resolver) -> Self {
+        Self {
+            tcp: tcp::Snapshot::new(config, &targets.tcp, resolver),
+            udp: udp::Snapshot::new(config, &targets.udp, resolver),
         }
-        self.metrics.reloaded(result.unwrap_or(Reload::Refused));
+    }
+
+    /// Waits for the first answers about new names, but not for long.
+    async fn resolved(&self) {
+        let answers = async { tokio::join!(self.tcp.resolved(), self.udp.resolved()) };
+        drop(timeout(FIRST_ANSWERS, answers).await);
+    }
+}
+
+impl Reloading {
+    /// Begins to read the file of `daemon` again, or notes that it has to be read once more.
+    pub(super) fn begin(&mut self, daemon: &Daemon) {
+        if self.task.is_some() {
+            self.again = true;
+            return;
+        }
+        let (path, form, current) = (daemon.path.clone(), daemon.form.clone(), Arc::clone(&daemon.config));
+        let (targets, resolver) = (Arc::clone(&daemon.targets), daemon.resolver.clone());
+        self.task = Some(tokio::spawn(async move {
+            let prepared = spawn_blocking(move || prepare(&path, &form, &current, &targets, &resolver)).await;
+            let prepared = prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            if let Ok(Compiled { snapshots: Some(snapshots), .. }) = &prepared.loaded {
+                snapshots.resolved().await;
+            }
+            prepared
+        }));
+    }
+
+    /// The configuration that was being prepared, once it is; never where none is. Cancel-safe.
+    pub(super) async fn prepared(&mut self) -> Result<Prepared> {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let prepared = task.await;
+        self.task = None;
+        prepared.context("internal error")
+    }
+
+    /// Begins again if the file may have changed meanwhile.
+    pub(super) fn go_on(&mut self, daemon: &Daemon) {
+        if std::mem::take(&mut self.again) {
+            self.begin(daemon);
+        }
+    }
+}
+
+fn prepare(path: &Path, form: &Form, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
+    let loaded = config::load(path);
+    let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
+    let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
+        form.overrule(&mut config);
+        let lowered = resources::fill_in(&mut config);
+        let snapshots = (config != *current).then(|| Snapshots::new(&config, targets, resolver));
+        Compiled { config, lowered, warnings, snapshots }
+    });
+    Prepared { loaded, files }
+}
+
+impl Daemon {
+    /// Applies what was read if it is valid and its sockets can be bound. Returns the files that it names.
+    pub(super) fn reload(&mut self, prepared: Result<Prepared>) -> Option<Vec<Seen>> {
+        let (result, files) = match prepared {
+            Ok(Prepared { loaded, files }) => (loaded.map_err(Into::into).and_then(|new| self.apply(new)), Some(files)),
+            Err(error) => (Err(error), None),
+        };
+        let path = self.path.display();
+        let (result, mut problems) = match result {
+            Ok(result) => (result, Vec::new()),
+            Err(error) => (Reload::Refused, config::told_apart(&error)),
+        };
+        match result {
+            Reload::Unchanged => tracing::info!("configuration unchanged in {path}"),
+            Reload::Applied => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
+            Reload::Refused => say_each(
+                "configuration not reloaded, the previous one stays in effect: ",
+                "configuration not reloaded: ",
+                problems.clone(),
+            ),
+        }
+        self.metrics.reloaded(result);
+        problems.truncate(MOST_TOLD);
+        self.last_reload = Some(LastReload { result, when: SystemTime::now(), problems });
         files
     }
 
-    async fn apply(&mut self, loaded: Result<Loaded, LoadError>) -> Result<Reload> {
-        let Loaded { mut config, warnings, .. } = loaded?;
-        resources::fill_in(&mut config);
+    fn apply(&mut self, new: Compiled) -> Result<Reload> {
+        let Compiled { config, lowered, warnings, snapshots } = new;
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
         }
-        if config == self.config {
-            return Ok(Reload::Unchanged);
-        }
-        let snapshot = tcp::Snapshot::new(&config, &self.targets.tcp, &self.resolver);
-        let udp_snapshot = udp::Snapshot::new(&config, &self.targets.udp, &self.resolver);
-        let answers = async { tokio::join!(snapshot.resolved(), udp_snapshot.resolved()) };
-        drop(timeout(FIRST_ANSWERS, answers).await);
+        let Some(Snapshots { tcp: snapshot, udp: udp_snapshot }) = snapshots else { return Ok(Reload::Unchanged) };
         let metrics = if config.metrics_listen == self.config.metrics_listen {
             None
         } else {
@@ -68,13 +184,17 @@ impl Daemon {
         }
         kernel::warn_of_postponed(&self.config, &config);
         resources::warn_of_limits(&config);
+        self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
-        self.tcp.snapshot.store(Arc::new(snapshot));
+        let old_tcp = self.tcp.snapshot.swap(Arc::new(snapshot));
         self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());
-        let udp_snapshot = Arc::new(udp_snapshot);
-        self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&udp_snapshot)));
+        let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
+        self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);
-        self.config = config;
+        let open = self.other_files.saturating_add(self.listeners.sockets());
+        resources::divide_descriptors(&config, lowered, &self.tcp, (self.listeners.workers(), open));
+        let old = std::mem::replace(&mut self.config, Arc::new(config));
+        drop_later((old, old_tcp, old_udp));
         self.apply_bans();
         self.tell_kernel();
         if let Some(listener) = metrics {
@@ -85,4 +205,12 @@ impl Daemon {
         }
         Ok(Reload::Applied)
     }
+}
+
+/// Drops what may be large once no worker has it any more, so that none has to do it.
+fn drop_later(old: impl Send + 'static) {
+    tokio::spawn(async move {
+        sleep(OUT_OF_USE).await;
+        spawn_blocking(move || drop(old));
+    });
 }

@@ -6,22 +6,38 @@ use crate::{config::model::Config, net, tcp};
 
 /// Descriptors for everything that is neither a connection nor a session: sockets that are listened on, logs, epoll.
 const RESERVE: u64 = 256;
+/// Open files of an idle daemon.
+pub(super) const TYPICAL: u64 = 64;
+/// Descriptors for pipes and the reserve.
+const OTHERS: u64 = 192;
 /// Sessions that are allowed at least and at most where the configuration does not say how many.
 const LEAST_SESSIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 const MOST_SESSIONS: NonZeroU32 = NonZeroU32::new(65_536).unwrap();
 
-/// Raises the limit on open files as far as it goes, and sets what `config` leaves to it: `udp_max_connections`.
-pub(super) fn fill_in(config: &mut Config) {
-    let tcp = config.tcp.max_connections;
-    config.udp.max_connections.get_or_insert_with(|| udp_sessions(net::raise_open_files_limit(), tcp));
+/// Raises the limit on open files as far as it goes, and lowers `udp_max_connections` to what that has room for, which is
+/// also its default. Returns what was lowered.
+pub(super) fn fill_in(config: &mut Config) -> Option<NonZeroU32> {
+    let (limit, tcp) = (net::raise_open_files_limit(), config.tcp.max_connections);
+    let wanted = config.udp.max_connections.unwrap_or_else(|| udp_sessions(limit, tcp));
+    let fitting = fitting(limit, tcp);
+    config.udp.max_connections = Some(wanted.min(fitting));
+    Some(wanted).filter(|wanted| *wanted > fitting)
 }
 
-/// The UDP sessions that a limit on open files has room for beside `tcp` connections; each takes one.
+/// The UDP sessions that are allowed by default beside `tcp` connections; each takes one descriptor.
 fn udp_sessions(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
     let Some(limit) = limit else { return MOST_SESSIONS };
     let left = limit.saturating_sub(u64::from(tcp.get()) * 2 + RESERVE);
     let left = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(LEAST_SESSIONS);
     left.clamp(LEAST_SESSIONS, MOST_SESSIONS)
+}
+
+/// The UDP sessions that there is room for: what `tcp` connections leave, but at least a third.
+fn fitting(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
+    let Some(limit) = limit else { return NonZeroU32::MAX };
+    let free = limit.saturating_sub(TYPICAL.min(limit / 2));
+    let left = free.saturating_sub(u64::from(tcp.get()) * 2 + OTHERS).max(free / 3);
+    NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Raises the limit on open files as far as it goes, and warns of what `config` asks for beyond the machine's limits
@@ -34,43 +50,56 @@ pub(super) fn warn_of_limits(config: &Config) {
     {
         tracing::warn!("udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
     }
+    for missing in config.tcp.source_addresses.iter().filter(|address| !net::is_source(**address)) {
+        tracing::warn!("tcp_source_addresses: this machine does not have {missing}: connections come from the others");
+    }
     if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
         tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
     }
 }
 
-/// Divides the descriptors between the connections and everything else, now that there are no connections yet, and
-/// warns if `config` asks for more connections than fit.
-pub(super) fn divide_descriptors(config: &Config, shared: &tcp::Shared, workers: usize) {
-    let open = net::open_files().unwrap_or(TYPICAL);
-    let limit = net::open_files_limit();
-    let free = limit.map_or(u64::MAX, |limit| limit.saturating_sub(open));
+/// Divides the descriptors between the connections and everything else, of which `open` are open files that are neither a
+/// connection nor a session. Warns if `config` asks for more than fits, and of `udp_max_connections` that were `lowered`.
+pub(super) fn divide_descriptors(
+    config: &Config,
+    lowered: Option<NonZeroU32>,
+    shared: &tcp::Shared,
+    (workers, open): (usize, u64),
+) {
     // A UDP session takes one descriptor, a relayed connection two, a bulk transfer some more.
     let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    let sessions = if udp { u64::from(config.udp.max_connections.map_or(0, NonZeroU32::get)) } else { 0 };
-    let of_tcp = u64::from(config.tcp.max_connections.get()) * 2;
-    let beside_tcp = free.saturating_sub(of_tcp + OTHERS);
-    let sessions_fit = sessions.min(beside_tcp.max(free / 3));
-    let room = shared.divide_descriptors(open.saturating_add(sessions_fit), workers);
-    if let Some(limit) = limit.filter(|limit| *limit < of_tcp + sessions + TYPICAL) {
-        let sessions =
-            if udp { format!(" and {sessions_fit} of udp_max_connections = {sessions}") } else { String::new() };
-        tracing::warn!(
-            "a limit of {limit} open files has room for {room} of tcp_max_connections = {}{sessions}: raise it \
-             (LimitNOFILE=, ulimit -n), or new connections wait while there are more",
-            config.tcp.max_connections
-        );
+    let sessions = config.udp.max_connections.filter(|_| udp).map_or(0, |most| u64::from(most.get()));
+    let room = shared.divide_descriptors(open.saturating_add(sessions), workers);
+    let tcp = config.tcp.max_connections;
+    let lowered = lowered.filter(|_| udp);
+    if room >= tcp.get() && lowered.is_none() {
+        return;
     }
+    let limit = net::open_files_limit().unwrap_or(u64::MAX);
+    let sessions = lowered.map_or(String::new(), |wanted| format!(" and {sessions} of udp_max_connections = {wanted}"));
+    tracing::warn!(
+        "a limit of {limit} open files has room for {} of tcp_max_connections = {tcp}{sessions}: raise it (LimitNOFILE=, \
+         ulimit -n), or new connections wait while there are more",
+        room.min(tcp.get())
+    );
 }
-
-/// Open files of an idle daemon.
-const TYPICAL: u64 = 64;
-/// Descriptors for pipes and the reserve.
-const OTHERS: u64 = 192;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_never_take_more_than_there_is_room_for() {
+        for (row, limit, tcp, expected) in [
+            ("no limit", None, 1024, u32::MAX),
+            ("what TCP leaves", Some(4096), 1024, 4096 - 64 - 2048 - 192),
+            ("a third", Some(1024), 1024, 320),
+            ("hardly any", Some(60), 1024, 10),
+            ("none", Some(0), 1024, 1),
+        ] {
+            assert_eq!(fitting(limit, NonZeroU32::new(tcp).unwrap()).get(), expected, "{row}");
+        }
+    }
 
     #[test]
     fn sessions_take_the_descriptors_that_are_left() {

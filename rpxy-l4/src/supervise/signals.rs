@@ -9,7 +9,9 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 pub(super) enum Signal {
     /// SIGHUP: read the configuration again and reopen the log files.
     Reload,
-    /// SIGTERM or SIGINT: finish.
+    /// SIGUSR1: reopen the log files.
+    Reopen,
+    /// SIGTERM, SIGINT or SIGQUIT: finish.
     Stop,
 }
 
@@ -17,8 +19,11 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Signals {
     hangup: Stream,
+    user1: Stream,
+    user2: Stream,
     terminate: Stream,
     interrupt: Stream,
+    quit: Stream,
 }
 
 impl Signals {
@@ -26,17 +31,25 @@ impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
     /// The next signal. Cancel-safe.
     pub(super) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.hangup.recv() => Signal::Reload,
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return Signal::Reload,
+                _ = self.user1.recv() => return Signal::Reopen,
+                _ = self.terminate.recv() => return Signal::Stop,
+                _ = self.interrupt.recv() => return Signal::Stop,
+                _ = self.quit.recv() => return Signal::Stop,
+                _ = self.user2.recv() => tracing::info!("SIGUSR2 ignored: it has no meaning here"),
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, relay::Preamble, timer::Timer};
+use super::{Shared, Snapshot, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -36,13 +36,25 @@ const IN_ALL: u32 = 3;
 const KNOWN_DOWN: Duration = Duration::from_secs(2);
 /// Time after which a client that has ended its side is not expected to wait for the next target.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Places are short when fewer than one of so many are free.
-const SHORT: u32 = 4;
 /// While places are short, the clients that wait for the targets of one rule may take one of so many.
 const SHARE: u32 = 4;
 
 /// One address being tried.
-type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send + 'a>>;
+
+/// Where a connection to a backend comes from.
+#[derive(Debug, Clone, Copy)]
+struct From<'a> {
+    /// Of the addresses of the machine.
+    sources: &'a [IpAddr],
+    random: u64,
+}
+
+impl From<'_> {
+    fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::from_std(ports::connect(to, self.sources, self.random)?)
+    }
+}
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -98,26 +110,32 @@ async fn reach_any(
     let mut now = started;
     let give_up = started + settings.connect_timeout.saturating_mul(IN_ALL);
     let mut left = settings.connect_attempts.get();
+    let mut outcome = Outcome::Unreachable;
     while let Some(Pick { index, up }) = group.pick_told(source, random, shared.uptime(now), &tried) {
         let Some(endpoint) = group.endpoint(index) else { break };
         // Nobody waits long, or twice, for what is known to be down.
         let within = if up { settings.connect_timeout } else { settings.connect_timeout.min(KNOWN_DOWN) };
-        left = if up { left - 1 } else { 0 };
         // Counted from now on, so that a burst does not all see the same few connections.
-        let busy = Busy::new(&endpoint.health);
+        let Some(busy) = Busy::within(&endpoint.health, endpoint.target.max_connections) else {
+            endpoint.health.unclaim(shared.uptime(now));
+            tried.add(index);
+            continue;
+        };
+        left = if up { left - 1 } else { 0 };
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
+        let from = From { sources: &settings.source_addresses, random };
         let result = match endpoint.address() {
             Some(Err(error)) => Err(error),
             Some(Ok(address)) if snapshot.own.is(address) => Err(own()),
-            Some(Ok(address)) => start(address, deadline, timer, preamble).await.map(|stream| (stream, address)),
+            Some(Ok(address)) => start(address, from, deadline, timer, preamble).await.map(|stream| (stream, address)),
             None => match candidates(route, endpoint, source, random, within).await {
                 Ok(mut addresses) => {
                     addresses.retain(|address| !snapshot.own.is(*address));
                     match addresses.as_slice() {
                         [] => Err(own()),
-                        [only] => start(*only, deadline, timer, preamble).await.map(|stream| (stream, *only)),
-                        several => race(several, within.min(give_up.saturating_duration_since(now))).await,
+                        [only] => start(*only, from, deadline, timer, preamble).await.map(|stream| (stream, *only)),
+                        several => race(several, from, within.min(give_up.saturating_duration_since(now))).await,
                     }
                 }
                 Err(error) => Err(error),
@@ -132,6 +150,7 @@ async fn reach_any(
             }
             Err(error) => {
                 now = Instant::now();
+                outcome = Outcome::Unreachable;
                 // What is short here says nothing of the target, and comes back.
                 if net::is_exhaustion(&error) {
                     endpoint.health.unclaim(shared.uptime(now));
@@ -143,6 +162,9 @@ async fn reach_any(
                         continue;
                     }
                 } else {
+                    if error.kind() == io::ErrorKind::AddrNotAvailable {
+                        outcome = Outcome::NoPort;
+                    }
                     failed(shared, settings, endpoint, &error, now);
                 }
                 shared.metrics.tcp_connect_failed();
@@ -158,7 +180,12 @@ async fn reach_any(
             return Err(Outcome::ClientGone);
         }
     }
-    Err(Outcome::Unreachable)
+    // Nothing was tried, because there is no room anywhere.
+    let is_full = |endpoint: &Endpoint| endpoint.is_full() || endpoint.target.down;
+    if left == settings.connect_attempts.get() && group.endpoints().iter().all(is_full) {
+        outcome = Outcome::TargetConnections;
+    }
+    Err(outcome)
 }
 
 /// Notes that a target could not be reached.
@@ -167,8 +194,8 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
         endpoint.health.unclaim(shared.uptime(now));
         if let Some(withheld) = shared.said_no_port.speak(now.into_std()) {
             tracing::warn!(
-                "no local port or address to reach {} from: {error}; widen net.ipv4.ip_local_port_range or add targets \
-                 ({withheld} more not shown)",
+                "no local port or address to reach {} from: {error}; widen net.ipv4.ip_local_port_range, set \
+                 tcp_source_addresses or add targets ({withheld} more not shown)",
                 endpoint.target
             );
         }
@@ -209,11 +236,12 @@ async fn candidates(
 /// SO_ERROR would whether the connection came to be, so that it costs nothing.
 async fn start(
     address: SocketAddr,
+    from: From<'_>,
     deadline: Instant,
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
+    let stream = from.connect(address)?;
     loop {
         let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
         let sent = match preamble.bytes.as_ref() {
@@ -236,16 +264,16 @@ async fn start(
 
 /// Connects to the first address that answers; each later one starts when the one before failed or was silent for
 /// [`ATTEMPT_DELAY`]. Each has `within` of its own. The last error is returned when all fail.
-async fn race(addresses: &[SocketAddr], within: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+async fn race(addresses: &[SocketAddr], from: From<'_>, within: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     let mut waiting = addresses.iter().copied();
-    let mut running: Vec<Attempt> = Vec::new();
+    let mut running: Vec<Attempt<'_>> = Vec::new();
     let mut last_error = timed_out("no address to connect to");
     loop {
         if running.len() < MOST_AT_ONCE
             && let Some(address) = waiting.next()
         {
             running.push(Box::pin(async move {
-                let stream = limited(connect(address), within).await?;
+                let stream = limited(connect(address, from), within).await?;
                 Ok((stream, address))
             }));
         }
@@ -262,7 +290,7 @@ async fn race(addresses: &[SocketAddr], within: Duration) -> io::Result<(TcpStre
 }
 
 /// Ready when one attempt has won or at least one has failed; ended attempts are gone from `running`.
-fn poll_any(running: &mut Vec<Attempt>, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+fn poll_any(running: &mut Vec<Attempt<'_>>, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
     let mut result = Poll::Pending;
     running.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
         Poll::Pending => true,
@@ -277,8 +305,8 @@ fn poll_any(running: &mut Vec<Attempt>, cx: &mut Context<'_>) -> Poll<io::Result
     result
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(net::tcp_connecting(address)?)?;
+async fn connect(address: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
+    let stream = from.connect(address)?;
     stream.writable().await?;
     established(&stream)?;
     if net::is_connected_to_itself(&stream, address) { Err(refused()) } else { Ok(stream) }
@@ -312,6 +340,8 @@ mod tests {
 
     use super::*;
 
+    const ANY: From<'_> = From { sources: &[], random: 7 };
+
     fn port_nobody_listens_on() -> u16 {
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
     }
@@ -321,7 +351,7 @@ mod tests {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-        let (_stream, address) = race(&addresses, Duration::from_secs(5)).await.unwrap();
+        let (_stream, address) = race(&addresses, ANY, Duration::from_secs(5)).await.unwrap();
         assert_eq!(address, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
 
@@ -331,10 +361,10 @@ mod tests {
         for addresses in [vec!["127.0.0.1"], vec!["127.0.0.1", "127.0.0.2"]] {
             let addresses: Vec<_> =
                 addresses.into_iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect();
-            let error = race(&addresses, Duration::from_secs(5)).await.unwrap_err();
+            let error = race(&addresses, ANY, Duration::from_secs(5)).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
-        assert_eq!(race(&[], Duration::from_secs(5)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(race(&[], ANY, Duration::from_secs(5)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
@@ -345,9 +375,9 @@ mod tests {
             let mut preamble = Preamble { bytes: bytes.into(), ..Preamble::default() };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
             let deadline = Instant::now() + Duration::from_secs(5);
-            let error = start(address, deadline, &mut timer, &mut preamble).await.unwrap_err();
+            let error = start(address, ANY, deadline, &mut timer, &mut preamble).await.unwrap_err();
             assert_eq!((error.kind(), preamble.sent), (io::ErrorKind::ConnectionRefused, 0));
-            let stream = start(listener.local_addr().unwrap(), deadline, &mut timer, &mut preamble).await.unwrap();
+            let stream = start(listener.local_addr().unwrap(), ANY, deadline, &mut timer, &mut preamble).await.unwrap();
             assert_eq!(preamble.sent, preamble.bytes.len());
             drop(stream);
             let mut got = Vec::new();

@@ -13,18 +13,21 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot, alert,
+    Origin, Shared, Snapshot,
+    alert::{self, Refusal},
     connect::{Reached, reach},
-    ech::Ech,
+    ech::{Ech, Patience},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
+    refused::Seen,
     relay::{Limits, Preamble, Relay, Side},
     scratch,
     timer::Timer,
 };
 use crate::{
     config::model::TlsRefused,
+    limit::ConnPermit,
     metrics::Outcome,
     net,
     route::{Busy, Protocol, Route},
@@ -46,12 +49,15 @@ pub(super) struct Accepted {
 pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: Accepted, mut record: Record) {
     let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(prepare(&shared, snapshot, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(begin(&shared, snapshot, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
-        Err(outcome) => {
+        Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
+            if let Some(description) = alert {
+                Box::pin(alert::send(&mut client, description)).await;
+            }
             return;
         }
     };
@@ -63,7 +69,7 @@ pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: 
         // Rare, so its state is not part of every task.
         Box::pin(ends.deliver(told)).await;
     }
-    drop((ends, busy));
+    drop((ends, busy, place));
 }
 
 /// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
@@ -109,18 +115,38 @@ impl Drop for Ends {
 struct Ready {
     backend: TcpStream,
     busy: Busy,
+    place: ConnPermit,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
 }
 
-async fn prepare(
+/// Everything before the relay.
+async fn begin(
     shared: &Arc<Shared>,
     snapshot: Arc<Snapshot>,
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
-) -> Result<Ready, Outcome> {
+) -> Result<Ready, Refusal> {
+    let mut seen = Seen::new(peer);
+    let ready = prepare(shared, &snapshot, client, &mut seen, record).await;
+    if let Err(Refusal { outcome, .. }) = ready
+        && !record.has_started()
+    {
+        shared.refused(&snapshot, client, &seen, outcome);
+    }
+    ready
+}
+
+async fn prepare(
+    shared: &Arc<Shared>,
+    snapshot: &Snapshot,
+    client: &mut TcpStream,
+    seen: &mut Seen,
+    record: &mut Record,
+) -> Result<Ready, Refusal> {
+    let peer = seen.source;
     let settings = &snapshot.settings;
     let mut timer = Timer::default();
     let mut received = BytesMut::new();
@@ -135,46 +161,48 @@ async fn prepare(
     };
     #[cfg(not(feature = "proxy-protocol"))]
     let origin = Origin { source: peer };
+    seen.source = origin.source;
 
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
         // The peer is the load balancer, which `accept` has looked at.
-        return Err(Outcome::Banned);
+        return Err(Outcome::Banned.into());
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        record.introduced(shared.place(&snapshot, origin.source.ip(), introduced)?);
+        record.introduced(shared.place(snapshot, origin.source.ip(), introduced)?);
     }
 
-    let recognised = if snapshot.routes.must_probe() {
+    if snapshot.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
         let deadline = Instant::now() + settings.probe_timeout;
-        recognise(&snapshot, client, &mut timer, &mut received, deadline).await?
-    } else {
-        None
-    };
-    let refused = |outcome: &Outcome, protocol: Protocol| {
+        recognise(snapshot, client, &mut timer, &mut received, (deadline, &mut *seen)).await?;
+    }
+    let recognised = &seen.recognised;
+    let (protocol, route) = (seen.protocol(), choose(snapshot, recognised.as_ref()));
+    let refused = |refusal: Refusal| {
+        let Refusal { outcome, alert } = refusal;
         tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
-        if (*outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert) {
-            alert::send(client, alert::UNRECOGNIZED_NAME);
-        }
+        let unknown =
+            (outcome, protocol, settings.tls_refused) == (Outcome::Unmatched, Protocol::Tls, TlsRefused::Alert);
+        Refusal { outcome, alert: alert.or(unknown.then_some(alert::UNRECOGNIZED_NAME)) }
     };
-    let (protocol, route) = choose(&snapshot, recognised.as_ref());
     let route = route.ok_or_else(|| {
-        let outcome = if recognised.is_some() { Outcome::Unmatched } else { Outcome::NotRecognised };
-        refused(&outcome, protocol);
-        outcome
+        let outcome = match recognised {
+            Some(_) => Outcome::Unmatched,
+            // Nothing was asked for: a health check, most often.
+            None if seen.silent => Outcome::ClientGone,
+            None => Outcome::NotRecognised,
+        };
+        refused(outcome.into())
     })?;
-    let ech = match &recognised {
+    let ech = match recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
-            Ech::apply(shared, route, (hello, *end), source, client, &mut received)
-                .inspect_err(|outcome| refused(outcome, protocol))?
+            Ech::apply(shared, route, (hello, *end), source, &mut received).map_err(refused)?
         }
-        Some(Recognised::TlsUnreadable) => {
-            Ech::unreadable(shared, route).inspect_err(|outcome| refused(outcome, protocol))?
-        }
+        Some(Recognised::TlsUnreadable) => Ech::unreadable(shared, route).map_err(refused)?,
         Some(
             Recognised::Http(_)
             | Recognised::Http2Waiting
@@ -185,72 +213,81 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
+    let place = shared.place_of_rule(&snapshot, route)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let mut reached = reach(shared, &snapshot, route, (client, origin.source), &mut timer, &mut preamble)
+    let mut reached = reach(shared, snapshot, route, (client, origin.source), &mut timer, &mut preamble)
         .await
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     record.started(protocol, origin.source, reached.address, detail);
-    let idle = settings.idle_timeout;
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let backend = &mut reached.stream;
-        if let Err(outcome) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, idle)).await {
+        let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
+        if let Err(refusal) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, patience)).await {
             net::reset_on_close(backend);
-            if outcome != Outcome::EchInvalid {
-                // It would destroy the alert on its way.
+            if refusal.alert.is_none() {
+                // It would destroy an alert on its way.
                 net::reset_on_close(client);
             }
-            return Err(outcome);
+            return Err(refusal);
         }
     }
     let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not
-/// certain by then is `None`: the default target's.
+/// certain by then stays `None`: the default target's.
 async fn recognise(
     snapshot: &Snapshot,
     client: &mut TcpStream,
     timer: &mut Timer,
     received: &mut BytesMut,
-    deadline: Instant,
-) -> Result<Option<Recognised>, Outcome> {
+    (deadline, seen): (Instant, &mut Seen),
+) -> Result<(), Outcome> {
     let mut prober = Prober::new(&snapshot.routes);
     loop {
         match prober.advance(received) {
-            Probe::Match(recognised) => return Ok(Some(recognised)),
-            Probe::NotThis | Probe::Unreadable => return Ok(None),
+            Probe::Match(recognised) => {
+                seen.recognised = Some(recognised);
+                return Ok(());
+            }
+            Probe::NotThis | Probe::Unreadable => return Ok(()),
             Probe::NeedMore => {}
         }
         let room = MAX_RECEIVED.saturating_sub(received.len());
         let until = prober.patience().map_or(deadline, |pause| deadline.min(Instant::now() + pause));
-        match timer.limit(until, scratch::read_into(client, received, room)).await {
+        let read = timer.limit(until, scratch::read_into(client, received, room)).await;
+        match read {
             Some(Ok(1..)) => {}
-            Some(Ok(0)) | None => return Ok(prober.settle(received)),
+            Some(Ok(0)) | None => {
+                seen.silent = received.is_empty() && read.is_some();
+                seen.recognised = prober.settle(received);
+                return Ok(());
+            }
             Some(Err(_reset)) => return Err(Outcome::ClientGone),
         }
     }
 }
 
-/// The protocol, and where it goes, if anywhere.
-fn choose<'a>(snapshot: &'a Snapshot, recognised: Option<&Recognised>) -> (Protocol, Option<&'a Arc<Route>>) {
+/// Where a connection goes, if anywhere.
+fn choose<'a>(snapshot: &'a Snapshot, recognised: Option<&Recognised>) -> Option<&'a Arc<Route>> {
     let routes = &snapshot.routes;
     match recognised {
-        Some(Recognised::Http(request)) => (Protocol::Http, routes.http(request.host.as_deref())),
-        Some(Recognised::Http2Waiting) => (Protocol::Http, routes.http2_waiting()),
-        Some(Recognised::HttpUnreadable) => (Protocol::Http, routes.http(None)),
-        Some(Recognised::Tls { hello, .. }) => (Protocol::Tls, routes.tls(Some(hello))),
-        Some(Recognised::TlsUnreadable) => (Protocol::Tls, routes.tls(None)),
-        Some(Recognised::Ssh) => (Protocol::Ssh, routes.ssh()),
-        Some(Recognised::Socks5) => (Protocol::Socks5, routes.socks5()),
-        None => (Protocol::Any, routes.default()),
+        Some(Recognised::Http(request)) => routes.http(request.host.as_deref()),
+        Some(Recognised::Http2Waiting) => routes.http2_waiting(),
+        Some(Recognised::HttpUnreadable) => routes.http(None),
+        Some(Recognised::Tls { hello, .. }) => routes.tls(Some(hello)),
+        Some(Recognised::TlsUnreadable) => routes.tls(None),
+        Some(Recognised::Ssh) => routes.ssh(),
+        Some(Recognised::Socks5) => routes.socks5(),
+        None => routes.default(),
     }
 }
 

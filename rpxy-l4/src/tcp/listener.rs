@@ -18,6 +18,7 @@ use super::{
     connection::{Accepted, serve},
     now_or_never,
     record::Record,
+    refused::Seen,
     source::Introduction,
 };
 use crate::{metrics::Outcome, net};
@@ -65,6 +66,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         // No task, no permit: a banned network must not keep others out.
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(Outcome::Banned, 0, 0);
+        shared.refused(&shared.snapshot.load(), &stream, &Seen::new(peer), Outcome::Banned);
         return;
     }
     let snapshot = shared.snapshot.load_full();
@@ -73,6 +75,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         Err(outcome) => {
             shared.metrics.tcp_accepted();
             shared.metrics.tcp_ended(outcome, 0, 0);
+            shared.refused(&snapshot, &stream, &Seen::new(peer), outcome);
             return;
         }
     };
@@ -80,6 +83,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     let Some(permit) = shared.active.acquire(max) else {
         shared.metrics.tcp_accepted();
         shared.metrics.tcp_ended(Outcome::TooMany, 0, 0);
+        shared.refused(&snapshot, &stream, &Seen::new(peer), Outcome::TooMany);
         if let Some(withheld) = shared.said_too_many.speak(Instant::now()) {
             tracing::warn!(
                 "tcp_max_connections ({max}) reached: closing new connections ({withheld} closed since the last such line)"
@@ -87,7 +91,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_log_format);
+    let record = Record::new(Arc::clone(shared), permit, place, snapshot.access_lines.format);
     tokio::spawn(serve(Arc::clone(shared), snapshot, Accepted { stream, peer }, record));
 }
 

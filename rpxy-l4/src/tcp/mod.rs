@@ -13,10 +13,13 @@ mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
+mod ports;
 mod probe;
 mod record;
+mod refused;
 mod relay;
 mod scratch;
+mod share;
 mod source;
 mod timer;
 
@@ -33,9 +36,9 @@ use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{AccessLogFormat, Config, Tcp},
+    config::model::{Config, Tcp},
     limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
     resolve::Resolver,
@@ -57,7 +60,7 @@ pub(crate) struct Snapshot {
     rates: Option<Sources>,
     own: Own,
     routes: TcpRoutes,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 impl Snapshot {
@@ -70,7 +73,7 @@ impl Snapshot {
             rates: config.tcp.new_connections.map(Sources::new),
             own: Own::new(&config.listen),
             routes: TcpRoutes::new(config, targets, resolver),
-            access_log_format: config.access_log_format,
+            access_lines: AccessLines::of(config),
         }
     }
 
@@ -109,6 +112,7 @@ pub(crate) struct Shared {
     said_too_many: LogThrottle,
     said_source: LogThrottle,
     said_reaching: LogThrottle,
+    said_rule: LogThrottle,
     said_no_port: LogThrottle,
 }
 
@@ -137,6 +141,7 @@ impl Shared {
             said_too_many: LogThrottle::new(SAY_AGAIN),
             said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
+            said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
     }

@@ -41,6 +41,18 @@ pub(super) enum Recognised {
     Socks5,
 }
 
+impl Recognised {
+    /// The protocol.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http(_) | Self::Http2Waiting | Self::HttpUnreadable => Protocol::Http,
+            Self::Tls { .. } | Self::TlsUnreadable => Protocol::Tls,
+            Self::Ssh => Protocol::Ssh,
+            Self::Socks5 => Protocol::Socks5,
+        }
+    }
+}
+
 /// The protocols still possible.
 #[derive(Debug)]
 pub(super) struct Prober {

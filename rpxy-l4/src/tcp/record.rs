@@ -64,6 +64,11 @@ impl Record {
         }
     }
 
+    /// Returns whether the connection has, or had, a backend.
+    pub(super) fn has_started(&self) -> bool {
+        self.access.is_some()
+    }
+
     /// Logs that the connection has a backend.
     pub(super) fn started(
         &mut self,
@@ -90,7 +95,7 @@ impl Record {
         let rule = rule.cloned();
         let detail = match recognised {
             Some(Recognised::Tls { hello, .. }) => Detail::of_hello(rule, hello),
-            Some(Recognised::Http(request)) => Detail { rule, server_name: request.host.clone(), ..Detail::default() },
+            Some(Recognised::Http(request)) => Detail::of_host(rule, request.host.as_deref()),
             Some(
                 Recognised::Http2Waiting
                 | Recognised::HttpUnreadable

@@ -29,9 +29,9 @@ pub(crate) use mailbox::Control;
 use own::OwnPorts;
 
 use crate::{
-    config::model::{AccessLogFormat, Config, Udp},
+    config::model::{Config, Udp},
     limit::{Bans, ConnLimit, LogThrottle, Sources},
-    log::AccessLog,
+    log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
     offload::Offload,
@@ -54,7 +54,7 @@ pub(crate) struct Snapshot {
     routes: UdpRoutes,
     /// Limits of new sessions by source; `None` where there are none.
     sources: Option<Sources>,
-    access_log_format: AccessLogFormat,
+    access_lines: AccessLines,
 }
 
 impl Snapshot {
@@ -66,7 +66,7 @@ impl Snapshot {
             max_sessions: config.udp.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
             routes: UdpRoutes::new(config, targets, resolver),
             sources: config.udp.new_sessions.map(Sources::new),
-            access_log_format: config.access_log_format,
+            access_lines: AccessLines::of(config),
         }
     }
 

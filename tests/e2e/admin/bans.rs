@@ -78,7 +78,7 @@ fn a_ban_drops_datagrams_and_connections_until_it_is_lifted() {
     assert_eq!(client.ask(front(), b"again"), b"again");
     assert!(connects(&net, CLIENT_V4, front()));
     assert!(admin.ask(&json!({ "command": "bans" })).is_empty());
-    assert_eq!(daemon.lines_with(" banned by command: ").len(), 1);
+    assert_eq!(daemon.lines_with("banned by command: ").len(), 1);
 }
 
 #[test]

@@ -3,15 +3,21 @@
 use std::net::TcpStream;
 
 use rpxy_l4_tests::{
+    admin::Admin,
     background::{Action, alongside},
-    daemon::{Daemon, Edit},
+    daemon::{Daemon, Edit, level, message},
     hello::Hello,
-    peers::server::Server,
+    owned,
+    peers::{
+        programs::{self, curl},
+        server::Server,
+    },
     socket,
     topology::{BACKENDS_V4, GATEWAY_V4, Topology},
     wait,
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::support::{PORT, at, front, reached_by, rule};
 
@@ -63,6 +69,52 @@ fn an_invalid_file_changes_nothing_and_is_reported() {
     let _two = Server::tagged(&net.backend, at(7002), "two");
     daemon.reload(Edit::InPlace, &to_port(7002));
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+}
+
+#[test]
+fn a_refused_file_is_told_problem_by_problem_and_remembered() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _one = Server::tagged(&net.backend, at(7001), "one");
+    let directory = owned::directory();
+    let socket = directory.path().join("socket");
+    let keys = format!("admin_socket = \"{}\"\nmetrics_listen = \"127.0.0.1:9100\"\n", socket.display());
+    let valid = format!("{keys}{}", to_port(7001));
+    let mut daemon = Daemon::start(&net.gateway, &valid);
+    let scrape = || programs::text(curl(&net.gateway).arg("http://127.0.0.1:9100/metrics"));
+    let gauge = |value: u8| scrape().contains(&format!("rpxy_l4_config_last_reload_successful {value}\n"));
+    let status = || Admin::connect(&socket).ask(&json!({ "command": "status" })).remove(0);
+    assert!(gauge(1));
+    assert_eq!(status()["last_reload"], Value::Null);
+
+    let first = daemon.reload_refused(Edit::Rename, "slip = 1\ntcp_max_connections = 0\nlisten_port = 0");
+    daemon.wait_for(0, "slip");
+    let lines = daemon.lines_with("configuration not reloaded");
+    let told: Vec<(Option<&str>, &str)> = lines.iter().map(|line| (level(line), message(line))).collect();
+    let [(Some("ERROR"), one), (Some("ERROR"), two), (Some("ERROR"), three), (Some("WARN"), four)] = &told[..] else {
+        panic!("{lines:#?}");
+    };
+    assert_eq!(message(&first), *one);
+    // The kit puts a line in front.
+    let file = daemon.config_path().display();
+    for (said, place) in [
+        (one, "1: nothing to forward to"),
+        (two, "3: tcp_max_connections: "),
+        (three, "4: listen_port: "),
+        (four, "2: slip: unknown key ignored"),
+    ] {
+        assert!(said.contains(&format!(": {file}:{place}")), "{said}");
+    }
+    assert!(gauge(0));
+    let last = status()["last_reload"].clone();
+    assert_eq!((&last["result"], last["problems"].as_array().unwrap().len()), (&json!("refused"), 4), "{last}");
+    let asked = ["status", "--socket", socket.to_str().unwrap()];
+    let (_, shown) = rpxy_l4_tests::daemon::run_to_end(&net.gateway, &asked);
+    assert!(shown.iter().any(|line| line.contains("the file is not what runs")), "{shown:#?}");
+
+    let mark = daemon.edit(Edit::Rename, &valid);
+    daemon.wait_for(mark, "configuration unchanged");
+    assert!(gauge(1));
+    assert_eq!(status()["last_reload"]["result"], "unchanged");
 }
 
 #[test]
@@ -219,4 +271,33 @@ fn a_connection_that_is_still_probed_survives_a_reload() {
     daemon.reload(Edit::Rename, &format!("{base}{}", rule("shell", "ssh", at(7002), "")));
     socket::send(&stream, tail);
     assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
+}
+
+#[test]
+fn commands_and_signals_are_answered_while_a_large_file_is_read() {
+    const RULES: usize = 30_000;
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    let path = directory.path().join("socket");
+    let few = format!("admin_socket = \"{}\"\n", path.display()) + &to_port(7000);
+    let many = |of: &str| {
+        let rules =
+            (0..RULES).map(|n| rule(&format!("r{n}"), "tls", at(7001), &format!("server_names = [\"{n}.{of}.test\"]")));
+        few.clone() + &rules.collect::<String>()
+    };
+    let mut daemon = Daemon::start(&net.gateway, &few);
+    let mut admin = Admin::connect(&path);
+    let mut rules = || admin.ask(&json!({ "command": "status" }))[0]["rules"].as_u64();
+    daemon.edit(Edit::InPlace, &many("a"));
+    daemon.process().signal(Signal::HUP).unwrap();
+    // Before the file is read there is time for one or two.
+    let meanwhile = std::iter::repeat_with(&mut rules).take_while(|rules| *rules == Some(0)).count();
+    assert!(meanwhile >= 10, "{meanwhile} commands were answered before the file was in effect");
+    assert_eq!(rules(), Some(RULES as u64));
+
+    daemon.edit(Edit::InPlace, &many("b"));
+    daemon.process().signal(Signal::HUP).unwrap();
+    daemon.process().signal(Signal::TERM).unwrap();
+    assert!(daemon.wait().success());
+    assert_eq!(daemon.lines_with("configuration reloaded").len(), 1, "the end was not put off");
 }

@@ -32,12 +32,18 @@ fn exit_codes_tell_success_from_bad_configuration_from_bad_usage() {
     let broken = file("broken.toml", "listen_port = [\n");
     let missing = directory.path().join("missing.toml").display().to_string();
     // Arguments, exit code, and what the output must name.
-    let rows: [(&[&str], i32, &[&str]); 14] = [
+    let unknown = file("unknown.toml", &config("tcp_backlogs = 7"));
+    let rows: [(&[&str], i32, &[&str]); 19] = [
         (&["--config", &good, "--check"], 0, &[]),
         (&["--check", "-c", &good], 0, &[]),
         (&["--config", &typo, "--check"], 1, &["typo.toml", "tcp_backlog", "2"]),
         (&["--config", &broken, "--check"], 1, &["broken.toml"]),
         (&["--config", &missing, "--check"], 1, &["missing.toml"]),
+        (&["--config", &good, "--check", "--strict"], 0, &["valid"]),
+        (&["--config", &unknown, "--check"], 0, &["warning: ", "did you mean tcp_backlog?", "valid"]),
+        (&["--config", &unknown, "--check", "--strict"], 1, &["warning: ", "--strict"]),
+        (&["--config", &unknown, "--check", "--strict", "--json"], 1, &["\"severity\":\"warning\"", "\"valid\":false"]),
+        (&["--config", &typo, "--check", "--json"], 1, &["\"key\":\"tcp_backlog\"", "\"errors\":1,\"warnings\":0"]),
         (&["--config", &typo], 1, &["typo.toml", "tcp_backlog"]),
         (&["--config", &broken], 1, &["broken.toml"]),
         (&["--config", &missing], 1, &["missing.toml"]),
@@ -54,6 +60,24 @@ fn exit_codes_tell_success_from_bad_configuration_from_bad_usage() {
         for word in said {
             assert!(lines.iter().any(|line| line.contains(word)), "{arguments:?} does not say {word}: {lines:#?}");
         }
+    }
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_said_once() {
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    let missing = directory.path().join("missing").display().to_string();
+    let starts = [
+        ("a level that is none", Daemon::builder(&config("")).env("RUST_LOG", "verbose"), "\"verbose\" is not a level"),
+        ("no log directory", Daemon::builder(&config("")).args(["--log-dir", &missing]), "No such file or directory"),
+        ("a unix socket", Daemon::builder("listen_port = 1\ntcp_target = [\"unix:/run/x\"]"), "unix socket"),
+    ];
+    for (row, builder, said) in starts {
+        let mut daemon = builder.launch(&net.gateway);
+        assert_eq!(daemon.wait().code(), Some(1), "{row}");
+        let text = daemon.process().lines().join("\n");
+        assert_eq!(text.matches(said).count(), 1, "{row}: {text}");
     }
 }
 

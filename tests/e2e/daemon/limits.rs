@@ -9,13 +9,17 @@ use std::{
 };
 
 use rpxy_l4_tests::{
+    admin::Admin,
     daemon::{Daemon, Edit},
     hello::Hello,
+    owned,
     peers::server::Server,
     socket,
     topology::{Topology, client_pool},
     wait,
 };
+
+use serde_json::json;
 
 use crate::support::{PORT, at, front, http_request, reached_by, rule};
 
@@ -138,7 +142,7 @@ fn one_source_leaves_room_for_others() {
         let more = (0..20).filter(|_| ask(greedy).1.is_some()).count();
         assert!(more <= 2, "{row}: {more} more were served");
         assert_eq!(ask(client_pool(2)).1.as_deref(), Some("served"), "{row}: another source");
-        assert!(daemon.lines_with(reason).len() == 1, "{row}");
+        assert_eq!(daemon.lines_with(&format!("({reason}; ")).len(), 1, "{row}");
     }
 }
 
@@ -245,4 +249,82 @@ fn a_thousand_connections_at_once_are_all_served() {
     }
     drop(streams);
     daemon.wait_for_open_files(before);
+}
+
+#[test]
+fn rules_and_targets_have_limits_of_their_own() {
+    let Some(net) = Topology::or_skip() else { return };
+    let servers = [7000, 7001, 7002].map(|port| Server::tagged(&net.backend, at(port), &port.to_string()));
+    let config = default_only("")
+        + &format!(
+            "[protocols.http]\nprotocol = \"http\"\nmax_connections = 3\n\
+             target = [{{ address = \"{}\", max_connections = 2 }}, {{ address = \"{}\", max_connections = 9 }}]\n\
+             [protocols.ssh]\nprotocol = \"ssh\"\ntarget = [{{ address = \"{}\", max_connections = 1 }}]\n",
+            at(7001),
+            at(7002),
+            at(7002),
+        );
+    let daemon = Daemon::builder(&config).allow("http has 3 connections, its max_connections").start(&net.gateway);
+    let ask = |first: &[u8]| {
+        let stream = socket::dial(&net.client, front());
+        socket::send(&stream, first);
+        let tag = socket::read_line(&stream);
+        (stream, tag)
+    };
+    let http = http_request("a.test");
+    let mut held = Vec::new();
+    for (row, first, expected) in [
+        ("the first target", &http[..], Some("7001")),
+        ("the first target has room for two", &http, Some("7001")),
+        ("the second one", &http, Some("7002")),
+        ("the rule has three", &http, None),
+        ("that target has none too many of another rule", b"SSH-2.0-a\r\n", None),
+        ("others are not concerned", b"x", Some("7000")),
+    ] {
+        let (stream, tag) = ask(first);
+        assert_eq!(tag.as_deref(), expected, "{row}");
+        held.push(stream);
+    }
+    drop(held);
+    servers.iter().for_each(|server| server.wait_for_open(0));
+    wait::until("there is room again", || ask(b"SSH-2.0-a\r\n").1);
+    drop(daemon);
+}
+
+#[test]
+fn no_rule_takes_all_places() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _servers = [7000, 7001].map(|port| Server::tagged(&net.backend, at(port), &port.to_string()));
+    let config = default_only("tcp_max_connections = 64\ntcp_max_connections_per_source = 0")
+        + &rule("ssh", "ssh", at(7001), "");
+    let _daemon = Daemon::builder(&config).allow("tcp_target has 32 connections, its share").start(&net.gateway);
+    let ask = |first: &[u8]| {
+        let stream = socket::dial(&net.client, front());
+        socket::send(&stream, first);
+        let tag = socket::read_line(&stream);
+        (stream, tag)
+    };
+    let held: Vec<_> = (0..64).map(|_| ask(b"x")).collect();
+    // Three quarters of all places, while nobody else wants any.
+    assert_eq!(held.iter().filter(|(_, tag)| tag.is_some()).count(), 48);
+    let others: Vec<_> = (0..16).map(|_| ask(b"SSH-2.0-a\r\n")).collect();
+    assert!(others.iter().all(|(_, tag)| tag.as_deref() == Some("7001")), "a rule below its share");
+}
+
+#[test]
+fn limits_are_lowered_to_the_descriptors_that_there_are_at_start_and_by_a_reload() {
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    let path = directory.path().join("socket");
+    let keys = |tcp: u32| format!("admin_socket = \"{}\"\ntcp_max_connections = {tcp}", path.display());
+    let config = |tcp| default_only(&keys(tcp)) + &format!("udp_target = [\"{}\"]\n", at(7000));
+    let mut daemon =
+        Daemon::builder(&config(10)).open_files(1000).allow("udp_max_connections = 1024").start(&net.gateway);
+    let sessions = || Admin::connect(&path).ask(&json!({ "command": "status" }))[0]["udp"]["max"].as_u64();
+    // Less 64 for an idle daemon, 192 for pipes and the reserve.
+    assert_eq!(sessions(), Some(1000 - 64 - 2 * 10 - 192));
+    daemon.allow("of tcp_max_connections = 400 and 312 of udp_max_connections = 1024");
+    daemon.reload(Edit::InPlace, &config(400));
+    assert_eq!(sessions(), Some((1000 - 64) / 3));
+    assert_eq!(daemon.lines_with("a limit of 1000 open files has room for").len(), 2);
 }

@@ -171,6 +171,60 @@ fn log_files_are_appended_to_and_follow_rotation() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_is_said_once_counted_and_said_again_when_it_can() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _servers = servers(&net);
+    let directory = owned::directory();
+    let (access, system) = (directory.path().join("access.log"), directory.path().join("rpxy-l4.log"));
+    // Every write to it fails as on a full disk (full(4)).
+    std::os::unix::fs::symlink("/dev/full", &access).unwrap();
+    let builder = Daemon::builder(&config("metrics_listen = \"127.0.0.1:9100\""));
+    let builder = builder.args(["--log-dir", &directory.path().display().to_string()]);
+    let mut daemon = builder.launch(&net.gateway);
+    line_of(&system, "the ready line", |line| line.contains("ready"));
+    let lost = || -> u64 {
+        let text = programs::text(curl(&net.gateway).arg("http://127.0.0.1:9100/metrics"));
+        let value = text.lines().find_map(|line| line.strip_prefix("rpxy_l4_log_lines_lost_total "));
+        value.unwrap().parse().unwrap()
+    };
+    for wanted in [2, 4, 6] {
+        assert_eq!(reached_by(&net, &http_request("x")).as_deref(), Some("served"));
+        wait::until("both lines are counted", || (lost() == wanted).then_some(()));
+    }
+    fs::remove_file(&access).unwrap();
+    wait::until("the log is written again", || {
+        assert_eq!(reached_by(&net, &http_request("x")).as_deref(), Some("served"));
+        fs::read_to_string(&access).ok().filter(|log| log.contains("[finish]"))
+    });
+    let line = line_of(&system, "the end of it", |line| line.contains("can be written again"));
+    assert!(line.contains(" WARN ") && line.contains("access.log"), "{line}");
+    let told = daemon.lines_with("cannot be written");
+    let [told] = told.as_slice() else { panic!("{told:#?}") };
+    assert!(told.contains("access.log") && told.contains("No space left on device"), "{told}");
+    daemon.process().signal(rustix::process::Signal::TERM).unwrap();
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_client_cannot_have_more_logged_than_a_little() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _servers = servers(&net);
+    let daemon = Daemon::start(&net.gateway, &config("access_log_format = \"json\""));
+    let long = "x".repeat(200);
+    let names: Vec<&str> = ["\u{9b}\u{202e}", long.as_str()].into_iter().cycle().take(300).collect();
+    assert!(reached_by(&net, &Hello::to("one.test").alpns(&names).bytes()).is_some());
+    for event in ["\"start\"", "\"finish\""] {
+        let line = daemon.wait_for(0, event);
+        assert!(line.len() < 1000, "{} bytes: {line}", line.len());
+        assert!(line.contains(r#""\u009b\u202e""#), "{line}");
+        let parsed: Value = serde_json::from_str(&line).unwrap();
+        let shown = parsed["alpn"].as_array().unwrap();
+        assert_eq!((shown.len(), &parsed["alpn_count"]), (8, &Value::from(300)));
+        assert_eq!((shown[0].as_str(), shown[1].as_str()), (Some(names[0]), Some(&*"x".repeat(32))));
+    }
+}
+
+#[test]
 fn every_connection_is_counted_under_the_outcome_it_had() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);

@@ -1,6 +1,9 @@
 //! Targets by name: found, kept within the bounds of the file, refreshed, and followed when they move.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use rpxy_l4_tests::{
     daemon::Daemon,
@@ -201,4 +204,98 @@ fn names_that_are_no_host_names_by_the_book_resolve() {
         let _daemon = Daemon::start(&net.gateway, &config);
         assert_eq!(reached_by(&net, b"x").as_deref(), Some(tag), "{name}");
     }
+}
+
+/// Has the gateway ask `servers` in this order, with more lines of resolv.conf(5).
+fn resolv_conf(net: &Topology, servers: &[Ipv4Addr], more: &str) {
+    let servers: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    std::fs::write(net.gateway.etc().join("resolv.conf"), servers + more).unwrap();
+}
+
+#[test]
+fn names_are_completed_by_the_search_list() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    let _six = Server::tagged(&net.backend, (BACKENDS_V6[0], 7000), "six");
+    let [one, two] = [BACKENDS_V4[0], BACKENDS_V4[1]].map(IpAddr::from);
+    dns.set("svc.b.test", 60, &[one]);
+    dns.set("svc.x", 60, &[one]);
+    dns.set("svc.x.a.test", 60, &[two]);
+    dns.set("six.a.test", 60, &[BACKENDS_V6[0].into()]);
+    dns.set("six.b.test", 60, &[one]);
+    let search = "search a.test b.test\n";
+    for (row, conf, name, tag) in [
+        ("the second of the list", search.to_owned(), "svc", "one"),
+        ("dots enough", search.to_owned(), "svc.x", "one"),
+        ("ndots", format!("{search}options ndots:2\n"), "svc.x", "two"),
+        ("a dot at the end", format!("{search}options ndots:2\n"), "svc.x.", "one"),
+        ("domain", "domain b.test\n".to_owned(), "svc", "one"),
+        ("families of one name", search.to_owned(), "six", "six"),
+    ] {
+        resolv_conf(&net, &BACKENDS_V4[..1], &conf);
+        let config = format!("listen_port = {PORT}\ntcp_target = [\"{name}:7000\"]\n");
+        let _daemon = Daemon::start(&net.gateway, &config);
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some(tag), "{row}");
+    }
+}
+
+#[test]
+fn the_next_name_server_is_asked_when_the_first_fails_and_only_then() {
+    let Some(net) = Topology::or_skip() else { return };
+    let first = DnsServer::start(&net.backend, BACKENDS_V4[0]);
+    let second = DnsServer::start(&net.backend, BACKENDS_V4[1]);
+    resolv_conf(&net, &BACKENDS_V4[..2], "");
+    let _servers = tagged(&net);
+    second.set(NAME, 60, &[BACKENDS_V4[1].into()]);
+    for (mood, reached) in [(Mood::Silent, Some("two")), (Mood::Fail, Some("two")), (Mood::Answer, None)] {
+        first.set_mood(mood);
+        let mut daemon = Daemon::builder(&config("")).allow(NAME).start(&net.gateway);
+        daemon.allow("target");
+        assert_eq!(reached_by(&net, b"x").as_deref(), reached, "{mood:?}");
+    }
+    first.set(NAME, 60, &[BACKENDS_V4[0].into()]);
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    let before = second.questions();
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"), "the first one's word counts");
+    assert_eq!(second.questions(), before);
+}
+
+#[test]
+fn an_answer_that_fits_no_datagram_is_asked_for_over_tcp() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    let _servers = tagged(&net);
+    let many = (1..=500_u16).map(|n| IpAddr::from([198, 18, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
+    dns.set(NAME, 60, &std::iter::once(BACKENDS_V4[1].into()).chain(many).collect::<Vec<_>>());
+    let _daemon = Daemon::start(&net.gateway, &config(""));
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+}
+
+#[test]
+fn thousands_of_names_without_an_answer_take_few_descriptors_and_lines() {
+    const NAMES: usize = 4000;
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = name_server(&net);
+    dns.set_mood(Mood::Silent);
+    let _servers = tagged(&net);
+    std::fs::write(net.gateway.etc().join("hosts"), format!("{} known.test\n", BACKENDS_V4[0])).unwrap();
+    let mut config = format!("listen_port = {PORT}\ntcp_target = [\"known.test:7000\"]\n");
+    for index in 0..NAMES {
+        config += &format!(
+            "[protocols.\"r{index}\"]\nprotocol = \"tls\"\nserver_names = [\"s{index}.test\"]\n\
+             target = [\"n{index}.test:7000\"]\n"
+        );
+    }
+    let daemon = Daemon::builder(&config).allow("cannot resolve").start(&net.gateway);
+    let mut most = 0;
+    let asked = dns.questions();
+    wait::until("names have failed", || {
+        most = most.max(daemon.open_files());
+        (!daemon.lines_with("cannot resolve").is_empty() && dns.questions() >= asked + 40).then_some(())
+    });
+    assert!(most < 200, "{most} open files");
+    assert_eq!(daemon.lines_with("cannot resolve").len(), 1, "one line for all that fail within a minute");
+    // A name of the hosts file is looked up in its turn.
+    wait::until("another name resolves", || reached_by(&net, &[0]).filter(|tag| tag == "one"));
 }

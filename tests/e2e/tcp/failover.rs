@@ -4,9 +4,12 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use rpxy_l4_tests::{
     daemon::Daemon,
-    peers::server::{Recorder, Server},
+    peers::{
+        server::{Recorder, Server},
+        udp::UdpClient,
+    },
     socket,
-    topology::{BACKENDS_V4, BACKENDS_V6, Topology},
+    topology::{BACKENDS_V4, BACKENDS_V6, CLIENT_V4, Topology},
     wait,
 };
 
@@ -41,6 +44,35 @@ fn the_next_target_takes_over() {
         for _ in 0..3 {
             assert_eq!(reached_by(&net, b"x").as_deref(), Some("good"), "{name}");
         }
+    }
+}
+
+#[test]
+fn a_target_of_an_ip_version_that_the_machine_does_not_have_is_explained_once() {
+    let Some(net) = Topology::or_skip() else { return };
+    let [first, ..] = BACKENDS_V4;
+    let _server = Server::tagged(&net.backend, (first, 7000), "good");
+    let [v6, ..] = BACKENDS_V6;
+    // Somewhere else, on the same link, and itself.
+    for target in ["[2001:db8:ffff::1]:7000".to_owned(), format!("[{v6}]:7000"), "[::1]:7000".to_owned()] {
+        for device in ["all", "default", "lo"] {
+            net.gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
+        }
+        let config = format!(
+            "listen_port = {PORT}\ntcp_target = [\"{target}\", \"{first}:7000\"]\nudp_target = [\"{target}\"]\n"
+        );
+        let daemon = Daemon::builder(&config).allow(&target).start(&net.gateway);
+        for _ in 0..3 {
+            assert_eq!(reached_by(&net, b"x").as_deref(), Some("good"), "{target}");
+        }
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        client.send(front(), b"hello");
+        wait::until("TCP and UDP have said so", || (daemon.lines_with("cannot be reached").len() == 2).then_some(()));
+        for line in daemon.lines_with("cannot be reached") {
+            assert!(line.contains("this machine has no IPv6"), "{line}");
+        }
+        assert!(daemon.lines_with("ip_local_port_range").is_empty());
+        daemon.stop();
     }
 }
 

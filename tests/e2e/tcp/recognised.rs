@@ -200,11 +200,12 @@ fn a_refused_tls_client_gets_what_the_key_says() {
     };
     let unrecognized_name: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
     let other = Hello::to("two.test").bytes();
+    let more = [&other[..], &[23, 3, 3, 0x40, 0], &[7; 1 << 14]].concat();
     let request = b"GET / HTTP/1.1\r\nHost: two.test\r\n\r\n".to_vec();
     let mut daemon = Daemon::start(&net.gateway, &config("tls_refused = \"alert\""));
-    // Bytes that arrive behind the hello may turn the end into a reset, which can overtake the alert.
-    let rows: [(&str, &Vec<u8>, &[u8]); 3] = [
+    let rows: [(&str, &Vec<u8>, &[u8]); 4] = [
         ("another name", &other, unrecognized_name),
+        ("with early data", &more, unrecognized_name),
         ("unreadable", &sslv2_hello(), unrecognized_name),
         ("HTTP", &request, b""),
     ];

@@ -1,12 +1,19 @@
-//! Lines of the system log, `<timestamp> <LEVEL> <message>`.
+//! Lines of the system log, `<timestamp> <LEVEL> <message>` or `{"time":"..","level":"..","message":".."}`.
 
 /// Returns the level of a line.
 pub fn level(line: &str) -> Option<&str> {
+    if line.starts_with('{') {
+        return Some(line.split_once("\"level\":\"")?.1.split('"').next().unwrap_or_default());
+    }
     line.split_ascii_whitespace().nth(1)
 }
 
-/// Returns the message of a line.
+/// Returns the message of a line, with the escapes that it has.
 pub fn message(line: &str) -> &str {
+    if line.starts_with('{') {
+        let rest = line.split_once("\"message\":\"").map_or("", |(_, rest)| rest);
+        return rest.strip_suffix("\"}").unwrap_or(rest);
+    }
     let after_word = |text| str::trim_start(text).split_once(' ').map_or("", |(_, rest)| rest);
     after_word(after_word(line)).trim_start()
 }
@@ -22,5 +29,9 @@ mod tests {
         assert_eq!(message(line), "ready: 2 sockets");
         assert_eq!(message("2026-01-01T00:00:00.000000Z ERROR broken"), "broken");
         assert_eq!(message("one"), "");
+        let json = r#"{"time":"2026-01-01T00:00:00.000000Z","level":"WARN","message":"a \"b\""}"#;
+        assert_eq!((level(json), message(json)), (Some("WARN"), r#"a \"b\""#));
+        let access = r#"{"time":"2026-01-01T00:00:00.000000Z","event":"start"}"#;
+        assert_eq!((level(access), message(access)), (None, ""));
     }
 }

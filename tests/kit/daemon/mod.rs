@@ -168,7 +168,8 @@ impl Daemon {
             let status = self.wait();
             assert!(status.success(), "the daemon ended with {status}:\n{}", self.process.transcript());
             let count = |text: &str| self.lines_with(text).len();
-            assert_eq!(count(" stopped"), 1, "no `stopped` in the log:\n{}", self.process.transcript());
+            let stopped = self.process.lines().iter().filter(|line| message(line) == "stopped").count();
+            assert_eq!(stopped, 1, "no `stopped` in the log:\n{}", self.process.transcript());
             for (start, finish) in [("[start] ", "[finish] "), ("\"start\"", "\"finish\"")] {
                 let unequal = "beginnings and ends in the access log differ";
                 assert_eq!(count(start), count(finish), "{unequal}:\n{}", self.process.transcript());

@@ -1,8 +1,10 @@
-//! A DNS server with a table that a test can change while it runs (RFC 1035 wire format, A and AAAA over UDP).
+//! A DNS server with a table that a test can change while it runs (RFC 1035 wire format, A and AAAA over UDP, and over TCP
+//! what does not fit 512 bytes).
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -54,11 +56,15 @@ impl DnsServer {
     /// When the port cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: Ipv4Addr) -> Self {
-        let socket = host.run(|| UdpSocket::bind((address, 53))).or_fail("bind the DNS server");
+        let bind = || std::io::Result::Ok((UdpSocket::bind((address, 53))?, TcpListener::bind((address, 53))?));
+        let (socket, listener) = host.run(bind).or_fail("bind the DNS server");
         // Short, so that a dropped server stops soon.
         socket.set_read_timeout(Some(Duration::from_millis(100))).or_fail("DNS timeout");
         let shared = Arc::new(Shared::default());
         let server = Self { shared: Arc::clone(&shared) };
+        listener.set_nonblocking(true).or_fail("DNS listener");
+        let streams = Arc::clone(&shared);
+        thread::spawn(move || serve_streams(&listener, &streams));
         thread::spawn(move || serve(&socket, &shared));
         server
     }
@@ -107,11 +113,57 @@ fn serve(socket: &UdpSocket, shared: &Shared) {
     while !shared.stop.load(Ordering::SeqCst) {
         let Ok((count, from)) = socket.recv_from(&mut buffer) else { continue };
         let Some(question) = buffer.get(..count) else { continue };
-        let zone = shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = answer(question, &zone);
-        drop(zone);
+        let reply = shared.answer(question).map(fit_datagram);
         reply_to(socket, from, reply.as_deref());
         // Counted last: who waits for the count may rely on the answer being out.
+        shared.questions.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+        answer(question, &self.zone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An answer without its records and marked as truncated, if it is longer than 512 bytes (RFC 1035 section 4.2.1).
+fn fit_datagram(mut reply: Vec<u8>) -> Vec<u8> {
+    if reply.len() > 512 {
+        let question = reply.get(12..).and_then(|rest| rest.iter().position(|byte| *byte == 0)).unwrap_or(0);
+        reply.truncate(12 + question + 5);
+        if let Some([_, _, flags, _, _, _, count @ ..]) = reply.first_chunk_mut::<8>() {
+            *flags |= 2;
+            *count = [0, 0];
+        }
+    }
+    reply
+}
+
+fn serve_streams(listener: &TcpListener, shared: &Arc<Shared>) {
+    while !shared.stop.load(Ordering::SeqCst) {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(shared);
+                thread::spawn(move || serve_stream(stream, &shared));
+            }
+            Err(_none) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Questions and answers behind their lengths (RFC 1035 section 4.2.2), until the client closes.
+fn serve_stream(mut stream: TcpStream, shared: &Shared) {
+    let mut length = [0; 2];
+    while stream.set_nonblocking(false).is_ok() && stream.read_exact(&mut length).is_ok() {
+        let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+        if stream.read_exact(&mut question).is_err() {
+            return;
+        }
+        let Some(reply) = shared.answer(&question) else { continue };
+        let length = u16::try_from(reply.len()).unwrap_or(u16::MAX).to_be_bytes();
+        if stream.write_all(&[&length[..], &reply].concat()).is_err() {
+            return;
+        }
         shared.questions.fetch_add(1, Ordering::SeqCst);
     }
 }

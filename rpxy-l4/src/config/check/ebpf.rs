@@ -41,14 +41,16 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
             .and_then(NonZeroU32::new)
             .unwrap_or(const { NonZeroU32::new(MAX_FLOWS).unwrap() }),
         early_drop: field("early_drop").and_then(|field| field.boolean(report)).unwrap_or_default(),
-        ban: field("ban").map(|field| ban(report, &field)).unwrap_or_default(),
+        // The list holds for the daemon, too, so that it has a place at the top; this one is older.
+        ban: without_duplicates(
+            [root.field("ban"), field("ban")].into_iter().flatten().flat_map(|field| ban(report, &field)).collect(),
+        ),
         pin: field("pin").and_then(|field| field.boolean(report)).unwrap_or_default(),
         pin_path: field("pin_path")
             .and_then(|field| pin_path(report, &field))
             .unwrap_or_else(|| PathBuf::from(PIN_PATH)),
     };
     if ebpf.mode == EbpfMode::Off {
-        // The list of bans holds for the daemon, too.
         let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
         let idle = idle.chain(ebpf.pin.then_some("pin"));
         for field in idle.filter_map(field) {
@@ -91,5 +93,5 @@ fn ban(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpNet> {
         }
         networks.push(network);
     }
-    without_duplicates(networks)
+    networks
 }

@@ -2,7 +2,11 @@
 
 use rpxy_l4_proto::ech::{EchKey, EchKeys};
 
-use super::{defaults::RuleDefaults, names, server_ids, targets};
+use super::{
+    defaults::RuleDefaults,
+    names::{self, Addresses},
+    server_ids, targets,
+};
 use crate::config::{
     ech::{ConfigList, read_key_file},
     file::{Field, Table},
@@ -169,7 +173,7 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
     match &target.host {
         Host::Ip { address, .. } => address.to_string().into(),
         Host::LinkLocal { address, .. } => address.to_string().into(),
-        Host::Name(name) => name.clone(),
+        Host::Name(name) => name.strip_suffix('.').unwrap_or(name).into(),
     }
 }
 
@@ -177,7 +181,8 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
 fn group(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'_>) -> Option<EchPrivate> {
     let table = field.table(report, Scope::EchPrivate)?;
     let names = table.required(report, "server_names");
-    let server_names = names.as_ref().map(|names| names::patterns(report, names)).unwrap_or_default();
+    let server_names =
+        names.as_ref().map(|names| names::patterns(report, names, Addresses::Nameless)).unwrap_or_default();
     if let Some(names) = names.filter(Field::is_empty_array) {
         report.error(&names.position, "must not be empty");
     }

@@ -1,6 +1,8 @@
 //! Ports and addresses to listen on.
 
 use std::{
+    collections::HashSet,
+    hash::Hash,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
 };
@@ -8,7 +10,7 @@ use std::{
 use crate::config::{
     file::{Field, Table},
     model::{Listen, ListenAddress},
-    report::{Report, quote},
+    report::{Position, Report, quote},
 };
 
 pub(super) fn listen(report: &mut Report<'_>, root: &Table<'_>) -> Listen {
@@ -36,7 +38,11 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
 }
 
 fn ports(report: &mut Report<'_>, root: &Table<'_>) -> Vec<NonZeroU16> {
-    let Some(field) = root.required(report, "listen_port") else { return Vec::new() };
+    let Some(field) = root.field("listen_port") else {
+        let position = Position { path: "listen_port".to_owned(), offset: 0 };
+        report.missing(&position, "required key is missing", &["listen_port"], None);
+        return Vec::new();
+    };
     if field.is_integer() {
         return field.integer(report, 1..=u16::MAX).and_then(NonZeroU16::new).into_iter().collect();
     }
@@ -127,13 +133,9 @@ fn addresses(
     addresses
 }
 
-/// Keeps the first of equal elements. Lists here are as long as a person writes them.
-pub(super) fn without_duplicates<T: PartialEq>(elements: Vec<T>) -> Vec<T> {
-    let mut kept: Vec<T> = Vec::with_capacity(elements.len());
-    for element in elements {
-        if !kept.contains(&element) {
-            kept.push(element);
-        }
-    }
-    kept
+/// Keeps the first of equal elements.
+pub(super) fn without_duplicates<T: Clone + Eq + Hash>(mut elements: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(elements.len());
+    elements.retain(|element| seen.insert(element.clone()));
+    elements
 }

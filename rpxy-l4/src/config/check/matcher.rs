@@ -5,7 +5,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use rpxy_l4_proto::wireguard::Reserved;
 
-use super::{defaults::RuleDefaults, ech, names, protocol::RuleProtocol};
+use super::{
+    defaults::RuleDefaults,
+    ech,
+    names::{self, Addresses},
+    protocol::RuleProtocol,
+};
 use crate::config::{
     ech::BASE64,
     file::{Field, Table},
@@ -54,7 +59,13 @@ fn server_names(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<Rul
         }
         _ => {}
     }
-    names::patterns(report, &field)
+    let addresses = match protocol {
+        Some(RuleProtocol::Tls | RuleProtocol::Quic) => Addresses::Nameless,
+        Some(RuleProtocol::Http | RuleProtocol::Ssh | RuleProtocol::Socks5 | RuleProtocol::WireGuard) | None => {
+            Addresses::Named
+        }
+    };
+    names::patterns(report, &field, addresses)
 }
 
 fn ech(

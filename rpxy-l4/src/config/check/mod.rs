@@ -33,7 +33,7 @@ use defaults::RuleDefaults;
 
 use super::{
     file::{Field, Table},
-    model::{AccessLogFormat, Config, Unmatched},
+    model::{AccessLogFormat, AccessLogRefused, Config, Unmatched},
     problem::{Problem, Severity},
     report::{Position, Report},
     watch::Seen,
@@ -46,6 +46,8 @@ pub(super) struct Checked {
     pub(super) problems: Vec<Problem>,
     /// Other files that were read, or would have been.
     pub(super) files: Vec<Seen>,
+    /// The form of the access log that the text asks for, also where it cannot be used.
+    pub(super) log_format: AccessLogFormat,
 }
 
 /// Checks `text`, whose relative paths start at `directory`.
@@ -62,7 +64,8 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let files = report.take_files();
     let problems = report.finish();
     let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
-    Checked { config: config.filter(|_| usable), problems, files }
+    let log_format = config.as_ref().map(|config| config.access_log_format).unwrap_or_default();
+    Checked { config: config.filter(|_| usable), problems, files, log_format }
 }
 
 fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
@@ -84,11 +87,8 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
 
     let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
     if !destination_keys && !rules::any(&root) {
-        report.error_with(
-            &root.position,
-            "nothing to forward to",
-            "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]",
-        );
+        let remedy = "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]";
+        report.missing(&root.position, "nothing to forward to", &["tcp_target", "udp_target"], Some(remedy));
     }
 
     Config {
@@ -108,6 +108,10 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
                 )
             })
             .unwrap_or_default(),
+        access_log_refused: root
+            .field("access_log_refused")
+            .and_then(|field| field.word(report, REFUSED))
+            .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         dns: dns::dns(report, &root),
@@ -117,6 +121,9 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
         rules: rules.into_iter().map(|(_, rule)| rule).collect(),
     }
 }
+
+const REFUSED: &[(&str, AccessLogRefused)] =
+    &[("limited", AccessLogRefused::Limited), ("all", AccessLogRefused::All), ("off", AccessLogRefused::Off)];
 
 /// Far above any machine; a slip of the pen must not start a thread for every kilobyte of memory.
 const MOST_WORKERS: usize = 1024;

@@ -3,8 +3,12 @@
 //! Host and server names are kept in lower case without a trailing dot. Host names are refused only where 0.2.x refuses
 //! them; server names only when blank, since any other text is harmless: it matches nothing.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
+use super::listen::without_duplicates;
 use crate::config::{
     file::{Field, Table},
     model::NamePattern,
@@ -35,24 +39,41 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, &'static str> {
     Ok(name.to_ascii_lowercase().into())
 }
 
+/// Whether clients of a protocol may name a server by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Addresses {
+    /// HTTP, in `Host` and `:authority`.
+    Named,
+    /// TLS and QUIC, whose clients send no name then (RFC 6066 section 3).
+    Nameless,
+}
+
+/// Why a name that [`host`] takes can never be resolved, if so.
+pub(super) fn unresolvable(name: &str) -> Option<&'static str> {
+    // RFC 1035 section 2.3.4.
+    name.split('.').any(|label| label.len() > 63).then_some("a part between dots is longer than 63 bytes")
+}
+
 /// The server names of an array, without duplicates.
-pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>) -> Vec<NamePattern> {
-    let mut patterns: Vec<NamePattern> = Vec::new();
-    for (position, name) in field.strings(report).unwrap_or_default() {
-        if let Some(pattern) = pattern(report, &position, name)
-            && !patterns.contains(&pattern)
-        {
-            patterns.push(pattern);
-        }
-    }
-    patterns
+pub(super) fn patterns(report: &mut Report<'_>, field: &Field<'_>, addresses: Addresses) -> Vec<NamePattern> {
+    let names = field.strings(report).unwrap_or_default();
+    let patterns = names.into_iter().filter_map(|(position, name)| pattern(report, &position, name, addresses));
+    without_duplicates(patterns.collect())
 }
 
 /// A server name to match, `*.` in front for any name below.
-fn pattern(report: &mut Report<'_>, position: &Position, text: &str) -> Option<NamePattern> {
+fn pattern(report: &mut Report<'_>, position: &Position, text: &str, addresses: Addresses) -> Option<NamePattern> {
     if text.trim().is_empty() {
         report.error_with(position, "a server name must not be blank", "leave server_names out to match any name");
         return None;
+    }
+    if let Some(address) = address(text) {
+        if addresses == Addresses::Nameless {
+            let message = format!("{} is an address, for which clients send no server name", quote(text));
+            report.warn_with(position, message, "leave server_names out to match connections without a name, too");
+        }
+        // As the host of a request is read: without brackets, in the one form that an address has.
+        return Some(NamePattern::Exact(address.to_string().into()));
     }
     let (wildcard, name) = match text.strip_prefix("*.") {
         Some(suffix) => (true, suffix),
@@ -63,8 +84,14 @@ fn pattern(report: &mut Report<'_>, position: &Position, text: &str) -> Option<N
         Ok(name) => Some(NamePattern::Exact(name)),
         Err(reason) => {
             let message = format!("{} can never match: {reason}", quote(text));
-            if text.contains('*') {
+            let port = |(name, port): (&str, &str)| port.parse::<u16>().is_ok() && host(name).is_ok();
+            if text == "*" {
+                let message = "\"*\" matches nothing: it is not a name";
+                report.warn_with(position, message, "leave server_names out to match any name, or none");
+            } else if text.contains('*') {
                 report.warn_with(position, message, "a wildcard is \"*.\" in front of a name");
+            } else if name.rsplit_once(':').is_some_and(port) {
+                report.warn_with(position, message, "leave the port out: server names have none");
             } else {
                 report.warn(position, message);
             }
@@ -72,6 +99,13 @@ fn pattern(report: &mut Report<'_>, position: &Position, text: &str) -> Option<N
             Some(NamePattern::Exact(text.to_ascii_lowercase().into()))
         }
     }
+}
+
+/// An address, in brackets or not, with a port or not.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    bare.and_then(|bare| bare.parse::<Ipv6Addr>().ok()).map(Into::into).or_else(|| text.parse().ok()).or_else(with_port)
 }
 
 /// The protocol names of `alpns`, or of `alpn`, without duplicates; `not_empty` is called for a list with elements.
@@ -92,18 +126,13 @@ pub(super) fn alpns<'t>(
     if !field.is_empty_array() {
         not_empty(report, &field);
     }
-    let mut alpns: Vec<Arc<[u8]>> = Vec::with_capacity(names.len());
-    for (position, name) in names {
+    for (position, name) in &names {
         // RFC 7301 section 3.1: 1 to 255 bytes.
         if !(1..=255).contains(&name.len()) {
-            report.warn(&position, "can never match: a protocol name has 1 to 255 bytes");
-        }
-        let alpn: Arc<[u8]> = name.as_bytes().into();
-        if !alpns.contains(&alpn) {
-            alpns.push(alpn);
+            report.warn(position, "can never match: a protocol name has 1 to 255 bytes");
         }
     }
-    alpns
+    without_duplicates(names.into_iter().map(|(_, name)| name.as_bytes().into()).collect())
 }
 
 /// Returns whether `pattern` covers `name`, a lower-case name without a trailing dot.
@@ -146,6 +175,8 @@ mod tests {
         assert!(host(&"a".repeat(253)).is_ok(), "253 bytes");
         assert!(host(&format!("{}.", "a".repeat(253))).is_ok(), "253 bytes and a dot");
         assert!(host(&"a".repeat(254)).is_err(), "254 bytes");
+        assert_eq!(unresolvable(&format!("b.{}", "a".repeat(63))), None, "63 bytes between dots");
+        assert!(unresolvable(&format!("{}.b", "a".repeat(64))).is_some(), "64 bytes between dots");
     }
 
     #[test]

@@ -7,11 +7,12 @@ use super::{
     duration, matcher,
     protocol::{PROTOCOLS, RuleProtocol},
     server_ids, targets,
+    tcp::max_connections,
 };
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::Rule,
+    model::{Matcher, Rule, TlsMatcher},
     report::{Position, Report},
 };
 
@@ -42,7 +43,7 @@ fn rule(
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, &table, protocol, defaults), ..defaults.clone() };
-    let matcher = matcher::matcher(report, &table, protocol, defaults);
+    let mut matcher = matcher::matcher(report, &table, protocol, defaults);
     let upstream = targets::of_rule(report, &table, defaults);
     let upstream = match protocol {
         Some(RuleProtocol::Quic) | None => upstream,
@@ -50,9 +51,24 @@ fn rule(
     };
     let idle_lifetime = idle_lifetime(report, &table, protocol);
     let affinity = affinity(report, &table, protocol);
+    let max_connections = max_connections(report, &table, "max_connections");
+    let (upstream, max_connections) = match protocol {
+        Some(protocol) if protocol.is_udp() => {
+            if let Some(field) = table.field("max_connections") {
+                report.warn(&field.position, "has no effect on protocols over UDP, whose rules have shares");
+            }
+            if let Some(Matcher::Quic(TlsMatcher { ech: Some(ech), .. })) = &mut matcher {
+                for private in &mut Arc::make_mut(ech).private {
+                    private.upstream = targets::without_limits(report, &field.position, private.upstream.clone());
+                }
+            }
+            (targets::without_limits(report, &field.position, upstream), None)
+        }
+        Some(_) | None => (upstream, max_connections),
+    };
     Some((
         field.position.clone(),
-        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity }),
+        Arc::new(Rule { name: name.into(), matcher: matcher?, upstream, idle_lifetime, affinity, max_connections }),
     ))
 }
 

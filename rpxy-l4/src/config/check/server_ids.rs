@@ -1,6 +1,6 @@
 //! The server's part of QUIC connection IDs: a key of targets, and what several of them must not have in common.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::config::{
     file::Table,
@@ -44,23 +44,25 @@ pub(super) fn without(report: &mut Report<'_>, position: &Position, mut upstream
 
 /// Reports IDs that lead to two places. What belongs to one tenant must not be another one's by a line in the file.
 pub(super) fn refuse_ambiguous(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
-    let mut known: Vec<(&Rule, usize, &ServerId)> = Vec::new();
+    // In order, so that what begins with an ID follows it.
+    let mut known: BTreeMap<&[u8], (&Rule, String)> = BTreeMap::new();
     for (position, rule) in rules {
         for (index, id) in &rule.upstream.server_ids {
-            let meets = |(other, at, known): &&(&Rule, usize, &ServerId)| {
-                let begins = known.as_bytes().starts_with(id.as_bytes()) || id.as_bytes().starts_with(known.as_bytes());
-                let address = |rule: &Rule, index: usize| rule.upstream.targets.get(index).map(ToString::to_string);
-                begins && address(other, *at) != address(rule, *index)
-            };
-            if let Some((other, ..)) = known.iter().find(meets) {
-                let other = quote(&other.name);
-                let path = format!("{}.target[{index}].quic_server_id", position.path);
-                report.error(
-                    &Position { path, offset: position.offset },
-                    format!("is, or begins, that of another target, of protocols.{other}"),
-                );
+            let id = id.as_bytes();
+            let address = rule.upstream.targets.get(*index).map(ToString::to_string).unwrap_or_default();
+            let beginnings = (1..id.len()).filter_map(|len| known.get(id.get(..len)?));
+            let longer = known.range(id..).take_while(|(other, _)| other.starts_with(id)).map(|(_, place)| place);
+            match beginnings.chain(longer).find(|(_, other)| *other != address) {
+                Some((other, _)) => {
+                    let other = quote(&other.name);
+                    let path = format!("{}.target[{index}].quic_server_id", position.path);
+                    report.error(
+                        &Position { path, offset: position.offset },
+                        format!("is, or begins, that of another target, of protocols.{other}"),
+                    );
+                }
+                None => drop(known.entry(id).or_insert((rule, address))),
             }
-            known.push((rule, *index, id));
         }
     }
 }

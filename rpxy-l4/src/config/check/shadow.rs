@@ -1,6 +1,6 @@
 //! Rules that can never be chosen, because an earlier one takes all that they match.
 
-use std::sync::Arc;
+use std::{collections::HashMap, mem, sync::Arc};
 
 use crate::config::{
     model::{Matcher, NamePattern, Rule, TlsMatcher},
@@ -9,12 +9,48 @@ use crate::config::{
 
 /// Warns of each rule that an earlier rule of the same protocol and precedence makes unreachable.
 pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, Arc<Rule>)]) {
-    for (index, (position, rule)) in rules.iter().enumerate() {
-        let earlier = rules.iter().take(index).find(|(_, earlier)| shadows(&earlier.matcher, &rule.matcher));
-        if let Some((_, earlier)) = earlier {
+    // Rules that can be reached, by each of their conditions. What takes everything of a rule has all of its conditions,
+    // so it is among those that have the rarest of them.
+    let mut reachable: HashMap<Condition<'_>, Vec<&Rule>> = HashMap::new();
+    for (position, rule) in rules {
+        let conditions = Condition::of(&rule.matcher);
+        let candidates = conditions.iter().map(|condition| reachable.get(condition).map_or(&[][..], Vec::as_slice));
+        let fewest = candidates.min_by_key(|candidates| candidates.len()).unwrap_or_default();
+        if let Some(earlier) = fewest.iter().find(|earlier| shadows(&earlier.matcher, &rule.matcher)) {
             let name = quote(&earlier.name);
             report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));
+            // Nor is it needed here: what it would shadow, the earlier one does.
+            continue;
         }
+        for condition in conditions {
+            reachable.entry(condition).or_default().push(rule);
+        }
+    }
+}
+
+/// One condition of a rule of one protocol.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Condition<'r> {
+    /// There is none.
+    None(mem::Discriminant<Matcher>),
+    Name(mem::Discriminant<Matcher>, &'r NamePattern),
+    Alpn(mem::Discriminant<Matcher>, &'r [u8]),
+    Key(Option<&'r [u8; 32]>),
+}
+
+impl<'r> Condition<'r> {
+    /// All conditions of a rule, at least one.
+    fn of(matcher: &'r Matcher) -> Vec<Self> {
+        let protocol = mem::discriminant(matcher);
+        let (names, alpns): (&[NamePattern], &[Arc<[u8]>]) = match matcher {
+            Matcher::Http { server_names } => (server_names, &[]),
+            Matcher::Tls(hello) | Matcher::Quic(hello) => (&hello.server_names, &hello.alpns),
+            Matcher::WireGuard { public_key, .. } => return vec![Self::Key(public_key.as_ref())],
+            Matcher::Ssh | Matcher::Socks5 => (&[], &[]),
+        };
+        let names = names.iter().map(|name| Self::Name(protocol, name));
+        let all: Vec<Self> = names.chain(alpns.iter().map(|alpn| Self::Alpn(protocol, alpn))).collect();
+        if all.is_empty() { vec![Self::None(protocol)] } else { all }
     }
 }
 

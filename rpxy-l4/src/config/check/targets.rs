@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{defaults::RuleDefaults, listen::is_interface, names, server_ids};
+use super::{defaults::RuleDefaults, listen::is_interface, names, server_ids, tcp::max_connections};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -68,7 +68,9 @@ pub(super) fn default(
         let remedy = "rules have their own load_balance";
         report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
     }
-    field.map(|field| server_ids::without(report, &field.position, upstream))
+    let field = field?;
+    let upstream = server_ids::without(report, &field.position, upstream);
+    Some(if target_key == "udp_target" { without_limits(report, &field.position, upstream) } else { upstream })
 }
 
 /// The group that `field` lists, chosen from by `balance_key`.
@@ -124,11 +126,21 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
         table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
     let mut mark = |key| table.field(key).and_then(|field| field.boolean(report)).unwrap_or(false);
     let (backup, down) = (mark("backup"), mark("down"));
+    let max_connections = max_connections(report, &table, "max_connections");
     let server_id = server_ids::of_target(report, &table);
     let field = table.required(report, "address")?;
     let text = field.string(report)?;
     let target = address(report, &field.position, text)?;
-    Some((Target { weight: weight.unwrap_or(ONE), backup, down, ..target }, server_id))
+    Some((Target { weight: weight.unwrap_or(ONE), backup, down, max_connections, ..target }, server_id))
+}
+
+/// Takes limits from targets over UDP, where they mean nothing.
+pub(super) fn without_limits(report: &mut Report<'_>, position: &Position, mut upstream: Upstream) -> Upstream {
+    if upstream.targets.iter().any(|target| target.max_connections.is_some()) {
+        report.warn(position, "max_connections of a target has no effect on protocols over UDP");
+        upstream.targets.iter_mut().for_each(|target| target.max_connections = None);
+    }
+    upstream
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
@@ -158,7 +170,7 @@ pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) 
     if port == 0 {
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
-    Some(Target { host, port, weight: ONE, backup: false, down: false })
+    Some(Target { host, port, weight: ONE, backup: false, down: false, max_connections: None })
 }
 
 /// The parts of `[fe80::1%eth0]:443`.
@@ -195,6 +207,14 @@ fn port(report: &mut Report<'_>, position: &Position, text: &str) -> Option<u16>
 }
 
 fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
+    if text.starts_with("unix:") || text.starts_with('/') {
+        report.error_with(
+            position,
+            format!("{} is a unix socket, and targets are addresses or names", quote(text)),
+            "write \"host:port\"",
+        );
+        return None;
+    }
     let Some((name, port)) = text.rsplit_once(':') else {
         report.error_with(position, format!("{} has no port", quote(text)), "write \"host:port\"");
         return None;
@@ -218,5 +238,10 @@ fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Ho
     if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
         report.warn(position, format!("{} is not an IPv4 address and is resolved as a name", quote(name)));
     }
+    if let Some(reason) = names::unresolvable(&host) {
+        report.warn(position, format!("{} can never be resolved: {reason}", quote(name)));
+    }
+    // The dot at the end says that the search list does not hold.
+    let host = if name.ends_with('.') { format!("{host}.").into() } else { host };
     Some((Host::Name(host), port))
 }

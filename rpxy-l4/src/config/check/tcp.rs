@@ -1,12 +1,12 @@
 //! Global TCP settings.
 
-use std::num::NonZeroU32;
+use std::{net::IpAddr, num::NonZeroU32};
 
-use super::{defaults::RuleDefaults, duration, sources, targets};
+use super::{defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
 use crate::config::{
-    file::Table,
-    model::{SourcePrefix, Tcp, TlsRefused},
-    report::Report,
+    file::{Field, Table},
+    model::{SourcePrefix, Tcp, TlsRefused, is_one_host},
+    report::{Report, quote},
 };
 
 const BACKLOG: u32 = 1024;
@@ -35,6 +35,11 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefa
             .and_then(|field| field.integer::<u32>(report, 1..=MOST_ATTEMPTS))
             .and_then(NonZeroU32::new)
             .unwrap_or(ATTEMPTS),
+        source_addresses: root
+            .field("tcp_source_addresses")
+            .map(|field| source_addresses(report, &field))
+            .unwrap_or_default()
+            .into(),
         half_closed_timeout: duration::limit(report, root, "tcp_half_closed_timeout", Some(duration::TCP_HALF_CLOSED)),
         backend_closed_timeout: duration::limit(
             report,
@@ -52,6 +57,27 @@ pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefa
         #[cfg(feature = "proxy-protocol")]
         receive_proxy: super::proxy::receive(report, root),
     }
+}
+
+/// Addresses that connections to backends come from.
+fn source_addresses(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpAddr> {
+    if field.is_empty_array() {
+        report.error_with(&field.position, "must not be empty", "without the key, the kernel chooses");
+    }
+    let mut addresses = Vec::new();
+    for (position, text) in field.strings(report).unwrap_or_default() {
+        match text.parse().map(|address: IpAddr| address.to_canonical()) {
+            Err(_) => report.error(&position, format!("{} is not an IP address", quote(text))),
+            Ok(IpAddr::V6(v6)) if v6.is_unicast_link_local() => {
+                report.error(&position, format!("{v6} is link-local, from which only one link can be reached"));
+            }
+            Ok(address) if !is_one_host(address) => {
+                report.error(&position, format!("{address} is no address of one host"));
+            }
+            Ok(address) => addresses.push(address),
+        }
+    }
+    without_duplicates(addresses)
 }
 
 /// A cap on connections, for all listeners together.

@@ -1,6 +1,6 @@
 //! The `[protocols.*]` tables.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{ech::EchKeys, wireguard::Reserved};
 
@@ -20,6 +20,9 @@ pub(crate) struct Rule {
     /// UDP protocols: clients that change their address are followed by connection ID or index; true unless told. A reload
     /// changes it for what is learned from then on.
     pub affinity: bool,
+    /// TCP protocols: connections at once; `None` is all places but those that other rules have a share in. A reload closes
+    /// none.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 /// Conditions of a rule. An empty list of names or ALPNs matches any.

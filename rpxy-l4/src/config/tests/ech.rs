@@ -142,7 +142,7 @@ fn private_server_names() {
     let rows: &[Row] = &[
         ("first listen port", "['private.example']", &[("private.example", "private.example:8448")]),
         ("own port", "['private.example:443']", &[("private.example", "private.example:443")]),
-        ("normal form", "['Private.Example.']", &[("private.example", "private.example:8448")]),
+        ("normal form", "['Private.Example.']", &[("private.example", "private.example.:8448")]),
         ("order", "['b', 'a']", &[("b", "b:8448"), ("a", "a:8448")]),
         ("address", "['192.0.2.1']", &[("192.0.2.1", "192.0.2.1:8448")]),
         ("IPv6", "['[::1]:443']", &[("::1", "[::1]:443")]),

@@ -3,7 +3,9 @@
 use std::{num::NonZeroU16, time::Duration};
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
-use crate::config::model::{AccessLogFormat, Balance, Config, Orphan, TlsRefused, UnknownVersion, Unmatched};
+use crate::config::model::{
+    AccessLogFormat, AccessLogRefused, Balance, Config, Orphan, TlsRefused, UnknownVersion, Unmatched,
+};
 
 fn with(text: &str) -> Config {
     accepted(&format!("{BASE}{text}"))
@@ -192,6 +194,9 @@ fn words() {
     assert_eq!(with("quic_unknown_version = 'DROP'").udp.unknown_version, UnknownVersion::Drop);
     assert_eq!(with("access_log_format = 'json'").access_log_format, AccessLogFormat::Json);
     assert_eq!(with("access_log_format = 'OFF'").access_log_format, AccessLogFormat::Off);
+    assert_eq!(with("").access_log_refused, AccessLogRefused::Limited);
+    assert_eq!(with("access_log_refused = 'all'").access_log_refused, AccessLogRefused::All);
+    assert_eq!(with("access_log_refused = 'off'").access_log_refused, AccessLogRefused::Off);
     assert_eq!(with("metrics_listen = '[::1]:9100'").metrics_listen, Some("[::1]:9100".parse().unwrap()));
     refuses(&[
         ("unmatched", "unmatched = 'reject'", "3: unmatched"),
@@ -202,6 +207,7 @@ fn words() {
         ("unknown version", "quic_unknown_version = 'forward'", "3: quic_unknown_version"),
         ("unknown version is a number", "quic_unknown_version = 2", "3: quic_unknown_version"),
         ("access log", "access_log_format = true", "3: access_log_format"),
+        ("refused traffic", "access_log_refused = 'some'", "3: access_log_refused"),
         ("metrics without address", "metrics_listen = ':9100'", "3: metrics_listen"),
         ("metrics without port", "metrics_listen = '127.0.0.1'", "3: metrics_listen"),
     ]);
@@ -342,15 +348,63 @@ fn defaults_of_what_is_missing_are_without_effect() {
 }
 
 #[test]
-fn unknown_keys_are_one_warning() {
+fn each_unknown_key_is_a_warning_with_its_remedy() {
     let text = format!(
         "{BASE}listen_prot = 1\n[experimental]\nx = 1\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\nudp_target = 1"
     );
     let loaded = crate::config::parse(&text).unwrap();
-    assert_eq!(warnings(&text), ["3: "]);
+    let told: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
-        loaded.warnings[0].message,
-        "unknown keys ignored: listen_prot (line 3: did you mean listen_port?), experimental (line 4), \
-         protocols.\"a\".udp_target (line 9: it belongs to the top of the file, above the first [table])"
+        told,
+        [
+            "3: listen_prot: unknown key ignored (did you mean listen_port?)",
+            "4: experimental: unknown key ignored",
+            "9: protocols.\"a\".udp_target: unknown key ignored (it belongs to the top of the file, above the first [table]: \
+             below one, a key is that table's)",
+        ]
     );
+}
+
+#[test]
+fn keys_of_the_top_below_a_table_explain_what_is_missing() {
+    for (row, text, expected) in [
+        (
+            "the port",
+            "tcp_target = ['a:1']\n[ebpf]\nmode = 'auto'\nlisten_port = 443",
+            "1: listen_port: required key is missing (listen_port in line 4 is below a [table] and so belongs to that: move \
+             it to the top of the file)",
+        ),
+        (
+            "the target",
+            "listen_port = 443\n[ebpf]\ntcp_target = ['a:1']",
+            "1: nothing to forward to (tcp_target in line 3 is below a [table] and so belongs to that: move it to the top \
+             of the file)",
+        ),
+        (
+            "nowhere",
+            "listen_port = 443",
+            "1: nothing to forward to (give at least one of tcp_target, udp_target and [protocols.\"<name>\"])",
+        ),
+    ] {
+        let problems = crate::config::parse(text).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.to_string() == expected), "{row}: {problems}");
+    }
+}
+
+#[test]
+fn bans_have_a_place_at_the_top() {
+    for (row, text, expected) in [
+        ("at the top", "ban = ['192.0.2.0/24']", &["192.0.2.0/24"] as &[&str]),
+        ("where they were before", "[ebpf]\nban = ['192.0.2.0/24']", &["192.0.2.0/24"]),
+        (
+            "in both",
+            "ban = ['192.0.2.1', '::1']\n[ebpf]\nban = ['192.0.2.1', '192.0.2.2']",
+            &["192.0.2.1/32", "::1/128", "192.0.2.2/32"],
+        ),
+    ] {
+        let bans: Vec<String> = accepted(&format!("{BASE}{text}")).ebpf.ban.iter().map(ToString::to_string).collect();
+        assert_eq!(bans, expected, "{row}");
+        assert_eq!(warnings(&format!("{BASE}{text}")), [""; 0], "{row}");
+    }
+    refuses(&[("no network", "ban = ['everybody']", "3: ban[0]")]);
 }

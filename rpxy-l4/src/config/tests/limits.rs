@@ -77,5 +77,36 @@ fn connections_of_each_source() {
     assert_eq!(with("").tcp.new_connections, None);
     assert_eq!(with("tcp_connect_attempts = 9").tcp.connect_attempts.get(), 9);
     refuses(&[("no attempt", "tcp_connect_attempts = 0", "3: tcp_connect_attempts")]);
+    let rule = |keys: &str| with(&format!("\n[protocols.a]\nprotocol = 'ssh'\n{keys}"));
+    let limited = rule("max_connections = 7\ntarget = [{ address = '192.0.2.1:22', max_connections = 3 }]");
+    assert_eq!(limited.rules[0].max_connections.map(NonZeroU32::get), Some(7));
+    assert_eq!(limited.rules[0].upstream.targets[0].max_connections.map(NonZeroU32::get), Some(3));
+    refuses(&[(
+        "none",
+        "\n[protocols.a]\nprotocol='ssh'\ntarget=['192.0.2.1:22']\nmax_connections=0",
+        "7: protocols.\"a\".max_connections",
+    )]);
+    warns(&[
+        (
+            "over UDP",
+            "\n[protocols.a]\nprotocol='quic'\ntarget=['192.0.2.1:22']\nmax_connections=1",
+            Some("7: protocols.\"a\".max_connections"),
+        ),
+        (
+            "a target over UDP",
+            "\n[protocols.a]\nprotocol='quic'\ntarget=[{address='192.0.2.1:22',max_connections=1}]",
+            Some("4: protocols.\"a\""),
+        ),
+    ]);
+    let from = with("tcp_source_addresses = ['192.0.2.2', '2001:db8::2', '192.0.2.2', '::ffff:192.0.2.3']");
+    let expected = ["192.0.2.2", "2001:db8::2", "192.0.2.3"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
+    assert_eq!(*from.tcp.source_addresses, expected);
+    refuses(&[
+        ("no source", "tcp_source_addresses = []", "3: tcp_source_addresses"),
+        ("a name", "tcp_source_addresses = ['lo']", "3: tcp_source_addresses[0]"),
+        ("every address", "tcp_source_addresses = ['192.0.2.2', '0.0.0.0']", "3: tcp_source_addresses[1]"),
+        ("multicast", "tcp_source_addresses = ['ff02::1']", "3: tcp_source_addresses[0]"),
+        ("link-local", "tcp_source_addresses = ['fe80::1']", "3: tcp_source_addresses[0]"),
+    ]);
     warns(&[("burst alone", "tcp_new_connections_burst = 5", Some("3: tcp_new_connections_burst"))]);
 }

@@ -30,7 +30,7 @@ fn messages_name_file_line_key_and_remedy() {
             "two mistakes and a slip",
             b"listen_prot = 1\ntcp_target = ['a']",
             "c.toml:1: listen_port: required key is missing\n\
-             c.toml:1: unknown key ignored: listen_prot (line 1: did you mean listen_port?) [warning]\n\
+             c.toml:1: listen_prot: unknown key ignored (did you mean listen_port?) [warning]\n\
              c.toml:2: tcp_target[0]: \"a\" has no port (write \"host:port\")",
         ),
         ("wrong type", b"listen_port = 1\ntcp_target = 5", "c.toml:2: tcp_target: expected an array, found an integer"),

@@ -158,6 +158,54 @@ fn server_names() {
 }
 
 #[test]
+fn server_names_that_are_none() {
+    let told = |protocol: &str, name: &str| {
+        let rule = format!("[protocols.a]\nprotocol = '{protocol}'\ntarget = ['a:1']\nserver_names = ['{name}']");
+        let loaded = crate::config::parse(&format!("{BASE}{rule}")).unwrap();
+        let (Matcher::Tls(TlsMatcher { server_names, .. }) | Matcher::Http { server_names }) =
+            loaded.config.rules[0].matcher.clone()
+        else {
+            panic!("{protocol}");
+        };
+        (server_names, loaded.warnings.first().map(|warning| format!("{} / {:?}", warning.message, warning.remedy)))
+    };
+    let nameless = "is an address, for which clients send no server name / \
+                    Some(\"leave server_names out to match connections without a name, too\")";
+    for (row, protocol, name, kept, said) in [
+        (
+            "a star",
+            "tls",
+            "*",
+            "*",
+            Some(
+                "\"*\" matches nothing: it is not a name / Some(\"leave server_names out to match any name, or none\")"
+                    .to_owned(),
+            ),
+        ),
+        ("an IPv6 address", "tls", "::1", "::1", Some(format!("\"::1\" {nameless}"))),
+        ("in brackets", "tls", "[::1]", "::1", Some(format!("\"[::1]\" {nameless}"))),
+        ("an IPv4 address", "tls", "192.0.2.1", "192.0.2.1", Some(format!("\"192.0.2.1\" {nameless}"))),
+        ("the host of a request", "http", "[2001:DB8:0::1]", "2001:db8::1", None),
+        ("without brackets", "http", "2001:DB8:0::1", "2001:db8::1", None),
+        ("with a port", "http", "[::1]:443", "::1", None),
+        ("an IPv4 host", "http", "192.0.2.1", "192.0.2.1", None),
+        (
+            "a name with a port",
+            "tls",
+            "a.example:443",
+            "a.example:443",
+            Some(
+                "\"a.example:443\" can never match: only letters, digits, hyphens, underscores and dots are allowed / \
+                 Some(\"leave the port out: server names have none\")"
+                    .to_owned(),
+            ),
+        ),
+    ] {
+        assert_eq!(told(protocol, name), (vec![exact(kept)], said), "{row}");
+    }
+}
+
+#[test]
 fn alpns() {
     let expected = |names: &[&[u8]]| {
         let alpns = names.iter().map(|name| Arc::from(*name)).collect();

@@ -11,6 +11,7 @@ use std::{
 use socket2::Socket;
 
 use super::Local;
+use crate::net::options;
 
 /// Room for all that this module reads or writes of one message: at most 112 and 88 bytes on 64-bit machines.
 const ROOM: usize = 128;
@@ -177,38 +178,6 @@ fn split(bytes: &[u8]) -> Option<(Part<'_>, &[u8])> {
     let data = bytes.get(HEADER..len)?;
     let part = Part { level: i32::from_ne_bytes(*level), kind: i32::from_ne_bytes(*kind), data };
     Some((part, bytes.get(len.next_multiple_of(WORD)..).unwrap_or_default()))
-}
-
-/// Socket options that neither socket2 nor rustix sets.
-mod options {
-    #![expect(unsafe_code, reason = "setsockopt(2) with options that have no safe wrapper")]
-
-    use std::{ffi::c_int, io, os::fd::AsRawFd};
-
-    use socket2::Socket;
-
-    pub(super) fn set_packet_info(socket: &Socket, v6: bool) -> io::Result<()> {
-        let (level, name) =
-            if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
-        switch_on(socket, level, name)
-    }
-
-    pub(super) fn set_gro(socket: &Socket) -> io::Result<()> {
-        switch_on(socket, libc::SOL_UDP, libc::UDP_GRO)
-    }
-
-    pub(super) fn set_drop_count(socket: &Socket) -> io::Result<()> {
-        switch_on(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL)
-    }
-
-    fn switch_on(socket: &Socket, level: c_int, name: c_int) -> io::Result<()> {
-        let on: c_int = 1;
-        // An int is four bytes on every Linux.
-        let len: libc::socklen_t = 4;
-        // SAFETY: the descriptor is open as long as `socket` lives, and the value is an int of the length given.
-        let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), len) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub(crate) fn connected_from(local: SocketAddr, address: SocketAddr) -> io::Resu
 }
 
 fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP));
+    let socket = socket.map_err(|error| super::family::explain(error, address))?;
     control::ask_for_tos(&socket, address.is_ipv6())?;
     control::ask_for_gro(&socket);
     control::ask_for_drops(&socket);
@@ -79,7 +80,7 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     if let Some(local) = local {
         socket.bind(&local.into())?;
     }
-    socket.connect(&address.into())?;
+    socket.connect(&address.into()).map_err(|error| super::family::explain(error, address))?;
     Ok(socket.into())
 }
 

@@ -125,6 +125,13 @@ impl Kernel {
         }
     }
 
+    /// Drops the datagrams of one more network, or of one less.
+    pub(crate) fn set_ban(&self, network: IpNet, banned: bool) {
+        if let Err(error) = self.inner.state().maps.set_ban(network.trunc(), banned) {
+            tracing::warn!("kernel plane: cannot ban {network}, or lift its ban: {error}");
+        }
+    }
+
     /// Returns the packets of all interfaces since the start, by outcome.
     pub(crate) fn counters(&self) -> Vec<(Counter, u64)> {
         let counted = |counter: &Counter| Some((*counter, self.inner.readers.counter(counter.index())?));

@@ -190,6 +190,15 @@ impl Maps {
         self.has_banned = wanted;
         Ok(())
     }
+
+    /// Adds one of these networks, or takes it out.
+    pub(super) fn set_ban(&mut self, network: IpNet, banned: bool) -> Result<(), MapError> {
+        match banned {
+            true if self.has_banned.insert(network) => self.banned.insert(&network_key(network), 1, 0),
+            false if self.has_banned.remove(&network) => absent_is_fine(self.banned.remove(&network_key(network))),
+            true | false => Ok(()),
+        }
+    }
 }
 
 fn network_key(network: IpNet) -> Key<NetworkBytes> {

@@ -2,7 +2,7 @@
 //!
 //! After that the connection is relayed like any other; nothing of it can be read here.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rpxy_l4_proto::{
@@ -10,9 +10,13 @@ use rpxy_l4_proto::{
     ech::{Alert, Context},
     tls::{ClientHello, Found, SecondHello, ServerFlight, ServerFlightProbe, handshake_records},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncWriteExt as _, Interest},
+    net::TcpStream,
+    time::Instant,
+};
 
-use super::{Shared, alert, record::Traffic, relay::Preamble, scratch, timer::Timer};
+use super::{Shared, alert::Refusal, record::Traffic, relay::Preamble, scratch, timer::Timer};
 use crate::{
     metrics::{EchState, Outcome},
     route::{EchDecision, Route},
@@ -40,35 +44,34 @@ pub(super) struct Private {
 impl Ech {
     /// Applies the policy of `route` to a connection from `source` with this `hello`, which ends at `end` of
     /// `received`, if it fills its last record. The records of a decrypted hello replace those of the outer one in
-    /// `received`. An error is the way in which the connection ends; the client has been sent its alert.
+    /// `received`. An error is the way in which the connection ends.
     pub(super) fn apply(
         shared: &Shared,
         route: &Route,
         (hello, end): (&ClientHello, Option<usize>),
         source: IpAddr,
-        client: &TcpStream,
         received: &mut BytesMut,
-    ) -> Result<Self, Outcome> {
+    ) -> Result<Self, Refusal> {
         let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
         let decision = rule.decide(hello, source, &shared.failed_hellos, shared.uptime(Instant::now()));
         shared.metrics.tcp_ech(decision.state());
         match decision {
             EchDecision::Outer(state) => Ok(Self::Outer(state)),
             EchDecision::Opened { inner, route, context } => {
-                let end = end.ok_or_else(|| invalid(client, Alert::IllegalParameter))?;
+                let end = end.ok_or_else(|| invalid(Alert::IllegalParameter))?;
                 let handshake = Handshake::begin(context, &inner, end, received);
                 Ok(Self::Private(Private { inner, route, handshake }))
             }
-            EchDecision::Unmatched(_) => Err(Outcome::Unmatched),
-            EchDecision::Invalid(alert) => Err(invalid(client, alert)),
+            EchDecision::Unmatched(_) => Err(Outcome::Unmatched.into()),
+            EchDecision::Invalid(alert) => Err(invalid(alert)),
         }
     }
 
     /// Applies the policy of `route` to a hello that cannot be read: it offers nothing.
-    pub(super) fn unreadable(shared: &Shared, route: &Route) -> Result<Self, Outcome> {
+    pub(super) fn unreadable(shared: &Shared, route: &Route) -> Result<Self, Refusal> {
         let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
         shared.metrics.tcp_ech(EchState::NotOffered);
-        if rule.is_required() { Err(Outcome::Unmatched) } else { Ok(Self::Outer(EchState::NotOffered)) }
+        if rule.is_required() { Err(Outcome::Unmatched.into()) } else { Ok(Self::Outer(EchState::NotOffered)) }
     }
 
     /// The route of the connection, which is `outer` unless it was decrypted.
@@ -97,10 +100,18 @@ impl Ech {
     }
 }
 
-fn invalid(client: &TcpStream, alert: Alert) -> Outcome {
+fn invalid(alert: Alert) -> Refusal {
     tracing::trace!("ECH: {alert}");
-    alert::send(client, alert.description());
-    Outcome::EchInvalid
+    Refusal { outcome: Outcome::EchInvalid, alert: Some(alert.description()) }
+}
+
+/// How long a handshake may stand still; `None` is for ever.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Because nobody says anything.
+    pub(super) idle: Option<Duration>,
+    /// Because a side does not take what it is sent.
+    pub(super) stall: Option<Duration>,
 }
 
 /// A connection whose first hello was decrypted, until the backend has taken a hello.
@@ -142,42 +153,37 @@ impl Handshake {
         backend: &mut TcpStream,
         traffic: &mut Traffic,
         preamble: Preamble,
-        (timer, idle): (&mut Timer, Option<Duration>),
-    ) -> Result<(), Outcome> {
+        (timer, patience): (&mut Timer, Patience),
+    ) -> Result<(), Refusal> {
         let left = preamble.bytes.get(preamble.sent..).unwrap_or_default();
-        limit(timer, idle, backend.write_all(left)).await?.map_err(|_reset| Outcome::BackendReset)?;
+        send(backend, left, (&mut *timer, patience)).await?.map_err(|_reset| Outcome::BackendReset)?;
         traffic.up += count(preamble.bytes.len().saturating_sub(preamble.header));
         let mut flight = Some(ServerFlightProbe::default());
         let rest = std::mem::take(&mut self.rest);
         let mut step = self.take(&rest);
         loop {
-            limit(timer, idle, backend.write_all(&self.forward)).await?.map_err(|_reset| Outcome::BackendReset)?;
+            send(backend, &self.forward, (&mut *timer, patience)).await?.map_err(|_reset| Outcome::BackendReset)?;
             traffic.up += count(self.forward.len());
             self.forward.clear();
             match step {
                 Step::GoOn => {}
                 Step::Relay => return Ok(()),
-                Step::Refuse(alert) => {
-                    alert::send(client, alert.description());
-                    return Err(Outcome::EchInvalid);
-                }
+                Step::Refuse(alert) => return Err(invalid(alert)),
             }
             let (mut up, mut down) = (BytesMut::new(), BytesMut::new());
             let waiting = self.reader.is_waiting();
             let read = async {
                 tokio::select! {
                     read = scratch::read_into(backend, &mut down, scratch::SIZE) => read.map_err(|_reset| Outcome::BackendReset),
-                    read = scratch::read_into(client, &mut up, scratch::SIZE), if !waiting => {
-                        read.map_err(|_reset| Outcome::ClientReset)
-                    }
+                    read = read_or_reset(client, &mut up, waiting) => read.map_err(|_reset| Outcome::ClientReset),
                 }
             };
-            if limit(timer, idle, read).await?? == 0 {
+            if limit(timer, patience.idle, read).await.ok_or(Outcome::Idle)?? == 0 {
                 // One side has ended; the relay passes that on.
                 step = self.release();
                 continue;
             }
-            limit(timer, idle, client.write_all(&down)).await?.map_err(|_reset| Outcome::ClientReset)?;
+            send(client, &down, (&mut *timer, patience)).await?.map_err(|_reset| Outcome::ClientReset)?;
             traffic.down += count(down.len());
             step = if up.is_empty() { self.answer(&mut flight, &down) } else { self.take(&up) };
         }
@@ -232,11 +238,35 @@ impl Handshake {
     }
 }
 
-/// The output of `future`, unless nothing happens for as long as an idle connection may last.
-async fn limit<T>(timer: &mut Timer, idle: Option<Duration>, future: impl Future<Output = T>) -> Result<T, Outcome> {
-    match idle {
-        None => Ok(future.await),
-        Some(idle) => timer.limit(Instant::now() + idle, future).await.ok_or(Outcome::Idle),
+/// Reads what `client` says. While that is not wanted, only a reset is noticed.
+async fn read_or_reset(client: &mut TcpStream, received: &mut BytesMut, waiting: bool) -> io::Result<usize> {
+    if waiting {
+        client.ready(Interest::ERROR).await?;
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    scratch::read_into(client, received, scratch::SIZE).await
+}
+
+/// Sends `bytes`, unless none of them is taken for too long.
+async fn send(
+    to: &mut TcpStream,
+    mut bytes: &[u8],
+    (timer, patience): (&mut Timer, Patience),
+) -> Result<io::Result<()>, Outcome> {
+    while !bytes.is_empty() {
+        match limit(timer, patience.stall, to.write(bytes)).await.ok_or(Outcome::Stalled)? {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The output of `future`, unless that takes longer than `limit`.
+async fn limit<T>(timer: &mut Timer, limit: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        None => Some(future.await),
+        Some(limit) => timer.limit(Instant::now() + limit, future).await,
     }
 }
 

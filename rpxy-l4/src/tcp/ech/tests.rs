@@ -7,7 +7,7 @@ use rpxy_l4_proto::{
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::*;
-use crate::config::ech::from_base64;
+use crate::{config::ech::from_base64, net};
 
 const FIRST: &[u8] = include_bytes!("../../../../rpxy-l4-proto/src/ech/testdata/go_hello_first.bin");
 const SECOND: &[u8] = include_bytes!("../../../../rpxy-l4-proto/src/ech/testdata/go_hello_second.bin");
@@ -45,13 +45,16 @@ async fn pair() -> (TcpStream, TcpStream) {
 struct Run {
     client: TcpStream,
     backend: TcpStream,
-    ended: tokio::task::JoinHandle<(Result<(), Outcome>, Traffic)>,
+    ended: tokio::task::JoinHandle<(Result<(), Refusal>, Traffic)>,
     /// Bytes that the backend gets for the first hello.
     inner: Vec<u8>,
 }
 
+/// Nothing is too long.
+const PATIENT: Patience = Patience { idle: None, stall: None };
+
 /// Begins with the first hello and what the client sent `behind` it in the same breath.
-async fn run(behind: &[u8], idle: Option<Duration>) -> Run {
+async fn run(behind: &[u8], patience: Patience) -> Run {
     let received = [handshake_records(FIRST, 1), behind.to_vec()].concat();
     let mut probe = HelloProbe::default();
     let Probe::Match(outer) = probe.advance(&received) else { panic!("no hello") };
@@ -63,7 +66,7 @@ async fn run(behind: &[u8], idle: Option<Duration>) -> Run {
     let ended = tokio::spawn(async move {
         let (mut traffic, mut timer) = (Traffic::default(), Timer::default());
         let preamble = Preamble { bytes: first.freeze(), ..Preamble::default() };
-        let result = handshake.run(&mut near, &mut far, &mut traffic, preamble, (&mut timer, idle)).await;
+        let result = handshake.run(&mut near, &mut far, &mut traffic, preamble, (&mut timer, patience)).await;
         (result, traffic)
     });
     Run { client, backend, ended, inner: expected }
@@ -78,7 +81,7 @@ async fn expect(stream: &mut TcpStream, bytes: &[u8], what: &str) {
 #[tokio::test]
 async fn a_server_hello_ends_it_and_everything_passes() {
     let early = [record(20, &[1]), record(23, &[5; 700])].concat();
-    let mut run = run(&early, None).await;
+    let mut run = run(&early, PATIENT).await;
     expect(&mut run.backend, &[run.inner.clone(), early.clone()].concat(), "hello and early data").await;
     let more = record(23, &[6; 90]);
     run.client.write_all(&more).await.unwrap();
@@ -94,7 +97,7 @@ async fn a_server_hello_ends_it_and_everything_passes() {
 #[tokio::test]
 async fn a_second_hello_is_decrypted_behind_early_data() {
     let early = record(23, &[5; 300]);
-    let mut run = run(&early, None).await;
+    let mut run = run(&early, PATIENT).await;
     expect(&mut run.backend, &[run.inner.clone(), early].concat(), "hello and early data").await;
     let flight = server_flight(RETRY);
     for byte in &flight {
@@ -127,14 +130,17 @@ async fn what_is_no_second_hello() {
         ("something else", b"GET / HTTP/1.1\r\n".to_vec(), 10),
     ];
     for (name, stream, alert) in rows {
-        let mut run = run(&[], None).await;
+        let mut run = run(&[], PATIENT).await;
         expect(&mut run.backend, &run.inner, name).await;
         let flight = server_flight(RETRY);
         run.backend.write_all(&flight).await.unwrap();
         expect(&mut run.client, &flight, name).await;
         run.client.write_all(&stream).await.unwrap();
-        expect(&mut run.client, &[21, 3, 3, 0, 2, 2, alert], name).await;
-        assert_eq!(run.ended.await.unwrap().0, Err(Outcome::EchInvalid), "{name}");
+        assert_eq!(
+            run.ended.await.unwrap().0,
+            Err(Refusal { outcome: Outcome::EchInvalid, alert: Some(alert) }),
+            "{name}"
+        );
         let mut passed_on = Vec::new();
         run.backend.read_to_end(&mut passed_on).await.unwrap();
         assert_eq!(passed_on, [0; 0], "{name}: nothing reaches the backend");
@@ -149,7 +155,7 @@ async fn a_backend_that_answers_otherwise() {
         ("no TLS", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
         ("a server hello", server_flight([9; 32])),
     ] {
-        let mut run = run(&handshake_before_answer, None).await;
+        let mut run = run(&handshake_before_answer, PATIENT).await;
         expect(&mut run.backend, &run.inner, name).await;
         run.backend.write_all(&answer).await.unwrap();
         expect(&mut run.client, &answer, name).await;
@@ -160,12 +166,12 @@ async fn a_backend_that_answers_otherwise() {
 
 #[tokio::test]
 async fn an_end_is_left_to_the_relay() {
-    let mut from_client = run(&[], None).await;
+    let mut from_client = run(&[], PATIENT).await;
     expect(&mut from_client.backend, &from_client.inner, "hello").await;
     from_client.client.shutdown().await.unwrap();
     assert_eq!(from_client.ended.await.unwrap().0, Ok(()), "of the client");
 
-    let mut from_backend = run(&record(22, &[11]), None).await;
+    let mut from_backend = run(&record(22, &[11]), PATIENT).await;
     expect(&mut from_backend.backend, &from_backend.inner, "hello").await;
     from_backend.backend.shutdown().await.unwrap();
     expect(&mut from_backend.backend, &record(22, &[11]), "what was held back").await;
@@ -174,7 +180,7 @@ async fn an_end_is_left_to_the_relay() {
 
 #[tokio::test]
 async fn a_second_hello_that_breaks_off_stays_here() {
-    let mut run = run(&[], None).await;
+    let mut run = run(&[], PATIENT).await;
     expect(&mut run.backend, &run.inner, "hello").await;
     let flight = server_flight(RETRY);
     run.backend.write_all(&flight).await.unwrap();
@@ -189,7 +195,31 @@ async fn a_second_hello_that_breaks_off_stays_here() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_ends_it_where_idle_connections_are_ended() {
-    let mut run = run(&[], Some(Duration::from_secs(5))).await;
+    let mut run = run(&[], Patience { idle: Some(Duration::from_secs(5)), ..PATIENT }).await;
     expect(&mut run.backend, &run.inner, "hello").await;
-    assert_eq!(run.ended.await.unwrap().0, Err(Outcome::Idle));
+    assert_eq!(run.ended.await.unwrap().0, Err(Outcome::Idle.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_that_takes_nothing_ends_it() {
+    let mut run = run(&[], Patience { stall: Some(Duration::from_secs(5)), ..PATIENT }).await;
+    expect(&mut run.backend, &run.inner, "hello").await;
+    // The client is asked for a second hello, and does not read.
+    let flood = tokio::spawn(async move {
+        let _over = run.backend.write_all(&server_flight(RETRY)).await;
+        while run.backend.write_all(&[0; 1 << 14]).await.is_ok() {}
+    });
+    assert_eq!(run.ended.await.unwrap().0, Err(Outcome::Stalled.into()));
+    flood.abort();
+    drop(run.client);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_while_nothing_is_read_from_it() {
+    // A handshake message is held back until the backend has answered.
+    let mut run = run(&record(22, &[11, 0, 0, 1, 0]), PATIENT).await;
+    expect(&mut run.backend, &run.inner, "hello").await;
+    net::reset_on_close(&run.client);
+    drop(run.client);
+    assert_eq!(run.ended.await.unwrap().0, Err(Outcome::ClientReset.into()));
 }

@@ -15,7 +15,7 @@ fn table() -> Affinity {
 fn backend(port: u16) -> Backend {
     let address = SocketAddr::from(([198, 51, 100, 10], port));
     let host = Host::Ip { address: address.ip(), scope: 0 };
-    let target = Target { host, port, weight: NonZeroU16::MIN, backup: false, down: false };
+    let target = Target { host, port, weight: NonZeroU16::MIN, backup: false, down: false, max_connections: None };
     Backend { rule: Some("rule".into()), target, address }
 }
 

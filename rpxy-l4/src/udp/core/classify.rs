@@ -104,7 +104,7 @@ impl Sessions {
             return self.deliver(any.unwrap_or(latest), arrival, out);
         }
         let Some(route) = self.snapshot.routes.default().cloned() else {
-            out.discard(DatagramDrop::NotRecognised, 1);
+            out.refuse(flow, Datagrams::Any, None, DatagramDrop::NotRecognised, 1);
             return None;
         };
         self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
@@ -149,7 +149,7 @@ impl Sessions {
         let routes = &self.snapshot.routes;
         let (route, ids) = match routes.stray(carries) {
             Stray::Drop => {
-                out.discard(DatagramDrop::Orphan, 1);
+                out.refuse(flow, carries, None, DatagramDrop::Orphan, 1);
                 return;
             }
             Stray::Default(route) => (Arc::clone(route), Ids::None),

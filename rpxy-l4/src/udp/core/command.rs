@@ -127,6 +127,8 @@ pub(crate) struct Output {
     pub forward: Vec<(SessionId, Range<usize>)>,
     /// Datagrams that were discarded, by reason.
     pub dropped: Vec<(DatagramDrop, u32)>,
+    /// Flows that were turned away, for the access log.
+    pub refused: Vec<RefusedFlow>,
     /// States of hellos at rules with keys for Encrypted Client Hello.
     pub hellos: Vec<EchState>,
 }
@@ -144,6 +146,24 @@ impl Output {
         }
     }
 
+    /// Counts discarded datagrams of a flow that is turned away, and has it logged.
+    pub(super) fn refuse(
+        &mut self,
+        flow: &Flow,
+        carries: Datagrams,
+        server_name: Option<&str>,
+        reason: DatagramDrop,
+        count: usize,
+    ) {
+        self.discard(reason, count);
+        // The datagrams of a buffer are of one flow.
+        let again = self.refused.last().is_some_and(|last| (last.reason, last.flow) == (reason, *flow));
+        if count > 0 && !again && reason.is_refusal() {
+            let server_name = server_name.map(Into::into);
+            self.refused.push(RefusedFlow { flow: *flow, carries, reason, server_name });
+        }
+    }
+
     /// Adds a part to be sent on, to the one before where it continues that.
     pub(super) fn forward(&mut self, session: SessionId, part: Range<usize>) {
         match self.forward.last_mut() {
@@ -151,6 +171,19 @@ impl Output {
             _ => self.forward.push((session, part)),
         }
     }
+}
+
+/// A flow that was turned away.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RefusedFlow {
+    /// The client's end.
+    pub flow: Flow,
+    /// What it carries, as far as it was recognised.
+    pub carries: Datagrams,
+    /// The reason.
+    pub reason: DatagramDrop,
+    /// The name that the client asked for.
+    pub server_name: Option<Box<str>>,
 }
 
 /// The reason why a socket towards a backend cannot be opened.

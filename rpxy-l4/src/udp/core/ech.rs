@@ -18,7 +18,7 @@ use super::{
 use crate::{
     log::Detail,
     metrics::{DatagramDrop, EchState, SessionEnd},
-    route::{EchDecision, UdpRoute},
+    route::{Datagrams as Carries, EchDecision, UdpRoute},
 };
 
 /// What a rule makes of a hello.
@@ -70,7 +70,7 @@ impl Sessions {
         out: &mut Output,
     ) {
         let Some(route) = self.snapshot.routes.quic(hello).cloned() else {
-            out.discard(DatagramDrop::Unmatched, datagrams.len());
+            out.refuse(flow, Carries::Quic, hello.server_name(), DatagramDrop::Unmatched, datagrams.len());
             return;
         };
         let detail = self.detail(route.rule.as_ref(), hello);
@@ -88,7 +88,8 @@ impl Sessions {
                     match decryption.take(datagram, *tos, out) {
                         Ok(ready) => rewritten.extend(ready),
                         Err(Broken) => {
-                            out.discard(DatagramDrop::EchInvalid, datagrams.len());
+                            let name = hello.server_name();
+                            out.refuse(flow, Carries::Quic, name, DatagramDrop::EchInvalid, datagrams.len());
                             return;
                         }
                     }
@@ -98,7 +99,9 @@ impl Sessions {
                 let first: Vec<(&[u8], u8)> = rewritten.iter().map(|(datagram, tos)| (&**datagram, *tos)).collect();
                 self.start(flow, route, Ids::Quic(Box::new(ids)), &first, detail, now, out);
             }
-            Decided::Nowhere(reason) => out.discard(reason, datagrams.len()),
+            Decided::Nowhere(reason) => {
+                out.refuse(flow, Carries::Quic, hello.server_name(), reason, datagrams.len());
+            }
         }
     }
 

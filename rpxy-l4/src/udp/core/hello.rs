@@ -124,7 +124,7 @@ impl Sessions {
     }
 
     pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
-        if self.snapshot.access_log_format != AccessLogFormat::Json {
+        if self.snapshot.access_lines.format != AccessLogFormat::Json {
             return None;
         }
         Some(Box::new(Detail::of_hello(rule.cloned(), hello)))

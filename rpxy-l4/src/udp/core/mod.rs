@@ -49,7 +49,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use admission::Admission;
 use classify::Arrival;
-pub(crate) use command::{Command, Notice, OpenError, Output, Started};
+pub(crate) use command::{Command, Notice, OpenError, Output, RefusedFlow, Started};
 use deadlines::Deadlines;
 pub(crate) use flow_line::FlowLine;
 use held::Budget;
@@ -186,7 +186,8 @@ impl Sessions {
             out.forward(session, 0..bytes.len());
         } else if self.bans.refuses(flow.client.ip()) {
             // Sessions of a banned client have been ended, so all that comes is new.
-            out.discard(DatagramDrop::Banned, bytes.len().div_ceil(segment).max(1));
+            let count = bytes.len().div_ceil(segment).max(1);
+            out.refuse(flow, Datagrams::Any, None, DatagramDrop::Banned, count);
         } else {
             let mut start = 0_usize;
             loop {
@@ -313,8 +314,18 @@ impl Sessions {
     fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
         let Some(mut state) = self.table.remove(session) else { return };
         self.admission.left(&state);
+        let (flow, carries) = (state.flow, state.carries());
         if let Some((held, _)) = state.held() {
-            out.discard(reason, held.len());
+            match end {
+                SessionEnd::Withdrawn | SessionEnd::Drained | SessionEnd::Moved | SessionEnd::InternalError => {
+                    out.discard(reason, held.len());
+                }
+                SessionEnd::Idle
+                | SessionEnd::Refused
+                | SessionEnd::Evicted
+                | SessionEnd::Banned
+                | SessionEnd::EchInvalid => out.refuse(&flow, carries, None, reason, held.len()),
+            }
         }
         if state.is_undecided() {
             self.undecided.removed();

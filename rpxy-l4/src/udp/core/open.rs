@@ -20,6 +20,10 @@ use crate::{
 /// Datagrams with their type of service.
 type Datagrams<'a> = &'a [(&'a [u8], u8)];
 
+fn name_of(detail: Option<&Detail>) -> Option<&str> {
+    detail.and_then(|detail| detail.server_name.as_deref())
+}
+
 impl Sessions {
     /// Begins a session of `route` with its first datagrams.
     #[expect(clippy::too_many_arguments, reason = "a session's beginning has as many sides")]
@@ -34,11 +38,12 @@ impl Sessions {
         out: &mut Output,
     ) {
         if self.snapshot.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
-            out.discard(DatagramDrop::SourceLimited, first.len());
+            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
         }
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
-            out.discard(DatagramDrop::TooMany, first.len() + ids.waiting());
+            let count = first.len() + ids.waiting();
+            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
             return;
         };
         let opening = self.opening(route, first, detail, out);
@@ -49,7 +54,7 @@ impl Sessions {
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
-            out.discard(DatagramDrop::TooMany, 1);
+            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
             return;
         };
         let opening = self.opening(route, &[(datagram, tos)], None, out);
@@ -67,11 +72,11 @@ impl Sessions {
     ) {
         let Arrival { flow, datagram, tos, now } = arrival;
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.discard(DatagramDrop::RateLimited, 1);
+            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
-            out.discard(DatagramDrop::TooMany, 1);
+            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
             return;
         };
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
@@ -94,11 +99,11 @@ impl Sessions {
             return;
         };
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.discard(DatagramDrop::RateLimited, 1);
+            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
-            out.discard(DatagramDrop::TooMany, 1);
+            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
             return;
         };
         self.identity.followed();

@@ -188,7 +188,7 @@ impl Sessions {
                 let datagram = version_negotiation(header, self.random.next());
                 out.commands.push_back(Command::Reply { flow: *flow, datagram });
             }
-            UnknownVersionRoute::Drop => out.discard(DatagramDrop::UnknownVersion, 1),
+            UnknownVersionRoute::Drop => out.refuse(flow, Datagrams::Quic, None, DatagramDrop::UnknownVersion, 1),
         }
         None
     }

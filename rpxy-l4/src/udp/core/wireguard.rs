@@ -24,7 +24,7 @@ impl Sessions {
     fn initiation(&mut self, arrival: Arrival<'_>, sender: u32, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, tos, now } = arrival;
         let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
-            out.discard(DatagramDrop::Unmatched, 1);
+            out.refuse(flow, Datagrams::WireGuard, None, DatagramDrop::Unmatched, 1);
             return None;
         };
         let same_rule = |state: &Session| state.route().is_some_and(|known| known.rule == route.rule);

@@ -23,6 +23,9 @@ use crate::{
     udp::core::{Command, OpenError, Output, SessionId, Started},
 };
 
+/// Refusals of one turn for which room is kept.
+const USUAL_REFUSALS: usize = 64;
+
 impl Relay {
     /// Carries out the commands of the core in order; a result may make it add further ones.
     pub(super) fn carry_out(&mut self, output: &mut Output) {
@@ -35,6 +38,10 @@ impl Relay {
         for (reason, count) in output.dropped.drain(..) {
             self.shared.metrics.udp().dropped(reason, u64::from(count));
         }
+        for refused in output.refused.drain(..) {
+            self.log_refused(&refused);
+        }
+        output.refused.shrink_to(USUAL_REFUSALS);
     }
 
     fn handle_command(&mut self, command: Command, output: &mut Output) {
@@ -98,7 +105,7 @@ impl Relay {
                 kernel: KernelFlow::Unasked,
                 steered: Usage::default(),
                 inherited: None,
-                format: self.format,
+                format: self.lines.format,
                 access: None,
             });
         }

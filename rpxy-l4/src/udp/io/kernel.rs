@@ -132,7 +132,7 @@ impl Relay {
         }
     }
 
-    fn address_of(&self, listener: u32) -> Option<SocketAddr> {
+    pub(super) fn address_of(&self, listener: u32) -> Option<SocketAddr> {
         Some(self.listeners.get(usize::try_from(listener).ok()?)?.as_ref()?.address)
     }
 }

@@ -1,11 +1,29 @@
-//! Messages of the core in the system log, at a bounded rate.
+//! Messages of the core in the system log, and refusals in the access log, at a bounded rate.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use super::relay::Relay;
-use crate::udp::core::Notice;
+use crate::{
+    log::{Kind, Refused},
+    metrics::DatagramDrop,
+    udp::core::{Notice, RefusedFlow},
+};
 
 impl Relay {
+    /// The access log's line about a flow that was turned away.
+    pub(super) fn log_refused(&self, refused: &RefusedFlow) {
+        let RefusedFlow { flow, carries, reason, server_name } = refused;
+        let Some(listener) = self.address_of(flow.listener) else { return };
+        let kind = if *reason == DatagramDrop::Banned { Kind::Banned } else { Kind::Udp };
+        self.shared.access.refused(self.lines, (kind, flow.client.ip()), || Refused {
+            proto: carries.name(),
+            source: flow.client,
+            listener: flow.local.map_or(listener, |local| SocketAddr::new(local.address, listener.port())),
+            reason: reason.name(),
+            server_name: server_name.as_deref(),
+        });
+    }
+
     pub(super) fn log(&self, notice: Notice) {
         let now = Instant::now();
         match notice {

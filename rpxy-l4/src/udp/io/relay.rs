@@ -18,7 +18,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    config::model::AccessLogFormat,
+    log::AccessLines,
     metrics::SessionEnd,
     net::{
         poller::Poller,
@@ -41,7 +41,7 @@ pub(super) const MOST_CLOSING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) shared: Arc<Shared>,
-    pub(super) format: AccessLogFormat,
+    pub(super) lines: AccessLines,
     /// Bytes, of each listening socket.
     pub(super) receive_buffer: u32,
     pub(super) sessions: Sessions,
@@ -76,7 +76,7 @@ pub(super) struct Sums {
 
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
-        let (format, receive_buffer) = (snapshot.access_log_format, snapshot.receive_buffer());
+        let (lines, receive_buffer) = (snapshot.access_lines, snapshot.receive_buffer());
         let sessions = Sessions::new(
             snapshot,
             Arc::clone(&shared.affinity),
@@ -87,7 +87,7 @@ impl Relay {
         Self {
             now: shared.uptime(),
             shared,
-            format,
+            lines,
             receive_buffer,
             sessions,
             poller,
@@ -160,7 +160,7 @@ impl Relay {
 
     /// Another configuration is in effect.
     pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
-        self.format = snapshot.access_log_format;
+        self.lines = snapshot.access_lines;
         if self.receive_buffer != snapshot.receive_buffer() {
             self.receive_buffer = snapshot.receive_buffer();
             for held in self.listeners.iter().flatten() {

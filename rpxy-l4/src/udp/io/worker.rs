@@ -146,6 +146,8 @@ impl Thread {
     }
 
     fn read_mailbox(&mut self, inbox: &Inbox<Control>) -> ControlFlow<()> {
+        // Once for any number of them: all sessions are looked at.
+        let mut bans = false;
         loop {
             match inbox.try_recv() {
                 Ok(Control::Listen(address, socket)) => {
@@ -162,12 +164,16 @@ impl Thread {
                 Ok(Control::Inherit(sessions)) => self.relay.inherit(sessions),
                 Ok(Control::Inherited(asker)) => drop(asker.send(self.relay.inherited())),
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
-                Ok(Control::Bans) => self.relay.bans(),
+                Ok(Control::Bans) => bans = true,
                 Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
-                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Empty) => break,
             }
         }
+        if bans {
+            self.relay.bans();
+        }
+        ControlFlow::Continue(())
     }
 
     /// A bug of the core ends the sessions of this worker, and nothing else.

@@ -11,6 +11,7 @@ mod moves;
 mod others_ids;
 mod paths;
 mod quic;
+mod refused;
 mod server_ids;
 mod simulation;
 mod steering;
@@ -63,6 +64,7 @@ struct Bench {
     /// What clients got from the daemon itself.
     replies: Vec<(Flow, Box<[u8]>)>,
     dropped: HashMap<DatagramDrop, u32>,
+    refused: Vec<RefusedFlow>,
     hellos: Vec<EchState>,
     /// `[start]` and `[finish]` in short.
     log: Vec<String>,
@@ -109,6 +111,7 @@ impl Bench {
             sent: Vec::new(),
             replies: Vec::new(),
             dropped: HashMap::new(),
+            refused: Vec::new(),
             hellos: Vec::new(),
             log: Vec::new(),
             said: Vec::new(),
@@ -274,6 +277,7 @@ impl Bench {
         for (reason, count) in out.dropped.drain(..) {
             *self.dropped.entry(reason).or_default() += count;
         }
+        self.refused.append(&mut out.refused);
     }
 
     fn arrive(&mut self, session: SessionId, datagram: &[u8]) {

@@ -1,0 +1,217 @@
+//! Local addresses and ports of connections to backends, and how one is found without holding up a worker.
+//!
+//! connect(2) looks for a port that is free towards the backend. Where nearly all are taken it looks at each of them, for
+//! milliseconds in which the worker serves nobody. So a backend address that took long is crowded for a while, and a few
+//! ports drawn at random are looked at instead of all: while one in a hundred is free, that finds one. Errs towards failing
+//! a connection to that backend over delaying the connections to others.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr, TcpStream},
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
+
+use crate::net::{self, Dial};
+
+/// A search that takes longer has looked at thousands of ports.
+const LONG: Duration = Duration::from_micros(300);
+/// Time for which a backend address stays crowded.
+const CROWDED: Duration = Duration::from_secs(10);
+/// Ranges that are drawn, and ports of each.
+const DRAWS: usize = 4;
+const PORTS: u16 = 128;
+/// Where the kernel cannot limit a search: times of its length for which there is no further one.
+const REST: u32 = 9;
+/// Addresses that are searched in a row.
+const SOURCES: usize = 4;
+/// Crowded backend addresses that a worker remembers.
+const REMEMBERED: usize = 64;
+
+thread_local! {
+    static KNOWN: RefCell<Crowded> = const { RefCell::new(Crowded(Vec::new())) };
+}
+
+/// Begins to connect to `to`, from one of `sources` of its family, if there is one.
+pub(super) fn connect(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStream> {
+    let begun = Instant::now();
+    let way = KNOWN.with_borrow_mut(|known| known.way(to, begun));
+    if way != Way::Search
+        && let Some(result) = draw(to, sources, random)
+    {
+        return result;
+    }
+    if way == Way::Rest {
+        return Err(no_port());
+    }
+    let result = search(to, sources, random);
+    let now = Instant::now();
+    let none = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable);
+    if none || now.saturating_duration_since(begun) > LONG {
+        KNOWN.with_borrow_mut(|known| known.note(to, begun, now));
+    }
+    result
+}
+
+/// Has the kernel look at all ports.
+fn search(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStream> {
+    let mut result = Err(no_port());
+    for source in in_turn(to, sources, random).take(SOURCES) {
+        result = dial(to, source).and_then(Dial::connect);
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+            break;
+        }
+    }
+    result
+}
+
+/// Has the kernel look at a few ports; `None` where it cannot.
+fn draw(to: SocketAddr, sources: &[IpAddr], random: u64) -> Option<io::Result<TcpStream>> {
+    let mut result = Err(no_port());
+    let ranges = random.to_ne_bytes();
+    let ranges = ranges.chunks_exact(2).map(|bits| range(net::ephemeral_ports(), bits)).take(DRAWS);
+    for (source, ports) in in_turn(to, sources, random).cycle().zip(ranges) {
+        result = match dial(to, source) {
+            Ok(dial) => {
+                dial.set_ports(&ports).ok()?;
+                dial.connect()
+            }
+            Err(error) => Err(error),
+        };
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+            break;
+        }
+    }
+    Some(result)
+}
+
+fn dial(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Dial> {
+    let dial = Dial::new(to)?;
+    if let Some(source) = source {
+        dial.set_source(source)?;
+    }
+    Ok(dial)
+}
+
+/// The sources for a connection to `to`, from a random one on; the kernel's choice where there is none of its family.
+fn in_turn(to: SocketAddr, sources: &[IpAddr], random: u64) -> impl Iterator<Item = Option<IpAddr>> + Clone {
+    let fitting = || sources.iter().filter(move |source| source.is_ipv4() == to.is_ipv4()).copied().map(Some);
+    let count = fitting().count();
+    let first = usize::try_from(random).unwrap_or(0).checked_rem(count).unwrap_or(0);
+    fitting().chain((count == 0).then_some(None)).cycle().skip(first).take(count.max(1))
+}
+
+/// A part of `all` that `bits` tell.
+fn range(all: &RangeInclusive<u16>, bits: &[u8]) -> RangeInclusive<u16> {
+    let (low, high) = (*all.start(), *all.end());
+    let Some(last) = high.checked_sub(PORTS - 1).filter(|last| *last >= low) else { return all.clone() };
+    let bits = bits.iter().fold(0_u16, |bits, byte| bits << 8 | u16::from(*byte));
+    let first = low + bits.checked_rem((last - low).saturating_add(1)).unwrap_or(0);
+    first..=first + (PORTS - 1)
+}
+
+fn no_port() -> io::Error {
+    io::ErrorKind::AddrNotAvailable.into()
+}
+
+/// How a port is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Among all.
+    Search,
+    /// Among a few.
+    Draw,
+    /// Among a few, or not at all.
+    Rest,
+}
+
+/// Backend addresses towards which hardly a port is free.
+#[derive(Debug)]
+struct Crowded(Vec<Searched>);
+
+#[derive(Debug)]
+struct Searched {
+    to: SocketAddr,
+    ended: Instant,
+    took: Duration,
+}
+
+impl Crowded {
+    fn way(&mut self, to: SocketAddr, now: Instant) -> Way {
+        if self.0.is_empty() {
+            return Way::Search;
+        }
+        self.0.retain(|searched| now.saturating_duration_since(searched.ended) < CROWDED);
+        match self.0.iter().find(|searched| searched.to == to) {
+            None => Way::Search,
+            Some(last) if now.saturating_duration_since(last.ended) < last.took * REST => Way::Rest,
+            Some(_) => Way::Draw,
+        }
+    }
+
+    fn note(&mut self, to: SocketAddr, begun: Instant, now: Instant) {
+        self.0.retain(|searched| searched.to != to);
+        if self.0.len() < REMEMBERED {
+            self.0.push(Searched { to, ended: now, took: now.saturating_duration_since(begun) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_search_is_followed_by_draws_and_then_by_another() {
+        let [to, other] = [9, 10].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let (begun, millis) = (Instant::now(), Duration::from_millis);
+        let mut crowded = Crowded(Vec::new());
+        assert_eq!(crowded.way(to, begun), Way::Search);
+        let ended = begun + millis(5);
+        crowded.note(to, begun, ended);
+        for (row, to, after, expected) in [
+            ("at once", to, 0, Way::Rest),
+            ("within the rest", to, 44, Way::Rest),
+            ("after it", to, 45, Way::Draw),
+            ("another address", other, 0, Way::Search),
+            ("before it is over", to, 9_999, Way::Draw),
+            ("when it is over", to, 10_000, Way::Search),
+        ] {
+            assert_eq!(crowded.way(to, ended + millis(after)), expected, "{row}");
+        }
+        for port in 0..200 {
+            crowded.note(SocketAddr::from(([192, 0, 2, 2], port)), begun, begun);
+        }
+        assert_eq!(crowded.0.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn ranges_lie_within_the_ports_that_there_are() {
+        let all = 32_768..=60_999;
+        for bits in [[0, 0], [0xff, 0xff], [0x12, 0x34]] {
+            let range = range(&all, &bits);
+            assert!(all.contains(range.start()) && all.contains(range.end()), "{range:?}");
+            assert_eq!(range.len(), usize::from(PORTS));
+        }
+        assert_eq!(range(&all, &[0, 0]), 32_768..=32_895);
+        assert_eq!(range(&(0..=u16::MAX), &[0xff, 0x80]), u16::MAX - 127..=u16::MAX);
+        for few in [40_000..=40_000, 40_000..=40_126] {
+            assert_eq!(range(&few, &[9, 9]), few);
+        }
+        assert_eq!(range(&(40_000..=40_127), &[9, 9]), 40_000..=40_127);
+    }
+
+    #[test]
+    fn sources_take_turns_within_the_family() {
+        let to = SocketAddr::from(([192, 0, 2, 1], 9));
+        let sources = ["192.0.2.2", "2001:db8::2", "192.0.2.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let v4 = [sources[0], sources[2]].map(Some);
+        assert_eq!(in_turn(to, &sources, 0).collect::<Vec<_>>(), v4);
+        assert_eq!(in_turn(to, &sources, 3).collect::<Vec<_>>(), [v4[1], v4[0]]);
+        let v6 = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9));
+        assert_eq!(in_turn(v6, &sources, 7).collect::<Vec<_>>(), [Some(sources[1])]);
+        assert_eq!(in_turn(v6, &[sources[0]], 7).collect::<Vec<_>>(), [None], "the kernel's choice");
+        assert_eq!(in_turn(to, &[], 7).collect::<Vec<_>>(), [None]);
+    }
+}
