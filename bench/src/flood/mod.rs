@@ -18,7 +18,7 @@ use self::{
 };
 
 /// Time between the beginning of a flood and the first client: what fills the table is worked off.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Pause between two looks at the daemon's memory.
 const LOOK: Duration = Duration::from_millis(250);

@@ -18,8 +18,8 @@ pub const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 15);
 
 /// Sources that send one after the other before the first of them sends again.
 const BLOCK: u32 = 500;
-/// The shortest time between two bursts of a steady rate.
-const PERIOD: Duration = Duration::from_millis(1);
+/// Bursts of a steady rate in a second, at most.
+const BURSTS: u32 = 1000;
 /// Bytes of the headers.
 const IP: usize = 20;
 const UDP: usize = 8;
@@ -39,8 +39,8 @@ pub fn run(kind: Kind, target: SocketAddrV4, rate: Rate, window: Option<Duration
     // Datagrams of a burst, and the time until the next.
     let (burst, period) = match rate {
         Rate::Steady(rate) => {
-            let burst = (f64::from(rate) * PERIOD.as_secs_f64()).ceil();
-            (burst as u32, Duration::from_secs_f64(burst / f64::from(rate)))
+            let burst = rate.div_ceil(BURSTS);
+            (burst, Duration::from_secs(1) * burst / rate)
         }
         Rate::None | Rate::Most => (BLOCK, Duration::ZERO),
     };
