@@ -35,7 +35,7 @@ impl Ngtcp2Server {
     #[track_caller]
     pub fn start(host: &Host, address: SocketAddr, certificate: &Certificate) -> Self {
         let directory = owned::directory();
-        let content: Vec<u8> = (0..SIZE / 8).flat_map(|number| number.to_be_bytes()).collect();
+        let content: Vec<u8> = (0..SIZE / 8).flat_map(usize::to_be_bytes).collect();
         fs::write(directory.path().join(FILE), content).or_fail(FILE);
         let mut command = host.command("gtlsserver");
         command.arg("--quiet").arg("--htdocs").arg(directory.path());

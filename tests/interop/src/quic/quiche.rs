@@ -57,7 +57,7 @@ impl<'a> Client<'a> {
             ((*name).to_owned(), connection.or_fail(name))
         });
         let mut client = Self { host, to, local, connections: connections.collect(), asked: 0, socket };
-        client.until("the handshakes are complete", |connection| connection.is_established());
+        client.until("the handshakes are complete", Connection::is_established);
         client
     }
 
