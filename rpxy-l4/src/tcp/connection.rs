@@ -213,7 +213,7 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
-    let place = shared.place_of_rule(&snapshot, route)?;
+    let place = shared.place_of_rule(snapshot, route)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
