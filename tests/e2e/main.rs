@@ -55,7 +55,9 @@ mod tcp {
 mod udp {
     mod backends;
     mod balance;
+    mod gateways;
     mod listeners;
+    mod marks;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;
