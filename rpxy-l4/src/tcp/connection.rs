@@ -67,8 +67,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
         }
     };
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let relay = Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits);
-    let end = Until { ending, relay }.await;
+    let end =
+        Until { ending, relay: Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits) }
+            .await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
