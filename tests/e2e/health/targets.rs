@@ -1,6 +1,6 @@
 //! Which target gets new connections while checks find some of them down.
 
-use std::net::IpAddr;
+use std::{io::Write as _, net::IpAddr, os::unix::net::UnixListener};
 
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
@@ -171,4 +171,26 @@ fn checks_come_from_where_connections_do() {
     for _ in 0..5 {
         assert_eq!(from(), IpAddr::from([198, 51, 100, 7]), "also where the machine lacks the other one");
     }
+}
+
+#[test]
+fn a_unix_socket_is_checked_like_an_address() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _two = server(&net, 1, "two");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backend.sock");
+    let first = format!("\"{}:7000\"", BACKENDS_V4[0]);
+    let config = two("", "interval = \"100ms\"").replace(&first, &format!("\"unix:{}\"", path.display()));
+    let daemon = Daemon::builder(&config).allow(": down, check").start(&net.gateway);
+    daemon.wait_for(0, "backend.sock: down, check \"alive\" has failed");
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        // Ends with the test's process.
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _gone = stream.write_all(b"unix\n");
+        }
+    });
+    daemon.wait_for(0, "backend.sock: up again");
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("unix"));
 }

@@ -54,7 +54,7 @@ pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
 pub(crate) fn name_server(net: &Topology) -> DnsServer {
     let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
     let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
-    std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
+    fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
     server
 }
 
