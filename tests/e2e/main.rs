@@ -22,6 +22,11 @@ mod daemon {
     mod refused;
     mod signals;
 }
+mod health {
+    mod kinds;
+    mod sessions;
+    mod targets;
+}
 mod offload {
     mod attach;
     mod bulk;

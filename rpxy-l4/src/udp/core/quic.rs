@@ -105,7 +105,7 @@ impl Sessions {
 
     /// Returns whether a stray short header has a destination.
     fn has_place_for_strays(&self, flow: &Flow) -> bool {
-        match self.at(flow).routes.stray(Datagrams::Quic) {
+        match self.at(flow).routes.stray(Datagrams::Quic, flow.client.ip()) {
             Stray::Only(_) | Stray::Balance(_) | Stray::Default(_) => true,
             Stray::Drop => false,
         }
