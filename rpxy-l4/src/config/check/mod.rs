@@ -5,6 +5,7 @@
 
 mod access;
 mod admin;
+mod connections;
 mod defaults;
 mod dns;
 mod duration;

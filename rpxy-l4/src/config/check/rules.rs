@@ -3,15 +3,13 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    access,
+    access, connections,
     defaults::RuleDefaults,
     duration,
     listeners::Draft,
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    server_ids,
-    sources::max_connections,
-    targets,
+    server_ids, targets,
 };
 use crate::config::{
     file::{Field, Table},
@@ -88,7 +86,7 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     };
     let idle_lifetime = idle_lifetime(report, table, protocol);
     let affinity = affinity(report, table, protocol);
-    let max_connections = max_connections(report, table, "max_connections");
+    let max_connections = connections::most(report, table, "max_connections");
     let (upstream, max_connections) = match protocol {
         Some(protocol) if protocol.is_udp() => {
             if let Some(field) = table.field("max_connections") {

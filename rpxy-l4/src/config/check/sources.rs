@@ -13,11 +13,6 @@ const MOST_NEW: u32 = 1_000_000;
 /// Of fewer places than this, one source may have all unless the file says otherwise.
 const FEW_PLACES: u32 = 64;
 
-/// A cap on connections.
-pub(super) fn max_connections(report: &mut Report<'_>, table: &Table<'_>, key: &'static str) -> Option<NonZeroU32> {
-    table.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).and_then(NonZeroU32::new)
-}
-
 /// The length of the prefix that makes a source network.
 pub(super) fn prefix(report: &mut Report<'_>, table: &Table<'_>) -> SourcePrefix {
     let mut bits = |key, most: u8, usual| {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use super::{defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
+use super::{connections, defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
 use crate::config::{
     file::{Field, Table},
     model::{SourcePrefix, Tcp, TlsRefused, is_one_host},
@@ -23,7 +23,7 @@ pub(super) fn tcp(
     prefix: SourcePrefix,
     listens_on_ip: bool,
 ) -> Tcp {
-    let max_connections = sources::max_connections(report, table, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
+    let max_connections = connections::most(report, table, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
     let limit_of = |keys| sources::limit_of(table, name, keys);
     Tcp {
         backlog: table.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{duration, sources, sources::max_connections, targets};
+use super::{connections, duration, sources, targets};
 use crate::config::{
     file::Table,
     model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
@@ -30,7 +30,7 @@ pub(super) fn udp(
 ) -> Udp {
     let limit_of = |keys| sources::limit_of(table, name, keys);
     Udp {
-        max_connections: max_connections(report, table, "udp_max_connections"),
+        max_connections: connections::most(report, table, "udp_max_connections"),
         max_connections_of: limit_of(&["udp_max_connections"]),
         receive_buffer: receive_buffer(report, table),
         new_sessions: sources::new(report, table, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
