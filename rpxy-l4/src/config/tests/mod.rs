@@ -10,6 +10,7 @@ mod listen;
 mod listeners;
 mod load;
 mod protocols;
+mod reference;
 mod schema;
 mod seed;
 mod targets;
