@@ -50,20 +50,20 @@ fn has_every_key_once() {
 #[test]
 fn has_the_numbers_and_words_of_the_checker() {
     for (scope, key, value) in rows() {
-        match kind(scope, key).unwrap_or_else(|| panic!("{key}")) {
-            Kind::Integer(least, most) => {
-                assert!(value.starts_with(&format!("{least} to {most}")), "{key}: {value}");
-            }
-            // Older spellings and references to another key's words.
-            Kind::Words(words) if !value.starts_with("as ") => {
-                for word in words.iter().filter(|word| word.parse::<u8>().is_err()) {
-                    assert!(value.contains(&format!("`\"{word}\"`")), "{key}: {word} is missing in {value}");
-                }
-            }
-            Kind::Switch => assert_eq!(value, "boolean", "{key}"),
-            Kind::Duration => assert!(value.starts_with("duration"), "{key}: {value}"),
-            _ => {}
+        let kind = kind(scope, key).unwrap_or_else(|| panic!("{key}"));
+        if let Kind::Integer(least, most) = kind {
+            assert!(value.starts_with(&format!("{least} to {most}")), "{key}: {value}");
         }
+        // Older spellings, and references to another key's words.
+        if let Kind::Words(words) = kind
+            && !value.starts_with("as ")
+        {
+            for word in words.iter().filter(|word| word.parse::<u8>().is_err()) {
+                assert!(value.contains(&format!("`\"{word}\"`")), "{key}: {word} is missing in {value}");
+            }
+        }
+        assert_eq!(value == "boolean", kind == Kind::Switch, "{key}");
+        assert_eq!(value.starts_with("duration"), kind == Kind::Duration, "{key}: {value}");
     }
 }
 
