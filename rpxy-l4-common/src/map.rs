@@ -192,6 +192,8 @@ pub mod kind {
     /// No QUIC long headers of a version that exists. For flows of other protocols, some of which set the first bit as
     /// well (RTP, DNS).
     pub const NO_QUIC_VERSION: u8 = 8;
+    /// No messages of STUN and WireGuard, no records of DTLS. For flows of QUIC whose datagrams are not told by an ID.
+    pub const NO_OTHER_PROTOCOL: u8 = 16;
 }
 
 /// The policy for datagrams to a socket of the daemon that belong to no flow.

@@ -44,6 +44,8 @@ pub(crate) mod from {
     pub(crate) const WIREGUARD: u16 = 5001;
     /// A flow of neither, by which new handshakes may come.
     pub(crate) const GENERIC: u16 = 5002;
+    /// A QUIC flow that is not known by a connection ID, beside which others may come.
+    pub(crate) const QUIC_ALONE: u16 = 5003;
     /// Known by a connection ID of 1 byte.
     pub(crate) const CID_1: u16 = 5010;
     /// Known by a connection ID of 8 bytes.
@@ -176,6 +178,7 @@ impl Net {
             (from::QUIC, kind(kind::NO_QUIC_LONG)),
             (from::WIREGUARD, kind(kind::ONLY_WIREGUARD_TRANSPORT)),
             (from::GENERIC, kind(kind::NO_QUIC_VERSION | kind::NO_WIREGUARD_INITIATION)),
+            (from::QUIC_ALONE, kind(kind::NO_QUIC_LONG | kind::NO_OTHER_PROTOCOL)),
             (from::CID_1, known_by(1)),
             (from::CID_8, known_by(8)),
             (from::CID_9, known_by(9)),

@@ -269,11 +269,12 @@ impl UdpRoutes {
         same.or_else(|| all().find_map(|route| Some((route, find(route)?))))
     }
 
-    /// The rule for a QUIC connection of a client at `source`; `None` when none fits.
+    /// The rule for a QUIC connection of a client at `source` with this ClientHello, or with one that cannot be read; `None`
+    /// when none fits.
     #[must_use]
-    pub(crate) fn quic(&self, hello: &ClientHello, source: IpAddr) -> Option<&Arc<UdpRoute>> {
-        let alpns: Vec<&[u8]> = hello.alpn().collect();
-        self.quic.find(hello.server_name(), &alpns, source).or_else(|| self.unmatched())
+    pub(crate) fn quic(&self, hello: Option<&ClientHello>, source: IpAddr) -> Option<&Arc<UdpRoute>> {
+        let alpns: Vec<&[u8]> = hello.into_iter().flat_map(ClientHello::alpn).collect();
+        self.quic.find(hello.and_then(ClientHello::server_name), &alpns, source).or_else(|| self.unmatched())
     }
 
     /// The destination of QUIC of a version whose hello cannot be read.
@@ -325,14 +326,18 @@ impl UdpRoutes {
         }
     }
 
-    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`.
+    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`. `by_id` says whether it knows
+    /// those of QUIC by an ID that no other protocol's bytes could be.
     #[must_use]
-    pub(crate) fn steerable(&self, carries: Datagrams) -> u8 {
+    pub(crate) fn steerable(&self, carries: Datagrams, by_id: bool) -> u8 {
         let unless = |asked: bool, bit: u8| if asked { bit } else { 0 };
         let wireguard = unless(self.has_wireguard(), kind::NO_WIREGUARD_INITIATION);
         match carries {
             Datagrams::Any => wireguard | unless(self.has_quic(), kind::NO_QUIC_VERSION),
-            Datagrams::Quic => wireguard | kind::NO_QUIC_LONG,
+            Datagrams::Quic => {
+                let others = !by_id && (self.default.is_some() || self.has_wireguard());
+                wireguard | kind::NO_QUIC_LONG | unless(others, kind::NO_OTHER_PROTOCOL)
+            }
             Datagrams::WireGuard => kind::ONLY_WIREGUARD_TRANSPORT,
         }
     }

@@ -64,7 +64,10 @@ use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
 
-use super::{Listener, Snapshot, affinity::Affinity};
+use super::{
+    Listener, Snapshot,
+    affinity::{Affinity, SHORTEST},
+};
 use crate::{
     limit::{Bans, ConnLimit, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
@@ -287,7 +290,8 @@ impl Sessions {
     #[must_use]
     pub(crate) fn steerable(&self, session: SessionId) -> Option<u8> {
         let state = self.table.get(session)?;
-        Some(self.at(&state.flow).routes.steerable(state.carries()))
+        let by_id = state.ids.current().is_some_and(|id| id.len() >= SHORTEST);
+        Some(self.at(&state.flow).routes.steerable(state.carries(), by_id))
     }
 
     /// The rule of a session, as a later daemon finds it.

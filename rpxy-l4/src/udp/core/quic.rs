@@ -30,7 +30,9 @@ impl Sessions {
             let session = if begins { self.handshake_on(session, arrival.now, out) } else { session };
             return self.further(session, arrival, out);
         }
-        let Some(packet) = packets(datagram).next() else {
+        // A hello may come behind other packets of its datagram.
+        let initial = packets(datagram).find(|packet| packet.typ == LongType::Initial);
+        let Some(packet) = initial.or_else(|| packets(datagram).next()) else {
             return self.unreadable(arrival, &header, out);
         };
         let packet = Packet {

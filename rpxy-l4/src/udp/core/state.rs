@@ -187,6 +187,11 @@ impl Session {
         same && self.route().is_some_and(|route| route.rule == backend.rule)
     }
 
+    /// Returns whether the kernel has it, so that its answers are not seen.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.reached().is_some_and(|reached| reached.busy.is_unheard())
+    }
+
     /// The kernel steers it no more; returns whether it had been asked to.
     pub(super) fn unsteer(&mut self) -> bool {
         if let Stage::Open(reached) = &mut self.stage {

@@ -73,16 +73,18 @@ impl Relay {
     }
 
     fn open(&mut self, session: SessionId, address: SocketAddr) -> io::Result<()> {
-        let socket = udp::connected(address)?;
+        let is_short = |error: &io::Error| net::is_exhaustion(error) || udp::is_out_of_ports(error);
+        let socket = match udp::connected(address) {
+            // What rests is given up first.
+            Err(error) if is_short(&error) && self.closing.pop_front().is_some() => udp::connected(address),
+            other => other,
+        }?;
         if socket.local_addr().is_ok_and(|own| own == address) {
             // Nobody listens there, and the kernel has picked that very port for us.
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         if self.is_ours(address) {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                "it is an address that this daemon listens on",
-            ));
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is this daemon's own listener"));
         }
         self.keep(session, address, socket)
     }
@@ -117,11 +119,7 @@ impl Relay {
     /// A datagram to ourselves would come back as a new client's, for ever.
     fn is_ours(&mut self, address: SocketAddr) -> bool {
         let Self { listeners, locals, now, .. } = self;
-        let mut same_port = listeners.iter().flatten().filter(|held| held.address.port() == address.port());
-        same_port.any(|held| {
-            let wildcard = held.address.ip().is_unspecified() && held.address.is_ipv4() == address.is_ipv4();
-            held.address.ip() == address.ip() || (wildcard && locals.contains(address, *now))
-        })
+        locals.leads_to(address, listeners.iter().flatten().map(|held| held.address), *now)
     }
 
     /// Returns whether datagrams come from a socket of ours: their answers would do so, too.

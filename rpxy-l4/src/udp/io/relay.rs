@@ -109,8 +109,9 @@ impl Relay {
         self.now
     }
 
-    pub(super) fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty()
+    /// Returns whether something will be due, whatever arrives.
+    pub(super) fn has_deadlines(&self) -> bool {
+        !self.sessions.is_empty() || !self.closing.is_empty()
     }
 
     pub(super) fn listener(&mut self, number: u32) -> Option<&mut Listener> {

@@ -1,6 +1,7 @@
 //! The session core against made-up sockets and time.
 
 mod bans;
+mod certain;
 mod ech;
 mod ech_detours;
 mod ech_handshake;
@@ -9,6 +10,7 @@ mod evidence;
 mod inherit;
 mod moves;
 mod others_ids;
+mod packets;
 mod paths;
 mod quic;
 mod refused;
@@ -31,7 +33,6 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
     admission::MAX_OF_FLOW,
-    packets,
     state::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
     *,
 };
@@ -73,6 +74,8 @@ struct Bench {
     log: Vec<String>,
     said: Vec<String>,
     installed: Vec<SessionId>,
+    /// The kernel takes what it is given.
+    has_kernel: bool,
     /// Times that something was taken back from the kernel.
     revoked: u32,
     /// What the kernel compares short headers with.
@@ -123,6 +126,7 @@ impl Bench {
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
+            has_kernel: true,
             revoked: 0,
             steered_ids: HashMap::new(),
             resolving: Vec::new(),
@@ -268,6 +272,7 @@ impl Bench {
                     assert!(!self.installed.iter().any(of_it), "the kernel has one entry for a client socket");
                     self.installed.push(session);
                     self.steered_ids.insert(session, cid);
+                    self.sessions.handle_installed(session, self.has_kernel);
                 }
                 Command::UpdateFlow { session, cid } => {
                     assert!(self.installed.contains(&session), "updated without being installed");

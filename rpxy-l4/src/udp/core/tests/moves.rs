@@ -299,3 +299,36 @@ fn all_addresses_of_a_name_are_tried_before_the_next_target() {
         ["198.51.100.1:5", "198.51.100.2:5", "198.51.100.1:9"].iter().map(|text| text.parse().unwrap()).collect();
     assert_eq!(at, expected);
 }
+
+#[test]
+fn a_session_that_was_answered_where_its_name_was_follows_it_within_seconds() {
+    for (has_kernel, within) in [(false, seconds(6)), (true, seconds(17))] {
+        let (mut bench, set) = named(None);
+        bench.has_kernel = has_kernel;
+        set(&[1]);
+        answered(&mut bench);
+        set(&[2]);
+        // The kernel may have given it back for this.
+        bench.wait(seconds(1));
+        bench.client(flow(1), b"x");
+        bench.answer(only(&bench), b"y");
+        let begun = bench.now;
+        while hosts(&bench) == [1] {
+            assert!(bench.now - begun < within, "a kernel: {has_kernel}");
+            bench.client(flow(1), b"x");
+            bench.wait(milliseconds(250));
+        }
+    }
+}
+
+#[test]
+fn refusals_count_at_once_where_no_kernel_forwards_answers() {
+    let mut bench = Bench::new(&two());
+    bench.has_kernel = false;
+    answered(&mut bench);
+    for _ in 0..3 {
+        bench.refuse(only(&bench));
+        bench.now += seconds(1);
+    }
+    assert_eq!(bench.sockets.values().map(SocketAddr::port).collect::<Vec<_>>(), [2]);
+}
