@@ -22,7 +22,7 @@ use super::{
     connect::{Reached, reach},
     ech::{Ech, Patience},
     ending::{Ending, Until},
-    is_unnamed, now_or_never,
+    now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     refused::Seen,
@@ -172,7 +172,8 @@ async fn prepare(
     seen.source = origin.source;
 
     #[cfg(feature = "proxy-protocol")]
-    if settings.receive_proxy.is_some() && !is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip()) {
+    if settings.receive_proxy.is_some() && !super::is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip())
+    {
         // The peer is the load balancer, which `accept` has looked at.
         return Err(Outcome::Banned.into());
     }

@@ -17,6 +17,7 @@ const ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const MOST_ATTEMPTS: u32 = 100;
 
 /// The settings of the listener `name`, which `table` describes.
+#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "only PROXY headers need to know"))]
 pub(super) fn tcp(
     report: &mut Report<'_>,
     table: &Table<'_>,

@@ -11,6 +11,7 @@ mod listen;
 mod listeners;
 mod load;
 mod protocols;
+mod reference;
 mod schema;
 mod seed;
 mod targets;

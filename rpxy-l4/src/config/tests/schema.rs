@@ -35,11 +35,8 @@ fn fits(root: &Value, schema: &Value, value: &Value) -> bool {
         "object" => value.is_object(),
         other => panic!("{other}"),
     };
-    let typed = match &schema["type"] {
-        Value::Null => true,
-        Value::Array(names) => names.iter().any(is),
-        name => is(name),
-    };
+    let types = &schema["type"];
+    let typed = types.as_array().map_or_else(|| types.is_null() || is(types), |names| names.iter().any(is));
     let one_of = schema["enum"].as_array().is_none_or(|words| words.contains(value));
     let any_of = schema["anyOf"].as_array().is_none_or(|schemas| schemas.iter().any(|one| fits(root, one, value)));
     let bounded = value.as_i64().is_none_or(|number| {
