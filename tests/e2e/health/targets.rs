@@ -131,7 +131,7 @@ fn connections_that_fail_have_the_target_checked_at_once_and_a_check_that_passes
 fn each_address_of_a_name_is_checked_and_what_is_down_is_left_out() {
     const NAME: &str = "backend.test";
     let Some(net) = Topology::or_skip() else { return };
-    let dns = crate::support::name_server(&net);
+    let dns = crate::support::dns(&net);
     let addresses: Vec<IpAddr> = BACKENDS_V4.iter().copied().map(IpAddr::from).collect();
     dns.set(NAME, 1, &addresses[..2]);
     let config = format!(

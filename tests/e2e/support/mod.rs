@@ -50,14 +50,6 @@ pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{target}\"]\n")
 }
 
-/// A DNS server on the backend that the gateway asks.
-pub(crate) fn name_server(net: &Topology) -> DnsServer {
-    let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
-    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
-    fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
-    server
-}
-
 /// An HTTP/1.1 request for `host`.
 pub(crate) fn http_request(host: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: test\r\n\r\n").into_bytes()
