@@ -14,6 +14,7 @@ mod admin {
 }
 mod config {
     mod listen;
+    mod listeners;
     mod reload;
 }
 mod daemon {
@@ -55,11 +56,15 @@ mod tcp {
     mod proxy_header;
     mod recognised;
     mod relay;
+    mod unix;
     mod verdict;
 }
 mod udp {
     mod backends;
     mod balance;
+    mod gateways;
+    mod listeners;
+    mod marks;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;

@@ -3,6 +3,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,6 +37,7 @@ pub(super) enum Over {
     /// From the first of some addresses of this machine that can be had; from the kernel's choice without any.
     Tcp(SocketAddr, Vec<IpAddr>),
     Udp(SocketAddr),
+    Unix(Arc<Path>),
 }
 
 /// Asks `question`, and waits for the answer for `within` at most.
@@ -43,6 +46,7 @@ pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -
         match over {
             Over::Tcp(address, sources) => over_tcp(address, &sources, question).await,
             Over::Udp(address) => over_udp(address, question).await,
+            Over::Unix(path) => over_stream(net::unix::connected(&path)?, question).await,
         }
     };
     match timeout(within, asked).await {
@@ -59,7 +63,7 @@ pub(super) async fn ask(over: Over, question: &mut Question, within: Duration) -
 }
 
 async fn over_tcp(address: SocketAddr, sources: &[IpAddr], question: &mut Question) -> io::Result<Judgement> {
-    let mut stream = TcpStream::from_std(connecting(address, sources)?)?;
+    let stream = TcpStream::from_std(connecting(address, sources)?)?;
     stream.writable().await?;
     if let Some(error) = stream.take_error()? {
         return Err(error);
@@ -68,6 +72,10 @@ async fn over_tcp(address: SocketAddr, sources: &[IpAddr], question: &mut Questi
         // Nobody listens there.
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
+    over_stream(stream, question).await
+}
+
+async fn over_stream(mut stream: TcpStream, question: &mut Question) -> io::Result<Judgement> {
     stream.write_all(question.bytes()).await?;
     let mut judgement = question.sent();
     let mut buffer = [0; BUFFER];

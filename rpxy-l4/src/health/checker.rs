@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,13 +49,16 @@ pub(super) enum Place {
         zone: Arc<str>,
         port: u16,
     },
+    Unix(Arc<Path>),
 }
 
 impl Place {
-    pub(super) fn ip(&self) -> IpAddr {
+    /// The address, unless it is a path.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Address(address) => address.ip(),
-            Self::LinkLocal { address, .. } => (*address).into(),
+            Self::Address(address) => Some(address.ip()),
+            Self::LinkLocal { address, .. } => Some((*address).into()),
+            Self::Unix(_) => None,
         }
     }
 }
@@ -235,6 +239,7 @@ impl Checker {
         let address = match &self.key.place {
             Place::Address(address) => *address,
             Place::LinkLocal { address, zone, port } => net::link_local(*address, zone, *port)?,
+            Place::Unix(path) => return Ok(Over::Unix(Arc::clone(path))),
         };
         if self.key.udp {
             return Ok(Over::Udp(address));

@@ -233,8 +233,11 @@ impl Keeper {
     fn targets(&self, key: &Key) -> String {
         const SHOWN: usize = 3;
         let text = |watched: &Watched| match &watched.subject.target.host {
-            Host::Name(_) => format!("{} at {}", watched.subject.target, key.place.ip()),
-            Host::Ip { .. } | Host::LinkLocal { .. } => watched.subject.target.to_string(),
+            Host::Name(_) => match key.place.ip() {
+                Some(address) => format!("{} at {address}", watched.subject.target),
+                None => watched.subject.target.to_string(),
+            },
+            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => watched.subject.target.to_string(),
         };
         let mut targets = self.of(key).map(text);
         let shown: Vec<String> = targets.by_ref().take(SHOWN).collect();
@@ -256,6 +259,7 @@ impl Subject {
             Host::LinkLocal { address, zone } => {
                 vec![Place::LinkLocal { address: *address, zone: Arc::clone(zone), port }]
             }
+            Host::Unix(path) => vec![Place::Unix(Arc::clone(path))],
             Host::Name(_) => {
                 let known = known.iter().take(MOST_ADDRESSES);
                 known.map(|address| Place::Address(SocketAddr::new(*address, port))).collect()

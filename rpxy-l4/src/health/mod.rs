@@ -94,8 +94,8 @@ impl Checks {
 
     /// Checks `subjects` from now on, and no others, over TCP from one of `sources`, if there are any. What was found of
     /// those that stay remains.
-    pub(crate) fn set(&self, subjects: Vec<Subject>, sources: &[IpAddr]) {
-        drop(self.wanted.send(Wanted { subjects, sources: sources.to_vec() }));
+    pub(crate) fn set(&self, subjects: Vec<Subject>, sources: Vec<IpAddr>) {
+        drop(self.wanted.send(Wanted { subjects, sources }));
     }
 
     /// What tells that a target has gone down whose sessions are to end.

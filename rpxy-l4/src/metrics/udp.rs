@@ -47,6 +47,8 @@ named! {
         Banned = "banned",
         /// An operator closed it.
         Admin = "admin",
+        /// After a reload, its listener does not take the client's network any more.
+        Denied = "denied",
         /// Its second hello was not one that a client of Encrypted Client Hello sends.
         EchInvalid = "ech_invalid",
         /// The daemon stopped.
@@ -81,6 +83,8 @@ named! {
         Banned = "banned",
         /// It would have begun a session while an operator lets none begin.
         Drained = "drained",
+        /// Not from a network that the listener takes: `allow`, `deny`.
+        Denied = "denied",
         /// From a socket of the daemon itself.
         Loop = "loop",
         /// Too many changes of address from one network.
@@ -118,6 +122,7 @@ impl DatagramDrop {
             | Self::TooMany
             | Self::Banned
             | Self::Drained
+            | Self::Denied
             | Self::Unhealthy
             | Self::RateLimited
             | Self::SourceLimited

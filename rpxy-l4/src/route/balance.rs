@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -139,7 +140,7 @@ impl Group {
                     .as_ref()
                     .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
                 name: match &target.host {
-                    Host::Ip { .. } | Host::LinkLocal { .. } => None,
+                    Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
                     Host::Name(name) => Some(resolver.name(name)),
                 },
                 hash: rendezvous::hash(&[text.as_bytes()]),
@@ -272,7 +273,7 @@ impl Group {
     ) -> Vec<IpAddr> {
         let mut ordered = self.alternating(addresses, client, random);
         if let Some(active) = &endpoint.active {
-            let is_down = |address: &IpAddr| active.checked.down_since(*address).is_some();
+            let is_down = |address: &IpAddr| active.checked.down_since(Some(*address)).is_some();
             ordered.sort_by_key(is_down);
             if self.only_healthy {
                 ordered.retain(|address| !is_down(address));
@@ -402,7 +403,7 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn fallen_since(&self, address: IpAddr) -> Option<Duration> {
         let active = self.active.as_ref().filter(|active| active.check.close)?;
-        active.checked.down_since(address)
+        active.checked.down_since(Some(address))
     }
 
     /// Returns whether the target has as many connections as it may have.
@@ -420,7 +421,16 @@ impl Endpoint {
         match &self.target.host {
             Host::Ip { .. } => self.target.literal().map(Ok),
             Host::LinkLocal { address, zone } => Some(net::link_local(*address, zone, self.target.port)),
-            Host::Name(_) => None,
+            Host::Name(_) | Host::Unix(_) => None,
+        }
+    }
+
+    /// The path, if the target is a unix socket.
+    #[must_use]
+    pub(crate) fn path(&self) -> Option<&Arc<Path>> {
+        match &self.target.host {
+            Host::Unix(path) => Some(path),
+            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) => None,
         }
     }
 

@@ -245,7 +245,7 @@ fn checked(only_healthy: bool, targets: &[&str]) -> (Group, Vec<Arc<Standing>>) 
     let standings: Vec<_> = targets.iter().map(|_| Arc::<Standing>::default()).collect();
     for (endpoint, standing) in checked.endpoints.iter_mut().zip(&standings) {
         let found = Arc::new(Checked::default());
-        found.set(vec![([192, 0, 2, 1].into(), Arc::clone(standing))]);
+        found.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(standing))]);
         endpoint.active = Some(Active { check: Arc::clone(&check), checked: found });
     }
     (checked, standings)

@@ -16,10 +16,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Returns whether something of `client`, with its rule and target as far as they are known, is asked about.
+    /// Returns whether something of `client`, which has no address at a unix socket, is asked about, with its rule and target
+    /// as far as they are known.
     #[must_use]
-    pub(crate) fn includes(&self, client: IpAddr, rule: Option<&str>, target: Option<&str>) -> bool {
-        self.client.is_none_or(|network| network.contains(&client))
+    pub(crate) fn includes(&self, client: Option<IpAddr>, rule: Option<&str>, target: Option<&str>) -> bool {
+        self.client.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
             && (self.rule.is_none() || self.rule.as_deref() == rule)
             && (self.target.is_none() || self.target.as_deref() == target)
     }
@@ -44,10 +45,12 @@ mod tests {
             ("another rule", selection(Some("192.0.2.0/24"), Some("ssh"), None), false),
             ("another target", selection(None, Some("web"), Some("a.example:2")), false),
         ] {
-            let client = IpAddr::from([192, 0, 2, 7]);
+            let client = Some(IpAddr::from([192, 0, 2, 7]));
             assert_eq!(selection.includes(client, Some("web"), Some("a.example:1")), expected, "{row}");
         }
-        let undecided = |selection: Selection| selection.includes(IpAddr::from([192, 0, 2, 7]), None, None);
+        let unnamed = |selection: Selection| selection.includes(None, Some("web"), None);
+        assert!(unnamed(selection(None, Some("web"), None)) && !unnamed(selection(Some("0.0.0.0/0"), None, None)));
+        let undecided = |selection: Selection| selection.includes(Some(IpAddr::from([192, 0, 2, 7])), None, None);
         assert!(undecided(selection(None, None, None)) && !undecided(selection(None, Some("web"), None)));
     }
 }

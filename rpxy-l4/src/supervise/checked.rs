@@ -1,7 +1,10 @@
 //! Targets that are checked: which those are, and what is told of them.
 
+use std::net::IpAddr;
+
 use super::daemon::KnownTargets;
 use crate::{
+    config::model::Config,
     health::Subject,
     metrics::{CheckedTargets, TargetCheck},
     route::{CheckedTarget, Targets},
@@ -11,6 +14,15 @@ use crate::{
 /// The targets that a configuration asks to be checked, those of several rules more than once.
 pub(super) fn subjects(tcp: &tcp::Snapshot, udp: &udp::Snapshot) -> Vec<Subject> {
     tcp.endpoints().chain(udp.endpoints()).filter_map(Subject::of).collect()
+}
+
+/// The addresses that checks come from: those of connections of any listener.
+pub(super) fn sources(config: &Config) -> Vec<IpAddr> {
+    let of_all = config.listeners().flat_map(|listener| listener.tcp.source_addresses.iter().copied());
+    let mut sources: Vec<IpAddr> = of_all.collect();
+    sources.sort_unstable();
+    sources.dedup();
+    sources
 }
 
 impl CheckedTargets for KnownTargets {
@@ -41,26 +53,26 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{config, metrics::Metrics, resolve::Resolver, route::Standing};
+    use crate::{config, route::Standing};
 
-    #[tokio::test]
-    async fn variants_of_a_check_are_one_series() {
+    #[test]
+    fn variants_of_a_check_are_one_series() {
         let text = "listen_port = 1\n[health.x]\nkind = 'connect'\n\
                     [protocols.a]\nprotocol = 'ssh'\ntarget = ['192.0.2.1:1']\nhealth = 'x'\n\
                     [protocols.b]\nprotocol = 'tls'\ntarget = ['192.0.2.1:1']\nhealth = 'x'\n\
                     send_proxy_protocol = 'v2'\n";
         let config = config::parse(text).unwrap_or_else(|problems| panic!("{problems}")).config;
-        let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Metrics::new());
         let targets = KnownTargets::default();
-        let tcp = tcp::Snapshot::new(&config, &targets.tcp, &resolver);
-        let udp = udp::Snapshot::new(&config, &targets.udp, &resolver);
-        assert_eq!(subjects(&tcp, &udp).len(), 2);
+        let upstreams = config.top.rules.iter().map(|rule| &rule.upstream);
+        let found: Vec<_> = upstreams
+            .map(|upstream| targets.tcp.checked(&upstream.targets[0], upstream.check.as_ref().unwrap()))
+            .collect();
+        assert!(!Arc::ptr_eq(&found[0], &found[1]));
         assert_eq!(targets.targets(), [], "no address is checked yet");
         let standing = Arc::new(Standing::default());
         standing.passed();
-        for endpoint in tcp.endpoints() {
-            let checked = &endpoint.active.as_ref().unwrap().checked;
-            checked.set(vec![([192, 0, 2, 1].into(), Arc::clone(&standing))]);
+        for checked in &found {
+            checked.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(&standing))]);
         }
         let both = TargetCheck {
             transport: "tcp",

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{daemon::Daemon, listeners};
+use super::{daemon::Daemon, sockets::Sockets};
 use crate::{
     admin::{Answer, TargetArgs},
     config::model::Transport,
@@ -106,12 +106,8 @@ impl Daemon {
         if self.listeners_drained.is_none() {
             return Answer::refused("the listeners are not drained", "`rpxy-l4 status` says when they are");
         }
-        let served = listeners::Served {
-            tcp: self.tcp.snapshot.load().has_destination(),
-            udp: self.udp_snapshot.has_destination(),
-        };
-        let opened = match listeners::wanted(&self.config, served) {
-            Ok(wanted) => self.listeners.undrain(&wanted, self.config.listen.reuse_port).await,
+        let opened = match Sockets::new(&self.config) {
+            Ok(wanted) => self.listeners.undrain(wanted).await,
             Err(error) => Err(error),
         };
         if let Err(error) = opened {
@@ -170,7 +166,8 @@ impl Daemon {
     }
 
     fn listeners_line(&self, drained: bool) -> Answer {
-        let (connections, sessions) = (self.tcp.active.count(), self.udp.active.count());
+        let connections = self.tcp.active.count();
+        let sessions = self.udp.active.all().iter().map(|limit| limit.count()).sum();
         Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions })
     }
 }

@@ -17,9 +17,9 @@ pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListe
     let Some(address) = config.metrics_listen else { return Ok(None) };
     let bind = || {
         if ours != Some(address.port()) {
-            net::tcp_port_is_free(address)?;
+            net::tcp_port_is_free(address, false)?;
         }
-        TcpListener::from_std(net::tcp_listener(address, BACKLOG)?)
+        TcpListener::from_std(net::tcp_listener(address, BACKLOG, false)?)
     };
     bind().map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
 }

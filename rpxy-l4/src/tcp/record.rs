@@ -1,12 +1,12 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use rpxy_l4_proto::tls::ClientHello;
 
 use super::{
-    Shared,
+    Listener, Shared,
     probe::Recognised,
     registry::{Entered, Entry, Routed},
 };
@@ -15,6 +15,7 @@ use crate::{
     limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
     metrics::{EchState, Outcome},
+    net::Address,
     route::Protocol,
 };
 
@@ -37,11 +38,11 @@ impl Traffic {
 #[derive(Debug)]
 pub(super) struct Record {
     shared: Arc<Shared>,
+    listener: Arc<Listener>,
     /// Makes room for another connection only when this one is wholly gone.
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
-    format: AccessLogFormat,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
     pub(super) outcome: Outcome,
@@ -50,7 +51,7 @@ pub(super) struct Record {
 impl Record {
     /// A load balancer has said whose connection it is: it counts as one of that source.
     #[cfg(feature = "proxy-protocol")]
-    pub(super) fn introduced(&mut self, client: SocketAddr, place: Option<SourcePermit>) {
+    pub(super) fn introduced(&mut self, client: Address, place: Option<SourcePermit>) {
         self._place = place;
         self.entered().with(|entry| entry.client = client);
     }
@@ -58,14 +59,14 @@ impl Record {
     /// The account of a connection that `entered` the registry.
     pub(super) fn new(
         shared: Arc<Shared>,
+        listener: Arc<Listener>,
         permit: ConnPermit,
         place: Option<SourcePermit>,
-        format: AccessLogFormat,
         entered: Entered,
     ) -> Self {
         shared.metrics.tcp_accepted();
         let traffic = Traffic { entered, ..Traffic::default() };
-        Self { shared, _permit: permit, _place: place, format, traffic, outcome: Outcome::Drained }
+        Self { shared, listener, _permit: permit, _place: place, traffic, outcome: Outcome::Drained }
     }
 
     /// The connection's entry in the registry.
@@ -109,16 +110,16 @@ impl Record {
 
     /// Logs that the connection has a backend.
     pub(super) fn started(
-        &mut self,
+        &self,
         proto: Protocol,
-        source: SocketAddr,
-        (destination, target): (SocketAddr, Arc<str>),
+        source: Address,
+        (destination, target): (Address, Arc<str>),
         detail: Option<Box<Detail>>,
     ) {
-        let (shared, format) = (&self.shared, self.format);
+        let Self { shared, listener, .. } = self;
         self.entered().with(|entry| {
             let access = Access { proto: proto.name(), source, destination, since: entry.since, detail };
-            shared.access.start(format, &access);
+            shared.access.start(listener.access_lines.format, &listener.name, &access);
             (entry.access, entry.target) = (Some(access), Some(target));
         });
     }
@@ -130,7 +131,7 @@ impl Record {
         recognised: Option<&Recognised>,
         ech: Option<(EchState, Option<&ClientHello>)>,
     ) -> Option<Box<Detail>> {
-        if self.format != AccessLogFormat::Json {
+        if self.listener.access_lines.format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();
@@ -169,7 +170,8 @@ impl Drop for Record {
             let duration = since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
-            self.shared.access.finish(self.format, access, &ended);
+            let Listener { access_lines, name, .. } = &*self.listener;
+            self.shared.access.finish(access_lines.format, name, access, &ended);
         }
     }
 }

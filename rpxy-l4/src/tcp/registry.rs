@@ -6,7 +6,6 @@
 
 use std::{
     cell::RefCell,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::{
     log::Access,
+    net::Address,
     route::{Protocol, Selection},
 };
 
@@ -46,9 +46,9 @@ pub(crate) struct ConnectionKey {
 pub(super) struct Entry {
     serial: u32,
     /// Its peer, or the client that an inbound PROXY header names.
-    pub(super) client: SocketAddr,
+    pub(super) client: Address,
     /// The address that is listened on.
-    listener: SocketAddr,
+    listener: Address,
     pub(super) since: Instant,
     /// When bytes moved last.
     seen: Timespec,
@@ -85,7 +85,7 @@ pub(super) struct Entered {
 
 impl Entered {
     /// Enters a connection from `client`, accepted at `listener`.
-    pub(super) fn new(client: SocketAddr, listener: SocketAddr) -> Self {
+    pub(super) fn new(client: Address, listener: Address) -> Self {
         let slot = REGISTRY.with_borrow_mut(|registry| {
             registry.serial = registry.serial.wrapping_add(1);
             registry.entries.insert(Entry {
@@ -159,9 +159,9 @@ pub(crate) struct ConnectionLine {
     #[serde(skip)]
     pub key: ConnectionKey,
     /// The client.
-    pub client: SocketAddr,
+    pub client: Address,
     /// The address that is listened on.
-    pub listener: SocketAddr,
+    pub listener: Address,
     /// The stage: `undecided`, `opening` or `open`.
     pub stage: &'static str,
     /// The protocol, as in the access log.
@@ -176,7 +176,7 @@ pub(crate) struct ConnectionLine {
     /// The target; none while there is no backend.
     pub target: Option<Arc<str>>,
     /// The backend.
-    pub backend: Option<SocketAddr>,
+    pub backend: Option<Address>,
     /// Since it was accepted.
     #[serde(rename = "age_ms", serialize_with = "milliseconds")]
     pub age: Duration,
@@ -196,7 +196,7 @@ pub(crate) fn connections(limit: usize, selection: &Selection) -> Vec<Connection
         let all = registry.entries.iter();
         let selected = all.filter(|(_, entry)| {
             let rule = entry.route.as_ref().and_then(|route| route.rule.as_deref());
-            selection.includes(entry.client.ip(), rule, entry.target.as_deref())
+            selection.includes(entry.client.ip().map(|client| client.ip()), rule, entry.target.as_deref())
         });
         selected.take(limit).map(|(slot, entry)| entry.line(slot, now, instant)).collect()
     })
@@ -220,8 +220,8 @@ impl Entry {
         let idle: Duration = now.checked_sub(self.seen).and_then(|idle| idle.try_into().ok()).unwrap_or_default();
         ConnectionLine {
             key: ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: self.serial },
-            client: self.client,
-            listener: self.listener,
+            client: self.client.clone(),
+            listener: self.listener.clone(),
             stage: match (route, &self.access) {
                 (_, Some(_)) => "open",
                 (Some(_), None) => "opening",
@@ -232,7 +232,7 @@ impl Entry {
             server_name: route.and_then(|route| route.server_name.clone()),
             inner_server_name: route.and_then(|route| route.inner_server_name.clone()),
             target: self.target.clone(),
-            backend: self.access.as_ref().map(|access| access.destination),
+            backend: self.access.as_ref().map(|access| access.destination.clone()),
             age,
             // The coarse clock is behind by up to a tick.
             idle: idle.min(age),
@@ -255,8 +255,8 @@ fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
     }
 
     fn enter(client: &str) -> Entered {

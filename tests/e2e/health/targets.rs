@@ -1,6 +1,6 @@
 //! Which target gets new connections while checks find some of them down.
 
-use std::net::IpAddr;
+use std::{io::Write as _, net::IpAddr, os::unix::net::UnixListener};
 
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
@@ -131,7 +131,7 @@ fn connections_that_fail_have_the_target_checked_at_once_and_a_check_that_passes
 fn each_address_of_a_name_is_checked_and_what_is_down_is_left_out() {
     const NAME: &str = "backend.test";
     let Some(net) = Topology::or_skip() else { return };
-    let dns = crate::support::name_server(&net);
+    let dns = crate::support::dns(&net);
     let addresses: Vec<IpAddr> = BACKENDS_V4.iter().copied().map(IpAddr::from).collect();
     dns.set(NAME, 1, &addresses[..2]);
     let config = format!(
@@ -171,4 +171,26 @@ fn checks_come_from_where_connections_do() {
     for _ in 0..5 {
         assert_eq!(from(), IpAddr::from([198, 51, 100, 7]), "also where the machine lacks the other one");
     }
+}
+
+#[test]
+fn a_unix_socket_is_checked_like_an_address() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _two = server(&net, 1, "two");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backend.sock");
+    let first = format!("\"{}:7000\"", BACKENDS_V4[0]);
+    let config = two("", "interval = \"100ms\"").replace(&first, &format!("\"unix:{}\"", path.display()));
+    let daemon = Daemon::builder(&config).allow(": down, check").start(&net.gateway);
+    daemon.wait_for(0, "backend.sock: down, check \"alive\" has failed");
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        // Ends with the test's process.
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _gone = stream.write_all(b"unix\n");
+        }
+    });
+    daemon.wait_for(0, "backend.sock: up again");
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("unix"));
 }

@@ -16,7 +16,7 @@ use rpxy_l4_tests::{
     wait,
 };
 
-use crate::support::{PORT, front, name_server, reached_by};
+use crate::support::{PORT, dns as name_server, front, reached_by};
 
 const NAME: &str = "service.test";
 

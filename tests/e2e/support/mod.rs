@@ -5,7 +5,7 @@ pub(crate) mod bpf_fs;
 pub(crate) mod steering;
 pub(crate) mod targets;
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 pub(crate) use rpxy_l4_tests::topology::{at, at_v6};
 use rpxy_l4_tests::{
@@ -27,6 +27,16 @@ pub(crate) fn front_v6() -> SocketAddr {
     SocketAddr::from((GATEWAY_V6, PORT))
 }
 
+/// A DNS server on the backend's host, which the gateway asks.
+#[track_caller]
+pub(crate) fn dns(net: &Topology) -> DnsServer {
+    let [address, ..] = BACKENDS_V4;
+    let server = DnsServer::start(&net.backend, address);
+    let resolv = format!("nameserver {address}\noptions timeout:5 attempts:1\n");
+    fs::write(net.gateway.etc().join("resolv.conf"), resolv).unwrap();
+    server
+}
+
 /// Sends `first` through the daemon and returns the tag of the server that it reaches, or nothing when the daemon
 /// closes the connection.
 #[track_caller]
@@ -39,14 +49,6 @@ pub(crate) fn reached_by(net: &Topology, first: &[u8]) -> Option<String> {
 /// A configuration with `keys` at its top whose default UDP destination is `target`.
 pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{target}\"]\n")
-}
-
-/// A DNS server on the backend that the gateway asks.
-pub(crate) fn name_server(net: &Topology) -> DnsServer {
-    let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
-    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
-    std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
-    server
 }
 
 /// An HTTP/1.1 request for `host`.

@@ -1,93 +1,42 @@
-//! The admin socket.
+//! Paths of unix sockets.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use super::group;
 use crate::config::{
     file::{Field, Table},
     model::{ADMIN_SOCKET, MAX_SOCKET_PATH},
-    report::{Report, quote},
+    report::{Position, Report, quote},
 };
-
-/// Where groups have their names. Those that a directory service has are given by number.
-const GROUPS: &str = "/etc/group";
 
 /// The path of a unix socket: absolute, since a daemon is started from anywhere.
 pub(super) fn socket(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathBuf> {
     let text = field.string(report)?;
+    path(report, &field.position, text)
+}
+
+/// The same, of a text.
+pub(super) fn path(report: &mut Report<'_>, position: &Position, text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
     if !path.is_absolute() {
         let remedy = format!("as in {}", quote(ADMIN_SOCKET));
-        report.error_with(&field.position, format!("{} is not an absolute path", quote(text)), remedy);
+        report.error_with(position, format!("{} is not an absolute path", quote(text)), remedy);
     } else if text.contains('\0') || text.ends_with('/') || path.file_name().is_none() {
-        report.error(&field.position, format!("{} does not name a file", quote(text)));
+        report.error(position, format!("{} does not name a file", quote(text)));
     } else if text.len() > MAX_SOCKET_PATH {
         let message = format!("the path has {} bytes; the path of a socket has {MAX_SOCKET_PATH} at most", text.len());
-        report.error(&field.position, message);
+        report.error(position, message);
     } else {
         return Some(path.to_owned());
     }
     None
 }
 
-/// The group that may read through the socket, by name or number.
-pub(super) fn group(report: &mut Report<'_>, root: &Table<'_>) -> Option<u32> {
+/// The group that may read through the socket.
+pub(super) fn readers(report: &mut Report<'_>, root: &Table<'_>) -> Option<u32> {
     let field = root.field("admin_group")?;
     if root.field("admin_socket").is_none() {
         report.warn(&field.position, "without admin_socket it has no effect");
     }
-    if field.is_integer() {
-        // The last number stands for none (chown(2)).
-        return field.integer(report, 0..=u32::MAX - 1);
-    }
-    let Some(name) = field.as_string() else {
-        field.wrong_type(report, "the name of a group or its number");
-        return None;
-    };
-    let groups = match fs::read_to_string(GROUPS) {
-        Ok(groups) => groups,
-        Err(error) => {
-            let message = format!("cannot look for {} in {GROUPS}: {error}", quote(name));
-            report.error_with(&field.position, message, "give the number of the group");
-            return None;
-        }
-    };
-    let found = number_of(name, &groups);
-    if found.is_none() {
-        let message = format!("there is no group {} in {GROUPS}", quote(name));
-        report.error_with(&field.position, message, "name one that exists, or give its number");
-    }
-    found
-}
-
-/// The number of a group in the text of group(5): name, password, number, members.
-fn number_of(name: &str, groups: &str) -> Option<u32> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (!name.is_empty() && fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_found_by_its_whole_name() {
-        let groups = "root:x:0:\nadm:x:4:syslog,you\nadmins:!:1004\nbroken\nodd:x:many:\n:x:7:\n";
-        for (name, expected) in [
-            ("root", Some(0)),
-            ("adm", Some(4)),
-            ("admins", Some(1004)),
-            ("ad", None),
-            ("syslog", None),
-            ("broken", None),
-            ("odd", None),
-            ("", None),
-        ] {
-            assert_eq!(number_of(name, groups), expected, "{name:?}");
-        }
-    }
+    group::group(report, &field)
 }

@@ -77,7 +77,7 @@ enum Question {
 }
 
 /// The part of a rule, or of the default targets, that is about health.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Health {
     pub(super) check: Option<Arc<Check>>,
     pub(super) only_healthy: bool,
@@ -102,10 +102,17 @@ impl From<RuleProtocol> for Asker {
     }
 }
 
+impl PartialEq for Checks<'_> {
+    /// There is one such set in a file.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 impl<'t> Checks<'t> {
     /// Reads the tables of the file.
     pub(super) fn new(report: &mut Report<'_>, root: &Table<'t>) -> Self {
-        let entries = root.field("health").and_then(|field| field.named(report)).unwrap_or_default();
+        let entries = root.named(report, "health");
         let named = entries.into_iter().map(|(name, field)| {
             let asked = asked(report, &field);
             Named { name, field, asked, used: Cell::new(false) }
@@ -140,18 +147,18 @@ impl<'t> Checks<'t> {
     pub(super) fn of_default(
         &self,
         report: &mut Report<'_>,
-        root: &Table<'_>,
+        table: &Table<'_>,
         target_key: &'static str,
         keys: (&'static str, &'static str),
         asker: Asker,
     ) -> Health {
-        if root.field(target_key).is_none() {
-            for field in [keys.0, keys.1].into_iter().filter_map(|key| root.field(key)) {
-                let remedy = "rules have their own health and only_healthy";
-                report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
+        if table.field(target_key).is_none() {
+            let message = format!("has no effect, because {target_key} is missing");
+            for key in [keys.0, keys.1] {
+                table.warn_unused(report, key, &message, Some("rules have their own health and only_healthy"));
             }
         }
-        self.of(report, root, keys, Some(asker))
+        self.of(report, table, keys, Some(asker))
     }
 
     fn find(&self, report: &mut Report<'_>, field: &Field<'_>, asker: Option<Asker>) -> Option<Arc<Check>> {

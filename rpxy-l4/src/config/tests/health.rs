@@ -9,7 +9,7 @@ use crate::config::model::{Check, CheckKind, HttpCheck};
 #[track_caller]
 fn check(table: &str) -> Check {
     let text = format!("listen_port = 1\ntcp_target = ['a:1']\ntcp_health = 'x'\n[health.x]\n{table}");
-    let check = accepted(&text).tcp.default.unwrap().check.unwrap();
+    let check = accepted(&text).top.tcp.default.unwrap().check.unwrap();
     assert_eq!(&*check.name, "x");
     Arc::unwrap_or_clone(check)
 }
@@ -197,9 +197,9 @@ fn settings_without_effect_are_told() {
 fn a_rule_and_all_its_parts_have_its_check() {
     let config =
         accepted(&asked_by("quic", "kind = 'quic'\nclose = true\n").replace("'x'\n", "'x'\nonly_healthy = true\n"));
-    let upstream = &config.rules[0].upstream;
+    let upstream = &config.top.rules[0].upstream;
     assert!(upstream.only_healthy && upstream.check.as_ref().unwrap().close);
-    assert_eq!(config.tcp.default, None);
+    assert_eq!(config.top.tcp.default, None);
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -213,6 +213,6 @@ fn a_check_introduces_itself_as_connections_do_but_not_on_a_port_of_its_own() {
         ("of UDP", "quic", "kind = 'quic'", None),
     ] {
         let text = format!("tcp_send_proxy_protocol = 'v2'\n{}", asked_by(protocol, table));
-        assert_eq!(accepted(&text).rules[0].upstream.check.as_ref().unwrap().send_proxy, expected, "{name}");
+        assert_eq!(accepted(&text).top.rules[0].upstream.check.as_ref().unwrap().send_proxy, expected, "{name}");
     }
 }

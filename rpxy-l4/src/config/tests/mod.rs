@@ -6,9 +6,14 @@ mod ech;
 mod example;
 mod global;
 mod health;
+mod include;
 mod limits;
+mod listen;
+mod listeners;
 mod load;
 mod protocols;
+mod reference;
+mod schema;
 mod seed;
 mod targets;
 

@@ -65,7 +65,7 @@ pub(super) fn addressee(check: &Check, target: &Target) -> Option<Arc<str>> {
         // An address must not be sent (RFC 6066 section 3).
         CheckKind::Tls { server_name: None } => match &target.host {
             Host::Name(name) => Some(Arc::clone(name)),
-            Host::Ip { .. } | Host::LinkLocal { .. } => None,
+            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
         },
         CheckKind::Http(HttpCheck { host: Some(host), .. }) => Some(Arc::clone(host)),
         CheckKind::Http(HttpCheck { host: None, .. }) => {

@@ -79,6 +79,12 @@ impl Health {
         }
     }
 
+    /// Returns whether it was reached the last time, or never tried.
+    #[cfg(test)]
+    pub(crate) fn is_up(&self) -> bool {
+        self.state(Duration::ZERO) == State::Up
+    }
+
     /// Takes the one try that is due at `now`; false when somebody else has it.
     #[must_use]
     pub(crate) fn claim(&self, now: Duration) -> bool {
@@ -153,6 +159,12 @@ impl Busy {
     /// The target has answered at `now`; returns whether the log should say that it is back.
     pub(crate) fn answered(&self, now: Duration) -> bool {
         self.health.answered(now)
+    }
+
+    /// Returns whether the kernel forwards the answers of the target.
+    #[must_use]
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// From now on the kernel forwards the answers of the target, or does so no longer.

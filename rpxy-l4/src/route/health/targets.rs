@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Checked, Health, State};
+use super::{super::ShareOf, Checked, Health, State};
 use crate::{
     config::model::{Check, Host, Target},
     limit::{ConnLimit, WeakMap},
@@ -22,8 +22,8 @@ type CheckKey = (Key, Arc<str>, u8);
 pub(crate) struct Targets {
     states: Mutex<WeakMap<Key, Health>>,
     checked: Mutex<WeakMap<CheckKey, Checked>>,
-    /// Connections by name of the rule; `None` is the default targets.
-    rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
+    /// Connections of rules, and of the default targets of listeners.
+    rules: Mutex<WeakMap<ShareOf, ConnLimit>>,
 }
 
 /// A target that could not be reached the last time, or that a check has found to be down.
@@ -57,11 +57,11 @@ impl Targets {
         self.states().get_or_insert_with((target.host.clone(), target.port), Health::default)
     }
 
-    /// The connections of the rule of this name, of the default targets for `None`.
+    /// The connections of a rule, on all its listeners, or of the default targets of one.
     #[must_use]
-    pub(crate) fn of_rule(&self, rule: Option<&Arc<str>>) -> Arc<ConnLimit> {
+    pub(crate) fn of_rule(&self, rule: ShareOf) -> Arc<ConnLimit> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.get_or_insert_with(rule.cloned(), ConnLimit::default)
+        rules.get_or_insert_with(rule, ConnLimit::default)
     }
 
     /// All targets in use, as in the file, in order.
@@ -205,7 +205,7 @@ mod tests {
         let checked = targets.checked(&target, &check);
         assert!(Arc::ptr_eq(&checked, &targets.checked(&target, &check)), "found again");
         let standing = Arc::new(Standing::default());
-        checked.set(vec![([192, 0, 2, 1].into(), Arc::clone(&standing))]);
+        checked.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(&standing))]);
         let now = Duration::from_secs(5);
         assert_eq!(targets.down(now), []);
         standing.failed("status 503");

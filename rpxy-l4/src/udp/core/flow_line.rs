@@ -60,7 +60,7 @@ impl Sessions {
     ) -> impl Iterator<Item = (u32, FlowLine)> {
         let selected = self.table.iter().filter(move |(_, state)| {
             let rule = state.route().and_then(|route| route.rule.as_deref());
-            selection.includes(state.flow.client.ip(), rule, state.target().map(|target| &**target))
+            selection.includes(Some(state.flow.client.ip()), rule, state.target().map(|target| &**target))
         });
         selected.take(limit).map(move |(session, state)| {
             let (stage, backend) = match &state.stage {
