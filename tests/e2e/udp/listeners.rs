@@ -159,8 +159,9 @@ fn a_flood_on_one_listener_costs_one_with_a_limit_of_its_own_nothing() {
     for _ in 0..4 {
         assert_eq!(kept.ask_text(other(), "x"), "one:x");
     }
+    // Whether one of them takes another's place or is refused does not matter.
     for _ in 0..40 {
-        assert_eq!(client(&net).ask_text(front(), "x"), "one:x");
+        client(&net).send(front(), b"x");
     }
     daemon.wait_for(0, "udp_max_connections");
     wait::until("its session goes on", || kept.try_ask(other(), b"x"));
