@@ -23,6 +23,10 @@ pub(super) enum Kind {
     OneOrMoreTexts,
     Ports,
     Targets,
+    /// Codes and ranges of HTTP, one or more.
+    Statuses,
+    /// A string, or a table with its bytes in hexadecimal digits.
+    Bytes,
     Table(Scope),
     /// Tables with names of the operator's choice.
     Named(Scope),
@@ -39,6 +43,12 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (Scope::Rule, "listeners") => Kind::OneOrMoreTexts,
         (_, "listeners") => Kind::Named(Scope::Listener),
         (_, "protocols") => Kind::Named(Scope::Rule),
+        (Scope::Global, "health") => Kind::Named(Scope::Health),
+        (_, "send" | "expect") => Kind::Bytes,
+        (_, "status") => Kind::Statuses,
+        (_, "kind") => Kind::Words(&["connect", "tls", "http", "send", "quic"]),
+        (_, "fall" | "rise") => Kind::Integer(1, 100),
+        (_, "port") => Kind::Integer(1, 65_535),
         (_, "ebpf") => Kind::Table(Scope::Ebpf),
         (_, "ech") => Kind::Table(Scope::Ech),
         (_, "private") => Kind::Array(Scope::EchPrivate),
@@ -58,14 +68,17 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
             | "tcp_source_addresses"
             | "tcp_trusted_proxies",
         ) => Kind::Texts,
-        (_, "listen_ipv6" | "reuse_port" | "free_bind" | "early_drop" | "pin" | "affinity" | "backup" | "down") => {
-            Kind::Switch
-        }
+        (
+            _,
+            "listen_ipv6" | "reuse_port" | "free_bind" | "early_drop" | "pin" | "affinity" | "backup" | "down"
+            | "close" | "only_healthy" | "tcp_only_healthy" | "udp_only_healthy",
+        ) => Kind::Switch,
         (_, "tcp_recv_proxy_protocol") => Kind::SwitchOr("optional"),
         (
             _,
             "listen_unix" | "listen_unix_mode" | "listen_unix_group" | "metrics_listen" | "admin_socket" | "pin_path"
-            | "public_key" | "ech_config_list" | "address" | "quic_server_id",
+            | "public_key" | "ech_config_list" | "address" | "quic_server_id" | "health" | "tcp_health" | "udp_health"
+            | "path" | "host" | "server_name" | "hex",
         ) => Kind::Text,
         (
             _,
@@ -82,7 +95,9 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
             | "udp_idle_lifetime"
             | "udp_target_retry"
             | "quic_affinity_lifetime"
-            | "idle_lifetime",
+            | "idle_lifetime"
+            | "interval"
+            | "timeout",
         ) => Kind::Duration,
         (_, "tcp_load_balance" | "udp_load_balance" | "load_balance") => BALANCES,
         (_, "tcp_send_proxy_protocol" | "send_proxy_protocol") => VERSIONS,
@@ -117,6 +132,8 @@ pub(super) fn required(scope: Scope) -> &'static [&'static str] {
         Scope::Rule => &["protocol", "target"],
         Scope::EchPrivate => &["server_names", "target"],
         Scope::Target => &["address"],
+        Scope::Health => &["kind"],
+        Scope::Bytes => &["hex"],
         Scope::Global | Scope::Listener | Scope::Ebpf | Scope::Ech => &[],
     }
 }
@@ -126,11 +143,19 @@ pub(crate) fn schema() -> Value {
     let mut schema = object(Scope::Global);
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".to_owned(), json!("Configuration of rpxy-l4"));
-    let definitions: Map<String, Value> =
-        [Scope::Listener, Scope::Ebpf, Scope::Rule, Scope::Ech, Scope::EchPrivate, Scope::Target]
-            .into_iter()
-            .map(|scope| (name(scope).to_owned(), Value::Object(object(scope))))
-            .collect();
+    let definitions: Map<String, Value> = [
+        Scope::Listener,
+        Scope::Ebpf,
+        Scope::Rule,
+        Scope::Ech,
+        Scope::EchPrivate,
+        Scope::Target,
+        Scope::Health,
+        Scope::Bytes,
+    ]
+    .into_iter()
+    .map(|scope| (name(scope).to_owned(), Value::Object(object(scope))))
+    .collect();
     schema.insert("$defs".to_owned(), Value::Object(definitions));
     Value::Object(schema)
 }
@@ -168,6 +193,8 @@ fn value(kind: Kind) -> Value {
             let target = json!({ "anyOf": [{ "type": "string" }, reference(Scope::Target)] });
             one_or_more(&target)
         }
+        Kind::Statuses => one_or_more(&json!({ "type": ["integer", "string"], "minimum": 100, "maximum": 599 })),
+        Kind::Bytes => json!({ "anyOf": [{ "type": "string" }, reference(Scope::Bytes)] }),
         Kind::Table(scope) => reference(scope),
         Kind::Named(scope) => json!({ "type": "object", "additionalProperties": reference(scope) }),
         Kind::Array(scope) => json!({ "type": "array", "items": reference(scope), "minItems": 1 }),
@@ -191,5 +218,7 @@ fn name(scope: Scope) -> &'static str {
         Scope::Ech => "ech",
         Scope::EchPrivate => "ech_private",
         Scope::Target => "target",
+        Scope::Health => "health",
+        Scope::Bytes => "bytes",
     }
 }

@@ -6,6 +6,7 @@
 mod ech;
 mod endpoint;
 mod kernel;
+mod targets;
 mod udp;
 
 use std::{
@@ -22,6 +23,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
@@ -72,6 +74,10 @@ pub(crate) enum Outcome {
     Unreachable,
     /// No target could be reached for want of a local port.
     NoPort,
+    /// No target was up, and the rule is for healthy ones alone.
+    Unhealthy,
+    /// A check found its target to be down.
+    TargetDown,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -81,7 +87,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -103,6 +109,8 @@ impl Outcome {
         Self::TargetConnections,
         Self::Unreachable,
         Self::NoPort,
+        Self::Unhealthy,
+        Self::TargetDown,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -133,6 +141,8 @@ impl Outcome {
             Self::TargetConnections => "target_connections",
             Self::Unreachable => "unreachable",
             Self::NoPort => "no_port",
+            Self::Unhealthy => "unhealthy",
+            Self::TargetDown => "target_down",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
@@ -160,6 +170,7 @@ impl Outcome {
             | Self::RuleConnections
             | Self::TargetConnections
             | Self::Unreachable
+            | Self::Unhealthy
             | Self::NoPort => true,
             Self::Closed
             | Self::ClientReset
@@ -167,6 +178,7 @@ impl Outcome {
             | Self::Idle
             | Self::HalfClosed
             | Self::Stalled
+            | Self::TargetDown
             | Self::ClientGone
             | Self::Drained
             | Self::InternalError => false,
@@ -256,6 +268,7 @@ pub(crate) struct Metrics {
     udp: Udp,
     ech: Ech,
     kernel: kernel::KernelSource,
+    targets: targets::TargetSource,
 }
 
 impl Metrics {
@@ -282,6 +295,7 @@ impl Metrics {
             udp: Udp::new(&mut registry),
             ech: Ech::new(&mut registry),
             kernel: kernel::KernelSource::default(),
+            targets: targets::TargetSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -311,6 +325,7 @@ impl Metrics {
         r.register("log_lines_lost", "Log lines that could not be written", metrics.log_lines_lost.clone());
         r.register("dns_failed", "Failed name resolutions", metrics.dns_failed.clone());
         r.register_collector(Box::new(metrics.kernel.clone()));
+        r.register_collector(Box::new(metrics.targets.clone()));
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -366,6 +381,11 @@ impl Metrics {
     /// Counts what the kernel plane does from now on.
     pub(crate) fn set_kernel(&self, plane: Arc<dyn KernelPlane>) {
         self.kernel.fill(plane);
+    }
+
+    /// Shows the health of `targets` from now on.
+    pub(crate) fn set_targets(&self, targets: Arc<dyn CheckedTargets>) {
+        self.targets.fill(targets);
     }
 
     /// A reload ended.

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Listener, Shared, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
+use super::{Listener, Shared, ending::Ending, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -63,6 +63,8 @@ pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) address: Address,
     pub(super) busy: Busy,
+    /// When the target goes down, if that ends the connection.
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -155,7 +157,8 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Ok(Reached { stream, address, busy });
+                let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
+                return Ok(Reached { stream, address, busy, ending });
             }
             Err(error) => {
                 now = Instant::now();
@@ -194,6 +197,10 @@ async fn reach_any(
     if left == settings.connect_attempts.get() && group.endpoints().iter().all(is_full) {
         outcome = Outcome::TargetConnections;
     }
+    // Nothing was tried, because nothing is up.
+    if group.only_healthy() && outcome == Outcome::Unreachable && tried.is_empty() {
+        outcome = Outcome::Unhealthy;
+    }
     Err(outcome)
 }
 
@@ -213,7 +220,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
     if let Some(name) = endpoint.name() {
         name.ask_again();
     }
-    if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
+    if endpoint.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }
 }
@@ -237,7 +244,10 @@ async fn candidates(
         Some(known) => known,
         None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
     };
-    let ordered = route.group.order(&addresses, client, random);
+    let ordered = route.group.order(endpoint, &addresses, client, random);
+    if ordered.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "each of its addresses is down"));
+    }
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 

@@ -21,6 +21,7 @@ use super::{
     alert::{self, Refusal},
     connect::{Reached, reach},
     ech::{Ech, Patience},
+    ending::{Ending, Until},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
@@ -55,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, listener, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, place, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, ending, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -66,7 +67,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
         }
     };
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits).await;
+    let end =
+        Until { ending, relay: Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits) }
+            .await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -120,6 +123,7 @@ struct Ready {
     backend: TcpStream,
     busy: Busy,
     place: ConnPermit,
+    ending: Option<Box<Ending>>,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -247,8 +251,8 @@ async fn prepare(
             return Err(refusal);
         }
     }
-    let Reached { stream: backend, busy, .. } = reached;
-    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&listener.limits) })
+    let Reached { stream: backend, busy, ending, .. } = reached;
+    Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&listener.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

@@ -20,10 +20,11 @@ const MARK: &str = "# Written by `cargo xtask setup` of rpxy-l4.";
 const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 
 /// The units that packages enable.
-const SERVICES: [(&str, &[&str]); 5] = [
+const SERVICES: [(&str, &[&str]); 6] = [
     ("fail2ban", &["fail2ban.service"]),
     ("haproxy", &["haproxy.service"]),
     ("nginx", &["nginx.service"]),
+    ("ngtcp2-server", &["ngtcp2d.service"]),
     ("openssh-server", &["ssh.service", "ssh.socket"]),
     ("sslh", &["sslh.service"]),
 ];

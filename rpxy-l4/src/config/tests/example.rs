@@ -10,6 +10,7 @@ pub(super) fn all_switched_on() -> String {
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest)
             if rest.starts_with("[protocols.")
+                || rest.starts_with("[health.")
                 || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"

@@ -82,11 +82,14 @@ pub(super) fn file_with(scope: Scope, key: &str, value: &str) -> (String, String
             format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{said}"),
             format!("protocols.\"a\".ech.private[0].{key}"),
         ),
+        Scope::Health => (format!("{BASE}[health.a]\nkind = 'send'\n{said}"), format!("health.\"a\".{key}")),
+        Scope::Bytes => (format!("{BASE}[health.a.send]\n{said}"), format!("health.\"a\".send.{key}")),
         Scope::Target => (format!("[[tcp_target]]\naddress = 'a:1'\n{said}"), format!("tcp_target[0].{key}")),
     };
     // These would be TOML's own mistakes, a key given twice.
     let text = text
         .replace("protocol = 'tls'\nprotocol =", "protocol =")
+        .replace("kind = 'send'\nkind =", "kind =")
         .replace("listen_port = 1\nlisten_port =", "listen_port =")
         .replace("address = 'a:1'\naddress =", "address =");
     (text, path)

@@ -4,6 +4,7 @@ mod ebpf;
 mod ech;
 mod example;
 mod global;
+mod health;
 mod include;
 mod limits;
 mod listen;

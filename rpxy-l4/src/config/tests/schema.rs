@@ -85,11 +85,14 @@ fn the_checker_wants_the_same_types() {
                     Kind::Switch | Kind::Integer(..) | Kind::Texts | Kind::Table(_) | Kind::Named(_) | Kind::Array(_)
                 ),
             ),
-            ("1", matches!(kind, Kind::Integer(..) | Kind::Duration | Kind::Ports)),
+            ("1", matches!(kind, Kind::Integer(..) | Kind::Duration | Kind::Ports | Kind::Statuses)),
             ("true", matches!(kind, Kind::Switch | Kind::SwitchOr(_))),
-            ("['?']", matches!(kind, Kind::Texts | Kind::OneOrMoreTexts | Kind::Ports | Kind::Targets)),
-            ("[1]", kind == Kind::Ports),
-            ("{}", matches!(kind, Kind::Table(_) | Kind::Named(_) | Kind::Targets)),
+            (
+                "['?']",
+                matches!(kind, Kind::Texts | Kind::OneOrMoreTexts | Kind::Ports | Kind::Targets | Kind::Statuses),
+            ),
+            ("[1]", matches!(kind, Kind::Ports | Kind::Statuses)),
+            ("{}", matches!(kind, Kind::Table(_) | Kind::Named(_) | Kind::Targets | Kind::Bytes)),
             ("[{}]", matches!(kind, Kind::Array(_) | Kind::Targets)),
         ] {
             let said = said_about(scope, key, sample);
@@ -139,6 +142,8 @@ fn the_same_keys_are_required() {
         (Scope::Rule, "[protocols.a]"),
         (Scope::EchPrivate, "[[protocols.a.ech.private]]"),
         (Scope::Target, "[[tcp_target]]"),
+        (Scope::Health, "[health.a]"),
+        (Scope::Bytes, "[health.a.send]"),
     ] {
         let problems = parse(empty).unwrap_err();
         let missing = |key: &str| {

@@ -246,7 +246,9 @@ impl Sessions {
         };
         let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
         let Some(target) = busy else {
-            self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);
+            let unhealthy = group.only_healthy() && opening.tried.is_empty() && !opening.fixed;
+            let reason = if unhealthy { DatagramDrop::Unhealthy } else { DatagramDrop::Unreachable };
+            self.end(session, SessionEnd::Refused, reason, now, out);
             return;
         };
         opening.target = Some(target);
@@ -267,7 +269,7 @@ impl Sessions {
             match address {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
-                    if endpoint.health.failed(now, retry) {
+                    if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
                     }
@@ -278,7 +280,7 @@ impl Sessions {
                 Some(known) => {
                     let port = endpoint.target.port;
                     let untried = opening.tried.untried(&known);
-                    let ordered = opening.route.group.order(&untried, client, random);
+                    let ordered = opening.route.group.order(endpoint, &untried, client, random);
                     opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 }
                 None if !settled => {
@@ -288,7 +290,7 @@ impl Sessions {
                     return;
                 }
                 // The resolver says why.
-                None => drop(endpoint.health.failed(now, retry)),
+                None => drop(endpoint.failed(now, retry)),
             }
         }
         self.try_next(session, now, out);
