@@ -103,7 +103,7 @@ impl Config {
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = (Transport, Option<&Arc<str>>, &Upstream)> {
         let mut seen = HashSet::new();
         let rules = self.listeners().flat_map(|listener| &listener.rules);
-        let rules = rules.filter(move |rule| seen.insert(Arc::as_ptr(rule)));
+        let rules = rules.filter(move |rule| seen.insert(&rule.name));
         let of_rules = rules.flat_map(|rule| {
             let transport = if rule.matcher.is_udp() { Transport::Udp } else { Transport::Tcp };
             let ech = match &rule.matcher {

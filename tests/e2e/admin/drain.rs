@@ -1,6 +1,10 @@
 //! Maintenance: targets and listeners that get nothing new while what they have goes on.
 
-use std::net::TcpStream;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+};
 
 use rpxy_l4_tests::{
     admin::Admin,
@@ -244,6 +248,48 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     is_served(&stream);
     assert_eq!(udp.payloads(), [b"begin".to_vec(), b"under way".to_vec(), b"new".to_vec()]);
     assert_eq!(ask(&scratch, &json!({ "command": "status" }))[0]["drained"]["listeners_s"], Value::Null);
+}
+
+#[test]
+fn a_unix_socket_is_listed_and_drained_like_others() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _tcp = Server::echo(&net.backend, at(7000));
+    let scratch = Scratch::new();
+    let path = scratch.named("in.sock");
+    let daemon = Daemon::start(
+        &net.gateway,
+        &format!(
+            "{}[listeners.local]\nlisten_unix = \"{}\"\ntcp_target = \"{}\"\n",
+            scratch.config(""),
+            path.display(),
+            at(7000)
+        ),
+    );
+    let served = |stream: &mut UnixStream| {
+        let mut answer = [0; 5];
+        stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer)).map(|()| answer)
+    };
+    let (mut stays, mut closed) = (UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap());
+    assert_eq!(served(&mut stays).unwrap(), *b"hello");
+    let connections = json!({ "command": "connections" });
+    let first = scratch.wait_for(&connections, 2).into_iter().find(|line| line["bytes_up"] == 5).unwrap();
+    let shown = format!("unix:{}", path.display());
+    assert_eq!((&first["client"], &first["listener"]), (&json!(shown), &json!(shown)), "{first}");
+    let of_network = json!({ "command": "connections", "client": "0.0.0.0/0" });
+    assert_eq!(ask(&scratch, &of_network), [] as [Value; 0], "it has no address");
+    let other = ask(&scratch, &connections).into_iter().find(|line| line["id"] != first["id"]).unwrap();
+    ask(&scratch, &json!({ "command": "close", "id": other["id"] }));
+    daemon.wait_for(0, &format!("closed by command: {}", other["id"].as_str().unwrap()));
+    wait::until("its client sees the end", || served(&mut closed).is_err().then_some(()));
+
+    let (_, lines) = say(&net, &scratch, &["drain", "--listeners"]);
+    assert_eq!(lines, ["the listeners are drained; 1 connections and 0 sessions go on"]);
+    assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(served(&mut stays).unwrap(), *b"hello");
+    let (code, _) = say(&net, &scratch, &["up", "--listeners"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(served(&mut UnixStream::connect(&path).unwrap()).unwrap(), *b"hello");
+    assert_eq!(served(&mut stays).unwrap(), *b"hello");
 }
 
 #[test]

@@ -227,7 +227,9 @@ fn all_groups_of_targets_are_told_with_transport_and_rule() {
         "listen_port = 443\ntcp_target = ['a:1']\nudp_target = ['b:2']\n\
          [protocols.web]\nprotocol = 'tls'\ntarget = ['c:3', 'd:4']\n\
          [protocols.wg]\nprotocol = 'wireguard'\ntarget = ['e:5']\n\
-         [protocols.h3]\nprotocol = 'quic'\ntarget = ['f:6']\n",
+         [protocols.h3]\nprotocol = 'quic'\ntarget = ['f:6']\n\
+         [protocols.ssh]\nprotocol = 'ssh'\ntarget = 'g:7'\nlisteners = ['default', 'other']\n\
+         [listeners.other]\nlisten_port = 9\ntcp_target = 'h:8'\n",
     );
     let told: Vec<String> = config
         .upstreams()
@@ -236,5 +238,8 @@ fn all_groups_of_targets_are_told_with_transport_and_rule() {
             format!("{} {} {}", transport.name(), rule.map_or("-", |rule| rule), targets.join(","))
         })
         .collect();
-    assert_eq!(told, ["tcp web c:3,d:4", "udp wg e:5", "udp h3 f:6", "tcp - a:1", "udp - b:2"]);
+    assert_eq!(
+        told,
+        ["tcp web c:3,d:4", "udp wg e:5", "udp h3 f:6", "tcp ssh g:7", "tcp - a:1", "udp - b:2", "tcp - h:8"]
+    );
 }
