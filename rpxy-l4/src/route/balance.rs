@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::model::{Balance, Host, Target, Upstream},
     limit::ConnLimit,
+    metrics::TargetAccount,
     net,
     resolve::{Name, Resolver},
 };
@@ -68,6 +69,8 @@ pub(crate) struct Endpoint {
     pub target: Target,
     /// Its state.
     pub health: Arc<Health>,
+    /// What it carries.
+    pub account: Arc<TargetAccount>,
     /// The name to resolve; `None` for a literal address.
     name: Option<Arc<Name>>,
     /// Hash of the target's text form.
@@ -117,6 +120,7 @@ impl Group {
     pub(crate) fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
+            account: targets.accounts().target(&target.to_string()),
             name: match &target.host {
                 Host::Ip { .. } | Host::LinkLocal { .. } => None,
                 Host::Name(name) => Some(resolver.name(name)),

@@ -25,6 +25,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             max_connections: None,
         };
         Endpoint {
+            account: Arc::default(),
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             target,
             health: Arc::default(),

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     config::model::{Host, Target},
     limit::{ConnLimit, WeakMap},
+    metrics::Accounts,
 };
 
 /// Interval of log messages about failures of the same target.
@@ -181,9 +182,22 @@ pub(crate) struct Targets {
     states: Mutex<WeakMap<(Host, u16), Health>>,
     /// Connections by name of the rule; `None` is the default targets.
     rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
+    accounts: Arc<Accounts>,
 }
 
 impl Targets {
+    /// None yet; what they carry is told to `accounts`.
+    #[must_use]
+    pub(crate) fn new(accounts: &Arc<Accounts>) -> Self {
+        Self { accounts: Arc::clone(accounts), ..Self::default() }
+    }
+
+    /// What rules and targets carry.
+    #[must_use]
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
     /// The state of `target`, the old one where it is still in use.
     #[must_use]
     pub(crate) fn health(&self, target: &Target) -> Arc<Health> {

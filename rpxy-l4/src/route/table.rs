@@ -8,6 +8,7 @@ use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
 use crate::{
     config::model::{Config, Matcher, Rule, Unmatched, Upstream},
     limit::ConnLimit,
+    metrics::RuleAccount,
     resolve::Resolver,
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Route {
     pub group: Group,
     /// The connections of the rule, which other routes of it share.
     pub connections: Arc<ConnLimit>,
+    /// What the rule carries.
+    pub account: Arc<RuleAccount>,
     /// Connections at once; `None` is all places but the shares of others.
     pub max_connections: Option<NonZeroU32>,
     /// PROXY header to send.
@@ -91,6 +94,7 @@ impl TcpRoutes {
                 rule: name.cloned(),
                 group: Group::new(upstream, targets, resolver),
                 connections: targets.of_rule(name),
+                account: targets.accounts().rule(name),
                 max_connections: rule.and_then(|rule| rule.max_connections),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,

@@ -16,6 +16,7 @@ use rpxy_l4_proto::{
 use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets, mac1::Initiation};
 use crate::{
     config::model::{Config, Matcher, Orphan, ServerId, Target, UnknownVersion, Unmatched, Upstream},
+    metrics::RuleAccount,
     resolve::Resolver,
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct UdpRoute {
     pub rule: Option<Arc<str>>,
     /// The protocol of its sessions.
     pub carries: Datagrams,
+    /// What the rule carries.
+    pub account: Arc<RuleAccount>,
     /// The targets.
     pub group: Group,
     /// Time for which a session lasts without a datagram; `None` is for ever.
@@ -135,7 +138,8 @@ impl UdpRoutes {
     pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
         let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle, affinity| {
             let group = Group::new(upstream, targets, resolver);
-            UdpRoute { rule: rule.cloned(), carries, group, idle, ech: None, private: false, affinity }
+            let account = targets.accounts().rule(rule);
+            UdpRoute { rule: rule.cloned(), carries, account, group, idle, ech: None, private: false, affinity }
         };
         let default = config.udp.default.as_ref();
         let mut routes = Self {

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Severity, model::Config, watch::Watch},
     limit::Bans,
     log::{self, Form, Logs},
-    metrics::Metrics,
+    metrics::{Metrics, Readiness},
     net,
     resolve::Resolver,
     tcp, udp,
@@ -105,7 +105,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
 
     let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = Arc::new(KnownTargets::default());
+    let targets = Arc::new(KnownTargets::new(&metrics));
     let compile = {
         let (config, targets, resolver) = (Arc::clone(&config), Arc::clone(&targets), resolver.clone());
         move || Snapshots::new(&config, &targets, &resolver)
@@ -170,6 +170,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     };
     daemon.tell_kernel();
     daemon.start_inherited(inherited).await;
+    daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
@@ -197,6 +198,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
             },
         }
     }
+    daemon.metrics.set_readiness(Readiness::Draining);
     drop(asked);
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;

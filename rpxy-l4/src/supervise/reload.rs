@@ -197,6 +197,7 @@ impl Daemon {
         drop_later((old, old_tcp, old_udp));
         self.apply_bans();
         self.tell_kernel();
+        self.tell_metrics();
         if let Some(listener) = metrics {
             self.serve_metrics(listener);
         }

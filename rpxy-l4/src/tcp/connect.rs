@@ -15,11 +15,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
+use super::{Shared, Snapshot, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
-    metrics::Outcome,
+    metrics::{Carried, Outcome},
     net,
     route::{Busy, Endpoint, Pick, Route, Tried},
 };
@@ -62,6 +62,7 @@ pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) busy: Busy,
+    pub(super) meter: Meter,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -146,7 +147,10 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
-                return Ok(Reached { stream, address, busy });
+                let connected = Instant::now();
+                endpoint.account.connected(connected - now);
+                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
+                return Ok(Reached { stream, address, busy, meter });
             }
             Err(error) => {
                 now = Instant::now();
@@ -168,6 +172,7 @@ async fn reach_any(
                     failed(shared, settings, endpoint, &error, now);
                 }
                 shared.metrics.tcp_connect_failed();
+                endpoint.account.connect_failed();
                 tried.add(index);
                 random = shared.random.next();
             }

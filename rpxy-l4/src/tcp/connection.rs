@@ -197,6 +197,13 @@ async fn prepare(
         };
         refused(outcome.into())
     })?;
+    // From here on it is the rule's refusal.
+    let account = &route.account;
+    let refused = |refusal: Refusal| {
+        account.refused(refusal.outcome);
+        refused(refusal)
+    };
+    let of_rule = |outcome: &Outcome| account.refused(*outcome);
     let ech = match recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
@@ -213,32 +220,33 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
-    let place = shared.place_of_rule(&snapshot, route)?;
+    let place = shared.place_of_rule(snapshot, route).inspect_err(of_rule)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let mut reached = reach(shared, snapshot, route, (client, origin.source), &mut timer, &mut preamble)
+    let reached = reach(shared, snapshot, route, (client, origin.source), &mut timer, &mut preamble)
         .await
+        .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    record.started(protocol, origin.source, reached.address, detail);
+    let Reached { stream: mut backend, address, busy, meter } = reached;
+    record.started(meter, protocol, origin.source, address, detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
-        let backend = &mut reached.stream;
         let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
-        if let Err(refusal) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, patience)).await {
-            net::reset_on_close(backend);
+        if let Err(refusal) = handshake.run(client, &mut backend, &mut record.traffic, first, (&mut timer, patience)).await {
+            net::reset_on_close(&backend);
             if refusal.alert.is_none() {
                 // It would destroy an alert on its way.
                 net::reset_on_close(client);
             }
             return Err(refusal);
         }
+        record.traffic.moved(0);
     }
-    let Reached { stream: backend, busy, .. } = reached;
     Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
 }
 

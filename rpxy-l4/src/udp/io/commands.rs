@@ -107,6 +107,7 @@ impl Relay {
                 inherited: None,
                 format: self.lines.format,
                 access: None,
+                carried: None,
             });
         }
         Ok(())
@@ -130,18 +131,20 @@ impl Relay {
 
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
-        let Started { session, flow, carries, destination, detail } = started;
+        let Started { session, flow, carries, destination, detail, carried } = started;
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
         let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
         self.shared.access.start(upstream.format, &access);
         upstream.access = Some(access);
+        upstream.carried = carried;
     }
 
     pub(super) fn ended(&mut self, session: SessionId, end: SessionEnd, bytes_up: u64, bytes_down: u64) {
         self.shared.metrics.udp().ended(end);
         let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(slot) else { return };
-        let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        let Some(mut upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        upstream.tell_accounts(&*self.shared.offload, bytes_up, bytes_down);
         if let Some(end) = &upstream.inherited {
             self.shared.inherited.remove(end);
         }

@@ -9,6 +9,7 @@ use super::kernel_flow::KernelFlow;
 use crate::{
     config::model::AccessLogFormat,
     log::Access,
+    metrics::Carried,
     offload::Usage,
     udp::{core::SessionId, mailbox::ClientEnd, own::OwnPort},
 };
@@ -83,6 +84,8 @@ pub(super) struct Upstream {
     pub(super) inherited: Option<ClientEnd>,
     pub(super) format: AccessLogFormat,
     pub(super) access: Option<Access>,
+    /// Once it has started.
+    pub(super) carried: Option<Carried>,
 }
 
 impl Upstream {
