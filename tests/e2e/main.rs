@@ -18,6 +18,7 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod metrics;
     mod refused;
     mod signals;
 }

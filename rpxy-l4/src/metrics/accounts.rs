@@ -34,6 +34,12 @@ pub(super) const UDP_REFUSALS: [DatagramDrop; 7] = [
     DatagramDrop::Shortage,
 ];
 
+/// The names of both.
+#[cfg(test)]
+pub(crate) fn rule_refusals() -> impl Iterator<Item = &'static str> {
+    TCP_REFUSALS.iter().map(|outcome| outcome.name()).chain(UDP_REFUSALS.iter().map(|reason| reason.name()))
+}
+
 /// Connections or sessions with a backend.
 #[derive(Debug, Default)]
 pub(super) struct Load {
