@@ -16,13 +16,8 @@ use super::{DatagramDrop, Outcome, times::Times};
 use crate::limit::WeakMap;
 
 /// Refusals of connections that a rule had been chosen for.
-pub(super) const TCP_REFUSALS: [Outcome; 5] = [
-    Outcome::EchInvalid,
-    Outcome::RuleConnections,
-    Outcome::TargetConnections,
-    Outcome::Unreachable,
-    Outcome::NoPort,
-];
+pub(super) const TCP_REFUSALS: [Outcome; 5] =
+    [Outcome::EchInvalid, Outcome::RuleConnections, Outcome::TargetConnections, Outcome::Unreachable, Outcome::NoPort];
 /// Refusals of sessions that a rule had been chosen for.
 pub(super) const UDP_REFUSALS: [DatagramDrop; 7] = [
     DatagramDrop::EchInvalid,

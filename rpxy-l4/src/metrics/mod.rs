@@ -27,6 +27,7 @@ use ech::Ech;
 pub(crate) use ech::EchState;
 pub(crate) use endpoint::serve;
 pub(crate) use kernel::{KernelPackets, KernelPlane};
+use process::Process;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -36,7 +37,6 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use process::Process;
 pub(crate) use readiness::Readiness;
 use series::Series;
 use udp::Udp;

@@ -237,7 +237,9 @@ async fn prepare(
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
-        if let Err(refusal) = handshake.run(client, &mut backend, &mut record.traffic, first, (&mut timer, patience)).await {
+        if let Err(refusal) =
+            handshake.run(client, &mut backend, &mut record.traffic, first, (&mut timer, patience)).await
+        {
             net::reset_on_close(&backend);
             if refusal.alert.is_none() {
                 // It would destroy an alert on its way.

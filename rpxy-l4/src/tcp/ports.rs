@@ -17,12 +17,13 @@ use crate::net::{self, Dial};
 
 /// A search that takes longer has looked at thousands of ports.
 const LONG: Duration = Duration::from_micros(300);
-/// Time for which a backend address stays crowded.
-const CROWDED: Duration = Duration::from_secs(10);
+/// Time for which a backend address stays crowded: that of TIME_WAIT.
+const CROWDED: Duration = Duration::from_secs(60);
 /// Ranges that are drawn, and ports of each.
 const DRAWS: usize = 4;
 const PORTS: u16 = 128;
-/// Where the kernel cannot limit a search: times of its length for which there is no further one.
+/// After a look that found no port, times of its length for which there is no further one; the same after a search where
+/// the kernel cannot limit it. So looks take a tenth of a worker's time at most.
 const REST: u32 = 9;
 /// Addresses that are searched in a row.
 const SOURCES: usize = 4;
@@ -37,19 +38,24 @@ thread_local! {
 pub(super) fn connect(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStream> {
     let begun = Instant::now();
     let way = KNOWN.with_borrow_mut(|known| known.way(to, begun));
-    if way != Way::Search
-        && let Some(result) = draw(to, sources, random)
-    {
+    let drawn = match way {
+        Way::Search => None,
+        Way::Draw | Way::OnlyDraw => draw(to, sources, random),
+        Way::Refuse => Some(Err(no_port())),
+    };
+    let was_drawn = drawn.is_some();
+    let result = match drawn {
+        Some(result) => result,
+        None if way == Way::OnlyDraw => Err(no_port()),
+        None => search(to, sources, random),
+    };
+    if way == Way::Refuse {
         return result;
     }
-    if way == Way::Rest {
-        return Err(no_port());
-    }
-    let result = search(to, sources, random);
     let now = Instant::now();
-    let none = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable);
-    if none || now.saturating_duration_since(begun) > LONG {
-        KNOWN.with_borrow_mut(|known| known.note(to, begun, now));
+    let none = is_no_port(&result);
+    if none || !was_drawn && now.saturating_duration_since(begun) > LONG {
+        KNOWN.with_borrow_mut(|known| known.note(to, none, (begun, now)));
     }
     result
 }
@@ -59,7 +65,7 @@ fn search(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStre
     let mut result = Err(no_port());
     for source in in_turn(to, sources, random).take(SOURCES) {
         result = dial(to, source).and_then(Dial::connect);
-        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        if !is_no_port(&result) {
             break;
         }
     }
@@ -79,7 +85,7 @@ fn draw(to: SocketAddr, sources: &[IpAddr], random: u64) -> Option<io::Result<Tc
             }
             Err(error) => Err(error),
         };
-        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        if !is_no_port(&result) {
             break;
         }
     }
@@ -115,26 +121,34 @@ fn no_port() -> io::Error {
     io::ErrorKind::AddrNotAvailable.into()
 }
 
+fn is_no_port<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// How a port is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Among all.
     Search,
-    /// Among a few.
+    /// Among a few, or among all where the kernel cannot do that.
     Draw,
     /// Among a few, or not at all.
-    Rest,
+    OnlyDraw,
+    /// Not at all.
+    Refuse,
 }
 
 /// Backend addresses towards which hardly a port is free.
 #[derive(Debug)]
-struct Crowded(Vec<Searched>);
+struct Crowded(Vec<Looked>);
 
+/// The last look for a port that took long, or found none.
 #[derive(Debug)]
-struct Searched {
+struct Looked {
     to: SocketAddr,
     ended: Instant,
     took: Duration,
+    found: bool,
 }
 
 impl Crowded {
@@ -142,18 +156,20 @@ impl Crowded {
         if self.0.is_empty() {
             return Way::Search;
         }
-        self.0.retain(|searched| now.saturating_duration_since(searched.ended) < CROWDED);
-        match self.0.iter().find(|searched| searched.to == to) {
-            None => Way::Search,
-            Some(last) if now.saturating_duration_since(last.ended) < last.took * REST => Way::Rest,
-            Some(_) => Way::Draw,
+        self.0.retain(|looked| now.saturating_duration_since(looked.ended) < CROWDED);
+        let Some(last) = self.0.iter().find(|looked| looked.to == to) else { return Way::Search };
+        let rests = now.saturating_duration_since(last.ended) < last.took * REST;
+        match (rests, last.found) {
+            (false, _) => Way::Draw,
+            (true, true) => Way::OnlyDraw,
+            (true, false) => Way::Refuse,
         }
     }
 
-    fn note(&mut self, to: SocketAddr, begun: Instant, now: Instant) {
-        self.0.retain(|searched| searched.to != to);
+    fn note(&mut self, to: SocketAddr, none: bool, (begun, ended): (Instant, Instant)) {
+        self.0.retain(|looked| looked.to != to);
         if self.0.len() < REMEMBERED {
-            self.0.push(Searched { to, ended: now, took: now.saturating_duration_since(begun) });
+            self.0.push(Looked { to, ended, took: ended.saturating_duration_since(begun), found: !none });
         }
     }
 }
@@ -163,25 +179,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_search_is_followed_by_draws_and_then_by_another() {
+    fn a_long_look_is_followed_by_draws_and_one_for_nothing_by_a_rest() {
         let [to, other] = [9, 10].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
         let (begun, millis) = (Instant::now(), Duration::from_millis);
         let mut crowded = Crowded(Vec::new());
         assert_eq!(crowded.way(to, begun), Way::Search);
         let ended = begun + millis(5);
-        crowded.note(to, begun, ended);
-        for (row, to, after, expected) in [
-            ("at once", to, 0, Way::Rest),
-            ("within the rest", to, 44, Way::Rest),
-            ("after it", to, 45, Way::Draw),
-            ("another address", other, 0, Way::Search),
-            ("before it is over", to, 9_999, Way::Draw),
-            ("when it is over", to, 10_000, Way::Search),
+        for (row, none, to, after, expected) in [
+            ("at once", false, to, 0, Way::OnlyDraw),
+            ("within the rest", false, to, 44, Way::OnlyDraw),
+            ("after it", false, to, 45, Way::Draw),
+            ("at once, none found", true, to, 0, Way::Refuse),
+            ("within the rest, none found", true, to, 44, Way::Refuse),
+            ("after it, none found", true, to, 45, Way::Draw),
+            ("another address", true, other, 0, Way::Search),
+            ("before it is over", false, to, 59_999, Way::Draw),
+            ("when it is over", false, to, 60_000, Way::Search),
         ] {
+            crowded.note(SocketAddr::from(([192, 0, 2, 1], 9)), none, (begun, ended));
             assert_eq!(crowded.way(to, ended + millis(after)), expected, "{row}");
         }
         for port in 0..200 {
-            crowded.note(SocketAddr::from(([192, 0, 2, 2], port)), begun, begun);
+            crowded.note(SocketAddr::from(([192, 0, 2, 2], port)), false, (begun, begun));
         }
         assert_eq!(crowded.0.len(), REMEMBERED);
     }

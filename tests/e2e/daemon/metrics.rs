@@ -229,11 +229,7 @@ fn attempts_that_fail_are_counted_by_target_and_rule() {
     let _daemon = Daemon::builder(&to_port(7004)).allow(&nobody).start(&net.gateway);
     assert_eq!(reached_by(&net, b"x"), None);
     wait_for(&net, &format!("rpxy_l4_target_connect_failed_total{{transport=\"tcp\",target=\"{}\"}}", at(7004)), 1);
-    wait_for(
-        &net,
-        "rpxy_l4_rule_refused_total{transport=\"tcp\",rule=\"tcp_target\",reason=\"unreachable\"}",
-        1,
-    );
+    wait_for(&net, "rpxy_l4_rule_refused_total{transport=\"tcp\",rule=\"tcp_target\",reason=\"unreachable\"}", 1);
 }
 
 fn bytes_of_a_live_session_are_counted_on_both_planes() {

@@ -33,6 +33,7 @@ pub enum Mood {
 #[derive(Debug)]
 pub struct DnsServer {
     shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +62,8 @@ impl DnsServer {
         // Short, so that a dropped server stops soon.
         socket.set_read_timeout(Some(Duration::from_millis(100))).or_fail("DNS timeout");
         let shared = Arc::new(Shared::default());
-        let server = Self { shared: Arc::clone(&shared) };
-        listener.set_nonblocking(true).or_fail("DNS listener");
+        let listener = Arc::new(listener);
+        let server = Self { shared: Arc::clone(&shared), listener: Arc::clone(&listener) };
         let streams = Arc::clone(&shared);
         thread::spawn(move || serve_streams(&listener, &streams));
         thread::spawn(move || serve(&socket, &shared));
@@ -105,6 +106,8 @@ impl DnsServer {
 impl Drop for DnsServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
+        // Linux wakes a blocked accept(2) when the listener is shut down.
+        let _done = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
     }
 }
 
@@ -140,21 +143,17 @@ fn fit_datagram(mut reply: Vec<u8>) -> Vec<u8> {
 }
 
 fn serve_streams(listener: &TcpListener, shared: &Arc<Shared>) {
-    while !shared.stop.load(Ordering::SeqCst) {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(shared);
-                thread::spawn(move || serve_stream(stream, &shared));
-            }
-            Err(_none) => thread::sleep(Duration::from_millis(10)),
-        }
+    // The loop ends when `Drop` shuts the listener down.
+    while let Ok((stream, _)) = listener.accept() {
+        let shared = Arc::clone(shared);
+        thread::spawn(move || serve_stream(stream, &shared));
     }
 }
 
 /// Questions and answers behind their lengths (RFC 1035 section 4.2.2), until the client closes.
 fn serve_stream(mut stream: TcpStream, shared: &Shared) {
     let mut length = [0; 2];
-    while stream.set_nonblocking(false).is_ok() && stream.read_exact(&mut length).is_ok() {
+    while stream.read_exact(&mut length).is_ok() {
         let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
         if stream.read_exact(&mut question).is_err() {
             return;

@@ -4,6 +4,7 @@
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
 mod admin;
+mod connections;
 mod defaults;
 mod dns;
 mod duration;

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    connections,
     defaults::RuleDefaults,
     duration, matcher,
     protocol::{PROTOCOLS, RuleProtocol},
     server_ids, targets,
-    tcp::max_connections,
 };
 use crate::config::{
     file::{Field, Table},
@@ -51,7 +51,7 @@ fn rule(
     };
     let idle_lifetime = idle_lifetime(report, &table, protocol);
     let affinity = affinity(report, &table, protocol);
-    let max_connections = max_connections(report, &table, "max_connections");
+    let max_connections = connections::most(report, &table, "max_connections");
     let (upstream, max_connections) = match protocol {
         Some(protocol) if protocol.is_udp() => {
             if let Some(field) = table.field("max_connections") {

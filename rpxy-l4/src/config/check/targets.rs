@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{defaults::RuleDefaults, listen::is_interface, names, server_ids, tcp::max_connections};
+use super::{connections, defaults::RuleDefaults, listen::is_interface, names, server_ids};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -126,7 +126,7 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
         table.field("weight").and_then(|field| field.integer(report, 1..=MAX_WEIGHT)).and_then(NonZeroU16::new);
     let mut mark = |key| table.field(key).and_then(|field| field.boolean(report)).unwrap_or(false);
     let (backup, down) = (mark("backup"), mark("down"));
-    let max_connections = max_connections(report, &table, "max_connections");
+    let max_connections = connections::most(report, &table, "max_connections");
     let server_id = server_ids::of_target(report, &table);
     let field = table.required(report, "address")?;
     let text = field.string(report)?;

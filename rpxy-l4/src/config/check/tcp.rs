@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, num::NonZeroU32};
 
-use super::{defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
+use super::{connections, defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
 use crate::config::{
     file::{Field, Table},
     model::{SourcePrefix, Tcp, TlsRefused, is_one_host},
@@ -15,7 +15,7 @@ const ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const MOST_ATTEMPTS: u32 = 100;
 
 pub(super) fn tcp(report: &mut Report<'_>, root: &Table<'_>, defaults: &RuleDefaults<'_>, prefix: SourcePrefix) -> Tcp {
-    let max_connections = max_connections(report, root, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
+    let max_connections = connections::most(report, root, "tcp_max_connections").unwrap_or(MAX_CONNECTIONS);
     Tcp {
         backlog: root.field("tcp_backlog").and_then(|field| field.integer(report, 0..=u32::MAX)).unwrap_or(BACKLOG),
         max_connections,
@@ -78,11 +78,6 @@ fn source_addresses(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpAddr> {
         }
     }
     without_duplicates(addresses)
-}
-
-/// A cap on connections, for all listeners together.
-pub(super) fn max_connections(report: &mut Report<'_>, root: &Table<'_>, key: &'static str) -> Option<NonZeroU32> {
-    root.field(key).and_then(|field| field.integer(report, 1..=u32::MAX)).and_then(NonZeroU32::new)
 }
 
 #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{duration, sources, targets, tcp::max_connections};
+use super::{connections, duration, sources, targets};
 use crate::config::{
     file::Table,
     model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
@@ -27,7 +27,7 @@ pub(super) fn udp(
     prefix: SourcePrefix,
 ) -> Udp {
     Udp {
-        max_connections: max_connections(report, root, "udp_max_connections"),
+        max_connections: connections::most(report, root, "udp_max_connections"),
         receive_buffer: receive_buffer(report, root),
         new_sessions: sources::new(report, root, ("udp_new_sessions_per_source", "udp_new_sessions_burst"), prefix),
         default: targets::default(report, root, "udp_target", "udp_load_balance"),
