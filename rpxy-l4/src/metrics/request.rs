@@ -44,7 +44,7 @@ pub(super) enum Refused {
 impl Request {
     /// Reads a head: the request line and the fields, up to the empty line.
     pub(super) fn read(head: &[u8]) -> Result<Self, Refused> {
-        let text = std::str::from_utf8(head).map_err(|_| Refused::Malformed)?;
+        let Ok(text) = std::str::from_utf8(head) else { return Err(Refused::Malformed) };
         let mut lines = text.lines();
         let mut words = lines.next().unwrap_or_default().split(' ');
         let (Some(method), Some(target), Some(version), None) =
