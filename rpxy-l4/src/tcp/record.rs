@@ -22,8 +22,8 @@ const TELL: u64 = 1 << 20;
 pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
-    /// Once there is a backend.
-    meter: Option<Meter>,
+    /// Once there is a backend. Boxed, because the task holds its place twice.
+    meter: Option<Box<Meter>>,
 }
 
 /// What a connection tells the accounts of its rule and target.
@@ -113,7 +113,7 @@ impl Record {
         let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
         self.shared.access.start(self.format, &access);
         self.access = Some(access);
-        self.traffic.meter = Some(meter);
+        self.traffic.meter = Some(Box::new(meter));
     }
 
     /// Fields of the JSON form, collected only for that.
@@ -178,7 +178,7 @@ mod tests {
         let accounts = accounts.accounts();
         let carried = Carried::new(&accounts.rule(None), &accounts.target("a:1"));
         let mut traffic =
-            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now())), ..Traffic::default() };
+            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now()).into()), ..Traffic::default() };
         let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);
         let answers = |count: u64| {
             let line = "rpxy_l4_target_first_byte_seconds_count{transport=\"tcp\",target=\"a:1\"}";

@@ -232,6 +232,31 @@ fn attempts_that_fail_are_counted_by_target_and_rule() {
     wait_for(&net, "rpxy_l4_rule_refused_total{transport=\"tcp\",rule=\"tcp_target\",reason=\"unreachable\"}", 1);
 }
 
+#[test]
+fn sessions_that_are_refused_are_counted_by_rule() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = UdpServer::echo(&net.backend, at(7000), "");
+    let keys = "udp_new_sessions_per_source = 1\nudp_new_sessions_burst = 1";
+    let _daemon = Daemon::start(&net.gateway, &config(&format!("{keys}\nudp_target = [\"{}\"]", at(7000))));
+    let first = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    assert_eq!(first.ask_text(front(), "x"), "x");
+    // One a second may start: of many at once, most may not.
+    let others: Vec<UdpClient> = (0..20).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
+    for client in &others {
+        client.send(front(), b"y");
+    }
+    let of_rule = |what: &str, rest: &str| {
+        let series = format!("rpxy_l4_rule_{what}{{transport=\"udp\",rule=\"udp_target\"{rest}}}");
+        value(&net, &series).unwrap()
+    };
+    wait::until("each has got a backend or was refused", || {
+        let refused = of_rule("refused_total", ",reason=\"source_limited\"");
+        (refused > 0 && refused + of_rule("started_total", "") == 21).then_some(())
+    });
+    assert_eq!(of_rule("active", ""), of_rule("started_total", ""));
+    drop(server);
+}
+
 fn bytes_of_a_live_session_are_counted_on_both_planes() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = UdpServer::echo(&net.backend, at(7000), "");
