@@ -10,7 +10,7 @@ use crate::bytes::{Bytes, Span};
 /// The form bit of the first byte: set in long headers (RFC 8999 section 5.1).
 pub(crate) const QUIC_LONG: u8 = 0x80;
 /// The fixed bit of the first byte (RFC 9000 section 17), which negotiated peers may clear (RFC 9287).
-const QUIC_FIXED: u8 = 0x40;
+pub(crate) const QUIC_FIXED: u8 = 0x40;
 /// First byte, version and two empty connection IDs, in bytes (RFC 8999 section 5.1).
 pub const QUIC_LONG_MIN_LEN: usize = 7;
 /// The shortest datagram with a short header that can be valid, in bytes: a stateless reset, and with an empty

@@ -22,6 +22,8 @@ pub mod name {
     pub const LOCAL: &str = "LOCAL";
     /// Longest prefix match: banned source networks, [`super::Prefix`] to 1.
     pub const BANNED: &str = "BANNED";
+    /// Longest prefix match: networks in access lists, [`super::Listed`] to one of [`super::access`].
+    pub const ACCESS: &str = "ACCESS";
     /// Array, indexed by [`super::HopKey`]: [`super::Hop`]; all zeros where there is none.
     pub const HOPS: &str = "HOPS";
     /// Array with one element: [`super::SourceLimit`].
@@ -190,18 +192,67 @@ pub mod kind {
     /// No QUIC long headers of a version that exists. For flows of other protocols, some of which set the first bit as
     /// well (RTP, DNS).
     pub const NO_QUIC_VERSION: u8 = 8;
+    /// No messages of STUN and WireGuard, no records of DTLS. For flows of QUIC whose datagrams are not told by an ID.
+    pub const NO_OTHER_PROTOCOL: u8 = 16;
 }
 
 /// The policy for datagrams to a socket of the daemon that belong to no flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Listener {
-    /// Bits of [`drop_class`]: classes that have no destination.
+    /// Bits of [`drop_class`]: classes that have no destination; and from [`access::SHIFT`] on the number of the listener's
+    /// access list, 0 for none. One number, so that the programs read it at once.
     pub drop: u32,
+}
+
+/// Access lists of listeners.
+pub mod access {
+    /// The bit of [`super::Listener::drop`] from which on it is the number of an access list.
+    pub const SHIFT: u32 = 16;
+    /// Largest number of a list.
+    pub const MOST: u16 = u16::MAX;
+    /// Bit of [`super::Listener::drop`]: senders that the list does not name are refused.
+    pub const UNLISTED: u32 = 1 << 15;
+    /// Value of a network whose senders are taken.
+    pub const ALLOWED: u8 = 1;
+    /// Value of a network whose senders are refused.
+    pub const DENIED: u8 = 2;
+}
+
+/// A network in an access list. Aligned, so that the programs move the address by words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Listed {
+    /// Number of leading bits (of all the fields below): 32 for list and family, then those of the address.
+    pub bits: u32,
+    /// The bytes of the number of the list, of the family (4 or 6), and a zero.
+    pub list: u32,
+    /// The address; IPv4 in the first four bytes.
+    pub address: [u32; 4],
+}
+
+impl Listed {
+    /// Creates the key of a network by the number of its list, the length of its prefix, and an address in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(list: u16, len: u32, source: &Socket) -> Self {
+        let [low, high] = list.to_ne_bytes();
+        let list = u32::from_ne_bytes([low, high, source.family(), 0]);
+        Self { bits: 32 + len, list, address: zerocopy::transmute!(source.address) }
+    }
+
+    /// Returns the key that a sender is looked up by in a list: all bits of its address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(list: u16, source: &Socket) -> Self {
+        Self::new(list, if source.family() == Family::V4 as u8 { 32 } else { 128 }, source)
+    }
 }
 
 /// Classes of datagrams without a destination. Bits of [`Listener::drop`].
 pub mod drop_class {
+    /// All bits of classes.
+    pub const ALL: u32 = super::access::UNLISTED - 1;
     /// QUIC long headers of versions 1 and 2.
     pub const QUIC_LONG: u32 = 1;
     /// QUIC long headers of other versions.

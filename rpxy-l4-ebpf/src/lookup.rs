@@ -5,7 +5,7 @@ use core::ops::Deref;
 use aya_ebpf::bindings::__sk_buff;
 use rpxy_l4_common::bytes::{Bytes, Span};
 use rpxy_l4_common::decide::{Found, Maps, Steer};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listed, Listener, Prefix, Socket};
 use rpxy_l4_common::verdict::Counter;
 
 use crate::maps::{self, Copies, FlowSlot};
@@ -99,6 +99,11 @@ impl<'s> Maps for &'s Kernel {
     #[inline(always)]
     fn is_banned(&self, source: &Prefix) -> bool {
         maps::is_banned(source)
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: &Listed) -> Option<u8> {
+        maps::listed(key)
     }
 
     #[inline(always)]

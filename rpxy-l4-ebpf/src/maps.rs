@@ -15,17 +15,19 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::mac1::{Initiation, MOST_KEYS, Mac1Key};
-use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listener, Prefix, Socket, SourceLimit};
+use rpxy_l4_common::map::{Flow, FlowEntry, FlowKey, Hop, HopKey, Listed, Listener, Prefix, Socket, SourceLimit};
 use rpxy_l4_common::verdict::Counter;
 
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowEntry, 65536> = HashMap::new();
 #[btf_map]
-static LISTENERS: HashMap<Socket, Listener, 1024> = HashMap::new();
+static LISTENERS: HashMap<Socket, Listener, 16384> = HashMap::new();
 #[btf_map]
 static LOCAL: HashMap<[u8; 16], u8, 1024> = HashMap::new();
 #[btf_map]
 static BANNED: LpmTrie<[u8; 20], u8, 65536> = LpmTrie::new();
+#[btf_map]
+static ACCESS: LpmTrie<[u8; 20], u8, 65536> = LpmTrie::new();
 #[btf_map]
 static HOPS: Array<Hop, 1024> = Array::new();
 #[btf_map]
@@ -212,6 +214,15 @@ pub(crate) fn is_banned(source: &Prefix) -> bool {
     // SAFETY: both are the number of bits and 20 bytes behind it, and the key may have any alignment.
     let key = unsafe { &*core::ptr::from_ref(source).cast::<Key<[u8; 20]>>() };
     BANNED.get(key).is_some()
+}
+
+/// Returns the value of the smallest network that a sender is in, of its access list.
+#[inline(always)]
+pub(crate) fn listed(sender: &Listed) -> Option<u8> {
+    const { assert!(size_of::<Listed>() == size_of::<Key<[u8; 20]>>()) };
+    // SAFETY: as above.
+    let key = unsafe { &*core::ptr::from_ref(sender).cast::<Key<[u8; 20]>>() };
+    ACCESS.get(key).copied()
 }
 
 /// Counts a packet under its outcome.

@@ -12,6 +12,7 @@ mod admin {
 }
 mod config {
     mod listen;
+    mod listeners;
     mod reload;
 }
 mod daemon {
@@ -49,11 +50,13 @@ mod tcp {
     mod proxy_header;
     mod recognised;
     mod relay;
+    mod unix;
     mod verdict;
 }
 mod udp {
     mod backends;
     mod balance;
+    mod listeners;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rpxy_l4_common::map::{Flow, Hop, drop_class, hop_flag, kind};
+use rpxy_l4_common::map::{Flow, Hop, access, drop_class, hop_flag, kind};
 
 use crate::maps::{Maps, key, socket};
 use crate::packet::{STATION, Udp};
@@ -44,6 +44,8 @@ pub(crate) mod from {
     pub(crate) const WIREGUARD: u16 = 5001;
     /// A flow of neither, by which new handshakes may come.
     pub(crate) const GENERIC: u16 = 5002;
+    /// A QUIC flow that is not known by a connection ID, beside which others may come.
+    pub(crate) const QUIC_ALONE: u16 = 5003;
     /// Known by a connection ID of 1 byte.
     pub(crate) const CID_1: u16 = 5010;
     /// Known by a connection ID of 8 bytes.
@@ -74,6 +76,10 @@ pub(crate) mod to {
     pub(crate) const ONLY: u16 = 520;
     /// Nobody's.
     pub(crate) const FOREIGN: u16 = 446;
+    /// One whose access list takes only who is named.
+    pub(crate) const LISTED: u16 = 447;
+    /// One whose access list takes all but those named.
+    pub(crate) const DENYING: u16 = 448;
 }
 
 /// All bits of [`drop_class`].
@@ -172,6 +178,7 @@ impl Net {
             (from::QUIC, kind(kind::NO_QUIC_LONG)),
             (from::WIREGUARD, kind(kind::ONLY_WIREGUARD_TRANSPORT)),
             (from::GENERIC, kind(kind::NO_QUIC_VERSION | kind::NO_WIREGUARD_INITIATION)),
+            (from::QUIC_ALONE, kind(kind::NO_QUIC_LONG | kind::NO_OTHER_PROTOCOL)),
             (from::CID_1, known_by(1)),
             (from::CID_8, known_by(8)),
             (from::CID_9, known_by(9)),
@@ -193,6 +200,8 @@ impl Net {
             (address(self.ours, to::OURS), 0),
             (address(unspecified, to::ANY), 0),
             (address(self.ours, to::CLOSED), EVERYTHING),
+            (address(self.ours, to::LISTED), 1 << access::SHIFT | access::UNLISTED),
+            (address(self.ours, to::DENYING), u32::from(access::MOST) << access::SHIFT),
         ];
         for place in 0..7 {
             listeners.push((address(self.ours, to::ALL_BUT + place), EVERYTHING & !(1 << place)));
@@ -212,6 +221,13 @@ pub(crate) fn maps() -> Maps {
             (7, hop(ELSEWHERE, 576)),
             (9, Hop { flags: hop_flag::REDIRECT, ..hop(HERE, 1500) }),
         ],
+        listed: [(1, "10.0.0.0", 8, access::ALLOWED), (1, "2001:db8:a::", 48, access::ALLOWED)]
+            .into_iter()
+            .chain([1, access::MOST].into_iter().flat_map(|list| {
+                [(list, "10.1.0.0", 16, access::DENIED), (list, "2001:db8:a:1::", 64, access::DENIED)]
+            }))
+            .map(|(list, network, len, value)| (list, ip(network), len, value))
+            .collect(),
         banned: vec![(ip("198.18.0.0"), 15), (ip("198.20.0.1"), 32), (ip("2001:db8:bad::"), 48), (ip("fd00::1"), 128)],
         ..Maps::default()
     };

@@ -155,7 +155,7 @@ fn a_network_may_begin_so_many_handshakes() {
 #[test]
 fn a_program_that_its_daemon_has_left_behind_does_nothing() {
     let Some(mut kernel) = Kernel::or_skip() else { return };
-    kernel.fill(&Maps { mac1_keys: vec![key(1)], ..maps(u32::MAX) });
+    kernel.fill(&Maps { mac1_keys: vec![key(1)], ..maps(drop_class::ALL) });
     let packet = udp(CLIENTS[0].0, CLIENTS[0].1, &[0; 40]).bytes();
     let counter = |kernel: &Kernel, program| kernel.run(program, &packet, 0).counter;
     // XDP is always held by a link.

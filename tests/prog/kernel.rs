@@ -82,7 +82,7 @@ impl Kernel {
     fn load(object: &[u8]) -> Self {
         let mut loader = EbpfLoader::new();
         // As small as it gets: every test has its own.
-        for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::HOPS, name::SOURCES] {
+        for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::ACCESS, name::HOPS, name::SOURCES] {
             loader.map_max_entries(map, 256);
         }
         // What the daemon gets is the same without; the log of a program that passes would be long.
@@ -142,6 +142,12 @@ impl Kernel {
             let mut trie: LpmTrie<&mut MapData, [u8; 20], u8> = map.try_into().unwrap();
             let (bits, bytes) = maps::banned_bytes(*network, *len);
             trie.insert(&Key::new(bits, bytes), 1, 0).unwrap();
+        }
+        for (list, network, len, value) in &entries.listed {
+            let map = self.0.map_mut(name::ACCESS).unwrap();
+            let mut trie: LpmTrie<&mut MapData, [u8; 20], u8> = map.try_into().unwrap();
+            let (bits, bytes) = maps::listed_bytes(*list, *network, *len);
+            trie.insert(&Key::new(bits, bytes), *value, 0).unwrap();
         }
     }
 

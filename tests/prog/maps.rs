@@ -18,6 +18,8 @@ pub(crate) struct Maps {
     pub(crate) local: Vec<IpAddr>,
     /// Banned networks: address and length of the prefix.
     pub(crate) banned: Vec<(IpAddr, u32)>,
+    /// Networks in access lists: number of the list, address and length of the prefix, value.
+    pub(crate) listed: Vec<(u16, IpAddr, u32, u8)>,
     /// WireGuard servers.
     pub(crate) mac1_keys: Vec<Mac1Key>,
     /// How many handshakes each network may begin.
@@ -52,6 +54,12 @@ pub(crate) fn entry(flow: Flow) -> FlowEntry {
 pub(crate) fn banned_bytes(network: IpAddr, len: u32) -> (u32, [u8; 20]) {
     let family = if network.is_ipv4() { 4 } else { 6 };
     (8 + len, [&[family][..], &field(network), &[0; 3]].concat().try_into().unwrap())
+}
+
+/// A network in an access list: its bits, and the bytes behind their number.
+pub(crate) fn listed_bytes(list: u16, network: IpAddr, len: u32) -> (u32, [u8; 20]) {
+    let family = if network.is_ipv4() { 4 } else { 6 };
+    (32 + len, [&list.to_ne_bytes()[..], &[family, 0], &field(network)].concat().try_into().unwrap())
 }
 
 /// What the programs have written into a flow: last seen, packets, bytes, packets that came another way.

@@ -3,7 +3,7 @@
 use core::ops::Deref;
 
 use crate::bytes::{Bytes, Span};
-use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listed, Listener, Prefix, Socket};
 use crate::packet::Link;
 use crate::verdict::{Counter, First};
 
@@ -40,6 +40,8 @@ pub trait Maps {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// Returns true if a sender, as a prefix of full length, is in a banned network.
     fn is_banned(&self, source: &Prefix) -> bool;
+    /// Returns the value of the smallest network that a sender is in, of its access list.
+    fn listed(&self, key: &Listed) -> Option<u8>;
     /// Judges all datagrams of a flow in one buffer: [`gate_each`]. Programs have a function of their own for it, which
     /// the verifier walks through once and not for each path that leads to it.
     #[inline(always)]

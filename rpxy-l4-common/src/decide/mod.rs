@@ -14,7 +14,7 @@ pub use maps::{Arrival, Maps};
 pub use segments::{Classify, Found, MAX_SEGMENTS, first_each, gate_each};
 
 use crate::bytes::Bytes;
-use crate::map::{FlowKey, Prefix, Socket};
+use crate::map::{FlowKey, Listed, Prefix, Socket, access, drop_class};
 use crate::packet::{Packet, parse};
 use crate::verdict::Counter;
 
@@ -77,12 +77,29 @@ fn without_flow<'k, M: Maps, B: Bytes>(
     if maps.is_banned(&Prefix::of(&packet.key.source)) {
         return Verdict::Drop(Counter::Banned);
     }
+    if is_denied(maps, bits, &packet.key.source) {
+        return Verdict::Drop(Counter::Denied);
+    }
+    let bits = bits & drop_class::ALL;
     if bits == 0 {
         return Verdict::Pass(Counter::NoFlow);
     }
     match early::dropped_because(maps, bytes, packet, bits, segment) {
         Ok(reason) => Verdict::Drop(reason),
         Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// Returns true if the access list of a listener with these bits refuses a sender.
+#[inline(always)]
+fn is_denied<M: Maps>(maps: &M, bits: u32, source: &Socket) -> bool {
+    let list = (bits >> access::SHIFT) as u16;
+    if list == 0 {
+        return false;
+    }
+    match maps.listed(&Listed::of(list, source)) {
+        Some(value) => value != access::ALLOWED,
+        None => bits & access::UNLISTED != 0,
     }
 }
 

@@ -15,6 +15,7 @@ struct Tables {
     listeners: HashMap<Socket, Listener>,
     local: HashSet<[u8; 16]>,
     banned: Vec<Prefix>,
+    listed: Vec<(Listed, u8)>,
     /// All initiations fit no key; all networks are over their limit.
     guards: [bool; 2],
 }
@@ -47,6 +48,18 @@ impl<'a> Maps for &'a Tables {
         !self.guards[1]
     }
 
+    fn listed(&self, key: &Listed) -> Option<u8> {
+        let bits = |listed: &Listed| u128::from_be_bytes(zerocopy::transmute!(listed.address));
+        let contains = |entry: &Listed| {
+            let ignored = 128 + 32 - entry.bits;
+            entry.bits <= key.bits
+                && entry.list == key.list
+                && (ignored == 128 || bits(entry) >> ignored == bits(key) >> ignored)
+        };
+        let around = self.listed.iter().filter(|(entry, _)| contains(entry));
+        around.max_by_key(|(entry, _)| entry.bits).map(|(_, value)| *value)
+    }
+
     /// The longest prefix match of the kernel: an entry counts as far as it is long, and the key must be as long.
     fn is_banned(&self, source: &Prefix) -> bool {
         let bits = |prefix: &Prefix| u128::from_be_bytes(prefix.address);
@@ -57,6 +70,11 @@ impl<'a> Maps for &'a Tables {
                 && (ignored == 128 || bits(entry) >> ignored == bits(source) >> ignored)
         })
     }
+}
+
+/// A network in a list, as the daemon writes it.
+fn listed(list: u16, source: &Socket, len: u32) -> Listed {
+    Listed::new(list, len, source)
 }
 
 const XDP: Arrival =
@@ -254,10 +272,53 @@ fn a_packet_of_no_flow_is_dropped_for_listeners_of_ours_only() {
                 tables(Some(destination), drop_class::QUIC_SHORT, false, false),
                 Counter::DroppedQuicShort,
             ),
-            ("exact, other classes", tables(Some(destination), !drop_class::QUIC_SHORT, false, false), Counter::NoFlow),
+            (
+                "exact, other classes",
+                tables(Some(destination), drop_class::ALL & !drop_class::QUIC_SHORT, false, false),
+                Counter::NoFlow,
+            ),
         ];
         for (row, tables, expected) in rows {
             assert_eq!(outcome(&tables, &frame(&short(40)).bytes(), XDP), Err(expected), "{row}, {network}");
+        }
+    }
+}
+
+#[test]
+fn the_access_list_of_a_listener_decides_by_the_smallest_network() {
+    use access::{ALLOWED, DENIED, SHIFT, UNLISTED};
+    for frame in [Frame::v4(&short(40)), Frame::v6(&short(40))] {
+        let Frame { source, destination, .. } = frame;
+        let full = if source.family() == 4 { 32 } else { 128 };
+        let of = |list: u16, len, value| (listed(list, &source, len), value);
+        let open = 7 << SHIFT;
+        for (row, bits, list, expected) in [
+            ("named nowhere", open, vec![], Counter::NoFlow),
+            ("named nowhere where only the named are taken", open | UNLISTED, vec![], Counter::Denied),
+            ("denied", open, vec![of(7, full, DENIED)], Counter::Denied),
+            ("allowed", open | UNLISTED, vec![of(7, 16, ALLOWED)], Counter::NoFlow),
+            (
+                "denied within what is allowed",
+                open | UNLISTED,
+                vec![of(7, 16, ALLOWED), of(7, 24, DENIED)],
+                Counter::Denied,
+            ),
+            ("in another list", open, vec![of(8, full, DENIED)], Counter::NoFlow),
+            ("without a list", UNLISTED, vec![of(0, full, DENIED)], Counter::NoFlow),
+            ("the largest number", u32::MAX << SHIFT, vec![of(access::MOST, 1, DENIED)], Counter::Denied),
+            (
+                "allowed, and of a class that is dropped",
+                open | UNLISTED | drop_class::QUIC_SHORT,
+                vec![of(7, full, ALLOWED)],
+                Counter::DroppedQuicShort,
+            ),
+        ] {
+            let tables = Tables {
+                listeners: [(destination, Listener { drop: bits })].into_iter().collect(),
+                listed: list,
+                ..Tables::default()
+            };
+            assert_eq!(outcome(&tables, &frame.bytes(), XDP), Err(expected), "{row}, {full}");
         }
     }
 }

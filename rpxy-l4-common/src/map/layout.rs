@@ -3,7 +3,7 @@
 //! The layouts are those of `repr(C)`. The derives of zerocopy prove that there is no padding and that all bytes make a
 //! value; the sizes are written out, because pinned maps outlive the daemon that made them.
 
-use super::{Counted, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit};
+use super::{Counted, Flow, FlowEntry, FlowKey, Hop, Listed, Listener, Prefix, Socket, SourceLimit};
 
 /// Asserts size and alignment of types, and converts them to bytes and back.
 macro_rules! layout {
@@ -36,6 +36,7 @@ layout! {
     Flow: 88 bytes, aligned to 8;
     Listener: 4 bytes, aligned to 4;
     Prefix: 24 bytes, aligned to 4;
+    Listed: 24 bytes, aligned to 4;
     Hop: 24 bytes, aligned to 4;
     SourceLimit: 48 bytes, aligned to 8;
 }

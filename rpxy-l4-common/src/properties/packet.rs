@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::bytes::Bytes as _;
 use crate::datagram::Datagram;
 use crate::decide::{Arrival, Maps, Verdict, decide};
-use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket};
+use crate::map::{Family, Flow, FlowKey, Hop, HopKey, Listed, Listener, Prefix, Socket, access};
 use crate::packet::{Link, Packet, Pass, parse};
 use crate::rewrite::{Rewrite, checksum::fold};
 use crate::verdict::{Action, Counter, dropped, gate};
@@ -143,6 +143,10 @@ impl Maps for &Machine {
 
     fn is_banned(&self, _source: &Prefix) -> bool {
         self.banned
+    }
+
+    fn listed(&self, _key: &Listed) -> Option<u8> {
+        Some(access::ALLOWED)
     }
 }
 

@@ -160,6 +160,11 @@ counters! {
     OtherStation = 43, Pass, "other_station";
     /// Passed: ICMP that says that a packet is too big for the way; routes are looked up again.
     IcmpTooBig = 44, Pass, "icmp_too_big";
+    /// Dropped: the access list of the listener refuses the sender.
+    Denied = 45, Drop, "denied";
+    /// Passed to the daemon: may be STUN, DTLS or WireGuard, on the flow of a QUIC connection whose server has no connection
+    /// ID, or a short one.
+    OtherProtocol = 46, Pass, "other_protocol";
 }
 
 impl From<Pass> for Counter {

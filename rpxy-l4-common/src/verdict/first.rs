@@ -76,13 +76,14 @@ mod tests {
     use super::*;
     use crate::verdict::{gate_number, gate_result};
 
-    const OF_GATES: [Counter; 6] = [
+    const OF_GATES: [Counter; 7] = [
         Counter::Short,
         Counter::QuicLong,
         Counter::WireGuardInitiation,
         Counter::NotWireGuardTransport,
         Counter::ConnectionId,
         Counter::Segments,
+        Counter::OtherProtocol,
     ];
 
     #[test]

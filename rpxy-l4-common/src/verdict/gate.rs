@@ -3,12 +3,14 @@
 //! It errs towards the daemon, which knows what to do with all of them.
 
 use crate::bytes::{Bytes, Span};
-use crate::datagram::{QUIC_LONG, WIREGUARD_INITIATION_LEN, WIREGUARD_TRANSPORT_MIN_LEN, can_be_quic_long};
+use crate::datagram::{QUIC_FIXED, QUIC_LONG, WIREGUARD_INITIATION_LEN, WIREGUARD_TRANSPORT_MIN_LEN, can_be_quic_long};
 use crate::map::{Flow, kind};
 use crate::verdict::Counter;
 
 const INITIATION: u8 = 1;
 const TRANSPORT: u8 = 4;
+/// The magic cookie of STUN (RFC 8489 section 5), its first byte in the lowest bits.
+const STUN_COOKIE: u64 = 0x42a4_1221;
 /// Offset of the receiver's index in a transport message (WireGuard whitepaper section 5.4.6).
 const WIREGUARD_TRANSPORT_RECEIVER: usize = 4;
 
@@ -42,10 +44,26 @@ pub fn gate<B: Bytes>(flow: &Flow, bytes: &B, payload: Span) -> Result<(), Count
     {
         return Err(Counter::WireGuardInitiation);
     }
+    if flow.kind & kind::NO_OTHER_PROTOCOL != 0
+        && first & QUIC_FIXED == 0
+        && payload.len >= 8
+        && may_be_other(payload.read(bytes, 0).ok_or(Counter::Truncated)?)
+    {
+        return Err(Counter::OtherProtocol);
+    }
     if flow.cid_len == 0 {
         return Ok(());
     }
     connection_id(flow, bytes, payload)
+}
+
+/// Returns whether a datagram that begins like this, without the fixed bit of QUIC, may be of STUN, WireGuard or DTLS: the
+/// cookie, the reserved bytes or the first byte of the version. Few short headers without that bit look like it, and the
+/// daemon knows better.
+#[inline(always)]
+fn may_be_other(start: [u8; 8]) -> bool {
+    let start = u64::from_le_bytes(start);
+    start >> 32 == STUN_COOKIE || start & 0xffff_ff00 == 0 || start & 0xff00 == 0xfe00
 }
 
 /// Converts a result of [`gate`] or [`crate::decide::gate_each`] to a number, since that is all that functions of a
@@ -70,6 +88,7 @@ pub const fn gate_result(number: u32) -> Result<(), Counter> {
     const NOT_TRANSPORT: u32 = Counter::NotWireGuardTransport.index();
     const CONNECTION_ID: u32 = Counter::ConnectionId.index();
     const SEGMENTS: u32 = Counter::Segments.index();
+    const OTHER_PROTOCOL: u32 = Counter::OtherProtocol.index();
     match number {
         OPEN => Ok(()),
         SHORT => Err(Counter::Short),
@@ -78,6 +97,7 @@ pub const fn gate_result(number: u32) -> Result<(), Counter> {
         NOT_TRANSPORT => Err(Counter::NotWireGuardTransport),
         CONNECTION_ID => Err(Counter::ConnectionId),
         SEGMENTS => Err(Counter::Segments),
+        OTHER_PROTOCOL => Err(Counter::OtherProtocol),
         _ => Err(Counter::Truncated),
     }
 }

@@ -33,7 +33,9 @@ fn gate_of(flow: &Flow, payload: &[u8]) -> Result<(), Counter> {
 
 #[test]
 fn the_gate_lets_through_what_the_kind_allows() {
-    use kind::{NO_QUIC_LONG, NO_QUIC_VERSION, NO_WIREGUARD_INITIATION, ONLY_WIREGUARD_TRANSPORT};
+    use kind::{NO_OTHER_PROTOCOL, NO_QUIC_LONG, NO_QUIC_VERSION, NO_WIREGUARD_INITIATION, ONLY_WIREGUARD_TRANSPORT};
+    let alone = NO_QUIC_LONG | NO_OTHER_PROTOCOL;
+    let stun = [0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
     let both = NO_QUIC_VERSION | NO_WIREGUARD_INITIATION;
     let rows = [
         ("anything", 0, payload(&[0xc0], 100), Ok(())),
@@ -68,6 +70,19 @@ fn the_gate_lets_through_what_the_kind_allows() {
         ("no versions, short header", NO_QUIC_VERSION, payload(&[0x47], 40), Ok(())),
         ("no versions, empty", NO_QUIC_VERSION, vec![], Err(Counter::Short)),
         ("QUIC, RTP", NO_QUIC_LONG | NO_QUIC_VERSION, payload(&[0x80, 0x60, 1, 2, 3], 172), Err(Counter::QuicLong)),
+        ("no others, short header", alone, payload(&[0x47], 40), Ok(())),
+        ("no others, fixed bit clear", alone, payload(&[0x00, 9], 40), Ok(())),
+        ("no others, one byte", alone, vec![0x00], Ok(())),
+        ("no others, STUN", alone, payload(&stun, 20), Err(Counter::OtherProtocol)),
+        ("no others, STUN, too short to tell", alone, payload(&stun, 7), Ok(())),
+        ("no others, another cookie", alone, payload(&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x43], 40), Ok(())),
+        ("no others, a cookie behind the fixed bit", alone, [&[0x40][..], &stun[1..], &[0; 40]].concat(), Ok(())),
+        ("no others, DTLS", alone, payload(&[22, 0xfe, 0xfd], 13), Err(Counter::OtherProtocol)),
+        ("no others, WireGuard response", alone, payload(&[2, 0, 0, 0], 92), Err(Counter::OtherProtocol)),
+        ("no others, WireGuard keepalive", alone, payload(&[4, 0, 0, 0], 32), Err(Counter::OtherProtocol)),
+        ("no others, reserved bytes", alone, payload(&[4, 0, 0, 1], 32), Ok(())),
+        ("no others, QUIC long header", alone, payload(&[0xc0], 1200), Err(Counter::QuicLong)),
+        ("others, STUN", NO_QUIC_LONG, payload(&stun, 20), Ok(())),
         ("both, QUIC long header", both, payload(&[0xc0, 0, 0, 0, 1], 100), Err(Counter::QuicLong)),
         ("both, initiation", both, payload(&[1], 148), Err(Counter::WireGuardInitiation)),
         ("both, something else", both, payload(&[0x12, 0x34], 40), Ok(())),

@@ -21,7 +21,6 @@ pub fn encode_v1(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>)
 }
 
 /// Appends a version 1 header for a connection whose addresses cannot be told.
-#[cfg(any(test, feature = "properties"))]
 pub fn encode_v1_unknown(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PROXY UNKNOWN\r\n");
 }

@@ -16,9 +16,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-#[cfg(any(test, feature = "properties"))]
-pub use encode::encode_v1_unknown;
-pub use encode::{encode_v1, encode_v2};
+pub use encode::{encode_v1, encode_v1_unknown, encode_v2};
 pub use tlv::Tlvs;
 
 /// The longest version 1 header, in bytes, its line end included (section 2.1).

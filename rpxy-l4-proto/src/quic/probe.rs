@@ -1,5 +1,6 @@
 //! Looks for the ClientHello in the first datagrams of a flow. It errs towards "not QUIC" with the first datagram that
-//! should open and does not, and with everything over which a server would close the connection.
+//! should open and does not. Once a packet has opened it is QUIC for certain, and errs towards "unreadable" with everything
+//! over which a server would close the connection.
 
 use super::{
     ConnectionId, CryptoStream, Frame, InitialKeys, LongType, MAX_CRYPTO_STREAM, MIN_FIRST_DCID, MIN_INITIAL_DATAGRAM,
@@ -24,6 +25,7 @@ pub struct InitialProbe {
 enum State {
     Undecided(Box<Undecided>),
     Match(Box<ClientHello>),
+    Unreadable,
     NotThis,
 }
 
@@ -37,8 +39,8 @@ struct Undecided {
     stream: CryptoStream,
 }
 
-/// The flow is not QUIC.
-struct NotQuic;
+/// No server would read a hello from this.
+struct Refused;
 
 impl InitialProbe {
     /// For a flow whose first datagram is of this version and to this connection ID.
@@ -56,24 +58,26 @@ impl InitialProbe {
     /// Looks at one more datagram of the client, in whatever order they come.
     ///
     /// - [`Probe::Match`] comes with the datagram that completes the ClientHello. Nothing behind it is looked at.
-    /// - [`Probe::NotThis`]: an Initial packet did not open and none of the flow ever has; or one that opened has a
-    ///   malformed or no frame, a reserved bit, CRYPTO bytes that conflict, are no ClientHello or reach behind
-    ///   [`MAX_CRYPTO_STREAM`].
+    /// - [`Probe::NotThis`]: an Initial packet did not open and none of the flow ever has.
+    /// - [`Probe::Unreadable`]: one that opened is to an ID that no client makes up, or has a malformed or no frame, a
+    ///   reserved bit, CRYPTO bytes that conflict, are no ClientHello or reach behind [`MAX_CRYPTO_STREAM`].
     /// - Ignored, so [`Probe::NeedMore`]: datagrams under [`MIN_INITIAL_DATAGRAM`]; packets other than Initial; and
     ///   whatever does not open once something has.
     ///
-    /// After a match and after [`Probe::NotThis`] the answer stays, whatever comes.
+    /// After anything but [`Probe::NeedMore`] the answer stays, whatever comes.
     pub fn advance(&mut self, datagram: &[u8]) -> Probe<ClientHello> {
         if let State::Undecided(undecided) = &mut self.state {
             match undecided.advance(datagram) {
                 Probe::Match(hello) => self.state = State::Match(Box::new(hello)),
-                Probe::NotThis | Probe::Unreadable => self.state = State::NotThis,
+                Probe::Unreadable => self.state = State::Unreadable,
+                Probe::NotThis => self.state = State::NotThis,
                 Probe::NeedMore => {}
             }
         }
         match &self.state {
             State::Undecided(_) => Probe::NeedMore,
             State::Match(hello) => Probe::Match(ClientHello::clone(hello)),
+            State::Unreadable => Probe::Unreadable,
             State::NotThis => Probe::NotThis,
         }
     }
@@ -95,11 +99,11 @@ impl Undecided {
             }
             // RFC 9000 section 7.2: eight bytes at least, unless a Retry has chosen the ID, which leaves a token.
             let possible = !self.short_dcid || !packet.token.is_empty();
-            match self.keys.open(&packet, self.largest).filter(|_| possible) {
+            match self.keys.open(&packet, self.largest) {
                 Some(opened) => {
                     self.largest = self.largest.max(Some(opened.packet_number));
-                    if self.take(&opened).is_err() {
-                        return Probe::NotThis;
+                    if !possible || self.take(&opened).is_err() {
+                        return Probe::Unreadable;
                     }
                 }
                 None => unopened = true,
@@ -113,16 +117,16 @@ impl Undecided {
     }
 
     /// Takes the CRYPTO bytes of a packet.
-    fn take(&mut self, opened: &Opened) -> Result<(), NotQuic> {
+    fn take(&mut self, opened: &Opened) -> Result<(), Refused> {
         // RFC 9000 sections 17.2 and 12.4: reserved bits, and a packet without frames, are protocol violations.
         if opened.first & RESERVED != 0 || opened.payload.is_empty() {
-            return Err(NotQuic);
+            return Err(Refused);
         }
         for frame in frames(&opened.payload) {
             match frame {
-                Ok(Frame::Crypto { offset, data }) => self.stream.insert(offset, data).or(Err(NotQuic))?,
+                Ok(Frame::Crypto { offset, data }) => self.stream.insert(offset, data).or(Err(Refused))?,
                 Ok(Frame::Padding | Frame::Ping | Frame::Ack | Frame::ConnectionClose) => {}
-                Err(_) => return Err(NotQuic),
+                Err(_) => return Err(Refused),
             }
         }
         Ok(())
@@ -134,12 +138,13 @@ impl Undecided {
         if let [_, high, middle, low, ..] = prefix {
             let body = u32::from_be_bytes([0, *high, *middle, *low]);
             if usize::try_from(body).is_ok_and(|body| body.saturating_add(4) > MAX_CRYPTO_STREAM) {
-                return Probe::NotThis;
+                return Probe::Unreadable;
             }
         }
         match ClientHello::parse(prefix.to_vec()) {
-            Probe::Unreadable => Probe::NotThis,
-            answer @ (Probe::Match(_) | Probe::NotThis | Probe::NeedMore) => answer,
+            // What has opened is QUIC, whatever is in it.
+            Probe::NotThis | Probe::Unreadable => Probe::Unreadable,
+            answer @ (Probe::Match(_) | Probe::NeedMore) => answer,
         }
     }
 }

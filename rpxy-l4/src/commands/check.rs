@@ -79,10 +79,11 @@ fn json(
 ) -> io::Result<()> {
     let file = file.to_string_lossy();
     for problem in problems {
-        let Problem { severity, path, line, column, message, remedy } = problem;
+        let Problem { severity, file: included, path, line, column, message, remedy } = problem;
+        let included = included.as_deref().map(Path::to_string_lossy);
         let line = ProblemLine {
             severity: severity.name(),
-            file: &file,
+            file: included.as_deref().unwrap_or(&file),
             line: *line,
             column: *column,
             key: path,

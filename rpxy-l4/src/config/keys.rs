@@ -9,6 +9,8 @@
 pub(super) enum Scope {
     /// The top level.
     Global,
+    /// `[listeners."<name>"]`.
+    Listener,
     /// `[ebpf]`.
     Ebpf,
     /// `[protocols."<name>"]`.
@@ -25,6 +27,7 @@ impl Scope {
     fn describe(self) -> &'static str {
         match self {
             Self::Global => "the top of the file, above the first [table]: below one, a key is that table's",
+            Self::Listener => "[listeners.\"<name>\"]",
             Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
             Self::Ech => "[protocols.\"<name>\".ech]",
@@ -40,6 +43,15 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "listen_address_v6"),
     (Scope::Global, "listen_ipv6"),
     (Scope::Global, "reuse_port"),
+    (Scope::Global, "listen_unix"),
+    (Scope::Global, "listen_unix_mode"),
+    (Scope::Global, "listen_unix_group"),
+    (Scope::Global, "free_bind"),
+    (Scope::Global, "include"),
+    (Scope::Global, "transport"),
+    (Scope::Global, "allow"),
+    (Scope::Global, "deny"),
+    (Scope::Global, "listeners"),
     (Scope::Global, "workers"),
     (Scope::Global, "drain_timeout"),
     (Scope::Global, "unmatched"),
@@ -90,6 +102,8 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Ebpf, "pin"),
     (Scope::Ebpf, "pin_path"),
     (Scope::Rule, "protocol"),
+    (Scope::Rule, "listeners"),
+    (Scope::Rule, "from"),
     (Scope::Rule, "target"),
     (Scope::Rule, "load_balance"),
     (Scope::Rule, "idle_lifetime"),
@@ -128,13 +142,45 @@ const PROXY_KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "send_proxy_protocol"),
 ];
 
+/// Keys of the top level that are about the process and not about a listener.
+const PROCESS_KEYS: &[&str] = &[
+    "access_log_refused",
+    "ban",
+    "include",
+    "listeners",
+    "workers",
+    "drain_timeout",
+    "access_log_format",
+    "metrics_listen",
+    "admin_socket",
+    "dns_cache_min_ttl",
+    "dns_cache_max_ttl",
+    "quic_affinity_lifetime",
+    "ebpf",
+    "protocols",
+];
+
+/// Keys of the top level whose values are tables with names of the operator's choice.
+pub(super) const NAMED_TABLES: &[&str] = &["listeners", "protocols"];
+
+/// Keys of a listener whose value at the top of the file is that of `default` alone.
+const NOT_INHERITED: &[&str] = &["listen_unix", "transport", "tcp_target", "udp_target"];
+
 /// Names that the documentation of 0.2.x uses in passing.
 const OTHER_NAMES: &[(&str, &str)] = &[("tls_alpn", "alpns"), ("tls_sni", "server_names")];
 
 /// All known keys with their tables.
 pub(super) fn known() -> impl Iterator<Item = (Scope, &'static str)> {
     let proxy = if cfg!(feature = "proxy-protocol") { PROXY_KEYS } else { &[] };
-    KEYS.iter().chain(proxy).copied()
+    let here = KEYS.iter().chain(proxy).copied();
+    // A listener has all keys of the top level but those of the process.
+    let of_listeners = here.clone().filter(|(scope, key)| *scope == Scope::Global && !PROCESS_KEYS.contains(key));
+    here.chain(of_listeners.map(|(_, key)| (Scope::Listener, key)))
+}
+
+/// Returns whether a listener has the value of `key` at the top of the file, unless it says another one.
+pub(super) fn is_inherited(key: &str) -> bool {
+    !NOT_INHERITED.contains(&key)
 }
 
 /// Returns whether `key` has a meaning in `scope`.
@@ -158,7 +204,7 @@ pub(super) fn hint(scope: Scope, key: &str) -> Option<String> {
 }
 
 /// The candidate that differs least from `word`, if it is close enough to be meant: one slip for every three letters.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase();
     let tolerance = (word.chars().count() / 3).min(3);
     let best = candidates.map(|name| (edit_distance(&word, name), name)).min()?;

@@ -5,30 +5,34 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
 
+mod listener;
 mod rule;
 
+pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, Transport, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
-    /// Ports and addresses to listen on, for TCP and UDP alike.
-    pub listen: Listen,
+    /// The listener `default`: the keys at the top of the file. Without ports it has no rules and no default targets.
+    pub top: Listener,
+    /// The `[listeners.*]` tables, in file order.
+    pub named: Vec<Listener>,
+    /// Number of `[protocols.*]` tables.
+    pub rules: usize,
     /// Worker threads; `None` means one per available core. Read at start only.
     pub workers: Option<NonZeroUsize>,
     /// Time for which established connections may go on after SIGTERM before they are closed.
     pub drain_timeout: Duration,
-    /// Treatment of TLS, QUIC and HTTP that fits no rule of its protocol.
-    pub unmatched: Unmatched,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
     /// Lines of the access log about traffic that is turned away.
@@ -40,14 +44,50 @@ pub(crate) struct Config {
     pub admin_socket: Option<PathBuf>,
     /// Name resolution.
     pub dns: Dns,
-    /// TCP settings.
-    pub tcp: Tcp,
-    /// UDP settings.
-    pub udp: Udp,
     /// The kernel plane.
     pub ebpf: Ebpf,
-    /// The `[protocols.*]` tables, in file order.
-    pub rules: Vec<Arc<Rule>>,
+    /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
+    /// comes back from another address reaches the same backend; zero is not at all. A reload applies to sessions that
+    /// end after it.
+    pub quic_affinity_lifetime: Duration,
+}
+
+impl Config {
+    /// All listeners, `default` first.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Listener> + Clone {
+        std::iter::once(&self.top).chain(&self.named)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
+        std::iter::once(&mut self.top).chain(&mut self.named)
+    }
+
+    /// TCP connections at once, over all limits.
+    #[must_use]
+    pub(crate) fn tcp_connections(&self) -> u64 {
+        let own = self.named.iter().filter(|listener| listener.tcp.max_connections_of.is_some());
+        let all = std::iter::once(&self.top).chain(own);
+        all.map(|listener| u64::from(listener.tcp.max_connections.get())).sum()
+    }
+
+    /// TCP rules and default targets under one limit of connections. A rule on several listeners counts for each.
+    #[must_use]
+    pub(crate) fn sharers(&self, of: &LimitOf) -> u32 {
+        let under = self.listeners().filter(|listener| listener.tcp.max_connections_of == *of);
+        let count = under.map(|listener| {
+            listener.rules.iter().filter(|rule| !rule.matcher.is_udp()).count() + listener.tcp.default.iter().len()
+        });
+        u32::try_from(count.sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    /// UDP sessions at once, over all limits; 0 where none is set yet.
+    #[must_use]
+    pub(crate) fn udp_sessions(&self) -> u64 {
+        let own = self.named.iter().filter(|listener| listener.udp.max_connections_of.is_some());
+        let all = std::iter::once(&self.top).chain(own);
+        all.map(|listener| u64::from(listener.udp.max_connections.map_or(0, NonZeroU32::get))).sum()
+    }
 }
 
 /// Default directory of pinned programs and flows.
@@ -55,53 +95,6 @@ pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
-
-/// Listening sockets: every address with every port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listen {
-    /// At least one, without duplicates, in file order.
-    pub ports: Vec<NonZeroU16>,
-    /// At least one, without duplicates, v4 before v6.
-    pub addresses: Vec<ListenAddress>,
-    /// Share the ports with other processes (SO_REUSEPORT without the exclusive probe).
-    pub reuse_port: bool,
-}
-
-/// One address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum ListenAddress {
-    /// An IPv4 address; `0.0.0.0` means all.
-    V4(Ipv4Addr),
-    /// An IPv6 address; sockets are v6-only. `::` means all.
-    V6 {
-        /// The address.
-        address: Ipv6Addr,
-        /// Interface name or index of a link-local address (`fe80::1%eth0`), looked up when the socket is bound.
-        zone: Option<String>,
-    },
-}
-
-impl ListenAddress {
-    /// Returns whether this is `address`; `None` if it is all of the machine's own of its family.
-    #[must_use]
-    pub(crate) fn includes(&self, address: IpAddr) -> Option<bool> {
-        let (own, same_family): (IpAddr, bool) = match self {
-            Self::V4(own) => ((*own).into(), address.is_ipv4()),
-            Self::V6 { address: own, .. } => ((*own).into(), address.is_ipv6()),
-        };
-        if own.is_unspecified() && same_family { None } else { Some(own == address) }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::V4(address) => address.fmt(f),
-            Self::V6 { address, zone: None } => write!(f, "[{address}]"),
-            Self::V6 { address, zone: Some(zone) } => write!(f, "[{address}%{zone}]"),
-        }
-    }
-}
 
 /// Treatment of traffic of a protocol that has rules, none of which fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -161,12 +154,18 @@ pub(crate) struct Dns {
 pub(crate) struct Tcp {
     /// Length of the kernel's accept queue, in connections.
     pub backlog: u32,
-    /// Connections at once, over all TCP listeners.
+    /// Connections at once.
     pub max_connections: NonZeroU32,
+    /// The listeners that `max_connections` is for.
+    pub max_connections_of: LimitOf,
     /// Connections at once of one source network; `None` is no other limit than that of all.
     pub max_connections_per_source: Option<NonZeroU32>,
+    /// The listeners that `max_connections_per_source` is for.
+    pub max_connections_per_source_of: LimitOf,
     /// Rate at which a source network may begin connections; `None` is no limit.
     pub new_connections: Option<NewSessions>,
+    /// The listeners that `new_connections` is for.
+    pub new_connections_of: LimitOf,
     /// Bits of a source network.
     pub source_prefix: SourcePrefix,
     /// Time for recognising the protocol, from the end of the PROXY header, or from accept without one.
@@ -200,14 +199,17 @@ pub(crate) struct Tcp {
 /// UDP settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Udp {
-    /// Sessions at once, over all UDP listeners; `None` means as many as the limit on open files has room for, which the
-    /// supervisor finds out.
+    /// Sessions at once; `None` means as many as the limit on open files has room for, which the supervisor finds out.
     pub max_connections: Option<NonZeroU32>,
+    /// The listeners that `max_connections` is for.
+    pub max_connections_of: LimitOf,
     /// Receive buffer of each listening socket of each worker, in bytes; `None` means the usual one, as far as the kernel
     /// gives it. A reload applies to the sockets that there are.
     pub receive_buffer: Option<NonZeroU32>,
     /// Limit on new sessions per source network; `None` means no limit.
     pub new_sessions: Option<NewSessions>,
+    /// The listeners that `new_sessions` is for.
+    pub new_sessions_of: LimitOf,
     /// Destination of datagrams that no rule claims; `None` means that they are dropped.
     pub default: Option<Upstream>,
     /// Idle lifetime of sessions of the default destination; `None` means no limit.
@@ -218,10 +220,6 @@ pub(crate) struct Udp {
     pub orphan: Orphan,
     /// Treatment of QUIC of a version whose names cannot be read. A reload leaves established sessions alone.
     pub unknown_version: UnknownVersion,
-    /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
-    /// comes back from another address reaches the same backend; zero is not at all. A reload applies to sessions that
-    /// end after it.
-    pub quic_affinity_lifetime: Duration,
 }
 
 /// Treatment of stray datagrams, which belong to a QUIC connection or WireGuard tunnel that no known session has: short
@@ -315,7 +313,7 @@ pub(crate) enum EbpfMode {
 #[cfg(feature = "proxy-protocol")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReceiveProxy {
-    /// Peers that may connect at all; not empty.
+    /// Peers that may connect at all by IP; not empty, unless only a unix socket is listened on.
     pub trusted: Vec<IpNet>,
     /// A connection may also start without one.
     pub optional: bool,
@@ -390,6 +388,7 @@ impl fmt::Display for Target {
             Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
             Host::LinkLocal { address, zone } => write!(f, "[{address}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -400,7 +399,7 @@ impl Target {
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
-            Host::LinkLocal { .. } | Host::Name(_) => None,
+            Host::LinkLocal { .. } | Host::Name(_) | Host::Unix(_) => None,
         }
     }
 }
@@ -441,6 +440,8 @@ pub(crate) enum Host {
     },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),
+    /// A unix socket (TCP only), by an absolute path of [`MAX_SOCKET_PATH`] bytes at most. Its port is 0.
+    Unix(Arc<Path>),
 }
 
 /// The choice among several targets.

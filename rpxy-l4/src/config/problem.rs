@@ -2,7 +2,11 @@
 //!
 //! A problem names the key, the line and, where there is an obvious one, the remedy. Private keys are never quoted.
 
-use std::{error::Error, fmt, path::Path};
+use std::{
+    error::Error,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Severity of a [`Problem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +35,8 @@ impl Severity {
 pub struct Problem {
     /// An error, or a warning.
     pub severity: Severity,
+    /// The included file that it is in; none for the file itself.
+    pub file: Option<PathBuf>,
     /// The key, as in `protocols."web".target[0]`; empty when the problem belongs to no key.
     pub path: String,
     /// Line in the file, from 1. A missing key is reported at its table, or at line 1.
@@ -44,9 +50,10 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// This problem with the name of its file in front: `FILE:LINE: PATH: message (remedy)`.
+    /// This problem with the name of its file in front, which is `file` unless it is included:
+    /// `FILE:LINE: PATH: message (remedy)`.
     pub fn in_file<'a>(&'a self, file: &'a Path) -> impl fmt::Display + 'a {
-        fmt::from_fn(move |f| write!(f, "{}:{self}", file.display()))
+        fmt::from_fn(move |f| write!(f, "{}:{self}", self.file.as_deref().unwrap_or(file).display()))
     }
 }
 
@@ -133,6 +140,7 @@ mod tests {
     fn problem(severity: Severity, remedy: Option<&str>) -> Problem {
         Problem {
             severity,
+            file: None,
             path: "listen_port".into(),
             line: 3,
             column: 1,

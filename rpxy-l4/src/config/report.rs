@@ -1,7 +1,9 @@
 //! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
 //! end: a file may have as many problems as lines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::{
     keys::{self, Scope},
@@ -14,15 +16,17 @@ use super::{
 pub(super) struct Position {
     /// The key, as in `protocols."web".target[0]`.
     pub(super) path: String,
-    /// Byte offset in the text.
+    /// Byte offset in the text, and behind it in those of included files.
     pub(super) offset: usize,
 }
 
-/// The problems found so far in one text.
+/// The problems found so far in one text and the files that it includes.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    /// With the offset of each; line and column follow.
+    /// Included files in the order of their beginnings.
+    included: Vec<Included>,
+    /// With the offset of each; file, line and column follow.
     problems: Vec<(usize, Problem)>,
     /// Offsets of keys without a meaning where they are, by name.
     unknown: Vec<(String, usize)>,
@@ -33,12 +37,25 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: Vec::new(), unknown: Vec::new(), missing: Vec::new(), files: Vec::new() }
+        let (problems, unknown, missing, files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { text, included: Vec::new(), problems, unknown, missing, files }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
     pub(super) fn reads(&mut self, path: &Path) {
         self.files.push(Seen::now(path));
+    }
+
+    /// The names in a directory have a part in it.
+    pub(super) fn reads_directory(&mut self, path: &Path) {
+        self.files.push(Seen::directory(path));
+    }
+
+    /// The text of an included file. Returns the offset at which it begins.
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> usize {
+        let base = self.included.last().map_or(self.text.len(), |last| last.base + last.text.len()) + 1;
+        self.included.push(Included { path: path.to_owned(), base, text: text.to_owned().into() });
+        base
     }
 
     /// The files noted so far.
@@ -86,12 +103,13 @@ impl<'t> Report<'t> {
 
     /// Says where keys of the top of the file are instead. A key below a table is that table's, however it is indented.
     fn misplaced(&self, keys: &[&str]) -> Option<String> {
-        let (key, offset) = self.unknown.iter().find(|(key, _)| keys.contains(&key.as_str()))?;
+        let here = |(key, offset): &&(String, usize)| *offset <= self.text.len() && keys.contains(&key.as_str());
+        let (key, offset) = self.unknown.iter().find(here)?;
         let (line, _) = Cursor::new(self.text).line_and_column(*offset);
         Some(format!("{key} in line {line} is below a [table] and so belongs to that: move it to the top of the file"))
     }
 
-    /// All problems in the order of the file's lines.
+    /// All problems in the order of the files' lines.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         for (index, keys) in std::mem::take(&mut self.missing) {
             if let (Some(remedy), Some((_, problem))) = (self.misplaced(keys), self.problems.get_mut(index)) {
@@ -99,18 +117,41 @@ impl<'t> Report<'t> {
             }
         }
         self.problems.sort_by_key(|(offset, problem)| (*offset, problem.severity));
-        let mut cursor = Cursor::new(self.text);
-        let placed = self.problems.into_iter().map(|(offset, problem)| {
-            let (line, column) = cursor.line_and_column(offset);
-            Problem { line, column, ..problem }
+        // What several listeners have in common is looked at for each of them.
+        let mut kept: Vec<(usize, Problem)> = Vec::with_capacity(self.problems.len());
+        for (offset, problem) in self.problems {
+            let same_place = kept.iter().rev().take_while(|(other, _)| *other == offset);
+            if !same_place.map(|(_, other)| other).any(|other| *other == problem) {
+                kept.push((offset, problem));
+            }
+        }
+        let mut files = self.included.iter().peekable();
+        let (mut file, mut base, mut cursor) = (None, 0, Cursor::new(self.text));
+        let placed = kept.into_iter().map(|(offset, problem)| {
+            while let Some(next) = files.next_if(|next| next.base <= offset) {
+                (file, base, cursor) = (Some(&next.path), next.base, Cursor::new(&next.text));
+            }
+            let (line, column) = cursor.line_and_column(offset - base);
+            Problem { file: file.cloned(), line, column, ..problem }
         });
         placed.collect()
     }
 
     fn push(&mut self, severity: Severity, position: &Position, message: String, remedy: Option<String>) {
-        let problem = Problem { severity, path: position.path.clone(), line: 1, column: 1, message, remedy };
+        let problem =
+            Problem { severity, file: None, path: position.path.clone(), line: 1, column: 1, message, remedy };
         self.problems.push((position.offset, problem));
     }
+}
+
+/// An included file.
+#[derive(Debug)]
+struct Included {
+    path: PathBuf,
+    /// The offset at which it begins.
+    base: usize,
+    /// May hold private keys.
+    text: Zeroizing<String>,
 }
 
 /// Walks through a text once.

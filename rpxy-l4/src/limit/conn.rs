@@ -19,6 +19,8 @@ pub(crate) struct ConnLimit {
     freed: Notify,
     /// Requests that holders of less important permits give them up.
     wanted: AtomicU32,
+    /// Another one in which all of these count as well.
+    within: Option<Arc<Self>>,
 }
 
 /// The place of one connection in a [`ConnLimit`]; dropping it frees the place.
@@ -30,6 +32,12 @@ pub(crate) struct ConnPermit {
 impl ConnLimit {
     const MOST_WANTED: u32 = 16;
 
+    /// A limit whose connections also count in `all`, without being bounded there.
+    #[must_use]
+    pub(crate) fn within(all: &Arc<Self>) -> Self {
+        Self { within: Some(Arc::clone(all)), ..Self::default() }
+    }
+
     /// Counts one more, unless there are `max` already.
     #[must_use]
     pub(crate) fn acquire(self: &Arc<Self>, max: u32) -> Option<ConnPermit> {
@@ -37,6 +45,9 @@ impl ConnLimit {
         if self.now.fetch_add(1, Ordering::Relaxed) >= max {
             self.now.fetch_sub(1, Ordering::Relaxed);
             return None;
+        }
+        if let Some(all) = &self.within {
+            all.now.fetch_add(1, Ordering::Relaxed);
         }
         Some(ConnPermit { limit: Arc::clone(self) })
     }
@@ -69,6 +80,14 @@ impl ConnLimit {
         }
     }
 
+    fn release(&self) {
+        // In order with what waits: it registers, then looks at the number.
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
     /// Returns the number of permits.
     #[must_use]
     pub(crate) fn count(&self) -> u32 {
@@ -78,10 +97,9 @@ impl ConnLimit {
 
 impl Drop for ConnPermit {
     fn drop(&mut self) {
-        // In order with what waits: it registers, then looks at the number.
-        self.limit.now.fetch_sub(1, Ordering::SeqCst);
-        if self.limit.waiting.load(Ordering::SeqCst) > 0 {
-            self.limit.freed.notify_waiters();
+        self.limit.release();
+        if let Some(all) = &self.limit.within {
+            all.release();
         }
     }
 }

@@ -3,10 +3,12 @@
 mod accept_backoff;
 mod bans;
 mod bucket;
+mod by_listener;
 mod conn;
 mod descriptors;
 mod lines;
 mod log_throttle;
+mod network_set;
 mod networks;
 mod per_source;
 mod prefixes;
@@ -17,10 +19,12 @@ use std::time::Duration;
 
 pub(crate) use accept_backoff::AcceptBackoff;
 pub(crate) use bans::{BanSource, Bans, Unban, canonical, network};
+pub(crate) use by_listener::ByListener;
 pub(crate) use conn::{ConnLimit, ConnPermit};
 pub(crate) use descriptors::Descriptors;
 pub(crate) use lines::{LineRate, Lines};
 pub(crate) use log_throttle::LogThrottle;
+pub(crate) use network_set::{AccessList, NetworkSet};
 pub(crate) use per_source::{PerSource, SourcePermit};
 pub(crate) use prefixes::Prefixes;
 pub(crate) use sources::{Sources, timing};

@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use crate::{
     config::model::{AccessLogFormat, AccessLogRefused, Config},
     escape,
     metrics::EchState,
+    net::Address,
 };
 
 /// Protocol names (ALPN) shown of a hello, which may have tens of thousands.
@@ -63,9 +64,9 @@ pub(crate) struct Access {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: &'static str,
     /// The client, as told by an inbound PROXY header where there is one.
-    pub source: SocketAddr,
+    pub source: Address,
     /// The resolved backend address.
-    pub destination: SocketAddr,
+    pub destination: Address,
     /// When the connection was accepted.
     pub since: Instant,
     /// Fields of the JSON form only; absent when the log has another form.
@@ -161,14 +162,14 @@ impl AccessLog {
         Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()) }
     }
 
-    /// Logs that `access` now has a backend.
-    pub(crate) fn start(&self, format: AccessLogFormat, access: &Access) {
-        self.write(format, "start", access, None);
+    /// Logs that `access`, which came to the listener of this name, now has a backend.
+    pub(crate) fn start(&self, format: AccessLogFormat, listener: &str, access: &Access) {
+        self.write(format, "start", (listener, access), None);
     }
 
-    /// Logs the end of `access`.
-    pub(crate) fn finish(&self, format: AccessLogFormat, access: &Access, ended: &Ended) {
-        self.write(format, "finish", access, Some(ended));
+    /// Logs its end.
+    pub(crate) fn finish(&self, format: AccessLogFormat, listener: &str, access: &Access, ended: &Ended) {
+        self.write(format, "finish", (listener, access), Some(ended));
     }
 
     /// Logs that traffic of `source` was turned away, as `refused` describes it, which is asked only if there is a line.
@@ -192,13 +193,19 @@ impl AccessLog {
         }
     }
 
-    fn write(&self, format: AccessLogFormat, event: &'static str, access: &Access, ended: Option<&Ended>) {
+    fn write(
+        &self,
+        format: AccessLogFormat,
+        event: &'static str,
+        (listener, access): (&str, &Access),
+        ended: Option<&Ended>,
+    ) {
         if format == AccessLogFormat::Off || !self.is_shown() {
             return;
         }
         let Access { proto, source, destination, .. } = access;
         self.put(format, format_args!("[{event}] {proto}: {source} -> {destination}"), || {
-            as_json(event, access, ended)
+            as_json(event, listener, access, ended)
         });
     }
 
@@ -246,9 +253,10 @@ struct JsonLine<'a> {
     time: String,
     event: &'static str,
     proto: &'static str,
-    src: SocketAddr,
-    dst: SocketAddr,
+    src: &'a Address,
+    dst: &'a Address,
     plane: &'static str,
+    listener: &'a str,
     #[serde(flatten)]
     detail: &'a Detail,
     #[serde(flatten)]
@@ -263,15 +271,16 @@ struct EndedFields {
     reason: &'static str,
 }
 
-fn as_json(event: &'static str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
+fn as_json(event: &'static str, listener: &str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
     let nothing = Detail::default();
     serde_json::to_string(&JsonLine {
         time: timestamp().to_string(),
         event,
         proto: access.proto,
-        src: access.source,
-        dst: access.destination,
+        src: &access.source,
+        dst: &access.destination,
         plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
+        listener,
         detail: access.detail.as_deref().unwrap_or(&nothing),
         ended: ended.map(|ended| EndedFields {
             bytes_up: ended.bytes_up,
@@ -290,8 +299,8 @@ mod tests {
     fn the_json_form_to_the_letter() {
         let mut access = Access {
             proto: "tcp:tls",
-            source: "[2001:db8::7]:5000".parse().unwrap(),
-            destination: "192.0.2.1:443".parse().unwrap(),
+            source: Address::Ip("[2001:db8::7]:5000".parse().unwrap()),
+            destination: Address::Ip("192.0.2.1:443".parse().unwrap()),
             since: Instant::now(),
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),
@@ -304,15 +313,15 @@ mod tests {
         };
         let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
         assert_eq!(
-            without_time(as_json("start", &access, None).unwrap()),
-            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"alpn_count":9,"ech":null}"#
+            without_time(as_json("start", "default", &access, None).unwrap()),
+            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"alpn_count":9,"ech":null}"#
         );
         access.detail = None;
         let duration = Duration::from_millis(3);
         let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
         assert_eq!(
-            without_time(as_json("finish", &access, Some(&ended)).unwrap()),
-            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","rule":null,"server_name":null,"alpn":[],"alpn_count":0,"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
+            without_time(as_json("finish", "default", &access, Some(&ended)).unwrap()),
+            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":null,"server_name":null,"alpn":[],"alpn_count":0,"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
         );
     }
 }

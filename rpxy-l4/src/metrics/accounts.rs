@@ -180,18 +180,18 @@ impl Drop for Carried {
 /// The accounts of one transport that are in use.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
-    /// By name; `None` is the default targets.
-    rules: Mutex<WeakMap<Option<Arc<str>>, RuleAccount>>,
+    /// By name.
+    rules: Mutex<WeakMap<Arc<str>, RuleAccount>>,
     /// By host and port, as configured.
     targets: Mutex<WeakMap<Arc<str>, TargetAccount>>,
 }
 
 impl Accounts {
-    /// The account of the rule of this name, of the default targets for `None`.
+    /// The account of the rule of this name, or of default targets by their key.
     #[must_use]
-    pub(crate) fn rule(&self, rule: Option<&Arc<str>>) -> Arc<RuleAccount> {
+    pub(crate) fn rule(&self, rule: &Arc<str>) -> Arc<RuleAccount> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.get_or_insert_with(rule.cloned(), RuleAccount::default)
+        rules.get_or_insert_with(Arc::clone(rule), RuleAccount::default)
     }
 
     /// The account of the target at this host and port.
@@ -202,9 +202,9 @@ impl Accounts {
     }
 
     /// All rules in use with their names, in order.
-    pub(super) fn rules(&self) -> Vec<(Option<Arc<str>>, Arc<RuleAccount>)> {
+    pub(super) fn rules(&self) -> Vec<(Arc<str>, Arc<RuleAccount>)> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = rules.iter().map(|(name, account)| (name.clone(), account)).collect();
+        let mut all: Vec<_> = rules.iter().map(|(name, account)| (Arc::clone(name), account)).collect();
         all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_once_however_often_they_are_told() {
         let accounts = Accounts::default();
-        let (rule, target) = (accounts.rule(None), accounts.target("a:1"));
+        let (rule, target) = (accounts.rule(&"b".into()), accounts.target("a:1"));
         let mut first = Carried::new(&rule, &target);
         let second = Carried::new(&rule, &target);
         for (up, down) in [(10, 0), (10, 5), (10, 5), (30, 7)] {
@@ -244,10 +244,10 @@ mod tests {
     fn accounts_last_as_long_as_somebody_has_them() {
         let accounts = Accounts::default();
         let name: Arc<str> = "web".into();
-        let (rule, target) = (accounts.rule(Some(&name)), accounts.target("a:1"));
+        let (rule, target) = (accounts.rule(&name), accounts.target("a:1"));
         let carried = Carried::new(&rule, &target);
-        assert!(Arc::ptr_eq(&rule, &accounts.rule(Some(&name))), "a reload finds it again");
-        assert!(!Arc::ptr_eq(&rule, &accounts.rule(None)));
+        assert!(Arc::ptr_eq(&rule, &accounts.rule(&name)), "a reload finds it again");
+        assert!(!Arc::ptr_eq(&rule, &accounts.rule(&"api".into())));
         drop((rule, target));
         assert_eq!((accounts.rules().len(), accounts.targets().len()), (1, 1), "it has a connection");
         drop(carried);

@@ -42,6 +42,8 @@ use series::Series;
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
+use crate::config::model::{TOP, Transport};
+
 /// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
@@ -65,6 +67,8 @@ pub(crate) enum Outcome {
     SourceRate,
     /// From a banned network.
     Banned,
+    /// Not from a network that the listener takes: `allow`, `deny`.
+    Denied,
     /// Inbound PROXY header: the peer is not in `tcp_trusted_proxies`.
     ProxyUntrusted,
     /// Inbound PROXY header: missing or malformed.
@@ -94,7 +98,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -105,6 +109,7 @@ impl Outcome {
         Self::SourceConnections,
         Self::SourceRate,
         Self::Banned,
+        Self::Denied,
         Self::ProxyUntrusted,
         Self::ProxyInvalid,
         Self::ProxyIncomplete,
@@ -134,6 +139,7 @@ impl Outcome {
             Self::SourceConnections => "source_connections",
             Self::SourceRate => "source_rate",
             Self::Banned => "banned",
+            Self::Denied => "denied",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyInvalid => "proxy_invalid",
             Self::ProxyIncomplete => "proxy_incomplete",
@@ -161,6 +167,7 @@ impl Outcome {
             | Self::SourceConnections
             | Self::SourceRate
             | Self::Banned
+            | Self::Denied
             | Self::ProxyUntrusted
             | Self::ProxyInvalid
             | Self::ProxyIncomplete
@@ -224,6 +231,23 @@ struct ByDirection {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListener {
+    listener: String,
+    transport: &'static str,
+}
+
+/// Counts the connections, or the sessions, of one listener.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListenerCount(Counter);
+
+impl ListenerCount {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.inc();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
     result: &'static str,
 }
@@ -245,6 +269,7 @@ pub(crate) struct Metrics {
     tcp_bytes_down: Counter,
     tcp_connect_failed: Counter,
     accept_paused: Counter,
+    listener_connections: Family<ByListener, Counter>,
     reloads: Family<ByResult, Counter>,
     reload_successful: Gauge,
     reload_success_time: Gauge,
@@ -277,6 +302,7 @@ impl Metrics {
             tcp_bytes_down: member(&bytes, &ByDirection { direction: "down" }),
             tcp_connect_failed: Counter::default(),
             accept_paused: Counter::default(),
+            listener_connections: Family::default(),
             reloads: Family::default(),
             reload_successful: Gauge::default(),
             reload_success_time: Gauge::default(),
@@ -295,6 +321,9 @@ impl Metrics {
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
             drop(metrics.reloads.get_or_create(&ByResult { result: result.name() }));
         }
+        for transport in [Transport::Tcp, Transport::Udp] {
+            drop(metrics.of_listener(TOP, transport));
+        }
         let r = registry;
         let build = Family::<Build, ConstGauge<i64>>::new_with_constructor(|| ConstGauge::new(1));
         drop(build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }));
@@ -307,6 +336,8 @@ impl Metrics {
         r.register("tcp_connect_failed", "Failed attempts to reach a target", metrics.tcp_connect_failed.clone());
         let help = "Times that accepting paused because file descriptors or memory ran out";
         r.register("accept_paused", help, metrics.accept_paused.clone());
+        let help = "TCP connections accepted and UDP sessions begun, by listener";
+        r.register("listener_connections", help, metrics.listener_connections.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
         let help = "1 while the configuration file is what runs, 0 after a refused reload";
         r.register("config_last_reload_successful", help, metrics.reload_successful.clone());
@@ -329,6 +360,13 @@ impl Metrics {
     pub(crate) fn tcp_accepted(&self) {
         self.tcp_accepted.inc();
         self.tcp_active.inc();
+    }
+
+    /// The count of the listener called `name` for `transport`. It goes on across reloads.
+    #[must_use]
+    pub(crate) fn of_listener(&self, name: &str, transport: Transport) -> ListenerCount {
+        let labels = ByListener { listener: name.to_owned(), transport: transport.name() };
+        ListenerCount(member(&self.listener_connections, &labels))
     }
 
     /// An accepted TCP connection is gone.
@@ -384,10 +422,10 @@ impl Metrics {
         &self.accounts.udp
     }
 
-    /// The limits in effect: TCP connections, those for which there are descriptors, and UDP sessions.
-    pub(crate) fn set_limits(&self, tcp: u32, room: u32, udp: u32) {
+    /// The limits in effect, over all listeners: TCP connections, those for which there are descriptors, and UDP sessions.
+    pub(crate) fn set_limits(&self, tcp: u64, room: u64, udp: u64) {
         for (gauge, limit) in [(&self.tcp_max, tcp), (&self.tcp_room, room), (&self.udp_max, udp)] {
-            gauge.set(limit.into());
+            gauge.set(i64::try_from(limit).unwrap_or(i64::MAX));
         }
     }
 
@@ -471,6 +509,8 @@ mod tests {
         metrics.accept_paused();
         metrics.reloaded(Reload::Refused);
         metrics.dns_failed();
+        metrics.of_listener("wg", Transport::Udp).add();
+        metrics.of_listener("wg", Transport::Udp).add();
         metrics.log_lines_lost(3);
         let text = metrics.encode().unwrap();
         for line in [
@@ -482,6 +522,7 @@ mod tests {
             "rpxy_l4_accept_paused_total 1",
             "rpxy_l4_reloads_total{result=\"refused\"} 1",
             "rpxy_l4_dns_failed_total 1",
+            "rpxy_l4_listener_connections_total{listener=\"wg\",transport=\"udp\"} 2",
             "rpxy_l4_log_lines_lost_total 3",
             "rpxy_l4_config_last_reload_successful 0",
         ] {

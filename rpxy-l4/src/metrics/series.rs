@@ -56,22 +56,20 @@ impl Series {
         Box::new(Self { tcp: Arc::clone(&self.tcp), udp: Arc::clone(&self.udp) })
     }
 
-    fn transports(&self) -> [(&'static str, &'static str, &Accounts); 2] {
-        [("tcp", "tcp_target", &self.tcp), ("udp", "udp_target", &self.udp)]
+    fn transports(&self) -> [(&'static str, &Accounts); 2] {
+        [("tcp", &self.tcp), ("udp", &self.udp)]
     }
 
     fn rules(&self) -> Rules {
-        let of = |(transport, default, accounts): (&'static str, &'static str, &Accounts)| {
-            let labelled = move |(rule, account): (Option<Arc<str>>, _)| {
-                (OfRule { transport, rule: rule.unwrap_or_else(|| default.into()) }, account)
-            };
+        let of = |(transport, accounts): (&'static str, &Accounts)| {
+            let labelled = move |(rule, account)| (OfRule { transport, rule }, account);
             accounts.rules().into_iter().map(labelled).collect::<Vec<_>>()
         };
         self.transports().into_iter().flat_map(of).collect()
     }
 
     fn targets(&self) -> Targets {
-        let of = |(transport, _, accounts): (&'static str, _, &Accounts)| {
+        let of = |(transport, accounts): (&'static str, &Accounts)| {
             let labelled = move |(target, account)| (OfTarget { transport, target }, account);
             accounts.targets().into_iter().map(labelled).collect::<Vec<_>>()
         };
@@ -173,8 +171,9 @@ mod tests {
     fn rules_and_targets_show_with_what_they_carry() {
         let metrics = Metrics::new();
         let name: Arc<str> = "a \"b\" \\ \n".into();
-        let (rule, target) = (metrics.tcp_accounts().rule(Some(&name)), metrics.tcp_accounts().target("a:1"));
-        let (default, other) = (metrics.udp_accounts().rule(None), metrics.udp_accounts().target("a:1"));
+        let (rule, target) = (metrics.tcp_accounts().rule(&name), metrics.tcp_accounts().target("a:1"));
+        let (default, other) =
+            (metrics.udp_accounts().rule(&"udp_target".into()), metrics.udp_accounts().target("a:1"));
         let mut first = Carried::new(&rule, &target);
         first.tell(3, 4);
         target.connected(Duration::from_millis(3));
@@ -211,7 +210,7 @@ mod tests {
         let metrics = Metrics::new();
         let before = metrics.encode().unwrap().lines().count();
         let names: Vec<Arc<str>> = (0..1000).map(|number| format!("rule-{number}").into()).collect();
-        let rules: Vec<_> = names.iter().map(|name| metrics.tcp_accounts().rule(Some(name))).collect();
+        let rules: Vec<_> = names.iter().map(|name| metrics.tcp_accounts().rule(name)).collect();
         let hosts = (0..100).map(|number| format!("backend-{number}.example.com:443"));
         let targets: Vec<_> = hosts.map(|host| metrics.tcp_accounts().target(&host)).collect();
         let began = Instant::now();

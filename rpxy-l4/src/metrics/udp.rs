@@ -43,6 +43,8 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
+        /// After a reload, its listener does not take the client's network any more.
+        Denied = "denied",
         /// Its second hello was not one that a client of Encrypted Client Hello sends.
         EchInvalid = "ech_invalid",
         /// The daemon stopped.
@@ -75,6 +77,8 @@ named! {
         TooMany = "too_many",
         /// From a banned network.
         Banned = "banned",
+        /// Not from a network that the listener takes: `allow`, `deny`.
+        Denied = "denied",
         /// From a socket of the daemon itself.
         Loop = "loop",
         /// Too many changes of address from one network.
@@ -109,6 +113,7 @@ impl DatagramDrop {
             | Self::EchInvalid
             | Self::TooMany
             | Self::Banned
+            | Self::Denied
             | Self::RateLimited
             | Self::SourceLimited
             | Self::Unreachable

@@ -1,5 +1,6 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
+mod address;
 mod dial;
 mod family;
 mod options;
@@ -16,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use address::Address;
 #[cfg(test)]
 pub(crate) use dial::tcp_connecting;
 pub(crate) use dial::{Dial, ephemeral_ports, is_connected_to_itself, is_source};
@@ -32,12 +34,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Unanswered probes until the connection counts as dead: two minutes of silence in all.
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// A TCP listening socket that shares its port with the daemon's other workers.
+/// A TCP listening socket that shares its port with the daemon's other workers. With `free_bind`, the address need not be
+/// one of this machine (yet).
 ///
 /// Options set here are inherited by the connections it accepts (`inet_csk_clone_lock`), which saves the system calls
 /// for each of them.
-pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32, free_bind: bool) -> io::Result<std::net::TcpListener> {
     let socket = tcp_socket(address)?;
+    set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -47,6 +51,15 @@ pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32) -> io::Result<std:
     Ok(socket.into())
 }
 
+/// A socket that listens for streams.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// Of TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
 /// Changes the length of the accept queue of a socket that listens already.
 pub(crate) fn set_backlog(listener: &impl std::os::fd::AsFd, backlog: u32) -> io::Result<()> {
     SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
@@ -54,11 +67,21 @@ pub(crate) fn set_backlog(listener: &impl std::os::fd::AsFd, backlog: u32) -> io
 
 /// Fails when another process listens on `address`, although listeners share ports: SO_REUSEPORT would let a second
 /// daemon of the same user take half of the connections.
-pub(crate) fn tcp_port_is_free(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn tcp_port_is_free(address: SocketAddr, free_bind: bool) -> io::Result<()> {
     let socket = tcp_socket(address)?;
+    set_free_bind(&socket, address, free_bind)?;
     // Connections of a daemon that has just ended may still be in TIME_WAIT; a listening socket refuses all the same.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
+}
+
+/// Has a socket be bound to an address that is not there (ip(7), `IP_FREEBIND`).
+fn set_free_bind(socket: &Socket, address: SocketAddr, free_bind: bool) -> io::Result<()> {
+    match address {
+        _ if !free_bind => Ok(()),
+        SocketAddr::V4(_) => socket.set_freebind_v4(true),
+        SocketAddr::V6(_) => socket.set_freebind_v6(true),
+    }
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -225,17 +248,17 @@ mod tests {
     #[test]
     fn a_port_that_somebody_listens_on_is_not_free_although_it_could_be_shared() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let first = tcp_listener(any, 16).unwrap();
+        let first = tcp_listener(any, 16, false).unwrap();
         let address = first.local_addr().unwrap();
-        assert_eq!(tcp_port_is_free(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let second = tcp_listener(address, 16).unwrap();
+        assert_eq!(tcp_port_is_free(address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = tcp_listener(address, 16, false).unwrap();
         drop((first, second));
-        tcp_port_is_free(address).unwrap();
+        tcp_port_is_free(address, false).unwrap();
     }
 
     #[test]
     fn accepted_connections_inherit_what_the_listener_was_given() {
-        let listener = tcp_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 16).unwrap();
+        let listener = tcp_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 16, false).unwrap();
         listener.set_nonblocking(false).unwrap();
         let client = tcp_connecting(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -122,7 +123,7 @@ impl Group {
             health: targets.health(target),
             account: targets.accounts().target(&target.to_string()),
             name: match &target.host {
-                Host::Ip { .. } | Host::LinkLocal { .. } => None,
+                Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
                 Host::Name(name) => Some(resolver.name(name)),
             },
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
@@ -342,7 +343,16 @@ impl Endpoint {
         match &self.target.host {
             Host::Ip { .. } => self.target.literal().map(Ok),
             Host::LinkLocal { address, zone } => Some(net::link_local(*address, zone, self.target.port)),
-            Host::Name(_) => None,
+            Host::Name(_) | Host::Unix(_) => None,
+        }
+    }
+
+    /// The path, if the target is a unix socket.
+    #[must_use]
+    pub(crate) fn path(&self) -> Option<&Arc<Path>> {
+        match &self.target.host {
+            Host::Unix(path) => Some(path),
+            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) => None,
         }
     }
 

@@ -1,6 +1,10 @@
 //! The policy for Encrypted Client Hello of a rule, for both transports.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rpxy_l4_proto::{
     ech::{Alert, Context, ENCRYPTED_CLIENT_HELLO, EchKeys, FirstHello, Rejection, open_first},
@@ -13,6 +17,9 @@ use crate::{
     limit::Prefixes,
     metrics::EchState,
 };
+
+/// Private names do not depend on where a client is.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The `ech` table of a rule, compiled: keys, and private names leading to a `T`.
 #[derive(Debug)]
@@ -60,7 +67,9 @@ impl<T> EchRoute<T> {
     pub(crate) fn new(ech: &Ech, mut to: impl FnMut(&Upstream) -> Arc<T>) -> Self {
         let mut private = NameTable::default();
         for entry in &ech.private {
-            private.add(Conditions { names: &entry.server_names, alpns: &entry.alpns }, &to(&entry.upstream));
+            // The rule itself has asked where the client is from.
+            let conditions = Conditions { names: &entry.server_names, alpns: &entry.alpns, from: &[] };
+            private.add(conditions, &to(&entry.upstream));
         }
         Self { keys: ech.keys.clone(), policy: ech.policy, private }
     }
@@ -106,7 +115,7 @@ impl<T> EchRoute<T> {
     /// The destination of a decrypted hello; `None` when no private name fits.
     fn find(&self, inner: &ClientHello) -> Option<&Arc<T>> {
         let alpns: Vec<&[u8]> = inner.alpn().collect();
-        self.private.find(inner.server_name(), &alpns)
+        self.private.find(inner.server_name(), &alpns, NOWHERE)
     }
 
     /// The destinations of all private names.
@@ -132,7 +141,7 @@ mod tests {
             "listen_port = 1\n[protocols.\"t\"]\nprotocol = \"tls\"\nserver_names = [\"{private_name}\"]\n\
              target = [\"192.0.2.1:1\"]"
         );
-        let rule = parse(&text).unwrap().config.rules[0].clone();
+        let rule = parse(&text).unwrap().config.top.rules[0].clone();
         let crate::config::model::Matcher::Tls(matcher) = &rule.matcher else { panic!("{rule:?}") };
         let private = EchPrivate {
             server_names: matcher.server_names.clone(),

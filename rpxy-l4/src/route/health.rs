@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use super::ShareOf;
 use crate::{
     config::model::{Host, Target},
     limit::{ConnLimit, WeakMap},
@@ -67,6 +68,12 @@ impl Health {
             until if until <= millis(now) => State::Due,
             _ => State::Down,
         }
+    }
+
+    /// Returns whether it was reached the last time, or never tried.
+    #[cfg(test)]
+    pub(crate) fn is_up(&self) -> bool {
+        self.down_until.load(Ordering::Relaxed) == 0
     }
 
     /// Takes the one try that is due at `now`; false when somebody else has it.
@@ -159,6 +166,12 @@ impl Busy {
         self.health.answered(now)
     }
 
+    /// Returns whether the kernel forwards the answers of the target.
+    #[must_use]
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
+    }
+
     /// From now on the kernel forwards the answers of the target, or does so no longer.
     pub(crate) fn set_unheard(&mut self, unheard: bool) {
         match (std::mem::replace(&mut self.unheard, unheard), unheard) {
@@ -181,7 +194,7 @@ impl Drop for Busy {
 pub(crate) struct Targets {
     states: Mutex<WeakMap<(Host, u16), Health>>,
     /// Connections by name of the rule; `None` is the default targets.
-    rules: Mutex<WeakMap<Option<Arc<str>>, ConnLimit>>,
+    rules: Mutex<WeakMap<ShareOf, ConnLimit>>,
     accounts: Arc<Accounts>,
 }
 
@@ -205,11 +218,11 @@ impl Targets {
         states.get_or_insert_with((target.host.clone(), target.port), Health::default)
     }
 
-    /// The connections of the rule of this name, of the default targets for `None`.
+    /// The connections of a rule, on all its listeners, or of the default targets of one.
     #[must_use]
-    pub(crate) fn of_rule(&self, rule: Option<&Arc<str>>) -> Arc<ConnLimit> {
+    pub(crate) fn of_rule(&self, rule: ShareOf) -> Arc<ConnLimit> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.get_or_insert_with(rule.cloned(), ConnLimit::default)
+        rules.get_or_insert_with(rule, ConnLimit::default)
     }
 
     /// The targets in use that are down at `now`, in order.

@@ -2,6 +2,7 @@
 
 mod balance;
 mod ech;
+mod from;
 mod health;
 mod mac1;
 mod names;
@@ -11,6 +12,8 @@ mod table;
 mod turns;
 mod udp;
 
+use std::sync::Arc;
+
 pub(crate) use balance::{Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
 pub(crate) use health::{Busy, DownTarget, Targets};
@@ -18,6 +21,47 @@ pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
 pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
+
+use crate::config::model::TOP;
+
+/// What has a share of the connections and sessions that there may be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ShareOf {
+    /// The default targets of a listener.
+    Default(Arc<str>),
+    /// A rule, on all its listeners.
+    Rule(Arc<str>),
+}
+
+impl ShareOf {
+    /// The name of its account: that of the rule, or where the file has `key`, the default targets.
+    #[must_use]
+    pub(crate) fn account(&self, key: &str) -> Arc<str> {
+        match self {
+            Self::Rule(name) => Arc::clone(name),
+            Self::Default(listener) if &**listener == TOP => key.into(),
+            Self::Default(listener) => format!("listeners.{listener}.{key}").into(),
+        }
+    }
+}
+
+impl UdpRoute {
+    /// This route, and those that decrypted hellos go to.
+    fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
+    }
+
+    /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
+    /// may have the same; with the backend it tells enough.
+    #[must_use]
+    pub(crate) fn mark(&self) -> u16 {
+        // FNV-1a, which stays the same between versions of this program.
+        let name = self.rule.as_deref().unwrap_or_default();
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let [a, b, c, d] = hash.to_be_bytes();
+        u16::from_be_bytes([a ^ c, b ^ d]).max(1)
+    }
+}
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
 pub(crate) async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {

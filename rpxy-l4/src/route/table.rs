@@ -1,12 +1,15 @@
-//! The rules of a configuration, compiled for look-up.
+//! The TCP rules of a listener, compiled for look-up.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use rpxy_l4_proto::tls::ClientHello;
 
-use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets};
+use super::{
+    Conditions, EchRoute, Endpoint, Group, NameTable, ShareOf, Targets,
+    from::{From, most_specific},
+};
 use crate::{
-    config::model::{Config, Matcher, Rule, Unmatched, Upstream},
+    config::model::{Listener, Matcher, Rule, Unmatched, Upstream},
     limit::ConnLimit,
     metrics::RuleAccount,
     resolve::Resolver,
@@ -69,32 +72,34 @@ impl Route {
     }
 }
 
-/// The TCP rules of one configuration.
+/// The TCP rules of one listener.
 #[derive(Debug)]
 pub(crate) struct TcpRoutes {
     http: NameTable<Route>,
-    /// The first HTTP rule, if all of them have the same targets.
-    any_http: Option<Arc<Route>>,
+    /// The HTTP rules in file order, if all of them have the same targets.
+    any_http: Vec<(From, Arc<Route>)>,
     tls: NameTable<Route>,
-    ssh: Option<Arc<Route>>,
-    socks5: Option<Arc<Route>>,
+    ssh: NameTable<Route>,
+    socks5: NameTable<Route>,
     default: Option<Arc<Route>>,
     unmatched: Unmatched,
-    /// Rules and default targets.
-    count: u32,
 }
 
 impl TcpRoutes {
-    /// Compiles the TCP rules of `config`.
+    /// Compiles the TCP rules of `listener`.
     #[must_use]
-    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(listener: &Listener, targets: &Targets, resolver: &Resolver) -> Self {
         let with_ech = |rule: Option<&Rule>, upstream: &Upstream, ech| {
             let name = rule.map(|rule| &rule.name);
+            let share = match name {
+                Some(name) => ShareOf::Rule(Arc::clone(name)),
+                None => ShareOf::Default(Arc::clone(&listener.name)),
+            };
             Arc::new(Route {
                 rule: name.cloned(),
                 group: Group::new(upstream, targets, resolver),
-                connections: targets.of_rule(name),
-                account: targets.accounts().rule(name),
+                connections: targets.of_rule(share.clone()),
+                account: targets.accounts().rule(&share.account("tcp_target")),
                 max_connections: rule.and_then(|rule| rule.max_connections),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
@@ -102,49 +107,42 @@ impl TcpRoutes {
             })
         };
         let route = |rule: Option<&Rule>, upstream: &Upstream| with_ech(rule, upstream, None);
-        let of_tcp =
-            config.rules.iter().filter(|rule| !rule.matcher.is_udp()).count() + config.tcp.default.iter().len();
         let mut routes = Self {
             http: NameTable::default(),
-            any_http: None,
+            any_http: Vec::new(),
             tls: NameTable::default(),
-            ssh: None,
-            socks5: None,
-            default: config.tcp.default.as_ref().map(|upstream| route(None, upstream)),
-            unmatched: config.unmatched,
-            count: u32::try_from(of_tcp).unwrap_or(u32::MAX),
+            ssh: NameTable::default(),
+            socks5: NameTable::default(),
+            default: listener.tcp.default.as_ref().map(|upstream| route(None, upstream)),
+            unmatched: listener.unmatched,
         };
-        let mut http: Option<(&Upstream, Arc<Route>)> = None;
+        let mut http: Option<&Upstream> = None;
         let mut http_has_one_group = true;
-        for rule in &config.rules {
+        for rule in &listener.rules {
             let to = || route(Some(rule), &rule.upstream);
+            let conditions = Conditions { names: &[], alpns: &[], from: &rule.from };
             match &rule.matcher {
                 Matcher::Http { server_names } => {
                     let to = to();
-                    routes.http.add(Conditions { names: server_names, alpns: &[] }, &to);
-                    let (upstream, _) = http.get_or_insert((&rule.upstream, to));
-                    http_has_one_group &= **upstream == rule.upstream;
+                    routes.http.add(Conditions { names: server_names, ..conditions }, &to);
+                    http_has_one_group &= *http.get_or_insert(&rule.upstream) == &rule.upstream;
+                    routes.any_http.push((From::new(&rule.from), to));
                 }
                 Matcher::Tls(tls) => {
                     let private = |upstream: &Upstream| route(Some(rule), upstream);
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
                     let to = with_ech(Some(rule), &rule.upstream, ech);
-                    routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
+                    routes.tls.add(Conditions { names: &tls.server_names, alpns: &tls.alpns, ..conditions }, &to);
                 }
-                // The first in the file wins; `config` has warned of the others.
-                Matcher::Ssh => routes.ssh = routes.ssh.take().or_else(|| Some(to())),
-                Matcher::Socks5 => routes.socks5 = routes.socks5.take().or_else(|| Some(to())),
+                Matcher::Ssh => routes.ssh.add(conditions, &to()),
+                Matcher::Socks5 => routes.socks5.add(conditions, &to()),
                 Matcher::WireGuard { .. } | Matcher::Quic(_) => {}
             }
         }
-        routes.any_http = http.filter(|_| http_has_one_group).map(|(_, route)| route);
+        if !http_has_one_group {
+            routes.any_http.clear();
+        }
         routes
-    }
-
-    /// Returns whether there is nowhere to send a TCP connection.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.default.is_none() && !self.must_probe()
     }
 
     /// Returns whether the first bytes decide anything.
@@ -163,8 +161,8 @@ impl TcpRoutes {
             Protocol::Any => self.default.is_some(),
             Protocol::Http => !self.http.is_empty(),
             Protocol::Tls => !self.tls.is_empty(),
-            Protocol::Ssh => self.ssh.is_some(),
-            Protocol::Socks5 => self.socks5.is_some(),
+            Protocol::Ssh => !self.ssh.is_empty(),
+            Protocol::Socks5 => !self.socks5.is_empty(),
         }
     }
 
@@ -177,19 +175,13 @@ impl TcpRoutes {
     /// Returns whether all HTTP rules lead to the same targets.
     #[must_use]
     pub(crate) fn http_has_one_group(&self) -> bool {
-        self.any_http.is_some()
+        !self.any_http.is_empty()
     }
 
     /// All endpoints of all rules and of the default.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let single = [&self.ssh, &self.socks5, &self.default].into_iter().flatten();
-        self.http.iter().chain(self.tls.iter()).chain(single).flat_map(|route| route.endpoints())
-    }
-
-    /// The number of rules, the default targets counted as one.
-    #[must_use]
-    pub(crate) fn count(&self) -> u32 {
-        self.count
+        let tables = [&self.http, &self.tls, &self.ssh, &self.socks5].into_iter().flat_map(NameTable::iter);
+        tables.chain(&self.default).flat_map(|route| route.endpoints())
     }
 
     /// The default targets.
@@ -198,36 +190,37 @@ impl TcpRoutes {
         self.default.as_ref()
     }
 
-    /// The rule for HTTP with this host; `None` when none fits.
+    /// The rule for HTTP with this host from a client at `source`; `None` when none fits.
     #[must_use]
-    pub(crate) fn http(&self, host: Option<&str>) -> Option<&Arc<Route>> {
-        self.http.find(host, &[]).or_else(|| self.unmatched())
+    pub(crate) fn http(&self, host: Option<&str>, source: IpAddr) -> Option<&Arc<Route>> {
+        self.http.find(host, &[], source).or_else(|| self.unmatched())
     }
 
     /// The rule for HTTP/2 whose client waits for the server before it names a host: where all rules lead to the same
     /// targets, the host makes no difference to them.
     #[must_use]
-    pub(crate) fn http2_waiting(&self) -> Option<&Arc<Route>> {
-        self.http.find(None, &[]).or(self.any_http.as_ref()).or_else(|| self.unmatched())
+    pub(crate) fn http2_waiting(&self, source: IpAddr) -> Option<&Arc<Route>> {
+        let any = || most_specific(self.any_http.iter().map(|(from, route)| (from, route)), source);
+        self.http.find(None, &[], source).or_else(any).or_else(|| self.unmatched())
     }
 
     /// The rule for TLS with this ClientHello, or with one that cannot be read; `None` when none fits.
     #[must_use]
-    pub(crate) fn tls(&self, hello: Option<&ClientHello>) -> Option<&Arc<Route>> {
+    pub(crate) fn tls(&self, hello: Option<&ClientHello>, source: IpAddr) -> Option<&Arc<Route>> {
         let alpns: Vec<&[u8]> = hello.into_iter().flat_map(ClientHello::alpn).collect();
-        self.tls.find(hello.and_then(ClientHello::server_name), &alpns).or_else(|| self.unmatched())
+        self.tls.find(hello.and_then(ClientHello::server_name), &alpns, source).or_else(|| self.unmatched())
     }
 
-    /// The rule for SSH.
+    /// The rule for SSH; `None` when none fits.
     #[must_use]
-    pub(crate) fn ssh(&self) -> Option<&Arc<Route>> {
-        self.ssh.as_ref()
+    pub(crate) fn ssh(&self, source: IpAddr) -> Option<&Arc<Route>> {
+        self.ssh.find(None, &[], source).or_else(|| self.unmatched())
     }
 
-    /// The rule for SOCKS5.
+    /// The rule for SOCKS5; `None` when none fits.
     #[must_use]
-    pub(crate) fn socks5(&self) -> Option<&Arc<Route>> {
-        self.socks5.as_ref()
+    pub(crate) fn socks5(&self, source: IpAddr) -> Option<&Arc<Route>> {
+        self.socks5.find(None, &[], source).or_else(|| self.unmatched())
     }
 
     fn unmatched(&self) -> Option<&Arc<Route>> {

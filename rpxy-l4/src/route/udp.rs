@@ -1,8 +1,8 @@
-//! The UDP rules of a configuration, compiled for look-up.
+//! The UDP rules of a listener, compiled for look-up.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -13,9 +13,13 @@ use rpxy_l4_proto::{
     wireguard::{self, Reserved},
 };
 
-use super::{Conditions, EchRoute, Endpoint, Group, NameTable, Targets, mac1::Initiation};
+use super::{
+    Conditions, EchRoute, Endpoint, Group, NameTable, ShareOf, Targets,
+    from::{From, most_specific},
+    mac1::Initiation,
+};
 use crate::{
-    config::model::{Config, Matcher, Orphan, ServerId, Target, UnknownVersion, Unmatched, Upstream},
+    config::model::{Listener, Matcher, Orphan, Rule, ServerId, Target, UnknownVersion, Unmatched, Upstream},
     metrics::RuleAccount,
     resolve::Resolver,
 };
@@ -62,24 +66,10 @@ pub(crate) struct UdpRoute {
     pub private: bool,
     /// Whether clients that change their address are followed by IDs.
     pub affinity: bool,
-}
-
-impl UdpRoute {
-    /// This route, and those that decrypted hellos go to.
-    fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
-        std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
-    }
-
-    /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
-    /// may have the same; with the backend it tells enough.
-    #[must_use]
-    pub(crate) fn mark(&self) -> u16 {
-        // FNV-1a, which stays the same between versions of this program.
-        let name = self.rule.as_deref().unwrap_or_default();
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let [a, b, c, d] = hash.to_be_bytes();
-        u16::from_be_bytes([a ^ c, b ^ d]).max(1)
-    }
+    /// Networks that clients of new sessions are in.
+    pub from: Arc<From>,
+    /// The share that its sessions count to.
+    pub share: ShareOf,
 }
 
 /// The destination of QUIC of a version whose hello cannot be read.
@@ -106,12 +96,12 @@ pub(crate) enum Stray<'a> {
     Drop,
 }
 
-/// The UDP rules of one configuration.
-#[derive(Debug)]
+/// The UDP rules of one listener.
+#[derive(Debug, Default)]
 pub(crate) struct UdpRoutes {
     quic: NameTable<UdpRoute>,
-    /// The first QUIC rule without conditions.
-    quic_any: Option<Arc<UdpRoute>>,
+    /// The QUIC rules without conditions on the hello, in file order.
+    quic_any: Vec<Arc<UdpRoute>>,
     /// With their keys, in file order.
     wireguard: Vec<WireGuardRule>,
     default: Option<Arc<UdpRoute>>,
@@ -133,50 +123,57 @@ struct WireGuardRule {
 }
 
 impl UdpRoutes {
-    /// Compiles the UDP rules of `config`.
+    /// Compiles the UDP rules of `listener`.
     #[must_use]
-    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        let route = |rule: Option<&Arc<str>>, carries, upstream: &Upstream, idle, affinity| {
-            let group = Group::new(upstream, targets, resolver);
-            let account = targets.accounts().rule(rule);
-            UdpRoute { rule: rule.cloned(), carries, account, group, idle, ech: None, private: false, affinity }
+    pub(crate) fn new(listener: &Listener, targets: &Targets, resolver: &Resolver) -> Self {
+        let share = |rule: Option<&Rule>| match rule {
+            Some(rule) => ShareOf::Rule(Arc::clone(&rule.name)),
+            None => ShareOf::Default(Arc::clone(&listener.name)),
         };
-        let default = config.udp.default.as_ref();
+        let route = |rule: Option<&Rule>, carries, upstream: &Upstream| UdpRoute {
+            account: targets.accounts().rule(&share(rule).account("udp_target")),
+            rule: rule.map(|rule| Arc::clone(&rule.name)),
+            carries,
+            group: Group::new(upstream, targets, resolver),
+            idle: rule.map_or(listener.udp.idle_lifetime, |rule| rule.idle_lifetime),
+            ech: None,
+            private: false,
+            affinity: rule.is_none_or(|rule| rule.affinity),
+            share: share(rule),
+            from: Arc::new(rule.map(|rule| From::new(&rule.from)).unwrap_or_default()),
+        };
+        let default = listener.udp.default.as_ref();
         let mut routes = Self {
-            quic: NameTable::default(),
-            quic_any: None,
-            wireguard: Vec::new(),
-            default: default
-                .map(|upstream| route(None, Datagrams::Any, upstream, config.udp.idle_lifetime, true).into()),
-            only_quic: false,
-            by_name: HashMap::new(),
-            by_server_id: HashMap::new(),
-            unmatched: config.unmatched,
-            orphan: config.udp.orphan,
-            unknown_version: config.udp.unknown_version,
+            default: default.map(|upstream| route(None, Datagrams::Any, upstream).into()),
+            unmatched: listener.unmatched,
+            orphan: listener.udp.orphan,
+            unknown_version: listener.udp.unknown_version,
+            ..<Self as Default>::default()
         };
+        // Keys with the networks that they are for.
         let mut keys = HashSet::new();
-        for rule in &config.rules {
-            let to = |carries| route(Some(&rule.name), carries, &rule.upstream, rule.idle_lifetime, rule.affinity);
+        for rule in &listener.rules {
+            let to = |carries| route(Some(rule), carries, &rule.upstream);
             let compiled = match &rule.matcher {
                 Matcher::Quic(tls) => {
                     let private = |upstream: &Upstream| {
-                        let to = route(Some(&rule.name), Datagrams::Quic, upstream, rule.idle_lifetime, rule.affinity);
+                        let to = route(Some(rule), Datagrams::Quic, upstream);
                         Arc::new(UdpRoute { private: true, ..to })
                     };
                     let ech = tls.ech.as_ref().map(|ech| EchRoute::new(ech, private));
                     let to = Arc::new(UdpRoute { ech, ..to(Datagrams::Quic) });
-                    routes.quic.add(Conditions { names: &tls.server_names, alpns: &tls.alpns }, &to);
+                    let conditions = Conditions { names: &tls.server_names, alpns: &tls.alpns, from: &rule.from };
+                    routes.quic.add(conditions, &to);
                     if tls.server_names.is_empty() && tls.alpns.is_empty() {
-                        routes.quic_any.get_or_insert_with(|| Arc::clone(&to));
+                        routes.quic_any.push(Arc::clone(&to));
                     }
                     to
                 }
                 Matcher::WireGuard { public_key, reserved } => {
                     let to = Arc::new(to(Datagrams::WireGuard));
-                    // The key alone tells rules apart; of equals the first wins, as `config` has warned.
+                    // Key and networks alone tell rules apart; of equals the first wins, as `config` has warned.
                     let key = public_key.as_ref();
-                    if !keys.insert(key) {
+                    if !keys.insert((key, &rule.from)) {
                         routes.by_name.insert(Arc::clone(&rule.name), to);
                         continue;
                     }
@@ -207,12 +204,6 @@ impl UdpRoutes {
         routes.find_map(|route| Some((Arc::clone(route), route.group.position_at(backend)?)))
     }
 
-    /// Returns whether there is nowhere to send a datagram.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.default.is_none() && self.by_name.is_empty()
-    }
-
     /// Returns whether some rule is about QUIC.
     #[must_use]
     pub(crate) fn has_quic(&self) -> bool {
@@ -229,14 +220,14 @@ impl UdpRoutes {
     /// bits of a configuration's number, which is 0, five bits, then the server's ID (draft-ietf-quic-load-balancers
     /// section 5.2).
     #[must_use]
-    pub(crate) fn by_server_id(&self, datagram: &[u8]) -> Option<(Arc<UdpRoute>, usize)> {
+    pub(crate) fn by_server_id(&self, datagram: &[u8], source: IpAddr) -> Option<(Arc<UdpRoute>, usize)> {
         let [0x40..0x80, 0..0x20, id @ ..] = datagram else { return None };
         if self.by_server_id.is_empty() {
             return None;
         }
         let longest = id.len().min(ServerId::LONGEST);
         let found = (1..=longest).find_map(|len| self.by_server_id.get(&ServerId::new(id.get(..len)?)?));
-        found.map(|(route, target)| (Arc::clone(route), *target))
+        found.filter(|(route, _)| route.from.holds(source)).map(|(route, target)| (Arc::clone(route), *target))
     }
 
     /// Returns whether some rule is about WireGuard.
@@ -283,50 +274,49 @@ impl UdpRoutes {
         same.or_else(|| all().find_map(|route| Some((route, find(route)?))))
     }
 
-    /// The rule for a QUIC connection; `None` when none fits.
+    /// The rule for a QUIC connection of a client at `source` with this ClientHello, or with one that cannot be read; `None`
+    /// when none fits.
     #[must_use]
-    pub(crate) fn quic(&self, hello: &ClientHello) -> Option<&Arc<UdpRoute>> {
-        let alpns: Vec<&[u8]> = hello.alpn().collect();
-        self.quic.find(hello.server_name(), &alpns).or_else(|| self.unmatched())
+    pub(crate) fn quic(&self, hello: Option<&ClientHello>, source: IpAddr) -> Option<&Arc<UdpRoute>> {
+        let alpns: Vec<&[u8]> = hello.into_iter().flat_map(ClientHello::alpn).collect();
+        self.quic.find(hello.and_then(ClientHello::server_name), &alpns, source).or_else(|| self.unmatched())
     }
 
     /// The destination of QUIC of a version whose hello cannot be read.
     #[must_use]
-    pub(crate) fn unknown_version(&self) -> UnknownVersionRoute<'_> {
+    pub(crate) fn unknown_version(&self, source: IpAddr) -> UnknownVersionRoute<'_> {
         match self.unknown_version {
             UnknownVersion::Drop => UnknownVersionRoute::Drop,
-            UnknownVersion::Default => self
-                .quic_any
-                .as_ref()
+            UnknownVersion::Default => most_specific(self.quic_any.iter().map(|route| (&*route.from, route)), source)
                 .or(self.default.as_ref())
                 .map_or(UnknownVersionRoute::Negotiate, UnknownVersionRoute::To),
         }
     }
 
-    /// The rule for a WireGuard handshake initiation; `None` when none fits. A rule whose key fits comes before one
-    /// without a key.
+    /// The rule for a WireGuard handshake initiation of a client at `source`; `None` when none fits. A rule whose key fits
+    /// comes before one without a key.
     #[must_use]
-    pub(crate) fn wireguard(&self, initiation: &[u8]) -> Option<&Arc<UdpRoute>> {
-        let mut without_key = None;
+    pub(crate) fn wireguard(&self, initiation: &[u8], source: IpAddr) -> Option<&Arc<UdpRoute>> {
+        let accepts = |rule: &&WireGuardRule| {
+            rule.route.from.holds(source) && wireguard::parse(initiation, rule.reserved).is_some()
+        };
         let mut read = Initiation::read(initiation);
-        for rule in &self.wireguard {
-            if wireguard::parse(initiation, rule.reserved).is_none() {
-                continue;
-            }
-            match &rule.key {
-                Some(key) if read.as_mut().is_some_and(|read| read.is_for(key)) => return Some(&rule.route),
-                Some(_) => {}
-                None => without_key = without_key.or(Some(&rule.route)),
-            }
-        }
-        without_key.or_else(|| self.unmatched())
+        let mut fits = |key: &Mac1Key| read.as_mut().is_some_and(|read| read.is_for(key));
+        let key = self.wireguard.iter().filter(accepts).filter_map(|rule| rule.key.as_ref()).find(|key| fits(key));
+        let best = |key: Option<&Mac1Key>| {
+            let with_key = self.wireguard.iter().filter(|rule| rule.key.as_ref() == key).filter(accepts);
+            most_specific(with_key.map(|rule| (&*rule.route.from, &rule.route)), source)
+        };
+        key.and_then(|key| best(Some(key))).or_else(|| best(None)).or_else(|| self.unmatched())
     }
 
-    /// The destination of a datagram from the middle of an unknown connection or tunnel, which carries QUIC or WireGuard.
+    /// The destination of a datagram from the middle of an unknown connection or tunnel, which carries QUIC or
+    /// WireGuard and came from a client at `source`.
     #[must_use]
-    pub(crate) fn stray(&self, carries: Datagrams) -> Stray<'_> {
+    pub(crate) fn stray(&self, carries: Datagrams, source: IpAddr) -> Stray<'_> {
         let mut rules = self.by_name.values().filter(|route| route.carries == carries);
         let only = rules.next().filter(|route| rules.next().is_none() && route.ech.is_none());
+        let only = only.filter(|route| route.from.holds(source));
         match self.orphan {
             Orphan::Drop => Stray::Drop,
             Orphan::Balance => match only {
@@ -341,14 +331,18 @@ impl UdpRoutes {
         }
     }
 
-    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`.
+    /// Datagrams of a session of `carries` that the kernel may steer, as bits of `map::kind`. `by_id` says whether it knows
+    /// those of QUIC by an ID that no other protocol's bytes could be.
     #[must_use]
-    pub(crate) fn steerable(&self, carries: Datagrams) -> u8 {
+    pub(crate) fn steerable(&self, carries: Datagrams, by_id: bool) -> u8 {
         let unless = |asked: bool, bit: u8| if asked { bit } else { 0 };
         let wireguard = unless(self.has_wireguard(), kind::NO_WIREGUARD_INITIATION);
         match carries {
             Datagrams::Any => wireguard | unless(self.has_quic(), kind::NO_QUIC_VERSION),
-            Datagrams::Quic => wireguard | kind::NO_QUIC_LONG,
+            Datagrams::Quic => {
+                let others = !by_id && (self.default.is_some() || self.has_wireguard());
+                wireguard | kind::NO_QUIC_LONG | unless(others, kind::NO_OTHER_PROTOCOL)
+            }
             Datagrams::WireGuard => kind::ONLY_WIREGUARD_TRANSPORT,
         }
     }

@@ -1,19 +1,16 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, num::NonZeroU32, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{
-    daemon::{Daemon, LastReload},
-    listeners::Transport,
-};
+use super::daemon::{Daemon, LastReload};
 use crate::{
     admin::{self, Answer, Command, MOST_FLOWS, Request},
-    config::model::Config,
+    config::model::{Config, Transport},
     limit::{self, BanSource, Unban},
     net::unix::PrivateListener,
     offload::Kernel,
@@ -36,6 +33,7 @@ struct Status<'a> {
     workers: usize,
     tcp: Load,
     udp: Load,
+    listeners: Vec<ListenerStatus<'a>>,
     /// Datagrams for which sockets had no room.
     udp_kernel_drops: u64,
     kernel_plane: KernelStatus,
@@ -67,7 +65,16 @@ impl<'a> From<&'a LastReload> for ReloadStatus<'a> {
 struct Load {
     listen: Vec<String>,
     active: u32,
-    max: u32,
+    max: u64,
+}
+
+/// A listener, and where it serves.
+#[derive(Debug, Serialize)]
+struct ListenerStatus<'a> {
+    name: &'a str,
+    tcp: Vec<String>,
+    udp: Vec<String>,
+    rules: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -166,7 +173,11 @@ impl Daemon {
     }
 
     fn status(&self) -> Status<'_> {
-        let listen = |transport| self.listeners.addresses(transport).map(ToString::to_string).collect::<Vec<String>>();
+        let listen = |transport, of: Option<&str>| {
+            let sockets = self.listeners.addresses(transport);
+            let sockets = sockets.filter(|(_, name)| of.is_none_or(|of| of == *name));
+            sockets.map(|(address, _)| address.to_string()).collect::<Vec<String>>()
+        };
         let uptime = self.started.elapsed();
         let down = |transport, targets: Vec<DownTarget>| {
             targets.into_iter().map(move |DownTarget { target, active }| Down { transport, target, active })
@@ -177,19 +188,29 @@ impl Daemon {
             pid: std::process::id(),
             uptime_s: uptime.as_secs(),
             config: &self.path,
-            rules: self.config.rules.len(),
+            rules: self.config.rules,
             last_reload: self.last_reload.as_ref().map(ReloadStatus::from),
             workers: self.listeners.workers(),
             tcp: Load {
-                listen: listen(Transport::Tcp),
+                listen: listen(Transport::Tcp, None),
                 active: self.tcp.active.count(),
-                max: self.config.tcp.max_connections.get(),
+                max: self.config.tcp_connections(),
             },
             udp: Load {
-                listen: listen(Transport::Udp),
-                active: self.udp.active.count(),
-                max: self.config.udp.max_connections.map_or(0, NonZeroU32::get),
+                listen: listen(Transport::Udp, None),
+                active: self.udp.active.all().iter().map(|limit| limit.count()).sum(),
+                max: self.config.udp_sessions(),
             },
+            listeners: self
+                .config
+                .listeners()
+                .map(|listener| ListenerStatus {
+                    name: &listener.name,
+                    tcp: listen(Transport::Tcp, Some(&listener.name)),
+                    udp: listen(Transport::Udp, Some(&listener.name)),
+                    rules: listener.rules.len(),
+                })
+                .collect(),
             udp_kernel_drops: self.metrics.udp().lost(),
             kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),

@@ -9,13 +9,17 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::listeners::{Listeners, Transport};
+use super::listeners::Listeners;
 use crate::{
     admin::Request,
-    config::{Severity, model::Config},
+    config::{
+        Severity,
+        model::{Config, TOP, Transport},
+    },
     limit::Bans,
     log::Form,
     metrics::{Metrics, Reload},
+    net::Address,
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
@@ -82,17 +86,22 @@ pub(super) struct Daemon {
 impl Daemon {
     /// One line for the log: listening addresses, UDP sessions allowed, number of rules and workers.
     pub(super) fn summary(&self) -> String {
+        let several = !self.config.named.is_empty();
         let [tcp, udp] = [Transport::Tcp, Transport::Udp].map(|transport| {
-            let addresses: Vec<String> = self.listeners.addresses(transport).map(ToString::to_string).collect();
+            let named = |(address, name): (&Address, &str)| {
+                if several && name != TOP { format!("{address} ({name})") } else { address.to_string() }
+            };
+            let addresses: Vec<String> = self.listeners.addresses(transport).map(named).collect();
             match addresses.as_slice() {
                 [] => format!("no {transport}"),
                 some => format!("{transport} on {}", some.join(", ")),
             }
         });
-        let sessions = match self.config.udp.max_connections {
-            Some(most) if self.listeners.addresses(Transport::Udp).next().is_some() => format!(" ({most} sessions)"),
-            Some(_) | None => String::new(),
+        let sessions = if self.listeners.addresses(Transport::Udp).next().is_some() {
+            format!(" ({} sessions)", self.config.udp_sessions())
+        } else {
+            String::new()
         };
-        format!("{tcp}; {udp}{sessions}; {} rules, {} workers", self.config.rules.len(), self.listeners.workers())
+        format!("{tcp}; {udp}{sessions}; {} rules, {} workers", self.config.rules, self.listeners.workers())
     }
 }

@@ -1,16 +1,16 @@
 //! The kernel plane in the life of the daemon: started before the workers, told of listeners and bans, stopped last.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use rpxy_l4_common::verdict::Counter;
 use tokio::time::timeout;
 
 use super::{
     daemon::{Daemon, FIRST_ANSWERS},
-    listeners::{Listeners, Transport},
+    listeners::Listeners,
 };
 use crate::{
-    config::model::{Config, EbpfMode},
+    config::model::{Config, EbpfMode, Listener},
     metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
     udp::{self, Control},
@@ -93,10 +93,19 @@ impl Daemon {
     /// Passes listeners, drop classes, guards and bans to the kernel plane.
     pub(super) fn tell_kernel(&self) {
         let Some(kernel) = &self.kernel else { return };
-        let drops = offload::drops(&self.config) | kernel.set_guards(&offload::Guards::new(&self.config));
-        let listeners: Vec<_> = self.listeners.addresses(Transport::Udp).map(|address| (*address, drops)).collect();
+        let guards = offload::Guards::new(&self.config);
+        let guarded = kernel.set_guards(&guards);
+        let bits = |listener: &Listener| {
+            let drops = if self.config.ebpf.early_drop { offload::drops(listener) } else { 0 };
+            if guarded { drops | guards.bits(listener) } else { drops }
+        };
+        let bits: HashMap<&str, u32> =
+            self.config.listeners().map(|listener| (&*listener.name, bits(listener))).collect();
+        let sockets = self.listeners.udp_addresses().into_iter();
+        let listeners: Vec<_> =
+            sockets.map(|(address, name)| (address, name, bits.get(name).copied().unwrap_or_default())).collect();
         kernel.set_bans(&self.bans.networks());
-        kernel.set_listeners(&listeners);
+        kernel.set_listeners(&listeners, &self.config);
     }
 
     /// Applies the bans of the configuration, and ends the sessions that they concern if they have changed.

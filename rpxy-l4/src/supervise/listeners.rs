@@ -1,168 +1,99 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::oneshot;
 
-use super::worker::{ListenCommand, Worker};
+use super::{
+    sockets::{self, BoundAll, Key, Sockets},
+    worker::{ListenCommand, Worker},
+};
 use crate::{
-    config::model::Config,
-    net,
+    config::model::Transport,
+    net::{Address, unix::PublicListener},
     offload::Steered,
     udp::{self, Control},
 };
-
-/// Transport protocol of a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Transport {
-    Tcp,
-    Udp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
-
-/// A listening socket; the same one before and after a reload.
-type Key = (Transport, SocketAddr);
-
-/// Accept-queue length by socket; 0 for UDP, which has none.
-pub(super) type Wanted = BTreeMap<Key, u32>;
-
-/// Transports that have a destination.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Served {
-    pub(super) tcp: bool,
-    pub(super) udp: bool,
-}
 
 /// The listening sockets of all workers.
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Vec<Worker>,
     udp_workers: Vec<udp::Worker>,
-    held: Wanted,
+    held: Sockets,
+    /// Unix sockets, whose files go when these are dropped.
+    files: BTreeMap<Address, PublicListener>,
 }
 
 /// Changes whose sockets are bound already.
 #[derive(Debug)]
 pub(super) struct Plan {
-    open: Vec<(Key, u32, Sockets)>,
-    backlog: Vec<(Key, u32)>,
+    wanted: Sockets,
+    open: Vec<(Address, BoundAll)>,
+    backlog: Vec<(Address, u32)>,
     close: Vec<Key>,
-}
-
-/// One socket for each worker.
-#[derive(Debug)]
-enum Sockets {
-    Tcp(Vec<std::net::TcpListener>),
-    Udp(Vec<std::net::UdpSocket>),
-}
-
-/// The sockets that `config` asks for; none of a transport whose traffic would have nowhere to go.
-pub(super) fn wanted(config: &Config, served: Served) -> Result<Wanted> {
-    let mut wanted = Wanted::new();
-    if !served.tcp && !served.udp {
-        return Ok(wanted);
-    }
-    for address in &config.listen.addresses {
-        for port in &config.listen.ports {
-            let socket =
-                net::socket_address(address, *port).with_context(|| format!("cannot listen on {address}:{port}"))?;
-            if served.tcp {
-                wanted.insert((Transport::Tcp, socket), config.tcp.backlog);
-            }
-            if served.udp {
-                wanted.insert((Transport::Udp, socket), 0);
-            }
-        }
-    }
-    Ok(wanted)
 }
 
 impl Listeners {
     /// No sockets yet.
     pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
-        Self { workers, udp_workers, held: Wanted::new() }
+        Self { workers, udp_workers, held: Sockets::default(), files: BTreeMap::new() }
     }
 
     /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
-    pub(super) fn plan(&self, wanted: &Wanted, share: bool) -> Result<Plan> {
-        let mut plan = Plan { open: Vec::new(), backlog: Vec::new(), close: Vec::new() };
-        for (key, backlog) in wanted {
-            match self.held.get(key) {
-                Some(held) if held == backlog => {}
-                Some(_) => plan.backlog.push((*key, *backlog)),
-                None => {
-                    let (transport, address) = key;
-                    let sockets = self
-                        .bind(*key, *backlog, share)
-                        .with_context(|| format!("cannot listen on {address} ({transport})"))?;
-                    plan.open.push((*key, *backlog, sockets));
-                }
+    pub(super) fn plan(&self, wanted: Sockets) -> Result<Plan> {
+        let failed =
+            |key: &Key, error| sockets::explain(error, key).context(format!("cannot listen on {} ({})", key.1, key.0));
+        let (mut new, mut backlog) = (Vec::new(), Vec::new());
+        for (key, want) in &wanted.0 {
+            match self.held.0.get(key) {
+                Some(held) if held.backlog == want.backlog => {}
+                Some(_) => backlog.push((key.1.clone(), want.backlog)),
+                None => new.push((key, want)),
             }
         }
-        plan.close = self.held.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        Ok(plan)
-    }
-
-    fn bind(&self, (transport, address): Key, backlog: u32, share: bool) -> Result<Sockets> {
-        // Our own sockets on the same port (the wildcard address before, a single one now) are in the way of the probe,
-        // but not of sharing.
-        let same = |(held_transport, held): &Key| {
-            *held_transport == transport && held.port() == address.port() && held.is_ipv4() == address.is_ipv4()
+        // All before any is bound: those of one port, on several addresses, would be in each other's way.
+        for (key, want) in new.iter().filter(|(key, want)| !want.share && !self.held.has_port_of(key)) {
+            sockets::probe(key, want).map_err(|error| failed(key, error))?;
+        }
+        let bind = |(key, want): (&Key, &_)| {
+            let bound = sockets::bind(key, want, self.workers.len()).map_err(|error| failed(key, error))?;
+            Ok((key.1.clone(), bound))
         };
-        let probe = !share && !self.held.keys().any(same);
-        match transport {
-            Transport::Tcp => {
-                if probe {
-                    net::tcp_port_is_free(address).map_err(explain)?;
-                }
-                let bind = |_| net::tcp_listener(address, backlog).map_err(explain);
-                Ok(Sockets::Tcp(self.workers.iter().map(bind).collect::<Result<_>>()?))
-            }
-            Transport::Udp => {
-                if probe {
-                    net::udp::port_is_free(address).map_err(explain)?;
-                }
-                let bind = |_| net::udp::listener(address).map_err(explain);
-                Ok(Sockets::Udp(self.udp_workers.iter().map(bind).collect::<Result<_>>()?))
-            }
-        }
+        let open = new.into_iter().map(bind).collect::<Result<_>>()?;
+        let close = self.held.0.keys().filter(|key| !wanted.0.contains_key(key)).cloned().collect();
+        Ok(Plan { wanted, open, backlog, close })
     }
 
     /// Hands the sockets of `plan` to the workers and closes what is no longer wanted.
     pub(super) fn apply(&mut self, plan: Plan) {
-        for ((transport, address), backlog, sockets) in plan.open {
-            match sockets {
-                Sockets::Tcp(sockets) => {
+        for (address, bound) in plan.open {
+            match bound {
+                BoundAll::Tcp(sockets, file) => {
                     for (worker, socket) in self.workers.iter().zip(sockets) {
-                        worker.tell(ListenCommand::Listen(address, socket));
+                        worker.tell(ListenCommand::Listen(address.clone(), socket));
                     }
+                    self.files.extend(file.map(|file| (address, file)));
                 }
-                Sockets::Udp(sockets) => {
+                BoundAll::Udp(sockets) => {
                     for (worker, socket) in self.udp_workers.iter().zip(sockets) {
-                        worker.tell(Control::Listen(address, socket));
+                        if let Some(address) = address.ip() {
+                            worker.tell(Control::Listen(address, socket));
+                        }
                     }
                 }
             }
-            self.held.insert((transport, address), backlog);
         }
-        for (key, backlog) in plan.backlog {
+        for (address, backlog) in plan.backlog {
             for worker in &self.workers {
-                worker.tell(ListenCommand::Backlog(key.1, backlog));
+                worker.tell(ListenCommand::Backlog(address.clone(), backlog));
             }
-            self.held.insert(key, backlog);
         }
         for key in plan.close {
-            drop(self.close(key));
+            drop(self.close(&key));
         }
+        self.held = plan.wanted;
     }
 
     /// Tells every UDP worker.
@@ -199,27 +130,30 @@ impl Listeners {
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let held: Vec<Key> = self.held.keys().filter(|(transport, _)| *transport == Transport::Tcp).copied().collect();
-        held.into_iter().flat_map(|key| self.close(key)).collect()
+        let held: Vec<Key> =
+            self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).cloned().collect();
+        held.iter().flat_map(|key| self.close(key)).collect()
     }
 
-    fn close(&mut self, (transport, address): Key) -> Vec<oneshot::Receiver<()>> {
-        self.held.remove(&(transport, address));
+    fn close(&mut self, key: &Key) -> Vec<oneshot::Receiver<()>> {
+        let (transport, address) = key;
+        self.held.0.remove(key);
+        self.files.remove(address);
         let pairs = || std::iter::repeat_with(oneshot::channel);
-        match transport {
-            Transport::Tcp => {
-                let close = |(worker, (closed, closing)): (&Worker, _)| {
-                    worker.tell(ListenCommand::Close(address, closed));
-                    closing
-                };
-                self.workers.iter().zip(pairs()).map(close).collect()
-            }
-            Transport::Udp => {
+        match (transport, address.ip()) {
+            (Transport::Udp, Some(address)) => {
                 let close = |(worker, (closed, closing)): (&udp::Worker, _)| {
                     worker.tell(Control::Close(address, closed));
                     closing
                 };
                 self.udp_workers.iter().zip(pairs()).map(close).collect()
+            }
+            (Transport::Tcp | Transport::Udp, _) => {
+                let close = |(worker, (closed, closing)): (&Worker, _)| {
+                    worker.tell(ListenCommand::Close(address.clone(), closed));
+                    closing
+                };
+                self.workers.iter().zip(pairs()).map(close).collect()
             }
         }
     }
@@ -233,31 +167,23 @@ impl Listeners {
         self.workers.clear();
     }
 
-    /// The addresses that are open for `transport`.
-    pub(super) fn addresses(&self, transport: Transport) -> impl Iterator<Item = &SocketAddr> {
-        self.held.keys().filter(move |(held, _)| *held == transport).map(|(_, address)| address)
+    /// The addresses that are open for `transport`, with the names of their listeners.
+    pub(super) fn addresses(&self, transport: Transport) -> impl Iterator<Item = (&Address, &str)> {
+        self.held.of(transport)
+    }
+
+    /// The addresses of UDP, likewise.
+    pub(super) fn udp_addresses(&self) -> Vec<(SocketAddr, &str)> {
+        self.held.udp()
     }
 
     /// Number of sockets.
     pub(super) fn sockets(&self) -> u64 {
-        u64::try_from(self.held.len() * self.workers.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.held.0.len() * self.workers.len()).unwrap_or(u64::MAX)
     }
 
     /// Number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.len()
     }
-}
-
-fn explain(error: io::Error) -> anyhow::Error {
-    let remedies = [
-        (
-            io::ErrorKind::AddrInUse,
-            "another process listens there; stop it, or set reuse_port = true to share the port",
-        ),
-        (io::ErrorKind::AddrNotAvailable, "this machine does not have the address"),
-        (io::ErrorKind::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE"),
-    ];
-    let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
-    anyhow::Error::new(error).context(remedy)
 }

@@ -11,6 +11,7 @@ mod reload;
 mod resources;
 mod scrape;
 mod signals;
+mod sockets;
 mod worker;
 
 use std::{
@@ -31,8 +32,8 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
-use listeners::{Listeners, Served};
-use reload::{Reloading, Snapshots};
+use listeners::Listeners;
+use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -106,14 +107,6 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = Arc::new(KnownTargets::new(&metrics));
-    let compile = {
-        let (config, targets, resolver) = (Arc::clone(&config), Arc::clone(&targets), resolver.clone());
-        move || Snapshots::new(&config, &targets, &resolver)
-    };
-    let Some(snapshots) = beside(compile, &mut signals).await? else { return Ok(()) };
-    let Snapshots { tcp: snapshot, udp: udp_snapshot } = snapshots;
-    let udp_snapshot = Arc::new(udp_snapshot);
-    let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
@@ -121,16 +114,29 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
-    let tcp =
-        Arc::new(tcp::Shared::new(snapshot, Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+    let tcp = Arc::new(tcp::Shared::new(Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     let udp = Arc::new(udp::Shared::new(
-        &udp_snapshot,
+        config.quic_affinity_lifetime,
         Arc::clone(&bans),
         kernel::offload(kernel.as_ref()),
         Arc::clone(&metrics),
         logs.access.clone(),
         started,
     ));
+    let compiler = Compiler {
+        targets: Arc::clone(&targets),
+        resolver: resolver.clone(),
+        tcp: Arc::clone(&tcp),
+        udp: Arc::clone(&udp),
+    };
+    let compile = {
+        let config = Arc::clone(&config);
+        move || compiler.compile(&config)
+    };
+    let Some(compiled) = beside(compile, &mut signals).await? else { return Ok(()) };
+    let Snapshots { sockets, tcp: snapshot, udp: udp_snapshot } = compiled?;
+    tcp.snapshot.store(Arc::new(snapshot));
+    let udp_snapshot = Arc::new(udp_snapshot);
     let count = worker_count(&config);
     let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
@@ -139,8 +145,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         .collect::<Result<_, _>>()
         .context("cannot start the UDP threads")?;
     let mut listeners = Listeners::new(workers, udp_workers);
-    let wanted = listeners::wanted(&config, served)?;
-    let plan = listeners.plan(&wanted, config.listen.reuse_port)?;
+    let plan = listeners.plan(sockets)?;
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     // There are no connections yet.
     let open = net::open_files().unwrap_or(resources::TYPICAL);

@@ -19,9 +19,8 @@ use tokio::{
 use super::{
     admin,
     daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
-    kernel,
-    listeners::{self, Served},
-    resources, say_each, scrape,
+    kernel, resources, say_each, scrape,
+    sockets::Sockets,
 };
 use crate::{
     config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
@@ -60,25 +59,44 @@ struct Compiled {
     lowered: Option<NonZeroU32>,
     warnings: Vec<Problem>,
     /// `None` if the configuration is the one in effect.
-    snapshots: Option<Snapshots>,
+    snapshots: Option<Result<Snapshots>>,
 }
 
-/// What workers go by.
+/// What workers go by, and the sockets that they are for.
 #[derive(Debug)]
 pub(super) struct Snapshots {
+    pub(super) sockets: Sockets,
     pub(super) tcp: tcp::Snapshot,
     pub(super) udp: udp::Snapshot,
 }
 
-impl Snapshots {
-    /// Compiles `config`. Blocks for as long as that takes.
-    pub(super) fn new(config: &Config, targets: &KnownTargets, resolver: &Resolver) -> Self {
-        Self {
-            tcp: tcp::Snapshot::new(config, &targets.tcp, resolver),
-            udp: udp::Snapshot::new(config, &targets.udp, resolver),
-        }
-    }
+/// What a configuration is compiled with: state that outlives it.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    pub(super) targets: Arc<KnownTargets>,
+    pub(super) resolver: Resolver,
+    pub(super) tcp: Arc<tcp::Shared>,
+    pub(super) udp: Arc<udp::Shared>,
+}
 
+impl Compiler {
+    /// Compiles `config`. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// There are no such sockets.
+    pub(super) fn compile(&self, config: &Config) -> Result<Snapshots> {
+        let Self { targets, resolver, tcp, udp } = self;
+        let sockets = Sockets::new(config)?;
+        Ok(Snapshots {
+            tcp: tcp::Snapshot::new(config, &sockets.tcp(), tcp, &targets.tcp, resolver),
+            udp: udp::Snapshot::new(config, &sockets.udp(), &udp.active, &targets.udp, resolver),
+            sockets,
+        })
+    }
+}
+
+impl Snapshots {
     /// Waits for the first answers about new names, but not for long.
     async fn resolved(&self) {
         let answers = async { tokio::join!(self.tcp.resolved(), self.udp.resolved()) };
@@ -94,11 +112,16 @@ impl Reloading {
             return;
         }
         let (path, form, current) = (daemon.path.clone(), daemon.form.clone(), Arc::clone(&daemon.config));
-        let (targets, resolver) = (Arc::clone(&daemon.targets), daemon.resolver.clone());
+        let compiler = Compiler {
+            targets: Arc::clone(&daemon.targets),
+            resolver: daemon.resolver.clone(),
+            tcp: Arc::clone(&daemon.tcp),
+            udp: Arc::clone(&daemon.udp),
+        };
         self.task = Some(tokio::spawn(async move {
-            let prepared = spawn_blocking(move || prepare(&path, &form, &current, &targets, &resolver)).await;
+            let prepared = spawn_blocking(move || prepare(&path, &form, &current, &compiler)).await;
             let prepared = prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            if let Ok(Compiled { snapshots: Some(snapshots), .. }) = &prepared.loaded {
+            if let Ok(Compiled { snapshots: Some(Ok(snapshots)), .. }) = &prepared.loaded {
                 snapshots.resolved().await;
             }
             prepared
@@ -121,13 +144,13 @@ impl Reloading {
     }
 }
 
-fn prepare(path: &Path, form: &Form, current: &Config, targets: &KnownTargets, resolver: &Resolver) -> Prepared {
+fn prepare(path: &Path, form: &Form, current: &Config, compiler: &Compiler) -> Prepared {
     let loaded = config::load(path);
     let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
     let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
         form.overrule(&mut config);
         let lowered = resources::fill_in(&mut config);
-        let snapshots = (config != *current).then(|| Snapshots::new(&config, targets, resolver));
+        let snapshots = (config != *current).then(|| compiler.compile(&config));
         Compiled { config, lowered, warnings, snapshots }
     });
     Prepared { loaded, files }
@@ -165,7 +188,8 @@ impl Daemon {
         for warning in &warnings {
             tracing::warn!("{}", warning.in_file(&self.path));
         }
-        let Some(Snapshots { tcp: snapshot, udp: udp_snapshot }) = snapshots else { return Ok(Reload::Unchanged) };
+        let Some(snapshots) = snapshots else { return Ok(Reload::Unchanged) };
+        let Snapshots { sockets, tcp: snapshot, udp: udp_snapshot } = snapshots?;
         let metrics = if config.metrics_listen == self.config.metrics_listen {
             None
         } else {
@@ -174,9 +198,7 @@ impl Daemon {
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         // Last, and without a pause until they are served: these sockets get connections from now on.
-        let served = Served { tcp: snapshot.has_destination(), udp: udp_snapshot.has_destination() };
-        let wanted = listeners::wanted(&config, served)?;
-        let plan = self.listeners.plan(&wanted, config.listen.reuse_port)?;
+        let plan = self.listeners.plan(sockets)?;
 
         // Nothing below can fail.
         if config.workers != self.config.workers {
@@ -187,7 +209,7 @@ impl Daemon {
         self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
         let old_tcp = self.tcp.snapshot.swap(Arc::new(snapshot));
-        self.udp.affinity.set_linger(udp_snapshot.affinity_lifetime());
+        self.udp.affinity.set_linger(config.quic_affinity_lifetime);
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use crate::{config::model::Config, net, tcp};
+use crate::{
+    config::model::{Config, Transport},
+    net, tcp,
+};
 
 /// Descriptors for everything that is neither a connection nor a session: sockets that are listened on, logs, epoll.
 const RESERVE: u64 = 256;
@@ -15,28 +18,33 @@ const LEAST_SESSIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 const MOST_SESSIONS: NonZeroU32 = NonZeroU32::new(65_536).unwrap();
 
 /// Raises the limit on open files as far as it goes, and lowers `udp_max_connections` to what that has room for, which is
-/// also its default. Returns what was lowered.
+/// also its default. Listeners that say their own number get what they say. Returns what was lowered.
 pub(super) fn fill_in(config: &mut Config) -> Option<NonZeroU32> {
-    let (limit, tcp) = (net::raise_open_files_limit(), config.tcp.max_connections);
-    let wanted = config.udp.max_connections.unwrap_or_else(|| udp_sessions(limit, tcp));
-    let fitting = fitting(limit, tcp);
-    config.udp.max_connections = Some(wanted.min(fitting));
+    let (limit, tcp) = (net::raise_open_files_limit(), config.tcp_connections());
+    let own = config.named.iter().filter(|listener| listener.udp.max_connections_of.is_some());
+    let own: u64 = own.map(|listener| u64::from(listener.udp.max_connections.map_or(0, NonZeroU32::get))).sum();
+    let left = limit.map(|limit| limit.saturating_sub(own));
+    let wanted = config.top.udp.max_connections.unwrap_or_else(|| udp_sessions(left, tcp));
+    let fitting = fitting(left, tcp);
+    for listener in config.listeners_mut().filter(|listener| listener.udp.max_connections_of.is_none()) {
+        listener.udp.max_connections = Some(wanted.min(fitting));
+    }
     Some(wanted).filter(|wanted| *wanted > fitting)
 }
 
 /// The UDP sessions that are allowed by default beside `tcp` connections; each takes one descriptor.
-fn udp_sessions(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
+fn udp_sessions(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return MOST_SESSIONS };
-    let left = limit.saturating_sub(u64::from(tcp.get()) * 2 + RESERVE);
+    let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(RESERVE));
     let left = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(LEAST_SESSIONS);
     left.clamp(LEAST_SESSIONS, MOST_SESSIONS)
 }
 
 /// The UDP sessions that there is room for: what `tcp` connections leave, but at least a third.
-fn fitting(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
+fn fitting(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return NonZeroU32::MAX };
     let free = limit.saturating_sub(TYPICAL.min(limit / 2));
-    let left = free.saturating_sub(u64::from(tcp.get()) * 2 + OTHERS).max(free / 3);
+    let left = free.saturating_sub(tcp.saturating_mul(2).saturating_add(OTHERS)).max(free / 3);
     NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
@@ -44,17 +52,24 @@ fn fitting(limit: Option<u64>, tcp: NonZeroU32) -> NonZeroU32 {
 /// otherwise.
 pub(super) fn warn_of_limits(config: &Config) {
     let _limit = net::raise_open_files_limit();
-    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    if let Some(wanted) = config.udp.receive_buffer.filter(|_| udp)
-        && let Some(given) = net::udp::receive_buffer_given(wanted.get()).filter(|given| *given < wanted.get())
-    {
-        tracing::warn!("udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
-    }
-    for missing in config.tcp.source_addresses.iter().filter(|address| !net::is_source(**address)) {
-        tracing::warn!("tcp_source_addresses: this machine does not have {missing}: connections come from the others");
-    }
-    if let Some(most) = net::longest_backlog().filter(|most| *most < config.tcp.backlog) {
-        tracing::warn!("tcp_backlog = {} is cut to {most} by net.core.somaxconn", config.tcp.backlog);
+    for listener in config.listeners() {
+        let of = if config.named.is_empty() { String::new() } else { format!("listener {}: ", listener.name) };
+        if let Some(wanted) = listener.udp.receive_buffer.filter(|_| listener.serves(Transport::Udp))
+            && let Some(given) = net::udp::receive_buffer_given(wanted.get()).filter(|given| *given < wanted.get())
+        {
+            tracing::warn!("{of}udp_receive_buffer = {wanted} is cut to {given} by net.core.rmem_max");
+        }
+        for missing in listener.tcp.source_addresses.iter().filter(|address| !net::is_source(**address)) {
+            tracing::warn!(
+                "{of}tcp_source_addresses: this machine does not have {missing}: connections come from the others"
+            );
+        }
+        if let Some(most) = net::longest_backlog().filter(|most| *most < listener.tcp.backlog)
+            && (listener.serves(Transport::Tcp) || config.named.is_empty())
+        {
+            let backlog = listener.tcp.backlog;
+            tracing::warn!("{of}tcp_backlog = {backlog} is cut to {most} by net.core.somaxconn");
+        }
     }
 }
 
@@ -67,12 +82,12 @@ pub(super) fn divide_descriptors(
     (workers, open): (usize, u64),
 ) {
     // A UDP session takes one descriptor, a relayed connection two, a bulk transfer some more.
-    let udp = config.udp.default.is_some() || config.rules.iter().any(|rule| rule.matcher.is_udp());
-    let sessions = config.udp.max_connections.filter(|_| udp).map_or(0, |most| u64::from(most.get()));
+    let udp = config.listeners().any(|listener| listener.serves(Transport::Udp));
+    let sessions = if udp { config.udp_sessions() } else { 0 };
     let room = shared.divide_descriptors(open.saturating_add(sessions), workers);
-    let tcp = config.tcp.max_connections;
+    let tcp = config.tcp_connections();
     let lowered = lowered.filter(|_| udp);
-    if room >= tcp.get() && lowered.is_none() {
+    if u64::from(room) >= tcp && lowered.is_none() {
         return;
     }
     let limit = net::open_files_limit().unwrap_or(u64::MAX);
@@ -80,7 +95,7 @@ pub(super) fn divide_descriptors(
     tracing::warn!(
         "a limit of {limit} open files has room for {} of tcp_max_connections = {tcp}{sessions}: raise it (LimitNOFILE=, \
          ulimit -n), or new connections wait while there are more",
-        room.min(tcp.get())
+        u64::from(room).min(tcp)
     );
 }
 
@@ -97,7 +112,7 @@ mod tests {
             ("hardly any", Some(60), 1024, 10),
             ("none", Some(0), 1024, 1),
         ] {
-            assert_eq!(fitting(limit, NonZeroU32::new(tcp).unwrap()).get(), expected, "{row}");
+            assert_eq!(fitting(limit, tcp).get(), expected, "{row}");
         }
     }
 
@@ -112,10 +127,10 @@ mod tests {
             ("one more than the most", Some(2 * 1024 + 256 + 65_537), 1024, 65_536),
             ("more than 32 bits", Some(u64::MAX), 1024, 65_536),
             ("no limit", None, 1024, 65_536),
-            ("TCP takes all", Some(1 << 20), u32::MAX, 1024),
+            ("TCP takes all", Some(1 << 20), u64::MAX, 1024),
         ];
         for (name, limit, tcp, expected) in rows {
-            assert_eq!(udp_sessions(limit, NonZeroU32::new(tcp).unwrap()).get(), expected, "{name}");
+            assert_eq!(udp_sessions(limit, tcp).get(), expected, "{name}");
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The metrics endpoint in the life of the daemon.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 
-use super::{daemon::Daemon, listeners::Transport};
+use super::daemon::Daemon;
 use crate::{
-    config::model::Config,
+    config::model::{Config, Transport},
     metrics::{self, Readiness},
     net,
 };
@@ -21,9 +21,9 @@ pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListe
     let Some(address) = config.metrics_listen else { return Ok(None) };
     let bind = || {
         if ours != Some(address.port()) {
-            net::tcp_port_is_free(address)?;
+            net::tcp_port_is_free(address, false)?;
         }
-        TcpListener::from_std(net::tcp_listener(address, BACKLOG)?)
+        TcpListener::from_std(net::tcp_listener(address, BACKLOG, false)?)
     };
     bind().map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
 }
@@ -31,8 +31,8 @@ pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListe
 impl Daemon {
     /// Tells the metrics what holds since a configuration took effect: limits, and whether new traffic is taken.
     pub(super) fn tell_metrics(&self) {
-        let udp = self.config.udp.max_connections.map_or(0, NonZeroU32::get);
-        self.metrics.set_limits(self.config.tcp.max_connections.get(), self.tcp.descriptors.room(), udp);
+        let (tcp, udp) = (self.config.tcp_connections(), self.config.udp_sessions());
+        self.metrics.set_limits(tcp, self.tcp.descriptors.room().into(), udp);
         let is_open = |transport| self.listeners.addresses(transport).next().is_some();
         let ready = is_open(Transport::Tcp) || is_open(Transport::Udp);
         self.metrics.set_readiness(if ready { Readiness::Ready } else { Readiness::Idle });

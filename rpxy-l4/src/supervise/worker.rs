@@ -1,13 +1,13 @@
 //! Worker threads for TCP: one current-thread runtime each, with its own listening sockets.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, thread::JoinHandle, time::Duration};
 
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    net::{Address, Bound},
+    tcp,
 };
-
-use crate::{net, tcp};
 
 /// Keeps an early timer in every worker's wheel. A connection's timer that were the earliest would make tokio wake the
 /// event loop that is running already: a write to an eventfd and an extra `epoll_wait` for each such connection.
@@ -17,11 +17,11 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum ListenCommand {
     /// Accept on this socket, which listens on this address.
-    Listen(SocketAddr, std::net::TcpListener),
+    Listen(Address, Bound),
     /// Change the accept queue of that address.
-    Backlog(SocketAddr, u32),
+    Backlog(Address, u32),
     /// Take what waits on that address, then close the socket, then drop the sender.
-    Close(SocketAddr, oneshot::Sender<()>),
+    Close(Address, oneshot::Sender<()>),
 }
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
@@ -71,11 +71,11 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<W
 }
 
 /// The listening sockets of a worker.
-type Open = HashMap<SocketAddr, Accepting>;
+type Open = HashMap<Address, Accepting>;
 
 /// One listening socket and the task that accepts on it.
 struct Accepting {
-    listener: Arc<TcpListener>,
+    socket: Arc<tcp::Socket>,
     /// Stops the task when dropped.
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
@@ -98,18 +98,18 @@ async fn work(mut inbox: mpsc::UnboundedReceiver<ListenCommand>, shared: Arc<tcp
 
 fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Shared>) {
     match command {
-        ListenCommand::Listen(address, socket) => match listen(socket, shared) {
+        ListenCommand::Listen(address, socket) => match listen(socket, address.clone(), shared) {
             Ok(entry) => drop(open.insert(address, entry)),
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
         ListenCommand::Backlog(address, backlog) => {
-            if let Some(Err(error)) = open.get(&address).map(|held| net::set_backlog(&*held.listener, backlog)) {
+            if let Some(Err(error)) = open.get(&address).map(|held| held.socket.set_backlog(backlog)) {
                 tracing::error!("cannot change the backlog of {address}: {error}");
             }
         }
         ListenCommand::Close(address, closed) => {
-            if let Some(Accepting { listener, stop, task }) = open.remove(&address) {
-                drop((listener, stop));
+            if let Some(Accepting { socket, stop, task }) = open.remove(&address) {
+                drop((socket, stop));
                 tokio::spawn(async move {
                     drop(task.await);
                     drop(closed);
@@ -119,9 +119,9 @@ fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Sha
     }
 }
 
-fn listen(socket: std::net::TcpListener, shared: &Arc<tcp::Shared>) -> io::Result<Accepting> {
-    let listener = Arc::new(TcpListener::from_std(socket)?);
+fn listen(bound: Bound, address: Address, shared: &Arc<tcp::Shared>) -> io::Result<Accepting> {
+    let socket = Arc::new(tcp::Socket::new(bound)?);
     let (stop, stopped) = oneshot::channel();
-    let accepting = tcp::accept(Arc::clone(&listener), Arc::clone(shared), async move { drop(stopped.await) });
-    Ok(Accepting { listener, stop, task: tokio::spawn(accepting) })
+    let accepting = tcp::accept(Arc::clone(&socket), address, Arc::clone(shared), async move { drop(stopped.await) });
+    Ok(Accepting { socket, stop, task: tokio::spawn(accepting) })
 }

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,12 +16,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, Snapshot, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer};
+use super::{Listener, Shared, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
     metrics::{Carried, Outcome},
-    net,
+    net::{self, Address},
     route::{Busy, Endpoint, Pick, Route, Tried},
 };
 
@@ -60,7 +61,7 @@ impl From<'_> {
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) stream: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) busy: Busy,
     pub(super) meter: Meter,
 }
@@ -69,15 +70,15 @@ pub(super) struct Reached {
 /// who is known as `source`, has gone.
 pub(super) async fn reach(
     shared: &Shared,
-    snapshot: &Snapshot,
+    listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> Result<Reached, Outcome> {
-    let max = snapshot.settings.max_connections.get();
+    let max = listener.settings.max_connections.get();
     // While places are short, those who wait for one rule's backends leave some to the other rules.
-    let most = if shared.active.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
+    let most = if listener.connections.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
     let Some(_reaching) = route.group.reaching().acquire(most.max(1)) else {
         if let Some(withheld) = shared.said_reaching.speak(std::time::Instant::now()) {
             let rule = route.rule.as_deref().unwrap_or("tcp_target");
@@ -90,21 +91,21 @@ pub(super) async fn reach(
     };
     tokio::select! {
         biased;
-        reached = reach_any(shared, snapshot, route, (client, source), timer, preamble) => reached,
+        reached = reach_any(shared, listener, route, (client, source), timer, preamble) => reached,
         _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
     }
 }
 
 async fn reach_any(
     shared: &Shared,
-    snapshot: &Snapshot,
+    listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> Result<Reached, Outcome> {
     let group = &route.group;
-    let settings = &snapshot.settings;
+    let settings = &listener.settings;
     let mut tried = Tried::default();
     let mut random = shared.random.next();
     let started = Instant::now();
@@ -125,22 +126,30 @@ async fn reach_any(
         left = if up { left - 1 } else { 0 };
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
+        let (remaining, draw) = (give_up.saturating_duration_since(now), random);
         let from = From { sources: &settings.source_addresses, random };
-        let result = match endpoint.address() {
-            Some(Err(error)) => Err(error),
-            Some(Ok(address)) if snapshot.own.is(address) => Err(own()),
-            Some(Ok(address)) => start(address, from, deadline, timer, preamble).await.map(|stream| (stream, address)),
-            None => match candidates(route, endpoint, source, random, within).await {
-                Ok(mut addresses) => {
-                    addresses.retain(|address| !snapshot.own.is(*address));
+        let over_ip = async {
+            match endpoint.address() {
+                Some(Err(error)) => Err(error),
+                Some(Ok(address)) if listener.own.is(address) => Err(own()),
+                Some(Ok(address)) => {
+                    start(address, from, deadline, timer, preamble).await.map(|stream| (stream, address))
+                }
+                None => {
+                    let mut addresses = candidates(route, endpoint, source, draw, within).await?;
+                    addresses.retain(|address| !listener.own.is(*address));
                     match addresses.as_slice() {
                         [] => Err(own()),
                         [only] => start(*only, from, deadline, timer, preamble).await.map(|stream| (stream, *only)),
-                        several => race(several, from, within.min(give_up.saturating_duration_since(now))).await,
+                        several => race(several, from, within.min(remaining)).await,
                     }
                 }
-                Err(error) => Err(error),
-            },
+            }
+        };
+        let result = match endpoint.path() {
+            // The kernel answers at once.
+            Some(path) => net::unix::connected(path).map(|stream| (stream, Address::Unix(Arc::clone(path)))),
+            None => over_ip.await.map(|(stream, address)| (stream, address.into())),
         };
         match result {
             Ok((stream, address)) => {

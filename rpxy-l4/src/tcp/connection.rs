@@ -1,6 +1,10 @@
 //! One connection, from accept to its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rpxy_l4_proto::Probe;
@@ -13,11 +17,11 @@ use tokio::{
 };
 
 use super::{
-    Origin, Shared, Snapshot,
+    Listener, Origin, Shared,
     alert::{self, Refusal},
     connect::{Reached, reach},
     ech::{Ech, Patience},
-    now_or_never,
+    is_unnamed, now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     refused::Seen,
@@ -46,10 +50,10 @@ pub(super) struct Accepted {
 }
 
 /// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, snapshot: Arc<Snapshot>, client: Accepted, mut record: Record) {
+pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Record) {
     let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(begin(&shared, snapshot, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(begin(&shared, listener, &mut client, peer, &mut record)).await;
     drop(shared);
     let Ready { backend, busy, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
@@ -124,30 +128,30 @@ struct Ready {
 /// Everything before the relay.
 async fn begin(
     shared: &Arc<Shared>,
-    snapshot: Arc<Snapshot>,
+    listener: Arc<Listener>,
     client: &mut TcpStream,
     peer: SocketAddr,
     record: &mut Record,
 ) -> Result<Ready, Refusal> {
     let mut seen = Seen::new(peer);
-    let ready = prepare(shared, &snapshot, client, &mut seen, record).await;
+    let ready = prepare(shared, &listener, client, &mut seen, record).await;
     if let Err(Refusal { outcome, .. }) = ready
         && !record.has_started()
     {
-        shared.refused(&snapshot, client, &seen, outcome);
+        shared.refused(&listener, client, &seen, outcome);
     }
     ready
 }
 
 async fn prepare(
     shared: &Arc<Shared>,
-    snapshot: &Snapshot,
+    listener: &Listener,
     client: &mut TcpStream,
     seen: &mut Seen,
     record: &mut Record,
 ) -> Result<Ready, Refusal> {
     let peer = seen.source;
-    let settings = &snapshot.settings;
+    let settings = &listener.settings;
     let mut timer = Timer::default();
     let mut received = BytesMut::new();
 
@@ -164,23 +168,27 @@ async fn prepare(
     seen.source = origin.source;
 
     #[cfg(feature = "proxy-protocol")]
-    if settings.receive_proxy.is_some() && shared.bans.refuses(origin.source.ip()) {
+    if settings.receive_proxy.is_some() && !is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip()) {
         // The peer is the load balancer, which `accept` has looked at.
         return Err(Outcome::Banned.into());
     }
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        record.introduced(shared.place(snapshot, origin.source.ip(), introduced)?);
+        if listener.refuses(origin.source, introduced) {
+            return Err(Outcome::Denied.into());
+        }
+        record.introduced(shared.place(listener, origin.source, introduced)?);
     }
 
-    if snapshot.routes.must_probe() {
+    if listener.routes.must_probe() {
         // The client's time begins when the load balancer before us, if any, has introduced it.
         let deadline = Instant::now() + settings.probe_timeout;
-        recognise(snapshot, client, &mut timer, &mut received, (deadline, &mut *seen)).await?;
+        recognise(listener, client, &mut timer, &mut received, (deadline, &mut *seen)).await?;
     }
     let recognised = &seen.recognised;
-    let (protocol, route) = (seen.protocol(), choose(snapshot, recognised.as_ref()));
+    let route = choose(listener, recognised.as_ref(), origin.source.ip());
+    let protocol = seen.protocol();
     let refused = |refusal: Refusal| {
         let Refusal { outcome, alert } = refusal;
         tracing::trace!("{peer}: closed: {} ({})", outcome.name(), protocol.name());
@@ -220,20 +228,20 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
-    let place = shared.place_of_rule(snapshot, route).inspect_err(of_rule)?;
+    let place = shared.place_of_rule(listener, route).inspect_err(of_rule)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let reached = reach(shared, snapshot, route, (client, origin.source), &mut timer, &mut preamble)
+    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, &mut preamble)
         .await
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     let Reached { stream: mut backend, address, busy, meter } = reached;
-    record.started(meter, protocol, origin.source, address, detail);
+    record.started(meter, protocol, listener.source(origin.source), address, detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
@@ -249,19 +257,19 @@ async fn prepare(
         }
         record.traffic.moved(0);
     }
-    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&snapshot.limits) })
+    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&listener.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not
 /// certain by then stays `None`: the default target's.
 async fn recognise(
-    snapshot: &Snapshot,
+    listener: &Listener,
     client: &mut TcpStream,
     timer: &mut Timer,
     received: &mut BytesMut,
     (deadline, seen): (Instant, &mut Seen),
 ) -> Result<(), Outcome> {
-    let mut prober = Prober::new(&snapshot.routes);
+    let mut prober = Prober::new(&listener.routes);
     loop {
         match prober.advance(received) {
             Probe::Match(recognised) => {
@@ -287,16 +295,16 @@ async fn recognise(
 }
 
 /// Where a connection goes, if anywhere.
-fn choose<'a>(snapshot: &'a Snapshot, recognised: Option<&Recognised>) -> Option<&'a Arc<Route>> {
-    let routes = &snapshot.routes;
+fn choose<'a>(listener: &'a Listener, recognised: Option<&Recognised>, source: IpAddr) -> Option<&'a Arc<Route>> {
+    let routes = &listener.routes;
     match recognised {
-        Some(Recognised::Http(request)) => routes.http(request.host.as_deref()),
-        Some(Recognised::Http2Waiting) => routes.http2_waiting(),
-        Some(Recognised::HttpUnreadable) => routes.http(None),
-        Some(Recognised::Tls { hello, .. }) => routes.tls(Some(hello)),
-        Some(Recognised::TlsUnreadable) => routes.tls(None),
-        Some(Recognised::Ssh) => routes.ssh(),
-        Some(Recognised::Socks5) => routes.socks5(),
+        Some(Recognised::Http(request)) => routes.http(request.host.as_deref(), source),
+        Some(Recognised::Http2Waiting) => routes.http2_waiting(source),
+        Some(Recognised::HttpUnreadable) => routes.http(None, source),
+        Some(Recognised::Tls { hello, .. }) => routes.tls(Some(hello), source),
+        Some(Recognised::TlsUnreadable) => routes.tls(None, source),
+        Some(Recognised::Ssh) => routes.ssh(source),
+        Some(Recognised::Socks5) => routes.socks5(source),
         None => routes.default(),
     }
 }

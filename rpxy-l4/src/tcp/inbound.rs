@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use rpxy_l4_proto::proxy_protocol::{Addresses, DecodeError, Decoded, Tlvs, decode, has_signature};
 use tokio::{net::TcpStream, time::Instant};
 
-use super::{Origin, scratch, timer::Timer};
+use super::{Origin, is_unnamed, scratch, timer::Timer};
 use crate::{config::model::ReceiveProxy, metrics::Outcome};
 
 /// Time for the whole header, from accept.
@@ -27,7 +27,8 @@ pub(super) async fn read_header(
     (timer, received): (&mut Timer, &mut BytesMut),
 ) -> Result<(Origin, Tlvs), Outcome> {
     let address = peer.ip().to_canonical();
-    if !settings.trusted.iter().any(|network| network.contains(&address)) {
+    // Who may connect to a unix socket is a matter of its permissions.
+    if !is_unnamed(peer) && !settings.trusted.iter().any(|network| network.contains(&address)) {
         tracing::trace!("{peer}: not in tcp_trusted_proxies");
         return Err(Outcome::ProxyUntrusted);
     }

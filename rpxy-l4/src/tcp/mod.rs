@@ -1,15 +1,15 @@
 //! TCP: accept, recognise, route, connect, relay.
 //!
-//! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, replaced
-//! as a whole on reload; [`Shared`] is what outlives reloads.
+//! A connection is one task on one worker from accept to end. [`Snapshot`] is one configuration's immutable view, a
+//! [`Listener`] for each, replaced as a whole on reload; [`Shared`] is what outlives reloads.
 
+mod accept;
 mod alert;
 mod connect;
 mod connection;
 mod ech;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
-mod listener;
 #[cfg(feature = "proxy-protocol")]
 mod outbound;
 mod own;
@@ -24,23 +24,27 @@ mod source;
 mod timer;
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
-pub(crate) use listener::accept;
 use own::Own;
 use relay::Limits;
 
 use crate::{
-    config::model::{Config, Tcp},
-    limit::{AcceptBackoff, Bans, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources},
+    config::model::{self, Config, Tcp, Transport},
+    limit::{
+        AcceptBackoff, AccessList, Bans, ByListener, ConnLimit, Descriptors, LogThrottle, PerSource, Prefixes, Sources,
+    },
     log::{AccessLines, AccessLog},
-    metrics::Metrics,
-    net,
+    metrics::{ListenerCount, Metrics},
+    net::{self, Address},
     resolve::Resolver,
     route::{self, Random, Targets, TcpRoutes},
 };
@@ -52,54 +56,102 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 const PART_OF_PIPES: usize = 8;
 
 /// One configuration as TCP uses it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    settings: Tcp,
-    limits: Arc<Limits>,
-    /// Rates of source networks.
-    rates: Option<Sources>,
-    own: Own,
-    routes: TcpRoutes,
-    access_lines: AccessLines,
+    /// By the address of their sockets.
+    listeners: HashMap<Address, Arc<Listener>>,
 }
 
 impl Snapshot {
-    /// Compiles `config`; names begin to resolve.
+    /// Compiles `config`, whose sockets have the addresses of `sockets` with the names of their listeners; names of
+    /// targets begin to resolve.
     #[must_use]
-    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
-        Self {
-            settings: config.tcp.clone(),
-            limits: Limits::of(&config.tcp).into(),
-            rates: config.tcp.new_connections.map(Sources::new),
-            own: Own::new(&config.listen),
-            routes: TcpRoutes::new(config, targets, resolver),
-            access_lines: AccessLines::of(config),
-        }
+    pub(crate) fn new(
+        config: &Config,
+        sockets: &[(Address, &str)],
+        shared: &Shared,
+        targets: &Targets,
+        resolver: &Resolver,
+    ) -> Self {
+        let own = Arc::new(Own::new(config));
+        let rates = ByListener::default();
+        let compile = |listener: &model::Listener| {
+            let settings = &listener.tcp;
+            Arc::new(Listener {
+                name: Arc::clone(&listener.name),
+                path: listener.listen.unix.as_ref().map(|unix| Arc::clone(&unix.path)),
+                limits: Limits::of(settings).into(),
+                connections: shared.connections.of(&settings.max_connections_of, || ConnLimit::within(&shared.active)),
+                sharers: config.sharers(&settings.max_connections_of),
+                per_source: shared.per_source.of(&settings.max_connections_per_source_of, PerSource::new),
+                rates: settings
+                    .new_connections
+                    .map(|limit| rates.of(&settings.new_connections_of, || Sources::new(limit))),
+                accepted: shared.metrics.of_listener(&listener.name, Transport::Tcp),
+                access: AccessList::new(&listener.access),
+                own: Arc::clone(&own),
+                routes: TcpRoutes::new(listener, targets, resolver),
+                access_lines: AccessLines::of(config),
+                settings: settings.clone(),
+            })
+        };
+        let serves = |listener: &&model::Listener| listener.serves(Transport::Tcp);
+        let listeners: HashMap<&str, Arc<Listener>> =
+            config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
+        let at = |(address, name): &(Address, &str)| Some((address.clone(), Arc::clone(listeners.get(name)?)));
+        Self { listeners: sockets.iter().filter_map(at).collect() }
     }
 
-    /// Returns whether a TCP connection has a destination, so that listening makes sense.
-    #[must_use]
-    pub(crate) fn has_destination(&self) -> bool {
-        !self.routes.is_empty()
+    /// The listener whose socket has this address.
+    fn at(&self, address: &Address) -> Option<&Arc<Listener>> {
+        self.listeners.get(address)
     }
 
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        route::resolved(self.routes.endpoints()).await;
+        for listener in self.listeners.values() {
+            route::resolved(listener.routes.endpoints()).await;
+        }
     }
+}
+
+/// One listener in one configuration.
+#[derive(Debug)]
+struct Listener {
+    name: Arc<str>,
+    /// Its unix socket, if it has one.
+    path: Option<Arc<Path>>,
+    settings: Tcp,
+    limits: Arc<Limits>,
+    /// Connections open now, of this listener or of all that share its limit.
+    connections: Arc<ConnLimit>,
+    /// Rules and default targets that share that limit.
+    sharers: u32,
+    /// Connections by source network, likewise.
+    per_source: Arc<PerSource>,
+    /// Rates of source networks, likewise.
+    rates: Option<Arc<Sources>>,
+    /// Counts its connections.
+    accepted: ListenerCount,
+    access: AccessList,
+    own: Arc<Own>,
+    routes: TcpRoutes,
+    access_lines: AccessLines,
 }
 
 /// State that all workers and all configurations share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The configuration in effect; a connection keeps the one that it began with.
+    /// The configuration in effect; a connection keeps the listener that it began with.
     pub snapshot: ArcSwap<Snapshot>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
     /// Connections for which there are file descriptors.
     pub descriptors: Descriptors,
-    /// Connections by source network.
-    per_source: Arc<PerSource>,
+    /// The same for each limit of listeners, within all.
+    connections: ByListener<ConnLimit>,
+    /// Connections by source network, likewise.
+    per_source: ByListener<PerSource>,
     /// Networks that may not connect.
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
@@ -117,20 +169,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `snapshot`.
+    /// The state of a daemon that starts at `started`, still without a configuration.
     #[must_use]
-    pub(crate) fn new(
-        snapshot: Snapshot,
-        bans: Arc<Bans>,
-        metrics: Arc<Metrics>,
-        access: AccessLog,
-        started: Instant,
-    ) -> Self {
+    pub(crate) fn new(bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: ArcSwap::default(),
             active: Arc::default(),
             descriptors: Descriptors::new(),
-            per_source: Arc::new(PerSource::new()),
+            connections: ByListener::default(),
+            per_source: ByListener::default(),
             bans,
             metrics,
             access,
@@ -161,6 +208,25 @@ impl Shared {
     fn uptime(&self, now: tokio::time::Instant) -> Duration {
         now.into_std().saturating_duration_since(self.started)
     }
+}
+
+impl Listener {
+    /// A client as the access log shows it: one without an address by the socket that it came by.
+    fn source(&self, source: SocketAddr) -> Address {
+        match &self.path {
+            Some(path) if is_unnamed(source) => Address::Unix(Arc::clone(path)),
+            Some(_) | None => source.into(),
+        }
+    }
+}
+
+/// Stands for the peer of a unix socket, which has no address.
+const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Returns whether this is a peer without an address. What is said of addresses (bans, access lists, limits of sources) is
+/// not said of it.
+fn is_unnamed(peer: SocketAddr) -> bool {
+    peer == UNNAMED
 }
 
 /// The addresses that a connection is known by: the sockets' own, or what an inbound PROXY header says.

@@ -1,12 +1,10 @@
 //! The PROXY header in front of what a backend receives.
 
-use std::net::SocketAddr;
-
 use bytes::BytesMut;
-use rpxy_l4_proto::proxy_protocol::{Addresses, Tlvs, encode_v1, encode_v2};
+use rpxy_l4_proto::proxy_protocol::{Addresses, Tlvs, encode_v1, encode_v1_unknown, encode_v2};
 use tokio::net::TcpStream;
 
-use super::{Origin, relay::Preamble};
+use super::{Origin, is_unnamed, relay::Preamble};
 use crate::{config::model::ProxyVersion, metrics::Outcome};
 
 /// The preamble of the connection from `origin`: a header, if its rule sends one, and the bytes `received` so far. TLVs
@@ -19,14 +17,20 @@ pub(super) fn preamble(
     received: BytesMut,
 ) -> Result<Preamble, Outcome> {
     let Some(version) = version else { return Ok(Preamble { bytes: received.freeze(), ..Preamble::default() }) };
-    let destination: SocketAddr = match origin.destination {
-        Some(told) => told,
-        None => client.local_addr().map_err(|_gone| Outcome::ClientGone)?,
+    let addresses = match origin.destination {
+        // Whoever came by a unix socket has no address, and did not come to one.
+        None if is_unnamed(origin.source) => None,
+        Some(told) => Some((origin.source, told)),
+        None => Some((origin.source, client.local_addr().map_err(|_gone| Outcome::ClientGone)?)),
     };
     let mut bytes = Vec::with_capacity(108 + received.len());
-    match version {
-        ProxyVersion::V1 => encode_v1(origin.source, destination, &mut bytes),
-        ProxyVersion::V2 => encode_v2(&Addresses::Stream { source: origin.source, destination }, tlvs, &mut bytes),
+    match (version, addresses) {
+        (ProxyVersion::V1, Some((source, destination))) => encode_v1(source, destination, &mut bytes),
+        (ProxyVersion::V1, None) => encode_v1_unknown(&mut bytes),
+        (ProxyVersion::V2, Some((source, destination))) => {
+            encode_v2(&Addresses::Stream { source, destination }, tlvs, &mut bytes);
+        }
+        (ProxyVersion::V2, None) => encode_v2(&Addresses::Local, tlvs, &mut bytes),
     }
     let header = bytes.len();
     bytes.extend_from_slice(&received);

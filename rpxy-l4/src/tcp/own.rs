@@ -2,11 +2,12 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use crate::config::model::Listen;
+use crate::config::model::{Config, ListenAddress, Listener, Transport};
 
 /// Time for which the machine's word on an address is believed: addresses move, as those of VRRP do.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -17,23 +18,26 @@ thread_local! {
     static KNOWN: RefCell<Vec<(IpAddr, bool, Instant)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The daemon's own listeners.
+/// The daemon's own TCP sockets: the addresses that are listened on, by port.
 #[derive(Debug)]
-pub(super) struct Own {
-    listen: Listen,
-}
+pub(super) struct Own(HashMap<u16, Vec<ListenAddress>>);
 
 impl Own {
-    pub(super) fn new(listen: &Listen) -> Self {
-        Self { listen: listen.clone() }
+    pub(super) fn new(config: &Config) -> Self {
+        let mut own: HashMap<u16, Vec<ListenAddress>> = HashMap::new();
+        let sockets = config.listeners().flat_map(Listener::sockets);
+        for (_, address, port) in sockets.filter(|(transport, ..)| *transport == Transport::Tcp) {
+            own.entry(port.get()).or_default().push(address.clone());
+        }
+        Self(own)
     }
 
-    /// Returns whether a connection to `address` would come back to the daemon. Costs nothing but for the ports that it
+    /// Returns whether a connection to `address` would come back to the daemon. Costs little but for the ports that it
     /// listens on.
     pub(super) fn is(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        self.listen.ports.iter().any(|port| port.get() == address.port())
-            && self.listen.addresses.iter().any(|own| own.includes(ip).unwrap_or_else(|| is_of_this_machine(ip)))
+        let is_it = |own: &ListenAddress| own.includes(ip).unwrap_or_else(|| is_of_this_machine(ip));
+        self.0.get(&address.port()).is_some_and(|addresses| addresses.iter().any(is_it))
     }
 }
 
@@ -67,17 +71,16 @@ fn routes_to_itself(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
-    use crate::config::model::ListenAddress;
+    use crate::config::parse;
 
     #[test]
     fn own_listeners_are_found_by_any_address() {
-        let ports = vec![NonZeroU16::new(443).unwrap()];
-        let v4 = |text: &str| ListenAddress::V4(text.parse().unwrap());
-        let listen = |address| Listen { ports: ports.clone(), addresses: vec![address], reuse_port: false };
-        let (all, one) = (listen(v4("0.0.0.0")), listen(v4("192.0.2.1")));
+        let listen = |address: &str| {
+            let text = format!("listen_port = 443\nlisten_address_v4 = '{address}'\ntcp_target = 'a.example:1'");
+            Own::new(&parse(&text).unwrap().config)
+        };
+        let (all, one) = (listen("0.0.0.0"), listen("192.0.2.1"));
         for (row, listen, address, expected) in [
             ("loopback", &all, "127.0.0.1:443", true),
             ("all of loopback", &all, "127.9.9.9:443", true),
@@ -88,7 +91,7 @@ mod tests {
             ("the address itself", &one, "192.0.2.1:443", true),
             ("another address", &one, "127.0.0.1:443", false),
         ] {
-            assert_eq!(Own::new(listen).is(address.parse().unwrap()), expected, "{row}");
+            assert_eq!(listen.is(address.parse().unwrap()), expected, "{row}");
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use rpxy_l4_proto::tls::ClientHello;
 
-use super::{Shared, probe::Recognised};
+use super::{Listener, Shared, probe::Recognised};
 use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
     metrics::{Carried, EchState, Outcome},
+    net::Address,
     route::Protocol,
 };
 
@@ -57,12 +58,12 @@ impl Traffic {
 #[derive(Debug)]
 pub(super) struct Record {
     shared: Arc<Shared>,
+    listener: Arc<Listener>,
     /// Makes room for another connection only when this one is wholly gone.
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
     since: Instant,
-    format: AccessLogFormat,
     access: Option<Access>,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
@@ -78,18 +79,18 @@ impl Record {
 
     pub(super) fn new(
         shared: Arc<Shared>,
+        listener: Arc<Listener>,
         permit: ConnPermit,
         place: Option<SourcePermit>,
-        format: AccessLogFormat,
     ) -> Self {
         shared.metrics.tcp_accepted();
         let since = Instant::now();
         Self {
             shared,
+            listener,
             _permit: permit,
             _place: place,
             since,
-            format,
             access: None,
             traffic: Traffic::default(),
             outcome: Outcome::Drained,
@@ -106,12 +107,12 @@ impl Record {
         &mut self,
         meter: Meter,
         proto: Protocol,
-        source: SocketAddr,
-        destination: SocketAddr,
+        source: Address,
+        destination: Address,
         detail: Option<Box<Detail>>,
     ) {
         let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
-        self.shared.access.start(self.format, &access);
+        self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
         self.access = Some(access);
         self.traffic.meter = Some(Box::new(meter));
     }
@@ -123,7 +124,7 @@ impl Record {
         recognised: Option<&Recognised>,
         ech: Option<(EchState, Option<&ClientHello>)>,
     ) -> Option<Box<Detail>> {
-        if self.format != AccessLogFormat::Json {
+        if self.listener.access_lines.format != AccessLogFormat::Json {
             return None;
         }
         let rule = rule.cloned();
@@ -161,7 +162,8 @@ impl Drop for Record {
             let duration = self.since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
-            self.shared.access.finish(self.format, access, &ended);
+            let Listener { access_lines, name, .. } = &*self.listener;
+            self.shared.access.finish(access_lines.format, name, access, &ended);
         }
     }
 }
@@ -176,7 +178,7 @@ mod tests {
         let metrics = Metrics::new();
         let accounts = Targets::new(metrics.tcp_accounts());
         let accounts = accounts.accounts();
-        let carried = Carried::new(&accounts.rule(None), &accounts.target("a:1"));
+        let carried = Carried::new(&accounts.rule(&"web".into()), &accounts.target("a:1"));
         let mut traffic =
             Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now()).into()), ..Traffic::default() };
         let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpStream;
 
-use super::{Shared, Snapshot, probe::Recognised};
+use super::{Listener, Shared, probe::Recognised};
 use crate::{
     log::{Kind, Refused},
     metrics::Outcome,
@@ -47,12 +47,12 @@ impl Seen {
 
 impl Shared {
     /// Logs that a connection ends without a backend, if it was turned away. Costs little where there is no line.
-    pub(super) fn refused(&self, snapshot: &Snapshot, client: &TcpStream, seen: &Seen, outcome: Outcome) {
+    pub(super) fn refused(&self, listener: &Listener, client: &TcpStream, seen: &Seen, outcome: Outcome) {
         if !outcome.is_refusal() {
             return;
         }
         let kind = if outcome == Outcome::Banned { Kind::Banned } else { Kind::Tcp };
-        self.access.refused(snapshot.access_lines, (kind, seen.source.ip()), || Refused {
+        self.access.refused(listener.access_lines, (kind, seen.source.ip()), || Refused {
             proto: seen.protocol().name(),
             source: seen.source,
             // A socket that was accepted has an address.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Shared, Snapshot};
+use super::{Listener, Shared};
 use crate::{limit::ConnPermit, metrics::Outcome, route::Route};
 
 /// Places are short when fewer than one of so many are free.
@@ -13,11 +13,11 @@ const FEW_PLACES: u32 = 64;
 impl Shared {
     /// The place of a connection among those of its rule: within the rule's own limit, or else within its share once
     /// places are short.
-    pub(super) fn place_of_rule(&self, snapshot: &Snapshot, route: &Route) -> Result<ConnPermit, Outcome> {
-        let places = snapshot.settings.max_connections.get().min(self.descriptors.room());
+    pub(super) fn place_of_rule(&self, listener: &Listener, route: &Route) -> Result<ConnPermit, Outcome> {
+        let places = listener.settings.max_connections.get().min(self.descriptors.room());
         let most = match route.max_connections {
             Some(most) => most.get(),
-            None => share(places, self.active.count(), snapshot.routes.count()),
+            None => share(places, listener.connections.count(), listener.sharers),
         };
         route.connections.acquire(most).ok_or_else(|| {
             if let Some(withheld) = self.said_rule.speak(Instant::now()) {

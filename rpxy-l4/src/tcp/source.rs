@@ -1,8 +1,11 @@
-//! The limits of one source network.
+//! What a listener lets one source network have.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
-use super::{Shared, Snapshot};
+use super::{Listener, Shared, is_unnamed};
 use crate::{limit::SourcePermit, metrics::Outcome};
 
 /// Whether a load balancer has said who the client is.
@@ -15,30 +18,49 @@ pub(super) enum Introduction {
     Header,
 }
 
+impl Listener {
+    /// Returns whether the access lists refuse a client at `source`. They are about clients, not about load balancers that
+    /// introduce them.
+    pub(super) fn refuses(&self, source: SocketAddr, introduction: Introduction) -> bool {
+        self.knows_client(introduction) && !is_unnamed(source) && self.access.refuses(source.ip())
+    }
+
+    /// Returns whether an address is the client's own, and not that of a load balancer that has yet to say whose connection
+    /// it is.
+    fn knows_client(&self, introduction: Introduction) -> bool {
+        match introduction {
+            #[cfg(feature = "proxy-protocol")]
+            Introduction::None => self.settings.receive_proxy.is_none(),
+            #[cfg(not(feature = "proxy-protocol"))]
+            Introduction::None => true,
+            #[cfg(feature = "proxy-protocol")]
+            Introduction::Header => true,
+        }
+    }
+}
+
 impl Shared {
     /// The place of a connection from `source` among those of its network, where there is a limit. Connections of load
     /// balancers count for the clients that they introduce, once they have.
     pub(super) fn place(
         &self,
-        snapshot: &Snapshot,
-        source: IpAddr,
+        listener: &Listener,
+        source: SocketAddr,
         introduction: Introduction,
     ) -> Result<Option<SourcePermit>, Outcome> {
-        let settings = &snapshot.settings;
-        #[cfg(feature = "proxy-protocol")]
-        if settings.receive_proxy.is_some() && introduction == Introduction::None {
+        let settings = &listener.settings;
+        if !listener.knows_client(introduction) || is_unnamed(source) {
             return Ok(None);
         }
-        #[cfg(not(feature = "proxy-protocol"))]
-        let Introduction::None = introduction;
-        if let Some(rates) = &snapshot.rates
+        let source = source.ip();
+        if let Some(rates) = &listener.rates
             && !rates.allow(source, self.uptime(tokio::time::Instant::now()))
         {
             self.say_refused(source, Outcome::SourceRate, "tcp_new_connections_per_source");
             return Err(Outcome::SourceRate);
         }
         let Some(max) = settings.max_connections_per_source else { return Ok(None) };
-        let place = self.per_source.acquire(source, settings.source_prefix, max);
+        let place = listener.per_source.acquire(source, settings.source_prefix, max);
         if place.is_none() {
             self.say_refused(source, Outcome::SourceConnections, "tcp_max_connections_per_source");
             return Err(Outcome::SourceConnections);

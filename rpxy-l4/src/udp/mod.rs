@@ -2,7 +2,7 @@
 //!
 //! [`core`] decides, without IO; [`io`] runs it on the threads of its [`Worker`]s, which are told through their
 //! [`mailbox`]. [`Snapshot`] is one configuration's
-//! immutable view, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
+//! immutable view, a [`Listener`] for each, replaced as a whole on reload; [`Shared`] is what all workers have in common and what outlives
 //! reloads, [`affinity`] among it.
 
 pub(crate) mod affinity;
@@ -13,7 +13,9 @@ mod mailbox;
 mod own;
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
+    net::SocketAddr,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,8 +31,8 @@ pub(crate) use mailbox::Control;
 use own::OwnPorts;
 
 use crate::{
-    config::model::{Config, Udp},
-    limit::{Bans, ConnLimit, LogThrottle, Sources},
+    config::model::{self, Config, LimitOf, Transport},
+    limit::{AccessList, Bans, ByListener, ConnLimit, LogThrottle, Sources},
     log::{AccessLines, AccessLog},
     metrics::Metrics,
     net,
@@ -48,56 +50,96 @@ const FEW_SESSIONS: u32 = 1024;
 /// One configuration as UDP uses it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    settings: Udp,
-    /// Sessions at once, over all workers.
-    max_sessions: u32,
-    routes: UdpRoutes,
-    /// Limits of new sessions by source; `None` where there are none.
-    sources: Option<Sources>,
+    /// By the address of their sockets.
+    listeners: HashMap<SocketAddr, Arc<Listener>>,
+    /// For what arrives at a socket that this configuration has no more.
+    nowhere: Arc<Listener>,
     access_lines: AccessLines,
 }
 
 impl Snapshot {
-    /// Compiles `config`; names begin to resolve.
+    /// Compiles `config`, whose sockets have the addresses of `sockets` with the names of their listeners; names of
+    /// targets begin to resolve. Sessions are counted in `active`.
     #[must_use]
-    pub(crate) fn new(config: &Config, targets: &Targets, resolver: &Resolver) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        sockets: &[(SocketAddr, &str)],
+        active: &ByListener<ConnLimit>,
+        targets: &Targets,
+        resolver: &Resolver,
+    ) -> Self {
+        let sources = ByListener::default();
+        let compile = |listener: &model::Listener| {
+            let settings = &listener.udp;
+            Arc::new(Listener {
+                name: Arc::clone(&listener.name),
+                sessions: SessionLimit {
+                    of: settings.max_connections_of.clone(),
+                    most: settings.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
+                    active: active.of(&settings.max_connections_of, ConnLimit::default),
+                },
+                sources: settings
+                    .new_sessions
+                    .map(|limit| sources.of(&settings.new_sessions_of, || Sources::new(limit))),
+                access: AccessList::new(&listener.access),
+                routes: UdpRoutes::new(listener, targets, resolver),
+                target_retry: settings.target_retry,
+                receive_buffer: settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get),
+            })
+        };
+        let serves = |listener: &&model::Listener| listener.serves(Transport::Udp);
+        let listeners: HashMap<&str, Arc<Listener>> =
+            config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
+        let at = |(address, name): &(SocketAddr, &str)| Some((*address, Arc::clone(listeners.get(name)?)));
         Self {
-            settings: config.udp.clone(),
-            max_sessions: config.udp.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
-            routes: UdpRoutes::new(config, targets, resolver),
-            sources: config.udp.new_sessions.map(Sources::new),
+            listeners: sockets.iter().filter_map(at).collect(),
+            nowhere: Arc::default(),
             access_lines: AccessLines::of(config),
         }
     }
 
-    /// Returns whether a datagram has anywhere to go, so that listening makes sense.
-    #[must_use]
-    pub(crate) fn has_destination(&self) -> bool {
-        !self.routes.is_empty()
-    }
-
-    /// Receive buffer of listening sockets, in bytes.
-    fn receive_buffer(&self) -> u32 {
-        self.settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get)
-    }
-
-    /// Time for which connection IDs are remembered after their session.
-    #[must_use]
-    pub(crate) fn affinity_lifetime(&self) -> Duration {
-        self.settings.quic_affinity_lifetime
+    /// The listener whose socket has this address.
+    fn at(&self, address: SocketAddr) -> &Arc<Listener> {
+        self.listeners.get(&address).unwrap_or(&self.nowhere)
     }
 
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        route::resolved(self.routes.endpoints()).await;
+        for listener in self.listeners.values() {
+            route::resolved(listener.routes.endpoints()).await;
+        }
     }
+}
+
+/// One listener in one configuration. The default leads nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    name: Arc<str>,
+    routes: UdpRoutes,
+    sessions: SessionLimit,
+    /// Limits of new sessions by source, of this listener or of all that share them; `None` where there are none.
+    sources: Option<Arc<Sources>>,
+    access: AccessList,
+    target_retry: Duration,
+    /// Bytes, of each of its sockets.
+    receive_buffer: u32,
+}
+
+/// A limit on sessions, over all workers.
+#[derive(Debug, Clone, Default)]
+struct SessionLimit {
+    /// The listener whose own it is; `None` for all that say none.
+    of: LimitOf,
+    most: u32,
+    /// Sessions with a backend, or on their way to one.
+    active: Arc<ConnLimit>,
 }
 
 /// State that all workers and all snapshots share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Sessions with a backend, or on their way to one.
-    pub active: Arc<ConnLimit>,
+    /// Sessions with a backend, or on their way to one, by limit.
+    pub active: ByListener<ConnLimit>,
     /// The backends that know connections.
     pub affinity: Arc<Affinity>,
     /// Networks whose datagrams are dropped.
@@ -116,10 +158,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The state of a daemon that starts at `started` with `plane`.
+    /// The state of a daemon that starts at `started` with `plane`; `affinity_lifetime` is that of connection IDs after
+    /// their session.
     #[must_use]
     pub(crate) fn new(
-        snapshot: &Snapshot,
+        affinity_lifetime: Duration,
         bans: Arc<Bans>,
         offload: Arc<dyn Offload>,
         metrics: Arc<Metrics>,
@@ -127,8 +170,8 @@ impl Shared {
         started: Instant,
     ) -> Self {
         Self {
-            active: Arc::default(),
-            affinity: Arc::new(Affinity::new(snapshot.affinity_lifetime(), Arc::clone(&metrics))),
+            active: ByListener::default(),
+            affinity: Arc::new(Affinity::new(affinity_lifetime, Arc::clone(&metrics))),
             bans,
             offload,
             inherited: InheritedSessions::default(),

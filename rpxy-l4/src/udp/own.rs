@@ -98,21 +98,26 @@ impl LocalAddresses {
         &mut self,
         source: SocketAddr,
         ports: &OwnPorts,
-        mut listeners: impl Iterator<Item = SocketAddr>,
+        listeners: impl Iterator<Item = SocketAddr>,
         now: Duration,
     ) -> bool {
         let (listening, upstream) = (ports.is_listening(source.port()), ports.is_upstream(source.port()));
-        if !listening && !upstream {
-            return false;
-        }
-        let address = source.ip().to_canonical();
-        let listening = listening
-            && listeners.any(|listener| {
-                let ip = listener.ip().to_canonical();
-                let wildcard = ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4();
-                listener.port() == source.port() && (ip == address || (wildcard && self.contains(source, now)))
-            });
-        listening || (upstream && self.contains(source, now))
+        (listening && self.leads_to(source, listeners, now)) || (upstream && self.contains(source, now))
+    }
+
+    /// Returns whether what is sent to `address` arrives at one of these `listeners`.
+    pub(super) fn leads_to(
+        &mut self,
+        address: SocketAddr,
+        mut listeners: impl Iterator<Item = SocketAddr>,
+        now: Duration,
+    ) -> bool {
+        let ip = address.ip().to_canonical();
+        listeners.any(|listener| {
+            let own = listener.ip().to_canonical();
+            let wildcard = own.is_unspecified() && own.is_ipv4() == ip.is_ipv4();
+            listener.port() == address.port() && (own == ip || (wildcard && self.contains(address, now)))
+        })
     }
 
     /// Returns whether an address is this machine's; its port does not matter.
@@ -157,10 +162,13 @@ mod tests {
             ("no port of ours", "127.0.0.1:444", false),
         ];
         let mut local = LocalAddresses::default();
-        let mut is_own = |source: &str| {
-            let listeners = listeners.iter().map(|text| text.parse().unwrap());
-            local.is_own(source.parse().unwrap(), &ports, listeners, Duration::ZERO)
-        };
+        let listeners = || listeners.iter().map(|text| text.parse().unwrap());
+        for (name, address, expected) in rows {
+            let leads = local.leads_to(address.parse().unwrap(), listeners(), Duration::ZERO);
+            let is_upstream = address.ends_with(":40000");
+            assert_eq!(leads, expected && !is_upstream, "as a target, {name}: {address}");
+        }
+        let mut is_own = |source: &str| local.is_own(source.parse().unwrap(), &ports, listeners(), Duration::ZERO);
         for (name, source, expected) in rows {
             assert_eq!(is_own(source), expected, "{name}: {source}");
         }

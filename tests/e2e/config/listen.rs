@@ -3,8 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rpxy_l4_tests::{
-    daemon::Daemon,
-    peers::server::{Recorder, Server},
+    daemon::{Daemon, Edit},
+    peers::{
+        server::{Recorder, Server},
+        udp::{UdpClient, UdpServer},
+    },
     socket,
     topology::{GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6, Topology},
 };
@@ -101,4 +104,29 @@ fn a_link_local_address_is_bound_on_its_interface() {
         socket::read_line(&socket::dial(&net.client, to))
     });
     assert_eq!(page.as_deref(), Some("served"));
+}
+
+#[test]
+fn an_address_that_comes_later_is_listened_on_if_asked_for() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _one = Server::tagged(&net.backend, at(7001), "one");
+    let udp = UdpServer::echo(&net.backend, at(7002), "udp:");
+    let later = IpAddr::from([192, 0, 2, 77]);
+    let config = |free_bind: bool| {
+        format!(
+            "listen_port = 443\nlisten_address_v4 = \"{later}\"\nfree_bind = {free_bind}\ntcp_target = \"{}\"\n\
+             udp_target = \"{}\"\n",
+            at(7001),
+            udp.address()
+        )
+    };
+    let mut daemon = Daemon::start(&net.gateway, &config(false).replace(&later.to_string(), &GATEWAY_V4.to_string()));
+    let line = daemon.reload_refused(Edit::Rename, &config(false));
+    assert!(line.contains("set free_bind = true"), "{line}");
+    daemon.reload(Edit::Rename, &config(true));
+    net.gateway.ip(&format!("addr add {later}/24 dev eth0")).unwrap();
+    let stream = socket::dial(&net.client, (later, 443));
+    socket::send(&stream, b"x");
+    assert_eq!(socket::read_line(&stream).as_deref(), Some("one"));
+    assert_eq!(UdpClient::new(&net.client).ask_text((later, 443), "x"), "udp:x");
 }

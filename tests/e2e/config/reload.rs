@@ -274,6 +274,32 @@ fn a_connection_that_is_still_probed_survives_a_reload() {
 }
 
 #[test]
+fn included_files_are_watched_as_they_come_change_and_go() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _one = Server::tagged(&net.backend, at(7001), "one");
+    let _two = Server::tagged(&net.backend, at(7002), "two");
+    let mut daemon = Daemon::start(&net.gateway, &format!("include = \"conf.d/*.toml\"\n{}", to_port(7001)));
+    let file = daemon.config_path().with_file_name("conf.d").join("ssh.toml");
+    let shell = b"SSH-2.0-x\r\n";
+    assert_eq!(reached_by(&net, shell).as_deref(), Some("one"));
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    let change = |what: &dyn Fn(), said: &str| {
+        let mark = daemon.process().mark();
+        what();
+        daemon.wait_for(mark, said);
+    };
+    let of_shell = rule("shell", "ssh", at(7002), "");
+    change(&|| std::fs::write(&file, &of_shell).unwrap(), "configuration reloaded");
+    assert_eq!(reached_by(&net, shell).as_deref(), Some("two"));
+    let wrong = of_shell.replace("ssh\"", "shell\"");
+    change(&|| std::fs::write(&file, &wrong).unwrap(), "ssh.toml:3: protocols.\"shell\".protocol");
+    assert_eq!(reached_by(&net, shell).as_deref(), Some("two"));
+    change(&|| std::fs::remove_file(&file).unwrap(), "configuration reloaded");
+    assert_eq!(reached_by(&net, shell).as_deref(), Some("one"));
+    daemon.allow("not reloaded");
+}
+
+#[test]
 fn commands_and_signals_are_answered_while_a_large_file_is_read() {
     const RULES: usize = 30_000;
     let Some(net) = Topology::or_skip() else { return };

@@ -3,6 +3,7 @@
 use std::{
     net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rpxy_l4_tests::{
@@ -75,8 +76,12 @@ fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {
         assert!(steering.counted("steered") > 100);
         assert_eq!((connection.ask().client, server.endpoint(&client_keys.public)), seen_before, "one path throughout");
 
-        // A handshake needs the daemon, and finds the session.
-        let handshake = server.latest_handshake(&client_keys.public);
+        // A handshake needs the daemon, and finds the session. It is told in whole seconds, and the tunnel may just have
+        // made one of its own accord.
+        let handshake = wait::until("the latest handshake is of an earlier second", || {
+            let latest = server.latest_handshake(&client_keys.public);
+            (SystemTime::now() >= UNIX_EPOCH + Duration::from_secs(latest + 1)).then_some(latest)
+        });
         tunnel.set(&["peer", &server_keys.public, "remove"]);
         let allowed = format!("{inside}/32");
         let endpoint = front().to_string();

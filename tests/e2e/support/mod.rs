@@ -4,12 +4,13 @@ pub(crate) mod bpf_fs;
 pub(crate) mod steering;
 pub(crate) mod targets;
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 pub(crate) use rpxy_l4_tests::topology::{at, at_v6};
 use rpxy_l4_tests::{
+    peers::dns::DnsServer,
     socket,
-    topology::{GATEWAY_V4, GATEWAY_V6, Topology},
+    topology::{BACKENDS_V4, GATEWAY_V4, GATEWAY_V6, Topology},
 };
 
 /// Port of the daemon in most tests.
@@ -23,6 +24,16 @@ pub(crate) fn front() -> SocketAddr {
 /// The daemon as the client sees it, in IPv6.
 pub(crate) fn front_v6() -> SocketAddr {
     SocketAddr::from((GATEWAY_V6, PORT))
+}
+
+/// A DNS server on the backend's host, which the gateway asks.
+#[track_caller]
+pub(crate) fn dns(net: &Topology) -> DnsServer {
+    let [address, ..] = BACKENDS_V4;
+    let server = DnsServer::start(&net.backend, address);
+    let resolv = format!("nameserver {address}\noptions timeout:5 attempts:1\n");
+    fs::write(net.gateway.etc().join("resolv.conf"), resolv).unwrap();
+    server
 }
 
 /// Sends `first` through the daemon and returns the tag of the server that it reaches, or nothing when the daemon

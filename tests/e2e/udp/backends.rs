@@ -10,19 +10,22 @@ use rpxy_l4_tests::{
         udp::{Datagram, UdpClient, UdpServer},
     },
     socket,
-    topology::{CLIENT_V4, GATEWAY_V4, GATEWAY_V6, Topology},
+    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, GATEWAY_V6, Topology},
     wait,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::{PORT, at, front, udp_to};
+use crate::support::{PORT, at, dns, front, udp_to};
 
 rpxy_l4_tests::offload_modes! {
     Steered {
         a_client_that_keeps_its_port_goes_on_with_another_backend_when_its_own_is_gone,
         a_tunnel_goes_on_with_another_server_when_its_own_answers_no_handshakes,
+        a_client_that_keeps_its_port_follows_its_targets_name_when_its_backend_is_gone,
+        a_tunnel_follows_its_targets_name_when_its_server_is_silent,
     }
     NotSteered {
+        a_name_that_leads_back_to_the_daemon_is_not_followed,
         link_local_targets_are_reached_by_their_interface,
         a_datagram_from_a_socket_of_the_daemon_itself_goes_nowhere,
     }
@@ -89,6 +92,94 @@ fn a_tunnel_goes_on_with_another_server_when_its_own_answers_no_handshakes() {
     let data = message(4, 55, &[], 64);
     for _ in 0..3 {
         assert_eq!(client.ask(front(), &data), data);
+    }
+}
+
+/// The name of a target, and the keys by which its addresses are asked for again soon.
+const NAME: &str = "service.test";
+const SOON: &str = "dns_cache_min_ttl = \"1s\"";
+
+fn a_client_that_keeps_its_port_follows_its_targets_name_when_its_backend_is_gone() {
+    let Some(net) = Topology::or_skip() else { return };
+    net.backend.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
+    let dns = dns(&net);
+    for (port, refuses) in [(7000, true), (7001, false)] {
+        let [old, new, ..] = BACKENDS_V4;
+        let first = UdpServer::echo(&net.backend, (old, port), "old:");
+        let _second = UdpServer::echo(&net.backend, (new, port), "new:");
+        dns.set(NAME, 1, &[old.into()]);
+        let config = format!("listen_port = {PORT}\n{SOON}\nudp_target = [\"{NAME}:{port}\"]\n");
+        let daemon = Daemon::start(&net.gateway, &config);
+        let client = client(&net);
+        for text in ["a", "b", "c"] {
+            assert_eq!(client.ask_text(front(), text), format!("old:{text}"));
+        }
+        dns.set(NAME, 1, &[new.into()]);
+        dns.wait_for_questions(4);
+        assert_eq!(client.ask_text(front(), "answered"), "old:answered", "it stays");
+        drop(first);
+        let _silent = (!refuses).then(|| UdpServer::recorder(&net.backend, (old, port)));
+        wait::until("the new address answers", || client.try_ask(front(), b"x").filter(|answer| answer == b"new:x"));
+        for text in ["d", "e", "f"] {
+            assert_eq!(client.ask_text(front(), text), format!("new:{text}"));
+        }
+        let finished = format!("[finish] udp: {} -> {old}:{port}", client.address());
+        daemon.wait_for(0, &finished);
+        daemon.stop();
+    }
+}
+
+fn a_tunnel_follows_its_targets_name_when_its_server_is_silent() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = dns(&net);
+    let [old, new, ..] = BACKENDS_V4;
+    let first = UdpServer::start(&net.backend, (old, 7000), server(55));
+    let _second = UdpServer::start(&net.backend, (new, 7000), server(77));
+    dns.set(NAME, 1, &[old.into()]);
+    let config = format!(
+        "listen_port = {PORT}\n{SOON}\n[protocols.\"tunnel\"]\nprotocol = \"wireguard\"\ntarget = [\"{NAME}:7000\"]\n"
+    );
+    let _daemon = Daemon::start(&net.gateway, &config);
+    let client = client(&net);
+    let initiation = message(1, 7, &[], 148);
+    let goes_on = |index| {
+        let data = message(4, index, &[], 64);
+        (0..3).for_each(|_| assert_eq!(client.ask(front(), &data), data));
+    };
+    assert_eq!(client.ask(front(), &initiation)[..8], message(2, 55, &[], 8));
+    goes_on(55);
+    dns.set(NAME, 1, &[new.into()]);
+    dns.wait_for_questions(4);
+    goes_on(55);
+    drop(first);
+    let silent = UdpServer::recorder(&net.backend, (old, 7000));
+    let answer = wait::until("the server at the new address answers", || client.try_ask(front(), &initiation));
+    assert_eq!(answer[..8], message(2, 77, &[], 8));
+    goes_on(77);
+    assert!(silent.received().len() >= 2, "it was given time");
+}
+
+fn a_name_that_leads_back_to_the_daemon_is_not_followed() {
+    let Some(net) = Topology::or_skip() else { return };
+    let dns = dns(&net);
+    let [_, elsewhere, ..] = BACKENDS_V4;
+    let server = UdpServer::echo(&net.backend, (elsewhere, PORT), "");
+    let keys = format!("{SOON}\nlisten_ipv6 = true\nudp_target_retry = \"1s\"");
+    let config = format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{NAME}:{PORT}\"]\n");
+    let own: [IpAddr; 4] =
+        [GATEWAY_V4.into(), Ipv4Addr::LOCALHOST.into(), GATEWAY_V6.into(), GATEWAY_V4.to_ipv6_mapped().into()];
+    for address in own {
+        dns.set(NAME, 1, &[address]);
+        let said = format!("{NAME}:{PORT} cannot be reached: it is this daemon's own listener");
+        let daemon = Daemon::builder(&config).allow(&said).start(&net.gateway);
+        let client = client(&net);
+        client.send(front(), b"round and round");
+        daemon.wait_for(0, &format!("WARN {said}"));
+        assert!(daemon.lines_with("[start]").is_empty() && server.received().is_empty(), "{address}");
+        dns.set(NAME, 1, &[address, elsewhere.into()]);
+        wait::until("its other address is used", || client.try_ask(front(), b"hello"));
+        server.take();
+        daemon.stop();
     }
 }
 

@@ -21,10 +21,12 @@ use crate::support::{PORT, at, front, rule, udp_to};
 rpxy_l4_tests::offload_modes! {
     Steered {
         a_flood_of_hellos_without_end_costs_little_and_stops_nobody,
+        other_protocols_beside_a_connection_without_ids_go_to_the_default_target,
     }
     NotSteered {
         the_backend_gets_what_a_browser_sent_in_the_order_in_which_it_was_sent,
         a_hello_without_its_end_reaches_nobody,
+        what_is_certainly_quic_never_reaches_the_default_target,
         hellos_of_both_versions_are_read_in_pieces_of_any_order,
         a_reused_client_port_reaches_the_server_of_its_new_name,
         what_cannot_be_read_goes_where_its_key_says,
@@ -130,6 +132,54 @@ fn a_hello_without_its_end_reaches_nobody() {
     }
     assert!(default.received().is_empty());
     wait::until("every session is in the log", || (daemon.lines_with("[start]").len() == begun.len()).then_some(()));
+}
+
+fn what_is_certainly_quic_never_reaches_the_default_target() {
+    let Some(net) = Topology::or_skip() else { return };
+    let default = UdpServer::echo(&net.backend, at(7000), "");
+    let unnamed = UdpServer::recorder(&net.backend, at(7002));
+    let any = rule("any", "quic", at(7002), "");
+    for (rules, reached) in [(one(), false), (one() + &any, true)] {
+        let _daemon = Daemon::start(&net.gateway, &(udp_to(at(7000), "") + &rules));
+        let initial = |number: u8| Initial::v1(&[number; 8], &[number; 4]);
+        let no_hello = initial(1).datagram(0, &[(0, &[2, 0, 0, 1, 0])]);
+        let too_long = initial(2).datagram(0, &[(0, &[1, 1, 0, 0])]);
+        for datagram in [&no_hello, &too_long] {
+            client(&net).send(front(), datagram);
+            if reached {
+                assert_eq!(unnamed.wait_for(1)[0].bytes, *datagram);
+                unnamed.take();
+            }
+            let other = client(&net);
+            assert_eq!(other.ask(front(), b"something else"), b"something else");
+            assert_eq!(default.take().len(), 1, "nothing but that");
+        }
+    }
+}
+
+fn other_protocols_beside_a_connection_without_ids_go_to_the_default_target() {
+    let Some(net) = Topology::or_skip() else { return };
+    let default = UdpServer::recorder(&net.backend, at(7000));
+    let quic = UdpServer::start(&net.backend, at(7001), |datagram| match datagram.bytes.as_slice() {
+        [0x80..=0xff, ..] => vec![initial::from_server(&[1; 4], &[])],
+        short => vec![short.to_vec()],
+    });
+    let _daemon = Daemon::start(&net.gateway, &(udp_to(at(7000), "") + &one()));
+    let client = client(&net);
+    assert_eq!(client.ask(front(), &hello("one.test", 1))[0] & 0x80, 0x80);
+    let data = initial::short_header(&[]);
+    for _ in 0..10 {
+        assert_eq!(client.ask(front(), &data), data);
+    }
+    let stun = [&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[7; 20]].concat();
+    let dtls = [&[22, 0xfe, 0xfd][..], &[0; 60]].concat();
+    for other in [&stun, &dtls] {
+        client.send(front(), other);
+        assert_eq!(default.wait_for(1)[0].bytes, *other);
+        default.take();
+        assert_eq!(client.ask(front(), &data), data, "the connection goes on");
+    }
+    assert!(quic.payloads().iter().all(|payload| *payload != stun && *payload != dtls));
 }
 
 fn hellos_of_both_versions_are_read_in_pieces_of_any_order() {

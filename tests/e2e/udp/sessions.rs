@@ -36,6 +36,7 @@ rpxy_l4_tests::offload_modes! {
         an_idle_session_ends_and_the_next_datagram_begins_another,
         a_lifetime_of_zero_is_for_ever_and_a_rule_has_its_own,
         tcp_and_udp_live_on_one_port,
+        the_port_of_a_session_that_had_to_give_way_rests,
     }
     Unknown {
         a_port_that_is_taken_stops_the_start_unless_both_share_it,
@@ -125,6 +126,35 @@ fn stay_alive(net: &Topology, server: &UdpServer, daemon: &Daemon) -> Option<()>
     }
     Some(())
 }
+
+fn the_port_of_a_session_that_had_to_give_way_rests() {
+    let Some(net) = Topology::or_skip() else { return };
+    let server = UdpServer::echo(&net.backend, at(7000), "");
+    let config = udp_to(at(7000), "workers = 1\nudp_max_connections = 1");
+    let daemon = Daemon::builder(&config).allow("udp_max_connections").start(&net.gateway);
+    let port = wait::until("the machine runs without a pause", || {
+        let started = Instant::now();
+        let [old, new] = [client(&net), client(&net)];
+        assert_eq!(old.ask(front(), b"old"), b"old");
+        let path = server.take()[0].source;
+        assert_eq!(new.ask(front(), b"new"), b"new");
+        daemon.wait_for(0, &format!("[finish] udp: {} -> {}", old.address(), at(7000)));
+        let rests = udp::is_bound(&net.gateway, path.port());
+        // What its backend says late is nobody's.
+        server.send(path, b"late");
+        assert_eq!(new.receive_within(Duration::from_millis(100)).map(|answer| answer.bytes), None);
+        server.take();
+        if started.elapsed() > RESTS / 2 {
+            return None;
+        }
+        assert!(rests, "port {} was free at once", path.port());
+        Some(path.port())
+    });
+    wait::until("it has rested", || (!udp::is_bound(&net.gateway, port)).then_some(()));
+}
+
+/// Time for which the port of a session that ended in the middle is given to nobody else.
+const RESTS: Duration = Duration::from_secs(3);
 
 fn a_lifetime_of_zero_is_for_ever_and_a_rule_has_its_own() {
     let Some(net) = Topology::or_skip() else { return };

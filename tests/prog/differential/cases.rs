@@ -84,6 +84,7 @@ fn ports() -> impl Strategy<Value = (u16, u16)> {
         from::QUIC,
         from::WIREGUARD,
         from::GENERIC,
+        from::QUIC_ALONE,
         from::CID_1,
         from::CID_8,
         from::CID_9,
@@ -112,9 +113,14 @@ fn payloads() -> impl Strategy<Value = Vec<u8>> {
         &[2, 0, 0, 0],
         &[3, 0, 0, 0],
         &[4, 0, 0, 0],
+        &[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42],
+        &[2, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42],
+        &[22, 0xfe, 0xfd],
         &[],
     ];
-    let lens = vec![0, 1, 6, 7, 20, 21, 22, 31, 32, 64, 91, 92, 93, 147, 148, 149, 548, 549, 1199, 1200, 1452, 1473];
+    let lens = vec![
+        0, 1, 6, 7, 12, 13, 19, 20, 21, 22, 31, 32, 64, 91, 92, 93, 147, 148, 149, 548, 549, 1199, 1200, 1452, 1473,
+    ];
     let any_start = (select(starts), vec(any::<u8>(), 0..30)).prop_map(|(start, more)| [start, &more].concat());
     let known = (0..=20_usize).prop_map(|right| {
         let mut start = [&[0x47], &CID[..]].concat();
@@ -160,7 +166,7 @@ fn flows(net: Net) -> impl Strategy<Value = Flow> {
         })
     };
     let cid_len = prop_oneof![3 => Just(0), 2 => 0..=20_u8, 1 => any::<u8>()];
-    let kind = prop_oneof![2 => Just(0), 2 => 0..16_u8, 1 => any::<u8>()];
+    let kind = prop_oneof![2 => Just(0), 2 => 0..32_u8, 1 => any::<u8>()];
     let ways = prop_oneof![
         6 => Just((HERE, STATION)),
         1 => (select(&[HERE, ELSEWHERE][..]), select(&[STATION, NEIGHBOUR][..])),

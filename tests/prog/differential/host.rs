@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use rpxy_l4_common::decide::{self, Arrival, Verdict, decide};
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listener, Prefix, Socket, hop_flag};
+use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, Listed, Listener, Prefix, Socket, hop_flag};
 use rpxy_l4_common::packet::Link;
 use rpxy_l4_common::rewrite::Rewrite;
 use rpxy_l4_common::verdict::Counter;
 
 use crate::fixture::HERE;
 use crate::kernel::{Action, Outcome, Program};
-use crate::maps::{Maps, banned_bytes, field};
+use crate::maps::{Maps, banned_bytes, field, listed_bytes};
 
 /// A packet as TC gets it.
 const ARRIVAL: Arrival = Arrival {
@@ -30,6 +30,7 @@ pub(super) struct Host {
     listeners: HashMap<Socket, u32>,
     local: Vec<[u8; 16]>,
     banned: Vec<(IpAddr, u32)>,
+    listed: Vec<(u16, IpAddr, u32, u8)>,
 }
 
 impl Host {
@@ -41,6 +42,7 @@ impl Host {
             listeners: base.listeners.iter().chain(&extra.listeners).copied().collect(),
             local: base.local.iter().map(|address| field(*address)).collect(),
             banned: base.banned.clone(),
+            listed: base.listed.clone(),
         }
     }
 
@@ -94,15 +96,24 @@ impl<'a> decide::Maps for &'a Host {
         self.local.contains(address)
     }
 
+    fn listed(&self, key: &Listed) -> Option<u8> {
+        let [_, _, _, _, sender @ ..] = key.to_bytes();
+        let around = self.listed.iter().map(|(list, network, len, value)| (listed_bytes(*list, *network, *len), value));
+        let around = around.filter(|(network, _)| contains(*network, (key.bits, sender)));
+        around.max_by_key(|((bits, _), _)| *bits).map(|(_, value)| *value)
+    }
+
     fn is_banned(&self, source: &Prefix) -> bool {
         let mut sender = [0; 20];
         sender[0] = source.family;
         sender[1..17].copy_from_slice(&source.address);
-        self.banned.iter().any(|(network, len)| {
-            let (bits, network) = banned_bytes(*network, *len);
-            bits <= source.bits && (0..bits as usize).all(|bit| at(&sender, bit) == at(&network, bit))
-        })
+        self.banned.iter().any(|(network, len)| contains(banned_bytes(*network, *len), (source.bits, sender)))
     }
+}
+
+/// Returns whether a sender is in a network, each as bytes with a number of bits.
+fn contains((bits, network): (u32, [u8; 20]), (of_sender, sender): (u32, [u8; 20])) -> bool {
+    bits <= of_sender && (0..bits as usize).all(|bit| at(&sender, bit) == at(&network, bit))
 }
 
 /// One bit, the highest of the first byte first.

@@ -1,12 +1,15 @@
 //! Which datagrams of a flow are steered, by what the flow is: handshakes always reach the daemon.
 
 use rpxy_l4_common::verdict::Counter::{
-    self, ConnectionId, NotWireGuardTransport, QuicLong, Short, Steered, WireGuardInitiation,
+    self, ConnectionId, NotWireGuardTransport, OtherProtocol, QuicLong, Short, Steered, WireGuardInitiation,
 };
 
 use super::padded;
 use crate::fixture::{CID, from, to};
 use crate::rows::{Expected, Row, check};
+
+/// The start of a message of STUN.
+const STUN: &[u8] = &[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
 
 /// Name; the client's port; start and length of the payload; what becomes of it.
 type Gate = (&'static str, u16, &'static [u8], usize, Counter);
@@ -24,6 +27,19 @@ const GATES: &[Gate] = &[
     ("QUIC flow, Version Negotiation", from::QUIC, &[0x80], 13, QuicLong),
     ("QUIC flow, the form bit alone", from::QUIC, &[0x80], 1, QuicLong),
     ("QUIC flow, no payload", from::QUIC, &[], 0, Short),
+    ("QUIC flow, STUN", from::QUIC, STUN, 20, Steered),
+    ("QUIC without ID, short header", from::QUIC_ALONE, &[0x47], 40, Steered),
+    ("QUIC without ID, short header with the fixed bit clear", from::QUIC_ALONE, &[0x01, 9], 40, Steered),
+    ("QUIC without ID, one byte", from::QUIC_ALONE, &[0x01], 1, Steered),
+    ("QUIC without ID, Initial", from::QUIC_ALONE, &[0xc3, 0, 0, 0, 1, 8], 1200, QuicLong),
+    ("QUIC without ID, STUN", from::QUIC_ALONE, STUN, 20, OtherProtocol),
+    ("QUIC without ID, STUN, too short to tell", from::QUIC_ALONE, STUN, 7, Steered),
+    ("QUIC without ID, another cookie", from::QUIC_ALONE, &[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x43], 40, Steered),
+    ("QUIC without ID, DTLS 1.2", from::QUIC_ALONE, &[22, 0xfe, 0xfd], 13, OtherProtocol),
+    ("QUIC without ID, TLS", from::QUIC_ALONE, &[22, 3, 3], 100, Steered),
+    ("QUIC without ID, WireGuard response", from::QUIC_ALONE, &[2, 0, 0, 0], 92, OtherProtocol),
+    ("QUIC without ID, WireGuard keepalive", from::QUIC_ALONE, &[4, 0, 0, 0], 32, OtherProtocol),
+    ("QUIC without ID, no payload", from::QUIC_ALONE, &[], 0, Short),
     ("WireGuard flow, transport", from::WIREGUARD, &[4, 0, 0, 0], 1000, Steered),
     ("WireGuard flow, keepalive", from::WIREGUARD, &[4, 0, 0, 0], 32, Steered),
     ("WireGuard flow, transport with reserved bytes", from::WIREGUARD, &[4, 1, 2, 3], 32, Steered),

@@ -35,7 +35,28 @@ const BANS: &[(Net, &str, &str, bool)] = &[
     (V6, "a banned network of the other family", "c612::1", false),
 ];
 
+/// Senders, and whether the lists of [`to::LISTED`] and [`to::DENYING`] take them.
+const LISTS: &[(Net, &str, &str, bool, bool)] = &[
+    (V4, "named nowhere", "203.0.113.200", false, true),
+    (V4, "the first address of an allowed network", "10.0.0.0", true, true),
+    (V4, "the last address before a denied network within", "10.0.255.255", true, true),
+    (V4, "the first address of a denied network", "10.1.0.0", false, false),
+    (V4, "the last address of a denied network", "10.1.255.255", false, false),
+    (V4, "the address behind it", "10.2.0.0", true, true),
+    (V6, "named nowhere", "2001:db8:b::1", false, true),
+    (V6, "allowed", "2001:db8:a:2::1", true, true),
+    (V6, "denied", "2001:db8:a:1::1", false, false),
+    // The same leading bytes as 10.1.0.0/16, in the other family.
+    (V6, "a denied network of the other family", "a01::1", false, true),
+];
+
 pub(super) fn rows() -> Vec<Row> {
+    let lists = LISTS.iter().flat_map(|(net, name, source, listed, denying)| {
+        [(to::LISTED, *listed), (to::DENYING, *denying)].map(|(port, taken)| {
+            let expected = if taken { Expected::Pass(Counter::NoFlow) } else { Expected::Drop(Counter::Denied) };
+            Row::new(format!("{}: {name}, port {port}", net.name), sent_by(*net, source, port).bytes(), expected)
+        })
+    });
     let bans = BANS.iter().map(|(net, name, source, banned)| {
         let expected = if *banned { Expected::Drop(Counter::Banned) } else { Expected::Pass(Counter::NoFlow) };
         Row::new(format!("{}: {name}", net.name), sent_by(*net, source, to::OURS).bytes(), expected)
@@ -86,7 +107,7 @@ pub(super) fn rows() -> Vec<Row> {
             row("banned, but not for us", sent_by(net, banned, to::FOREIGN), pass(Counter::Foreign)),
         ]
     });
-    bans.chain(everywhere).collect()
+    bans.chain(lists).chain(everywhere).collect()
 }
 
 #[test]

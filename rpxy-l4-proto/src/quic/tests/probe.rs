@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 use crate::{
-    Probe::{self, NeedMore, NotThis},
+    Probe::{self, NeedMore, NotThis, Unreadable},
     properties,
     testing::{Hello, handshake, vec8, vec16},
     tls::ClientHello,
@@ -65,7 +65,7 @@ fn one_datagram_is_enough() {
 
 #[test]
 fn a_first_connection_id_has_8_bytes_or_more() {
-    for (len, expected) in [(0, NotThis), (7, NotThis), (8, hello()), (20, hello())] {
+    for (len, expected) in [(0, Unreadable), (7, Unreadable), (8, hello()), (20, hello())] {
         let dcid = ConnectionId::new(&vec![3; len]).unwrap();
         let datagram = whole(&Initial { dcid, key_dcid: dcid, ..Initial::default() });
         assert_eq!(InitialProbe::new(Version::V1, dcid).advance(&datagram), expected, "{len} bytes");
@@ -212,7 +212,7 @@ fn packet_numbers_go_on_from_the_largest_that_opened() {
 }
 
 #[test]
-fn what_a_server_would_not_accept_is_not_quic() {
+fn what_a_server_would_not_accept_is_quic_that_cannot_be_read() {
     let message = message();
     let start = crypto_of(&message, &[(0, 40)]);
     let announced = |len: u32| {
@@ -224,33 +224,33 @@ fn what_a_server_would_not_accept_is_not_quic() {
         ("a good start", start.clone(), NeedMore),
         ("PING alone", vec![1], NeedMore),
         ("all frames that are allowed", [hex("01 00 02 05 00 00 05 1c 00 00 00"), start.clone()].concat(), NeedMore),
-        ("a STREAM frame behind", [start.clone(), hex("08 00 61")].concat(), NotThis),
-        ("a frame cut", [start.clone(), hex("00 06 10 7f ff")].concat(), NotThis),
+        ("a STREAM frame behind", [start.clone(), hex("08 00 61")].concat(), Unreadable),
+        ("a frame cut", [start.clone(), hex("00 06 10 7f ff")].concat(), Unreadable),
         ("the same bytes again", [start.clone(), crypto_of(&message, &[(10, 20)])].concat(), NeedMore),
-        ("other bytes at the same place", [start.clone(), crypto(39, b"\xff\xff")].concat(), NotThis),
-        ("other bytes behind a hole", [crypto(50, b"ab"), crypto(51, b"c")].concat(), NotThis),
-        ("a server hello", crypto(0, &handshake(2, &[3; 60])), NotThis),
-        ("no hello, told by the first byte", crypto(0, &[22]), NotThis),
+        ("other bytes at the same place", [start.clone(), crypto(39, b"\xff\xff")].concat(), Unreadable),
+        ("other bytes behind a hole", [crypto(50, b"ab"), crypto(51, b"c")].concat(), Unreadable),
+        ("a server hello", crypto(0, &handshake(2, &[3; 60])), Unreadable),
+        ("no hello, told by the first byte", crypto(0, &[22]), Unreadable),
         ("a hole first", crypto(1, &[22]), NeedMore),
         ("a hello of 16 KiB", announced(16_380), NeedMore),
-        ("a hello of 16 KiB and a byte", announced(16_381), NotThis),
-        ("a byte behind 16 KiB", crypto(MAX_CRYPTO_STREAM, b"a"), NotThis),
+        ("a hello of 16 KiB and a byte", announced(16_381), Unreadable),
+        ("a byte behind 16 KiB", crypto(MAX_CRYPTO_STREAM, b"a"), Unreadable),
         ("the last byte of 16 KiB", crypto(MAX_CRYPTO_STREAM - 1, b"a"), NeedMore),
         ("as many pieces as are held", scattered(MAX_CRYPTO_PIECES), NeedMore),
-        ("a piece more", scattered(MAX_CRYPTO_PIECES + 1), NotThis),
+        ("a piece more", scattered(MAX_CRYPTO_PIECES + 1), Unreadable),
     ];
     for (row, payload, expected) in rows {
         let mut probe = probe();
         assert_eq!(probe.advance(&Initial::default().datagram(&payload)), expected, "{row}");
-        if expected == NotThis {
-            assert_eq!(probe.advance(&whole(&Initial::number(1))), NotThis, "the answer stays, {row}");
+        if expected == Unreadable {
+            assert_eq!(probe.advance(&whole(&Initial::number(1))), Unreadable, "the answer stays, {row}");
         }
     }
     // RFC 9000 sections 17.2 and 12.4.
     let padded = |packet: Vec<u8>| [packet, vec![0; 1200]].concat();
-    assert_eq!(probe().advance(&whole(&Initial { flip: 0x04, ..Initial::default() })), NotThis, "a reserved bit");
-    assert_eq!(probe().advance(&whole(&Initial { flip: 0x08, ..Initial::default() })), NotThis, "the other one");
-    assert_eq!(probe().advance(&padded(Initial::default().packet(&[]))), NotThis, "no frame");
+    assert_eq!(probe().advance(&whole(&Initial { flip: 0x04, ..Initial::default() })), Unreadable, "a reserved bit");
+    assert_eq!(probe().advance(&whole(&Initial { flip: 0x08, ..Initial::default() })), Unreadable, "the other one");
+    assert_eq!(probe().advance(&padded(Initial::default().packet(&[]))), Unreadable, "no frame");
 }
 
 #[test]

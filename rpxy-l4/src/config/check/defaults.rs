@@ -1,11 +1,11 @@
-//! Values of the top of the file that hold for a rule, unless it says otherwise.
+//! Values of a listener that hold for its rules, unless they say otherwise.
 
 use std::path::Path;
 
 #[cfg(feature = "proxy-protocol")]
 use crate::config::model::ProxyVersion;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct RuleDefaults<'a> {
     /// Relative paths in the file start here.
     pub(super) directory: &'a Path,

@@ -157,6 +157,10 @@ fn dialled(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'
             targets::address(report, &position, &format!("{text}:{}", defaults.listen_port))
         };
         let Some(target) = target else { continue };
+        if matches!(target.host, Host::Unix(_)) {
+            report.error_with(&position, "is not a name", "give unix sockets a private table of their own");
+            continue;
+        }
         let name = NamePattern::Exact(inner_name(&target));
         if private.iter().any(|earlier| earlier.server_names.contains(&name)) {
             report.warn(&position, format!("{} is listed twice: the first entry wins", inner_name(&target)));
@@ -174,6 +178,7 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
         Host::Ip { address, .. } => address.to_string().into(),
         Host::LinkLocal { address, .. } => address.to_string().into(),
         Host::Name(name) => name.strip_suffix('.').unwrap_or(name).into(),
+        Host::Unix(path) => path.display().to_string().into(),
     }
 }
 

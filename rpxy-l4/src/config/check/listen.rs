@@ -1,26 +1,58 @@
 //! Ports and addresses to listen on.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::Hash,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
+    ops::RangeInclusive,
+    path::Path,
 };
 
+use super::admin;
 use crate::config::{
     file::{Field, Table},
-    model::{Listen, ListenAddress},
+    model::{Listen, ListenAddress, Listener, Transport, UnixListen},
     report::{Position, Report, quote},
 };
 
-pub(super) fn listen(report: &mut Report<'_>, root: &Table<'_>) -> Listen {
-    let mut addresses = v4(report, root);
-    addresses.extend(v6(report, root));
-    Listen {
-        ports: ports(report, root),
+/// Ports of a listener at most, over all its ranges.
+const MOST_PORTS: usize = 4096;
+
+/// Permissions of a unix socket for the daemon's user alone.
+const PRIVATE: u32 = 0o600;
+
+const TRANSPORTS: &[(&str, Transport)] = &[("tcp", Transport::Tcp), ("udp", Transport::Udp)];
+
+/// The sockets of the listener that `table` describes.
+pub(super) fn listen(report: &mut Report<'_>, table: &Table<'_>) -> Listen {
+    let mut addresses = v4(report, table);
+    addresses.extend(v6(report, table));
+    let unix = unix(report, table);
+    let ports = ports(report, table);
+    let only_unix = (has_unix(table) && ports.is_empty()).then_some(Transport::Tcp);
+    let listen = Listen {
+        ports,
         addresses,
-        reuse_port: root.field("reuse_port").and_then(|field| field.boolean(report)).unwrap_or(false),
+        transport: table.field("transport").and_then(|field| field.word(report, TRANSPORTS)).or(only_unix),
+        unix,
+        free_bind: table.field("free_bind").and_then(|field| field.boolean(report)).unwrap_or(false),
+        reuse_port: table.field("reuse_port").and_then(|field| field.boolean(report)).unwrap_or(false),
+    };
+    let mut switched_off = ["listen_address_v4", "listen_address_v6"]
+        .into_iter()
+        .filter_map(|key| table.field(key).filter(Field::is_empty_array));
+    if listen.addresses.is_empty()
+        && !has_unix(table)
+        && let Some(field) = switched_off.next_back()
+    {
+        report.error_with(
+            &field.position,
+            "there is no address left to listen on",
+            "[] switches a family off; give the other one an address",
+        );
     }
+    listen
 }
 
 /// An address and port, such as that of the metrics.
@@ -37,25 +69,87 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
     parsed
 }
 
-fn ports(report: &mut Report<'_>, root: &Table<'_>) -> Vec<NonZeroU16> {
-    let Some(field) = root.field("listen_port") else {
-        let position = Position { path: "listen_port".to_owned(), offset: 0 };
-        report.missing(&position, "required key is missing", &["listen_port"], None);
-        return Vec::new();
-    };
-    if field.is_integer() {
-        return field.integer(report, 1..=u16::MAX).and_then(NonZeroU16::new).into_iter().collect();
+/// The unix socket.
+fn unix(report: &mut Report<'_>, table: &Table<'_>) -> Option<UnixListen> {
+    let path = table.field("listen_unix").and_then(|field| admin::socket(report, &field));
+    let mode = table.field("listen_unix_mode").and_then(|field| mode(report, &field)).unwrap_or(PRIVATE);
+    let group = table.field("listen_unix_group").and_then(|field| field.string(report)).map(str::to_owned);
+    for key in ["listen_unix_mode", "listen_unix_group"] {
+        if !has_unix(table) {
+            table.warn_unused(report, key, "has no effect, because there is no listen_unix", None);
+        }
     }
-    let Some(elements) = field.array_of(report, "an integer or an array of integers") else { return Vec::new() };
+    Some(UnixListen { path: path?.into(), mode, group })
+}
+
+/// Returns whether there is to be one.
+fn has_unix(table: &Table<'_>) -> bool {
+    table.field("listen_unix").is_some()
+}
+
+/// Permissions in octal, as chmod(1) takes them.
+fn mode(report: &mut Report<'_>, field: &Field<'_>) -> Option<u32> {
+    let text = field.string(report)?;
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() >= 3);
+    if mode.is_none() {
+        let message = format!("{} does not give permissions in octal", quote(text));
+        report.error_with(&field.position, message, "as in \"0660\"");
+    }
+    mode
+}
+
+/// The ports; not required of a listener with a unix socket, which has none then.
+fn ports(report: &mut Report<'_>, table: &Table<'_>) -> Vec<NonZeroU16> {
+    // Beside other listeners, the top of the file need not be one.
+    let field = match (has_unix(table), table.has_heirs()) {
+        (true, _) => table.own("listen_port"),
+        (false, true) => table.field("listen_port"),
+        (false, false) => table.required_port(report),
+    };
+    let Some(field) = field else { return Vec::new() };
+    let elements = if field.is_integer() || field.as_string().is_some() {
+        field.one_or_many(report)
+    } else {
+        field.array_of(report, "an integer, a range such as \"8000-8010\" or an array of them")
+    };
+    let Some(elements) = elements else { return Vec::new() };
     if elements.is_empty() {
         report.error(&field.position, "must not be empty");
     }
-    let ports = elements.iter().filter_map(|element| element.integer(report, 1..=u16::MAX));
-    without_duplicates(ports.filter_map(NonZeroU16::new).collect())
+    let mut ports: Vec<NonZeroU16> = Vec::new();
+    let mut seen = HashSet::new();
+    for range in elements.iter().filter_map(|element| range(report, element)) {
+        ports.extend(range.filter_map(NonZeroU16::new).filter(|port| seen.insert(*port)));
+    }
+    if ports.len() > MOST_PORTS {
+        let message = format!("{} ports are more than the {MOST_PORTS} that a listener can have", ports.len());
+        report.error(&field.position, message);
+    }
+    ports
 }
 
-fn v4(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
-    let Some(field) = root.field("listen_address_v4") else {
+/// `443`, or `"8000-8010"`.
+fn range(report: &mut Report<'_>, element: &Field<'_>) -> Option<RangeInclusive<u16>> {
+    let Some(text) = element.as_string() else {
+        return element.integer(report, 1..=u16::MAX).map(|port| port..=port);
+    };
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first), number(last)),
+        None => (None, None),
+    };
+    match (first, last) {
+        (Some(first), Some(last)) if first <= last => Some(first..=last),
+        _ => {
+            let remedy = "a range is \"8000-8010\", a port a number such as 443";
+            report.error_with(&element.position, format!("{} is not a range of ports", quote(text)), remedy);
+            None
+        }
+    }
+}
+
+fn v4(report: &mut Report<'_>, table: &Table<'_>) -> Vec<ListenAddress> {
+    let Some(field) = table.field("listen_address_v4") else {
         return vec![ListenAddress::V4(Ipv4Addr::UNSPECIFIED)];
     };
     addresses(report, &field, &ListenAddress::V4(Ipv4Addr::UNSPECIFIED), |report, element| {
@@ -68,15 +162,16 @@ fn v4(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
     })
 }
 
-fn v6(report: &mut Report<'_>, root: &Table<'_>) -> Vec<ListenAddress> {
+fn v6(report: &mut Report<'_>, table: &Table<'_>) -> Vec<ListenAddress> {
     let everywhere = ListenAddress::V6 { address: Ipv6Addr::UNSPECIFIED, zone: None };
-    let switch_field = root.field("listen_ipv6");
-    let switch = switch_field.as_ref().and_then(|field| field.boolean(report));
-    let Some(field) = root.field("listen_address_v6") else {
+    let switch = table.field("listen_ipv6").and_then(|field| field.boolean(report));
+    // Which of the two says more is told by where they stand.
+    let inherited = table.own("listen_address_v6").is_none() && table.own("listen_ipv6").is_some();
+    let Some(field) = table.field("listen_address_v6").filter(|_| !inherited) else {
         return if switch == Some(true) { vec![everywhere] } else { Vec::new() };
     };
-    if let (Some(switch_field), Some(false)) = (&switch_field, switch) {
-        report.warn(&switch_field.position, "has no effect, because listen_address_v6 is given");
+    if switch == Some(false) {
+        table.warn_unused(report, "listen_ipv6", "has no effect, because listen_address_v6 is given", None);
     }
     addresses(report, &field, &everywhere, v6_address)
 }
@@ -122,15 +217,33 @@ fn addresses(
     read: impl Fn(&mut Report<'_>, &Field<'_>) -> Option<ListenAddress>,
 ) -> Vec<ListenAddress> {
     let Some(elements) = field.one_or_many(report) else { return Vec::new() };
-    if elements.is_empty() {
-        report.error(&field.position, "must not be empty");
-    }
     let read = elements.iter().filter_map(|element| read(report, element)).collect();
     let addresses = without_duplicates(read);
     if addresses.len() > 1 && addresses.contains(everywhere) {
         report.error(&field.position, format!("{everywhere} means every address and cannot be combined with others"));
     }
     addresses
+}
+
+/// Sockets that two listeners would share. `listeners` come with their places.
+pub(super) fn refuse_overlaps(report: &mut Report<'_>, listeners: &[(Position, &Listener)]) {
+    let mut taken: HashMap<(Transport, &ListenAddress, NonZeroU16), &str> = HashMap::new();
+    let mut paths: HashMap<&Path, &str> = HashMap::new();
+    for (position, listener) in listeners {
+        if let Some(unix) = &listener.listen.unix
+            && let Some(other) = paths.insert(&unix.path, &listener.name)
+        {
+            let message = format!("{} belongs to the listener {} already", unix.path.display(), quote(other));
+            report.error_with(position, message, "give them different paths");
+        }
+        let both = listener.sockets().find_map(|socket| Some((socket, *taken.get(&socket)?)));
+        if let Some(((transport, address, port), other)) = both {
+            let message = format!("{address}:{port} ({transport}) belongs to the listener {} already", quote(other));
+            report.error_with(position, message, "give them different ports or addresses, or a transport each");
+        } else {
+            taken.extend(listener.sockets().map(|socket| (socket, &*listener.name)));
+        }
+    }
 }
 
 /// Keeps the first of equal elements.

@@ -3,6 +3,7 @@
 //! Each topic has its file. A value that cannot be used is reported and replaced by its default, so that checking goes
 //! on and all mistakes are found in one go; the model is thrown away when anything was an error.
 
+mod access;
 mod admin;
 mod connections;
 mod defaults;
@@ -10,7 +11,9 @@ mod dns;
 mod duration;
 mod ebpf;
 mod ech;
+mod include;
 mod listen;
+mod listeners;
 mod matcher;
 mod names;
 mod network;
@@ -28,13 +31,11 @@ mod udp;
 
 use std::{num::NonZeroUsize, path::Path};
 
-use toml::de::DeTable;
-
-use defaults::RuleDefaults;
+use toml::{Spanned, de::DeTable};
 
 use super::{
-    file::{Field, Table},
-    model::{AccessLogFormat, AccessLogRefused, Config, Unmatched},
+    file::{Entries, Field, Table},
+    model::{AccessLogFormat, AccessLogRefused, Config},
     problem::{Problem, Severity},
     report::{Position, Report},
     watch::Seen,
@@ -51,17 +52,19 @@ pub(super) struct Checked {
     pub(super) log_format: AccessLogFormat,
 }
 
-/// Checks `text`, whose relative paths start at `directory`.
+/// Checks `text`, whose relative paths start at `directory`, with the files that it includes.
 pub(super) fn check(text: &str, directory: &Path) -> Checked {
     let mut report = Report::new(text);
-    let config = match DeTable::parse(text) {
-        Ok(document) => Some(configuration(&mut report, document.get_ref(), directory)),
-        Err(error) => {
-            let offset = error.span().map_or(0, |span| span.start);
-            report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
-            None
-        }
-    };
+    let config = document(&mut report, text, 0).and_then(|main| {
+        let included = include::files(&mut report, main.get_ref(), directory);
+        let documents: Option<Vec<_>> =
+            included.iter().map(|file| Some((document(&mut report, &file.text, file.base)?, file.base))).collect();
+        let files = documents?;
+        let entries = files.iter().map(|(document, base)| Entries { table: document.get_ref(), base: *base });
+        let files: Vec<_> = std::iter::once(Entries { table: main.get_ref(), base: 0 }).chain(entries).collect();
+        include::refuse_nested(&mut report, &files);
+        configuration(&mut report, files, directory)
+    });
     let files = report.take_files();
     let problems = report.finish();
     let usable = problems.iter().all(|problem| problem.severity != Severity::Error);
@@ -69,37 +72,44 @@ pub(super) fn check(text: &str, directory: &Path) -> Checked {
     Checked { config: config.filter(|_| usable), problems, files, log_format }
 }
 
-fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Path) -> Config {
-    let root = Table::root(report, document);
-    let listen = listen::listen(report, &root);
-    let defaults = RuleDefaults {
-        directory,
-        listen_port: listen.ports.first().map_or(0, |port| port.get()),
-        #[cfg(feature = "proxy-protocol")]
-        send_proxy: proxy::send(report, root.field("tcp_send_proxy_protocol")).flatten(),
-    };
-    let prefix = sources::prefix(report, &root);
-    let tcp = tcp::tcp(report, &root, &defaults, prefix);
-    let rules = rules::rules(report, &root, &defaults);
-    let udp = udp::udp(report, &root, &rules, prefix);
-    own::refuse(report, &root, &listen, (&tcp, &udp), &rules);
-    shadow::warn_of_unreachable(report, &rules);
-    server_ids::refuse_ambiguous(report, &rules);
+/// One file, which begins at `base`.
+fn document<'t>(report: &mut Report<'_>, text: &'t str, base: usize) -> Option<Spanned<DeTable<'t>>> {
+    let parsed = DeTable::parse(text);
+    if let Err(error) = &parsed {
+        let offset = base + error.span().map_or(0, |span| span.start);
+        report.error(&Position { path: String::new(), offset }, format!("not TOML: {}", error.message()));
+    }
+    parsed.ok()
+}
 
-    let destination_keys = ["tcp_target", "udp_target"].iter().any(|key| root.field(key).is_some());
-    if !destination_keys && !rules::any(&root) {
+fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory: &'t Path) -> Option<Config> {
+    let root = Table::root(report, files);
+    let protocols = root.named(report, "protocols");
+    let drafts = listeners::drafts(report, &root, directory);
+    let rules = rules::rules(report, &protocols, &drafts);
+    let mut all = Vec::with_capacity(drafts.len());
+    for (draft, rules) in drafts.iter().zip(&rules) {
+        all.push(listeners::listener(report, draft, rules));
+        shadow::warn_of_unreachable(report, rules);
+        server_ids::refuse_ambiguous(report, rules);
+    }
+    own::refuse(report, &drafts, &all, &rules);
+    listeners::check_together(report, &drafts, &all);
+
+    let has_targets = |table: &Table<'_>| ["tcp_target", "udp_target"].iter().any(|key| table.own(key).is_some());
+    if !root.has_any("protocols") && !drafts.iter().any(|draft| has_targets(&draft.table)) {
         let remedy = "give at least one of tcp_target, udp_target and [protocols.\"<name>\"]";
         report.missing(&root.position, "nothing to forward to", &["tcp_target", "udp_target"], Some(remedy));
     }
 
-    Config {
-        listen,
+    let mut all = all.into_iter();
+    let top = all.next()?;
+    Some(Config {
+        top,
+        named: all.collect(),
+        rules: protocols.len(),
         workers: root.field("workers").and_then(|field| workers(report, &field)),
         drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
-        unmatched: root
-            .field("unmatched")
-            .and_then(|field| field.word(report, &[("drop", Unmatched::Drop), ("default", Unmatched::Default)]))
-            .unwrap_or_default(),
         access_log_format: root
             .field("access_log_format")
             .and_then(|field| {
@@ -116,11 +126,9 @@ fn configuration(report: &mut Report<'_>, document: &DeTable<'_>, directory: &Pa
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         dns: dns::dns(report, &root),
-        tcp,
-        udp,
         ebpf: ebpf::ebpf(report, &root),
-        rules: rules.into_iter().map(|(_, rule)| rule).collect(),
-    }
+        quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
+    })
 }
 
 const REFUSED: &[(&str, AccessLogRefused)] =

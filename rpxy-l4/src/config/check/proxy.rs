@@ -20,9 +20,10 @@ pub(super) fn send(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<
     field?.word(report, VERSIONS)
 }
 
-/// Reads the settings of inbound headers.
-pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<ReceiveProxy> {
-    let receive_field = root.field("tcp_recv_proxy_protocol");
+/// Reads the settings of inbound headers. Who may connect to a unix socket is a matter of its permissions, so that only one
+/// that `listens_on_ip` needs a list.
+pub(super) fn receive(report: &mut Report<'_>, table: &Table<'_>, listens_on_ip: bool) -> Option<ReceiveProxy> {
+    let receive_field = table.field("tcp_recv_proxy_protocol");
     let (receive, optional) = match &receive_field {
         Some(field) if field.is_string() => match field.word(report, &[("optional", ())]) {
             Some(()) => (true, true),
@@ -31,15 +32,17 @@ pub(super) fn receive(report: &mut Report<'_>, root: &Table<'_>) -> Option<Recei
         Some(field) => (field.boolean(report).unwrap_or(false), false),
         None => (false, false),
     };
-    let trusted_field = root.field("tcp_trusted_proxies");
+    let trusted_field = table.field("tcp_trusted_proxies");
     match (receive, trusted_field) {
         (false, None) => None,
         (false, Some(field)) => {
             // 0.2.x does not look at the list either, but refuses other types.
             field.strings(report);
-            report.warn(&field.position, "has no effect, because tcp_recv_proxy_protocol is off");
+            let message = "has no effect, because tcp_recv_proxy_protocol is off";
+            table.warn_unused(report, "tcp_trusted_proxies", message, None);
             None
         }
+        (true, None) if !listens_on_ip => Some(ReceiveProxy { trusted: Vec::new(), optional }),
         (true, None) => {
             if let Some(field) = receive_field {
                 report.error_with(

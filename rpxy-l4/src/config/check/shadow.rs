@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, mem, sync::Arc};
 
+use ipnet::IpNet;
+
 use crate::config::{
     model::{Matcher, NamePattern, Rule, TlsMatcher},
     report::{Position, Report, quote},
@@ -16,7 +18,9 @@ pub(super) fn warn_of_unreachable(report: &mut Report<'_>, rules: &[(Position, A
         let conditions = Condition::of(&rule.matcher);
         let candidates = conditions.iter().map(|condition| reachable.get(condition).map_or(&[][..], Vec::as_slice));
         let fewest = candidates.min_by_key(|candidates| candidates.len()).unwrap_or_default();
-        if let Some(earlier) = fewest.iter().find(|earlier| shadows(&earlier.matcher, &rule.matcher)) {
+        let covers =
+            |earlier: &&&Rule| from_covers(&earlier.from, &rule.from) && shadows(&earlier.matcher, &rule.matcher);
+        if let Some(earlier) = fewest.iter().find(covers) {
             let name = quote(&earlier.name);
             report.warn(position, format!("never used: protocols.{name} matches the same and comes first in the file"));
             // Nor is it needed here: what it would shadow, the earlier one does.
@@ -76,6 +80,11 @@ fn shadows(first: &Matcher, second: &Matcher) -> bool {
             _,
         ) => false,
     }
+}
+
+/// Rules that differ in whether they ask where clients come from differ in precedence.
+fn from_covers(first: &[IpNet], second: &[IpNet]) -> bool {
+    first.is_empty() == second.is_empty() && second.iter().all(|network| first.contains(network))
 }
 
 fn hello_covers(first: &TlsMatcher, second: &TlsMatcher) -> bool {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::{connections, defaults::RuleDefaults, listen::is_interface, names, server_ids};
+use super::{admin, connections, defaults::RuleDefaults, listen::is_interface, names, server_ids};
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -34,6 +34,16 @@ pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, defaults: &Rule
     with_proxy(upstream, defaults)
 }
 
+/// Refuses unix sockets among the targets of UDP.
+pub(super) fn refuse_unix(report: &mut Report<'_>, position: &Position, upstream: &Upstream) {
+    for target in upstream.targets.iter().filter(|target| matches!(target.host, Host::Unix(_))) {
+        report.error(
+            position,
+            format!("{} is for TCP: datagrams are not sent to unix sockets", quote(&target.to_string())),
+        );
+    }
+}
+
 /// One target with the PROXY header of `defaults`.
 pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
     let upstream = Upstream {
@@ -56,17 +66,16 @@ fn with_proxy(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
 /// The default destination at `target_key`, if there is one.
 pub(super) fn default(
     report: &mut Report<'_>,
-    root: &Table<'_>,
+    table: &Table<'_>,
     target_key: &'static str,
     balance_key: &'static str,
 ) -> Option<Upstream> {
-    let field = root.field(target_key);
-    let upstream = upstream(report, root, field.as_ref(), balance_key);
-    if field.is_none()
-        && let Some(field) = root.field(balance_key)
-    {
-        let remedy = "rules have their own load_balance";
-        report.warn_with(&field.position, format!("has no effect, because {target_key} is missing"), remedy);
+    let field = table.field(target_key);
+    let upstream = upstream(report, table, field.as_ref(), balance_key);
+    if field.is_none() {
+        let (message, remedy) =
+            (format!("has no effect, because {target_key} is missing"), "rules have their own load_balance");
+        table.warn_unused(report, balance_key, &message, Some(remedy));
     }
     let field = field?;
     let upstream = server_ids::without(report, &field.position, upstream);
@@ -100,7 +109,8 @@ fn upstream(
 
 /// The targets, and the server IDs of some by their position.
 fn targets(report: &mut Report<'_>, field: &Field<'_>) -> (Vec<Target>, Vec<(usize, ServerId)>) {
-    let elements = field.array(report).unwrap_or_default();
+    let single = field.is_table() || field.as_string().is_some();
+    let elements = if single { field.one_or_many(report) } else { field.array(report) }.unwrap_or_default();
     let (targets, ids): (Vec<Target>, Vec<Option<ServerId>>) =
         elements.iter().filter_map(|element| target(report, element)).unzip();
     if field.is_empty_array() {
@@ -144,7 +154,14 @@ pub(super) fn without_limits(report: &mut Report<'_>, position: &Position, mut u
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
+///
+/// Or `unix:` with the path of a socket.
 pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = admin::path(report, position, path)?;
+        let host = Host::Unix(path.into());
+        return Some(Target { host, port: 0, weight: ONE, backup: false, down: false, max_connections: None });
+    }
     let (host, port) = match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
             report.error_with(
@@ -207,12 +224,8 @@ fn port(report: &mut Report<'_>, position: &Position, text: &str) -> Option<u16>
 }
 
 fn named(report: &mut Report<'_>, position: &Position, text: &str) -> Option<(Host, u16)> {
-    if text.starts_with("unix:") || text.starts_with('/') {
-        report.error_with(
-            position,
-            format!("{} is a unix socket, and targets are addresses or names", quote(text)),
-            "write \"host:port\"",
-        );
+    if text.starts_with('/') {
+        report.error_with(position, format!("{} is a path", quote(text)), format!("write \"unix:{text}\""));
         return None;
     }
     let Some((name, port)) = text.rsplit_once(':') else {

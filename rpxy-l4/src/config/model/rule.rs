@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use rpxy_l4_proto::{ech::EchKeys, wireguard::Reserved};
 
 use super::Upstream;
@@ -11,8 +12,11 @@ use super::Upstream;
 pub(crate) struct Rule {
     /// The table's name.
     pub name: Arc<str>,
-    /// Its conditions.
+    /// Its conditions on what clients send.
     pub matcher: Matcher,
+    /// Networks that clients must come from, without duplicates; empty is any. A reload leaves established connections and
+    /// sessions alone.
+    pub from: Vec<IpNet>,
     /// Destination of matching traffic.
     pub upstream: Upstream,
     /// UDP protocols: idle lifetime of a session, `None` means no limit. Without effect on TCP protocols.

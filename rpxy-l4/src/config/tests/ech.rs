@@ -59,7 +59,7 @@ fn file(protocol: &str, list: &str, keys: &str, names: &str) -> String {
 }
 
 fn ech(config: &Config) -> &Ech {
-    let (Matcher::Tls(matcher) | Matcher::Quic(matcher)) = &config.rules[0].matcher else { panic!("{config:?}") };
+    let (Matcher::Tls(matcher) | Matcher::Quic(matcher)) = &config.top.rules[0].matcher else { panic!("{config:?}") };
     matcher.ech.as_ref().unwrap()
 }
 

@@ -10,6 +10,7 @@ fn all_switched_on() -> String {
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest)
             if rest.starts_with("[protocols.")
+                || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"
                 || assigned_key(rest).is_some() =>
@@ -38,8 +39,8 @@ fn without_comments(text: &str) -> String {
 fn loads_as_it_stands() {
     assert_eq!(warnings(EXAMPLE), [""; 0]);
     let config = accepted(EXAMPLE);
-    assert_eq!(config.tcp.default.unwrap().targets[0].to_string(), "192.168.0.2:8000");
-    assert!(config.rules.is_empty());
+    assert_eq!(config.top.tcp.default.unwrap().targets[0].to_string(), "192.168.0.2:8000");
+    assert!(config.top.rules.is_empty());
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -58,7 +59,7 @@ fn loads_with_every_key_switched_on() {
     std::fs::write(&path, text).unwrap();
     let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.config.rules.len(), 7);
+    assert_eq!(loaded.config.rules, 7);
 }
 
 #[test]
@@ -81,11 +82,11 @@ fn shows_every_known_key() {
 fn values_shown_are_the_defaults() {
     let expected = accepted(EXAMPLE);
     let mut checked = 0;
-    for line in EXAMPLE.lines().take_while(|line| !line.starts_with("# [protocols.")) {
+    for line in EXAMPLE.lines().take_while(|line| !line.starts_with("# [listeners.")) {
         let Some(rest) = line.strip_prefix("# ").filter(|rest| assigned_key(rest).is_some()) else { continue };
         let key = assigned_key(rest).unwrap();
-        // Balances need their target; workers has no value of its own as default.
-        if rest.contains("# default:") || key == "udp_load_balance" || key == "workers" {
+        // Balances and modes need what they are of; workers has no value of its own as default.
+        if rest.contains("# default:") || ["udp_load_balance", "workers", "listen_unix_mode"].contains(&key) {
             continue;
         }
         let mut text = EXAMPLE.replace(line, rest);

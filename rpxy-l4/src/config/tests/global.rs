@@ -7,132 +7,50 @@ use crate::config::model::{
     AccessLogFormat, AccessLogRefused, Balance, Config, Orphan, TlsRefused, UnknownVersion, Unmatched,
 };
 
-fn with(text: &str) -> Config {
+pub(super) fn with(text: &str) -> Config {
     accepted(&format!("{BASE}{text}"))
 }
 
 #[test]
 fn defaults() {
     let config = accepted("listen_port = 8448\ntcp_target = [\"192.0.2.1:80\"]\nudp_target = [\"192.0.2.1:53\"]");
-    assert_eq!(config.listen.ports, [NonZeroU16::new(8448).unwrap()]);
+    assert_eq!(config.top.listen.ports, [NonZeroU16::new(8448).unwrap()]);
     assert_eq!(addresses(&config), ["0.0.0.0"]);
-    assert!(!config.listen.reuse_port);
+    assert!(!config.top.listen.reuse_port);
     assert_eq!(config.workers, None);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
-    assert_eq!(config.unmatched, Unmatched::Drop);
-    assert_eq!(config.tcp.tls_refused, TlsRefused::Close);
+    assert_eq!(config.top.unmatched, Unmatched::Drop);
+    assert_eq!(config.top.tcp.tls_refused, TlsRefused::Close);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
     assert_eq!(config.metrics_listen, None);
     assert_eq!(config.admin_socket, None);
     assert_eq!(config.dns.min_ttl, Duration::from_secs(30));
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
-    assert_eq!(config.tcp.backlog, 1024);
-    assert_eq!(config.tcp.max_connections.get(), 1024);
-    assert_eq!(config.tcp.connect_attempts.get(), 5);
-    assert_eq!(config.tcp.probe_timeout, Duration::from_secs(3));
-    assert_eq!(config.tcp.connect_timeout, Duration::from_secs(5));
-    assert_eq!(config.tcp.idle_timeout, None);
-    assert_eq!(config.tcp.half_closed_timeout, Some(Duration::from_secs(3600)));
-    assert_eq!(config.tcp.backend_closed_timeout, Some(Duration::from_secs(60)));
-    assert_eq!(config.tcp.stall_timeout, Some(Duration::from_secs(300)));
-    assert_eq!(config.tcp.target_retry, Duration::from_secs(10));
-    assert_eq!(config.udp.max_connections, None);
-    assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
-    assert_eq!(config.udp.target_retry, Duration::from_secs(10));
-    assert_eq!(config.udp.orphan, Orphan::Default);
-    assert_eq!(config.udp.unknown_version, UnknownVersion::Default);
-    assert_eq!(config.udp.quic_affinity_lifetime, Duration::from_secs(300));
-    assert_eq!(config.tcp.default.unwrap().balance, Balance::None);
-    assert_eq!(config.udp.default.unwrap().balance, Balance::None);
-    assert!(config.rules.is_empty());
+    assert_eq!(config.top.tcp.backlog, 1024);
+    assert_eq!(config.top.tcp.max_connections.get(), 1024);
+    assert_eq!(config.top.tcp.connect_attempts.get(), 5);
+    assert_eq!(config.top.tcp.probe_timeout, Duration::from_secs(3));
+    assert_eq!(config.top.tcp.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.top.tcp.idle_timeout, None);
+    assert_eq!(config.top.tcp.half_closed_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(config.top.tcp.backend_closed_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(config.top.tcp.stall_timeout, Some(Duration::from_secs(300)));
+    assert_eq!(config.top.tcp.target_retry, Duration::from_secs(10));
+    assert_eq!(config.top.udp.max_connections, None);
+    assert_eq!(config.top.udp.idle_lifetime, Some(Duration::from_secs(30)));
+    assert_eq!(config.top.udp.target_retry, Duration::from_secs(10));
+    assert_eq!(config.top.udp.orphan, Orphan::Default);
+    assert_eq!(config.top.udp.unknown_version, UnknownVersion::Default);
+    assert_eq!(config.quic_affinity_lifetime, Duration::from_secs(300));
+    assert_eq!(config.top.tcp.default.unwrap().balance, Balance::None);
+    assert_eq!(config.top.udp.default.unwrap().balance, Balance::None);
+    assert!(config.top.rules.is_empty());
     #[cfg(feature = "proxy-protocol")]
-    assert_eq!(config.tcp.receive_proxy, None);
+    assert_eq!(config.top.tcp.receive_proxy, None);
 }
 
-fn addresses(config: &Config) -> Vec<String> {
-    config.listen.addresses.iter().map(ToString::to_string).collect()
-}
-
-#[test]
-fn listen_port() {
-    let rows: &[(&str, &str, &[u16])] = &[
-        ("lowest", "1", &[1]),
-        ("highest", "65535", &[65535]),
-        ("hexadecimal, as TOML allows", "0x1F90", &[8080]),
-        ("several", "[8448, 443]", &[8448, 443]),
-        ("duplicates are dropped", "[443, 8448, 443]", &[443, 8448]),
-    ];
-    for (name, value, expected) in rows {
-        let config = accepted(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]"));
-        let ports: Vec<u16> = config.listen.ports.iter().map(|port| port.get()).collect();
-        assert_eq!(ports, *expected, "{name}");
-    }
-    let rows = [
-        ("zero", "0", "1: listen_port"),
-        ("too large", "65536", "1: listen_port"),
-        ("far too large", "99999999999999999999999999999999999999999999", "1: listen_port"),
-        ("negative", "-1", "1: listen_port"),
-        ("string", "\"8448\"", "1: listen_port"),
-        ("float", "84.48", "1: listen_port"),
-        ("empty array", "[]", "1: listen_port"),
-        ("zero in an array", "[1, 0]", "1: listen_port[1]"),
-    ];
-    for (name, value, expected) in rows {
-        assert_eq!(errors(&format!("listen_port = {value}\ntcp_target = [\"a:1\"]")), [expected], "{name}");
-    }
-    assert_eq!(errors("tcp_target = [\"a:1\"]"), ["1: listen_port"], "missing");
-}
-
-#[test]
-fn listen_addresses() {
-    let rows: &[(&str, &str, &[&str])] = &[
-        ("one v4", "listen_address_v4 = '127.0.0.1'", &["127.0.0.1"]),
-        ("everywhere", "listen_address_v4 = ['0.0.0.0']", &["0.0.0.0"]),
-        ("several v4", "listen_address_v4 = ['10.0.0.5', '127.0.0.1']", &["10.0.0.5", "127.0.0.1"]),
-        ("duplicates are dropped", "listen_address_v4 = ['127.0.0.1', '127.0.0.1']", &["127.0.0.1"]),
-        ("everywhere twice", "listen_address_v4 = ['0.0.0.0', '0.0.0.0']", &["0.0.0.0"]),
-        ("IPv6 switched on", "listen_ipv6 = true", &["0.0.0.0", "[::]"]),
-        ("IPv6 switched off", "listen_ipv6 = false", &["0.0.0.0"]),
-        ("v6 address implies IPv6", "listen_address_v6 = '::1'", &["0.0.0.0", "[::1]"]),
-        ("in brackets", "listen_address_v6 = '[::1]'", &["0.0.0.0", "[::1]"]),
-        ("one v6 in two spellings", "listen_address_v6 = ['::1', '[0::1]']", &["0.0.0.0", "[::1]"]),
-        ("several v6", "listen_address_v6 = ['::1', 'fd00::1']", &["0.0.0.0", "[::1]", "[fd00::1]"]),
-        ("v6 narrows listen_ipv6", "listen_address_v6 = '::1'\nlisten_ipv6 = true", &["0.0.0.0", "[::1]"]),
-        ("zone", "listen_address_v6 = 'fe80::1%eth0'", &["0.0.0.0", "[fe80::1%eth0]"]),
-        ("zone in brackets", "listen_address_v6 = '[fe80::1%2]'", &["0.0.0.0", "[fe80::1%2]"]),
-        (
-            "zones tell addresses apart",
-            "listen_address_v6 = ['fe80::1%a', 'fe80::1%b']",
-            &["0.0.0.0", "[fe80::1%a]", "[fe80::1%b]"],
-        ),
-        ("v4 and v6", "listen_address_v4 = '10.0.0.1'\nlisten_address_v6 = '::1'", &["10.0.0.1", "[::1]"]),
-    ];
-    for (name, text, expected) in rows {
-        assert_eq!(addresses(&with(text)), *expected, "{name}");
-    }
-    refuses(&[
-        ("empty v4", "listen_address_v4 = []", "3: listen_address_v4"),
-        ("v6 as v4", "listen_address_v4 = '::1'", "3: listen_address_v4"),
-        ("name", "listen_address_v4 = ['localhost']", "3: listen_address_v4[0]"),
-        ("with port", "listen_address_v4 = '127.0.0.1:80'", "3: listen_address_v4"),
-        ("everywhere beside another", "listen_address_v4 = ['0.0.0.0', '127.0.0.1']", "3: listen_address_v4"),
-        ("number", "listen_address_v4 = 1", "3: listen_address_v4"),
-        ("number in array", "listen_address_v4 = ['10.0.0.1', 1]", "3: listen_address_v4[1]"),
-        ("empty v6", "listen_address_v6 = []", "3: listen_address_v6"),
-        ("v4 as v6", "listen_address_v6 = '127.0.0.1'", "3: listen_address_v6"),
-        ("half a bracket", "listen_address_v6 = '[::1'", "3: listen_address_v6"),
-        ("v6 everywhere beside another", "listen_address_v6 = ['::', '::1']", "3: listen_address_v6"),
-        ("empty zone", "listen_address_v6 = 'fe80::1%'", "3: listen_address_v6"),
-        ("zone too long", "listen_address_v6 = 'fe80::1%abcdefghijklmnop'", "3: listen_address_v6"),
-        ("zone on a global address", "listen_address_v6 = '2001:db8::1%eth0'", "3: listen_address_v6"),
-        ("listen_ipv6 as a string", "listen_ipv6 = 'yes'", "3: listen_ipv6"),
-        ("reuse_port as a number", "reuse_port = 1", "3: reuse_port"),
-    ]);
-    warns(&[
-        ("switched off, yet given", "listen_ipv6 = false\nlisten_address_v6 = '::1'", Some("3: listen_ipv6")),
-        ("link-local without zone", "listen_address_v6 = ['fe80::1']", Some("3: listen_address_v6[0]")),
-    ]);
-    assert!(with("reuse_port = true").listen.reuse_port);
+pub(super) fn addresses(config: &Config) -> Vec<String> {
+    config.top.listen.addresses.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -141,28 +59,28 @@ fn lengths_of_time() {
     let longest = seconds(u32::MAX.into());
     assert_eq!(with("drain_timeout = '1m'").drain_timeout, seconds(60));
     assert_eq!(with("drain_timeout = 0").drain_timeout, Duration::ZERO);
-    assert_eq!(with("tcp_probe_timeout = '100ms'").tcp.probe_timeout, Duration::from_millis(100));
-    assert_eq!(with("tcp_connect_timeout = 7").tcp.connect_timeout, seconds(7), "bare integers are seconds");
-    assert_eq!(with("tcp_target_retry = '0s'").tcp.target_retry, Duration::ZERO);
-    assert_eq!(with("tcp_idle_timeout = '2h'").tcp.idle_timeout, Some(seconds(7200)));
-    assert_eq!(with("tcp_idle_timeout = 0").tcp.idle_timeout, None);
-    assert_eq!(with("tcp_half_closed_timeout = 0").tcp.half_closed_timeout, None);
-    assert_eq!(with("tcp_backend_closed_timeout = '5s'").tcp.backend_closed_timeout, Some(seconds(5)));
-    assert_eq!(with("tcp_stall_timeout = '30s'").tcp.stall_timeout, Some(seconds(30)));
-    assert_eq!(with("tcp_idle_timeout = '0s'").tcp.idle_timeout, None);
-    assert_eq!(with("udp_idle_lifetime = 5").udp.idle_lifetime, Some(seconds(5)));
-    assert_eq!(with("udp_idle_lifetime = '5m'").udp.idle_lifetime, Some(seconds(300)));
-    assert_eq!(with("udp_idle_lifetime = 0").udp.idle_lifetime, None);
-    assert_eq!(with("udp_target_retry = 0").udp.target_retry, Duration::ZERO);
-    assert_eq!(with("udp_target_retry = '1ms'").udp.target_retry, Duration::from_millis(1));
-    assert_eq!(with("udp_target_retry = 4294967295").udp.target_retry, longest);
-    assert_eq!(with("udp_target_retry = 4294967296").udp.target_retry, longest, "cut");
-    assert_eq!(with("udp_target_retry = 3").tcp.target_retry, seconds(10), "TCP has its own");
-    assert_eq!(with("tcp_target_retry = 3").udp.target_retry, seconds(10), "UDP has its own");
-    assert_eq!(with("quic_affinity_lifetime = 0").udp.quic_affinity_lifetime, Duration::ZERO);
-    assert_eq!(with("quic_affinity_lifetime = '1ms'").udp.quic_affinity_lifetime, Duration::from_millis(1));
-    assert_eq!(with("quic_affinity_lifetime = '4294967295s'").udp.quic_affinity_lifetime, longest);
-    assert_eq!(with("quic_affinity_lifetime = '4294967296s'").udp.quic_affinity_lifetime, longest, "cut");
+    assert_eq!(with("tcp_probe_timeout = '100ms'").top.tcp.probe_timeout, Duration::from_millis(100));
+    assert_eq!(with("tcp_connect_timeout = 7").top.tcp.connect_timeout, seconds(7), "bare integers are seconds");
+    assert_eq!(with("tcp_target_retry = '0s'").top.tcp.target_retry, Duration::ZERO);
+    assert_eq!(with("tcp_idle_timeout = '2h'").top.tcp.idle_timeout, Some(seconds(7200)));
+    assert_eq!(with("tcp_idle_timeout = 0").top.tcp.idle_timeout, None);
+    assert_eq!(with("tcp_half_closed_timeout = 0").top.tcp.half_closed_timeout, None);
+    assert_eq!(with("tcp_backend_closed_timeout = '5s'").top.tcp.backend_closed_timeout, Some(seconds(5)));
+    assert_eq!(with("tcp_stall_timeout = '30s'").top.tcp.stall_timeout, Some(seconds(30)));
+    assert_eq!(with("tcp_idle_timeout = '0s'").top.tcp.idle_timeout, None);
+    assert_eq!(with("udp_idle_lifetime = 5").top.udp.idle_lifetime, Some(seconds(5)));
+    assert_eq!(with("udp_idle_lifetime = '5m'").top.udp.idle_lifetime, Some(seconds(300)));
+    assert_eq!(with("udp_idle_lifetime = 0").top.udp.idle_lifetime, None);
+    assert_eq!(with("udp_target_retry = 0").top.udp.target_retry, Duration::ZERO);
+    assert_eq!(with("udp_target_retry = '1ms'").top.udp.target_retry, Duration::from_millis(1));
+    assert_eq!(with("udp_target_retry = 4294967295").top.udp.target_retry, longest);
+    assert_eq!(with("udp_target_retry = 4294967296").top.udp.target_retry, longest, "cut");
+    assert_eq!(with("udp_target_retry = 3").top.tcp.target_retry, seconds(10), "TCP has its own");
+    assert_eq!(with("tcp_target_retry = 3").top.udp.target_retry, seconds(10), "UDP has its own");
+    assert_eq!(with("quic_affinity_lifetime = 0").quic_affinity_lifetime, Duration::ZERO);
+    assert_eq!(with("quic_affinity_lifetime = '1ms'").quic_affinity_lifetime, Duration::from_millis(1));
+    assert_eq!(with("quic_affinity_lifetime = '4294967295s'").quic_affinity_lifetime, longest);
+    assert_eq!(with("quic_affinity_lifetime = '4294967296s'").quic_affinity_lifetime, longest, "cut");
     assert_eq!(with("dns_cache_min_ttl = '0s'").dns.min_ttl, Duration::ZERO);
     assert_eq!(with("dns_cache_max_ttl = '30SEC'").dns.max_ttl, seconds(30), "equal to the minimum");
     refuses(&[
@@ -184,14 +102,14 @@ fn lengths_of_time() {
 
 #[test]
 fn words() {
-    assert_eq!(with("unmatched = 'default'").unmatched, Unmatched::Default);
-    assert_eq!(with("unmatched = 'Drop'").unmatched, Unmatched::Drop);
-    assert_eq!(with("tls_refused = 'close'").tcp.tls_refused, TlsRefused::Close);
-    assert_eq!(with("tls_refused = 'Alert'").tcp.tls_refused, TlsRefused::Alert);
-    assert_eq!(with("orphan = 'drop'").udp.orphan, Orphan::Drop);
-    assert_eq!(with("orphan = 'Default'").udp.orphan, Orphan::Default);
-    assert_eq!(with("quic_unknown_version = 'default'").udp.unknown_version, UnknownVersion::Default);
-    assert_eq!(with("quic_unknown_version = 'DROP'").udp.unknown_version, UnknownVersion::Drop);
+    assert_eq!(with("unmatched = 'default'").top.unmatched, Unmatched::Default);
+    assert_eq!(with("unmatched = 'Drop'").top.unmatched, Unmatched::Drop);
+    assert_eq!(with("tls_refused = 'close'").top.tcp.tls_refused, TlsRefused::Close);
+    assert_eq!(with("tls_refused = 'Alert'").top.tcp.tls_refused, TlsRefused::Alert);
+    assert_eq!(with("orphan = 'drop'").top.udp.orphan, Orphan::Drop);
+    assert_eq!(with("orphan = 'Default'").top.udp.orphan, Orphan::Default);
+    assert_eq!(with("quic_unknown_version = 'default'").top.udp.unknown_version, UnknownVersion::Default);
+    assert_eq!(with("quic_unknown_version = 'DROP'").top.udp.unknown_version, UnknownVersion::Drop);
     assert_eq!(with("access_log_format = 'json'").access_log_format, AccessLogFormat::Json);
     assert_eq!(with("access_log_format = 'OFF'").access_log_format, AccessLogFormat::Off);
     assert_eq!(with("").access_log_refused, AccessLogRefused::Limited);
@@ -246,15 +164,15 @@ fn proxy_protocol() {
     ];
     for (value, expected) in rows {
         let config = with(&format!("udp_target = ['a:1']\ntcp_send_proxy_protocol = {value}"));
-        assert_eq!(config.tcp.default.unwrap().send_proxy, expected, "{value}");
-        assert_eq!(config.udp.default.unwrap().send_proxy, None, "{value} does not reach UDP");
+        assert_eq!(config.top.tcp.default.unwrap().send_proxy, expected, "{value}");
+        assert_eq!(config.top.udp.default.unwrap().send_proxy, None, "{value} does not reach UDP");
     }
     let trusted = with("tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['10.1.2.3/8', '::1', '192.0.2.1']");
-    let trusted: Vec<String> = trusted.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
+    let trusted: Vec<String> = trusted.top.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     for (value, optional) in [("true", false), ("'optional'", true), ("'Optional'", true)] {
         let config = with(&format!("tcp_recv_proxy_protocol = {value}\ntcp_trusted_proxies = ['::1']"));
-        assert_eq!(config.tcp.receive_proxy.unwrap().optional, optional, "{value}");
+        assert_eq!(config.top.tcp.receive_proxy.unwrap().optional, optional, "{value}");
     }
     refuses(&[
         ("another word", "tcp_recv_proxy_protocol = 'maybe'", "3: tcp_recv_proxy_protocol"),

@@ -11,15 +11,15 @@ fn with(text: &str) -> Config {
 
 #[test]
 fn limits() {
-    assert_eq!(with("tcp_backlog = 0").tcp.backlog, 0, "as 0.2.x");
-    assert_eq!(with("tcp_backlog = 4_294_967_295").tcp.backlog, u32::MAX);
-    assert_eq!(with("tcp_max_connections = 1").tcp.max_connections.get(), 1);
-    assert_eq!(with("udp_max_connections = 4294967295").udp.max_connections.map(NonZeroU32::get), Some(u32::MAX));
+    assert_eq!(with("tcp_backlog = 0").top.tcp.backlog, 0, "as 0.2.x");
+    assert_eq!(with("tcp_backlog = 4_294_967_295").top.tcp.backlog, u32::MAX);
+    assert_eq!(with("tcp_max_connections = 1").top.tcp.max_connections.get(), 1);
+    assert_eq!(with("udp_max_connections = 4294967295").top.udp.max_connections.map(NonZeroU32::get), Some(u32::MAX));
     assert_eq!(with("workers = 1").workers.unwrap().get(), 1);
-    assert_eq!(with("").udp.receive_buffer, None);
+    assert_eq!(with("").top.udp.receive_buffer, None);
     for bytes in [4096, 1_073_741_823] {
         let config = with(&format!("udp_receive_buffer = {bytes}"));
-        assert_eq!(config.udp.receive_buffer.map(NonZeroU32::get), Some(bytes));
+        assert_eq!(config.top.udp.receive_buffer.map(NonZeroU32::get), Some(bytes));
     }
     refuses(&[
         ("too small a buffer", "udp_receive_buffer = 4095", "3: udp_receive_buffer"),
@@ -36,7 +36,7 @@ fn limits() {
 #[test]
 fn new_sessions_of_each_source() {
     let limit = |text: &str| {
-        let limit = with(text).udp.new_sessions?;
+        let limit = with(text).top.udp.new_sessions?;
         Some((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6))
     };
     assert_eq!(limit(""), None);
@@ -70,17 +70,17 @@ fn connections_of_each_source() {
         ("told", "tcp_max_connections_per_source = 9", Some(9)),
         ("switched off", "tcp_max_connections_per_source = 0", None),
     ] {
-        assert_eq!(with(text).tcp.max_connections_per_source.map(NonZeroU32::get), expected, "{row}");
+        assert_eq!(with(text).top.tcp.max_connections_per_source.map(NonZeroU32::get), expected, "{row}");
     }
-    let limit = with("tcp_new_connections_per_source = 5\nsource_prefix_v4 = 24").tcp.new_connections.unwrap();
+    let limit = with("tcp_new_connections_per_source = 5\nsource_prefix_v4 = 24").top.tcp.new_connections.unwrap();
     assert_eq!((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6), (5, 10, 24, 56));
-    assert_eq!(with("").tcp.new_connections, None);
-    assert_eq!(with("tcp_connect_attempts = 9").tcp.connect_attempts.get(), 9);
+    assert_eq!(with("").top.tcp.new_connections, None);
+    assert_eq!(with("tcp_connect_attempts = 9").top.tcp.connect_attempts.get(), 9);
     refuses(&[("no attempt", "tcp_connect_attempts = 0", "3: tcp_connect_attempts")]);
     let rule = |keys: &str| with(&format!("\n[protocols.a]\nprotocol = 'ssh'\n{keys}"));
     let limited = rule("max_connections = 7\ntarget = [{ address = '192.0.2.1:22', max_connections = 3 }]");
-    assert_eq!(limited.rules[0].max_connections.map(NonZeroU32::get), Some(7));
-    assert_eq!(limited.rules[0].upstream.targets[0].max_connections.map(NonZeroU32::get), Some(3));
+    assert_eq!(limited.top.rules[0].max_connections.map(NonZeroU32::get), Some(7));
+    assert_eq!(limited.top.rules[0].upstream.targets[0].max_connections.map(NonZeroU32::get), Some(3));
     refuses(&[(
         "none",
         "\n[protocols.a]\nprotocol='ssh'\ntarget=['192.0.2.1:22']\nmax_connections=0",
@@ -100,7 +100,7 @@ fn connections_of_each_source() {
     ]);
     let from = with("tcp_source_addresses = ['192.0.2.2', '2001:db8::2', '192.0.2.2', '::ffff:192.0.2.3']");
     let expected = ["192.0.2.2", "2001:db8::2", "192.0.2.3"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
-    assert_eq!(*from.tcp.source_addresses, expected);
+    assert_eq!(*from.top.tcp.source_addresses, expected);
     refuses(&[
         ("no source", "tcp_source_addresses = []", "3: tcp_source_addresses"),
         ("a name", "tcp_source_addresses = ['lo']", "3: tcp_source_addresses[0]"),

@@ -76,6 +76,9 @@ fn every_known_key_is_looked_at() {
         let wrong = format!("{key} = 2000-01-01");
         let (text, path) = match scope {
             Scope::Global => (wrong, key.to_owned()),
+            Scope::Listener => {
+                (format!("{BASE}[listeners.a]\nlisten_port = 1\n{wrong}"), format!("listeners.\"a\".{key}"))
+            }
             Scope::Rule => (format!("[protocols.a]\nprotocol = 'tls'\n{wrong}"), format!("protocols.\"a\".{key}")),
             Scope::Ech => {
                 (format!("[protocols.a]\n{target}\n[protocols.a.ech]\n{wrong}"), format!("protocols.\"a\".ech.{key}"))
@@ -90,6 +93,7 @@ fn every_known_key_is_looked_at() {
         // These would be TOML's own mistakes, a key given twice.
         let text = text
             .replace("protocol = 'tls'\nprotocol =", "protocol =")
+            .replace("listen_port = 1\nlisten_port =", "listen_port =")
             .replace("address = 'a:1'\naddress =", "address =");
         let errors = errors(&text);
         assert!(errors.iter().any(|error| error.ends_with(&format!(": {path}"))), "{path}: {errors:?}");

@@ -9,7 +9,7 @@ use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
     let text = format!("listen_port = 1\n[protocols.'r']\nprotocol = '{protocol}'\ntarget = ['a:1']\n{text}");
-    let [rule] = accepted(&text).rules.try_into().unwrap();
+    let [rule] = accepted(&text).top.rules.try_into().unwrap();
     rule
 }
 
@@ -66,7 +66,7 @@ fn required_keys() {
 
 #[test]
 fn all_mistakes_are_reported_at_once() {
-    let text = "tcp_target = 'a:1'\nworkers = 0\n[protocols.a]\nprotocol = 'ftp'\ntarget = ['x']\nidle_lifetime = -1\n\
+    let text = "tcp_target = 1\nworkers = 0\n[protocols.a]\nprotocol = 'ftp'\ntarget = ['x']\nidle_lifetime = -1\n\
                 server_names = ['']\n[protocols.b]\nech = 1\npublic_key = ''";
     assert_eq!(
         errors(text),
@@ -91,7 +91,7 @@ fn file_order_is_kept() {
     let rules = "[protocols.z]\nprotocol = 'ssh'\ntarget = ['a:1']\n[protocols.a]\nprotocol = 'http'\ntarget = ['a:1']\n\
                  [protocols.m]\nprotocol = 'tls'\ntarget = ['a:1']";
     let names: Vec<String> =
-        accepted(&format!("{BASE}{rules}")).rules.iter().map(|rule| rule.name.to_string()).collect();
+        accepted(&format!("{BASE}{rules}")).top.rules.iter().map(|rule| rule.name.to_string()).collect();
     assert_eq!(names, ["z", "a", "m"]);
 }
 
@@ -99,8 +99,8 @@ fn file_order_is_kept() {
 fn load_balance_is_not_inherited() {
     let text = format!("{BASE}tcp_load_balance = 'random'\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']");
     let config = accepted(&text);
-    assert_eq!(config.tcp.default.unwrap().balance, Balance::Random);
-    assert_eq!(config.rules[0].upstream.balance, Balance::None);
+    assert_eq!(config.top.tcp.default.unwrap().balance, Balance::Random);
+    assert_eq!(config.top.rules[0].upstream.balance, Balance::None);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn idle_lifetime() {
         assert_eq!(rule(protocol, text).idle_lifetime, expected, "{name}");
     }
     let text = format!("{BASE}udp_idle_lifetime = 7\n[protocols.a]\nprotocol = 'quic'\ntarget = ['a:1']");
-    assert_eq!(accepted(&text).rules[0].idle_lifetime, Some(Duration::from_secs(60)), "not inherited");
+    assert_eq!(accepted(&text).top.rules[0].idle_lifetime, Some(Duration::from_secs(60)), "not inherited");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn server_names_that_are_none() {
         let rule = format!("[protocols.a]\nprotocol = '{protocol}'\ntarget = ['a:1']\nserver_names = ['{name}']");
         let loaded = crate::config::parse(&format!("{BASE}{rule}")).unwrap();
         let (Matcher::Tls(TlsMatcher { server_names, .. }) | Matcher::Http { server_names }) =
-            loaded.config.rules[0].matcher.clone()
+            loaded.config.top.rules[0].matcher.clone()
         else {
             panic!("{protocol}");
         };
@@ -296,12 +296,12 @@ fn send_proxy_protocol() {
     ];
     for (name, global, own, expected) in rows {
         let text = format!("{BASE}{global}\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\n{own}");
-        assert_eq!(accepted(&text).rules[0].upstream.send_proxy, expected, "{name}");
+        assert_eq!(accepted(&text).top.rules[0].upstream.send_proxy, expected, "{name}");
     }
     let udp = format!("{BASE}tcp_send_proxy_protocol = 'v2'\n[protocols.a]\nprotocol = 'quic'\ntarget = ['a:1']\n");
-    assert_eq!(accepted(&udp).rules[0].upstream.send_proxy, None, "not on UDP");
+    assert_eq!(accepted(&udp).top.rules[0].upstream.send_proxy, None, "not on UDP");
     let own = format!("{udp}send_proxy_protocol = 'v1'");
-    assert_eq!(accepted(&own).rules[0].upstream.send_proxy, None, "not on UDP either");
+    assert_eq!(accepted(&own).top.rules[0].upstream.send_proxy, None, "not on UDP either");
     refuses(&[(
         "unknown version",
         "[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\nsend_proxy_protocol = 'inherit'",

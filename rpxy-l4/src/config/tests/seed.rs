@@ -27,10 +27,10 @@ fn plain_proxy() {
         udp_idle_lifetime = 30
         "#,
     );
-    assert_eq!(config.listen.ports[0].get(), 8448);
-    assert_eq!(targets(config.tcp.default.as_ref()), ["192.168.0.2:8000"]);
-    assert_eq!(targets(config.udp.default.as_ref()), ["192.168.0.3:4000"]);
-    assert_eq!(config.udp.idle_lifetime, Some(Duration::from_secs(30)));
+    assert_eq!(config.top.listen.ports[0].get(), 8448);
+    assert_eq!(targets(config.top.tcp.default.as_ref()), ["192.168.0.2:8000"]);
+    assert_eq!(targets(config.top.udp.default.as_ref()), ["192.168.0.3:4000"]);
+    assert_eq!(config.top.udp.idle_lifetime, Some(Duration::from_secs(30)));
 }
 
 #[test]
@@ -44,9 +44,9 @@ fn load_balancing() {
         udp_load_balance = "source_socket"
         "#,
     );
-    assert_eq!(targets(config.tcp.default.as_ref()), ["192.168.0.2:8000", "192.168.0.3:8000"]);
-    assert_eq!(config.tcp.default.unwrap().balance, Balance::SourceIp);
-    assert_eq!(config.udp.default.unwrap().balance, Balance::SourceSocket);
+    assert_eq!(targets(config.top.tcp.default.as_ref()), ["192.168.0.2:8000", "192.168.0.3:8000"]);
+    assert_eq!(config.top.tcp.default.unwrap().balance, Balance::SourceIp);
+    assert_eq!(config.top.udp.default.unwrap().balance, Balance::SourceSocket);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn tls_and_quic_multiplexer() {
         idle_lifetime = 30
         "#,
     );
-    let [tls, quic] = config.rules.as_slice() else { panic!("{:?}", config.rules) };
+    let [tls, quic] = config.top.rules.as_slice() else { panic!("{:?}", config.top.rules) };
     assert_eq!((&*tls.name, &*quic.name), ("tls_service", "quic_service"));
     assert!(matches!(tls.matcher, Matcher::Tls(_)));
     assert!(matches!(quic.matcher, Matcher::Quic(_)));
@@ -90,14 +90,14 @@ fn server_names_and_alpns() {
         alpns = ["h2", "http/1.1"]
         "#,
     );
-    let Matcher::Tls(matcher) = &config.rules[0].matcher else { panic!("{:?}", config.rules) };
+    let Matcher::Tls(matcher) = &config.top.rules[0].matcher else { panic!("{:?}", config.top.rules) };
     let exact = |name: &str| NamePattern::Exact(name.into());
     assert_eq!(matcher.server_names, [exact("example.com"), exact("example.org")]);
     assert_eq!(
         matcher.alpns.iter().map(|alpn| alpn.to_vec()).collect::<Vec<_>>(),
         [b"h2".to_vec(), b"http/1.1".to_vec()]
     );
-    assert_eq!(config.tcp.default, None, "sanitising: nothing but TLS passes");
+    assert_eq!(config.top.tcp.default, None, "sanitising: nothing but TLS passes");
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn wireguard_multiplexer() {
         idle_lifetime = 30
         "#,
     );
-    assert_eq!(config.rules[0].matcher, Matcher::WireGuard { public_key: None, reserved: Reserved::Zero });
-    assert_eq!(config.rules[0].idle_lifetime, Some(Duration::from_secs(30)));
+    assert_eq!(config.top.rules[0].matcher, Matcher::WireGuard { public_key: None, reserved: Reserved::Zero });
+    assert_eq!(config.top.rules[0].idle_lifetime, Some(Duration::from_secs(30)));
 }
 
 #[cfg(feature = "proxy-protocol")]
@@ -140,9 +140,9 @@ fn proxy_protocol() {
         send_proxy_protocol = "none" # override: disable for this protocol
         "#,
     );
-    assert_eq!(config.tcp.default.unwrap().send_proxy, Some(V2));
-    assert_eq!(config.rules[0].upstream.send_proxy, Some(V1));
-    assert_eq!(config.rules[1].upstream.send_proxy, None);
-    let trusted: Vec<String> = config.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
+    assert_eq!(config.top.tcp.default.unwrap().send_proxy, Some(V2));
+    assert_eq!(config.top.rules[0].upstream.send_proxy, Some(V1));
+    assert_eq!(config.top.rules[1].upstream.send_proxy, None);
+    let trusted: Vec<String> = config.top.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "192.168.0.0/16"]);
 }

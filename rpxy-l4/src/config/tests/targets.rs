@@ -8,7 +8,7 @@ fn group(value: &str) -> String {
 }
 
 fn upstream(value: &str) -> Upstream {
-    accepted(&group(value)).udp.default.unwrap()
+    accepted(&group(value)).top.udp.default.unwrap()
 }
 
 #[test]
@@ -66,10 +66,12 @@ fn accepted_with_a_warning() {
 fn refused() {
     let rows = [
         ("empty", "[]", "2: udp_target"),
-        ("a bare string", "'a:1'", "2: udp_target"),
+        ("a bare string without a port", "'a'", "2: udp_target"),
+        ("neither string, table nor array", "5", "2: udp_target"),
+        ("a table alone without address", "{ weight = 2 }", "2: udp_target.address"),
         ("number", "[1]", "2: udp_target[0]"),
         ("no port", "['a']", "2: udp_target[0]"),
-        ("unix socket", "['unix:/run/a']", "2: udp_target[0]"),
+        ("unix socket, of UDP", "['unix:/run/a']", "2: udp_target"),
         ("path", "['/run/a']", "2: udp_target[0]"),
         ("no host", "[':80']", "2: udp_target[0]"),
         ("port too large", "['a:65536']", "2: udp_target[0]"),
@@ -180,7 +182,7 @@ fn server_ids() {
     };
     let file = |rules: &[String]| format!("listen_port = 1\n{}", rules.concat());
     let config = accepted(&file(&[rule("a", "quic", 1, "00AAbb11")]));
-    let (at, id) = &config.rules[0].upstream.server_ids[0];
+    let (at, id) = &config.top.rules[0].upstream.server_ids[0];
     assert_eq!((*at, id.as_bytes()), (0, &[0, 0xaa, 0xbb, 0x11][..]));
     for (row, rules, refused, warned) in [
         ("15 bytes", vec![rule("a", "quic", 1, &"ab".repeat(15))], 0, 0),

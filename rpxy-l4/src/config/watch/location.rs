@@ -26,14 +26,22 @@ pub(super) struct Fingerprint {
 impl Fingerprint {
     /// The file behind `path`, symbolic links followed; `None` when there is no regular file to read.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some(Self {
+        fs::metadata(path).ok().filter(fs::Metadata::is_file).as_ref().map(Self::from_metadata)
+    }
+
+    /// The directory behind `path`, which changes when a name is added, removed or moved; `None` when there is none.
+    pub(super) fn of_directory(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().filter(fs::Metadata::is_dir).as_ref().map(Self::from_metadata)
+    }
+
+    fn from_metadata(metadata: &fs::Metadata) -> Self {
+        Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        }
     }
 }
 

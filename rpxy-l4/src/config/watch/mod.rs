@@ -143,13 +143,14 @@ type State = (Fingerprint, Vec<Option<Fingerprint>>);
 
 /// `None` while there is no configuration file.
 fn state(path: &Path, others: &[Seen]) -> Option<State> {
-    Some((Fingerprint::of(path)?, others.iter().map(|other| Fingerprint::of(&other.path)).collect()))
+    Some((Fingerprint::of(path)?, others.iter().map(Seen::fingerprint).collect()))
 }
 
-/// A file as it was before it was read.
+/// A file, or the names in a directory, as it was before it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     path: PathBuf,
+    is_directory: bool,
     fingerprint: Option<Fingerprint>,
 }
 
@@ -157,8 +158,30 @@ impl Seen {
     /// The file at `path` now; it need not exist.
     #[must_use]
     pub(crate) fn now(path: &Path) -> Self {
+        Self::new(path, false)
+    }
+
+    /// The names in the directory at `path` now; it need not exist.
+    #[must_use]
+    pub(crate) fn directory(path: &Path) -> Self {
+        Self::new(path, true)
+    }
+
+    fn new(path: &Path, is_directory: bool) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned());
-        Self { fingerprint: Fingerprint::of(&path), path }
+        let seen = Self { path, is_directory, fingerprint: None };
+        Self { fingerprint: seen.fingerprint(), ..seen }
+    }
+
+    /// As it is now.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        if self.is_directory { Fingerprint::of_directory(&self.path) } else { Fingerprint::of(&self.path) }
+    }
+
+    /// The directories whose changes can change it.
+    fn directories(&self) -> BTreeMap<PathBuf, DirectoryId> {
+        // Any name in a directory tells the way to it.
+        if self.is_directory { directories(&self.path.join("*")) } else { directories(&self.path) }
     }
 }
 
@@ -189,7 +212,7 @@ impl Events {
     fn follow(&mut self, path: &Path, others: &[Seen]) {
         let Some(watcher) = &mut self.watcher else { return };
         let mut wanted = directories(path);
-        wanted.extend(others.iter().flat_map(|other| directories(&other.path)));
+        wanted.extend(others.iter().flat_map(Seen::directories));
         // A directory made anew under its old name is another directory.
         let stale: Vec<PathBuf> = self
             .watched

@@ -256,3 +256,26 @@ fn running_out_of_watches_is_told_and_survived() {
     assert_eq!(events.degraded, None, "recovered");
     assert!(!events.watched.is_empty());
 }
+
+#[tokio::test]
+async fn names_that_come_and_go_in_a_directory_are_seen_by_their_events() {
+    let rows: &[(&str, Action, Action)] = &[
+        ("added", |_| {}, |files| files.write("opt/1/a.toml", "1")),
+        (
+            "removed",
+            |files| files.write("opt/1/a.toml", "1"),
+            |files| fs::remove_file(files.path("opt/1/a.toml")).unwrap(),
+        ),
+        ("moved here", |files| files.write("opt/2/a.toml", "1"), |files| files.rename("opt/2/a.toml", "opt/1/a.toml")),
+        ("the directory comes", |files| files.rename("opt/1", "etc/1"), |files| files.rename("etc/1", "opt/1")),
+    ];
+    for (name, before, change) in rows {
+        let files = Files::new();
+        files.write("etc/c.toml", "1");
+        before(&files);
+        let mut watch = Watch::with_interval(&files.path("etc/c.toml"), NEVER).unwrap();
+        watch.set_others(&[Seen::directory(&files.path("opt/1"))]);
+        change(&files);
+        timeout(GIVE_UP, watch.changed()).await.expect(name);
+    }
+}

@@ -35,9 +35,11 @@ pub(crate) struct Local {
     pub interface: u32,
 }
 
-/// A UDP socket on `address` that shares its port with the daemon's other workers.
-pub(crate) fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// A UDP socket on `address` that shares its port with the daemon's other workers. With `free_bind`, the address need not
+/// be one of this machine (yet).
+pub(crate) fn listener(address: SocketAddr, free_bind: bool) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
+    super::set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_port(true)?;
     let wildcard = address.ip().is_unspecified();
     control::ask_for_tos(&socket, address.is_ipv6())?;
@@ -54,8 +56,10 @@ pub(crate) fn listener(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 }
 
 /// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].
-pub(crate) fn port_is_free(address: SocketAddr) -> io::Result<()> {
-    udp_socket(address)?.bind(&address.into())
+pub(crate) fn port_is_free(address: SocketAddr, free_bind: bool) -> io::Result<()> {
+    let socket = udp_socket(address)?;
+    super::set_free_bind(&socket, address, free_bind)?;
+    socket.bind(&address.into())
 }
 
 /// A socket of its own towards the backend at `address`. Its local port is shared with nobody: neither SO_REUSEADDR nor

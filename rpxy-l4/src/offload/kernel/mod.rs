@@ -5,7 +5,7 @@ mod steer;
 mod watch;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
@@ -24,10 +24,10 @@ use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},
     maps,
-    policy::Guards,
+    policy::{Access, Guards},
     routes::{Netlink, Table},
 };
-use crate::config::model::Ebpf;
+use crate::config::model::{Config, Ebpf};
 
 /// The running kernel plane. Dropping it detaches the programs, unless they are pinned.
 #[derive(Debug)]
@@ -93,28 +93,36 @@ impl Kernel {
         }
     }
 
-    /// Replaces the listening sockets, wildcards included, each with its bits of `map::drop_class`.
-    pub(crate) fn set_listeners(&self, listeners: &[(SocketAddr, u32)]) {
-        let wanted: HashMap<_, _> = listeners.iter().map(|(address, drop)| (maps::socket(*address), *drop)).collect();
-        if let Err(error) = self.inner.state().maps.set_listeners(wanted) {
+    /// Replaces the listening sockets, wildcards included, each with the name of its listener in `config` and its bits of
+    /// `map::drop_class`.
+    pub(crate) fn set_listeners(&self, listeners: &[(SocketAddr, &str, u32)], config: &Config) {
+        let maps = &mut self.inner.state().maps;
+        let access = Access::new(config, maps.access());
+        let written = maps.add_access(&access);
+        if let Err(error) = &written {
+            tracing::warn!("kernel plane: cannot set all access lists, which are left to the daemon: {error}");
+        }
+        let bits = |name: &str, drop: u32| if written.is_ok() { drop | access.bits(name) } else { drop };
+        let wanted =
+            listeners.iter().map(|(address, name, drop)| (maps::socket(*address), bits(name, *drop))).collect();
+        if let Err(error) = maps.set_listeners(wanted) {
             tracing::warn!(
                 "kernel plane: cannot set all listening sockets, so early_drop and ban miss datagrams to some: {error}"
             );
         }
+        if let Err(error) = maps.forget_access(access) {
+            tracing::debug!("kernel plane: cannot remove old access lists: {error}");
+        }
     }
 
-    /// Replaces what handshakes are judged by. Returns the bits of `map::drop_class` that listeners may use for it.
+    /// Replaces what handshakes are judged by. Returns whether listeners may use it.
     #[must_use]
-    pub(crate) fn set_guards(&self, guards: &Guards) -> u32 {
-        match self.inner.state().maps.set_guards(guards) {
-            Ok(()) => guards.bits(),
-            Err(error) => {
-                tracing::warn!(
-                    "kernel plane: cannot set the checks of handshakes, which are left to the daemon: {error}"
-                );
-                0
-            }
+    pub(crate) fn set_guards(&self, guards: &Guards) -> bool {
+        let result = self.inner.state().maps.set_guards(guards);
+        if let Err(error) = &result {
+            tracing::warn!("kernel plane: cannot set the checks of handshakes, which are left to the daemon: {error}");
         }
+        result.is_ok()
     }
 
     /// Replaces the networks whose datagrams to listening sockets are dropped.

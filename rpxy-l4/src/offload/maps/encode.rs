@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rpxy_l4_common::{
     mac1::Mac1Key,
-    map::{Family, Flow, FlowEntry, FlowKey, Hop, Listener, Prefix, Socket, SourceLimit},
+    map::{Family, Flow, FlowEntry, FlowKey, Hop, Listed, Listener, Prefix, Socket, SourceLimit},
 };
 
 pub(crate) type FlowKeyBytes = [u8; size_of::<FlowKey>()];
@@ -57,6 +57,13 @@ pub(super) fn network(network: ipnet::IpNet) -> (u32, NetworkBytes) {
     let (family, address) = (family(network.addr()) as u8, address(network.network()));
     let [_, _, _, _, bytes @ ..] = Prefix { bits, family, address, zero: [0; 3] }.to_bytes();
     (bits, bytes)
+}
+
+/// The same for a network in an access list.
+pub(super) fn listed(list: u16, network: ipnet::IpNet) -> (u32, NetworkBytes) {
+    let listed = Listed::new(list, network.prefix_len().into(), &socket(SocketAddr::new(network.network(), 0)));
+    let [_, _, _, _, bytes @ ..] = listed.to_bytes();
+    (listed.bits, bytes)
 }
 
 /// Reads a flow back; `None` if the entry was not stored as a whole.
@@ -112,6 +119,16 @@ mod tests {
         assert_eq!(offset_of!(Prefix, address), 5);
         let (bits, bytes) = network("2001:db8::/32".parse().unwrap());
         assert_eq!((bits, &bytes[..5]), (40, &[6, 0x20, 1, 0x0d, 0xb8][..]));
+    }
+
+    #[test]
+    fn networks_of_access_lists() {
+        let (bits, bytes) = listed(0x0102, "192.0.2.77/24".parse().unwrap());
+        let [high, low] = 0x0102_u16.to_ne_bytes();
+        assert_eq!((bits, &bytes[..8]), (56, &[high, low, 4, 0, 192, 0, 2, 0][..]));
+        let (bits, bytes) = listed(1, "2001:db8::/32".parse().unwrap());
+        assert_eq!((bits, &bytes[2..8]), (64, &[6, 0, 0x20, 1, 0x0d, 0xb8][..]));
+        assert_eq!(size_of::<Listed>(), size_of::<Prefix>());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rpxy_l4_common::{
 };
 
 use self::encode::{HopBytes, ListenerBytes, Mac1KeyBytes, NetworkBytes, SocketBytes, SourceLimitBytes};
-use super::policy::Guards;
+use super::policy::{Access, Guards};
 
 pub(super) use self::{
     encode::{FlowBytes, FlowKeyBytes, read_flow, socket, socket_address},
@@ -37,6 +37,7 @@ pub(super) struct Maps {
     listeners: KernelMap<MapData, SocketBytes, ListenerBytes>,
     local: KernelMap<MapData, [u8; 16], u8>,
     banned: LpmTrie<MapData, NetworkBytes, u8>,
+    access: LpmTrie<MapData, NetworkBytes, u8>,
     mac1_keys: Array<MapData, Mac1KeyBytes>,
     source_limit: Array<MapData, SourceLimitBytes>,
     lease: Array<MapData, u64>,
@@ -45,6 +46,8 @@ pub(super) struct Maps {
     has_listeners: HashMap<Socket, u32>,
     has_local: HashSet<[u8; 16]>,
     has_banned: HashSet<IpNet>,
+    has_access: HashMap<(u16, IpNet), u8>,
+    access_lists: Access,
     has_guards: Guards,
 }
 
@@ -68,6 +71,7 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
         listeners: map(name::LISTENERS)?.try_into()?,
         local: map(name::LOCAL)?.try_into()?,
         banned: map(name::BANNED)?.try_into()?,
+        access: map(name::ACCESS)?.try_into()?,
         mac1_keys: map(name::MAC1_KEYS)?.try_into()?,
         source_limit: map(name::SOURCE_LIMIT)?.try_into()?,
         lease: map(name::LEASE)?.try_into()?,
@@ -75,6 +79,8 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Readers), MapError> {
         has_listeners: HashMap::new(),
         has_local: HashSet::new(),
         has_banned: HashSet::new(),
+        has_access: HashMap::new(),
+        access_lists: Access::default(),
         has_guards: Guards::default(),
     };
     Ok((maps, readers))
@@ -167,7 +173,7 @@ impl Maps {
             return Ok(());
         }
         let without: HashMap<Socket, u32> =
-            self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !self.has_guards.bits())).collect();
+            self.has_listeners.iter().map(|(socket, drop)| (*socket, drop & !Guards::BITS)).collect();
         self.set_listeners(without)?;
         self.has_guards = Guards::default();
         let unused = std::iter::repeat(Mac1Key::default());
@@ -199,6 +205,42 @@ impl Maps {
             true | false => Ok(()),
         }
     }
+}
+
+impl Maps {
+    /// The access lists that listeners may use.
+    pub(super) fn access(&self) -> &Access {
+        &self.access_lists
+    }
+
+    /// Writes access lists beside those of before, which listeners still have. Then listeners can be given the new ones, and
+    /// those of before [can go](Self::forget_access).
+    pub(super) fn add_access(&mut self, access: &Access) -> Result<(), MapError> {
+        for ((list, network), value) in access.entries() {
+            if self.has_access.get(&(list, network)) != Some(&value) {
+                self.access.insert(&access_key(list, network), value, 0)?;
+                self.has_access.insert((list, network), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all access lists but these.
+    pub(super) fn forget_access(&mut self, all_but: Access) -> Result<(), MapError> {
+        let wanted = all_but.entries();
+        let gone: Vec<_> = self.has_access.keys().filter(|entry| !wanted.contains_key(entry)).copied().collect();
+        for (list, network) in gone {
+            absent_is_fine(self.access.remove(&access_key(list, network)))?;
+            self.has_access.remove(&(list, network));
+        }
+        self.access_lists = all_but;
+        Ok(())
+    }
+}
+
+fn access_key(list: u16, network: IpNet) -> Key<NetworkBytes> {
+    let (bits, bytes) = encode::listed(list, network);
+    Key::new(bits, bytes)
 }
 
 fn network_key(network: IpNet) -> Key<NetworkBytes> {

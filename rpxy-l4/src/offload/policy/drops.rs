@@ -7,22 +7,19 @@ use rpxy_l4_common::map::drop_class;
 
 use rpxy_l4_proto::wireguard::Reserved;
 
-use crate::config::model::{Config, Matcher, UnknownVersion};
+use crate::config::model::{Listener, Matcher, UnknownVersion};
 
-/// Returns the bits of `map::drop_class` for the listeners of `config`.
-pub(crate) fn drops(config: &Config) -> u32 {
-    if !config.ebpf.early_drop {
-        return 0;
-    }
-    let quic = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::Quic(_)));
-    let wireguard = config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { .. }));
+/// Returns the bits of `map::drop_class` for the sockets of `listener`, if it is to drop anything.
+pub(crate) fn drops(listener: &Listener) -> u32 {
+    let quic = listener.rules.iter().any(|rule| matches!(rule.matcher, Matcher::Quic(_)));
+    let wireguard = listener.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { .. }));
     // Messages with filled reserved bytes are of no known class.
     let filled =
-        config.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { reserved: Reserved::Any, .. }));
-    let default = config.udp.default.is_some();
+        listener.rules.iter().any(|rule| matches!(rule.matcher, Matcher::WireGuard { reserved: Reserved::Any, .. }));
+    let default = listener.udp.default.is_some();
 
     let mut bits = 0;
-    if quic && config.udp.unknown_version == UnknownVersion::Drop {
+    if quic && listener.udp.unknown_version == UnknownVersion::Drop {
         bits |= drop_class::QUIC_OTHER_VERSION;
     }
     if default {
@@ -77,12 +74,8 @@ mod tests {
         ];
         for (name, top, rules, expected) in rows {
             let rules = rules.concat();
-            let config = |drop: bool| {
-                let text = format!("listen_port = 1\n{top}\n[ebpf]\nmode = 'tc'\nearly_drop = {drop}\n{rules}");
-                crate::config::parse(&text).unwrap().config
-            };
-            assert_eq!(drops(&config(true)), *expected, "{name}");
-            assert_eq!(drops(&config(false)), 0, "{name}, not asked for");
+            let config = crate::config::parse(&format!("listen_port = 1\n{top}\n{rules}")).unwrap().config;
+            assert_eq!(drops(&config.top), *expected, "{name}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants kept here:
 //!
-//! - Every session that has a route holds a permit of `udp_max_connections`.
+//! - Every session that has a route holds a permit of `udp_max_connections`, that of its listener if it has its own.
 //! - What has proved the least gives way, the oldest first, and of the rule (or default target) that has the most of it:
 //!   a flood from forged addresses pays for itself, and costs no new client its chance.
 //! - Where nothing is unproven, the rule with the most sessions gives way: none takes another one's share. A part of its
@@ -21,8 +21,10 @@ use super::{
     table::{Members, Table},
 };
 use crate::{
-    limit::{ConnLimit, ConnPermit},
-    route::Datagrams,
+    config::model::LimitOf,
+    limit::ConnPermit,
+    route::{Datagrams, ShareOf},
+    udp::{Listener, SessionLimit},
 };
 
 /// Time since its answer after which a session of one question has done what it was for.
@@ -36,16 +38,74 @@ const UNPROVEN_PART: usize = 4;
 /// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
 pub(super) const MAX_OF_FLOW: usize = 128;
 
-/// Permits of sessions, and the order in which they give way.
-#[derive(Debug)]
+/// Permits of sessions, and the order in which they give way: for each limit by itself.
+#[derive(Debug, Default)]
+pub(super) struct Admissions(BTreeMap<LimitOf, Admission>);
+
+/// The sessions under one limit.
+#[derive(Debug, Default)]
 pub(super) struct Admission {
-    /// Shared by all workers.
-    active: Arc<ConnLimit>,
-    /// By rule; `None` is the default target.
-    rules: BTreeMap<Option<Arc<str>>, Share>,
+    limit: SessionLimit,
+    rules: BTreeMap<ShareOf, Share>,
 }
 
-/// The sessions of one rule. The queues are kept lazily: sessions that are over, or no longer belong there, are skipped.
+impl Admissions {
+    /// Other limits are in effect, one for each of `listeners`. Sessions count by the limit that they began under.
+    pub(super) fn set_limits(&mut self, listeners: &[Arc<Listener>]) {
+        self.0.retain(|_, admission| !admission.rules.is_empty());
+        for listener in listeners {
+            let admission = self.0.entry(listener.sessions.of.clone()).or_default();
+            admission.limit = listener.sessions.clone();
+        }
+    }
+
+    /// The sessions under the limit of `of`.
+    pub(super) fn of(&mut self, of: &LimitOf) -> Option<&mut Admission> {
+        self.0.get_mut(of)
+    }
+
+    /// Whose limits there are.
+    pub(super) fn limits(&self) -> Vec<LimitOf> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Returns whether one of the limits is reached to one part in `part`.
+    pub(super) fn are_filled(&self, part: u32) -> bool {
+        self.0.values().any(|admission| admission.limit.active.count() >= admission.limit.most / part)
+    }
+
+    /// A session was added to the table.
+    pub(super) fn entered(&mut self, id: SessionId, table: &Table) {
+        let Some(session) = table.get(id) else { return };
+        if let Some(admission) = self.0.get_mut(&session.limit_of) {
+            admission.entered(id, session, table);
+        }
+    }
+
+    /// A session was removed from the table.
+    pub(super) fn left(&mut self, session: &Session) {
+        if let Some(admission) = self.0.get_mut(&session.limit_of) {
+            admission.left(session);
+        }
+    }
+
+    /// The backend of a session has answered for the first time.
+    pub(super) fn answered(&mut self, id: SessionId, table: &Table) {
+        let Some(session) = table.get(id).filter(|session| session.carries() == Datagrams::Any) else { return };
+        if let Some(admission) = self.0.get_mut(&session.limit_of) {
+            admission.answered(id, session, table);
+        }
+    }
+
+    /// Returns the session of a crowded flow that gives way to one more.
+    pub(super) fn crowded_out(flow: &Flow, table: &Table) -> Option<SessionId> {
+        let earlier = table.members(flow).map(Members::earlier).filter(|earlier| earlier.len() + 1 >= MAX_OF_FLOW)?;
+        let unproven = |id: &&SessionId| table.get(**id).is_some_and(|state| state.rank() == Rank::Unproven);
+        earlier.iter().find(unproven).or(earlier.first()).copied()
+    }
+}
+
+/// The sessions of one rule, or of the default target of one listener. The queues are kept lazily: sessions that are over, or no longer belong there, are skipped.
 #[derive(Debug, Default)]
 struct Share {
     sessions: usize,
@@ -60,32 +120,28 @@ struct Share {
 }
 
 impl Admission {
-    pub(super) fn new(active: Arc<ConnLimit>) -> Self {
-        Self { active, rules: BTreeMap::new() }
+    /// The limit.
+    pub(super) fn limit(&self) -> &SessionLimit {
+        &self.limit
     }
 
-    /// The limit that all workers share.
-    pub(super) fn limit(&self) -> &Arc<ConnLimit> {
-        &self.active
-    }
-
-    pub(super) fn acquire(&self, max: u32) -> Option<ConnPermit> {
-        self.active.acquire(max)
+    pub(super) fn acquire(&self) -> Option<ConnPermit> {
+        self.limit.active.acquire(self.limit.most)
     }
 
     /// Asks other workers to end a session.
     pub(super) fn ask_others(&self) {
         // The client will ask again.
-        self.active.want();
+        self.limit.active.want();
     }
 
     /// Returns whether another worker waits for room that is not there. A request that finds room is done with; one that
     /// does not ends with [`Admission::granted`].
-    pub(super) fn owes_room(&self, max: u32) -> bool {
-        if !self.active.is_wanted() {
+    pub(super) fn owes_room(&self) -> bool {
+        if !self.limit.active.is_wanted() {
             return false;
         }
-        let full = self.active.count() >= max;
+        let full = self.limit.active.count() >= self.limit.most;
         if !full {
             self.granted();
         }
@@ -94,75 +150,63 @@ impl Admission {
 
     /// A request of another worker was granted, or has to be made again.
     pub(super) fn granted(&self) {
-        self.active.give();
+        self.limit.active.give();
     }
 
-    /// A session was added to the table.
-    pub(super) fn entered(&mut self, id: SessionId, table: &Table) {
-        let Some(route) = table.get(id).and_then(Session::route) else { return };
-        let share = self.rules.entry(route.rule.clone()).or_default();
+    fn entered(&mut self, id: SessionId, session: &Session, table: &Table) {
+        let Some(route) = session.route() else { return };
+        let share = self.rules.entry(route.share.clone()).or_default();
         share.sessions += 1;
         share.unproven.push_back(id);
         share.tidy(table);
     }
 
-    /// A session was removed from the table.
-    pub(super) fn left(&mut self, session: &Session) {
+    fn left(&mut self, session: &Session) {
         let Some(route) = session.route() else { return };
-        if let Some(share) = self.rules.get_mut(&route.rule) {
+        if let Some(share) = self.rules.get_mut(&route.share) {
             share.sessions = share.sessions.saturating_sub(1);
             if share.sessions == 0 {
-                self.rules.remove(&route.rule);
+                self.rules.remove(&route.share);
             }
         }
     }
 
-    /// The backend of a session has answered for the first time.
-    pub(super) fn answered(&mut self, id: SessionId, table: &Table) {
-        let Some(session) = table.get(id).filter(|session| session.carries() == Datagrams::Any) else { return };
+    fn answered(&mut self, id: SessionId, session: &Session, table: &Table) {
         let Some(route) = session.route() else { return };
-        if let Some(share) = self.rules.get_mut(&route.rule) {
+        if let Some(share) = self.rules.get_mut(&route.share) {
             share.answered.push_back(id);
             share.tidy(table);
         }
     }
 
-    /// Returns the session of a crowded flow that gives way to one more.
-    pub(super) fn crowded_out(flow: &Flow, table: &Table) -> Option<SessionId> {
-        let earlier = table.members(flow).map(Members::earlier).filter(|earlier| earlier.len() + 1 >= MAX_OF_FLOW)?;
-        let unproven = |id: &&SessionId| table.get(**id).is_some_and(|state| state.rank() == Rank::Unproven);
-        earlier.iter().find(unproven).or(earlier.first()).copied()
-    }
-
-    /// Returns the session that gives way to a new one of `rule`.
-    pub(super) fn gives_way_to(&mut self, rule: Option<&Arc<str>>, table: &Table, now: Duration) -> Option<SessionId> {
-        let own = rule.cloned();
+    /// Returns the session that gives way to a new one of `own`.
+    pub(super) fn gives_way_to(&mut self, own: &ShareOf, table: &Table, now: Duration) -> Option<SessionId> {
         self.rules.values_mut().for_each(|share| share.sweep(table));
         let all: usize = self.rules.values().map(|share| share.sessions).sum();
         let part = (all / self.rules.len().max(1) / UNPROVEN_PART).max(1);
-        let (of_own, unproven) = self.rules.get(&own).map_or((0, 0), |share| (share.sessions, share.unproven.len()));
+        let (of_own, unproven) = self.rules.get(own).map_or((0, 0), |share| (share.sessions, share.unproven.len()));
         // Whoever is flooded gives way, with what the others have beside it left alone.
-        let flooded = self.most_unproven().filter(|(rule, most)| *rule != own && *most > part.max(unproven + 1));
+        let flooded = self.most_unproven().filter(|(rule, most)| rule != own && *most > part.max(unproven + 1));
         let least = flooded.and_then(|(rule, _)| self.rules.get_mut(&rule)?.unproven(table, now));
         if least.is_some() {
             return least;
         }
         if unproven >= part {
-            let least = self.rules.get_mut(&own)?.unproven(table, now);
+            let least = self.rules.get_mut(own)?.unproven(table, now);
             if least.is_some() {
                 return least;
             }
         }
         let largest = self.largest().filter(|(_, sessions)| *sessions > of_own);
         let Some((largest, sessions)) = largest else {
-            return self.rules.get_mut(&own)?.least_proven(table, now);
+            return self.rules.get_mut(own)?.least_proven(table, now);
         };
         let share = self.rules.get_mut(&largest)?;
         let least = share.least_proven(table, now);
         let over = sessions > of_own + 1;
         // What a rule holds beyond its share it holds until somebody else needs it.
         let least = least.or_else(|| if over { share.beyond_share(table, now) } else { None });
-        least.or_else(|| self.rules.get_mut(&own)?.least_proven(table, now))
+        least.or_else(|| self.rules.get_mut(own)?.least_proven(table, now))
     }
 
     /// Returns a session that gives way to whatever another worker needs room for.
@@ -177,13 +221,13 @@ impl Admission {
     }
 
     /// The rule with the most sessions that have proved nothing.
-    fn most_unproven(&self) -> Option<(Option<Arc<str>>, usize)> {
+    fn most_unproven(&self) -> Option<(ShareOf, usize)> {
         let (rule, share) = self.rules.iter().max_by_key(|(_, share)| share.unproven.len())?;
         Some((rule.clone(), share.unproven.len()))
     }
 
     /// The rule with the most sessions. There are few rules, and this is asked for only where there is no room.
-    fn largest(&self) -> Option<(Option<Arc<str>>, usize)> {
+    fn largest(&self) -> Option<(ShareOf, usize)> {
         let (rule, share) = self.rules.iter().max_by_key(|(_, share)| share.sessions)?;
         Some((rule.clone(), share.sessions))
     }

@@ -55,7 +55,7 @@ impl Sessions {
     /// The open session that a datagram goes to. `None` when it was taken over (held, or about to be sent by a command)
     /// or dropped.
     pub(super) fn assign(&mut self, arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
-        match self.class(arrival.datagram) {
+        match self.class(&arrival) {
             // Filled reserved bytes: it may as well be a short header of a connection that is known.
             Class::WireGuard(_)
                 if !matches!(arrival.datagram, [_, 0, 0, 0, ..])
@@ -72,8 +72,8 @@ impl Sessions {
         }
     }
 
-    fn class(&self, datagram: &[u8]) -> Class {
-        let routes = &self.snapshot.routes;
+    fn class(&self, arrival: &Arrival<'_>) -> Class {
+        let (datagram, routes) = (arrival.datagram, &self.at(arrival.flow).routes);
         if let Some(message) = routes.wireguard_message(datagram) {
             return Class::WireGuard(message);
         }
@@ -103,7 +103,7 @@ impl Sessions {
             let any = if members.is_single() { None } else { self.latest_of(flow, Datagrams::Any) };
             return self.deliver(any.unwrap_or(latest), arrival, out);
         }
-        let Some(route) = self.snapshot.routes.default().cloned() else {
+        let Some(route) = self.at(flow).routes.default().cloned() else {
             out.refuse(flow, Datagrams::Any, None, DatagramDrop::NotRecognised, 1);
             return None;
         };
@@ -122,7 +122,7 @@ impl Sessions {
         let id = datagram.get(1..9).and_then(ConnectionId::new).filter(is_unmistakable);
         let of_connection = id.is_some() && self.owners_of_short(flow, datagram).certain;
         let beside = self.table.members(flow).is_some() && !of_connection;
-        match self.snapshot.routes.default().filter(|_| beside).cloned() {
+        match self.at(flow).routes.default().filter(|_| beside).cloned() {
             Some(route) => self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out),
             None => return self.any(arrival, out),
         }
@@ -146,8 +146,7 @@ impl Sessions {
     /// A datagram from the middle of a connection or tunnel of which nothing is known.
     pub(super) fn stray(&mut self, arrival: Arrival<'_>, carries: Datagrams, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
-        let routes = &self.snapshot.routes;
-        let (route, ids) = match routes.stray(carries) {
+        let (route, ids) = match self.at(flow).routes.stray(carries, flow.client.ip()) {
             Stray::Drop => {
                 out.refuse(flow, carries, None, DatagramDrop::Orphan, 1);
                 return;

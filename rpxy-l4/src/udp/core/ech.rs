@@ -32,17 +32,27 @@ pub(super) enum Decided {
 }
 
 impl Sessions {
-    /// Looks at a hello whose `route` may have keys. `dcid` is that of the connection's first packet.
+    /// Looks at a hello, unless it cannot be read, whose `route` may have keys. `dcid` is that of the connection's first
+    /// packet.
     pub(super) fn decrypt(
         &mut self,
         flow: &Flow,
         route: &UdpRoute,
-        hello: &ClientHello,
+        hello: Option<&ClientHello>,
         dcid: ConnectionId,
         now: Duration,
         out: &mut Output,
     ) -> Decided {
         let Some(rule) = &route.ech else { return Decided::Outer(None) };
+        let Some(hello) = hello else {
+            let state = EchState::NotOffered;
+            out.hellos.push(state);
+            return if rule.is_required() {
+                Decided::Nowhere(DatagramDrop::Unmatched)
+            } else {
+                Decided::Outer(Some(state))
+            };
+        };
         let decision = rule.decide(hello, flow.client.ip(), &self.failed_hellos, now);
         out.hellos.push(decision.state());
         match decision {
@@ -59,18 +69,24 @@ impl Sessions {
         }
     }
 
-    /// A connection whose hello is complete: begins its session with the datagrams that brought it.
+    /// A connection whose hello is complete, or will never be read: begins its session with the datagrams that brought it.
     pub(super) fn begin_quic(
         &mut self,
         flow: &Flow,
-        hello: &ClientHello,
+        hello: Option<&ClientHello>,
         mut ids: QuicIds,
         datagrams: &[(&[u8], u8)],
         now: Duration,
         out: &mut Output,
     ) {
-        let Some(route) = self.snapshot.routes.quic(hello).cloned() else {
-            out.refuse(flow, Carries::Quic, hello.server_name(), DatagramDrop::Unmatched, datagrams.len());
+        let Some(route) = self.at(flow).routes.quic(hello, flow.client.ip()).cloned() else {
+            out.refuse(
+                flow,
+                Carries::Quic,
+                hello.and_then(ClientHello::server_name),
+                DatagramDrop::Unmatched,
+                datagrams.len(),
+            );
             return;
         };
         let detail = self.detail(route.rule.as_ref(), hello);
@@ -88,7 +104,7 @@ impl Sessions {
                     match decryption.take(datagram, *tos, out) {
                         Ok(ready) => rewritten.extend(ready),
                         Err(Broken) => {
-                            let name = hello.server_name();
+                            let name = hello.and_then(ClientHello::server_name);
                             out.refuse_of(&route, flow, name, DatagramDrop::EchInvalid, datagrams.len());
                             return;
                         }
@@ -100,7 +116,7 @@ impl Sessions {
                 self.start(flow, route, Ids::Quic(Box::new(ids)), &first, detail, now, out);
             }
             Decided::Nowhere(reason) => {
-                out.refuse_of(&route, flow, hello.server_name(), reason, datagrams.len());
+                out.refuse_of(&route, flow, hello.and_then(ClientHello::server_name), reason, datagrams.len());
             }
         }
     }

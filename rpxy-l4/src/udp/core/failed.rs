@@ -8,7 +8,7 @@ use crate::metrics::{DatagramDrop, SessionEnd};
 impl Sessions {
     /// The socket of a session could not be connected to the address asked for.
     pub(crate) fn handle_open_failed(&mut self, session: SessionId, error: OpenError, now: Duration, out: &mut Output) {
-        let retry = self.snapshot.settings.target_retry;
+        let retry = self.retry_of(session);
         let Some(state) = self.table.get_mut(session) else { return };
         let Stage::Opening(opening) = &mut state.stage else { return };
         let endpoint = opening.target.as_ref().and_then(|(target, _)| opening.route.group.endpoint(*target));

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::{
     Probe,
-    quic::{ConnectionId, InitialProbe, LongType, MIN_INITIAL_DATAGRAM, Version},
+    quic::{ConnectionId, InitialKeys, InitialProbe, LongType, MIN_INITIAL_DATAGRAM, Version, packets},
     tls::ClientHello,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     config::model::AccessLogFormat,
     log::Detail,
     metrics::{DatagramDrop, SessionEnd},
-    route::UdpRoute,
+    route::{Datagrams, UdpRoute},
     udp::affinity::Key,
 };
 
@@ -39,23 +39,24 @@ impl Sessions {
         let state = self.table.get_mut(session)?;
         let Stage::Undecided(pending) = &mut state.stage else { return self.deliver(session, arrival, out) };
         let outcome = pending.probe.advance(datagram);
-        if !matches!(outcome, Probe::NotThis | Probe::Unreadable) {
+        if !matches!(outcome, Probe::NotThis) {
             let given_up = pending.held.push(datagram, tos, UNDECIDED);
             out.discard(DatagramDrop::Overflow, given_up);
         }
         match outcome {
             Probe::NeedMore => {}
-            Probe::NotThis | Probe::Unreadable => {
+            Probe::NotThis => {
                 out.discard(DatagramDrop::Malformed, 1);
                 self.end(session, SessionEnd::Idle, DatagramDrop::Malformed, now, out);
             }
-            Probe::Match(hello) => self.decide(session, &hello, now, out),
+            Probe::Unreadable => self.decide(session, None, now, out),
+            Probe::Match(hello) => self.decide(session, Some(&hello), now, out),
         }
         None
     }
 
-    /// The hello of an undecided session is complete.
-    fn decide(&mut self, session: SessionId, hello: &ClientHello, now: Duration, out: &mut Output) {
+    /// The hello of an undecided session is complete, or will never be read.
+    fn decide(&mut self, session: SessionId, hello: Option<&ClientHello>, now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session) else { return };
         let (flow, ids) = (state.flow, std::mem::take(&mut state.ids));
         let Ids::Quic(ids) = ids else { return };
@@ -75,19 +76,25 @@ impl Sessions {
     ) -> Option<SessionId> {
         let Arrival { flow, datagram, tos, now } = arrival;
         let ids = QuicIds::new(Some(packet.client), packet.destination);
-        let mut probe = InitialProbe::new(packet.version, packet.destination);
         let small = datagram.len() < MIN_INITIAL_DATAGRAM;
+        if small && packet.typ == LongType::Initial && opens(datagram, packet) {
+            // It is QUIC for certain, and no server takes it (RFC 9000 section 14.1).
+            out.discard(DatagramDrop::Malformed, 1);
+            return None;
+        }
+        let mut probe = InitialProbe::new(packet.version, packet.destination);
         let outcome = if small { Probe::NeedMore } else { probe.advance(datagram) };
         // A handshake that goes on from another address: its Initial packets are under the keys of another ID (RFC 9001
         // section 5.2). One that opens under its own ID is a new connection, or goes on after a Retry, where the hello
         // must lead to the same rule.
         let key = Key::Stated(packet.destination);
         let goes_on = self.identity.find(key, now).filter(|owner| match &outcome {
-            Probe::NotThis | Probe::Unreadable => true,
+            Probe::NotThis => true,
             Probe::NeedMore => small || packet.typ != LongType::Initial,
-            Probe::Match(hello) => {
+            Probe::Match(_) | Probe::Unreadable => {
                 let same = |route: &Arc<UdpRoute>| route.rule == owner.backend.rule && route.ech.is_none();
-                packet.has_token && self.snapshot.routes.quic(hello).is_some_and(same)
+                let found = self.at(flow).routes.quic(readable(&outcome), flow.client.ip());
+                packet.has_token && found.is_some_and(same)
             }
         });
         if let Some(owner) = goes_on {
@@ -100,11 +107,26 @@ impl Sessions {
             return self.any(arrival, out);
         }
         match outcome {
-            Probe::NotThis | Probe::Unreadable => return self.any(arrival, out),
+            Probe::NotThis => return self.does_not_open(arrival, packet, out),
             Probe::NeedMore => self.wait_for_hello(arrival, Ids::Quic(Box::new(ids)), probe, out),
-            Probe::Match(hello) => self.begin_quic(flow, &hello, ids, &[(datagram, tos)], now, out),
+            Probe::Match(_) | Probe::Unreadable => {
+                self.begin_quic(flow, readable(&outcome), ids, &[(datagram, tos)], now, out);
+            }
         }
         None
+    }
+
+    /// What looks like an Initial and does not open: one from the middle of a handshake, or something else.
+    fn does_not_open(&mut self, arrival: Arrival<'_>, packet: &Packet, out: &mut Output) -> Option<SessionId> {
+        let is_its = |state: &Session| state.ids.quic().is_some_and(|ids| ids.is_from_client(packet.client));
+        match self.table.find(arrival.flow, is_its) {
+            Some(session) => self.deliver(session, arrival, out),
+            None if self.knows(arrival.flow) => self.any(arrival, out),
+            None => {
+                self.stray(arrival, Datagrams::Quic, out);
+                None
+            }
+        }
     }
 
     fn wait_for_hello(&mut self, arrival: Arrival<'_>, ids: Ids, probe: InitialProbe, out: &mut Output) {
@@ -123,10 +145,28 @@ impl Sessions {
         self.insert(Session::new(*flow, ids, stage, now), now, out);
     }
 
-    pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: &ClientHello) -> Option<Box<Detail>> {
+    pub(super) fn detail(&self, rule: Option<&Arc<str>>, hello: Option<&ClientHello>) -> Option<Box<Detail>> {
         if self.snapshot.access_lines.format != AccessLogFormat::Json {
             return None;
         }
-        Some(Box::new(Detail::of_hello(rule.cloned(), hello)))
+        let rule = rule.cloned();
+        Some(Box::new(match hello {
+            Some(hello) => Detail::of_hello(rule, hello),
+            None => Detail { rule, ..Detail::default() },
+        }))
     }
+}
+
+/// The hello of a connection, unless it cannot be read.
+fn readable(outcome: &Probe<ClientHello>) -> Option<&ClientHello> {
+    match outcome {
+        Probe::Match(hello) => Some(hello),
+        Probe::Unreadable | Probe::NotThis | Probe::NeedMore => None,
+    }
+}
+
+/// Returns whether an Initial of a datagram opens under the keys of the ID that it goes to.
+fn opens(datagram: &[u8], packet: &Packet) -> bool {
+    let keys = InitialKeys::client(packet.version, &packet.destination);
+    packets(datagram).any(|packet| packet.typ == LongType::Initial && keys.open(&packet, None).is_some())
 }

@@ -12,7 +12,8 @@ use super::{
     Command, Flow, Output, SessionId, Sessions,
     held::Held,
     ids::{Ids, Indices, QuicIds},
-    state::{Opening, Session, Stage},
+    open::Admitted,
+    state::{Opening, Stage},
 };
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
@@ -39,10 +40,10 @@ impl Sessions {
     /// no place any more.
     pub(crate) fn inherit(&mut self, inherited: &Inherited, now: Duration, out: &mut Output) -> Option<SessionId> {
         let Inherited { flow, backend, mark, cid } = inherited;
-        if self.knows(flow) || self.bans.refuses(flow.client.ip()) {
+        if self.knows(flow) || self.refuses(flow).is_some() {
             return None;
         }
-        let (route, target) = self.snapshot.routes.marked(*mark, *backend)?;
+        let (route, target) = self.at(flow).routes.marked(*mark, *backend)?;
         let ids = match route.carries {
             Datagrams::Any => Ids::None,
             Datagrams::WireGuard => {
@@ -58,7 +59,8 @@ impl Sessions {
             }
         };
         let busy = Busy::new(&route.group.endpoint(target)?.health);
-        let permit = self.admission.acquire(self.snapshot.max_sessions)?;
+        let of = self.at(flow).sessions.of.clone();
+        let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of };
         let opening = Opening {
             route,
             held: Held::new(&self.opening_budget),
@@ -71,7 +73,7 @@ impl Sessions {
             detail: None,
         };
         let stage = Stage::Opening(Box::new(opening));
-        Some(self.insert(Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) }, now, out))
+        Some(self.insert(admitted.session(*flow, ids, stage, now), now, out))
     }
 
     /// The session has its port.

@@ -28,6 +28,8 @@ mod hello;
 mod identity;
 mod ids;
 mod inherit;
+#[cfg(any(test, feature = "properties"))]
+mod made_up;
 mod moves;
 mod open;
 #[cfg(any(test, feature = "properties"))]
@@ -47,7 +49,7 @@ mod wireguard;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use admission::Admission;
+use admission::Admissions;
 use classify::Arrival;
 pub(crate) use command::{Command, Notice, OpenError, Output, RefusedFlow, Started};
 use deadlines::Deadlines;
@@ -62,7 +64,10 @@ use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
 
-use super::{Snapshot, affinity::Affinity};
+use super::{
+    Listener, Snapshot,
+    affinity::{Affinity, SHORTEST},
+};
 use crate::{
     limit::{Bans, ConnLimit, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
@@ -100,11 +105,13 @@ pub(crate) struct SessionId {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     snapshot: Arc<Snapshot>,
+    /// The listeners of sockets, by their number.
+    sockets: Vec<Arc<Listener>>,
     bans: Arc<Bans>,
     table: Table,
     deadlines: Deadlines,
     undecided: UndecidedQueue,
-    admission: Admission,
+    admissions: Admissions,
     identity: Identity,
     /// For what waits for a socket.
     opening_budget: Budget,
@@ -128,20 +135,15 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// An empty set of sessions. `seed` feeds the random choices of balancing.
     #[must_use]
-    pub(crate) fn new(
-        snapshot: Arc<Snapshot>,
-        affinity: Arc<Affinity>,
-        active: Arc<ConnLimit>,
-        bans: Arc<Bans>,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, affinity: Arc<Affinity>, bans: Arc<Bans>, seed: u64) -> Self {
         Self {
             snapshot,
+            sockets: Vec::new(),
             bans,
             table: Table::default(),
             deadlines: Deadlines::default(),
             undecided: UndecidedQueue::default(),
-            admission: Admission::new(active),
+            admissions: Admissions::default(),
             identity: Identity::new(affinity),
             opening_budget: Budget::default(),
             handshake_budget: Budget::default(),
@@ -166,9 +168,11 @@ impl Sessions {
     #[must_use]
     pub(crate) fn successor(&mut self) -> Self {
         let (snapshot, affinity) = (Arc::clone(&self.snapshot), Arc::clone(self.identity.affinity()));
-        let (active, bans) = (Arc::clone(self.admission.limit()), Arc::clone(&self.bans));
-        let fresh = Self::new(snapshot, affinity, active, bans, self.random.next());
-        Self { table: self.table.successor(), ..fresh }
+        let mut fresh = Self::new(snapshot, affinity, Arc::clone(&self.bans), self.random.next());
+        fresh.table = self.table.successor();
+        fresh.sockets = std::mem::take(&mut self.sockets);
+        fresh.admissions.set_limits(&fresh.sockets);
+        fresh
     }
 
     /// Takes datagrams of a client: `bytes` holds one after the other, each `segment` long but the last.
@@ -184,10 +188,10 @@ impl Sessions {
         let (first, segment) = (out.forward.len(), segment.max(1));
         if let Some(session) = self.all_alike(flow) {
             out.forward(session, 0..bytes.len());
-        } else if self.bans.refuses(flow.client.ip()) {
-            // Sessions of a banned client have been ended, so all that comes is new.
+        } else if let Some(reason) = self.refuses(flow) {
+            // Sessions of such a client have been ended, so all that comes is new.
             let count = bytes.len().div_ceil(segment).max(1);
-            out.refuse(flow, Datagrams::Any, None, DatagramDrop::Banned, count);
+            out.refuse(flow, Datagrams::Any, None, reason, count);
         } else {
             let mut start = 0_usize;
             loop {
@@ -240,7 +244,7 @@ impl Sessions {
             self.steer_by_current(session, out);
         }
         if first {
-            self.admission.answered(session, &self.table);
+            self.admissions.answered(session, &self.table);
         }
         if first || returns {
             self.steer(session, out);
@@ -285,7 +289,9 @@ impl Sessions {
     /// The datagrams of a session that the kernel may steer, as bits of `rpxy_l4_common::map::kind`.
     #[must_use]
     pub(crate) fn steerable(&self, session: SessionId) -> Option<u8> {
-        Some(self.snapshot.routes.steerable(self.table.get(session)?.carries()))
+        let state = self.table.get(session)?;
+        let by_id = state.ids.current().is_some_and(|id| id.len() >= SHORTEST);
+        Some(self.at(&state.flow).routes.steerable(state.carries(), by_id))
     }
 
     /// The rule of a session, as a later daemon finds it.
@@ -296,12 +302,12 @@ impl Sessions {
 
     /// Adds a session, which becomes its flow's latest.
     fn insert(&mut self, state: Session, now: Duration, out: &mut Output) -> SessionId {
-        if let Some(oldest) = Admission::crowded_out(&state.flow, &self.table) {
+        if let Some(oldest) = Admissions::crowded_out(&state.flow, &self.table) {
             self.end(oldest, SessionEnd::Evicted, DatagramDrop::Overflow, now, out);
         }
         let (flow, deadline, undecided) = (state.flow, state.deadline(), state.is_undecided());
         let session = self.table.insert(state);
-        self.admission.entered(session, &self.table);
+        self.admissions.entered(session, &self.table);
         self.steer_again(&flow, out);
         self.deadlines.add(deadline, session, &self.table);
         if undecided {
@@ -313,7 +319,7 @@ impl Sessions {
     /// Ends a session; the datagrams that it holds are discarded for `reason`.
     fn end(&mut self, session: SessionId, end: SessionEnd, reason: DatagramDrop, now: Duration, out: &mut Output) {
         let Some(mut state) = self.table.remove(session) else { return };
-        self.admission.left(&state);
+        self.admissions.left(&state);
         let (flow, carries) = (state.flow, state.carries());
         if let Some(held) = state.held().map(|(held, _)| held.len()) {
             match end {
@@ -324,6 +330,7 @@ impl Sessions {
                 | SessionEnd::Refused
                 | SessionEnd::Evicted
                 | SessionEnd::Banned
+                | SessionEnd::Denied
                 | SessionEnd::EchInvalid => match state.route() {
                     Some(route) => out.refuse_of(route, &flow, None, reason, held),
                     None => out.refuse(&flow, carries, None, reason, held),
@@ -347,9 +354,31 @@ impl Sessions {
         self.steer_again(&state.flow, out);
     }
 
+    /// The listener that a flow arrives at.
+    fn at(&self, flow: &Flow) -> &Arc<Listener> {
+        at(&self.sockets, &self.snapshot, flow)
+    }
+
+    /// Time for which the target of a session is tried last after it has failed.
+    fn retry_of(&self, session: SessionId) -> Duration {
+        self.table.get(session).map_or(Duration::ZERO, |state| self.at(&state.flow).target_retry)
+    }
+
+    /// Why the client of a flow may not begin anything, if that is so.
+    fn refuses(&self, flow: &Flow) -> Option<DatagramDrop> {
+        let client = flow.client.ip();
+        if self.bans.refuses(client) {
+            Some(DatagramDrop::Banned)
+        } else if self.at(flow).access.refuses(client) {
+            Some(DatagramDrop::Denied)
+        } else {
+            None
+        }
+    }
+
     /// The session that all datagrams of a flow go to without being looked at.
     fn all_alike(&self, flow: &Flow) -> Option<SessionId> {
-        let routes = &self.snapshot.routes;
+        let routes = &self.at(flow).routes;
         if routes.has_quic() || routes.has_wireguard() {
             return None;
         }
@@ -385,6 +414,12 @@ impl Sessions {
     fn random(&self) -> u64 {
         self.random.next()
     }
+}
+
+/// The listener that a flow arrives at.
+fn at<'s>(sockets: &'s [Arc<Listener>], snapshot: &'s Snapshot, flow: &Flow) -> &'s Arc<Listener> {
+    let socket = usize::try_from(flow.listener).ok().and_then(|slot| sockets.get(slot));
+    socket.unwrap_or(&snapshot.nowhere)
 }
 
 /// Cuts a buffer into its datagrams; an empty buffer is one empty datagram.

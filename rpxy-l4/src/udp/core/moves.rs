@@ -19,10 +19,8 @@ use crate::{
 const COMPARED_AT_ONCE: usize = 4096;
 /// How many of them move on in one turn: each costs system calls.
 const FOLLOWED_AT_ONCE: usize = 256;
-/// Time between two times that a session is taken back from the kernel for a refusal; each costs system calls.
-const REFUSED_AGAIN: Duration = Duration::from_secs(10);
-/// The same where its name has moved: the backend may go on at the old address for as long as it likes.
-const MOVED_AGAIN: Duration = Duration::from_secs(60);
+/// Time between two times that a session is taken back from the kernel, which costs system calls.
+const TAKEN_BACK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a session leaves its backend.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +40,8 @@ impl Sessions {
     /// on at once; another one when that goes on for a while, or when the target's name leads somewhere else.
     pub(crate) fn handle_refused(&mut self, session: SessionId, error: &io::Error, now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session).filter(|state| state.is_open()) else { return };
-        if state.steered {
-            // Its answers would not be seen.
-            self.take_back(session, REFUSED_AGAIN, now, out);
+        if state.is_unheard() {
+            self.take_back(session, now, out);
             return;
         }
         let answered = state.evidence.is_answered();
@@ -77,12 +74,12 @@ impl Sessions {
 
     /// Looks through some sessions for those whose target's name leads elsewhere by now, and which are not answered.
     pub(super) fn follow_names(&mut self, now: Duration, out: &mut Output) {
-        let wanted = |state: &Session| (state.steered || state.is_in_vain()) && state.has_left_name();
+        let wanted = |state: &Session| (state.is_unheard() || state.is_in_vain()) && state.has_left_name();
         let found = self.table.next_ids(&mut self.compared, COMPARED_AT_ONCE, wanted);
         // The rest is found again in the next round.
         for session in found.into_iter().take(FOLLOWED_AT_ONCE) {
-            if self.table.get(session).is_some_and(|state| state.steered) {
-                self.take_back(session, MOVED_AGAIN, now, out);
+            if self.table.get(session).is_some_and(Session::is_unheard) {
+                self.take_back(session, now, out);
             } else {
                 self.move_on(session, Cause::NameMoved, now, out);
             }
@@ -90,9 +87,9 @@ impl Sessions {
     }
 
     /// Has the datagrams of a session come to the daemon again, to see whether it is answered; then the kernel gets it back.
-    fn take_back(&mut self, session: SessionId, rest: Duration, now: Duration, out: &mut Output) {
+    fn take_back(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         if let Some(state) = self.table.get_mut(session)
-            && state.doubt.take_back(rest, now)
+            && state.doubt.take_back(TAKEN_BACK_AGAIN, now)
             && state.unsteer()
         {
             out.commands.push_back(Command::RevokeFlow { session });
@@ -102,7 +99,7 @@ impl Sessions {
     /// Lets the client of a session go on with another address of its target, or with another target; `None` where there is
     /// none, or none that would know it.
     fn move_on(&mut self, session: SessionId, cause: Cause<'_>, now: Duration, out: &mut Output) -> Option<SessionId> {
-        let retry = self.snapshot.settings.target_retry;
+        let retry = self.retry_of(session);
         let random = self.random();
         let state = self.table.get_mut(session)?;
         let (flow, since, answered) = (state.flow, state.doubt.since(), state.evidence.is_answered());
@@ -154,7 +151,7 @@ impl Sessions {
         let (route, left) = (Arc::clone(&reached.route), reached.address);
         let detail = reached.detail.take();
         let known_to_it = answered || reached.fixed;
-        let permit = state.permit.take();
+        let (permit, limit_of) = (state.permit.take(), state.limit_of.clone());
         let ids = if known_to_it { state.ids.anew() } else { std::mem::take(&mut state.ids) };
         let end = if at_once { SessionEnd::Refused } else { SessionEnd::Moved };
         self.end(session, end, DatagramDrop::Unreachable, now, out);
@@ -170,7 +167,7 @@ impl Sessions {
             detail,
         };
         let state = Session::new(flow, ids, Stage::Opening(Box::new(opening)), now);
-        let session = self.insert(Session { permit, left: Some(left), ..state }, now, out);
+        let session = self.insert(Session { permit, limit_of, left: Some(left), ..state }, now, out);
         self.use_target(session, false, now, out);
         Some(session)
     }

@@ -4,18 +4,35 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Command, Flow, Notice, Output, SessionId, Sessions, Started,
+    admission::Admission,
     classify::Arrival,
     held::{Held, OPENING},
     ids::Ids,
     state::{Opening, Reached, Session, Stage},
 };
 use crate::{
+    config::model::LimitOf,
     limit::ConnPermit,
     log::Detail,
     metrics::{Carried, DatagramDrop, SessionEnd},
-    route::{self, Busy, Tried, UdpRoute},
+    route::{self, Busy, ShareOf, Tried, UdpRoute},
     udp::affinity::Backend,
 };
+
+/// The place of a session that has yet to begin.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) permit: ConnPermit,
+    /// Whose limit it is.
+    pub(super) of: LimitOf,
+}
+
+impl Admitted {
+    /// The session.
+    pub(super) fn session(self, flow: Flow, ids: Ids, stage: Stage, now: Duration) -> Session {
+        Session { permit: Some(self.permit), limit_of: self.of, ..Session::new(flow, ids, stage, now) }
+    }
+}
 
 /// Datagrams with their type of service.
 type Datagrams<'a> = &'a [(&'a [u8], u8)];
@@ -37,11 +54,11 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        if self.snapshot.sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
+        if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
             out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
         }
-        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+        let Some(permit) = self.admit(flow, &route.share, now, out) else {
             let count = first.len() + ids.waiting();
             out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
             return;
@@ -53,7 +70,7 @@ impl Sessions {
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
-        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+        let Some(permit) = self.admit(flow, &route.share, now, out) else {
             out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
@@ -75,7 +92,7 @@ impl Sessions {
             out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
-        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+        let Some(permit) = self.admit(flow, &route.share, now, out) else {
             out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
@@ -84,15 +101,16 @@ impl Sessions {
         opening.fixed = true;
         opening.target = busy.map(|busy| (target, busy));
         let stage = Stage::Opening(Box::new(opening));
-        let session = self.insert(Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) }, now, out);
+        let session = self.insert(permit.session(*flow, ids, stage, now), now, out);
         self.use_target(session, false, now, out);
     }
 
     /// Begins a session with the backend that an earlier one of the same client had.
     pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
-        let Some((route, target)) = self.find_target(backend) else {
-            // The configuration has changed since.
+        let found = self.find_target(flow, backend).filter(|(route, _)| route.from.holds(flow.client.ip()));
+        let Some((route, target)) = found else {
+            // The configuration has changed since, or the client is where the rule does not take it.
             let carries =
                 if matches!(ids, Ids::WireGuard(_)) { route::Datagrams::WireGuard } else { route::Datagrams::Quic };
             self.stray(arrival, carries, out);
@@ -102,7 +120,7 @@ impl Sessions {
             out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
-        let Some(permit) = self.admit(route.rule.as_ref(), now, out) else {
+        let Some(permit) = self.admit(flow, &route.share, now, out) else {
             out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
@@ -171,41 +189,40 @@ impl Sessions {
         Opening { route, held, tried, target: None, candidates, address: None, fixed: false, by_source: false, detail }
     }
 
-    /// Makes room for one more session of a rule. Where there is none, one whose client has shown less gives way: so forged
-    /// addresses cannot keep real clients out.
-    fn admit(&mut self, rule: Option<&Arc<str>>, now: Duration, out: &mut Output) -> Option<ConnPermit> {
-        let max = self.snapshot.max_sessions;
-        if let Some(permit) = self.admission.acquire(max) {
-            return Some(permit);
+    /// Makes room for one more session of a rule on a flow. Where there is none, one whose client has shown less gives way:
+    /// so forged addresses cannot keep real clients out.
+    fn admit(&mut self, flow: &Flow, share: &ShareOf, now: Duration, out: &mut Output) -> Option<Admitted> {
+        let of = self.at(flow).sessions.of.clone();
+        let admission = self.admissions.of(&of)?;
+        let acquire = |admission: &Admission| admission.acquire().map(|permit| Admitted { permit, of: of.clone() });
+        if let Some(admitted) = acquire(admission) {
+            return Some(admitted);
         }
-        out.commands.push_back(Command::Log(Notice::TooMany { max }));
-        if let Some(session) = self.admission.gives_way_to(rule, &self.table, now) {
+        out.commands.push_back(Command::Log(Notice::TooMany { max: admission.limit().most }));
+        if let Some(session) = admission.gives_way_to(share, &self.table, now) {
             self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             // A lowered limit may still be exceeded.
-            return self.admission.acquire(max);
+            return self.admissions.of(&of).and_then(|admission| acquire(admission));
         }
-        self.admission.ask_others();
+        admission.ask_others();
         None
     }
 
     /// Makes the room that other workers have asked for, as far as there is any.
     pub(super) fn make_wanted_room(&mut self, now: Duration, out: &mut Output) {
-        while self.admission.owes_room(self.snapshot.max_sessions) {
-            let session = self.admission.least_proven(&self.table, now);
-            if let Some(session) = session {
+        for of in self.admissions.limits() {
+            while let Some(admission) = self.admissions.of(&of).filter(|admission| admission.owes_room()) {
+                let session = admission.least_proven(&self.table, now);
+                admission.granted();
+                let Some(session) = session else { break };
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
-            }
-            self.admission.granted();
-            if session.is_none() {
-                return;
             }
         }
     }
 
-    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, permit: ConnPermit, now: Duration, out: &mut Output) {
+    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, admitted: Admitted, now: Duration, out: &mut Output) {
         let stage = Stage::Opening(Box::new(opening));
-        let state = Session { permit: Some(permit), ..Session::new(*flow, ids, stage, now) };
-        let session = self.insert(state, now, out);
+        let session = self.insert(admitted.session(*flow, ids, stage, now), now, out);
         self.try_next(session, now, out);
     }
 
@@ -241,7 +258,7 @@ impl Sessions {
 
     /// Finds the addresses of the chosen target.
     pub(super) fn use_target(&mut self, session: SessionId, settled: bool, now: Duration, out: &mut Output) {
-        let (random, retry) = (self.random(), self.snapshot.settings.target_retry);
+        let (random, retry) = (self.random(), self.retry_of(session));
         let Some(state) = self.table.get_mut(session) else { return };
         let client = state.flow.client;
         let Stage::Opening(opening) = &mut state.stage else { return };

@@ -1,6 +1,5 @@
 //! Datagrams as clients and servers send them.
 #![allow(clippy::unwrap_used, reason = "for tests and fuzzing only")]
-#![cfg_attr(not(test), allow(dead_code, reason = "some are for unit tests"))]
 
 use rpxy_l4_proto::quic::{ConnectionId, InitialKeys, Opened, Version};
 
@@ -61,6 +60,11 @@ impl<'a> Sender<'a> {
     /// A datagram with this payload, padded.
     pub(super) fn initial(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
         payload.resize(payload.len().max(1180), 0);
+        self.unpadded(payload)
+    }
+
+    /// The same without padding.
+    pub(super) fn unpadded(&mut self, payload: Vec<u8>) -> Vec<u8> {
         let length = u16::try_from(4 + payload.len() + 16).unwrap() | 0x4000;
         let ids = [vec8(self.to), vec8(self.client), vec8(self.token)].concat();
         let mut packet = [&[0xc3, 0, 0, 0, 1][..], &ids, &length.to_be_bytes()].concat();
@@ -79,20 +83,9 @@ pub(super) fn initials(client: &[u8], server: &[u8], stream: &[u8], piece: usize
     starts.map(|start| sender.crypto(stream, &[(start, (start + piece).min(stream.len()))])).collect()
 }
 
-/// A client's later Initial, with an acknowledgement: to the ID that the server chose, under the keys of the first one.
-pub(super) fn later_initial(client: &[u8], server: &[u8], first: &[u8]) -> Vec<u8> {
-    Sender { to: server, number: 7, ..Sender::new(client, first) }.initial(vec![2, 0, 0, 0, 0])
-}
-
 /// One datagram with a whole hello.
 pub(super) fn first(client: &[u8], server: &[u8], name: &str) -> Vec<u8> {
     initials(client, server, &hello(name, "h3", 300), 2000).remove(0)
-}
-
-/// One datagram with a whole hello, after a Retry: the server has chosen `server` and `token`.
-pub(super) fn with_token(client: &[u8], server: &[u8], name: &str, token: &[u8]) -> Vec<u8> {
-    let stream = hello(name, "h3", 300);
-    Sender { token, ..Sender::new(client, server) }.crypto(&stream, &[(0, stream.len())])
 }
 
 /// A long header packet whose inside nobody can read: a server's, or later ones of a client.
@@ -100,11 +93,6 @@ pub(super) fn long(typ: u8, destination: &[u8], source: &[u8]) -> Vec<u8> {
     let (token, body): (&[u8], &[u8]) = if typ == 0 { (&[0], &[0x40, 100]) } else { (&[], &[0x40, 100]) };
     [&[0xc0 | typ << 4, 0, 0, 0, 1][..], &vec8(destination), &vec8(source), token, body, &[9; 100]].concat()
 }
-
-pub(super) const HANDSHAKE: u8 = 2;
-pub(super) const RETRY: u8 = 3;
-pub(super) const SERVER_INITIAL: u8 = 0;
-pub(super) const ZERO_RTT: u8 = 1;
 
 /// A short header packet.
 pub(super) fn short(destination: &[u8]) -> Vec<u8> {

@@ -14,14 +14,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Command, Flow, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams, packets};
+use super::{Command, Flow, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams, made_up, packets};
 use crate::{
     config::{self, model::Config},
-    limit::{Bans, ConnLimit},
+    limit::{Bans, ByListener, ConnLimit},
     metrics::{Metrics, SessionEnd},
     resolve::Resolver,
     route::Targets,
-    udp::{Snapshot, affinity::Affinity},
+    udp::affinity::Affinity,
 };
 
 /// `udp_max_connections` of the configurations.
@@ -119,6 +119,7 @@ impl Script<'_> {
 struct World {
     sessions: Sessions,
     affinity: Arc<Affinity>,
+    limits: ByListener<ConnLimit>,
     active: Arc<ConnLimit>,
     targets: Targets,
     resolver: Resolver,
@@ -135,13 +136,15 @@ impl World {
         let config = &CONFIGS[0];
         let resolver = Resolver::new(RUNTIME.handle().clone(), config.dns, Arc::clone(&metrics));
         let targets = Targets::default();
-        let snapshot = Arc::new(Snapshot::new(config, &targets, &resolver));
-        let affinity = Arc::new(Affinity::new(snapshot.affinity_lifetime(), metrics));
-        let active = Arc::<ConnLimit>::default();
-        let sessions = Sessions::new(snapshot, Arc::clone(&affinity), Arc::clone(&active), Arc::<Bans>::default(), 1);
+        let limits = ByListener::default();
+        let active = limits.of(&None, ConnLimit::default);
+        let snapshot = made_up::snapshot(config, &limits, &targets, &resolver);
+        let affinity = Arc::new(Affinity::new(config.quic_affinity_lifetime, metrics));
+        let mut sessions = Sessions::new(Arc::clone(&snapshot), Arc::clone(&affinity), Arc::<Bans>::default(), 1);
+        made_up::listen(&mut sessions, &snapshot);
         let (now, fault) = (Duration::from_secs(1000), 0);
         let (sockets, installed) = (BTreeMap::new(), BTreeSet::new());
-        Self { sessions, affinity, active, targets, resolver, now, sockets, installed, fault }
+        Self { sessions, affinity, limits, active, targets, resolver, now, sockets, installed, fault }
     }
 
     fn event(&mut self, script: &mut Script<'_>) {
@@ -171,9 +174,10 @@ impl World {
                 self.act(|sessions, out| sessions.handle_timeout(now, |_| forwards.then_some(now), out));
             }
             12 => {
-                let snapshot = Snapshot::new(&CONFIGS[script.below(CONFIGS.len())], &self.targets, &self.resolver);
-                let now = self.now;
-                self.act(|sessions, out| sessions.handle_snapshot(Arc::new(snapshot), now, out));
+                let config = &CONFIGS[script.below(CONFIGS.len())];
+                let snapshot = made_up::snapshot(config, &self.limits, &self.targets, &self.resolver);
+                let (listeners, now) = (made_up::listeners(&snapshot), self.now);
+                self.act(|sessions, out| sessions.handle_snapshot(snapshot, listeners, now, out));
             }
             13 => {
                 let Some(session) = self.session(script) else { return };

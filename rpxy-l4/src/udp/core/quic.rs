@@ -30,7 +30,9 @@ impl Sessions {
             let session = if begins { self.handshake_on(session, arrival.now, out) } else { session };
             return self.further(session, arrival, out);
         }
-        let Some(packet) = packets(datagram).next() else {
+        // A hello may come behind other packets of its datagram.
+        let initial = packets(datagram).find(|packet| packet.typ == LongType::Initial);
+        let Some(packet) = initial.or_else(|| packets(datagram).next()) else {
             return self.unreadable(arrival, &header, out);
         };
         let packet = Packet {
@@ -61,10 +63,10 @@ impl Sessions {
             return self.deliver(session, arrival, out);
         }
         // What a client used leads from elsewhere only where no other rule's client could mean something else by it.
-        let anywhere = self.snapshot.routes.is_only_quic();
+        let anywhere = self.at(flow).routes.is_only_quic();
         let network = if anywhere { None } else { Some(flow.client.ip().into()) };
         // What the file says of an ID counts for more than what another rule's backend or client says.
-        let by_server_id = if certain { self.snapshot.routes.by_server_id(datagram) } else { None };
+        let by_server_id = if certain { self.at(flow).routes.by_server_id(datagram, flow.client.ip()) } else { None };
         let contradicts =
             |owner: &Owner| by_server_id.as_ref().is_some_and(|(route, _)| route.rule != owner.backend.rule);
         let known = self.identity.find_short(datagram, network, now);
@@ -150,7 +152,7 @@ impl Sessions {
         if header.version == 0 || known || small {
             return self.any(arrival, out);
         }
-        match self.snapshot.routes.unknown_version() {
+        match self.at(flow).routes.unknown_version(flow.client.ip()) {
             UnknownVersionRoute::To(route) => {
                 let route = Arc::clone(route);
                 self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);

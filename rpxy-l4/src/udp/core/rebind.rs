@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Flow, SessionId, Sessions, state::Stage};
+use super::{Flow, SessionId, Sessions, at, state::Stage};
 use crate::{
     route::{Tried, UdpRoute},
     udp::affinity::Backend,
@@ -17,6 +17,7 @@ impl Sessions {
     /// Binds a session to the configuration in effect; false when its rule or its target is gone.
     pub(super) fn rebind(&mut self, session: SessionId) -> bool {
         let Some(state) = self.table.get_mut(session) else { return false };
+        let routes = &at(&self.sockets, &self.snapshot, &state.flow).routes;
         let (route, target) = match &mut state.stage {
             Stage::Undecided(_) => return true,
             Stage::Opening(opening) => {
@@ -29,13 +30,13 @@ impl Sessions {
         let new = match target {
             Some(index) => {
                 let Some(old) = route.group.endpoint(*index) else { return false };
-                let found = self.snapshot.routes.leading_to(rule, &old.target, route.private);
+                let found = routes.leading_to(rule, &old.target, route.private);
                 found.map(|(new, found)| {
                     *index = found;
                     new
                 })
             }
-            None => self.snapshot.routes.named(rule).filter(|_| !route.private),
+            None => routes.named(rule).filter(|_| !route.private),
         };
         let Some(new) = new.filter(|new| new.carries == route.carries) else { return false };
         *route = Arc::clone(new);
@@ -48,8 +49,9 @@ impl Sessions {
         true
     }
 
-    pub(super) fn find_target(&self, backend: &Backend) -> Option<(Arc<UdpRoute>, usize)> {
-        let (route, target) = self.snapshot.routes.leading_to(backend.rule.as_deref(), &backend.target, false)?;
+    /// The rule and target of the listener of a flow that lead to that backend.
+    pub(super) fn find_target(&self, flow: &Flow, backend: &Backend) -> Option<(Arc<UdpRoute>, usize)> {
+        let (route, target) = self.at(flow).routes.leading_to(backend.rule.as_deref(), &backend.target, false)?;
         Some((Arc::clone(route), target))
     }
 }

@@ -13,6 +13,7 @@ use super::{
     ids::Ids,
 };
 use crate::{
+    config::model::LimitOf,
     limit::ConnPermit,
     log::Detail,
     route::{Busy, Datagrams, Tried, UdpRoute},
@@ -38,6 +39,8 @@ pub(super) struct Session {
     pub(super) steered: bool,
     /// Counts it as one of `udp_max_connections`; `None` while undecided.
     pub(super) permit: Option<ConnPermit>,
+    /// Whose limit that is.
+    pub(super) limit_of: LimitOf,
     pub(super) stage: Stage,
 }
 
@@ -112,6 +115,7 @@ impl Session {
             left: None,
             steered: false,
             permit: None,
+            limit_of: None,
             stage,
         }
     }
@@ -181,6 +185,11 @@ impl Session {
         let address = self.reached().map(|reached| reached.address);
         let same = address == Some(backend.address) || self.left == Some(backend.address);
         same && self.route().is_some_and(|route| route.rule == backend.rule)
+    }
+
+    /// Returns whether the kernel has it, so that its answers are not seen.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.reached().is_some_and(|reached| reached.busy.is_unheard())
     }
 
     /// The kernel steers it no more; returns whether it had been asked to.

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Command, Output, SessionId, Sessions,
+    Command, Output, SessionId, Sessions, at,
     state::{Session, Stage},
 };
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
-    udp::Snapshot,
+    udp::{Listener, Snapshot},
 };
 
 /// Slots looked through in one turn for sessions that the kernel steers: each found costs two system calls.
@@ -26,7 +26,7 @@ impl Sessions {
         steered: impl Fn(SessionId) -> Option<Duration>,
         out: &mut Output,
     ) {
-        if self.admission.limit().count() >= self.snapshot.max_sessions / 2 {
+        if self.admissions.are_filled(2) {
             self.refresh_steered(REFRESHED_AT_ONCE, now, &steered);
         }
         self.follow_names(now, out);
@@ -59,7 +59,7 @@ impl Sessions {
     /// Learns of sessions that the kernel steers before a datagram may cost one of them its place. `steered` returns when
     /// the kernel last forwarded something for a session.
     pub(crate) fn before_datagrams(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
-        if now >= self.refresh_again && self.admission.limit().count() >= self.snapshot.max_sessions {
+        if now >= self.refresh_again && self.admissions.are_filled(1) {
             self.refresh_again = now.saturating_add(REFRESH_AGAIN);
             self.refresh_steered(REFRESHED_BEFORE, now, steered);
         }
@@ -77,9 +77,36 @@ impl Sessions {
         }
     }
 
-    /// Continues under another configuration: sessions whose rule and target are in it stay, others end.
-    pub(crate) fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Duration, out: &mut Output) {
+    /// Receives from a socket of `listener` from now on, which has this number.
+    pub(crate) fn handle_listening(&mut self, number: u32, listener: Arc<Listener>) {
+        let slot = usize::try_from(number).unwrap_or(usize::MAX);
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, || Arc::clone(&self.snapshot.nowhere));
+        }
+        if let Some(socket) = self.sockets.get_mut(slot) {
+            *socket = listener;
+        }
+        self.admissions.set_limits(&self.sockets);
+    }
+
+    /// Continues under another configuration, in which each socket belongs to one of `listeners`: sessions whose rule and
+    /// target are in it stay, others end, and so do those of clients that their listener does not take any more.
+    pub(crate) fn handle_snapshot(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        listeners: Vec<Arc<Listener>>,
+        now: Duration,
+        out: &mut Output,
+    ) {
         self.snapshot = snapshot;
+        self.sockets = listeners;
+        self.admissions.set_limits(&self.sockets);
+        let denied = self
+            .table
+            .ids(|state| at(&self.sockets, &self.snapshot, &state.flow).access.refuses(state.flow.client.ip()));
+        for session in denied {
+            self.end(session, SessionEnd::Denied, DatagramDrop::Denied, now, out);
+        }
         for session in self.table.ids(|_| true) {
             if !self.rebind(session) {
                 self.end(session, SessionEnd::Withdrawn, DatagramDrop::Unreachable, now, out);

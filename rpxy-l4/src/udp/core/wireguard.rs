@@ -23,7 +23,7 @@ impl Sessions {
     /// Every initiation is looked at, so that a socket that turns to another server is seen.
     fn initiation(&mut self, arrival: Arrival<'_>, sender: u32, out: &mut Output) -> Option<SessionId> {
         let Arrival { flow, datagram, tos, now } = arrival;
-        let Some(route) = self.snapshot.routes.wireguard(datagram).cloned() else {
+        let Some(route) = self.at(flow).routes.wireguard(datagram, flow.client.ip()).cloned() else {
             out.refuse(flow, Datagrams::WireGuard, None, DatagramDrop::Unmatched, 1);
             return None;
         };

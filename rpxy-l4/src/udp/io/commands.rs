@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    sync::Arc,
     time::Instant,
 };
 
@@ -72,16 +73,18 @@ impl Relay {
     }
 
     fn open(&mut self, session: SessionId, address: SocketAddr) -> io::Result<()> {
-        let socket = udp::connected(address)?;
+        let is_short = |error: &io::Error| net::is_exhaustion(error) || udp::is_out_of_ports(error);
+        let socket = match udp::connected(address) {
+            // What rests is given up first.
+            Err(error) if is_short(&error) && self.closing.pop_front().is_some() => udp::connected(address),
+            other => other,
+        }?;
         if socket.local_addr().is_ok_and(|own| own == address) {
             // Nobody listens there, and the kernel has picked that very port for us.
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         if self.is_ours(address) {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                "it is an address that this daemon listens on",
-            ));
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is this daemon's own listener"));
         }
         self.keep(session, address, socket)
     }
@@ -106,6 +109,7 @@ impl Relay {
                 steered: Usage::default(),
                 inherited: None,
                 format: self.lines.format,
+                listener: Arc::default(),
                 access: None,
                 carried: None,
             });
@@ -116,11 +120,7 @@ impl Relay {
     /// A datagram to ourselves would come back as a new client's, for ever.
     fn is_ours(&mut self, address: SocketAddr) -> bool {
         let Self { listeners, locals, now, .. } = self;
-        let mut same_port = listeners.iter().flatten().filter(|held| held.address.port() == address.port());
-        same_port.any(|held| {
-            let wildcard = held.address.ip().is_unspecified() && held.address.is_ipv4() == address.is_ipv4();
-            held.address.ip() == address.ip() || (wildcard && locals.contains(address, *now))
-        })
+        locals.leads_to(address, listeners.iter().flatten().map(|held| held.address), *now)
     }
 
     /// Returns whether datagrams come from a socket of ours: their answers would do so, too.
@@ -132,9 +132,14 @@ impl Relay {
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
         let Started { session, flow, carries, destination, detail, carried } = started;
+        let Some(held) = self.listener(flow.listener) else { return };
+        held.started.add();
+        let listener = Arc::clone(&held.name);
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let access = Access { proto: carries.name(), source: flow.client, destination, since: Instant::now(), detail };
-        self.shared.access.start(upstream.format, &access);
+        let (proto, since) = (carries.name(), Instant::now());
+        let access = Access { proto, source: flow.client.into(), destination: destination.into(), since, detail };
+        self.shared.access.start(upstream.format, &listener, &access);
+        upstream.listener = listener;
         upstream.access = Some(access);
         upstream.carried = carried;
     }
@@ -154,7 +159,7 @@ impl Relay {
             let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
-            self.shared.access.finish(upstream.format, access, &ended);
+            self.shared.access.finish(upstream.format, &upstream.listener, access, &ended);
         }
         // Its backend may have more to say: nobody else shall get its port before that has come and gone.
         if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {

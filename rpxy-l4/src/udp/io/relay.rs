@@ -18,6 +18,7 @@ use super::{
     token::Token,
 };
 use crate::{
+    config::model::Transport,
     log::AccessLines,
     metrics::SessionEnd,
     net::{
@@ -42,8 +43,7 @@ pub(super) const MOST_CLOSING: usize = 256;
 pub(super) struct Relay {
     pub(super) shared: Arc<Shared>,
     pub(super) lines: AccessLines,
-    /// Bytes, of each listening socket.
-    pub(super) receive_buffer: u32,
+    snapshot: Arc<Snapshot>,
     pub(super) sessions: Sessions,
     pub(super) poller: Arc<Poller>,
     pub(super) lookups: Lookups,
@@ -78,19 +78,13 @@ pub(super) struct Sums {
 
 impl Relay {
     pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
-        let (lines, receive_buffer) = (snapshot.access_lines, snapshot.receive_buffer());
-        let sessions = Sessions::new(
-            snapshot,
-            Arc::clone(&shared.affinity),
-            Arc::clone(&shared.active),
-            Arc::clone(&shared.bans),
-            Shared::seed(),
-        );
+        let (affinity, bans) = (Arc::clone(&shared.affinity), Arc::clone(&shared.bans));
+        let sessions = Sessions::new(Arc::clone(&snapshot), affinity, bans, Shared::seed());
         Self {
             now: shared.uptime(),
             shared,
-            lines,
-            receive_buffer,
+            lines: snapshot.access_lines,
+            snapshot,
             sessions,
             poller,
             lookups,
@@ -118,8 +112,9 @@ impl Relay {
         self.now
     }
 
-    pub(super) fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty()
+    /// Returns whether something will be due, whatever arrives.
+    pub(super) fn has_deadlines(&self) -> bool {
+        !self.sessions.is_empty() || !self.closing.is_empty()
     }
 
     pub(super) fn listener(&mut self, number: u32) -> Option<&mut Listener> {
@@ -136,14 +131,24 @@ impl Relay {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(slot).unwrap_or(u32::MAX);
         self.poller.add(&socket, Token::listener(number))?;
-        if self.receive_buffer != udp::LISTENER_BUFFER {
-            udp::set_receive_buffer(&socket, self.receive_buffer);
-        }
-        let listener = Some(Listener { address, socket, appetite: Appetite::default(), losses: Losses::default() });
+        let serves = Arc::clone(self.snapshot.at(address));
+        let listener = Some(Listener {
+            address,
+            name: Arc::clone(&serves.name),
+            socket,
+            appetite: Appetite::default(),
+            losses: Losses::default(),
+            receive_buffer: udp::LISTENER_BUFFER,
+            started: self.shared.metrics.of_listener(&serves.name, Transport::Udp),
+        });
         match self.listeners.get_mut(slot) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
+        if let Some(held) = self.listener(number) {
+            held.set_receive_buffer(serves.receive_buffer);
+        }
+        self.sessions.handle_listening(number, serves);
         self.shared.ports.listen(address.port());
         self.inherit_for(number, address);
         Ok(())
@@ -164,13 +169,17 @@ impl Relay {
     /// Another configuration is in effect.
     pub(super) fn reload(&mut self, snapshot: Arc<Snapshot>) {
         self.lines = snapshot.access_lines;
-        if self.receive_buffer != snapshot.receive_buffer() {
-            self.receive_buffer = snapshot.receive_buffer();
-            for held in self.listeners.iter().flatten() {
-                udp::set_receive_buffer(&held.socket, self.receive_buffer);
-            }
-        }
-        self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
+        let mut serve = |held: &mut Option<Listener>| {
+            let Some(held) = held else { return Arc::clone(&snapshot.nowhere) };
+            let serves = Arc::clone(snapshot.at(held.address));
+            held.set_receive_buffer(serves.receive_buffer);
+            held.name = Arc::clone(&serves.name);
+            held.started = self.shared.metrics.of_listener(&serves.name, Transport::Udp);
+            serves
+        };
+        let listeners = self.listeners.iter_mut().map(&mut serve).collect();
+        self.snapshot = Arc::clone(&snapshot);
+        self.with_core(|sessions, now, out| sessions.handle_snapshot(snapshot, listeners, now, out));
     }
 
     /// Ends expired sessions.

@@ -3,13 +3,15 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::OwnedFd,
+    sync::Arc,
 };
 
 use super::kernel_flow::KernelFlow;
 use crate::{
     config::model::AccessLogFormat,
     log::Access,
-    metrics::Carried,
+    metrics::{Carried, ListenerCount},
+    net,
     offload::Usage,
     udp::{core::SessionId, mailbox::ClientEnd, own::OwnPort},
 };
@@ -44,9 +46,15 @@ impl Appetite {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
+    /// Name of the listener that it is of.
+    pub(super) name: Arc<str>,
     pub(super) socket: UdpSocket,
     pub(super) appetite: Appetite,
     pub(super) losses: Losses,
+    /// Bytes of its receive buffer.
+    pub(super) receive_buffer: u32,
+    /// Counts the sessions of its listener.
+    pub(super) started: ListenerCount,
 }
 
 /// Datagrams that a socket had no room for.
@@ -64,6 +72,14 @@ impl Listener {
     /// Its socket, and how much to ask it for.
     pub(super) fn source(&mut self) -> (&UdpSocket, &mut Appetite) {
         (&self.socket, &mut self.appetite)
+    }
+
+    /// Has the socket have a receive buffer of so many bytes.
+    pub(super) fn set_receive_buffer(&mut self, bytes: u32) {
+        if self.receive_buffer != bytes {
+            self.receive_buffer = bytes;
+            net::udp::set_receive_buffer(&self.socket, bytes);
+        }
     }
 }
 
@@ -83,6 +99,8 @@ pub(super) struct Upstream {
     /// Set where it was inherited from an earlier daemon.
     pub(super) inherited: Option<ClientEnd>,
     pub(super) format: AccessLogFormat,
+    /// Name of the listener, once the session has started.
+    pub(super) listener: Arc<str>,
     pub(super) access: Option<Access>,
     /// Once it has started.
     pub(super) carried: Option<Carried>,
@@ -91,7 +109,7 @@ pub(super) struct Upstream {
 impl Upstream {
     /// The backend, once the session has started.
     pub(super) fn backend(&self) -> Option<SocketAddr> {
-        self.access.as_ref().map(|access| access.destination)
+        self.access.as_ref()?.destination.ip()
     }
 }
 

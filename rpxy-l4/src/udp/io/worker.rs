@@ -120,7 +120,7 @@ impl Thread {
         let mut ready = Ready::new();
         let mut next_tick = Duration::ZERO;
         loop {
-            let patience = self.relay.has_sessions().then(|| next_tick.saturating_sub(self.relay.now()));
+            let patience = self.relay.has_deadlines().then(|| next_tick.saturating_sub(self.relay.now()));
             if let Err(error) = poller.wait(&mut ready, patience) {
                 tracing::error!("UDP is no longer served by this worker: {error}");
                 break;

@@ -13,7 +13,7 @@ fn backend(port: u16) -> SocketAddr {
 
 /// The mark of a rule, or of the default targets.
 fn mark(bench: &Bench, rule: Option<&str>) -> u16 {
-    bench.sessions.snapshot.routes.named(rule).unwrap().mark()
+    bench.sessions.sockets[0].routes.named(rule).unwrap().mark()
 }
 
 /// Restores a session whose port can be had; `None` when it has no place.

@@ -1,6 +1,7 @@
 //! The session core against made-up sockets and time.
 
 mod bans;
+mod certain;
 mod ech;
 mod ech_detours;
 mod ech_handshake;
@@ -9,6 +10,7 @@ mod evidence;
 mod inherit;
 mod moves;
 mod others_ids;
+mod packets;
 mod paths;
 mod quic;
 mod refused;
@@ -31,12 +33,12 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{
     admission::MAX_OF_FLOW,
-    packets,
     state::{HELLO_TIMEOUT, RESOLVE_TIMEOUT},
     *,
 };
 use crate::{
     config,
+    limit::ByListener,
     metrics::{EchState, Metrics, SessionEnd},
     resolve::Resolver,
     route::{Datagrams, Targets},
@@ -54,6 +56,8 @@ enum Fault {
 struct Bench {
     sessions: Sessions,
     affinity: Arc<Affinity>,
+    limits: ByListener<ConnLimit>,
+    /// Sessions of all listeners without a limit of their own.
     active: Arc<ConnLimit>,
     bans: Arc<Bans>,
     now: Duration,
@@ -70,6 +74,8 @@ struct Bench {
     log: Vec<String>,
     said: Vec<String>,
     installed: Vec<SessionId>,
+    /// The kernel takes what it is given.
+    has_kernel: bool,
     /// Times that something was taken back from the kernel.
     revoked: u32,
     /// What the kernel compares short headers with.
@@ -97,13 +103,17 @@ impl Bench {
         let metrics = Metrics::new();
         let resolver = Resolver::new(runtime.handle().clone(), config.dns, Arc::clone(&metrics));
         let targets = Targets::default();
-        let snapshot = Arc::new(Snapshot::new(&config, &targets, &resolver));
-        let affinity = Arc::new(Affinity::new(snapshot.affinity_lifetime(), metrics));
-        let active = Arc::<ConnLimit>::default();
+        let limits = ByListener::default();
+        let active = limits.of(&None, ConnLimit::default);
+        let snapshot = made_up::snapshot(&config, &limits, &targets, &resolver);
+        let affinity = Arc::new(Affinity::new(config.quic_affinity_lifetime, metrics));
         let bans = Arc::<Bans>::default();
+        let mut sessions = Sessions::new(Arc::clone(&snapshot), Arc::clone(&affinity), Arc::clone(&bans), seed);
+        made_up::listen(&mut sessions, &snapshot);
         Self {
-            sessions: Sessions::new(snapshot, Arc::clone(&affinity), Arc::clone(&active), Arc::clone(&bans), seed),
+            sessions,
             affinity,
+            limits,
             active,
             bans,
             now: Duration::from_secs(1000),
@@ -116,6 +126,7 @@ impl Bench {
             log: Vec::new(),
             said: Vec::new(),
             installed: Vec::new(),
+            has_kernel: true,
             revoked: 0,
             steered_ids: HashMap::new(),
             resolving: Vec::new(),
@@ -143,8 +154,9 @@ impl Bench {
     }
 
     fn reload(&mut self, config: &str) {
-        let snapshot = Arc::new(Snapshot::new(&parse(config), &self.targets, &self.resolver));
-        self.act(|sessions, now, out| sessions.handle_snapshot(snapshot, now, out));
+        let snapshot = made_up::snapshot(&parse(config), &self.limits, &self.targets, &self.resolver);
+        let listeners = made_up::listeners(&snapshot);
+        self.act(|sessions, now, out| sessions.handle_snapshot(snapshot, listeners, now, out));
     }
 
     fn wait(&mut self, time: Duration) {
@@ -260,6 +272,7 @@ impl Bench {
                     assert!(!self.installed.iter().any(of_it), "the kernel has one entry for a client socket");
                     self.installed.push(session);
                     self.steered_ids.insert(session, cid);
+                    self.sessions.handle_installed(session, self.has_kernel);
                 }
                 Command::UpdateFlow { session, cid } => {
                     assert!(self.installed.contains(&session), "updated without being installed");

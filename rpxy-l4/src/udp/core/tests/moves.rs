@@ -220,7 +220,7 @@ fn with_nowhere_to_go_a_session_stays_and_with_all_tried_it_begins_again() {
 fn named(port_of_another: Option<u16>) -> (Bench, impl Fn(&[u8])) {
     let another = port_of_another.map(|port| format!(", \"198.51.100.1:{port}\"")).unwrap_or_default();
     let bench = Bench::new(&format!("{TOP}udp_target = [\"backend.test:5\"{another}]\n"));
-    let name = bench.sessions.snapshot.routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
+    let name = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
     let set = move |hosts: &[u8]| name.set(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect());
     (bench, set)
 }
@@ -298,4 +298,37 @@ fn all_addresses_of_a_name_are_tried_before_the_next_target() {
     let expected: Vec<SocketAddr> =
         ["198.51.100.1:5", "198.51.100.2:5", "198.51.100.1:9"].iter().map(|text| text.parse().unwrap()).collect();
     assert_eq!(at, expected);
+}
+
+#[test]
+fn a_session_that_was_answered_where_its_name_was_follows_it_within_seconds() {
+    for (has_kernel, within) in [(false, seconds(6)), (true, seconds(17))] {
+        let (mut bench, set) = named(None);
+        bench.has_kernel = has_kernel;
+        set(&[1]);
+        answered(&mut bench);
+        set(&[2]);
+        // The kernel may have given it back for this.
+        bench.wait(seconds(1));
+        bench.client(flow(1), b"x");
+        bench.answer(only(&bench), b"y");
+        let begun = bench.now;
+        while hosts(&bench) == [1] {
+            assert!(bench.now - begun < within, "a kernel: {has_kernel}");
+            bench.client(flow(1), b"x");
+            bench.wait(milliseconds(250));
+        }
+    }
+}
+
+#[test]
+fn refusals_count_at_once_where_no_kernel_forwards_answers() {
+    let mut bench = Bench::new(&two());
+    bench.has_kernel = false;
+    answered(&mut bench);
+    for _ in 0..3 {
+        bench.refuse(only(&bench));
+        bench.now += seconds(1);
+    }
+    assert_eq!(bench.sockets.values().map(SocketAddr::port).collect::<Vec<_>>(), [2]);
 }

@@ -252,7 +252,7 @@ fn contradicting_hellos_reach_nobody() {
     bench.client(flow(1), &other[0]);
     bench.client(flow(1), &one[1]);
     assert!(bench.ports().is_empty());
-    assert_eq!(bench.drops(DatagramDrop::Malformed), 2);
+    assert_eq!(bench.drops(DatagramDrop::Unmatched), 2, "a connection without a name");
 }
 
 #[test]

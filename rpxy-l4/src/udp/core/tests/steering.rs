@@ -69,6 +69,36 @@ fn what_has_shown_nothing_costs_no_session_its_place() {
 }
 
 #[test]
+fn a_connection_without_ids_leaves_other_protocols_to_the_daemon() {
+    let stun = [&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[7; 20]].concat();
+    let dtls = [&[22, 0xfe, 0xfd][..], &[0; 40]].concat();
+    let data = packets::wireguard(4, 50, 0, 96);
+    let quic = format!("{TOP}{}", rule("a", "quic", 1, "server_names = [\"a.test\"]"));
+    let rows = [
+        ("that go to the default target", config(), [Some(9), Some(9), Some(1)]),
+        ("that have a rule", format!("{}{}", config(), rule("w", "wireguard", 3, "")), [Some(9), Some(9), Some(9)]),
+        ("that have nowhere else to go", quic, [Some(1); 3]),
+    ];
+    for (row, config, expected) in rows {
+        for (datagram, port) in [&stun, &dtls, &data].into_iter().zip(expected) {
+            let mut bench = Bench::new(&config);
+            let session = connection(&mut bench, b"");
+            assert_eq!(bench.installed, [session], "{row}");
+            assert_eq!(bench.steered_by_kernel(&flow(1), &packets::short(b"anything")), Some(session), "{row}");
+            if port != Some(1) {
+                assert_eq!(bench.steered_by_kernel(&flow(1), datagram), None, "{row}: {datagram:x?}");
+            }
+            bench.client(flow(1), datagram);
+            assert_eq!(bench.ports().last().copied(), port, "{row}: {datagram:x?}");
+        }
+    }
+    let mut bench = Bench::new(&config());
+    connection(&mut bench, SERVER);
+    let kind = bench.sessions.steerable(bench.installed[0]).unwrap();
+    assert_eq!(kind & map::kind::NO_OTHER_PROTOCOL, 0, "where an ID tells, nothing else has to be looked at");
+}
+
+#[test]
 fn a_hello_that_is_never_complete_costs_no_session_its_place() {
     let mut bench = Bench::new(&config());
     let steered = exchange(&mut bench);

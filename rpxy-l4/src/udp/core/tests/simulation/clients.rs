@@ -51,11 +51,11 @@ pub(super) struct Client {
     /// The session whose initiation is to be answered.
     asked: Option<SessionId>,
     /// The end of its handshake has arrived: before that, it has no short headers to send.
-    finished: bool,
+    pub(super) finished: bool,
     /// When the last index was learned.
     learned: Duration,
     /// It has been followed to another address; those that follow hold no IDs that their clients use.
-    rebound: bool,
+    pub(super) rebound: bool,
     /// Its backend may have had no budget left when its ID was to be learned.
     unsure: bool,
 }
@@ -143,9 +143,14 @@ impl Client {
         match self.speech {
             Speech::WireGuard => 4,
             Speech::Quic(_) | Speech::Dns | Speech::Dtls | Speech::Stun | Speech::Rtp => {
-                [8, 20, 8, 12][usize::from(self.number) % 4]
+                [8, 20, 8, 12, 8, 20, 8, 0][usize::from(self.number) % 8]
             }
         }
+    }
+
+    /// Its server has no connection IDs.
+    fn is_without_id(&self) -> bool {
+        matches!(self.speech, Speech::Quic(_)) && self.len() == 0
     }
 
     /// What the client uses and its server has said in clear.
@@ -154,7 +159,7 @@ impl Client {
         self.told.last().filter(|_| in_clear && !self.unsure).cloned()
     }
 
-    fn issue(&mut self) -> Vec<u8> {
+    pub(super) fn issue(&mut self) -> Vec<u8> {
         self.issued += 1;
         random_id(self.number, self.issued, self.len())
     }
@@ -239,7 +244,10 @@ impl World {
         }
         // A server of WireGuard answers wherever it is asked.
         if begins && (state.told.is_empty() || state.speech == Speech::WireGuard) {
-            state.home = Some(address);
+            if state.home.replace(address) != Some(address) {
+                // The index that it has is another server's.
+                state.learned = Duration::ZERO;
+            }
         }
         if state.home == Some(address) {
             if begins {
@@ -304,12 +312,12 @@ impl World {
     }
 
     /// The sessions of this socket, none of which anybody else may have touched.
-    fn untouched(&self, socket: usize) -> bool {
+    pub(super) fn untouched(&self, socket: usize) -> bool {
         let own: std::collections::BTreeSet<Rule> = self.on_socket(socket).map(|client| client.speech.rule()).collect();
         self.users.get(&self.sockets[socket]).is_none_or(|users| users.is_subset(&own))
     }
 
-    fn on_socket(&self, socket: usize) -> impl Iterator<Item = &Client> {
+    pub(super) fn on_socket(&self, socket: usize) -> impl Iterator<Item = &Client> {
         self.clients.iter().filter(move |client| client.socket == socket)
     }
 
@@ -328,7 +336,9 @@ impl World {
         let socket = self.clients[client].socket;
         let all_live = self.on_socket(socket).all(|client| self.lives(client));
         let several = self.on_socket(socket).count() > 1;
-        if !all_live || !self.untouched(socket) || several && self.misled.contains(&socket) {
+        // Nobody can tell connections of one socket apart whose servers have no IDs.
+        let unclear = self.misled.contains(&socket) || self.on_socket(socket).any(Client::is_without_id);
+        if !all_live || !self.untouched(socket) || several && unclear {
             return;
         }
         let Some(datagram) = self.later(client) else { return };
@@ -357,7 +367,7 @@ impl World {
             Speech::Quic(_) => {
                 let used =
                     near && !state.rebound && state.path == state.asked && Some(&state.arrived) == state.told.last();
-                !state.unsure && (state.told.len() == 1 && !state.arrived.is_empty() || used)
+                !state.unsure && !state.is_without_id() && (state.told.len() == 1 && !state.arrived.is_empty() || used)
             }
             Speech::WireGuard => state.learned > Duration::ZERO && self.bench.now < state.learned + seconds(199),
             Speech::Dns | Speech::Dtls | Speech::Stun | Speech::Rtp => false,

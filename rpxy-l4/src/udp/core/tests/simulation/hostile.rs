@@ -1,8 +1,10 @@
 //! Spoofers, a tenant's clients and a tenant's backends that lie, floods.
 
+use std::sync::LazyLock;
+
 use super::{
     super::{
-        packets::{SERVER_INITIAL, long, short, wireguard},
+        packets::{SERVER_INITIAL, Sender, long, short, wireguard},
         *,
     },
     clients::{Client, DTLS, LIKED, client_id, hellos, query},
@@ -13,6 +15,10 @@ use crate::udp::core::evidence::Rank;
 /// Numbers of hostile clients begin here, those of newcomers there.
 const HOSTILE: u16 = 1000;
 const NEWCOMERS: u16 = 2000;
+
+/// QUIC for certain, without a hello.
+static MALFORMED: LazyLock<Vec<u8>> =
+    LazyLock::new(|| Sender::new(&client_id(HOSTILE + 9), &[0xf7; 8]).initial(vec![8]));
 
 fn initiation() -> Vec<u8> {
     include_bytes!("../../../../../../rpxy-l4-proto/src/wireguard/testdata/initiation.bin").to_vec()
@@ -67,7 +73,7 @@ impl World {
         } else {
             self.address(200)
         };
-        let kind = self.dice.roll(6);
+        let kind = self.dice.roll(7);
         // An ID that is replayed from the network of its client, beside a connection there, counts as used by that one.
         let from = if kind == 2 { self.address(200) } else { from };
         let datagrams = match kind {
@@ -93,6 +99,11 @@ impl World {
                 let mut datagram: Vec<u8> = (0..8).flat_map(|_| self.dice.next().to_be_bytes()).collect();
                 datagram[0] |= 0x80;
                 vec![datagram]
+            }
+            5 => {
+                // Nobody's, since there is no rule without names.
+                self.tag_initial(&client_id(HOSTILE + 9), Self::stranger(Rule::A, true));
+                vec![MALFORMED.clone()]
             }
             _ => vec![self.tag(query(7), Self::stranger(Rule::Default, false))],
         };

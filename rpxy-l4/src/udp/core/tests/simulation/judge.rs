@@ -24,13 +24,18 @@ impl World {
             let certain = datagram.starts_with(&[0x16, 0xfe]) || datagram[4..8] == [0x21, 0x12, 0xa4, 0x42];
             // What was held has been decided about under an earlier configuration.
             let certain = certain && self.has_default() && datagram == self.latest;
+            let stray = there != rule && !certain && self.strays_to(there, &datagram);
             let allowed = match (rule, meant.begins) {
                 (Rule::Default, false) => true,
-                (Rule::Default, true) => there == rule || shared && !certain,
+                (Rule::Default, true) => there == rule || shared && !certain || stray,
                 (_, true) => there == rule,
                 // A stray where nothing is known of it.
-                (_, false) => there == rule || there == Rule::Default || shared,
+                (_, false) => there == rule || there == Rule::Default || shared || stray,
             };
+            if let Some(flow) = flow.filter(|_| stray) {
+                // From now on it has a session there.
+                self.users.entry(flow).or_default().insert(there);
+            }
             assert!(allowed, "{meant:?} reached {there:?} at {port} from {flow:?}: {:x?}", &datagram[..20]);
             let is_own = |client: &usize| flow == Some(self.sockets[self.clients[*client].socket]);
             if let Some(client) = meant.client.filter(is_own) {

@@ -3,8 +3,8 @@
 //! Honest clients speak QUIC (several connections on a socket, IDs that their servers gave them in secret, rebinding),
 //! WireGuard (handshakes, roaming), DNS, DTLS, STUN and RTP; their datagrams are lost, repeated and reordered. Beside them
 //! are spoofers (forged sources, replays, made-up IDs, constants of other protocols), a tenant whose clients and backends
-//! lie, floods, a kernel that steers, reloads, refusals, sockets that cannot be had, and time. Every datagram is marked
-//! with what its sender meant, so that it can be judged wherever it arrives.
+//! lie, floods, a kernel that steers, reloads, refusals, sockets that cannot be had, backends that go or move, clients that
+//! migrate, and time. Every datagram is marked with what its sender meant, so that it can be judged wherever it arrives.
 //!
 //! What holds for every seed (DESIGN section 8), and the mutants that were made by hand to see it noticed:
 //!
@@ -17,10 +17,16 @@
 //! | whoever has proved that it receives keeps its place | `Share::least_proven` asks `quietest` for `Rank::Secret` |
 //! | each backend has a budget, which is given back | `Claim::drop` gives nothing back; `Indices::answer` is always true; the budget is not looked at |
 //! | connections go on: IDs, rebinding, reloads | `Sessions::may_own_short` takes one; `Identity::remember` does nothing; `Sessions::rebind` returns false for the second target |
-//! | the kernel never mixes sessions of one socket | `Sessions::is_told_apart` is true of sessions without an ID |
+//! | the kernel never mixes sessions of one socket | `Sessions::is_told_apart` is true of sessions without an ID; `UdpRoutes::steerable` leaves out `NO_OTHER_PROTOCOL` |
+//! | what is certainly QUIC reaches no default target | `Sessions::new_connection` gives what is `Unreadable` to `any` |
+//! | clients leave a backend that refuses, or answers no handshakes | `Doubt::refused` is always false; `Doubt::shook_hands` is always false |
+//! | they follow the name of their target unless they are answered | `Session::has_left_name` is always false; `Session::is_in_vain` is always true |
+//! | a stray that can belong in one place goes there | `UdpRoutes::stray` drops instead of `Stray::Only` |
+//! | strays of one address go to one target, on every gateway | `Sessions::start_by_source` does not set `by_source` |
 //!
 //! `cargo xtask sim` runs more of it; `RPXY_L4_SIM_SEEDS` and `RPXY_L4_SIM_FROM` are how many seeds, and the first.
 
+mod changes;
 mod clients;
 mod hostile;
 mod judge;
@@ -55,6 +61,13 @@ impl World {
             32 => self.spoof(),
             33 | 34 => self.lie_as_client(),
             35 if self.dice.roll(8) == 0 => self.flood(),
+            36 => match self.dice.roll(8) {
+                0 => self.leave(chosen),
+                1 => self.follow(chosen),
+                2 | 3 => self.migrate(chosen),
+                4 if self.dice.roll(3) == 0 => self.balance(),
+                _ => self.probe(chosen),
+            },
             _ => self.probe(chosen),
         }
         self.check();
@@ -85,7 +98,7 @@ fn invariants_hold_in_every_interleaving() {
         }
     }
     // What it is about has happened, on average of the seeds.
-    let Counts { started, alive, followed, got_in, confirmed, steered, over_budget } = all;
+    let Counts { started, alive, followed, got_in, confirmed, steered, over_budget, moved, migrated, balanced } = all;
     for (what, count, least) in [
         ("sessions", started, 30.0),
         ("probes of living connections", alive, 0.5),
@@ -94,6 +107,9 @@ fn invariants_hold_in_every_interleaving() {
         ("confirmed sessions, in all steps", confirmed, 30.0),
         ("datagrams that the kernel steered", steered, 0.2),
         ("budgets used up, in all steps", over_budget, 0.01),
+        ("clients whose backend has gone or moved", moved, 0.02),
+        ("clients that migrated", migrated, 0.02),
+        ("strays spread by address", balanced, 0.02),
     ] {
         let average = count as f64 / seeds as f64;
         eprintln!("{what}: {average:.2} a seed");

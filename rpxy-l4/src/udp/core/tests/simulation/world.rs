@@ -41,7 +41,7 @@ impl Dice {
 pub(super) enum Rule {
     /// QUIC to `a.test`, two targets.
     A,
-    /// QUIC to `b.test`.
+    /// QUIC to `b.test`, whose target is a name.
     B,
     /// QUIC to `x.test`: a tenant whose backend and clients lie.
     X,
@@ -58,7 +58,7 @@ impl Rule {
         match self {
             Self::A => &[1, 11],
             Self::B => &[2],
-            Self::W => &[3],
+            Self::W => &[3, 13],
             Self::X => &[4],
             Self::V => &[5],
             Self::Default => &[8, 9],
@@ -105,6 +105,8 @@ pub(super) struct World {
     /// The datagram that has just reached the machine.
     pub(super) latest: Vec<u8>,
     pub(super) config: usize,
+    /// The last byte of the address that the target of B has.
+    host: u8,
     /// Addresses that were given out.
     pub(super) addresses: u16,
     /// Initiations that reached the lying WireGuard server.
@@ -122,6 +124,9 @@ pub(super) struct Counts {
     pub(super) confirmed: usize,
     pub(super) steered: usize,
     pub(super) over_budget: usize,
+    pub(super) moved: usize,
+    pub(super) migrated: usize,
+    pub(super) balanced: usize,
 }
 
 impl Counts {
@@ -133,22 +138,39 @@ impl Counts {
         self.confirmed += other.confirmed;
         self.steered += other.steered;
         self.over_budget += other.over_budget;
+        self.moved += other.moved;
+        self.migrated += other.migrated;
+        self.balanced += other.balanced;
     }
 }
 
 /// Configurations, with the ports of their targets.
-pub(super) const CONFIGS: [&[u16]; 4] =
-    [&[1, 11, 2, 3, 4, 5, 8, 9], &[1, 2, 3, 4, 5, 9], &[1, 11, 3, 4, 5], &[11, 1, 2, 4, 5, 8, 9]];
+pub(super) const CONFIGS: [&[u16]; 6] = [
+    &[1, 11, 2, 3, 13, 4, 5, 8, 9],
+    &[1, 2, 3, 4, 5, 9],
+    &[1, 11, 3, 4, 5],
+    &[11, 1, 2, 4, 5, 8, 9],
+    &[1, 3],
+    &[1, 11, 3, 13, 8, 9],
+];
+/// The configuration in which strays have one place to go to, for each protocol.
+pub(super) const ONE_PLACE: usize = 4;
+/// The one in which the client's address says to which target of A they go.
+pub(super) const BALANCED: usize = 5;
 
-fn config(number: usize) -> String {
+pub(super) fn config(number: usize) -> String {
     let ports = CONFIGS[number];
     let targets = |rule: Rule| {
         let mine = ports.iter().filter(|port| rule.ports().contains(port));
-        mine.map(|port| format!("\"198.51.100.1:{port}\"")).collect::<Vec<_>>().join(", ")
+        let host = if rule == Rule::B { "backend.test" } else { "198.51.100.1" };
+        mine.map(|port| format!("\"{host}:{port}\"")).collect::<Vec<_>>().join(", ")
     };
     let mut text = format!("{TOP}udp_max_connections = {MOST}\n");
     if number == 1 {
         text += "orphan = \"drop\"\nudp_idle_lifetime = 3\n";
+    }
+    if number == BALANCED {
+        text += "orphan = \"balance\"\n";
     }
     if !targets(Rule::Default).is_empty() {
         text += &format!("udp_load_balance = \"round_robin\"\nudp_target = [{}]\n", targets(Rule::Default));
@@ -199,12 +221,38 @@ impl World {
             judged: 0,
             latest: Vec::new(),
             config: 0,
+            host: 1,
             addresses: 0,
             initiations: 0,
             counts: Counts::default(),
         };
         world.sockets = (0..7).map(|_| world.address(1)).collect();
+        world.name(1);
         world
+    }
+
+    /// The name of B's target leads to another address from now on.
+    pub(super) fn name(&mut self, host: u8) {
+        self.host = host;
+        let route = self.bench.sessions.at(&listener_flow()).routes.named(Some("B"));
+        if let Some(name) = route.and_then(|route| route.group.endpoint(0)?.name()) {
+            name.set(vec![self.backend(2).ip()]);
+        }
+    }
+
+    /// The backend with this port.
+    pub(super) fn backend(&self, port: u16) -> SocketAddr {
+        let host = if Rule::of_port(port) == Rule::B { self.host } else { 1 };
+        SocketAddr::from(([198, 51, 100, host], port))
+    }
+
+    /// Returns whether a stray goes to this rule, whatever its sender meant.
+    pub(super) fn strays_to(&self, rule: Rule, datagram: &[u8]) -> bool {
+        match (self.config, rule) {
+            (ONE_PLACE | BALANCED, Rule::A) => datagram[0] & 0xc0 != 0,
+            (ONE_PLACE, Rule::W) => matches!(datagram, [2..=4, 0, 0, 0, ..]),
+            _ => false,
+        }
     }
 
     /// An address and port that nobody has had, in this network.
@@ -263,8 +311,6 @@ impl World {
         match self.bench.steered_by_kernel(&from, datagram) {
             Some(session) if self.dice.roll(2) == 0 => {
                 self.counts.steered += 1;
-                // Where it compares no ID, it takes all but long headers for the session's.
-                self.latest.clear();
                 self.bench.kernel_seen.insert(session, self.bench.now);
                 self.bench.arrive(session, datagram);
             }
@@ -310,9 +356,15 @@ impl World {
 
     /// Sessions whose rule and target stay go on, all others end.
     pub(super) fn reload(&mut self) {
-        self.config = self.dice.roll(CONFIGS.len());
+        let number = self.dice.roll(CONFIGS.len());
+        self.reload_to(number);
+    }
+
+    pub(super) fn reload_to(&mut self, number: usize) {
+        self.config = number;
         let before = self.bench.sockets.clone();
         self.bench.reload(&config(self.config));
+        self.name(self.host);
         for (session, to) in before {
             let lives = self.bench.sockets.contains_key(&session);
             assert_eq!(lives, self.has(to.port()), "after a reload: {session:?} to {to}");
@@ -321,7 +373,7 @@ impl World {
 
     pub(super) fn trouble(&mut self) {
         let port = self.dice.pick(CONFIGS[0]);
-        let address = SocketAddr::from(([198, 51, 100, 1], port));
+        let address = self.backend(port);
         match self.dice.roll(6) {
             0 => drop(self.bench.faults.insert(address, Fault::Unreachable)),
             1 => drop(self.bench.faults.insert(address, Fault::NoPort)),
@@ -359,4 +411,9 @@ impl World {
         self.counts.started = count("start");
         self.counts
     }
+}
+
+/// A flow of the one listener.
+pub(super) fn listener_flow() -> Flow {
+    Flow { listener: 0, client: SocketAddr::from(([192, 0, 2, 1], 1000)), local: None }
 }

@@ -1,0 +1,168 @@
+//! Accepting connections on one socket of one worker.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Listener, Shared, UNNAMED,
+    connection::{Accepted, serve},
+    is_unnamed, now_or_never,
+    record::Record,
+    refused::Seen,
+    source::Introduction,
+};
+use crate::{
+    metrics::Outcome,
+    net::{self, Address},
+};
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// Of TCP.
+    Tcp(TcpListener),
+    /// A unix socket, which all workers have.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// The socket that `bound` is.
+    pub(crate) fn new(bound: net::Bound) -> io::Result<Self> {
+        Ok(match bound {
+            net::Bound::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            net::Bound::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// Changes the length of the accept queue.
+    pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => net::set_backlog(socket, backlog),
+            Self::Unix(socket) => net::set_backlog(socket, backlog),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await,
+            Self::Unix(socket) => {
+                let (stream, _unnamed) = socket.accept().await?;
+                Ok((net::unix::served_as_tcp(stream.into_std()?)?, UNNAMED))
+            }
+        }
+    }
+}
+
+/// Accepts on `socket`, which is bound to `address`, until `stop` resolves; then takes what is already waiting, so that
+/// closing the socket resets nobody.
+pub(crate) async fn accept(socket: Arc<Socket>, address: Address, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
+    let mut serves = Serves { address, listener: None };
+    loop {
+        tokio::select! {
+            biased;
+            accepted = next(&socket, &shared) => match accepted {
+                Ok((stream, peer)) => serves.admit(stream, peer, &shared),
+                Err(error) => failed(&error, &shared),
+            },
+            () = &mut stop => break,
+        }
+    }
+    while let Some(accepted) = now_or_never(socket.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => serves.admit(stream, peer, &shared),
+            Err(error) if net::is_of_one_connection(&error) => {}
+            Err(_exhausted) => break,
+        }
+    }
+}
+
+/// The next connection, once nothing is short. The kernel keeps those that wait.
+async fn next(socket: &Socket, shared: &Shared) -> io::Result<(TcpStream, SocketAddr)> {
+    while let Some(left) = shared.backoff.pause(Instant::now) {
+        sleep(left).await;
+    }
+    while shared.active.count() >= shared.descriptors.room() && shared.active.count() >= shared.descriptors.measure() {
+        // The limit may be raised meanwhile.
+        drop(timeout(MEASURE_AGAIN, shared.active.below(shared.descriptors.room())).await);
+    }
+    socket.accept().await
+}
+
+/// Interval of looking at the limit on open files while connections wait for descriptors.
+const MEASURE_AGAIN: Duration = Duration::from_millis(100);
+
+/// The listener that a socket serves.
+struct Serves {
+    address: Address,
+    /// The one that it had last: connections may wait on a socket that the present configuration has no more.
+    listener: Option<Arc<Listener>>,
+}
+
+impl Serves {
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+        if let Some(listener) = shared.snapshot.load().at(&self.address) {
+            self.listener = Some(Arc::clone(listener));
+        }
+        if let Some(listener) = &self.listener {
+            admit(listener, stream, peer, shared);
+        }
+    }
+}
+
+fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+    listener.accepted.add();
+    let refused = |outcome| {
+        // No task, no permit: who is not let in must not keep others out.
+        shared.metrics.tcp_accepted();
+        shared.metrics.tcp_ended(outcome, 0, 0);
+        shared.refused(listener, &stream, &Seen::new(peer), outcome);
+    };
+    if !is_unnamed(peer) && shared.bans.refuses(peer.ip()) {
+        return refused(Outcome::Banned);
+    }
+    if listener.refuses(peer, Introduction::None) {
+        return refused(Outcome::Denied);
+    }
+    let place = match shared.place(listener, peer, Introduction::None) {
+        Ok(place) => place,
+        Err(outcome) => return refused(outcome),
+    };
+    let max = listener.settings.max_connections.get();
+    let Some(permit) = listener.connections.acquire(max) else {
+        refused(Outcome::TooMany);
+        if let Some(withheld) = shared.said_too_many.speak(Instant::now()) {
+            let of = listener.settings.max_connections_of.as_ref().map(|name| format!(" of listener {name}"));
+            tracing::warn!(
+                "tcp_max_connections ({max}){} reached: closing new connections ({withheld} closed since the last such \
+                 line)",
+                of.unwrap_or_default()
+            );
+        }
+        return;
+    };
+    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place);
+    tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
+}
+
+/// Errors of one connection that broke before it was accepted are passed over (accept(2), "Error handling"); any other
+/// would come again at once, so accepting pauses.
+fn failed(error: &io::Error, shared: &Shared) {
+    if net::is_of_one_connection(error) {
+        tracing::trace!("accept: {error}");
+        return;
+    }
+    shared.metrics.accept_paused();
+    shared.descriptors.measure();
+    shared.backoff.exhausted(error, Instant::now());
+}
