@@ -151,7 +151,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place);
+    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place).into();
     tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
 }
 

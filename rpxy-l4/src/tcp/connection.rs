@@ -49,8 +49,8 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
 }
 
-/// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Record) {
+/// Serves one accepted connection. The record is boxed, because a task holds its arguments twice.
+pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Box<Record>) {
     let Accepted { stream: mut client, peer } = client;
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, listener, &mut client, peer, &mut record)).await;

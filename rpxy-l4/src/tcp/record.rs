@@ -23,8 +23,8 @@ const TELL: u64 = 1 << 20;
 pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
-    /// Once there is a backend. Boxed, because the task holds its place twice.
-    meter: Option<Box<Meter>>,
+    /// Once there is a backend.
+    meter: Option<Meter>,
 }
 
 /// What a connection tells the accounts of its rule and target.
@@ -114,7 +114,7 @@ impl Record {
         let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
         self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
         self.access = Some(access);
-        self.traffic.meter = Some(Box::new(meter));
+        self.traffic.meter = Some(meter);
     }
 
     /// Fields of the JSON form, collected only for that.
@@ -180,7 +180,7 @@ mod tests {
         let accounts = accounts.accounts();
         let carried = Carried::new(&accounts.rule(&"web".into()), &accounts.target("a:1"));
         let mut traffic =
-            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now()).into()), ..Traffic::default() };
+            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now())), ..Traffic::default() };
         let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);
         let answers = |count: u64| {
             let line = "rpxy_l4_target_first_byte_seconds_count{transport=\"tcp\",target=\"a:1\"}";
