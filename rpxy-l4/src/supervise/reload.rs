@@ -208,7 +208,7 @@ impl Daemon {
         resources::warn_of_limits(&config);
         self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
-        let old_tcp = self.tcp.snapshot.swap(Arc::new(snapshot));
+        let old_tcp = self.tcp.replace(snapshot);
         self.udp.affinity.set_linger(config.quic_affinity_lifetime);
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
