@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod candidate;
 pub mod configuration;
 pub mod conntrack;
+pub mod flood;
 pub mod load;
 pub mod offload;
 pub mod processor;

@@ -104,6 +104,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Print a JSON Schema of the configuration file
+    Schema,
     /// Check what this machine supports for forwarding in the kernel, and suggest changes
     Doctor {
         /// Configuration file whose settings are checked as well
@@ -226,6 +228,7 @@ mod tests {
             &["unpin"],
             &["unpin", "--path", "/sys/fs/bpf/other"],
             &["unpin", "-c", "c.toml"],
+            &["schema"],
             &["doctor"],
             &["doctor", "--config", "c.toml"],
             &["ech", "generate", "--public-name", "p.example"],

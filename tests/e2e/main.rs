@@ -23,6 +23,11 @@ mod daemon {
     mod refused;
     mod signals;
 }
+mod health {
+    mod kinds;
+    mod sessions;
+    mod targets;
+}
 mod offload {
     mod attach;
     mod bulk;
@@ -56,7 +61,9 @@ mod tcp {
 mod udp {
     mod backends;
     mod balance;
+    mod gateways;
     mod listeners;
+    mod marks;
     mod quic_datagrams;
     mod quic_paths;
     mod quic_routes;

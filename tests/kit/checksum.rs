@@ -11,24 +11,29 @@ use anyhow::{Result, bail};
 
 use crate::{host::Host, offload_mode::OffloadMode};
 
-/// Prepares the devices of three hosts in a row for `mode`.
+/// Prepares the devices of a gateway, and those of its neighbours that lead to it, for `mode`.
 ///
 /// # Errors
 ///
 /// When `ethtool` fails.
-pub fn prepare(client: &Host, gateway: &Host, backend: &Host, mode: OffloadMode) -> Result<()> {
+pub fn prepare(
+    (client, clients): (&Host, &str),
+    gateway: &Host,
+    (backend, backends): (&Host, &str),
+    mode: OffloadMode,
+) -> Result<()> {
     gateway.ethtool("eth0", "tx off")?;
     gateway.ethtool("eth1", "tx off")?;
     match mode {
         OffloadMode::Off => Ok(()),
         // Complete sums from the client. Those of the backend are left to the device, and so is the cutting of large
         // buffers into datagrams: TC has to deal with either.
-        OffloadMode::Tc => client.ethtool("eth0", "tx off"),
+        OffloadMode::Tc => client.ethtool(clients, "tx off"),
         // XDP cannot finish a sum. And a veth takes frames that were redirected to it only with a poll loop, which GRO
         // brings along.
         OffloadMode::Xdp => {
-            client.ethtool("eth0", "tx off gro on")?;
-            backend.ethtool("eth0", "tx off gro on")
+            client.ethtool(clients, "tx off gro on")?;
+            backend.ethtool(backends, "tx off gro on")
         }
     }
 }

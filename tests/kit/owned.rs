@@ -8,7 +8,10 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -38,6 +41,12 @@ pub(crate) const TUNNEL_SOCKETS: &str = "/var/run/wireguard";
 pub fn directory() -> TempDir {
     let prefix = format!("{DIRECTORY}{}-", process::id());
     tempfile::Builder::new().prefix(&prefix).tempdir().or_fail("temporary directory")
+}
+
+/// Number of a network, which no other one of this process has.
+pub(crate) fn instance() -> u32 {
+    static INSTANCE: AtomicU32 = AtomicU32::new(0);
+    INSTANCE.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Name of a host's namespace.

@@ -12,7 +12,7 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` (when absent), `udp`, `offload` or `ech`, then arguments of its program (`tcp --help`
+    /// The suite to run, `tcp` (when absent), `udp`, `offload`, `flood` or `ech`, then arguments of its program (`tcp --help`
     /// lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
@@ -30,7 +30,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if !process::is_root() {
         bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
     }
-    if suite == Suite::Offload && !workspace.ebpf_object().exists() {
+    if matches!(suite, Suite::Offload | Suite::Flood) && !workspace.ebpf_object().exists() {
         bail!("the daemon has no eBPF programs: run `cargo xtask build-ebpf` first");
     }
     // Two builds, not one: the daemon must not get features that only the benchmarks ask of a shared dependency.
@@ -49,6 +49,7 @@ enum Suite {
     Tcp,
     Udp,
     Offload,
+    Flood,
     Ech,
 }
 
@@ -58,6 +59,7 @@ impl Suite {
             Self::Tcp => "bench-tcp",
             Self::Udp => "bench-udp",
             Self::Offload => "bench-offload",
+            Self::Flood => "bench-flood",
             Self::Ech => "bench-ech",
         }
     }
@@ -69,9 +71,10 @@ fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
         Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
         Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
         Some((first, rest)) if first == "offload" => Ok((Suite::Offload, rest)),
+        Some((first, rest)) if first == "flood" => Ok((Suite::Flood, rest)),
         Some((first, rest)) if first == "ech" => Ok((Suite::Ech, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
-            bail!("there is no suite `{}`; there are `tcp`, `udp`, `offload` and `ech`", first.display())
+            bail!("there is no suite `{}`; there are `tcp`, `udp`, `offload`, `flood` and `ech`", first.display())
         }
         Some(_) | None => Ok((Suite::Tcp, words)),
     }
@@ -83,7 +86,8 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<Suite>, usize); 8] = [
+        let rows: [(&str, &[&str], Option<Suite>, usize); 9] = [
+            ("floods", &["flood", "--seconds", "3"], Some(Suite::Flood), 2),
             ("the suite of the kernel plane", &["offload", "--rounds", "3"], Some(Suite::Offload), 2),
             ("nothing", &[], Some(Suite::Tcp), 0),
             ("suite alone", &["tcp"], Some(Suite::Tcp), 0),

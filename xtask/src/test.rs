@@ -101,8 +101,9 @@ impl Machine<'_> {
         steps.extend(self.tidy());
         steps.extend(self.workspace_steps(tools, required));
         steps.extend(self.fuzz_steps());
-        if self.has(Purpose::Interop, "tests with foreign software for Encrypted Client Hello")? {
-            steps.extend(self.interop_steps(required));
+        if self.has(Purpose::Interop, "tests with foreign software")? {
+            let go = self.has(Purpose::Go, "tests with quic-go, as Debian 12 packages it")?;
+            steps.extend(self.interop_steps(required, go));
         }
         if has_programs && self.has_other_kernel()? {
             steps.push(Step { name: "eBPF programs in another kernel", action: Action::Kernel });
@@ -232,9 +233,13 @@ impl Machine<'_> {
         ]
     }
 
-    /// Tests with foreign software. They are a workspace of their own: see its manifest.
-    fn interop_steps(&self, required: bool) -> [Step; 3] {
+    /// Tests with foreign software. They are a workspace of their own: see its manifest. Those with `go` are marked as
+    /// ignored.
+    fn interop_steps(&self, required: bool, go: bool) -> [Step; 3] {
         let mut test = self.cargo_of("tests/interop", "test", "--locked");
+        if go {
+            test.args(["--", "--include-ignored"]);
+        }
         self.describe(&mut test, required);
         [
             Step::new("format of the tests with foreign software", self.cargo_of("tests/interop", "fmt", "--check")),

@@ -44,6 +44,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             unpin::unpin(path, config.as_deref(), &mut out)?;
             return Ok(out.flush()?);
         }
+        Command::Schema => {
+            writeln!(out, "{:#}", config::schema::schema())?;
+            return Ok(out.flush()?);
+        }
         Command::Doctor { config } => {
             offload::doctor(&mut out, load(config.as_deref())?.as_ref())?;
             return Ok(out.flush()?);

@@ -64,7 +64,13 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|down| format!("{} ({})", text(&down["target"]), text(&down["transport"])))
+        .map(|down| {
+            let why = match (down["check"].as_str(), down["reason"].as_str()) {
+                (Some(check), Some(reason)) => format!(", {check}: {reason}"),
+                (Some(_), None) | (None, _) => String::new(),
+            };
+            format!("{} ({}{why})", text(&down["target"]), text(&down["transport"]))
+        })
         .collect();
     let plane = &line["kernel_plane"];
     let kernel = match (plane["reason"].as_str(), plane["flows"].as_u64()) {

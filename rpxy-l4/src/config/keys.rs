@@ -21,6 +21,10 @@ pub(super) enum Scope {
     EchPrivate,
     /// A target written as a table.
     Target,
+    /// `[health."<name>"]`.
+    Health,
+    /// Bytes written as a table.
+    Bytes,
 }
 
 impl Scope {
@@ -33,6 +37,8 @@ impl Scope {
             Self::Ech => "[protocols.\"<name>\".ech]",
             Self::EchPrivate => "[[protocols.\"<name>\".ech.private]]",
             Self::Target => "a target's table",
+            Self::Health => "[health.\"<name>\"]",
+            Self::Bytes => "the table of send or expect",
         }
     }
 }
@@ -94,6 +100,11 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "ban"),
     (Scope::Global, "ebpf"),
     (Scope::Global, "protocols"),
+    (Scope::Global, "health"),
+    (Scope::Global, "tcp_health"),
+    (Scope::Global, "tcp_only_healthy"),
+    (Scope::Global, "udp_health"),
+    (Scope::Global, "udp_only_healthy"),
     (Scope::Ebpf, "mode"),
     (Scope::Ebpf, "interfaces"),
     (Scope::Ebpf, "max_flows"),
@@ -114,6 +125,8 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Rule, "server_names"),
     (Scope::Rule, "alpns"),
     (Scope::Rule, "alpn"),
+    (Scope::Rule, "health"),
+    (Scope::Rule, "only_healthy"),
     (Scope::Rule, "ech"),
     (Scope::Ech, "ech_config_list"),
     (Scope::Ech, "private_keys"),
@@ -132,6 +145,20 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Target, "down"),
     (Scope::Target, "max_connections"),
     (Scope::Target, "quic_server_id"),
+    (Scope::Health, "kind"),
+    (Scope::Health, "interval"),
+    (Scope::Health, "timeout"),
+    (Scope::Health, "fall"),
+    (Scope::Health, "rise"),
+    (Scope::Health, "close"),
+    (Scope::Health, "port"),
+    (Scope::Health, "path"),
+    (Scope::Health, "host"),
+    (Scope::Health, "status"),
+    (Scope::Health, "server_name"),
+    (Scope::Health, "send"),
+    (Scope::Health, "expect"),
+    (Scope::Bytes, "hex"),
 ];
 
 /// Keys of the cargo feature `proxy-protocol`; unknown without it.
@@ -157,11 +184,12 @@ const PROCESS_KEYS: &[&str] = &[
     "dns_cache_max_ttl",
     "quic_affinity_lifetime",
     "ebpf",
+    "health",
     "protocols",
 ];
 
 /// Keys of the top level whose values are tables with names of the operator's choice.
-pub(super) const NAMED_TABLES: &[&str] = &["listeners", "protocols"];
+pub(super) const NAMED_TABLES: &[&str] = &["health", "listeners", "protocols"];
 
 /// Keys of a listener whose value at the top of the file is that of `default` alone.
 const NOT_INHERITED: &[&str] = &["listen_unix", "transport", "tcp_target", "udp_target"];

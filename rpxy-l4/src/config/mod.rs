@@ -10,6 +10,7 @@ mod keys;
 pub(crate) mod model;
 mod problem;
 mod report;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 pub(crate) mod watch;

@@ -14,9 +14,11 @@ use std::{
 
 use ipnet::IpNet;
 
+mod health;
 mod listener;
 mod rule;
 
+pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, Transport, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 
@@ -338,6 +340,10 @@ pub(crate) struct Upstream {
     pub balance: Balance,
     /// For QUIC: the server's part of connection IDs by position of the target, where it is told.
     pub server_ids: Vec<(usize, ServerId)>,
+    /// How they are asked whether they live; `None` is not at all.
+    pub check: Option<Arc<Check>>,
+    /// What is down is not tried at all, instead of last.
+    pub only_healthy: bool,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<ProxyVersion>,
@@ -404,7 +410,9 @@ impl Target {
     }
 }
 
-fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
+/// The socket address of these parts; the scope is that of a link-local one.
+#[must_use]
+pub(crate) fn socket_address(address: IpAddr, scope: u32, port: u16) -> SocketAddr {
     match address {
         IpAddr::V4(address) => SocketAddrV4::new(address, port).into(),
         IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),

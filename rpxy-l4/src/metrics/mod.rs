@@ -11,6 +11,7 @@ mod process;
 mod readiness;
 mod request;
 mod series;
+mod targets;
 mod text;
 mod times;
 mod udp;
@@ -39,6 +40,7 @@ use prometheus_client::{
 };
 pub(crate) use readiness::Readiness;
 use series::Series;
+pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
@@ -89,6 +91,10 @@ pub(crate) enum Outcome {
     Unreachable,
     /// No target could be reached for want of a local port.
     NoPort,
+    /// No target was up, and the rule is for healthy ones alone.
+    Unhealthy,
+    /// A check found its target to be down.
+    TargetDown,
     /// The client went away before it had a backend.
     ClientGone,
     /// The daemon stopped first.
@@ -98,7 +104,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -120,6 +126,8 @@ impl Outcome {
         Self::TargetConnections,
         Self::Unreachable,
         Self::NoPort,
+        Self::Unhealthy,
+        Self::TargetDown,
         Self::ClientGone,
         Self::Drained,
         Self::InternalError,
@@ -150,6 +158,8 @@ impl Outcome {
             Self::TargetConnections => "target_connections",
             Self::Unreachable => "unreachable",
             Self::NoPort => "no_port",
+            Self::Unhealthy => "unhealthy",
+            Self::TargetDown => "target_down",
             Self::ClientGone => "client_gone",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
@@ -177,6 +187,7 @@ impl Outcome {
             | Self::RuleConnections
             | Self::TargetConnections
             | Self::Unreachable
+            | Self::Unhealthy
             | Self::NoPort => true,
             Self::Closed
             | Self::ClientReset
@@ -184,6 +195,7 @@ impl Outcome {
             | Self::Idle
             | Self::HalfClosed
             | Self::Stalled
+            | Self::TargetDown
             | Self::ClientGone
             | Self::Drained
             | Self::InternalError => false,
@@ -283,6 +295,7 @@ pub(crate) struct Metrics {
     udp_max: Gauge,
     accounts: Series,
     readiness: readiness::Current,
+    targets: targets::TargetSource,
 }
 
 impl Metrics {
@@ -316,6 +329,7 @@ impl Metrics {
             udp_max: Gauge::default(),
             accounts: Series::default(),
             readiness: readiness::Current::default(),
+            targets: targets::TargetSource::default(),
             registry: Registry::default(),
         };
         for result in [Reload::Applied, Reload::Unchanged, Reload::Refused] {
@@ -353,6 +367,7 @@ impl Metrics {
         r.register("udp_max_connections", "Most UDP sessions at once", metrics.udp_max.clone());
         r.register_collector(metrics.accounts.collector());
         r.register_collector(Box::new(metrics.kernel.clone()));
+        r.register_collector(Box::new(metrics.targets.clone()));
         Arc::new(Self { registry: all, ..metrics })
     }
 
@@ -444,6 +459,11 @@ impl Metrics {
     #[must_use]
     pub(crate) fn is_file_refused(&self) -> bool {
         self.reload_successful.get() == 0
+    }
+
+    /// Shows the health of `targets` from now on.
+    pub(crate) fn set_targets(&self, targets: Arc<dyn CheckedTargets>) {
+        self.targets.fill(targets);
     }
 
     /// A reload ended.

@@ -39,6 +39,8 @@ named! {
         Refused = "refused",
         /// Its backend had gone, was silent or its name had moved, and the client goes on with another one.
         Moved = "moved",
+        /// A check found its backend to be down.
+        TargetDown = "target_down",
         /// It made room for a new one: its client had never shown that it receives.
         Evicted = "evicted",
         /// The client's network was banned.
@@ -87,6 +89,8 @@ named! {
         SourceLimited = "source_limited",
         /// No target could be reached.
         Unreachable = "unreachable",
+        /// No target was up, and the rule is for healthy ones alone.
+        Unhealthy = "unhealthy",
         /// No local port was left towards the target.
         NoPort = "no_port",
         /// Descriptors or memory ran out.
@@ -117,6 +121,7 @@ impl DatagramDrop {
             | Self::RateLimited
             | Self::SourceLimited
             | Self::Unreachable
+            | Self::Unhealthy
             | Self::NoPort
             | Self::Shortage => true,
             Self::Overflow | Self::Loop | Self::NotSentUp | Self::NotSentDown => false,

@@ -9,13 +9,13 @@ use std::{
 };
 
 use super::{
-    health::{Health, State, Targets},
+    health::{Checked, Health, State, Targets},
     random::mixed,
     rendezvous::{self, Rendezvous},
     turns::Turns,
 };
 use crate::{
-    config::model::{Balance, Host, Target, Upstream},
+    config::model::{Balance, Check, Host, Target, Upstream},
     limit::ConnLimit,
     metrics::TargetAccount,
     net,
@@ -30,6 +30,8 @@ pub(crate) struct Group {
     /// Those that are tried first.
     ordinary: Class,
     backups: Class,
+    /// What is down is not tried at all.
+    only_healthy: bool,
     reaching: Arc<ConnLimit>,
 }
 
@@ -72,10 +74,21 @@ pub(crate) struct Endpoint {
     pub health: Arc<Health>,
     /// What it carries.
     pub account: Arc<TargetAccount>,
+    /// What a check says of it, if its rule has one.
+    pub active: Option<Active>,
     /// The name to resolve; `None` for a literal address.
     name: Option<Arc<Name>>,
     /// Hash of the target's text form.
     hash: u64,
+}
+
+/// A check of a target.
+#[derive(Debug, Clone)]
+pub(crate) struct Active {
+    /// The check.
+    pub check: Arc<Check>,
+    /// What it has found.
+    pub checked: Arc<Checked>,
 }
 
 /// The targets of a group that a connection has tried without success.
@@ -122,6 +135,10 @@ impl Group {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
             account: targets.accounts().target(&target.to_string()),
+            active: upstream
+                .check
+                .as_ref()
+                .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
             name: match &target.host {
                 Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
                 Host::Name(name) => Some(resolver.name(name)),
@@ -129,13 +146,13 @@ impl Group {
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             target: target.clone(),
         });
-        Self::of(endpoints.collect(), upstream.balance)
+        Self { only_healthy: upstream.only_healthy, ..Self::of(endpoints.collect(), upstream.balance) }
     }
 
     fn of(endpoints: Vec<Endpoint>, balance: Balance) -> Self {
         let class = |backup| Class::new(&endpoints, balance, |target| target.backup == backup && !target.down);
         let (ordinary, backups) = (class(false), class(true));
-        Self { endpoints, balance, ordinary, backups, reaching: Arc::default() }
+        Self { endpoints, balance, ordinary, backups, only_healthy: false, reaching: Arc::default() }
     }
 
     /// The endpoint at `index`.
@@ -169,7 +186,8 @@ impl Group {
     }
 
     /// The endpoint to try next for `client`, `None` when all were tried. `random` is uniform, `now` the time since the
-    /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down.
+    /// daemon's start. Order: targets that are up, backups that are up, targets that are down, backups that are down,
+    /// these two unless only healthy targets count; drained ones never.
     #[must_use]
     pub(crate) fn pick(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<usize> {
         self.pick_told(client, random, now, tried).map(|pick| pick.index)
@@ -193,32 +211,46 @@ impl Group {
         &self.reaching
     }
 
+    /// Returns whether only targets that are up are tried.
+    #[must_use]
+    pub(crate) fn only_healthy(&self) -> bool {
+        self.only_healthy
+    }
+
     fn answer(&self, question: Question<'_>) -> Option<Pick> {
         if let [(only, _)] = self.ordinary.members.as_slice()
             && self.backups.members.is_empty()
         {
-            let up = self.endpoints.get(*only)?.health.state(question.now) != State::Down;
-            return question.tried.targets.is_empty().then_some(Pick { index: *only, up });
+            let endpoint = self.endpoints.get(*only)?;
+            let eligible = question.tried.targets.is_empty();
+            return match endpoint.state(question.now) {
+                // The one try of a target that is due is counted only where it decides who is refused.
+                State::Due if self.only_healthy && eligible && !endpoint.health.claim(question.now) => None,
+                State::Up | State::Due => eligible.then_some(Pick { index: *only, up: true }),
+                State::Down if self.only_healthy => None,
+                State::Down => eligible.then_some(Pick { index: *only, up: false }),
+                State::Drained => None,
+            };
         }
         // Targets that are due, for the one try of another connection.
         let mut taken = Vec::new();
         let order = [(true, &self.ordinary), (true, &self.backups), (false, &self.ordinary), (false, &self.backups)];
+        let order = order.into_iter().filter(|(up, _)| *up || !self.only_healthy);
         order.into_iter().find_map(|(up, class)| {
             loop {
                 let eligible = |index: usize| {
-                    let is_up = |endpoint: &Endpoint| {
-                        endpoint.health.state(question.now) != State::Down && !taken.contains(&index)
+                    let wanted = |endpoint: &Endpoint| match endpoint.state(question.now) {
+                        State::Up | State::Due => taken.contains(&index) != up,
+                        State::Down => !up,
+                        State::Drained => false,
                     };
                     !question.tried.targets.contains(&index)
-                        && self
-                            .endpoints
-                            .get(index)
-                            .is_some_and(|endpoint| is_up(endpoint) == up && !endpoint.is_full())
+                        && self.endpoints.get(index).is_some_and(|endpoint| wanted(endpoint) && !endpoint.is_full())
                 };
                 let index = class.pick(&self.endpoints, question, eligible)?;
-                let health = &self.endpoints.get(index)?.health;
+                let endpoint = self.endpoints.get(index)?;
                 // A target that is due counts as up for the one connection that finds out.
-                if !up || health.state(question.now) != State::Due || health.claim(question.now) {
+                if !up || endpoint.state(question.now) != State::Due || endpoint.health.claim(question.now) {
                     return Some(Pick { index, up });
                 }
                 taken.push(index);
@@ -228,9 +260,27 @@ impl Group {
 
     /// Orders the addresses of one target: by rendezvous where the client's address decides, otherwise as DNS gave them
     /// (`none`) or from a random one on; then the families alternate, the first address's family first (RFC 8305
-    /// section 4).
+    /// section 4). What a check of `endpoint` has found to be down comes last, or not at all.
     #[must_use]
-    pub(crate) fn order(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
+    pub(crate) fn order(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[IpAddr],
+        client: SocketAddr,
+        random: u64,
+    ) -> Vec<IpAddr> {
+        let mut ordered = self.alternating(addresses, client, random);
+        if let Some(active) = &endpoint.active {
+            let is_down = |address: &IpAddr| active.checked.down_since(Some(*address)).is_some();
+            ordered.sort_by_key(is_down);
+            if self.only_healthy {
+                ordered.retain(|address| !is_down(address));
+            }
+        }
+        ordered
+    }
+
+    fn alternating(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
         let mut ordered = addresses.to_vec();
         if ordered.len() == 1 {
             return ordered;
@@ -328,6 +378,32 @@ fn by_weight<I: Iterator<Item = usize>>(
 }
 
 impl Endpoint {
+    /// Its state at `now` (time since the daemon's start), as the check of its rule says as well.
+    #[must_use]
+    pub(crate) fn state(&self, now: Duration) -> State {
+        let state = self.health.state(now);
+        let found_down = || self.active.as_ref().is_some_and(|active| active.checked.is_down());
+        match state {
+            State::Up | State::Due if found_down() => State::Down,
+            State::Up | State::Due | State::Down | State::Drained => state,
+        }
+    }
+
+    /// It could not be reached at `now`: it is checked soon. Returns whether the log should say so.
+    pub(crate) fn failed(&self, now: Duration, retry: Duration) -> bool {
+        if let Some(active) = &self.active {
+            active.checked.doubt();
+        }
+        self.health.failed(now, retry)
+    }
+
+    /// Since when `address`, one of its own, is down by a check that ends sessions.
+    #[must_use]
+    pub(crate) fn fallen_since(&self, address: IpAddr) -> Option<Duration> {
+        let active = self.active.as_ref().filter(|active| active.check.close)?;
+        active.checked.down_since(Some(address))
+    }
+
     /// Returns whether the target has as many connections as it may have.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {

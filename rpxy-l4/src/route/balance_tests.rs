@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, num::NonZeroU16};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::health::Standing, *};
+use crate::config::model::CheckKind;
 
 const NOW: Duration = Duration::from_secs(100);
 const RETRY: Duration = Duration::from_secs(10);
@@ -29,6 +30,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             target,
             health: Arc::default(),
+            active: None,
             name: None,
         }
     };
@@ -144,6 +146,22 @@ fn fallback_order() {
 }
 
 #[test]
+fn a_drained_target_is_never_tried() {
+    for balance in BALANCES {
+        let several = group(balance, &["b1", "2", "3", "b4"]);
+        several.endpoints()[1].health.administrative().drain(NOW);
+        several.endpoints()[3].health.administrative().drain(NOW);
+        several.endpoints()[2].health.failed(NOW, RETRY);
+        assert_eq!(order(&several), [1, 3], "{balance:?}: not even after one that is down");
+        let one = group(balance, &["1"]);
+        one.endpoints()[0].health.administrative().drain(NOW);
+        assert_eq!(order(&one), [0; 0], "{balance:?}: the only one");
+        one.endpoints()[0].health.administrative().up();
+        assert_eq!(order(&one), [1], "{balance:?}: back in service");
+    }
+}
+
+#[test]
 fn only_one_connection_tries_a_target_that_is_due() {
     let group = group(Balance::None, &["1", "2"]);
     group.endpoints()[0].health.failed(NOW, RETRY);
@@ -204,7 +222,85 @@ fn families_alternate() {
         ("v4 first", vec![a, b, x], vec![a, x, b]),
         ("empty", vec![], vec![]),
     ] {
-        assert_eq!(group.order(&given, client(1), 0), expected, "{case}");
+        assert_eq!(group.order(&group.endpoints()[0], &given, client(1), 0), expected, "{case}");
+    }
+}
+
+/// A group whose targets are checked, with what was found of the address of each.
+fn checked(only_healthy: bool, targets: &[&str]) -> (Group, Vec<Arc<Standing>>) {
+    let mut checked = group(Balance::None, targets);
+    checked.only_healthy = only_healthy;
+    let check = Arc::new(Check {
+        name: "x".into(),
+        kind: CheckKind::Connect,
+        port: None,
+        #[cfg(feature = "proxy-protocol")]
+        send_proxy: None,
+        interval: RETRY,
+        timeout: RETRY,
+        fall: NonZeroU16::MIN,
+        rise: NonZeroU16::MIN,
+        close: false,
+    });
+    let standings: Vec<_> = targets.iter().map(|_| Arc::<Standing>::default()).collect();
+    for (endpoint, standing) in checked.endpoints.iter_mut().zip(&standings) {
+        let found = Arc::new(Checked::default());
+        found.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(standing))]);
+        endpoint.active = Some(Active { check: Arc::clone(&check), checked: found });
+    }
+    (checked, standings)
+}
+
+#[test]
+fn what_checks_find_orders_targets_or_excludes_them() {
+    let targets: &[&str] = &["1", "2", "3", "b4"];
+    for (case, down, failed, expected, healthy) in [
+        ("all up", &[][..], None, &[1, 2, 3, 4][..], &[1, 2, 3, 4][..]),
+        ("one down", &[0], None, &[2, 3, 4, 1], &[2, 3, 4]),
+        ("another could not be reached", &[0], Some(1), &[3, 4, 1, 2], &[3, 4]),
+        ("down, and could not be reached", &[0], Some(0), &[2, 3, 4, 1], &[2, 3, 4]),
+        ("the backup alone", &[0, 1, 2], None, &[4, 1, 2, 3], &[4]),
+        ("all down", &[0, 1, 2, 3], None, &[1, 2, 3, 4], &[]),
+    ] {
+        for (only_healthy, expected) in [(false, expected), (true, healthy)] {
+            let (group, standings) = checked(only_healthy, targets);
+            for index in down {
+                standings[*index].set_down(NOW);
+            }
+            if let Some(index) = failed {
+                group.endpoints()[index].failed(NOW, RETRY);
+            }
+            assert_eq!(order(&group), expected, "{case}, only healthy: {only_healthy}");
+        }
+    }
+}
+
+#[test]
+fn the_only_target_is_tried_although_it_is_down_unless_it_has_to_be_healthy() {
+    for (only_healthy, expected) in [(false, vec![1]), (true, vec![])] {
+        let (group, standings) = checked(only_healthy, &["1"]);
+        standings[0].set_down(NOW);
+        assert_eq!(order(&group), expected);
+        assert!(!group.pick_told(client(1), 0, NOW, &Tried::default()).is_some_and(|pick| pick.up));
+        standings[0].set_up();
+        assert_eq!(order(&group), [1]);
+        // What connections have met counts as well, and one of them finds out.
+        group.endpoints()[0].failed(NOW, RETRY);
+        assert_eq!(order(&group), expected);
+        let due: Vec<_> = (0..3).filter_map(|n| group.pick(client(n), 0, NOW + RETRY, &Tried::default())).collect();
+        assert_eq!(due.len(), if only_healthy { 1 } else { 3 });
+    }
+}
+
+#[test]
+fn addresses_that_are_down_come_last_or_not_at_all() {
+    let addresses: Vec<IpAddr> = (1..=3).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    for (only_healthy, expected) in [(false, vec![2, 3, 1]), (true, vec![2, 3])] {
+        let (group, standings) = checked(only_healthy, &["1"]);
+        standings[0].set_down(NOW);
+        let ordered = group.order(&group.endpoints()[0], &addresses, client(1), 0);
+        let expected: Vec<IpAddr> = expected.into_iter().map(|last: u8| IpAddr::from([192, 0, 2, last])).collect();
+        assert_eq!(ordered, expected, "only healthy: {only_healthy}");
     }
 }
 

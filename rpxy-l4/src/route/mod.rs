@@ -14,9 +14,9 @@ mod udp;
 
 use std::sync::Arc;
 
-pub(crate) use balance::{Endpoint, Group, Pick, Tried};
+pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, DownTarget, Targets};
+pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
 pub(crate) use table::{Protocol, Route, TcpRoutes};

@@ -221,7 +221,7 @@ impl UdpRoutes {
     /// section 5.2).
     #[must_use]
     pub(crate) fn by_server_id(&self, datagram: &[u8], source: IpAddr) -> Option<(Arc<UdpRoute>, usize)> {
-        let [0x40..0x80, 0..0x20, id @ ..] = datagram else { return None };
+        let [0..0x80, 0..0x20, id @ ..] = datagram else { return None };
         if self.by_server_id.is_empty() {
             return None;
         }

@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -110,6 +110,10 @@ struct Down {
     transport: &'static str,
     target: String,
     active: u32,
+    /// The check that has found it; none where connections have.
+    check: Option<Arc<str>>,
+    /// What the check has met.
+    reason: Option<Arc<str>>,
 }
 
 /// One line of `ban`, `unban` and `bans`.
@@ -180,7 +184,9 @@ impl Daemon {
         };
         let uptime = self.started.elapsed();
         let down = |transport, targets: Vec<DownTarget>| {
-            targets.into_iter().map(move |DownTarget { target, active }| Down { transport, target, active })
+            let line =
+                move |DownTarget { target, active, check, reason }| Down { transport, target, active, check, reason };
+            targets.into_iter().map(line)
         };
         let tcp_down = down("tcp", self.targets.tcp.down(uptime));
         Status {

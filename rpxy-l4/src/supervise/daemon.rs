@@ -16,6 +16,7 @@ use crate::{
         Severity,
         model::{Config, TOP, Transport},
     },
+    health::Checks,
     limit::Bans,
     log::Form,
     metrics::{Metrics, Reload},
@@ -67,6 +68,8 @@ pub(super) struct Daemon {
     pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
     pub(super) targets: Arc<KnownTargets>,
+    /// What asks targets whether they live.
+    pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,

@@ -4,6 +4,7 @@
 //! and metrics. Connections live on the workers.
 
 mod admin;
+mod checked;
 mod daemon;
 mod kernel;
 mod listeners;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     config::{self, Severity, model::Config, watch::Watch},
+    health::{self, Checks},
     limit::Bans,
     log::{self, Form, Logs},
     metrics::{Metrics, Readiness},
@@ -107,6 +109,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
     let targets = Arc::new(KnownTargets::new(&metrics));
+    metrics.set_targets(Arc::clone(&targets) as _);
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
@@ -137,6 +140,11 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let Snapshots { sockets, tcp: snapshot, udp: udp_snapshot } = compiled?;
     tcp.snapshot.store(Arc::new(snapshot));
     let udp_snapshot = Arc::new(udp_snapshot);
+    let checks = Checks::start(started);
+    let subjects = checked::subjects(&tcp.snapshot.load(), &udp_snapshot);
+    let for_checks = health::descriptors(&subjects);
+    checks.set(subjects, checked::sources(&config));
+    let fallen = checks.fallen();
     let count = worker_count(&config);
     let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
@@ -151,7 +159,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let open = net::open_files().unwrap_or(resources::TYPICAL);
     listeners.apply(plan);
     let other_files = open.saturating_sub(listeners.sockets());
-    resources::divide_descriptors(&config, lowered, &tcp, (count, open));
+    resources::divide_descriptors(&config, lowered, &tcp, (count, open.saturating_add(for_checks)));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
         path: options.config.clone(),
@@ -162,6 +170,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         udp_snapshot,
         resolver,
         targets,
+        checks,
         metrics,
         bans,
         tcp,
@@ -193,6 +202,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
                 reloading.go_on(&daemon);
             }
             Some(request) = asked.recv() => daemon.handle_command(request),
+            () = fallen.notified() => daemon.listeners.tell_udp(|| udp::Control::Fallen),
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();

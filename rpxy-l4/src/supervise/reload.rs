@@ -17,13 +17,14 @@ use tokio::{
 };
 
 use super::{
-    admin,
+    admin, checked,
     daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
     kernel, resources, say_each, scrape,
     sockets::Sockets,
 };
 use crate::{
     config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
+    health,
     log::Form,
     metrics::Reload,
     resolve::Resolver,
@@ -197,6 +198,7 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.
         let plan = self.listeners.plan(sockets)?;
 
@@ -213,7 +215,9 @@ impl Daemon {
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
         self.listeners.apply(plan);
-        let open = self.other_files.saturating_add(self.listeners.sockets());
+        let for_checks = health::descriptors(&subjects);
+        self.checks.set(subjects, checked::sources(&config));
+        let open = self.other_files.saturating_add(self.listeners.sockets()).saturating_add(for_checks);
         resources::divide_descriptors(&config, lowered, &self.tcp, (self.listeners.workers(), open));
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         drop_later((old, old_tcp, old_udp));

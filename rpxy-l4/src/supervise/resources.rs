@@ -2,17 +2,18 @@
 
 use std::num::NonZeroU32;
 
+use super::worker_count;
 use crate::{
-    config::model::{Config, Transport},
+    config::model::{Config, Listener, Transport},
     net, tcp,
 };
 
-/// Descriptors for everything that is neither a connection nor a session: sockets that are listened on, logs, epoll.
-const RESERVE: u64 = 256;
-/// Open files of an idle daemon.
+/// Open files of an idle daemon besides those of its workers: logs, maps and programs, the admin socket.
 pub(super) const TYPICAL: u64 = 64;
-/// Descriptors for pipes and the reserve.
-const OTHERS: u64 = 192;
+/// Descriptors kept for a reload, and for those who look at metrics or ask for the status.
+const KEPT: u64 = 64;
+/// Open files of a worker without its sockets and pipes: what it waits with.
+const OF_WORKER: u64 = 8;
 /// Sessions that are allowed at least and at most where the configuration does not say how many.
 const LEAST_SESSIONS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 const MOST_SESSIONS: NonZeroU32 = NonZeroU32::new(65_536).unwrap();
@@ -24,27 +25,40 @@ pub(super) fn fill_in(config: &mut Config) -> Option<NonZeroU32> {
     let own = config.named.iter().filter(|listener| listener.udp.max_connections_of.is_some());
     let own: u64 = own.map(|listener| u64::from(listener.udp.max_connections.map_or(0, NonZeroU32::get))).sum();
     let left = limit.map(|limit| limit.saturating_sub(own));
-    let wanted = config.top.udp.max_connections.unwrap_or_else(|| udp_sessions(left, tcp));
-    let fitting = fitting(left, tcp);
+    let others = others(config);
+    let wanted = config.top.udp.max_connections.unwrap_or_else(|| udp_sessions(left, tcp, others));
+    let fitting = fitting(left, tcp, others);
     for listener in config.listeners_mut().filter(|listener| listener.udp.max_connections_of.is_none()) {
         listener.udp.max_connections = Some(wanted.min(fitting));
     }
     Some(wanted).filter(|wanted| *wanted > fitting)
 }
 
-/// The UDP sessions that are allowed by default beside `tcp` connections; each takes one descriptor.
-fn udp_sessions(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
+/// Descriptors for everything that is neither a connection nor a session, at most. Each worker has its own listening
+/// sockets, and pipes.
+fn others(config: &Config) -> u64 {
+    let sockets_of = |listener: &Listener| {
+        let ip = listener.listen.ports.len().saturating_mul(listener.listen.addresses.len()).saturating_mul(2);
+        ip.saturating_add(usize::from(listener.listen.unix.is_some()))
+    };
+    let sockets: usize = config.listeners().map(sockets_of).sum();
+    let of_worker = (sockets as u64).saturating_add(OF_WORKER + tcp::PIPE_DESCRIPTORS);
+    of_worker.saturating_mul(worker_count(config) as u64).saturating_add(TYPICAL + KEPT)
+}
+
+/// The UDP sessions that are allowed by default beside `tcp` connections and `others`; each takes one descriptor.
+fn udp_sessions(limit: Option<u64>, tcp: u64, others: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return MOST_SESSIONS };
-    let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(RESERVE));
+    let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(others));
     let left = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(LEAST_SESSIONS);
     left.clamp(LEAST_SESSIONS, MOST_SESSIONS)
 }
 
-/// The UDP sessions that there is room for: what `tcp` connections leave, but at least a third.
-fn fitting(limit: Option<u64>, tcp: u64) -> NonZeroU32 {
+/// The UDP sessions that there is room for: what `tcp` connections and `others` leave, but at least a third.
+fn fitting(limit: Option<u64>, tcp: u64, others: u64) -> NonZeroU32 {
     let Some(limit) = limit else { return NonZeroU32::MAX };
     let free = limit.saturating_sub(TYPICAL.min(limit / 2));
-    let left = free.saturating_sub(tcp.saturating_mul(2).saturating_add(OTHERS)).max(free / 3);
+    let left = limit.saturating_sub(tcp.saturating_mul(2).saturating_add(others)).max(free / 3);
     NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
@@ -107,12 +121,12 @@ mod tests {
     fn sessions_never_take_more_than_there_is_room_for() {
         for (row, limit, tcp, expected) in [
             ("no limit", None, 1024, u32::MAX),
-            ("what TCP leaves", Some(4096), 1024, 4096 - 64 - 2048 - 192),
+            ("what TCP leaves", Some(4096), 1024, 4096 - 2048 - 256),
             ("a third", Some(1024), 1024, 320),
             ("hardly any", Some(60), 1024, 10),
             ("none", Some(0), 1024, 1),
         ] {
-            assert_eq!(fitting(limit, tcp).get(), expected, "{row}");
+            assert_eq!(fitting(limit, tcp, 256).get(), expected, "{row}");
         }
     }
 
@@ -130,7 +144,7 @@ mod tests {
             ("TCP takes all", Some(1 << 20), u64::MAX, 1024),
         ];
         for (name, limit, tcp, expected) in rows {
-            assert_eq!(udp_sessions(limit, tcp).get(), expected, "{name}");
+            assert_eq!(udp_sessions(limit, tcp, 256).get(), expected, "{name}");
         }
     }
 }

@@ -16,7 +16,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Listener, Shared, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer};
+use super::{
+    Listener, Shared, ending::Ending, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
+};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
@@ -64,6 +66,8 @@ pub(super) struct Reached {
     pub(super) address: Address,
     pub(super) busy: Busy,
     pub(super) meter: Meter,
+    /// When the target goes down, if that ends the connection.
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 /// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
@@ -159,7 +163,8 @@ async fn reach_any(
                 let connected = Instant::now();
                 endpoint.account.connected(connected - now);
                 let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
-                return Ok(Reached { stream, address, busy, meter });
+                let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
+                return Ok(Reached { stream, address, busy, meter, ending });
             }
             Err(error) => {
                 now = Instant::now();
@@ -199,6 +204,10 @@ async fn reach_any(
     if left == settings.connect_attempts.get() && group.endpoints().iter().all(is_full) {
         outcome = Outcome::TargetConnections;
     }
+    // Nothing was tried, because nothing is up.
+    if group.only_healthy() && outcome == Outcome::Unreachable && tried.is_empty() {
+        outcome = Outcome::Unhealthy;
+    }
     Err(outcome)
 }
 
@@ -218,7 +227,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
     if let Some(name) = endpoint.name() {
         name.ask_again();
     }
-    if endpoint.health.failed(shared.uptime(now), settings.target_retry) {
+    if endpoint.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }
 }
@@ -242,7 +251,10 @@ async fn candidates(
         Some(known) => known,
         None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
     };
-    let ordered = route.group.order(&addresses, client, random);
+    let ordered = route.group.order(endpoint, &addresses, client, random);
+    if ordered.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "each of its addresses is down"));
+    }
     Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
 }
 

@@ -21,7 +21,8 @@ use super::{
     alert::{self, Refusal},
     connect::{Reached, reach},
     ech::{Ech, Patience},
-    is_unnamed, now_or_never,
+    ending::{Ending, Until},
+    now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     refused::Seen,
@@ -55,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, listener, &mut client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, place, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, ending, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -66,7 +67,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
         }
     };
     let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end = Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits).await;
+    let end =
+        Until { ending, relay: Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits) }
+            .await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -120,6 +123,7 @@ struct Ready {
     backend: TcpStream,
     busy: Busy,
     place: ConnPermit,
+    ending: Option<Box<Ending>>,
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
@@ -168,7 +172,8 @@ async fn prepare(
     seen.source = origin.source;
 
     #[cfg(feature = "proxy-protocol")]
-    if settings.receive_proxy.is_some() && !is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip()) {
+    if settings.receive_proxy.is_some() && !super::is_unnamed(origin.source) && shared.bans.refuses(origin.source.ip())
+    {
         // The peer is the load balancer, which `accept` has looked at.
         return Err(Outcome::Banned.into());
     }
@@ -240,7 +245,7 @@ async fn prepare(
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    let Reached { stream: mut backend, address, busy, meter } = reached;
+    let Reached { stream: mut backend, address, busy, meter, ending } = reached;
     record.started(meter, protocol, listener.source(origin.source), address, detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
@@ -257,7 +262,7 @@ async fn prepare(
         }
         record.traffic.moved(0);
     }
-    Ok(Ready { backend, busy, place, preamble, timer, limits: Arc::clone(&listener.limits) })
+    Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&listener.limits) })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

@@ -8,6 +8,7 @@ mod alert;
 mod connect;
 mod connection;
 mod ech;
+mod ending;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 #[cfg(feature = "proxy-protocol")]
@@ -47,7 +48,7 @@ use crate::{
     metrics::{ListenerCount, Metrics},
     net::{self, Address},
     resolve::Resolver,
-    route::{self, Random, Targets, TcpRoutes},
+    route::{self, Endpoint, Random, Targets, TcpRoutes},
 };
 
 /// Interval of log messages about the same exhaustion.
@@ -108,11 +109,14 @@ impl Snapshot {
         self.listeners.get(address)
     }
 
+    /// All targets, those of several rules more than once.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.values().flat_map(|listener| listener.routes.endpoints())
+    }
+
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        for listener in self.listeners.values() {
-            route::resolved(listener.routes.endpoints()).await;
-        }
+        route::resolved(self.endpoints()).await;
     }
 }
 
@@ -230,6 +234,9 @@ impl Listener {
         }
     }
 }
+
+/// Descriptors of a worker's pipes, at most.
+pub(crate) const PIPE_DESCRIPTORS: u64 = 2 * relay::MOST_PIPES as u64;
 
 /// Stands for the peer of a unix socket, which has no address.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

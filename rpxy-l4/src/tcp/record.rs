@@ -54,6 +54,15 @@ impl Traffic {
     }
 }
 
+/// How far a connection has come.
+#[derive(Debug)]
+enum Stage {
+    /// It was accepted at this time, which goes on in its [`Access`].
+    Accepted(Instant),
+    /// It has, or had, a backend.
+    Started(Access),
+}
+
 /// The account of one accepted connection.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -63,8 +72,7 @@ pub(super) struct Record {
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
-    since: Instant,
-    access: Option<Access>,
+    stage: Stage,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
     pub(super) outcome: Outcome,
@@ -84,14 +92,12 @@ impl Record {
         place: Option<SourcePermit>,
     ) -> Self {
         shared.metrics.tcp_accepted();
-        let since = Instant::now();
         Self {
             shared,
             listener,
             _permit: permit,
             _place: place,
-            since,
-            access: None,
+            stage: Stage::Accepted(Instant::now()),
             traffic: Traffic::default(),
             outcome: Outcome::Drained,
         }
@@ -99,7 +105,7 @@ impl Record {
 
     /// Returns whether the connection has, or had, a backend.
     pub(super) fn has_started(&self) -> bool {
-        self.access.is_some()
+        matches!(self.stage, Stage::Started(_))
     }
 
     /// Logs that the connection has a backend, and counts it with its rule and target from now on.
@@ -111,9 +117,10 @@ impl Record {
         destination: Address,
         detail: Option<Box<Detail>>,
     ) {
-        let access = Access { proto: proto.name(), source, destination, since: self.since, detail };
+        let (Stage::Accepted(since) | Stage::Started(Access { since, .. })) = self.stage;
+        let access = Access { proto: proto.name(), source, destination, since, detail };
         self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
-        self.access = Some(access);
+        self.stage = Stage::Started(access);
         self.traffic.meter = Some(meter);
     }
 
@@ -158,8 +165,8 @@ impl Drop for Record {
             meter.carried.tell(up, down);
         }
         self.shared.metrics.tcp_ended(self.outcome, up, down);
-        if let Some(access) = &self.access {
-            let duration = self.since.elapsed();
+        if let Stage::Started(access) = &self.stage {
+            let duration = access.since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
             let Listener { access_lines, name, .. } = &*self.listener;

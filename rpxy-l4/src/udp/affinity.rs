@@ -9,18 +9,20 @@
 //! - *Stated*: a backend put the ID into a long header of a session that was routed to it. It leads there from everywhere,
 //!   also for a while after the session.
 //! - *Used*: a client went on to use the ID. It leads anywhere only from the network of that client, or where a datagram
-//!   can be nothing else, and only while the session lives.
+//!   can be nothing else, and only while the session lives. Where the client had several connections on that socket, it
+//!   leads to all that it may be of.
 //! - *Index*: a WireGuard backend answered an initiation with it.
 //!
 //! Each backend has a budget of entries, which is given back with them. An ID in use is never given to another backend.
 //! IDs that look like the constant bytes of another protocol lead nowhere, whoever names them ([`shape`]).
 
+mod claim;
 mod shape;
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -28,6 +30,8 @@ use std::{
     time::Duration,
 };
 
+use claim::Claim;
+pub(super) use claim::Network;
 use rpxy_l4_proto::quic::ConnectionId;
 pub(super) use shape::{SHORTEST, is_unmistakable};
 
@@ -96,26 +100,6 @@ impl PartialEq for Owner {
     }
 }
 
-/// The network of a client, within which its address may change: 24 bits of IPv4, 56 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Network([u8; 7]);
-
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            // 0xff is multicast in IPv6, and no client's.
-            IpAddr::V4(address) => {
-                let [a, b, c, _] = address.octets();
-                Self([0xff, a, b, c, 0, 0, 0])
-            }
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, ..] = address.octets();
-                Self([a, b, c, d, e, f, g])
-            }
-        }
-    }
-}
-
 /// Owners by rule and address.
 type Owners = HashMap<(Option<Arc<str>>, SocketAddr), Weak<Owner>>;
 
@@ -140,37 +124,6 @@ struct Shard {
     entries: HashMap<Key, Vec<Claim>>,
     /// When a full one was last searched for what has expired.
     searched: Option<Duration>,
-}
-
-/// A claim of a backend on a key; it takes of the backend's budget.
-#[derive(Debug)]
-struct Claim {
-    owner: Arc<Owner>,
-    /// Sessions that use it now.
-    live: u32,
-    /// Until when it holds without any.
-    until: Duration,
-    /// The network that it leads from; `None` is everywhere.
-    network: Option<Network>,
-}
-
-impl Claim {
-    /// `None` when the backend has no budget left.
-    fn new(owner: &Arc<Owner>, budget: u32, live: u32, until: Duration, network: Option<Network>) -> Option<Self> {
-        let more = |entries: u32| (entries < budget).then_some(entries + 1);
-        owner.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { owner: Arc::clone(owner), live, until, network })
-    }
-
-    fn holds(&self, now: Duration) -> bool {
-        self.live > 0 || now < self.until
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.owner.entries.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Affinity {
@@ -216,19 +169,21 @@ impl Affinity {
         owner
     }
 
-    /// A session with `owner` goes by `key` from now on, until [`Affinity::release`]; for a used ID, from `network` alone.
+    /// A session with `owner` goes by `key` from now on, until [`Affinity::release`]; for a used ID, from the network of
+    /// `client` alone.
     /// False when the ID could be another protocol's, belongs to another backend, or there is no room: then there is
     /// nothing to release.
     #[must_use]
-    pub(crate) fn hold(&self, key: Key, owner: &Arc<Owner>, network: Network, now: Duration) -> bool {
-        let network = match key {
+    pub(crate) fn hold(&self, key: Key, owner: &Arc<Owner>, client: SocketAddr, now: Duration) -> bool {
+        let socket = match key {
             Key::Stated(id) | Key::Used(id) if !is_unmistakable(&id) => return false,
             Key::Stated(id) | Key::Used(id) => {
                 self.lengths.fetch_or(1 << id.len(), Ordering::Relaxed);
-                matches!(key, Key::Used(_)).then_some(network)
+                matches!(key, Key::Used(_)).then_some(client)
             }
             Key::Index(_) => None,
         };
+        let network = socket.map(|socket| socket.ip().into());
         let held = self.with(key, |shard| {
             if !make_room(shard, key, self.per_shard, now) {
                 return false;
@@ -247,7 +202,7 @@ impl Affinity {
                 let Some(idle) = claims.iter().position(of_rule) else { return false };
                 claims.remove(idle);
             }
-            let claim = Claim::new(owner, self.budget, 1, now, network);
+            let claim = Claim::new(owner, self.budget, 1, now, socket);
             let taken = claim.is_some();
             claims.extend(claim);
             if claims.is_empty() {
@@ -310,35 +265,38 @@ impl Affinity {
     /// The backend that a stated ID or an index leads to; of several that claim an index, the first.
     #[must_use]
     pub(crate) fn find(&self, key: Key, now: Duration) -> Option<Arc<Owner>> {
-        self.find_from(key, None, now)
+        self.find_from(key, None, now)?.into_iter().next()
     }
 
-    /// The backend that a short header leads to, and the ID that told it. Longer IDs are tried first, stated before used
-    /// ones. The latter lead only from their own `network`, or from everywhere if that is `None`.
+    /// The backends that a short header leads to, at least one, and the ID that told them. Longer IDs are tried first,
+    /// stated before used ones. The latter lead only from their own `network`, or from everywhere if that is `None`, and to
+    /// all that claim them on the same client socket. Whether a datagram without the fixed bit may be one (RFC 9287) is the
+    /// caller's to know.
     #[must_use]
     pub(crate) fn find_short(
         &self,
         datagram: &[u8],
         network: Option<Network>,
         now: Duration,
-    ) -> Option<(Key, Arc<Owner>)> {
-        // Without the fixed bit it can be anything (RFC 9287).
-        if !matches!(datagram, [0x40..0x80, ..]) {
-            return None;
-        }
+    ) -> Option<(Key, Vec<Arc<Owner>>)> {
         let lengths = self.lengths.load(Ordering::Relaxed);
         (SHORTEST..=20).rev().filter(|len| lengths & (1 << len) != 0).find_map(|len| {
             let id = ConnectionId::new(datagram.get(1..1 + len)?).filter(is_unmistakable)?;
-            let stated = self.find_from(Key::Stated(id), None, now).map(|owner| (Key::Stated(id), owner));
+            let stated = self.find_from(Key::Stated(id), None, now).map(|owners| (Key::Stated(id), owners));
             stated.or_else(|| Some((Key::Used(id), self.find_from(Key::Used(id), network, now)?)))
         })
     }
 
-    fn find_from(&self, key: Key, network: Option<Network>, now: Duration) -> Option<Arc<Owner>> {
+    fn find_from(&self, key: Key, network: Option<Network>, now: Duration) -> Option<Vec<Arc<Owner>>> {
         let leads = |claim: &&Claim| {
             claim.holds(now) && (claim.network.is_none() || network.is_none() || claim.network == network)
         };
-        self.with(key, |shard| Some(Arc::clone(&shard.entries.get(&key)?.iter().find(leads)?.owner)))
+        self.with(key, |shard| {
+            let claims = shard.entries.get(&key)?;
+            let first = claims.iter().find(leads)?;
+            let same = |claim: &&Claim| claim.holds(now) && claim.socket == first.socket;
+            Some(claims.iter().filter(same).map(|claim| Arc::clone(&claim.owner)).collect())
+        })
     }
 
     /// Counts a session that found its backend here.

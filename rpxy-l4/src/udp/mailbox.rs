@@ -42,6 +42,8 @@ pub(crate) enum Control {
     Handover(Handover),
     /// Other networks are banned: end the sessions that this concerns.
     Bans,
+    /// A target has gone down: end the sessions that a check ends.
+    Fallen,
     /// Describe so many sessions at most.
     Flows(oneshot::Sender<Vec<FlowLine>>, usize),
     /// End every session, then the thread.

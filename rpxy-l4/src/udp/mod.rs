@@ -38,7 +38,7 @@ use crate::{
     net,
     offload::Offload,
     resolve::Resolver,
-    route::{self, Targets, UdpRoutes},
+    route::{self, Endpoint, Targets, UdpRoutes},
 };
 
 /// Interval between log messages of the same kind.
@@ -103,11 +103,14 @@ impl Snapshot {
         self.listeners.get(&address).unwrap_or(&self.nowhere)
     }
 
+    /// All targets, those of several rules more than once.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.values().flat_map(|listener| listener.routes.endpoints())
+    }
+
     /// Waits until every name has had its first answer, good or bad.
     pub(crate) async fn resolved(&self) {
-        for listener in self.listeners.values() {
-            route::resolved(listener.routes.endpoints()).await;
-        }
+        route::resolved(self.endpoints()).await;
     }
 }
 

@@ -89,7 +89,7 @@ fn status_shows_what_runs() {
     assert_eq!(status["udp"], json!({ "listen": [format!("0.0.0.0:{PORT}")], "active": 1, "max": 88 }));
     assert_eq!((&status["rules"], &status["workers"], &status["bans"]), (&json!(1), &json!(2), &json!(0)));
     assert_eq!(status["kernel_plane"]["state"], "off");
-    let down = json!([{ "transport": "tcp", "target": format!("{NOBODY_V4}:22"), "active": 0 }]);
+    let down = json!([{ "transport": "tcp", "target": format!("{NOBODY_V4}:22"), "active": 0, "check": null, "reason": null }]);
     assert_eq!(status["targets_down"], down);
     assert!(status["version"].is_string() && status["uptime_s"].is_u64() && status["pid"].is_u64(), "{status}");
 

@@ -71,7 +71,7 @@ fn what_keeps_it_from_starting_is_said_once() {
     let starts = [
         ("a level that is none", Daemon::builder(&config("")).env("RUST_LOG", "verbose"), "\"verbose\" is not a level"),
         ("no log directory", Daemon::builder(&config("")).args(["--log-dir", &missing]), "No such file or directory"),
-        ("a unix socket", Daemon::builder("listen_port = 1\ntcp_target = [\"unix:/run/x\"]"), "unix socket"),
+        ("a unix socket of UDP", Daemon::builder("listen_port = 1\nudp_target = [\"unix:/run/x\"]"), "unix socket"),
     ];
     for (row, builder, said) in starts {
         let mut daemon = builder.launch(&net.gateway);

@@ -18,7 +18,7 @@ use crate::support::{
 
 const FLOWS: u16 = 20_000;
 /// Open files of a daemon beside those of its sessions.
-const OTHER_FILES: u64 = 100;
+const OTHER_FILES: u64 = 400;
 const FIRST_PORT: u16 = 10_000;
 /// Clients that wait for their answers at the same time, fewer than the smallest socket buffer holds.
 const AT_ONCE: u16 = 100;

@@ -16,17 +16,9 @@ use rpxy_l4_tests::{
     wait,
 };
 
-use crate::support::{PORT, front, reached_by};
+use crate::support::{PORT, dns as name_server, front, reached_by};
 
 const NAME: &str = "service.test";
-
-/// A DNS server on the backend that the gateway asks.
-fn name_server(net: &Topology) -> DnsServer {
-    let server = DnsServer::start(&net.backend, BACKENDS_V4[0]);
-    let configuration = format!("nameserver {}\noptions timeout:5 attempts:1\n", BACKENDS_V4[0]);
-    std::fs::write(net.gateway.etc().join("resolv.conf"), configuration).unwrap();
-    server
-}
 
 fn config(top: &str) -> String {
     format!("listen_port = {PORT}\n{top}\ntcp_target = [\"{NAME}:7000\"]\n")

@@ -160,7 +160,9 @@ fn a_flood_on_one_listener_costs_one_with_a_limit_of_its_own_nothing() {
         assert_eq!(kept.ask_text(other(), "x"), "one:x");
     }
     for _ in 0..40 {
-        assert_eq!(client(&net).ask_text(front(), "x"), "one:x");
+        let one_of_many = client(&net);
+        // The places may all be another worker's, which is asked for one; the client tries again.
+        wait::until("there is a place", || one_of_many.try_ask(front(), b"x"));
     }
     daemon.wait_for(0, "udp_max_connections");
     wait::until("its session goes on", || kept.try_ask(other(), b"x"));

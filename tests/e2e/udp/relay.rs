@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use rpxy_l4_tests::{
@@ -12,14 +11,10 @@ use rpxy_l4_tests::{
         ecn::{EcnCodepoint, EcnSocket},
         udp::{self, UdpClient, UdpServer},
     },
-    process::PATIENCE,
     processor,
-    topology::{
-        BACKENDS_V4, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_V4, GATEWAY_V6, Host, Topology, client_pool,
-    },
+    topology::{CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_V4, GATEWAY_V6, Topology, client_pool},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::support::{PORT, at, at_v6, front, front_v6, udp_to};
 
@@ -29,7 +24,6 @@ rpxy_l4_tests::offload_modes! {
         datagrams_of_every_size_stay_whole,
         a_burst_keeps_boundaries_and_order_both_ways,
         ecn_bits_pass_both_ways,
-        the_type_of_service_passes_both_ways_on_either_plane,
         thousands_of_flows_get_their_own_answers,
     }
     NotSteered {
@@ -197,50 +191,6 @@ fn ecn_bits_pass_both_ways() {
             server.send(source, down, b"down");
             assert_eq!(client.receive().1, down, "{target} to {from}");
         }
-    }
-}
-
-/// A UDP socket whose datagrams leave with `tos`, bound to `address` of `host`.
-fn marked(host: &Host, address: (Ipv4Addr, u16), tos: u32) -> UdpSocket {
-    let socket = udp::bind(host, address.into()).unwrap();
-    SockRef::from(&socket).set_tos_v4(tos).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-/// The type of service of the next UDP packet with `payload` that `raw`, a raw socket, is shown.
-#[track_caller]
-fn seen(mut raw: &Socket, payload: &[u8]) -> u8 {
-    let mut packet = [0; 2048];
-    loop {
-        let len = raw.read(&mut packet).unwrap();
-        if packet[..len].ends_with(payload) {
-            return packet[1];
-        }
-    }
-}
-
-fn the_type_of_service_passes_both_ways_on_either_plane() {
-    let Some(net) = Topology::or_skip() else { return };
-    let _daemon = Daemon::start(&net.gateway, &udp_to(at(7000), ""));
-    // They are shown all that arrives, with its header.
-    let [at_client, at_backend] = [&net.client, &net.backend].map(|host| {
-        let raw = host.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap());
-        raw.set_read_timeout(Some(PATIENCE)).unwrap();
-        raw
-    });
-    // Expedited forwarding (RFC 3246) and a class of assured forwarding (RFC 2597), with different marks of ECN.
-    let client = marked(&net.client, (CLIENT_V4, 0), 0xb8 | 0b10);
-    let server = marked(&net.backend, (BACKENDS_V4[0], 7000), 0x28 | 0b01);
-    // The first round passes through the daemon, the last one may not.
-    for round in 0..6 {
-        let (question, answer) = (format!("question {round}"), format!("answer {round}"));
-        client.send_to(question.as_bytes(), front()).unwrap();
-        let (_, source) = server.recv_from(&mut [0; 64]).unwrap();
-        assert_eq!(seen(&at_backend, question.as_bytes()), 0xba, "{question}");
-        server.send_to(answer.as_bytes(), source).unwrap();
-        client.recv_from(&mut [0; 64]).unwrap();
-        assert_eq!(seen(&at_client, answer.as_bytes()), 0x29, "{answer}");
     }
 }
 

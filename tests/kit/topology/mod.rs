@@ -14,13 +14,13 @@
 //! process and one instance by its name, so tests run side by side; what a killed run has left is removed by the next.
 
 mod addresses;
+mod fleet;
 
 use std::{
     fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
@@ -30,6 +30,7 @@ pub use self::addresses::{
     BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6,
     NOBODY_V4, at, at_v6, client_pool,
 };
+pub use self::fleet::{Fleet, GATEWAYS, SERVICE_V4};
 pub use crate::host::Host;
 use crate::{checksum, offload_mode::OffloadMode, owned, privilege, socket, watchdog::Watched};
 
@@ -76,18 +77,18 @@ impl Topology {
     ///
     /// When an `ip` command fails, by lack of privilege above all.
     pub fn new() -> anyhow::Result<Self> {
-        static INSTANCE: AtomicU32 = AtomicU32::new(0);
         owned::remove_stale();
-        let instance = INSTANCE.fetch_add(1, Ordering::Relaxed);
+        let instance = owned::instance();
         let host = |letter| Host::new(owned::namespace(instance, letter));
         let (client, gateway, backend) = (host('c'), host('g'), host('b'));
         // From here on a failure cleans up through Drop.
         let mut topology = Self { client, gateway, backend, complete: false, _watched: None };
         topology.build()?;
         if let Some(mode) = OffloadMode::current() {
-            checksum::prepare(&topology.client, &topology.gateway, &topology.backend, mode)?;
+            checksum::prepare((&topology.client, "eth0"), &topology.gateway, (&topology.backend, "eth0"), mode)?;
             if mode != OffloadMode::Off {
-                topology.meet();
+                let inside = BACKENDS_V4.map(IpAddr::from).into_iter().chain(BACKENDS_V6.map(IpAddr::from));
+                meet(&topology.gateway, inside.chain([CLIENT_V4.into(), CLIENT_V6.into()]));
             }
         }
         topology.complete = true;
@@ -116,15 +117,6 @@ impl Topology {
         self.gateway.ip(&format!("neigh replace {address} lladdr {mac} dev eth1 nud permanent"))
     }
 
-    /// Makes the gateway know its neighbours, so that what is steered does not depend on when a daemon hears of them.
-    fn meet(&self) {
-        let inside = BACKENDS_V4.map(IpAddr::from).into_iter().chain(BACKENDS_V6.map(IpAddr::from));
-        for address in inside.chain([CLIENT_V4.into(), CLIENT_V6.into()]) {
-            // Nobody listens; the refusal comes from the neighbour.
-            let _refused = socket::try_dial(&self.gateway, None, SocketAddr::new(address, DISCARD));
-        }
-    }
-
     fn build(&self) -> anyhow::Result<()> {
         let Self { client, gateway, backend, .. } = self;
         let (c, g, b) = (client.name(), gateway.name(), backend.name());
@@ -138,20 +130,7 @@ impl Topology {
                  link add eth0 netns {b} type veth peer name eth1 netns {g}\n"
             ),
         )?;
-        ip_batch(
-            Some(client),
-            &format!(
-                "link set lo up\n\
-                 addr add {CLIENT_V4}/24 dev eth0\n\
-                 addr add 192.0.2.11/24 dev eth0\n\
-                 addr add 192.0.2.12/24 dev eth0\n\
-                 addr add {CLIENT_V6}/64 dev eth0 nodad\n\
-                 link set eth0 up\n\
-                 route add local 192.0.2.128/25 dev lo\n\
-                 route add default via {GATEWAY_V4}\n\
-                 route add default via {GATEWAY_V6}\n"
-            ),
-        )?;
+        ip_batch(Some(client), &client_lines())?;
         ip_batch(
             Some(gateway),
             &format!(
@@ -189,14 +168,42 @@ impl Topology {
 
 impl Drop for Topology {
     fn drop(&mut self) {
-        let hosts = [&self.client, &self.gateway, &self.backend];
-        let verified = if self.complete && !thread::panicking() { checksum::verify(&hosts) } else { Ok(()) };
-        for host in hosts {
-            owned::remove_namespace(host.name());
-        }
-        if let Err(error) = verified {
-            panic!("{error:#}");
-        }
+        remove(&[&self.client, &self.gateway, &self.backend], self.complete);
+    }
+}
+
+/// The client's addresses and routes, for `ip -batch`.
+fn client_lines() -> String {
+    format!(
+        "link set lo up\n\
+         addr add {CLIENT_V4}/24 dev eth0\n\
+         addr add 192.0.2.11/24 dev eth0\n\
+         addr add 192.0.2.12/24 dev eth0\n\
+         addr add {CLIENT_V6}/64 dev eth0 nodad\n\
+         link set eth0 up\n\
+         route add local 192.0.2.128/25 dev lo\n\
+         route add default via {GATEWAY_V4}\n\
+         route add default via {GATEWAY_V6}\n"
+    )
+}
+
+/// Makes a gateway know its neighbours on the way to `addresses`, so that what is steered does not depend on when a daemon
+/// hears of them.
+fn meet(gateway: &Host, addresses: impl IntoIterator<Item = IpAddr>) {
+    for address in addresses {
+        // Nobody listens; the refusal comes from the neighbour.
+        let _refused = socket::try_dial(gateway, None, SocketAddr::new(address, DISCARD));
+    }
+}
+
+/// Removes hosts. Those of a test that did well are asked for wrong checksums first.
+fn remove(hosts: &[&Host], complete: bool) {
+    let verified = if complete && !thread::panicking() { checksum::verify(hosts) } else { Ok(()) };
+    for host in hosts {
+        owned::remove_namespace(host.name());
+    }
+    if let Err(error) = verified {
+        panic!("{error:#}");
     }
 }
 

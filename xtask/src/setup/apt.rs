@@ -24,6 +24,7 @@ const SERVICES: [(&str, &[&str]); 6] = [
     ("fail2ban", &["fail2ban.service"]),
     ("haproxy", &["haproxy.service"]),
     ("nginx", &["nginx.service"]),
+    ("ngtcp2-server", &["ngtcp2d.service"]),
     ("openssh-server", &["ssh.service", "ssh.socket"]),
     ("prometheus", &["prometheus.service"]),
     ("sslh", &["sslh.service"]),

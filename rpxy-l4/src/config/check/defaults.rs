@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::health::{Checks, Health};
 #[cfg(feature = "proxy-protocol")]
 use crate::config::model::ProxyVersion;
 
@@ -11,6 +12,10 @@ pub(super) struct RuleDefaults<'a> {
     pub(super) directory: &'a Path,
     /// The port that ECH private names are dialled on unless they name one.
     pub(super) listen_port: u16,
+    /// The checks that a rule can name.
+    pub(super) checks: &'a Checks<'a>,
+    /// The check of targets: that of the rule, for all parts of it.
+    pub(super) health: Health,
     /// The PROXY header sent to targets of rules that do not say.
     #[cfg(feature = "proxy-protocol")]
     pub(super) send_proxy: Option<ProxyVersion>,

@@ -1,6 +1,6 @@
 //! Lengths of time: `30s`, `5m`, `1h`, or a bare integer of seconds.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::config::{
     file::{Field, Table},
@@ -42,6 +42,23 @@ pub(super) fn positive(report: &mut Report<'_>, table: &Table<'_>, key: &'static
         Some(duration) => duration,
         None => default,
     }
+}
+
+/// Like [`or_default`]; out of `range` is an error.
+pub(super) fn within(
+    report: &mut Report<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    let Some(field) = table.field(key) else { return default };
+    let duration = duration(report, &field).unwrap_or(default);
+    if range.contains(&duration) {
+        return duration;
+    }
+    report.error(&field.position, format!("must be from {:?} to {:?}", range.start(), range.end()));
+    default
 }
 
 /// The duration at `key`, where 0 means that there is no limit.

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     access,
     defaults::RuleDefaults,
+    health::{Checks, Health},
     listen::{self, listen},
     sources, tcp, udp,
 };
@@ -30,8 +31,13 @@ pub(super) struct Draft<'t> {
 }
 
 /// The listeners in file order, `default` first. It may have no ports where there are others.
-pub(super) fn drafts<'t>(report: &mut Report<'_>, root: &Table<'t>, directory: &'t Path) -> Vec<Draft<'t>> {
-    let mut drafts = vec![draft(report, TOP, root.clone(), directory)];
+pub(super) fn drafts<'t>(
+    report: &mut Report<'_>,
+    root: &Table<'t>,
+    checks: &'t Checks<'t>,
+    directory: &'t Path,
+) -> Vec<Draft<'t>> {
+    let mut drafts = vec![draft(report, TOP, root.clone(), checks, directory)];
     for (name, field) in root.named(report, "listeners") {
         if name == TOP {
             let remedy = "write its keys at the top of the file, above the first [table]";
@@ -42,16 +48,24 @@ pub(super) fn drafts<'t>(report: &mut Report<'_>, root: &Table<'t>, directory: &
             report.error(&field.position, message);
         }
         if let Some(table) = field.listener(report, root) {
-            drafts.push(draft(report, name, table, directory));
+            drafts.push(draft(report, name, table, checks, directory));
         }
     }
     drafts
 }
 
-fn draft<'t>(report: &mut Report<'_>, name: &str, table: Table<'t>, directory: &'t Path) -> Draft<'t> {
+fn draft<'t>(
+    report: &mut Report<'_>,
+    name: &str,
+    table: Table<'t>,
+    checks: &'t Checks<'t>,
+    directory: &'t Path,
+) -> Draft<'t> {
     let listen = listen(report, &table);
     let defaults = RuleDefaults {
         directory,
+        checks,
+        health: Health::default(),
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: super::proxy::send(report, table.field("tcp_send_proxy_protocol")).flatten(),
@@ -69,7 +83,7 @@ pub(super) fn listener(report: &mut Report<'_>, draft: &Draft<'_>, rules: &[(Pos
         access: access::lists(report, table),
         unmatched: table.field("unmatched").and_then(|field| field.word(report, UNMATCHED)).unwrap_or_default(),
         tcp: tcp::tcp(report, table, name, defaults, prefix, !listen.ports.is_empty() || listen.unix.is_none()),
-        udp: udp::udp(report, table, name, rules, prefix),
+        udp: udp::udp(report, table, name, rules, defaults.checks, prefix),
         rules: rules.iter().map(|(_, rule)| Arc::clone(rule)).collect(),
     };
     refuse_contradictions(report, draft, rules);

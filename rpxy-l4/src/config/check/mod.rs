@@ -5,12 +5,14 @@
 
 mod access;
 mod admin;
+mod bytes;
 mod connections;
 mod defaults;
 mod dns;
 mod duration;
 mod ebpf;
 mod ech;
+mod health;
 mod include;
 mod listen;
 mod listeners;
@@ -31,6 +33,7 @@ mod udp;
 
 use std::{num::NonZeroUsize, path::Path};
 
+use health::Checks;
 use toml::{Spanned, de::DeTable};
 
 use super::{
@@ -85,7 +88,8 @@ fn document<'t>(report: &mut Report<'_>, text: &'t str, base: usize) -> Option<S
 fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory: &'t Path) -> Option<Config> {
     let root = Table::root(report, files);
     let protocols = root.named(report, "protocols");
-    let drafts = listeners::drafts(report, &root, directory);
+    let checks = Checks::new(report, &root);
+    let drafts = listeners::drafts(report, &root, &checks, directory);
     let rules = rules::rules(report, &protocols, &drafts);
     let mut all = Vec::with_capacity(drafts.len());
     for (draft, rules) in drafts.iter().zip(&rules) {
@@ -93,6 +97,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         shadow::warn_of_unreachable(report, rules);
         server_ids::refuse_ambiguous(report, rules);
     }
+    checks.warn_of_unused(report);
     own::refuse(report, &drafts, &all, &rules);
     listeners::check_together(report, &drafts, &all);
 

@@ -16,7 +16,7 @@ use crate::config::{
 };
 
 /// The longest name, in bytes (RFC 1035 section 2.3.4, without the root's length byte and the first label's).
-const LONGEST: usize = 253;
+pub(super) const LONGEST: usize = 253;
 
 /// A name to resolve: letters, digits, hyphens and underscores between single dots.
 pub(super) fn host(text: &str) -> Result<Arc<str>, &'static str> {

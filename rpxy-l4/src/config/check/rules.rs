@@ -6,6 +6,7 @@ use super::{
     access, connections,
     defaults::RuleDefaults,
     duration,
+    health::Asker,
     listeners::Draft,
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
@@ -77,6 +78,8 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, table, protocol, defaults), ..defaults.clone() };
+    let health = defaults.checks.of(report, table, ("health", "only_healthy"), protocol.map(Asker::from));
+    let defaults = &RuleDefaults { health, ..defaults.clone() };
     let mut matcher = matcher::matcher(report, table, protocol, defaults);
     let from = access::from(report, table);
     let upstream = targets::of_rule(report, table, defaults);

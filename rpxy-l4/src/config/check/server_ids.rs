@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::bytes;
 use crate::config::{
     file::Table,
     model::{Rule, ServerId, Upstream},
@@ -14,7 +15,7 @@ const UNLIKELY: usize = 4;
 /// The key of one target.
 pub(super) fn of_target(report: &mut Report<'_>, target: &Table<'_>) -> Option<ServerId> {
     let field = target.field("quic_server_id")?;
-    let id = hexadecimal(field.string(report)?).and_then(|bytes| ServerId::new(&bytes));
+    let id = bytes::hexadecimal(field.string(report)?).and_then(|bytes| ServerId::new(&bytes));
     match &id {
         None => {
             let expected = format!("expected 1 to {} bytes, as two hexadecimal digits each", ServerId::LONGEST);
@@ -65,12 +66,4 @@ pub(super) fn refuse_ambiguous(report: &mut Report<'_>, rules: &[(Position, Arc<
             }
         }
     }
-}
-
-fn hexadecimal(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?)).collect()
 }

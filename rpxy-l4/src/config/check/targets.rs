@@ -1,11 +1,15 @@
 //! Groups of targets: where traffic goes and how one of several is chosen.
 
+#[cfg(feature = "proxy-protocol")]
+use std::sync::Arc;
 use std::{
     net::{Ipv6Addr, SocketAddr},
     num::NonZeroU16,
 };
 
-use super::{admin, connections, defaults::RuleDefaults, listen::is_interface, names, server_ids};
+use super::{admin, connections, defaults::RuleDefaults, health::Health, listen::is_interface, names, server_ids};
+#[cfg(feature = "proxy-protocol")]
+use crate::config::model::Check;
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
@@ -27,11 +31,11 @@ const ONE: NonZeroU16 = NonZeroU16::MIN;
 /// The largest weight of a target.
 const MAX_WEIGHT: u16 = 256;
 
-/// The group of a rule, or of a part of one, which sends the PROXY header of `defaults`.
+/// The group of a rule, or of a part of one, which sends the PROXY header of `defaults` and is checked likewise.
 pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, defaults: &RuleDefaults<'_>) -> Upstream {
     let field = rule.required(report, "target");
     let upstream = upstream(report, rule, field.as_ref(), "load_balance");
-    with_proxy(upstream, defaults)
+    with_defaults(upstream, defaults)
 }
 
 /// Refuses unix sockets among the targets of UDP.
@@ -44,23 +48,35 @@ pub(super) fn refuse_unix(report: &mut Report<'_>, position: &Position, upstream
     }
 }
 
-/// One target with the PROXY header of `defaults`.
+/// One target with the PROXY header and the check of `defaults`.
 pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
     let upstream = Upstream {
         targets: vec![target],
         balance: Balance::None,
         server_ids: Vec::new(),
+        check: None,
+        only_healthy: false,
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     };
-    with_proxy(upstream, defaults)
+    with_defaults(upstream, defaults)
 }
 
-#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited by groups"))]
-fn with_proxy(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
+fn with_defaults(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
     #[cfg(feature = "proxy-protocol")]
     let upstream = Upstream { send_proxy: defaults.send_proxy, ..upstream };
-    upstream
+    checked(upstream, &defaults.health)
+}
+
+/// The group with a check, which introduces itself as the group's connections are introduced.
+pub(super) fn checked(upstream: Upstream, health: &Health) -> Upstream {
+    let Health { check, only_healthy } = health.clone();
+    #[cfg(feature = "proxy-protocol")]
+    let check = check.map(|check| {
+        let send_proxy = upstream.send_proxy.filter(|_| check.port.is_none() && !check.kind.is_udp());
+        Arc::new(Check { send_proxy, ..Arc::unwrap_or_clone(check) })
+    });
+    Upstream { check, only_healthy, ..upstream }
 }
 
 /// The default destination at `target_key`, if there is one.
@@ -102,6 +118,8 @@ fn upstream(
         targets,
         balance,
         server_ids,
+        check: None,
+        only_healthy: false,
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     }

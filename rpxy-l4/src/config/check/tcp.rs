@@ -2,10 +2,12 @@
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use super::{connections, defaults::RuleDefaults, duration, listen::without_duplicates, sources, targets};
+use super::{
+    connections, defaults::RuleDefaults, duration, health::Asker, listen::without_duplicates, sources, targets,
+};
 use crate::config::{
     file::{Field, Table},
-    model::{SourcePrefix, Tcp, TlsRefused, is_one_host},
+    model::{SourcePrefix, Tcp, TlsRefused, Upstream, is_one_host},
     report::{Report, quote},
 };
 
@@ -15,6 +17,7 @@ const ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const MOST_ATTEMPTS: u32 = 100;
 
 /// The settings of the listener `name`, which `table` describes.
+#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "only PROXY headers need to know"))]
 pub(super) fn tcp(
     report: &mut Report<'_>,
     table: &Table<'_>,
@@ -102,15 +105,11 @@ fn source_addresses(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpAddr> {
     without_duplicates(addresses)
 }
 
-#[cfg_attr(not(feature = "proxy-protocol"), expect(unused_variables, reason = "nothing else is inherited"))]
-fn default_target(
-    report: &mut Report<'_>,
-    table: &Table<'_>,
-    defaults: &RuleDefaults<'_>,
-) -> Option<crate::config::model::Upstream> {
+fn default_target(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'_>) -> Option<Upstream> {
     let upstream = targets::default(report, table, "tcp_target", "tcp_load_balance");
     #[cfg(feature = "proxy-protocol")]
-    let upstream =
-        upstream.map(|upstream| crate::config::model::Upstream { send_proxy: defaults.send_proxy, ..upstream });
-    upstream
+    let upstream = upstream.map(|upstream| Upstream { send_proxy: defaults.send_proxy, ..upstream });
+    let health = ("tcp_health", "tcp_only_healthy");
+    let health = defaults.checks.of_default(report, table, "tcp_target", health, Asker::Tcp);
+    upstream.map(|upstream| targets::checked(upstream, &health))
 }

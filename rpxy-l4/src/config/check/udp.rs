@@ -3,7 +3,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{connections, duration, sources, targets};
+use super::{
+    connections, duration,
+    health::{Asker, Checks},
+    sources, targets,
+};
 use crate::config::{
     file::Table,
     model::{Matcher, Orphan, Rule, SourcePrefix, Udp, UnknownVersion},
@@ -26,8 +30,12 @@ pub(super) fn udp(
     table: &Table<'_>,
     name: &Arc<str>,
     rules: &[(Position, Arc<Rule>)],
+    checks: &Checks<'_>,
     prefix: SourcePrefix,
 ) -> Udp {
+    let health = ("udp_health", "udp_only_healthy");
+    let health = checks.of_default(report, table, "udp_target", health, Asker::Udp);
+    let default = targets::default(report, table, "udp_target", "udp_load_balance");
     let limit_of = |keys| sources::limit_of(table, name, keys);
     Udp {
         max_connections: connections::most(report, table, "udp_max_connections"),
@@ -40,7 +48,7 @@ pub(super) fn udp(
             "source_prefix_v4",
             "source_prefix_v6",
         ]),
-        default: targets::default(report, table, "udp_target", "udp_load_balance"),
+        default: default.map(|upstream| targets::checked(upstream, &health)),
         idle_lifetime: duration::limit(report, table, "udp_idle_lifetime", Some(duration::UDP_IDLE)),
         target_retry: duration::or_default(report, table, "udp_target_retry", duration::TARGET_RETRY),
         orphan: orphan(report, table, rules),

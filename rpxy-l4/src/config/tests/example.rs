@@ -6,10 +6,11 @@ use crate::config::keys;
 const EXAMPLE: &str = include_str!("../../../../config.example.toml");
 
 /// The example with every `# key = value` and `# [table]` switched on.
-fn all_switched_on() -> String {
+pub(super) fn all_switched_on() -> String {
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest)
             if rest.starts_with("[protocols.")
+                || rest.starts_with("[health.")
                 || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"

@@ -219,11 +219,7 @@ fn not_refused() {
         ("a UDP target where only TCP is listened on", &format!("{WG}udp_target = '127.0.0.1:8448'"), None),
         ("nothing to forward", WG, Some("3: listeners.\"wg\"")),
         ("a name of 64 bytes", &format!("[listeners.{}]\nlisten_port = 1\nudp_target = 'a:1'", "a".repeat(64)), None),
-        (
-            "what only heirs use",
-            &format!("orphan = 'drop'\ntcp_trusted_proxies = ['10.0.0.0/8']\n{WG}udp_target = 'a:1'"),
-            None,
-        ),
+        ("what only heirs use", &format!("orphan = 'drop'\nudp_new_sessions_burst = 5\n{WG}udp_target = 'a:1'"), None),
     ]);
     let unused = format!("{BASE}{WG}udp_target = 'a:1'\norphan = 'drop'\n");
     assert_eq!(warnings(&unused), ["6: listeners.\"wg\".orphan"], "of the listener itself");

@@ -66,35 +66,42 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
     assert_eq!(accepted(&format!("\u{feff}{BASE}")), expected, "byte order mark");
 }
 
+/// A file with a key of this value, and the path of the key.
+pub(super) fn file_with(scope: Scope, key: &str, value: &str) -> (String, String) {
+    let said = format!("{key} = {value}");
+    let target = "target = ['a:1']";
+    let (text, path) = match scope {
+        Scope::Global => (said, key.to_owned()),
+        Scope::Listener => (format!("{BASE}[listeners.a]\nlisten_port = 1\n{said}"), format!("listeners.\"a\".{key}")),
+        Scope::Rule => (format!("[protocols.a]\nprotocol = 'tls'\n{said}"), format!("protocols.\"a\".{key}")),
+        Scope::Ech => {
+            (format!("[protocols.a]\n{target}\n[protocols.a.ech]\n{said}"), format!("protocols.\"a\".ech.{key}"))
+        }
+        Scope::Ebpf => (format!("{BASE}[ebpf]\n{said}"), format!("ebpf.{key}")),
+        Scope::EchPrivate => (
+            format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{said}"),
+            format!("protocols.\"a\".ech.private[0].{key}"),
+        ),
+        Scope::Health => (format!("{BASE}[health.a]\nkind = 'send'\n{said}"), format!("health.\"a\".{key}")),
+        Scope::Bytes => (format!("{BASE}[health.a.send]\n{said}"), format!("health.\"a\".send.{key}")),
+        Scope::Target => (format!("[[tcp_target]]\naddress = 'a:1'\n{said}"), format!("tcp_target[0].{key}")),
+    };
+    // These would be TOML's own mistakes, a key given twice.
+    let text = text
+        .replace("protocol = 'tls'\nprotocol =", "protocol =")
+        .replace("kind = 'send'\nkind =", "kind =")
+        .replace("listen_port = 1\nlisten_port =", "listen_port =")
+        .replace("address = 'a:1'\naddress =", "address =");
+    (text, path)
+}
+
 /// A key in the table of known keys that the checker never looks at would be accepted without effect or warning.
 #[test]
 fn every_known_key_is_looked_at() {
-    let target = "target = ['a:1']";
     let mut looked_at = 0;
     for (scope, key) in keys::known() {
         // No key takes a date.
-        let wrong = format!("{key} = 2000-01-01");
-        let (text, path) = match scope {
-            Scope::Global => (wrong, key.to_owned()),
-            Scope::Listener => {
-                (format!("{BASE}[listeners.a]\nlisten_port = 1\n{wrong}"), format!("listeners.\"a\".{key}"))
-            }
-            Scope::Rule => (format!("[protocols.a]\nprotocol = 'tls'\n{wrong}"), format!("protocols.\"a\".{key}")),
-            Scope::Ech => {
-                (format!("[protocols.a]\n{target}\n[protocols.a.ech]\n{wrong}"), format!("protocols.\"a\".ech.{key}"))
-            }
-            Scope::Ebpf => (format!("{BASE}[ebpf]\n{wrong}"), format!("ebpf.{key}")),
-            Scope::EchPrivate => (
-                format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{wrong}"),
-                format!("protocols.\"a\".ech.private[0].{key}"),
-            ),
-            Scope::Target => (format!("[[tcp_target]]\naddress = 'a:1'\n{wrong}"), format!("tcp_target[0].{key}")),
-        };
-        // These would be TOML's own mistakes, a key given twice.
-        let text = text
-            .replace("protocol = 'tls'\nprotocol =", "protocol =")
-            .replace("listen_port = 1\nlisten_port =", "listen_port =")
-            .replace("address = 'a:1'\naddress =", "address =");
+        let (text, path) = file_with(scope, key, "2000-01-01");
         let errors = errors(&text);
         assert!(errors.iter().any(|error| error.ends_with(&format!(": {path}"))), "{path}: {errors:?}");
         looked_at += 1;

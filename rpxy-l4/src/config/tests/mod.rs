@@ -4,12 +4,15 @@ mod ebpf;
 mod ech;
 mod example;
 mod global;
+mod health;
 mod include;
 mod limits;
 mod listen;
 mod listeners;
 mod load;
 mod protocols;
+mod reference;
+mod schema;
 mod seed;
 mod targets;
 

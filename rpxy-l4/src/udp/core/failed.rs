@@ -19,7 +19,7 @@ impl Sessions {
                 }
                 if opening.candidates.is_empty()
                     && let Some(endpoint) = endpoint
-                    && endpoint.health.failed(now, retry)
+                    && endpoint.failed(now, retry)
                 {
                     out.commands.push_back(Command::Log(Notice::Down(format!(
                         "{} cannot be reached: {error}; tried last for {retry:?}",

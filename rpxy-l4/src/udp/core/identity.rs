@@ -43,14 +43,14 @@ impl Identity {
         self.affinity.find(key, now)
     }
 
-    /// The backend that a short header leads to, and the ID that told it. IDs that clients went on to use lead only from
+    /// The backends that a short header leads to, and the ID that told them. IDs that clients went on to use lead only from
     /// `network`, if there is one.
     pub(super) fn find_short(
         &self,
         datagram: &[u8],
         network: Option<Network>,
         now: Duration,
-    ) -> Option<(Key, Arc<Owner>)> {
+    ) -> Option<(Key, Vec<Arc<Owner>>)> {
         self.affinity.find_short(datagram, network, now)
     }
 
@@ -170,7 +170,7 @@ impl Identity {
 
     fn remember(&self, session: &mut Session, key: Key, now: Duration) {
         let Some(owner) = self.owner(session) else { return };
-        if self.affinity.hold(key, &owner, session.network(), now)
+        if self.affinity.hold(key, &owner, session.flow.client, now)
             && let Some(ids) = session.ids.quic_mut()
         {
             ids.remember(key);

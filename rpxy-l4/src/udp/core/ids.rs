@@ -17,6 +17,8 @@ pub(super) struct QuicIds {
     first: ConnectionId,
     /// The ID that this session was found by, where it goes on with an earlier one's connection.
     found_by: Option<Key>,
+    /// That ID may be another session's of the same socket as well: the table knows whose.
+    found_with_others: bool,
     /// What the server stated in long headers of this session: only an answer can have told them to the client.
     stated: Few<ConnectionId>,
     /// What the client's short headers carry beside those, since the server has told it secretly.
@@ -62,6 +64,7 @@ impl QuicIds {
             client,
             first,
             found_by: None,
+            found_with_others: false,
             stated: Few::default(),
             used: Few::default(),
             current: None,
@@ -82,6 +85,11 @@ impl QuicIds {
         ids.current = Some(id);
         ids.len = Some(id.len());
         ids
+    }
+
+    /// As [`QuicIds::known`], where several servers are known by that ID.
+    pub(super) fn known_with_others(key: Key) -> Self {
+        Self { found_with_others: true, ..Self::known(None, key) }
     }
 
     /// The destination connection ID of the client's first packet.
@@ -132,7 +140,7 @@ impl QuicIds {
     /// Returns the extent to which a short header is of this connection.
     pub(super) fn owns_short(&self, datagram: &[u8]) -> Ownership {
         let Some(id) = self.of_short(datagram) else { return Ownership::Unknown };
-        if self.stated.contains(id) || self.was_found_by(id.as_bytes()) {
+        if self.stated.contains(id) || (self.was_found_by(id.as_bytes()) && !self.found_with_others) {
             return Ownership::Certain;
         }
         match self.used.iter().find(|used| used.id == id) {

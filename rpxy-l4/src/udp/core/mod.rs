@@ -323,7 +323,11 @@ impl Sessions {
         let (flow, carries) = (state.flow, state.carries());
         if let Some(held) = state.held().map(|(held, _)| held.len()) {
             match end {
-                SessionEnd::Withdrawn | SessionEnd::Drained | SessionEnd::Moved | SessionEnd::InternalError => {
+                SessionEnd::Withdrawn
+                | SessionEnd::Drained
+                | SessionEnd::Moved
+                | SessionEnd::TargetDown
+                | SessionEnd::InternalError => {
                     out.discard(reason, held);
                 }
                 SessionEnd::Idle
@@ -342,7 +346,7 @@ impl Sessions {
         }
         out.discard(reason, state.ids.waiting());
         // What leads to a backend that is gone leads nowhere.
-        let lingers = end != SessionEnd::Moved;
+        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::TargetDown);
         self.identity.release(&state, lingers, now);
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });

@@ -115,7 +115,7 @@ impl Sessions {
             endpoint.account.connect_failed();
         }
         let heard = !at_once && since.is_some_and(|since| endpoint.health.may_have_answered(since));
-        if !has_others && !heard && endpoint.health.failed(now, retry) {
+        if !has_others && !heard && endpoint.failed(now, retry) {
             let text = cause.describe();
             let text = format!("{} {text}; tried last for {retry:?}", endpoint.target);
             out.commands.push_back(Command::Log(Notice::Down(text)));

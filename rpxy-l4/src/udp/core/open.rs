@@ -249,7 +249,9 @@ impl Sessions {
         };
         let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
         let Some(target) = busy else {
-            self.end(session, SessionEnd::Refused, DatagramDrop::Unreachable, now, out);
+            let unhealthy = group.only_healthy() && opening.tried.is_empty() && !opening.fixed;
+            let reason = if unhealthy { DatagramDrop::Unhealthy } else { DatagramDrop::Unreachable };
+            self.end(session, SessionEnd::Refused, reason, now, out);
             return;
         };
         opening.target = Some(target);
@@ -271,7 +273,7 @@ impl Sessions {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
                     endpoint.account.connect_failed();
-                    if endpoint.health.failed(now, retry) {
+                    if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
                     }
@@ -282,7 +284,7 @@ impl Sessions {
                 Some(known) => {
                     let port = endpoint.target.port;
                     let untried = opening.tried.untried(&known);
-                    let ordered = opening.route.group.order(&untried, client, random);
+                    let ordered = opening.route.group.order(endpoint, &untried, client, random);
                     opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 }
                 None if !settled => {
@@ -294,7 +296,7 @@ impl Sessions {
                 // The resolver says why.
                 None => {
                     endpoint.account.connect_failed();
-                    let _said_by_resolver = endpoint.health.failed(now, retry);
+                    let _said_by_resolver = endpoint.failed(now, retry);
                 }
             }
         }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     metrics::DatagramDrop,
-    route::{Datagrams, UnknownVersionRoute},
+    route::{Datagrams, Stray, UnknownVersionRoute},
     udp::affinity::{Key, Owner},
 };
 
@@ -65,18 +65,18 @@ impl Sessions {
         // What a client used leads from elsewhere only where no other rule's client could mean something else by it.
         let anywhere = self.at(flow).routes.is_only_quic();
         let network = if anywhere { None } else { Some(flow.client.ip().into()) };
+        // Without the fixed bit it can be anything (RFC 9287), unless nothing else has a destination.
+        let is_quic = certain || self.at(flow).routes.default().is_none();
         // What the file says of an ID counts for more than what another rule's backend or client says.
-        let by_server_id = if certain { self.at(flow).routes.by_server_id(datagram, flow.client.ip()) } else { None };
+        let by_server_id = if is_quic { self.at(flow).routes.by_server_id(datagram, flow.client.ip()) } else { None };
         let contradicts =
             |owner: &Owner| by_server_id.as_ref().is_some_and(|(route, _)| route.rule != owner.backend.rule);
-        let known = self.identity.find_short(datagram, network, now);
-        if let Some((key, owner)) = known.filter(|(_, owner)| !contradicts(owner)) {
-            if let Some(session) = self.session_with(flow, &owner.backend) {
-                return self.deliver(session, arrival, out);
+        let known = if is_quic { self.identity.find_short(datagram, network, now) } else { None };
+        if let Some((key, mut owners)) = known {
+            owners.retain(|owner| !contradicts(owner));
+            if !owners.is_empty() {
+                return self.follow(key, &owners, arrival, out);
             }
-            let ids = Ids::Quic(Box::new(QuicIds::known(None, key)));
-            self.start_known(arrival, &owner.backend, ids, out);
-            return None;
         }
         if let Some((route, target)) = by_server_id.filter(|_| !self.knows(flow)) {
             self.start_at(arrival, route, target, unknown_quic(), out);
@@ -87,7 +87,7 @@ impl Sessions {
             Some(any) if quic.is_empty() || !certain => self.deliver(any, arrival, out),
             Some(_) | None if !quic.is_empty() => {
                 // The server may have told its client another ID in secret: of several connections, it could be any one's.
-                if certain {
+                if is_quic {
                     self.share_short(&quic, datagram, now);
                     if let [only] = quic.as_slice() {
                         self.note_current(*only, datagram, out);
@@ -95,12 +95,40 @@ impl Sessions {
                 }
                 self.deliver_to_all(&quic, arrival, out)
             }
-            Some(_) | None if certain => {
+            Some(_) | None if certain || (is_quic && !self.knows(flow) && self.has_place_for_strays(flow)) => {
                 self.stray(arrival, Datagrams::Quic, out);
                 None
             }
             Some(_) | None => self.any(arrival, out),
         }
+    }
+
+    /// Returns whether a stray short header has a destination.
+    fn has_place_for_strays(&self, flow: &Flow) -> bool {
+        match self.at(flow).routes.stray(Datagrams::Quic, flow.client.ip()) {
+            Stray::Only(_) | Stray::Balance(_) | Stray::Default(_) => true,
+            Stray::Drop => false,
+        }
+    }
+
+    /// A short header whose ID leads to the backends of `owners`. It goes to each of them, since any may know it.
+    fn follow(&mut self, key: Key, owners: &[Arc<Owner>], arrival: Arrival<'_>, out: &mut Output) -> Option<SessionId> {
+        if let [owner] = owners {
+            if let Some(session) = self.session_with(arrival.flow, &owner.backend) {
+                return self.deliver(session, arrival, out);
+            }
+            self.start_known(arrival, &owner.backend, Ids::Quic(Box::new(QuicIds::known(None, key))), out);
+            return None;
+        }
+        let mut present = Vec::new();
+        for Owner { backend, .. } in owners.iter().map(Arc::as_ref) {
+            if let Some(session) = self.session_with(arrival.flow, backend) {
+                present.push(session);
+            } else if self.find_target(arrival.flow, backend).is_some() {
+                self.start_known(arrival, backend, Ids::Quic(Box::new(QuicIds::known_with_others(key))), out);
+            }
+        }
+        self.deliver_to_all(&present, arrival, out)
     }
 
     /// Gives a datagram to several sessions of its socket.

@@ -138,4 +138,12 @@ impl Sessions {
             self.end(session, SessionEnd::Banned, DatagramDrop::Banned, now, out);
         }
     }
+
+    /// Ends the sessions whose backend a check has found to be down since they began, where the check says so.
+    pub(crate) fn handle_fallen(&mut self, now: Duration, out: &mut Output) {
+        let fallen = |state: &Session| state.fallen_since().is_some_and(|since| since >= state.born);
+        for session in self.table.ids(fallen) {
+            self.end(session, SessionEnd::TargetDown, DatagramDrop::Unreachable, now, out);
+        }
+    }
 }

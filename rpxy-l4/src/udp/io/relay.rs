@@ -211,6 +211,11 @@ impl Relay {
         self.with_core(Sessions::handle_bans);
     }
 
+    /// A target has gone down.
+    pub(super) fn fallen(&mut self) {
+        self.with_core(Sessions::handle_fallen);
+    }
+
     /// Lines about the first `limit` sessions.
     pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
         let line = |(session, listener, mut line): (SessionId, u32, FlowLine)| {

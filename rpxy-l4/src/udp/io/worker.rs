@@ -165,6 +165,7 @@ impl Thread {
                 Ok(Control::Inherited(asker)) => drop(asker.send(self.relay.inherited())),
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
                 Ok(Control::Bans) => bans = true,
+                Ok(Control::Fallen) => self.relay.fallen(),
                 Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => break,

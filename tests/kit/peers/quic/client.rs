@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use quinn::{Endpoint, TransportConfig, crypto::rustls::QuicClientConfig};
+use quinn::{Endpoint, EndpointConfig, TransportConfig, crypto::rustls::QuicClientConfig};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -41,7 +41,7 @@ impl QuicClient {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate.file()).or_fail("certificate")).or_fail("trust");
         let runtime = runtime();
-        let endpoint = endpoint(&runtime, host, from.into(), None);
+        let endpoint = endpoint(&runtime, host, from.into(), EndpointConfig::default(), None);
         Self { host: host.clone(), endpoint, roots: Arc::new(roots), transport: Arc::default(), runtime: Some(runtime) }
     }
 

@@ -4,15 +4,19 @@
 //! something else. Everything is bounded by [`PATIENCE`](crate::process::PATIENCE), or by [`BULK_PATIENCE`] for bulk.
 
 mod client;
+mod ids;
 mod server;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{Endpoint, TokioRuntime};
 use tokio::runtime::Runtime;
+
+pub use quinn::EndpointConfig;
 
 pub use self::{
     client::{Connection, QuicClient},
+    ids::telling,
     server::QuicServer,
 };
 use super::udp;
@@ -74,10 +78,16 @@ fn runtime() -> Runtime {
 }
 
 #[track_caller]
-fn endpoint(runtime: &Runtime, host: &Host, address: SocketAddr, config: Option<quinn::ServerConfig>) -> Endpoint {
+fn endpoint(
+    runtime: &Runtime,
+    host: &Host,
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> Endpoint {
     let socket = udp::bind(host, address).or_fail(format_args!("bind {address}"));
     let _inside = runtime.enter();
-    Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime)).or_fail("endpoint")
+    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).or_fail("endpoint")
 }
 
 fn end(endpoint: &Endpoint, runtime: Option<Runtime>) {

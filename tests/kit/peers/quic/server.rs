@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use quinn::{
-    Endpoint,
+    Endpoint, EndpointConfig,
     crypto::rustls::{HandshakeData, QuicServerConfig},
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -41,6 +41,23 @@ impl QuicServer {
         certificate: &Certificate,
         alpns: &[&str],
     ) -> Self {
+        Self::start_with(host, address, tag, certificate, alpns, EndpointConfig::default())
+    }
+
+    /// As [`QuicServer::start`], with the endpoint set up as told.
+    ///
+    /// # Panics
+    ///
+    /// Likewise.
+    #[track_caller]
+    pub fn start_with(
+        host: &Host,
+        address: impl Into<SocketAddr>,
+        tag: &str,
+        certificate: &Certificate,
+        alpns: &[&str],
+        endpoint_config: EndpointConfig,
+    ) -> Self {
         let chain = vec![CertificateDer::from_pem_file(certificate.file()).or_fail("certificate")];
         let key = PrivateKeyDer::from_pem_file(certificate.key()).or_fail("key");
         let builder = rustls::ServerConfig::builder_with_provider(provider());
@@ -50,7 +67,7 @@ impl QuicServer {
         let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).or_fail("suites")));
 
         let runtime = runtime();
-        let endpoint = endpoint(&runtime, host, address.into(), Some(config));
+        let endpoint = endpoint(&runtime, host, address.into(), endpoint_config, Some(config));
         let accepted = Arc::new(AtomicUsize::new(0));
         runtime.spawn(accept(endpoint.clone(), tag.to_owned(), Arc::clone(&accepted)));
         Self { endpoint, accepted, runtime: Some(runtime) }

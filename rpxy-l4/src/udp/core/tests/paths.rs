@@ -179,6 +179,35 @@ fn orphans_go_by_the_policy() {
 }
 
 #[test]
+fn without_a_default_target_a_short_header_needs_no_fixed_bit() {
+    let a = rule("a", "quic", 1, "server_names = [\"a.test\"]");
+    let b = rule("b", "quic", 2, "server_names = [\"b.test\"]");
+    let target = "udp_target = [\"198.51.100.1:9\"]\n";
+    let secret = b"\xfdecret-a";
+    for (row, config, [stated, used, unknown]) in [
+        ("one rule", format!("{TOP}{a}"), [Some(1); 3]),
+        ("two rules", format!("{TOP}{a}{b}"), [Some(1), Some(1), None]),
+        ("strays are dropped", format!("{TOP}orphan = \"drop\"\n{a}"), [Some(1), Some(1), None]),
+        ("a default target", format!("{TOP}{target}{a}"), [Some(9); 3]),
+    ] {
+        let mut bench = Bench::new(&config);
+        established(&mut bench);
+        bench.client(flow(1), &greased(secret));
+        bench.ports();
+        for ((what, id, expected), from) in
+            [("stated", SERVER, stated), ("used", secret, used), ("unknown", b"\xf1nknown!", unknown)]
+                .into_iter()
+                .zip(2..)
+        {
+            bench.client(flow(from), &greased(id));
+            assert_eq!(bench.ports(), expected.into_iter().collect::<Vec<_>>(), "{row}: {what}");
+        }
+        let not_recognised = bench.drops(DatagramDrop::NotRecognised);
+        assert_eq!((not_recognised, bench.drops(DatagramDrop::Orphan)), (u32::from(unknown.is_none()), 0), "{row}");
+    }
+}
+
+#[test]
 fn changes_of_address_are_limited_by_network() {
     let mut bench = Bench::new(&config());
     established(&mut bench);

@@ -158,19 +158,62 @@ fn an_id_that_a_server_gave_in_secret_goes_to_every_connection_until_it_is_known
 }
 
 #[test]
-fn a_connection_that_is_left_alone_on_its_socket_is_followed() {
+fn an_id_that_may_be_of_several_connections_is_followed_to_all_beside_one_that_is_certain() {
+    let mut bench = Bench::new(&config());
+    let (secret_a, secret_b) = (b"\xfdecret-a", b"\xfdecret-b");
+    bench.client(flow(1), &first(A, DCID_A, "a.test"));
+    let a = bench.last().unwrap().0;
+    bench.answer(a, &long(SERVER_INITIAL, A, SERVER_A));
+    bench.client(flow(1), &short(secret_a));
+    bench.client(flow(1), &first(B, DCID_B, "b.test"));
+    let b = bench.last().unwrap().0;
+    bench.answer(b, &long(SERVER_INITIAL, B, SERVER_B));
+    bench.client(flow(1), &short(secret_b));
+    bench.ports();
+    for (row, id, expected) in [
+        ("a's, learned when it was alone", secret_a, &[1][..]),
+        ("the other, which may be a's as well", secret_b, &[1, 2]),
+        ("again", secret_b, &[1, 2]),
+        ("a's", secret_a, &[1]),
+        ("the other", secret_b, &[1, 2]),
+    ] {
+        bench.client(flow(2), &short(id));
+        let mut ports = bench.ports();
+        ports.sort_unstable();
+        assert_eq!(ports, expected, "{row}");
+    }
+}
+
+#[test]
+fn connections_that_all_went_on_with_secret_ids_are_all_followed() {
     let mut bench = Bench::new(&config());
     for (client, to, name, server) in [(A, DCID_A, "a.test", SERVER_A), (B, DCID_B, "b.test", SERVER_B)] {
         bench.client(flow(1), &first(client, to, name));
         let session = bench.last().unwrap().0;
         bench.answer(session, &long(SERVER_INITIAL, client, server));
     }
-    let secret = b"\xfdecret-b";
-    bench.client(flow(1), &short(secret));
+    let (secret_a, secret_b) = (b"\xfdecret-a", b"\xfdecret-b");
     bench.ports();
-    bench.client(flow(2), &short(secret));
-    // Of which of the two it is nobody has told: to the one that claims it first, or to both.
-    assert!(bench.ports().contains(&2));
+    // Nobody tells whose they are, so all that could own them get them; from another address as well.
+    for (row, from, id) in [
+        ("a's", 1, secret_a),
+        ("b's", 1, secret_b),
+        ("a's, from another port", 2, secret_a),
+        ("a's, again", 2, secret_a),
+        ("b's, over the sessions that are there", 2, secret_b),
+        ("b's, the first from a third port: a was closed", 3, secret_b),
+    ] {
+        bench.client(flow(from), &short(id));
+        let mut ports = bench.ports();
+        ports.sort_unstable();
+        assert_eq!(ports, [1, 2], "{row}");
+    }
+    assert_eq!(bench.sockets.len(), 6, "one for each server and port");
+    let before = bench.installed.clone();
+    for session in bench.sockets.keys().copied().collect::<Vec<_>>() {
+        bench.answer(session, &short(A));
+    }
+    assert_eq!(bench.installed, before, "the kernel could not tell whose they are");
 }
 
 #[test]

@@ -243,11 +243,12 @@ impl World {
             return;
         }
         // A server of WireGuard answers wherever it is asked.
-        if begins && (state.told.is_empty() || state.speech == Speech::WireGuard) {
-            if state.home.replace(address) != Some(address) {
-                // The index that it has is another server's.
-                state.learned = Duration::ZERO;
-            }
+        if begins
+            && (state.told.is_empty() || state.speech == Speech::WireGuard)
+            && state.home.replace(address) != Some(address)
+        {
+            // The index that it has is another server's.
+            state.learned = Duration::ZERO;
         }
         if state.home == Some(address) {
             if begins {

@@ -404,7 +404,11 @@ impl World {
                     let key = crate::udp::affinity::Key::Index(u32::from_le_bytes(index));
                     self.bench.affinity.find(key, self.bench.now)
                 }
-                Err(_) => self.bench.affinity.find_short(&short(id), None, self.bench.now).map(|(_, owner)| owner),
+                Err(_) => self
+                    .bench
+                    .affinity
+                    .find_short(&short(id), None, self.bench.now)
+                    .and_then(|(_, owners)| owners.into_iter().next()),
             };
             assert_eq!(found, None, "{id:x?} has expired");
         }
