@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::model::{Balance, Check, Host, Target, Upstream},
     limit::ConnLimit,
+    metrics::TargetAccount,
     net,
     resolve::{Name, Resolver},
 };
@@ -71,6 +72,8 @@ pub(crate) struct Endpoint {
     pub target: Target,
     /// Its state.
     pub health: Arc<Health>,
+    /// What it carries.
+    pub account: Arc<TargetAccount>,
     /// What a check says of it, if its rule has one.
     pub active: Option<Active>,
     /// The name to resolve; `None` for a literal address.
@@ -131,6 +134,7 @@ impl Group {
     pub(crate) fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
         let endpoints = upstream.targets.iter().map(|target| Endpoint {
             health: targets.health(target),
+            account: targets.accounts().target(&target.to_string()),
             active: upstream
                 .check
                 .as_ref()

@@ -10,16 +10,48 @@ use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
-    metrics::{EchState, Outcome},
+    metrics::{Carried, EchState, Outcome},
     net::Address,
     route::Protocol,
 };
+
+/// Bytes after which a connection that goes on tells its accounts. Telling costs as much as a few reads.
+const TELL: u64 = 1 << 20;
 
 /// Payload bytes relayed.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
+    /// Once there is a backend.
+    meter: Option<Meter>,
+}
+
+/// What a connection tells the accounts of its rule and target.
+#[derive(Debug)]
+pub(super) struct Meter {
+    carried: Carried,
+    connected: tokio::time::Instant,
+}
+
+impl Meter {
+    /// Of a connection whose backend was reached at `connected`.
+    pub(super) fn new(carried: Carried, connected: tokio::time::Instant) -> Self {
+        Self { carried, connected }
+    }
+}
+
+impl Traffic {
+    /// Bytes have moved, `down` of them before from the backend.
+    pub(super) fn moved(&mut self, down: u64) {
+        let Some(meter) = &mut self.meter else { return };
+        if down == 0 && self.down > 0 {
+            meter.carried.answered(meter.connected.elapsed());
+        }
+        if (self.up + self.down).saturating_sub(meter.carried.told()) >= TELL {
+            meter.carried.tell(self.up, self.down);
+        }
+    }
 }
 
 /// How far a connection has come.
@@ -76,9 +108,10 @@ impl Record {
         matches!(self.stage, Stage::Started(_))
     }
 
-    /// Logs that the connection has a backend.
+    /// Logs that the connection has a backend, and counts it with its rule and target from now on.
     pub(super) fn started(
         &mut self,
+        meter: Meter,
         proto: Protocol,
         source: Address,
         destination: Address,
@@ -88,6 +121,7 @@ impl Record {
         let access = Access { proto: proto.name(), source, destination, since, detail };
         self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
         self.stage = Stage::Started(access);
+        self.traffic.meter = Some(meter);
     }
 
     /// Fields of the JSON form, collected only for that.
@@ -126,7 +160,10 @@ impl Drop for Record {
         if std::thread::panicking() {
             self.outcome = Outcome::InternalError;
         }
-        let Traffic { up, down } = self.traffic;
+        let Traffic { up, down, .. } = self.traffic;
+        if let Some(meter) = &mut self.traffic.meter {
+            meter.carried.tell(up, down);
+        }
         self.shared.metrics.tcp_ended(self.outcome, up, down);
         if let Stage::Started(access) = &self.stage {
             let duration = access.since.elapsed();
@@ -135,5 +172,44 @@ impl Drop for Record {
             let Listener { access_lines, name, .. } = &*self.listener;
             self.shared.access.finish(access_lines.format, name, access, &ended);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, route::Targets};
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_are_told_of_the_first_answer_and_of_each_mebibyte() {
+        let metrics = Metrics::new();
+        let accounts = Targets::new(metrics.tcp_accounts());
+        let accounts = accounts.accounts();
+        let carried = Carried::new(&accounts.rule(&"web".into()), &accounts.target("a:1"));
+        let mut traffic =
+            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now())), ..Traffic::default() };
+        let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);
+        let answers = |count: u64| {
+            let line = "rpxy_l4_target_first_byte_seconds_count{transport=\"tcp\",target=\"a:1\"}";
+            assert!(shows(&format!("{line} {count}")), "{count} answers are not shown");
+        };
+        let up = |bytes: u64| {
+            let line = "rpxy_l4_target_relayed_bytes_total{transport=\"tcp\",target=\"a:1\",direction=\"up\"}";
+            assert!(shows(&format!("{line} {bytes}")), "{bytes} bytes are not shown");
+        };
+        traffic.up = TELL - 2;
+        traffic.moved(0);
+        answers(0);
+        up(0);
+        tokio::time::advance(std::time::Duration::from_millis(20)).await;
+        traffic.down = 1;
+        traffic.moved(0);
+        answers(1);
+        up(0);
+        assert!(shows("rpxy_l4_target_first_byte_seconds_sum{transport=\"tcp\",target=\"a:1\"} 0.02"));
+        traffic.down = 2;
+        traffic.moved(1);
+        answers(1);
+        up(TELL - 2);
     }
 }

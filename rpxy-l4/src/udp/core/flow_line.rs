@@ -46,6 +46,12 @@ pub(crate) struct FlowLine {
 }
 
 impl Sessions {
+    /// Payload bytes of a session that passed through the daemon, up and down.
+    #[must_use]
+    pub(crate) fn bytes(&self, session: SessionId) -> Option<(u64, u64)> {
+        self.table.get(session).map(|state| (state.bytes_up, state.bytes_down))
+    }
+
     /// Lines about the first `limit` sessions.
     pub(crate) fn flow_lines(&self, limit: usize, now: Duration) -> impl Iterator<Item = (SessionId, u32, FlowLine)> {
         self.table.iter().take(limit).map(move |(session, state)| {

@@ -14,7 +14,7 @@ use crate::{
     config::model::LimitOf,
     limit::ConnPermit,
     log::Detail,
-    metrics::{DatagramDrop, SessionEnd},
+    metrics::{Carried, DatagramDrop, SessionEnd},
     route::{self, Busy, ShareOf, Tried, UdpRoute},
     udp::affinity::Backend,
 };
@@ -55,12 +55,12 @@ impl Sessions {
         out: &mut Output,
     ) {
         if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
             let count = first.len() + ids.waiting();
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
             return;
         };
         let opening = self.opening(route, first, detail, out);
@@ -71,7 +71,7 @@ impl Sessions {
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         let opening = self.opening(route, &[(datagram, tos)], None, out);
@@ -89,11 +89,11 @@ impl Sessions {
     ) {
         let Arrival { flow, datagram, tos, now } = arrival;
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
@@ -117,11 +117,11 @@ impl Sessions {
             return;
         };
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         self.identity.followed();
@@ -151,7 +151,10 @@ impl Sessions {
             let _once = state.doubt.shook_hands(now);
         }
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
-        let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
+        let endpoint = route.group.endpoint(target);
+        let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
+        let (flow, shown) = (state.flow, detail.clone());
+        let started = Started { session, flow, carries, destination: address, detail: shown, carried };
         state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
@@ -269,6 +272,7 @@ impl Sessions {
             match address {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
+                    endpoint.account.connect_failed();
                     if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
@@ -290,7 +294,10 @@ impl Sessions {
                     return;
                 }
                 // The resolver says why.
-                None => drop(endpoint.failed(now, retry)),
+                None => {
+                    endpoint.account.connect_failed();
+                    let _said_by_resolver = endpoint.failed(now, retry);
+                }
             }
         }
         self.try_next(session, now, out);
