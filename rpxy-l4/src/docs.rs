@@ -14,6 +14,14 @@ const README: &str = include_str!("../../README.md");
 const LOGS: &str = include_str!("../../docs/logs.md");
 const METRICS: &str = include_str!("../../docs/metrics.md");
 
+/// The dashboard and the alerts, which name series in their expressions.
+const EXPRESSIONS: [(&str, &str); 2] = [
+    ("packaging/grafana/rpxy-l4.json", include_str!("../../packaging/grafana/rpxy-l4.json")),
+    ("packaging/prometheus/alerts.yml", include_str!("../../packaging/prometheus/alerts.yml")),
+];
+/// Metrics that are there with the kernel plane only.
+const KERNEL: [&str; 2] = ["rpxy_l4_kernel_packets", "rpxy_l4_kernel_flows"];
+
 /// The tables of docs/metrics.md that list the values of a label: heading, metric, label.
 const LABELS: [(&str, &str, &str); 5] = [
     ("## Outcomes of a TCP connection", "rpxy_l4_tcp_ended_total", "outcome"),
@@ -64,9 +72,41 @@ fn the_table_of_metrics_lists_every_metric() {
     let mut counted: BTreeSet<&str> =
         encoded.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     // Those of the kernel plane are there with the plane only, those of checks with checks.
-    counted.extend(["rpxy_l4_kernel_packets", "rpxy_l4_kernel_flows"]);
+    counted.extend(KERNEL);
     counted.extend(["rpxy_l4_target_up", "rpxy_l4_target_checks"]);
     assert_eq!(documented, counted);
+}
+
+#[test]
+fn dashboard_and_alerts_name_series_that_there_are() {
+    let encoded = Metrics::new().encode().unwrap();
+    let types = encoded.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let kernel = [(KERNEL[0], "counter"), (KERNEL[1], "gauge")];
+    let series: BTreeSet<String> = types
+        .chain(kernel)
+        .flat_map(|(name, kind)| match kind {
+            "counter" => vec![format!("{name}_total")],
+            "histogram" => ["bucket", "sum", "count"].map(|part| format!("{name}_{part}")).to_vec(),
+            _ => vec![name.to_owned()],
+        })
+        .collect();
+    for (file, text) in EXPRESSIONS {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: BTreeSet<&str> =
+            words.filter(|word| word.starts_with("rpxy_l4_") || word.starts_with("process_")).collect();
+        assert!(named.len() > 5, "{file} names {named:?}");
+        for name in named {
+            assert!(series.contains(name), "{file}: there is no series {name}");
+        }
+    }
+}
+
+#[test]
+fn the_text_on_refusals_of_rules_names_each() {
+    let text: String = section(METRICS, "## Rules and targets").collect::<Vec<_>>().join(" ");
+    for name in crate::metrics::rule_refusals() {
+        assert!(text.contains(&format!("`{name}`")), "docs/metrics.md, ## Rules and targets: {name}");
+    }
 }
 
 #[test]

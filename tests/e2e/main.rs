@@ -21,6 +21,7 @@ mod daemon {
     mod lifecycle;
     mod limits;
     mod logs;
+    mod metrics;
     mod refused;
     mod signals;
 }

@@ -1,4 +1,5 @@
-//! `GET /metrics` for Prometheus: one bounded request, one answer, connection closed.
+//! The metrics endpoint: `/metrics` for Prometheus, `/healthz` and `/readyz` for those who start and balance. One bounded
+//! request, one answer, connection closed.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,7 +9,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::Metrics;
+use super::{
+    Metrics,
+    request::{Format, Refused, Request, Resource},
+    text,
+};
 
 /// Connections at once; further ones are closed.
 const MAX_AT_ONCE: usize = 16;
@@ -16,6 +21,15 @@ const MAX_AT_ONCE: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Longest request head, in bytes.
 const MAX_HEAD: usize = 4096;
+/// Content type of everything but metrics.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// An answer.
+struct Response {
+    status: &'static str,
+    content_type: &'static str,
+    body: String,
+}
 
 /// Answers scrapers until dropped.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
@@ -29,7 +43,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            if let Ok(Err(error)) = timeout(DEADLINE, answer(stream, &metrics)).await {
+            if let Ok(Err(error)) = timeout(DEADLINE, exchange(stream, &metrics)).await {
                 tracing::debug!("metrics: {error}");
             }
             drop(slot);
@@ -37,23 +51,62 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     }
 }
 
-async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let mut request = Vec::with_capacity(MAX_HEAD);
-    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
-        let free = MAX_HEAD.saturating_sub(request.len());
-        if (&mut stream).take(free as u64).read_buf(&mut request).await? == 0 {
+async fn exchange(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+    let mut head = Vec::with_capacity(MAX_HEAD);
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        let free = MAX_HEAD.saturating_sub(head.len());
+        if free == 0 {
+            break;
+        }
+        if (&mut stream).take(free as u64).read_buf(&mut head).await? == 0 {
             return Ok(());
         }
     }
-    let (status, body) = if request.starts_with(b"GET /metrics ") {
-        ("200 OK", metrics.encode().map_err(io::Error::other)?)
-    } else {
-        ("404 Not Found", "only GET /metrics is answered here\n".to_owned())
+    let request = if head.len() < MAX_HEAD { Request::read(&head) } else { Err(Refused::Malformed) };
+    let Response { status, content_type, body } = match request {
+        Ok(request) => answer(request.resource, metrics)?,
+        Err(refused) => refusal(refused),
     };
     let length = body.len();
-    let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n\
+         Connection: close\r\n\r\n"
     );
+    if !request.is_ok_and(|request| request.head) {
+        response.push_str(&body);
+    }
     stream.write_all(response.as_bytes()).await
+}
+
+fn answer(resource: Resource, metrics: &Metrics) -> io::Result<Response> {
+    let plain = |status, body: String| Response { status, content_type: PLAIN, body };
+    Ok(match resource {
+        Resource::Metrics(format) => {
+            let openmetrics = metrics.encode().map_err(io::Error::other)?;
+            let body = match format {
+                Format::OpenMetrics => openmetrics,
+                Format::Prometheus => text::prometheus(&openmetrics),
+            };
+            Response { status: "200 OK", content_type: format.content_type(), body }
+        }
+        // The thread that answers is the one that does everything but forwarding.
+        Resource::Health => plain("200 OK", "alive\n".to_owned()),
+        Resource::Readiness => match metrics.readiness().reason() {
+            Some(reason) => plain("503 Service Unavailable", format!("not ready: {reason}\n")),
+            None if metrics.is_file_refused() => {
+                let body = "ready\nthe last reload was refused: the configuration before it stays in effect\n";
+                plain("200 OK", body.to_owned())
+            }
+            None => plain("200 OK", "ready\n".to_owned()),
+        },
+    })
+}
+
+fn refusal(refused: Refused) -> Response {
+    let (status, body) = match refused {
+        Refused::Malformed => ("400 Bad Request", "not a request that is answered here\n"),
+        Refused::NotFound => ("404 Not Found", "there are /metrics, /healthz and /readyz\n"),
+        Refused::Method => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "only GET and HEAD are answered\n"),
+    };
+    Response { status, content_type: PLAIN, body: body.to_owned() }
 }

@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn targets_show_under_their_documented_names() {
         let metrics = Metrics::new();
-        assert!(!metrics.encode().unwrap().contains("rpxy_l4_target"), "none is checked");
+        let before = metrics.encode().unwrap();
+        assert!(!before.contains("rpxy_l4_target_up") && !before.contains("rpxy_l4_target_checks"), "none is checked");
         metrics.set_targets(Arc::new(Two));
         let text = metrics.encode().unwrap();
         for line in [

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::model::{Balance, Check, Host, Target, Upstream},
     limit::ConnLimit,
+    metrics::TargetAccount,
     net,
     resolve::{Name, Resolver},
 };
@@ -73,6 +74,8 @@ pub(crate) struct Endpoint {
     pub text: Arc<str>,
     /// Its state.
     pub health: Arc<Health>,
+    /// What it carries.
+    pub account: Arc<TargetAccount>,
     /// What a check says of it, if its rule has one.
     pub active: Option<Active>,
     /// The name to resolve; `None` for a literal address.
@@ -135,6 +138,7 @@ impl Group {
             let text: Arc<str> = target.to_string().into();
             Endpoint {
                 health: targets.health(target),
+                account: targets.accounts().target(&text),
                 active: upstream
                     .check
                     .as_ref()

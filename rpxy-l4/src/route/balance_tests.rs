@@ -26,6 +26,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             max_connections: None,
         };
         Endpoint {
+            account: Arc::default(),
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
             text: target.to_string().into(),
             target,

@@ -24,6 +24,8 @@ pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
 pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 
+use crate::config::model::TOP;
+
 /// What has a share of the connections and sessions that there may be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ShareOf {
@@ -31,6 +33,18 @@ pub(crate) enum ShareOf {
     Default(Arc<str>),
     /// A rule, on all its listeners.
     Rule(Arc<str>),
+}
+
+impl ShareOf {
+    /// The name of its account: that of the rule, or where the file has `key`, the default targets.
+    #[must_use]
+    pub(crate) fn account(&self, key: &str) -> Arc<str> {
+        match self {
+            Self::Rule(name) => Arc::clone(name),
+            Self::Default(listener) if &**listener == TOP => key.into(),
+            Self::Default(listener) => format!("listeners.{listener}.{key}").into(),
+        }
+    }
 }
 
 impl UdpRoute {

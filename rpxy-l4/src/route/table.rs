@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::model::{Listener, Matcher, Rule, Unmatched, Upstream},
     limit::ConnLimit,
+    metrics::RuleAccount,
     resolve::Resolver,
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Route {
     pub group: Group,
     /// The connections of the rule, which other routes of it share.
     pub connections: Arc<ConnLimit>,
+    /// What the rule carries.
+    pub account: Arc<RuleAccount>,
     /// Connections at once; `None` is all places but the shares of others.
     pub max_connections: Option<NonZeroU32>,
     /// PROXY header to send.
@@ -88,13 +91,15 @@ impl TcpRoutes {
     pub(crate) fn new(listener: &Listener, targets: &Targets, resolver: &Resolver) -> Self {
         let with_ech = |rule: Option<&Rule>, upstream: &Upstream, ech| {
             let name = rule.map(|rule| &rule.name);
+            let share = match name {
+                Some(name) => ShareOf::Rule(Arc::clone(name)),
+                None => ShareOf::Default(Arc::clone(&listener.name)),
+            };
             Arc::new(Route {
                 rule: name.cloned(),
                 group: Group::new(upstream, targets, resolver),
-                connections: targets.of_rule(match name {
-                    Some(name) => ShareOf::Rule(Arc::clone(name)),
-                    None => ShareOf::Default(Arc::clone(&listener.name)),
-                }),
+                connections: targets.of_rule(share.clone()),
+                account: targets.accounts().rule(&share.account("tcp_target")),
                 max_connections: rule.and_then(|rule| rule.max_connections),
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,

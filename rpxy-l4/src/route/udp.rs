@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::model::{Listener, Matcher, Orphan, Rule, ServerId, Target, UnknownVersion, Unmatched, Upstream},
+    metrics::RuleAccount,
     resolve::Resolver,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct UdpRoute {
     pub rule: Option<Arc<str>>,
     /// The protocol of its sessions.
     pub carries: Datagrams,
+    /// What the rule carries.
+    pub account: Arc<RuleAccount>,
     /// The targets.
     pub group: Group,
     /// Time for which a session lasts without a datagram; `None` is for ever.
@@ -123,7 +126,12 @@ impl UdpRoutes {
     /// Compiles the UDP rules of `listener`.
     #[must_use]
     pub(crate) fn new(listener: &Listener, targets: &Targets, resolver: &Resolver) -> Self {
+        let share = |rule: Option<&Rule>| match rule {
+            Some(rule) => ShareOf::Rule(Arc::clone(&rule.name)),
+            None => ShareOf::Default(Arc::clone(&listener.name)),
+        };
         let route = |rule: Option<&Rule>, carries, upstream: &Upstream| UdpRoute {
+            account: targets.accounts().rule(&share(rule).account("udp_target")),
             rule: rule.map(|rule| Arc::clone(&rule.name)),
             carries,
             group: Group::new(upstream, targets, resolver),
@@ -131,10 +139,7 @@ impl UdpRoutes {
             ech: None,
             private: false,
             affinity: rule.is_none_or(|rule| rule.affinity),
-            share: match rule {
-                Some(rule) => ShareOf::Rule(Arc::clone(&rule.name)),
-                None => ShareOf::Default(Arc::clone(&listener.name)),
-            },
+            share: share(rule),
             from: Arc::new(rule.map(|rule| From::new(&rule.from)).unwrap_or_default()),
         };
         let default = listener.udp.default.as_ref();

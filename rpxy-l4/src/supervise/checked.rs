@@ -53,7 +53,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{config, route::Standing};
+    use crate::{config, metrics::Metrics, route::Standing};
 
     #[test]
     fn variants_of_a_check_are_one_series() {
@@ -62,7 +62,7 @@ mod tests {
                     [protocols.b]\nprotocol = 'tls'\ntarget = ['192.0.2.1:1']\nhealth = 'x'\n\
                     send_proxy_protocol = 'v2'\n";
         let config = config::parse(text).unwrap_or_else(|problems| panic!("{problems}")).config;
-        let targets = KnownTargets::default();
+        let targets = KnownTargets::new(&Metrics::new());
         let upstreams = config.top.rules.iter().map(|rule| &rule.upstream);
         let found: Vec<_> = upstreams
             .map(|upstream| targets.tcp.checked(&upstream.targets[0], upstream.check.as_ref().unwrap()))

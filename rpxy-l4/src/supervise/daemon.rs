@@ -31,13 +31,18 @@ use crate::{
 pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Health of targets by transport: a host may answer on a TCP port and not on the UDP port of the same number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KnownTargets {
     pub(super) tcp: Targets,
     pub(super) udp: Targets,
 }
 
 impl KnownTargets {
+    /// None yet; what they carry is told to `metrics`.
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self { tcp: Targets::new(metrics.tcp_accounts()), udp: Targets::new(metrics.udp_accounts()) }
+    }
+
     /// Those of `transport`.
     pub(super) fn of(&self, transport: Transport) -> &Targets {
         match transport {

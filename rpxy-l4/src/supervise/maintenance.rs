@@ -96,6 +96,7 @@ impl Daemon {
             // What waits in the queues of the sockets is still accepted.
             self.listeners.drain();
             self.listeners.tell_udp(|| Control::Drain(true));
+            self.tell_metrics();
             tracing::info!("listeners drained by command: no new connections and sessions until `up --listeners`");
         }
         self.listeners_line(true)
@@ -115,6 +116,7 @@ impl Daemon {
         }
         self.listeners_drained = None;
         self.listeners.tell_udp(|| Control::Drain(false));
+        self.tell_metrics();
         tracing::info!("listeners up by command: {}", self.summary());
         self.listeners_line(false)
     }

@@ -31,7 +31,7 @@ use crate::{
     health::{self, Checks},
     limit::Bans,
     log::{self, Form, Logs},
-    metrics::Metrics,
+    metrics::{Metrics, Readiness},
     net,
     resolve::Resolver,
     tcp, udp,
@@ -112,7 +112,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
 
     let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
-    let targets = Arc::new(KnownTargets::default());
+    let targets = Arc::new(KnownTargets::new(&metrics));
     metrics.set_targets(Arc::clone(&targets) as _);
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
@@ -191,6 +191,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     };
     daemon.tell_kernel();
     daemon.start_inherited(inherited).await;
+    daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
@@ -219,6 +220,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
             },
         }
     }
+    daemon.metrics.set_readiness(Readiness::Draining);
     drop(asked);
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;

@@ -212,7 +212,7 @@ impl Daemon {
         resources::warn_of_limits(&config);
         self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
-        let old_tcp = self.tcp.snapshot.swap(Arc::new(snapshot));
+        let old_tcp = self.tcp.replace(snapshot);
         self.udp.affinity.set_linger(config.quic_affinity_lifetime);
         let old_udp = std::mem::replace(&mut self.udp_snapshot, Arc::new(udp_snapshot));
         self.listeners.tell_udp(|| udp::Control::Snapshot(Arc::clone(&self.udp_snapshot)));
@@ -225,6 +225,7 @@ impl Daemon {
         drop_later((old, old_tcp, old_udp));
         self.apply_bans();
         self.tell_kernel();
+        self.tell_metrics();
         if let Some(listener) = metrics {
             self.serve_metrics(listener);
         }

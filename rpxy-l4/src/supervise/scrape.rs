@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 
 use super::daemon::Daemon;
-use crate::{config::model::Config, metrics, net};
+use crate::{
+    config::model::{Config, Transport},
+    metrics::{self, Readiness},
+    net,
+};
 
 /// Scrapers are few.
 const BACKLOG: u32 = 16;
@@ -25,6 +29,20 @@ pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListe
 }
 
 impl Daemon {
+    /// Tells the metrics what holds since a configuration took effect or a command changed it: limits, and whether new traffic is taken.
+    pub(super) fn tell_metrics(&self) {
+        let (tcp, udp) = (self.config.tcp_connections(), self.config.udp_sessions());
+        self.metrics.set_limits(tcp, self.tcp.descriptors.room().into(), udp);
+        let is_open = |transport| self.listeners.addresses(transport).next().is_some();
+        self.metrics.set_readiness(if self.listeners_drained.is_some() {
+            Readiness::Draining
+        } else if is_open(Transport::Tcp) || is_open(Transport::Udp) {
+            Readiness::Ready
+        } else {
+            Readiness::Idle
+        });
+    }
+
     /// Serves metrics on `listener` in place of the present one, or not at all.
     pub(super) fn serve_metrics(&mut self, listener: Option<TcpListener>) {
         if let Some(old) = self.metrics_server.take() {

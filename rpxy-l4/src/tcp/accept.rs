@@ -69,6 +69,7 @@ impl Socket {
 pub(crate) async fn accept(socket: Arc<Socket>, address: Address, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     let mut serves = Serves { address, listener: None };
+    let mut replaced = shared.replaced.subscribe();
     loop {
         tokio::select! {
             biased;
@@ -77,6 +78,7 @@ pub(crate) async fn accept(socket: Arc<Socket>, address: Address, shared: Arc<Sh
                 Err(error) => failed(&error, &shared),
             },
             () = &mut stop => break,
+            Ok(()) = replaced.changed() => serves.follow(&shared),
         }
     }
     while let Some(accepted) = now_or_never(socket.accept()).await {
@@ -111,10 +113,15 @@ struct Serves {
 }
 
 impl Serves {
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+    /// Takes the present configuration's, so that nothing of an earlier one stays in use on a quiet socket.
+    fn follow(&mut self, shared: &Shared) {
         if let Some(listener) = shared.snapshot.load().at(&self.address) {
             self.listener = Some(Arc::clone(listener));
         }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+        self.follow(shared);
         if let Some(listener) = &self.listener {
             admit(listener, stream, peer, &self.address, shared);
         }
@@ -155,7 +162,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, address:
     };
     let entered = Entered::new(listener.source(peer), address.clone());
     let slot = entered.slot();
-    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place, entered);
+    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place, entered).into();
     let task = tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
     registry::run_by(slot, task.abort_handle());
 }

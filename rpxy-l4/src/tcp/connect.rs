@@ -16,11 +16,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Listener, Shared, ending::Ending, now_or_never, ports, relay::Preamble, share::SHORT, timer::Timer};
+use super::{
+    Listener, Shared, ending::Ending, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
+};
 use crate::{
     config::model::Tcp,
     limit::AcceptBackoff,
-    metrics::Outcome,
+    metrics::{Carried, Outcome},
     net::{self, Address},
     route::{Busy, Endpoint, Pick, Route, Tried},
 };
@@ -65,6 +67,7 @@ pub(super) struct Reached {
     pub(super) busy: Busy,
     /// The target as the file writes it.
     pub(super) target: Arc<str>,
+    pub(super) meter: Meter,
     /// When the target goes down, if that ends the connection.
     pub(super) ending: Option<Box<Ending>>,
 }
@@ -159,8 +162,12 @@ async fn reach_any(
                 if endpoint.health.reached() {
                     tracing::info!("{} can be reached again", endpoint.target);
                 }
+                let connected = Instant::now();
+                endpoint.account.connected(connected - now);
+                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
                 let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
-                return Ok(Reached { stream, address, busy, target: Arc::clone(&endpoint.text), ending });
+                let target = Arc::clone(&endpoint.text);
+                return Ok(Reached { stream, address, busy, target, meter, ending });
             }
             Err(error) => {
                 now = Instant::now();
@@ -182,6 +189,7 @@ async fn reach_any(
                     failed(shared, settings, endpoint, &error, now);
                 }
                 shared.metrics.tcp_connect_failed();
+                endpoint.account.connect_failed();
                 tried.add(index);
                 random = shared.random.next();
             }

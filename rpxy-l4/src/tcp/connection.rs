@@ -51,8 +51,8 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
 }
 
-/// Serves one accepted connection.
-pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Record) {
+/// Serves one accepted connection. The record is boxed, because a task holds its arguments twice.
+pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Box<Record>) {
     let Accepted { stream, peer } = client;
     let mut ends = Ends { client: stream, backend: None, cut_off: None, slot: record.entered().slot() };
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
@@ -218,6 +218,13 @@ async fn prepare(
         };
         refused(outcome.into())
     })?;
+    // From here on it is the rule's refusal.
+    let account = &route.account;
+    let refused = |refusal: Refusal| {
+        account.refused(refusal.outcome);
+        refused(refusal)
+    };
+    let of_rule = |outcome: &Outcome| account.refused(*outcome);
     let ech = match recognised {
         Some(Recognised::Tls { hello, end }) => {
             let source = origin.source.ip();
@@ -236,32 +243,35 @@ async fn prepare(
     let route = ech.route(route);
     let inner = ech.logged().and_then(|(_, inner)| inner);
     record.routed(protocol, route.rule.as_ref(), recognised.as_ref(), inner);
-    let place = shared.place_of_rule(listener, route)?;
+    let place = shared.place_of_rule(listener, route).inspect_err(of_rule)?;
 
     #[cfg(feature = "proxy-protocol")]
     let mut preamble = super::outbound::preamble(route.send_proxy, &origin, client, &tlvs, received)?;
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let mut reached = reach(shared, listener, route, (client, origin.source), &mut timer, &mut preamble)
+    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, &mut preamble)
         .await
+        .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    record.started(protocol, listener.source(origin.source), (reached.address, Arc::clone(&reached.target)), detail);
+    let Reached { stream: mut backend, address, busy, target, meter, ending } = reached;
+    record.started(meter, protocol, listener.source(origin.source), (address, target), detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
-        let backend = &mut reached.stream;
         let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };
-        if let Err(refusal) = handshake.run(client, backend, &mut record.traffic, first, (&mut timer, patience)).await {
-            net::reset_on_close(backend);
+        if let Err(refusal) =
+            handshake.run(client, &mut backend, &mut record.traffic, first, (&mut timer, patience)).await
+        {
+            net::reset_on_close(&backend);
             if refusal.alert.is_none() {
                 // It would destroy an alert on its way.
                 net::reset_on_close(client);
             }
             return Err(refusal);
         }
+        record.traffic.moved(0);
     }
-    let Reached { stream: backend, busy, ending, .. } = reached;
     Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&listener.limits) })
 }
 

@@ -39,6 +39,7 @@ use arc_swap::ArcSwap;
 use own::Own;
 pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;
+use tokio::sync::watch;
 
 use crate::{
     config::model::{self, Config, Tcp, Transport},
@@ -150,6 +151,8 @@ struct Listener {
 pub(crate) struct Shared {
     /// The configuration in effect; a connection keeps the listener that it began with.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Tells whoever waits for connections of another one.
+    replaced: watch::Sender<()>,
     /// Connections open now.
     pub active: Arc<ConnLimit>,
     /// Connections for which there are file descriptors.
@@ -180,6 +183,7 @@ impl Shared {
     pub(crate) fn new(bans: Arc<Bans>, metrics: Arc<Metrics>, access: AccessLog, started: Instant) -> Self {
         Self {
             snapshot: ArcSwap::default(),
+            replaced: watch::Sender::default(),
             active: Arc::default(),
             descriptors: Descriptors::new(),
             connections: ByListener::default(),
@@ -197,6 +201,13 @@ impl Shared {
             said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
         }
+    }
+
+    /// Puts a configuration into effect; returns the one before.
+    pub(crate) fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let before = self.snapshot.swap(Arc::new(snapshot));
+        self.replaced.send_replace(());
+        before
     }
 
     /// Divides the descriptors: `others` are open or promised to something else; of what is left, pipes of the `workers`

@@ -14,10 +14,13 @@ use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
     log::{Access, Detail, Ended},
-    metrics::{EchState, Outcome},
+    metrics::{Carried, EchState, Outcome},
     net::Address,
     route::Protocol,
 };
+
+/// Bytes after which a connection that goes on tells its accounts. Telling costs as much as a few reads.
+const TELL: u64 = 1 << 20;
 
 /// Payload bytes relayed.
 #[derive(Debug, Default)]
@@ -25,6 +28,35 @@ pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
     entered: Entered,
+    /// Once there is a backend.
+    meter: Option<Meter>,
+}
+
+/// What a connection tells the accounts of its rule and target.
+#[derive(Debug)]
+pub(super) struct Meter {
+    carried: Carried,
+    connected: tokio::time::Instant,
+}
+
+impl Meter {
+    /// Of a connection whose backend was reached at `connected`.
+    pub(super) fn new(carried: Carried, connected: tokio::time::Instant) -> Self {
+        Self { carried, connected }
+    }
+}
+
+impl Traffic {
+    /// Bytes have moved, `down` of them before from the backend.
+    pub(super) fn moved(&mut self, down: u64) {
+        let Some(meter) = &mut self.meter else { return };
+        if down == 0 && self.down > 0 {
+            meter.carried.answered(meter.connected.elapsed());
+        }
+        if (self.up + self.down).saturating_sub(meter.carried.told()) >= TELL {
+            meter.carried.tell(self.up, self.down);
+        }
+    }
 }
 
 impl Traffic {
@@ -108,15 +140,17 @@ impl Record {
         self.entered().with(|entry| entry.access.is_some()).unwrap_or(false)
     }
 
-    /// Logs that the connection has a backend.
+    /// Logs that the connection has a backend, and counts it with its rule and target from now on.
     pub(super) fn started(
-        &self,
+        &mut self,
+        meter: Meter,
         proto: Protocol,
         source: Address,
         (destination, target): (Address, Arc<str>),
         detail: Option<Box<Detail>>,
     ) {
-        let Self { shared, listener, .. } = self;
+        self.traffic.meter = Some(meter);
+        let Self { shared, listener, .. } = &*self;
         self.entered().with(|entry| {
             let access = Access { proto: proto.name(), source, destination, since: entry.since, detail };
             shared.access.start(listener.access_lines.format, &listener.name, &access);
@@ -164,7 +198,10 @@ impl Drop for Record {
         if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|entry| entry.closed) {
             self.outcome = Outcome::Admin;
         }
-        let (up, down) = (self.traffic.up, self.traffic.down);
+        let Traffic { up, down, .. } = self.traffic;
+        if let Some(meter) = &mut self.traffic.meter {
+            meter.carried.tell(up, down);
+        }
         self.shared.metrics.tcp_ended(self.outcome, up, down);
         if let Some(Entry { access: Some(access), since, .. }) = &entry {
             let duration = since.elapsed();
@@ -173,5 +210,44 @@ impl Drop for Record {
             let Listener { access_lines, name, .. } = &*self.listener;
             self.shared.access.finish(access_lines.format, name, access, &ended);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, route::Targets};
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_are_told_of_the_first_answer_and_of_each_mebibyte() {
+        let metrics = Metrics::new();
+        let accounts = Targets::new(metrics.tcp_accounts());
+        let accounts = accounts.accounts();
+        let carried = Carried::new(&accounts.rule(&"web".into()), &accounts.target("a:1"));
+        let mut traffic =
+            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now())), ..Traffic::default() };
+        let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);
+        let answers = |count: u64| {
+            let line = "rpxy_l4_target_first_byte_seconds_count{transport=\"tcp\",target=\"a:1\"}";
+            assert!(shows(&format!("{line} {count}")), "{count} answers are not shown");
+        };
+        let up = |bytes: u64| {
+            let line = "rpxy_l4_target_relayed_bytes_total{transport=\"tcp\",target=\"a:1\",direction=\"up\"}";
+            assert!(shows(&format!("{line} {bytes}")), "{bytes} bytes are not shown");
+        };
+        traffic.up = TELL - 2;
+        traffic.moved(0);
+        answers(0);
+        up(0);
+        tokio::time::advance(std::time::Duration::from_millis(20)).await;
+        traffic.down = 1;
+        traffic.moved(0);
+        answers(1);
+        up(0);
+        assert!(shows("rpxy_l4_target_first_byte_seconds_sum{transport=\"tcp\",target=\"a:1\"} 0.02"));
+        traffic.down = 2;
+        traffic.moved(1);
+        answers(1);
+        up(TELL - 2);
     }
 }

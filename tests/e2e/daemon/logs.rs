@@ -296,6 +296,5 @@ fn every_connection_is_counted_under_the_outcome_it_had() {
         3 * "served\n".len() as u64,
         "{text}"
     );
-    assert!(text.trim_end().ends_with("# EOF"), "not an OpenMetrics text: {text}");
     daemon.stop();
 }

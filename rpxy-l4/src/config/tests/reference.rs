@@ -22,6 +22,8 @@ fn rows() -> Vec<(Scope, &'static str, &'static str)> {
             "### Encrypted Client Hello" => Some(Scope::Ech),
             "### Private names" => Some(Scope::EchPrivate),
             "## Targets" => Some(Scope::Target),
+            "## Checks" => Some(Scope::Health),
+            "### Bytes" => Some(Scope::Bytes),
             _ => scope,
         };
         let mut cells = line.split(" | ");

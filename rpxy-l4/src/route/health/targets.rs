@@ -10,6 +10,7 @@ use super::{super::ShareOf, Checked, Health, State};
 use crate::{
     config::model::{Check, Host, Target},
     limit::{ConnLimit, WeakMap},
+    metrics::Accounts,
 };
 
 type Key = (Host, u16);
@@ -24,6 +25,7 @@ pub(crate) struct Targets {
     checked: Mutex<WeakMap<CheckKey, Checked>>,
     /// Connections of rules, and of the default targets of listeners.
     rules: Mutex<WeakMap<ShareOf, ConnLimit>>,
+    accounts: Arc<Accounts>,
 }
 
 /// A target that could not be reached the last time, or that a check has found to be down.
@@ -51,6 +53,18 @@ pub(crate) struct CheckedTarget {
 }
 
 impl Targets {
+    /// None yet; what they carry is told to `accounts`.
+    #[must_use]
+    pub(crate) fn new(accounts: &Arc<Accounts>) -> Self {
+        Self { accounts: Arc::clone(accounts), ..Self::default() }
+    }
+
+    /// What rules and targets carry.
+    #[must_use]
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
     /// The state of `target`, the old one where it is still in use.
     #[must_use]
     pub(crate) fn health(&self, target: &Target) -> Arc<Health> {

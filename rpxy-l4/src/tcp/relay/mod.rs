@@ -233,10 +233,15 @@ impl Future for Relay<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
         let before = (this.traffic.up, this.traffic.down);
-        if let Poll::Ready(end) = this.poll_halves(cx) {
+        let ended = this.poll_halves(cx);
+        let moved = before != (this.traffic.up, this.traffic.down);
+        if moved {
+            this.traffic.moved(before.1);
+        }
+        if let Poll::Ready(end) = ended {
             return Poll::Ready(end);
         }
-        if before != (this.traffic.up, this.traffic.down) {
+        if moved {
             this.traffic.note();
             this.age.note();
         }

@@ -7,9 +7,9 @@ use rpxy_l4_proto::quic::ConnectionId;
 use super::{Flow, SessionId};
 use crate::{
     log::Detail,
-    metrics::{DatagramDrop, EchState, SessionEnd},
+    metrics::{Carried, DatagramDrop, EchState, SessionEnd},
     resolve::Name,
-    route::Datagrams,
+    route::{Datagrams, UdpRoute},
 };
 
 /// Something to be done, in order.
@@ -95,6 +95,8 @@ pub(crate) struct Started {
     pub destination: SocketAddr,
     /// What only the JSON form shows.
     pub detail: Option<Box<Detail>>,
+    /// It in the accounts of its rule and target.
+    pub carried: Option<Carried>,
 }
 
 /// Messages for the system log. The worker limits how often the first three are told.
@@ -162,6 +164,19 @@ impl Output {
             let server_name = server_name.map(Into::into);
             self.refused.push(RefusedFlow { flow: *flow, carries, reason, server_name });
         }
+    }
+
+    /// The same for a flow of a rule, which has an account of it.
+    pub(super) fn refuse_of(
+        &mut self,
+        route: &UdpRoute,
+        flow: &Flow,
+        server_name: Option<&str>,
+        reason: DatagramDrop,
+        count: usize,
+    ) {
+        route.account.refused_session(reason);
+        self.refuse(flow, route.carries, server_name, reason, count);
     }
 
     /// Adds a part to be sent on, to the one before where it continues that.

@@ -105,7 +105,7 @@ impl Sessions {
                         Ok(ready) => rewritten.extend(ready),
                         Err(Broken) => {
                             let name = hello.and_then(ClientHello::server_name);
-                            out.refuse(flow, Carries::Quic, name, DatagramDrop::EchInvalid, datagrams.len());
+                            out.refuse_of(&route, flow, name, DatagramDrop::EchInvalid, datagrams.len());
                             return;
                         }
                     }
@@ -116,7 +116,7 @@ impl Sessions {
                 self.start(flow, route, Ids::Quic(Box::new(ids)), &first, detail, now, out);
             }
             Decided::Nowhere(reason) => {
-                out.refuse(flow, Carries::Quic, hello.and_then(ClientHello::server_name), reason, datagrams.len());
+                out.refuse_of(&route, flow, hello.and_then(ClientHello::server_name), reason, datagrams.len());
             }
         }
     }

@@ -14,6 +14,9 @@ impl Sessions {
         let endpoint = opening.target.as_ref().and_then(|(target, _)| opening.route.group.endpoint(*target));
         let reason = match error {
             OpenError::Unreachable(error) => {
+                if let Some(endpoint) = endpoint {
+                    endpoint.account.connect_failed();
+                }
                 if opening.candidates.is_empty()
                     && let Some(endpoint) = endpoint
                 {

@@ -51,6 +51,12 @@ pub(crate) struct FlowLine {
 }
 
 impl Sessions {
+    /// Payload bytes of a session that passed through the daemon, up and down.
+    #[must_use]
+    pub(crate) fn bytes(&self, session: SessionId) -> Option<(u64, u64)> {
+        self.table.get(session).map(|state| (state.bytes_up, state.bytes_down))
+    }
+
     /// Lines about `limit` sessions at most, of those that are selected, each with the number of its listening socket.
     pub(crate) fn flow_lines(
         &self,

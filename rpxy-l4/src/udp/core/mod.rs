@@ -325,20 +325,23 @@ impl Sessions {
         let Some(mut state) = self.table.remove(session) else { return };
         self.admissions.left(&state);
         let (flow, carries) = (state.flow, state.carries());
-        if let Some((held, _)) = state.held() {
+        if let Some(held) = state.held().map(|(held, _)| held.len()) {
             match end {
                 SessionEnd::Withdrawn
                 | SessionEnd::Admin
                 | SessionEnd::TargetDown
                 | SessionEnd::Drained
                 | SessionEnd::Moved
-                | SessionEnd::InternalError => out.discard(reason, held.len()),
+                | SessionEnd::InternalError => out.discard(reason, held),
                 SessionEnd::Idle
                 | SessionEnd::Refused
                 | SessionEnd::Evicted
                 | SessionEnd::Banned
                 | SessionEnd::Denied
-                | SessionEnd::EchInvalid => out.refuse(&flow, carries, None, reason, held.len()),
+                | SessionEnd::EchInvalid => match state.route() {
+                    Some(route) => out.refuse_of(route, &flow, None, reason, held),
+                    None => out.refuse(&flow, carries, None, reason, held),
+                },
             }
         }
         if state.is_undecided() {

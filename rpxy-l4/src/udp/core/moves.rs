@@ -111,6 +111,9 @@ impl Sessions {
         let known = endpoint.name().and_then(|name| name.known());
         let has_others = known.is_some_and(|known| !tried.untried(&known).is_empty());
         let at_once = matches!(cause, Cause::RefusedAtOnce(_));
+        if at_once {
+            endpoint.account.connect_failed();
+        }
         let heard = !at_once && since.is_some_and(|since| endpoint.health.may_have_answered(since));
         if !has_others && !heard {
             let text = cause.describe();

@@ -14,7 +14,7 @@ use crate::{
     config::model::LimitOf,
     limit::ConnPermit,
     log::Detail,
-    metrics::{DatagramDrop, SessionEnd},
+    metrics::{Carried, DatagramDrop, SessionEnd},
     route::{self, Busy, ShareOf, Tried, UdpRoute},
     udp::affinity::Backend,
 };
@@ -59,12 +59,12 @@ impl Sessions {
             return;
         }
         if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
             let count = first.len() + ids.waiting();
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
             return;
         };
         let opening = self.opening(route, first, detail, out);
@@ -79,7 +79,7 @@ impl Sessions {
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         let opening = self.opening(route, &[(datagram, tos)], None, out);
@@ -97,11 +97,11 @@ impl Sessions {
     ) {
         let Arrival { flow, datagram, tos, now } = arrival;
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
@@ -125,11 +125,11 @@ impl Sessions {
             return;
         };
         if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse(flow, route.carries, None, DatagramDrop::RateLimited, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse(flow, route.carries, None, DatagramDrop::TooMany, 1);
+            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
         };
         self.identity.followed();
@@ -159,7 +159,10 @@ impl Sessions {
             let _once = state.doubt.shook_hands(now);
         }
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
-        let started = Started { session, flow: state.flow, carries, destination: address, detail: detail.clone() };
+        let endpoint = route.group.endpoint(target);
+        let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
+        let (flow, shown) = (state.flow, detail.clone());
+        let started = Started { session, flow, carries, destination: address, detail: shown, carried };
         state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
@@ -278,6 +281,7 @@ impl Sessions {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
                     endpoint.health.failed_because(&error);
+                    endpoint.account.connect_failed();
                     if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
@@ -300,6 +304,7 @@ impl Sessions {
                 }
                 // The resolver says why.
                 None => {
+                    endpoint.account.connect_failed();
                     endpoint.health.failed_because(&"the name does not resolve");
                     let _told = endpoint.failed(now, retry);
                 }

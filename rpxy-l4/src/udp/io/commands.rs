@@ -111,6 +111,7 @@ impl Relay {
                 format: self.lines.format,
                 listener: Arc::default(),
                 access: None,
+                carried: None,
             });
         }
         Ok(())
@@ -130,7 +131,7 @@ impl Relay {
 
     fn started(&mut self, started: Started) {
         self.shared.metrics.udp().started();
-        let Started { session, flow, carries, destination, detail } = started;
+        let Started { session, flow, carries, destination, detail, carried } = started;
         let Some(held) = self.listener(flow.listener) else { return };
         held.started.add();
         let listener = Arc::clone(&held.name);
@@ -140,13 +141,15 @@ impl Relay {
         self.shared.access.start(upstream.format, &listener, &access);
         upstream.listener = listener;
         upstream.access = Some(access);
+        upstream.carried = carried;
     }
 
     pub(super) fn ended(&mut self, session: SessionId, end: SessionEnd, bytes_up: u64, bytes_down: u64) {
         self.shared.metrics.udp().ended(end);
         let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(slot) else { return };
-        let Some(upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        let Some(mut upstream) = held.take_if(|upstream| upstream.generation == session.generation) else { return };
+        upstream.tell_accounts(&*self.shared.offload, bytes_up, bytes_down);
         if let Some(end) = &upstream.inherited {
             self.shared.inherited.remove(end);
         }

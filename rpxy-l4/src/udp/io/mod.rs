@@ -1,5 +1,6 @@
 //! The IO of UDP: batched sockets, and the thread that waits for them.
 
+mod accounts;
 mod commands;
 mod kernel;
 mod kernel_flow;

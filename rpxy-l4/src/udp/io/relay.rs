@@ -65,6 +65,8 @@ pub(super) struct Relay {
     pub(super) locals: LocalAddresses,
     pub(super) output: Output,
     pub(super) sent: Sums,
+    /// The slot of the next session whose accounts are told.
+    pub(super) told_up_to: usize,
     pub(super) now: Duration,
 }
 
@@ -97,6 +99,7 @@ impl Relay {
             locals: LocalAddresses::default(),
             output: Output::default(),
             sent: Sums::default(),
+            told_up_to: 0,
         }
     }
 
@@ -189,6 +192,7 @@ impl Relay {
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_timeout(now, steered, &mut output);
         self.finish(output);
+        self.tell_accounts();
         let (upstreams, sessions) = (&mut self.upstreams, &mut self.sessions);
         self.retries.run(offload.changes(), |session| {
             let kernel = &mut open_upstream_mut(upstreams, session)?.kernel;

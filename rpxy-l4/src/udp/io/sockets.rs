@@ -10,7 +10,7 @@ use super::kernel_flow::KernelFlow;
 use crate::{
     config::model::AccessLogFormat,
     log::Access,
-    metrics::ListenerCount,
+    metrics::{Carried, ListenerCount},
     net,
     offload::Usage,
     udp::{core::SessionId, mailbox::ClientEnd, own::OwnPort},
@@ -102,6 +102,8 @@ pub(super) struct Upstream {
     /// Name of the listener, once the session has started.
     pub(super) listener: Arc<str>,
     pub(super) access: Option<Access>,
+    /// Once it has started.
+    pub(super) carried: Option<Carried>,
 }
 
 impl Upstream {

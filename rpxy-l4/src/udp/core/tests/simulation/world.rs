@@ -249,7 +249,8 @@ impl World {
     /// Returns whether a stray goes to this rule, whatever its sender meant.
     pub(super) fn strays_to(&self, rule: Rule, datagram: &[u8]) -> bool {
         match (self.config, rule) {
-            (ONE_PLACE | BALANCED, Rule::A) => datagram[0] & 0xc0 != 0,
+            // The fixed bit may be missing (RFC 9287), which tells nothing where nobody else could be meant.
+            (ONE_PLACE | BALANCED, Rule::A) => datagram[0] & 0xc0 != 0 || !self.has_default(),
             (ONE_PLACE, Rule::W) => matches!(datagram, [2..=4, 0, 0, 0, ..]),
             _ => false,
         }
