@@ -36,6 +36,11 @@ fn dropped(net: &Topology, reason: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(&counter)?.parse().ok()).unwrap()
 }
 
+/// What `/readyz` says.
+fn readiness(net: &Topology) -> String {
+    programs::text(curl(&net.gateway).args(["--no-fail", "http://127.0.0.1:9901/readyz"]))
+}
+
 fn ask(scratch: &Scratch, request: &Value) -> Vec<Value> {
     Admin::connect(&scratch.socket()).ask(request)
 }
@@ -208,6 +213,7 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     assert_eq!(socket::read_line(&stream).as_deref(), Some("a"));
     let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
     client.ask(front(), b"begin");
+    assert_eq!(readiness(&net), "ready");
 
     let (code, lines) = say(&net, &scratch, &["drain", "--listeners"]);
     assert_eq!(lines, ["the listeners are drained; 1 connections and 1 sessions go on"]);
@@ -225,6 +231,7 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     daemon.reload(Edit::Rename, &config("tcp_target_retry = \"1s\""));
     daemon.wait_for(0, "still drained by command: the listeners");
     assert!(!socket::is_listening(&net.gateway, PORT), "a reload opens nothing");
+    assert_eq!(readiness(&net), "not ready: draining");
     is_served(&stream);
     let status = ask(&scratch, &json!({ "command": "status" })).remove(0);
     assert!(status["drained"]["listeners_s"].is_u64() && status["tcp"]["listen"] == json!([]), "{status}");
@@ -243,6 +250,7 @@ fn drained_listeners_let_nothing_new_in_and_serve_what_there_is() {
     drop(taken);
     let (code, lines) = say(&net, &scratch, &["up", "--listeners"]);
     assert_eq!((code, lines), (Some(0), vec!["the listeners are in service".to_owned()]));
+    assert_eq!(readiness(&net), "ready");
     assert_eq!(reached(&net).as_deref(), Some("a"));
     assert_eq!(other.ask(front(), b"new"), b"new");
     is_served(&stream);
