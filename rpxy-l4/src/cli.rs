@@ -7,7 +7,11 @@ use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
-use crate::{admin, config::model::PIN_PATH, limit};
+use crate::{
+    admin::{self, Id},
+    config::model::{PIN_PATH, Transport},
+    limit,
+};
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -59,14 +63,55 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// List the TCP connections of a running daemon
+    Connections {
+        /// The daemon to ask
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// The connections to list
+        #[command(flatten)]
+        list: ListArgs,
+    },
     /// List the UDP sessions of a running daemon
     Flows {
         /// The daemon to ask
         #[command(flatten)]
         daemon: DaemonArgs,
-        /// Maximum number of sessions to show
-        #[arg(long, value_name = "COUNT", default_value_t = admin::FLOWS, value_parser = flows)]
-        limit: usize,
+        /// The sessions to list
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Close a TCP connection (both ends are reset) or end a UDP session
+    Close {
+        /// The daemon to ask
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// As `connections` or `flows` list it, like t0-17-5
+        id: Id,
+    },
+    /// List the targets of a running daemon and their state
+    Targets {
+        /// The daemon to ask
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Send nothing new to a target, or let nothing new in, until `up`
+    Drain {
+        /// The daemon to ask
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// What to drain
+        #[command(flatten)]
+        what: MaintainedArgs,
+    },
+    /// Put a drained target, or the listeners, back into service
+    Up {
+        /// The daemon to ask
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// What to put back
+        #[command(flatten)]
+        what: MaintainedArgs,
     },
     /// Ban a network until it is unbanned or the daemon stops
     Ban {
@@ -167,12 +212,50 @@ pub(crate) struct GenerateArgs {
     pub out: Option<PathBuf>,
 }
 
+/// The connections or sessions to list.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct ListArgs {
+    /// Maximum number of lines to show
+    #[arg(long, value_name = "COUNT", default_value_t = admin::LISTED, value_parser = listed)]
+    pub limit: usize,
+
+    /// Only those of clients with this address, or in this network
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub client: Option<IpNet>,
+
+    /// Only those of this rule
+    #[arg(long, value_name = "NAME")]
+    pub rule: Option<String>,
+
+    /// Only those of this target, as `targets` writes it
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
+}
+
+/// What to drain, or to put back into service.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct MaintainedArgs {
+    /// A target of any rule, as `targets` writes it
+    #[arg(required_unless_present = "listeners", conflicts_with = "listeners")]
+    pub target: Option<String>,
+
+    /// Only as a target of TCP or UDP rules [default: both]
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listeners")]
+    pub transport: Option<Transport>,
+
+    /// All listeners: new connections are refused, and no UDP session begins
+    #[arg(long)]
+    pub listeners: bool,
+}
+
 /// The way to a running daemon.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(crate) struct DaemonArgs {
-    /// Admin socket of the daemon
-    #[arg(short, long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
+    /// Admin socket of the daemon [default: /run/rpxy-l4/admin.sock]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
     pub socket: Option<PathBuf>,
 
     /// Configuration file of the daemon, which names its admin socket
@@ -188,9 +271,9 @@ fn network(text: &str) -> Result<IpNet, String> {
     limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
 }
 
-fn flows(text: &str) -> Result<usize, String> {
-    let wanted = text.parse().ok().filter(|count| (1..=admin::MOST_FLOWS).contains(count));
-    wanted.ok_or_else(|| format!("expected 1 to {}", admin::MOST_FLOWS))
+fn listed(text: &str) -> Result<usize, String> {
+    let wanted = text.parse().ok().filter(|count| (1..=admin::MOST_LISTED).contains(count));
+    wanted.ok_or_else(|| format!("expected 1 to {}", admin::MOST_LISTED))
 }
 
 #[cfg(test)]
@@ -222,6 +305,14 @@ mod tests {
             &["status", "-c", "c.toml", "--json"],
             &["flows", "-s", "s", "--limit", "10000"],
             &["flows", "-s", "s", "--limit", "1"],
+            &["status"],
+            &["connections", "--client", "192.0.2.0/24", "--rule", "web", "--target", "a.example:443"],
+            &["close", "t0-1-2", "--socket", "s"],
+            &["targets", "--json"],
+            &["drain", "a.example:443"],
+            &["drain", "--listeners", "-s", "s"],
+            &["up", "a.example:443", "--transport", "udp"],
+            &["up", "--listeners"],
             &["ban", "192.0.2.0/24", "--socket", "s"],
             &["unban", "--socket", "s", "2001:db8::1"],
             &["bans", "--socket=s"],
@@ -248,7 +339,13 @@ mod tests {
             ("strict without a check", &["-c", "f", "--strict"]),
             ("unknown", &["-c", "f", "--nonsense"]),
             ("unknown command", &["stop"]),
-            ("no socket", &["status"]),
+            ("no ID", &["close", "-s", "s"]),
+            ("not an ID", &["close", "-s", "s", "17"]),
+            ("nothing to drain", &["drain"]),
+            ("a target and all listeners", &["drain", "a.example:443", "--listeners"]),
+            ("listeners of one transport", &["up", "--listeners", "--transport", "tcp"]),
+            ("unknown transport", &["up", "a.example:443", "--transport", "sctp"]),
+            ("not a client", &["connections", "--client", "everybody"]),
             ("socket and file", &["status", "--socket", "s", "--config", "f"]),
             ("arguments of both", &["-c", "f", "status", "--socket", "s"]),
             ("no network", &["ban", "--socket", "s"]),

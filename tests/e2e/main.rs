@@ -8,6 +8,8 @@ mod support;
 
 mod admin {
     mod bans;
+    mod connections;
+    mod drain;
     mod socket;
 }
 mod config {

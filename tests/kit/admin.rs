@@ -33,7 +33,16 @@ impl Admin {
     /// When nobody listens.
     #[track_caller]
     pub fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).or_fail("connect to the admin socket");
+        Self::over(UnixStream::connect(path).or_fail("connect to the admin socket"))
+    }
+
+    /// Over a stream that is connected already.
+    ///
+    /// # Panics
+    ///
+    /// When it has no time limits, which it has.
+    #[track_caller]
+    pub fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).or_fail("time limit");
         stream.set_write_timeout(Some(PATIENCE)).or_fail("time limit");
         Self { stream: BufReader::new(stream) }

@@ -3,20 +3,22 @@
 //! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The
 //! supervisor takes the [`Request`]s and carries them out. docs/admin.md is the contract.
 
+mod id;
 mod server;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::escape;
-
+pub(crate) use id::Id;
 pub(crate) use server::serve;
 
-/// Flows shown unless the command says how many.
-pub(crate) const FLOWS: usize = 1000;
-/// Flows shown at most: a worker that makes the list does nothing else meanwhile.
-pub(crate) const MOST_FLOWS: usize = 10_000;
+use crate::{config::model::Transport, escape, route::Selection};
+
+/// Lines of a list unless the command says how many.
+pub(crate) const LISTED: usize = 1000;
+/// Lines of a list at most: a worker that makes one does nothing else meanwhile.
+pub(crate) const MOST_LISTED: usize = 10_000;
 /// Requests on their way to the supervisor; further ones wait.
 const QUEUE: usize = 16;
 
@@ -27,11 +29,26 @@ pub(crate) enum Command {
     /// The state and load of the daemon.
     Status {},
     /// The UDP sessions.
-    Flows {
-        /// So many at most.
-        #[serde(default = "default_flows")]
-        limit: usize,
+    Flows(List),
+    /// The TCP connections.
+    Connections(List),
+    /// End a connection or session.
+    Close {
+        /// As the lists name it.
+        id: Id,
     },
+    /// The targets of all rules.
+    Targets {},
+    /// Let nothing new go to a target.
+    Drain(TargetArgs),
+    /// Let a target have new connections and sessions again.
+    Up(TargetArgs),
+    /// Let nothing new in.
+    #[serde(rename = "drain_listeners")]
+    DrainListeners {},
+    /// Let new connections and sessions in again.
+    #[serde(rename = "up_listeners")]
+    UpListeners {},
     /// Refuse a network.
     Ban {
         /// The network.
@@ -46,6 +63,65 @@ pub(crate) enum Command {
     },
     /// The networks that are refused.
     Bans {},
+}
+
+/// The connections or sessions to be listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {
+    /// So many at most.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+    /// Only those of clients in this network.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_optional_network",
+        deserialize_with = "read_optional_network"
+    )]
+    pub client: Option<IpNet>,
+    /// Only those of this rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Only those of this target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// A target of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TargetArgs {
+    /// As `targets` writes it.
+    pub target: String,
+    /// Of one transport only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+}
+
+impl Command {
+    /// Returns whether it changes something; other commands only read.
+    #[must_use]
+    pub(crate) fn changes(&self) -> bool {
+        match self {
+            Self::Status {} | Self::Flows(_) | Self::Connections(_) | Self::Targets {} | Self::Bans {} => false,
+            Self::Close { .. }
+            | Self::Drain(_)
+            | Self::Up(_)
+            | Self::DrainListeners {}
+            | Self::UpListeners {}
+            | Self::Ban { .. }
+            | Self::Unban { .. } => true,
+        }
+    }
+}
+
+impl List {
+    /// The conditions.
+    #[must_use]
+    pub(crate) fn selection(&self) -> Selection {
+        Selection { client: self.client, rule: self.rule.clone(), target: self.target.clone() }
+    }
 }
 
 /// The answer to a command.
@@ -109,8 +185,20 @@ pub(crate) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(QUEUE)
 }
 
-fn default_flows() -> usize {
-    FLOWS
+fn default_limit() -> usize {
+    LISTED
+}
+
+#[expect(clippy::ref_option, reason = "the form that serde asks for")]
+fn write_optional_network<S: Serializer>(network: &Option<IpNet>, serializer: S) -> Result<S::Ok, S::Error> {
+    match network {
+        Some(network) => write_network(network, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn read_optional_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpNet>, D::Error> {
+    read_network(deserializer).map(Some)
 }
 
 fn write_network<S: Serializer>(network: &IpNet, serializer: S) -> Result<S::Ok, S::Error> {
@@ -126,14 +214,43 @@ fn read_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::
 mod tests {
     use super::*;
 
+    fn list(limit: usize) -> List {
+        List { limit, client: None, rule: None, target: None }
+    }
+
+    fn target(transport: Option<Transport>) -> TargetArgs {
+        TargetArgs { target: "b:1".to_owned(), transport }
+    }
+
     #[test]
     fn commands_are_read_as_documented() {
         let network = |text: &str| crate::limit::network(text).unwrap();
         for (text, expected) in [
             (r#"{"command":"status"}"#, Some(Command::Status {})),
             (r#" { "command" : "bans" } "#, Some(Command::Bans {})),
-            (r#"{"command":"flows"}"#, Some(Command::Flows { limit: FLOWS })),
-            (r#"{"limit":7,"command":"flows"}"#, Some(Command::Flows { limit: 7 })),
+            (r#"{"command":"flows"}"#, Some(Command::Flows(list(LISTED)))),
+            (r#"{"limit":7,"command":"flows"}"#, Some(Command::Flows(list(7)))),
+            (r#"{"command":"connections"}"#, Some(Command::Connections(list(LISTED)))),
+            (
+                r#"{"command":"connections","client":"192.0.2.0/24","rule":"a","target":"b:1","limit":2}"#,
+                Some(Command::Connections(List {
+                    client: Some(network("192.0.2.0/24")),
+                    rule: Some("a".to_owned()),
+                    target: Some("b:1".to_owned()),
+                    ..list(2)
+                })),
+            ),
+            (r#"{"command":"connections","client":"everybody"}"#, None),
+            (r#"{"command":"connections","clients":"192.0.2.0/24"}"#, None),
+            (r#"{"command":"close","id":"t0-1-2"}"#, Some(Command::Close { id: "t0-1-2".parse().unwrap() })),
+            (r#"{"command":"close","id":"1"}"#, None),
+            (r#"{"command":"targets"}"#, Some(Command::Targets {})),
+            (r#"{"command":"drain","target":"b:1"}"#, Some(Command::Drain(target(None)))),
+            (r#"{"command":"up","target":"b:1","transport":"udp"}"#, Some(Command::Up(target(Some(Transport::Udp))))),
+            (r#"{"command":"drain"}"#, None),
+            (r#"{"command":"up","target":"b:1","transport":"sctp"}"#, None),
+            (r#"{"command":"drain_listeners"}"#, Some(Command::DrainListeners {})),
+            (r#"{"command":"up_listeners"}"#, Some(Command::UpListeners {})),
             (r#"{"command":"ban","network":"192.0.2.7/24"}"#, Some(Command::Ban { network: network("192.0.2.0/24") })),
             (r#"{"command":"ban","network":"::1"}"#, Some(Command::Ban { network: network("::1/128") })),
             (r#"{"command":"unban","network":"::/0"}"#, Some(Command::Unban { network: network("::/0") })),
@@ -157,7 +274,14 @@ mod tests {
         let network = "2001:db8::/32".parse().unwrap();
         for command in [
             Command::Status {},
-            Command::Flows { limit: 3 },
+            Command::Flows(list(3)),
+            Command::Connections(List { client: Some(network), rule: Some("a".to_owned()), ..list(3) }),
+            Command::Close { id: "u1-2-3".parse().unwrap() },
+            Command::Targets {},
+            Command::Drain(target(None)),
+            Command::Up(target(Some(Transport::Tcp))),
+            Command::DrainListeners {},
+            Command::UpListeners {},
             Command::Ban { network },
             Command::Unban { network },
             Command::Bans {},

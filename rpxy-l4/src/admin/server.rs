@@ -10,11 +10,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, Refusal, Request};
-use crate::{escape, net::unix::PrivateListener};
+use super::{Answer, Command, Refusal, Request};
+use crate::{
+    escape,
+    net::unix::{Peer, PrivateListener},
+};
 
 /// Connections at once; further ones are told so.
 const MAX_AT_ONCE: usize = 16;
+/// Connections at once of those who may only read, so that they keep nobody else out.
+const MAX_READERS: usize = 8;
 /// Longest request in bytes, its line feed included.
 const MAX_REQUEST: usize = 4096;
 /// Limit on each of: receiving a request, answering it, and sending the answer.
@@ -28,23 +33,40 @@ enum End {
     Refused(Refusal),
 }
 
+/// What a client may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    /// Everything.
+    All,
+    /// What changes nothing.
+    Read,
+}
+
 /// Answers clients until dropped.
 pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
     let slots = Arc::new(Semaphore::new(MAX_AT_ONCE));
+    let readers = Arc::new(Semaphore::new(MAX_READERS));
     loop {
-        let Ok((stream, trusted)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Descriptors ran out; connections that are relayed matter more.
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        let slot = Arc::clone(&slots).try_acquire_owned().ok();
-        let welcome = match (trusted, slot) {
-            (false, _) => Err(refusal("permission denied", "run this as root, or as the user of the daemon")),
-            (true, None) => Err(refusal("too many connections", "close some of those that are open")),
-            (true, Some(slot)) => Ok(slot),
+        let slot = || Arc::clone(&slots).try_acquire_owned().ok();
+        let welcome = match peer {
+            Peer::Stranger => Err(refusal(
+                "permission denied",
+                "run this as root, as the user of the daemon or as one of admin_group",
+            )),
+            Peer::Owner => slot().map(|slot| (Rights::All, [Some(slot), None])).ok_or_else(crowded),
+            Peer::Member => Arc::clone(&readers)
+                .try_acquire_owned()
+                .ok()
+                .and_then(|reader| Some((Rights::Read, [Some(slot()?), Some(reader)])))
+                .ok_or_else(crowded),
         };
         match welcome {
-            Ok(slot) => drop(tokio::spawn(converse(stream, requests.clone(), slot))),
+            Ok((rights, slots)) => drop(tokio::spawn(converse(stream, rights, requests.clone(), slots))),
             // Room for a line is there in a new socket.
             Err(refusal) => drop(stream.try_write(&line(&refusal))),
         }
@@ -52,11 +74,16 @@ pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Requ
 }
 
 /// Request after request until the client has no more.
-async fn converse(mut stream: UnixStream, requests: mpsc::Sender<Request>, _slot: OwnedSemaphorePermit) {
+async fn converse(
+    mut stream: UnixStream,
+    rights: Rights,
+    requests: mpsc::Sender<Request>,
+    _slots: [Option<OwnedSemaphorePermit>; 2],
+) {
     let mut received = Vec::new();
     loop {
         let end = match timeout(TIMEOUT, request(&mut stream, &mut received)).await {
-            Ok(Ok(text)) => exchange(&mut stream, &text, &requests).await,
+            Ok(Ok(text)) => exchange(&mut stream, rights, &text, &requests).await,
             Ok(Err(end)) => Err(end),
             Err(_elapsed) => Err(End::Gone),
         };
@@ -72,8 +99,17 @@ async fn converse(mut stream: UnixStream, requests: mpsc::Sender<Request>, _slot
 }
 
 /// One request and its answer. A request that cannot be understood does not end the connection.
-async fn exchange(stream: &mut UnixStream, text: &[u8], requests: &mpsc::Sender<Request>) -> Result<(), End> {
-    let answer = match serde_json::from_slice(text) {
+async fn exchange(
+    stream: &mut UnixStream,
+    rights: Rights,
+    text: &[u8],
+    requests: &mpsc::Sender<Request>,
+) -> Result<(), End> {
+    let answer = match serde_json::from_slice::<Command>(text) {
+        Ok(command) if command.changes() && rights == Rights::Read => Answer::refused(
+            "permission denied: members of admin_group may only read",
+            "run this as root, or as the user of the daemon",
+        ),
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
             let asked = async {
@@ -125,6 +161,10 @@ async fn request(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<Vec<
     }
 }
 
+fn crowded() -> Refusal {
+    refusal("too many connections", "close some of those that are open")
+}
+
 fn refusal(error: &str, remedy: &str) -> Refusal {
     Refusal { error: error.to_owned(), remedy: remedy.to_owned() }
 }
@@ -142,7 +182,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
 
     use super::*;
-    use crate::admin::{Command, requests};
+    use crate::admin::requests;
 
     struct Served {
         directory: tempfile::TempDir,
@@ -152,7 +192,7 @@ mod tests {
     /// A server whose commands are answered with their own names, but `bans`, which never is.
     fn served() -> Served {
         let directory = tempfile::tempdir().unwrap();
-        let listener = PrivateListener::bind(&directory.path().join("socket")).unwrap();
+        let listener = PrivateListener::bind(&directory.path().join("socket"), None).unwrap();
         let (sender, mut receiver) = requests();
         tokio::spawn(async move {
             let mut unanswered = Vec::new();

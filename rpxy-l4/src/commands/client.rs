@@ -10,7 +10,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::show;
-use crate::{admin::Command, config, escape, net::unix};
+use crate::{
+    admin::Command,
+    config::{self, model::ADMIN_SOCKET},
+    escape,
+    net::unix,
+};
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,28 +49,28 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
     }
 }
 
-/// The path of the admin socket: `socket`, or the `admin_socket` of the configuration in `file`.
+/// The path of the admin socket: `socket`, the `admin_socket` of the configuration in `file`, or where it usually is.
 pub(super) fn socket(socket: Option<&Path>, file: Option<&Path>) -> Result<PathBuf> {
     match (socket, file) {
         (Some(socket), _) => Ok(socket.to_owned()),
         (None, Some(file)) => configured(file),
-        (None, None) => bail!("neither --socket nor --config is given"),
+        (None, None) => Ok(ADMIN_SOCKET.into()),
     }
 }
 
 fn configured(file: &Path) -> Result<PathBuf> {
     let socket = config::load(file)?.config.admin_socket;
     socket.with_context(|| {
-        format!("{} has no admin_socket; add admin_socket = \"/run/rpxy-l4.sock\", or pass --socket", file.display())
+        format!("{} has no admin_socket; add admin_socket = \"{ADMIN_SOCKET}\", or pass --socket", file.display())
     })
 }
 
 fn explain(error: io::Error) -> anyhow::Error {
     let remedies = [
-        (io::ErrorKind::NotFound, "no daemon runs with this admin_socket"),
+        (io::ErrorKind::NotFound, "no daemon runs with this admin_socket; --socket or --config name another one"),
         (io::ErrorKind::ConnectionRefused, "its daemon has died; start it again"),
         (io::ErrorKind::WouldBlock, "its queue is full; look at its log"),
-        (io::ErrorKind::PermissionDenied, "run this as root, or as the user of the daemon"),
+        (io::ErrorKind::PermissionDenied, "run this as root, as the user of the daemon or as one of its admin_group"),
     ];
     let Some((_, remedy)) = remedies.into_iter().find(|(kind, _)| *kind == error.kind()) else { return error.into() };
     anyhow::Error::new(error).context(remedy)

@@ -17,7 +17,7 @@ pub(crate) use check::check;
 
 use crate::{
     admin,
-    cli::Command,
+    cli::{Command, ListArgs, MaintainedArgs},
     config::{self, model::Config},
     escape, offload,
 };
@@ -32,7 +32,16 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     let mut out = escape::Lines(io::BufWriter::new(io::stdout().lock()));
     let (daemon, request) = match command {
         Command::Status { daemon } => (daemon, admin::Command::Status {}),
-        Command::Flows { daemon, limit } => (daemon, admin::Command::Flows { limit: *limit }),
+        Command::Connections { daemon, list } => (daemon, admin::Command::Connections(listed(list))),
+        Command::Flows { daemon, list } => (daemon, admin::Command::Flows(listed(list))),
+        Command::Close { daemon, id } => (daemon, admin::Command::Close { id: *id }),
+        Command::Targets { daemon } => (daemon, admin::Command::Targets {}),
+        Command::Drain { daemon, what } => {
+            (daemon, target(what).map_or(admin::Command::DrainListeners {}, admin::Command::Drain))
+        }
+        Command::Up { daemon, what } => {
+            (daemon, target(what).map_or(admin::Command::UpListeners {}, admin::Command::Up))
+        }
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
@@ -55,6 +64,15 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     };
     let socket = client::socket(daemon.socket.as_deref(), daemon.config.as_deref())?;
     client::run(&socket, &request, daemon.json, &mut out)
+}
+
+fn listed(ListArgs { limit, client, rule, target }: &ListArgs) -> admin::List {
+    admin::List { limit: *limit, client: *client, rule: rule.clone(), target: target.clone() }
+}
+
+/// The target; `None` for all listeners.
+fn target(what: &MaintainedArgs) -> Option<admin::TargetArgs> {
+    what.target.clone().map(|target| admin::TargetArgs { target, transport: what.transport })
 }
 
 /// The configuration in `file`, if there is one.

@@ -4,16 +4,28 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::{admin::Command, escape};
+use crate::{
+    admin::{Command, List},
+    escape,
+};
 
 /// Writes the answer to `command`. `more` means that the daemon left out lines beyond the limit.
 pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn Write) -> io::Result<()> {
     match command {
         Command::Status {} => lines.iter().try_for_each(|line| status(line, out)),
-        Command::Flows { limit } => {
-            let rows = lines.iter().map(flow).collect();
-            table(&FLOW, rows, out)?;
+        Command::Flows(List { limit, .. }) => {
+            table(&FLOW, lines.iter().map(flow).collect(), out)?;
             if more { writeln!(out, "there are more than {limit}; see --limit") } else { Ok(()) }
+        }
+        Command::Connections(List { limit, .. }) => {
+            table(&CONNECTION, lines.iter().map(connection).collect(), out)?;
+            if more { writeln!(out, "there are more than {limit}; see --limit") } else { Ok(()) }
+        }
+        Command::Close { .. } => lines.iter().try_for_each(|line| writeln!(out, "{} is closed", text(&line["id"]))),
+        Command::Targets {} => table(&TARGET, lines.iter().map(target).collect(), out),
+        Command::Drain(_) | Command::Up(_) => lines.iter().try_for_each(|line| maintained(line, out)),
+        Command::DrainListeners {} | Command::UpListeners {} => {
+            lines.iter().try_for_each(|line| listeners_maintained(line, out))
         }
         Command::Ban { .. } | Command::Unban { .. } => lines.iter().try_for_each(|line| ban(line, out)),
         Command::Bans {} => {
@@ -23,12 +35,10 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
     }
 }
 
-const FLOW: [&str; 11] =
-    ["CLIENT", "LISTENER", "BACKEND", "CARRIES", "RULE", "AGE", "IDLE", "UP", "DOWN", "STATE", "PLANE"];
+const FLOW: [&str; 12] =
+    ["ID", "CLIENT", "LISTENER", "BACKEND", "CARRIES", "RULE", "AGE", "IDLE", "UP", "DOWN", "STATE", "PLANE"];
 
 fn flow(line: &Value) -> Vec<String> {
-    let bytes = |key: &str| line[key].as_u64().map_or_else(|| "-".to_owned(), bytes);
-    let time = |key: &str| line[key].as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000));
     let state = match (line["stage"].as_str(), line["answered"].as_bool(), line["confirmed"].as_bool()) {
         (Some("open"), _, Some(true)) => "confirmed".to_owned(),
         (Some("open"), Some(true), _) => "answered".to_owned(),
@@ -40,18 +50,87 @@ fn flow(line: &Value) -> Vec<String> {
         None => text(&line["plane"]),
     };
     vec![
+        text(&line["id"]),
         text(&line["client"]),
         text(&line["listener"]),
-        text(&line["backend"]),
+        backend(line),
         text(&line["carries"]),
         text(&line["rule"]),
-        time("age_ms"),
-        time("idle_ms"),
-        bytes("bytes_up"),
-        bytes("bytes_down"),
+        millis(&line["age_ms"]),
+        millis(&line["idle_ms"]),
+        size(&line["bytes_up"]),
+        size(&line["bytes_down"]),
         state,
         plane,
     ]
+}
+
+const CONNECTION: [&str; 12] =
+    ["ID", "CLIENT", "LISTENER", "BACKEND", "CARRIES", "RULE", "SERVER NAME", "AGE", "IDLE", "UP", "DOWN", "STATE"];
+
+fn connection(line: &Value) -> Vec<String> {
+    let inner = line["inner_server_name"].as_str().map(|_| &line["inner_server_name"]);
+    vec![
+        text(&line["id"]),
+        text(&line["client"]),
+        text(&line["listener"]),
+        backend(line),
+        text(&line["carries"]),
+        text(&line["rule"]),
+        text(inner.unwrap_or(&line["server_name"])),
+        millis(&line["age_ms"]),
+        millis(&line["idle_ms"]),
+        size(&line["bytes_up"]),
+        size(&line["bytes_down"]),
+        text(&line["stage"]),
+    ]
+}
+
+/// The backend's address, with its target where that is a name.
+fn backend(line: &Value) -> String {
+    match (line["backend"].as_str(), line["target"].as_str()) {
+        (Some(address), Some(target)) if address != target => {
+            format!("{} ({})", text(&line["backend"]), text(&line["target"]))
+        }
+        _ => text(&line["backend"]),
+    }
+}
+
+const TARGET: [&str; 8] = ["TARGET", "TRANSPORT", "RULE", "STATE", "SINCE", "ACTIVE", "FAILURES", "REASON"];
+
+fn target(line: &Value) -> Vec<String> {
+    let state = match line["backup"].as_bool() {
+        Some(true) => format!("{} (backup)", text(&line["state"])),
+        _ => text(&line["state"]),
+    };
+    vec![
+        text(&line["target"]),
+        text(&line["transport"]),
+        text(&line["rule"]),
+        state,
+        millis(&line["since_ms"]),
+        text(&line["active"]),
+        text(&line["failures"]),
+        text(&line["reason"]),
+    ]
+}
+
+fn maintained(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let (target, transport) = (text(&line["target"]), text(&line["transport"]));
+    match line["drained"].as_bool() {
+        Some(true) => writeln!(out, "{target} ({transport}) is drained; {} go on", text(&line["active"])),
+        _ => writeln!(out, "{target} ({transport}) is in service"),
+    }
+}
+
+fn listeners_maintained(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+    match line["listeners_drained"].as_bool() {
+        Some(true) => {
+            let (connections, sessions) = (text(&line["connections"]), text(&line["sessions"]));
+            writeln!(out, "the listeners are drained; {connections} connections and {sessions} sessions go on")
+        }
+        _ => writeln!(out, "the listeners are in service"),
+    }
 }
 
 fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
@@ -72,6 +151,12 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
             format!("{} ({}{why})", text(&down["target"]), text(&down["transport"]))
         })
         .collect();
+    let drained_since = line["drained"]["listeners_s"].as_u64();
+    let listeners =
+        drained_since.map_or("in service".to_owned(), |since| format!("drained by command {} ago", time(since)));
+    let drained = line["drained"]["targets"].as_array().into_iter().flatten().map(|target| {
+        format!("{} ({}, {} go on)", text(&target["target"]), text(&target["transport"]), text(&target["active"]))
+    });
     let plane = &line["kernel_plane"];
     let kernel = match (plane["reason"].as_str(), plane["flows"].as_u64()) {
         (Some(_), _) => format!("{}: {}", text(&plane["state"]), text(&plane["reason"])),
@@ -91,12 +176,14 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         ("configuration", format!("{}, {} rules", text(&line["config"]), text(&line["rules"]))),
         ("last reload", reload(&line["last_reload"])),
         ("workers", text(&line["workers"])),
+        ("listeners", listeners),
         ("TCP connections", load(&line["tcp"])),
         ("UDP sessions", load(&line["udp"])),
         ("UDP lost", format!("{} for want of room in a socket", lost.map_or("-".to_owned(), |lost| lost.to_string()))),
         ("kernel plane", kernel),
         ("kernel packets", packets),
         ("targets down", if down.is_empty() { "none".to_owned() } else { down.join(", ") }),
+        ("targets drained", words(drained, "none")),
         ("bans", text(&line["bans"])),
     ] {
         writeln!(out, "{name:<16} {value}")?;
@@ -154,6 +241,16 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// A duration in milliseconds.
+fn millis(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000))
+}
+
+/// A number of bytes.
+fn size(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), bytes)
+}
+
 /// Two units: seconds matter for minutes, not for days.
 fn time(seconds: u64) -> String {
     let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -183,6 +280,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::admin::TargetArgs;
 
     fn shown(command: &Command, lines: &[Value], more: bool) -> String {
         let mut out = Vec::new();
@@ -218,18 +316,78 @@ mod tests {
     #[test]
     fn flows_are_a_table() {
         let line = json!({
-            "client": "192.0.2.1:5", "listener": "0.0.0.0:443", "backend": null, "stage": "opening", "carries": "udp:quic",
+            "id": "u0-1-2", "client": "192.0.2.1:5", "listener": "0.0.0.0:443", "backend": null, "stage": "opening", "carries": "udp:quic",
             "rule": "a\u{1b}b", "age_ms": 61_500, "idle_ms": 10, "bytes_up": 2048, "bytes_down": 0, "answered": false,
             "confirmed": false, "plane": "userspace", "reason": "off",
         });
-        let text = shown(&Command::Flows { limit: 1 }, &[line], true);
+        let text = shown(&Command::Flows(list(1)), &[line], true);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), FLOW);
         assert_eq!(
             lines[1],
-            "192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\\u{1b}b  1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
+            "u0-1-2  192.0.2.1:5  0.0.0.0:443  -        udp:quic  a\\u{1b}b  1m1s  0s    2.0 KiB  0 B   opening  userspace: off"
         );
         assert_eq!(lines[2], "there are more than 1; see --limit");
+    }
+
+    fn list(limit: usize) -> List {
+        List { limit, client: None, rule: None, target: None }
+    }
+
+    #[test]
+    fn connections_are_a_table() {
+        let line = json!({
+            "id": "t0-1-2", "client": "192.0.2.1:5", "listener": "0.0.0.0:443", "backend": "192.0.2.9:443",
+            "target": "a.example:443", "stage": "open", "carries": "tcp:tls", "rule": "web", "server_name": "b.example",
+            "age_ms": 61_500, "idle_ms": 10, "bytes_up": 2048, "bytes_down": 0,
+        });
+        let text = shown(&Command::Connections(list(9)), std::slice::from_ref(&line), false);
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "t0-1-2  192.0.2.1:5  0.0.0.0:443  192.0.2.9:443 (a.example:443)  tcp:tls  web   b.example    1m1s  0s    2.0 \
+             KiB  0 B   open"
+        );
+        let mut literal = line;
+        literal["target"] = json!("192.0.2.9:443");
+        literal["inner_server_name"] = json!("private.example");
+        let text = shown(&Command::Connections(list(9)), &[literal], false);
+        assert!(text.contains("  192.0.2.9:443  tcp:tls") && text.contains("  private.example  "), "{text}");
+    }
+
+    #[test]
+    fn targets_are_a_table() {
+        let line = json!({
+            "transport": "tcp", "rule": "web", "target": "a.example:443", "backup": true, "weight": 1, "state": "down",
+            "reason": "connection refused", "since_ms": 61_500, "active": 3, "failures": 7,
+        });
+        let text = shown(&Command::Targets {}, &[line], false);
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "a.example:443  tcp        web   down (backup)  1m1s   3       7         connection refused"
+        );
+    }
+
+    #[test]
+    fn what_is_drained_is_told() {
+        let target = |drained| json!({ "transport": "tcp", "target": "a:1", "drained": drained, "active": 3 });
+        let listeners = |drained| json!({ "listeners_drained": drained, "connections": 3, "sessions": 4 });
+        let args = || TargetArgs { target: "a:1".to_owned(), transport: None };
+        for (command, line, expected) in [
+            (Command::Drain(args()), target(true), "a:1 (tcp) is drained; 3 go on\n"),
+            (Command::Up(args()), target(false), "a:1 (tcp) is in service\n"),
+            (
+                Command::DrainListeners {},
+                listeners(true),
+                "the listeners are drained; 3 connections and 4 sessions go on\n",
+            ),
+            (Command::UpListeners {}, listeners(false), "the listeners are in service\n"),
+        ] {
+            assert_eq!(shown(&command, &[line], false), expected, "{command:?}");
+        }
+        let drained = json!({ "listeners_s": 61, "targets": [{ "transport": "tcp", "target": "a:1", "active": 3 }] });
+        let text = shown(&Command::Status {}, &[json!({ "drained": drained })], false);
+        assert!(text.contains("listeners        drained by command 1m1s ago\n"), "{text}");
+        assert!(text.contains("targets drained  a:1 (tcp, 3 go on)\n"), "{text}");
     }
 
     #[test]

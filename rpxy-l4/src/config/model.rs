@@ -4,6 +4,7 @@
 //! nothing outside `config` knows the file's shape. File order is kept wherever it decides (rules, targets).
 
 use std::{
+    collections::HashSet,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
@@ -17,10 +18,12 @@ use ipnet::IpNet;
 mod health;
 mod listener;
 mod rule;
+mod transport;
 
 pub(crate) use health::{Check, CheckKind, HttpCheck};
-pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, Transport, UnixListen};
+pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use transport::Transport;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,8 @@ pub(crate) struct Config {
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
     /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
+    /// ID of the group whose members may read through that socket; `None` is none.
+    pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
     /// The kernel plane.
@@ -92,8 +97,35 @@ impl Config {
     }
 }
 
+impl Config {
+    /// All groups of targets, those of decrypted hellos included, each with its transport and the name of its rule; `None`
+    /// for the default targets of a listener. A rule on several listeners comes once; the default targets come last.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = (Transport, Option<&Arc<str>>, &Upstream)> {
+        let mut seen = HashSet::new();
+        let rules = self.listeners().flat_map(|listener| &listener.rules);
+        let rules = rules.filter(move |rule| seen.insert(Arc::as_ptr(rule)));
+        let of_rules = rules.flat_map(|rule| {
+            let transport = if rule.matcher.is_udp() { Transport::Udp } else { Transport::Tcp };
+            let ech = match &rule.matcher {
+                Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.as_ref(),
+                Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => None,
+            };
+            let private = ech.into_iter().flat_map(|ech| ech.private.iter().map(|private| &private.upstream));
+            std::iter::once(&rule.upstream).chain(private).map(move |upstream| (transport, Some(&rule.name), upstream))
+        });
+        let defaults = self.listeners().flat_map(|listener| {
+            let tcp = listener.tcp.default.iter().map(|upstream| (Transport::Tcp, None, upstream));
+            tcp.chain(listener.udp.default.iter().map(|upstream| (Transport::Udp, None, upstream)))
+        });
+        of_rules.chain(defaults)
+    }
+}
+
 /// Default directory of pinned programs and flows.
 pub(crate) const PIN_PATH: &str = "/sys/fs/bpf/rpxy-l4";
+
+/// Path of the admin socket where a command is not told another one. The daemon has none unless its file says so.
+pub(crate) const ADMIN_SOCKET: &str = "/run/rpxy-l4/admin.sock";
 
 /// The longest path of a unix socket in bytes: `sun_path` less its final zero (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Duration,
     /// An array of strings.
     Texts,
+    /// A name, or a number.
+    TextOrInteger(u32, u32),
     /// A string, or an array of them.
     OneOrMoreTexts,
     Ports,
@@ -73,12 +75,13 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
             "listen_ipv6" | "reuse_port" | "free_bind" | "early_drop" | "pin" | "affinity" | "backup" | "down"
             | "close" | "only_healthy" | "tcp_only_healthy" | "udp_only_healthy",
         ) => Kind::Switch,
+        (_, "admin_group" | "listen_unix_group") => Kind::TextOrInteger(0, u32::MAX - 1),
         (_, "tcp_recv_proxy_protocol") => Kind::SwitchOr("optional"),
         (
             _,
-            "listen_unix" | "listen_unix_mode" | "listen_unix_group" | "metrics_listen" | "admin_socket" | "pin_path"
-            | "public_key" | "ech_config_list" | "address" | "quic_server_id" | "health" | "tcp_health" | "udp_health"
-            | "path" | "host" | "server_name" | "hex",
+            "listen_unix" | "listen_unix_mode" | "metrics_listen" | "admin_socket" | "pin_path" | "public_key"
+            | "ech_config_list" | "address" | "quic_server_id" | "health" | "tcp_health" | "udp_health" | "path"
+            | "host" | "server_name" | "hex",
         ) => Kind::Text,
         (
             _,
@@ -182,6 +185,9 @@ fn value(kind: Kind) -> Value {
         Kind::SwitchOr(word) => json!({ "enum": [true, false, word] }),
         Kind::Words(words) => json!({ "enum": words }),
         Kind::Integer(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::TextOrInteger(least, most) => {
+            json!({ "type": ["integer", "string"], "minimum": least, "maximum": most })
+        }
         Kind::Duration => json!({ "type": ["integer", "string"], "minimum": 0 }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::OneOrMoreTexts => json!({ "type": ["string", "array"], "items": { "type": "string" } }),

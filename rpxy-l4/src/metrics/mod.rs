@@ -97,6 +97,8 @@ pub(crate) enum Outcome {
     TargetDown,
     /// The client went away before it had a backend.
     ClientGone,
+    /// An operator closed it.
+    Admin,
     /// The daemon stopped first.
     Drained,
     /// A bug: the connection's task panicked.
@@ -104,7 +106,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -129,6 +131,7 @@ impl Outcome {
         Self::Unhealthy,
         Self::TargetDown,
         Self::ClientGone,
+        Self::Admin,
         Self::Drained,
         Self::InternalError,
     ];
@@ -161,6 +164,7 @@ impl Outcome {
             Self::Unhealthy => "unhealthy",
             Self::TargetDown => "target_down",
             Self::ClientGone => "client_gone",
+            Self::Admin => "admin",
             Self::Drained => "drained",
             Self::InternalError => "internal_error",
         }
@@ -197,6 +201,7 @@ impl Outcome {
             | Self::Stalled
             | Self::TargetDown
             | Self::ClientGone
+            | Self::Admin
             | Self::Drained
             | Self::InternalError => false,
         }

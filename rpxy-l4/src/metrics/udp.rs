@@ -45,6 +45,8 @@ named! {
         Evicted = "evicted",
         /// The client's network was banned.
         Banned = "banned",
+        /// An operator closed it.
+        Admin = "admin",
         /// After a reload, its listener does not take the client's network any more.
         Denied = "denied",
         /// Its second hello was not one that a client of Encrypted Client Hello sends.
@@ -79,6 +81,8 @@ named! {
         TooMany = "too_many",
         /// From a banned network.
         Banned = "banned",
+        /// It would have begun a session while an operator lets none begin.
+        Drained = "drained",
         /// Not from a network that the listener takes: `allow`, `deny`.
         Denied = "denied",
         /// From a socket of the daemon itself.
@@ -117,11 +121,12 @@ impl DatagramDrop {
             | Self::EchInvalid
             | Self::TooMany
             | Self::Banned
+            | Self::Drained
             | Self::Denied
+            | Self::Unhealthy
             | Self::RateLimited
             | Self::SourceLimited
             | Self::Unreachable
-            | Self::Unhealthy
             | Self::NoPort
             | Self::Shortage => true,
             Self::Overflow | Self::Loop | Self::NotSentUp | Self::NotSentDown => false,

@@ -4,6 +4,7 @@ mod address;
 mod dial;
 mod family;
 mod options;
+mod peer_groups;
 pub(crate) mod poller;
 mod queue;
 pub(crate) mod udp;

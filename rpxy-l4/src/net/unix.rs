@@ -1,4 +1,5 @@
-//! Unix sockets: one that only its owner gets to, those that clients connect to, and connections to backends.
+//! Unix sockets: one that only its owner and, where there is one, a group gets to, those that clients connect to, and
+//! connections to backends.
 //!
 //! Errs towards not starting: what is at the path is replaced only when it is a socket on which surely nobody listens.
 
@@ -12,14 +13,20 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use rustix::{
-    fs::{Mode, fchmod},
+    fs::{AtFlags, CWD, Gid, Mode, chownat, fchmod},
     io::Errno,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::peer_groups::peer_groups;
 
 /// Waiting connections; who comes is a person or a script.
 const BACKLOG: i32 = 16;
@@ -28,7 +35,54 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct PrivateListener {
     listener: tokio::net::UnixListener,
+    members: Arc<Members>,
     _file: SocketFile,
+}
+
+/// The group whose members get in, too; it may change while the socket is listened on.
+#[derive(Debug)]
+pub(crate) struct Members {
+    group: AtomicU32,
+}
+
+/// No group has this number (chown(2)).
+const NO_GROUP: u32 = u32::MAX;
+
+impl Members {
+    fn new(group: Option<u32>) -> Self {
+        Self { group: AtomicU32::new(group.unwrap_or(NO_GROUP)) }
+    }
+
+    /// From now on it is `group`; its members can connect once [`give_to`] has given them the file.
+    pub(crate) fn set(&self, group: Option<u32>) {
+        self.group.store(group.unwrap_or(NO_GROUP), Ordering::Relaxed);
+    }
+
+    fn group(&self) -> Option<u32> {
+        Some(self.group.load(Ordering::Relaxed)).filter(|group| *group != NO_GROUP)
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Root, or the user that this process runs as.
+    Owner,
+    /// Another user, who is in the group.
+    Member,
+    /// Anybody else.
+    Stranger,
+}
+
+/// The reason why there is no listening socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// The path cannot be had.
+    #[error(transparent)]
+    Listen(#[from] io::Error),
+    /// The file cannot be given to the group.
+    #[error(transparent)]
+    Group(io::Error),
 }
 
 /// The file of a socket.
@@ -40,28 +94,56 @@ struct SocketFile {
 }
 
 impl PrivateListener {
-    /// Listens at `path`, for root and the user that this process runs as. What a dead process has left there is
-    /// replaced.
+    /// Listens at `path`, for root, the user that this process runs as and the members of `group`. What a dead process has
+    /// left there is replaced.
     ///
     /// # Errors
     ///
     /// Somebody listens there ([`io::ErrorKind::AddrInUse`]), something else is there
-    /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it.
-    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+    /// ([`io::ErrorKind::AlreadyExists`]), or the directory does not allow it. Or the file cannot be given to the group.
+    pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<Self, BindError> {
         let (socket, file) = bind(path)?;
+        if group.is_some() {
+            give_to(path, group).map_err(BindError::Group)?;
+        }
         socket.listen(BACKLOG)?;
         let listener = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-        Ok(Self { listener, _file: file })
+        Ok(Self { listener, members: Arc::new(Members::new(group)), _file: file })
     }
 
-    /// The next connection, with whether its peer is root or the user that this process runs as (`SO_PEERCRED`, unix(7)).
-    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, bool)> {
-        let (stream, _unnamed) = self.listener.accept().await?;
-        // Of whoever called connect(2), at that time; unknown is a stranger.
-        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
-        let own = rustix::process::geteuid().as_raw();
-        Ok((stream, peer.is_some_and(|peer| peer == 0 || peer == own)))
+    /// The group whose members get in.
+    pub(crate) fn members(&self) -> &Arc<Members> {
+        &self.members
     }
+
+    /// The next connection, with who its peer is (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
+    pub(crate) async fn accept(&self) -> io::Result<(tokio::net::UnixStream, Peer)> {
+        let (stream, _unnamed) = self.listener.accept().await?;
+        let peer = self.identify(&stream);
+        Ok((stream, peer))
+    }
+
+    /// Looks at whoever called connect(2), as it was at that time; what is unknown is a stranger.
+    fn identify(&self, stream: &tokio::net::UnixStream) -> Peer {
+        let Ok(peer) = stream.peer_cred() else { return Peer::Stranger };
+        if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() {
+            return Peer::Owner;
+        }
+        let is_member = |group| peer.gid() == group || peer_groups(stream).is_ok_and(|groups| groups.contains(&group));
+        if self.members.group().is_some_and(is_member) { Peer::Member } else { Peer::Stranger }
+    }
+}
+
+/// Lets the members of `group` connect to the socket at `path`, or nobody but its owner. First it becomes the group's, then
+/// its members may write to it, which is what connect(2) asks for.
+///
+/// # Errors
+///
+/// This process is neither privileged nor a member of the group.
+pub(crate) fn give_to(path: &Path, group: Option<u32>) -> io::Result<()> {
+    let Some(group) = group else { return fs::set_permissions(path, fs::Permissions::from_mode(0o600)) };
+    chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
 }
 
 /// A socket at `path` that does not listen yet, for the user of this process alone.
@@ -94,12 +176,11 @@ impl PublicListener {
     ///
     /// # Errors
     ///
-    /// As [`PrivateListener::bind`]; or there is no such group, or the process may not give the file to it.
-    pub(crate) fn bind(path: &Path, mode: u32, group: Option<&str>, backlog: u32) -> io::Result<Self> {
-        let group = group.map(group_id).transpose()?;
+    /// As [`PrivateListener::bind`].
+    pub(crate) fn bind(path: &Path, mode: u32, group: Option<u32>, backlog: u32) -> io::Result<Self> {
         let (socket, file) = bind(path)?;
         if let Some(group) = group {
-            std::os::unix::fs::chown(path, None, Some(group))?;
+            chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -110,19 +191,6 @@ impl PublicListener {
     pub(crate) fn share(&self) -> io::Result<UnixListener> {
         Ok(OwnedFd::from(self.socket.try_clone()?).into())
     }
-}
-
-/// The number of a group, by number or by name in /etc/group (group(5)).
-fn group_id(group: &str) -> io::Result<u32> {
-    if let Ok(number) = group.parse() {
-        return Ok(number);
-    }
-    let of_line = |line: &str| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    };
-    let unknown = || io::Error::new(io::ErrorKind::InvalidInput, format!("there is no group {group} in /etc/group"));
-    fs::read_to_string("/etc/group")?.lines().find_map(of_line).ok_or_else(unknown)
 }
 
 /// A connected stream as the type that TCP is served by. To tokio, that is a descriptor that becomes readable and writable;
@@ -191,17 +259,39 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn kind(bound: Result<PrivateListener, BindError>) -> io::ErrorKind {
+        match bound.unwrap_err() {
+            BindError::Listen(error) | BindError::Group(error) => error.kind(),
+        }
+    }
+
     #[tokio::test]
     async fn the_file_is_the_owners_alone_and_goes_with_the_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let bound = PrivateListener::bind(&path).unwrap();
+        let bound = PrivateListener::bind(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let _client = connect(&path, Duration::from_secs(10)).unwrap();
-        let (_stream, trusted) = bound.accept().await.unwrap();
-        assert!(trusted);
+        let (_stream, peer) = bound.accept().await.unwrap();
+        assert_eq!(peer, Peer::Owner);
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_file_is_opened_to_a_group_that_is_the_processs_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let own = rustix::process::getegid().as_raw();
+        let bound = PrivateListener::bind(&path, Some(own)).unwrap();
+        let made = fs::metadata(&path).unwrap();
+        assert_eq!((made.permissions().mode() & 0o7777, made.gid()), (0o660, own));
+        drop(bound);
+        if !rustix::process::geteuid().is_root() {
+            let refused = PrivateListener::bind(&path, Some(0));
+            assert!(matches!(refused, Err(BindError::Group(_))), "{refused:?}");
+            assert!(!path.exists(), "nothing is left behind");
+        }
     }
 
     #[tokio::test]
@@ -211,29 +301,29 @@ mod tests {
         // A closed listener leaves its file.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let first = PrivateListener::bind(&path).unwrap();
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = PrivateListener::bind(&path, None).unwrap();
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AddrInUse);
         assert!(path.exists());
 
         // Another one in its place is not the first one's to remove.
         fs::remove_file(&path).unwrap();
-        let second = PrivateListener::bind(&path).unwrap();
+        let second = PrivateListener::bind(&path, None).unwrap();
         drop(first);
         assert!(path.exists());
         drop(second);
 
         fs::write(&path, "text").unwrap();
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "text");
         let missing = directory.path().join("no/such");
-        assert_eq!(PrivateListener::bind(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(kind(PrivateListener::bind(&missing, None)), io::ErrorKind::NotFound);
     }
 
     #[tokio::test]
     async fn a_queue_that_is_full_is_a_live_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let _bound = PrivateListener::bind(&path).unwrap();
+        let _bound = PrivateListener::bind(&path, None).unwrap();
         let address = SockAddr::unix(&path).unwrap();
         let mut clients = Vec::new();
         loop {
@@ -243,7 +333,7 @@ mod tests {
             }
             clients.push(client);
         }
-        assert_eq!(PrivateListener::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(kind(PrivateListener::bind(&path, None)), io::ErrorKind::AddrInUse);
         let in_vain = connect(&path, Duration::from_millis(10));
         assert_eq!(in_vain.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
@@ -253,11 +343,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let own = rustix::process::getegid().as_raw();
-        for (mode, group) in [(0o660, Some(own.to_string())), (0o600, None), (0o666, Some("root".to_owned()))] {
-            if group.as_deref() == Some("root") && own != 0 {
-                continue;
-            }
-            let bound = PublicListener::bind(&path, mode, group.as_deref(), 16).unwrap();
+        for (mode, group) in [(0o660, Some(own)), (0o600, None)] {
+            let bound = PublicListener::bind(&path, mode, group, 16).unwrap();
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!((metadata.permissions().mode() & 0o7777, metadata.gid()), (mode, own));
             let (listener, _second) = (bound.share().unwrap(), bound.share().unwrap());
@@ -266,9 +353,11 @@ mod tests {
             drop(bound);
             assert!(!path.exists(), "the file goes, though workers have the socket yet");
         }
-        let unknown = PublicListener::bind(&path, 0o600, Some("no such group"), 16).unwrap_err();
-        assert!(unknown.to_string().contains("no such group"), "{unknown}");
-        assert!(!path.exists());
+        if !rustix::process::geteuid().is_root() {
+            let refused = PublicListener::bind(&path, 0o660, Some(0), 16).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+            assert!(!path.exists(), "nothing is left behind");
+        }
         assert_eq!(connected(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

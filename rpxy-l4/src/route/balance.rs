@@ -70,6 +70,8 @@ struct Question<'a> {
 pub(crate) struct Endpoint {
     /// The target as configured.
     pub target: Target,
+    /// The same as the file writes it.
+    pub text: Arc<str>,
     /// Its state.
     pub health: Arc<Health>,
     /// What it carries.
@@ -132,19 +134,23 @@ impl Group {
     /// The group of `upstream`; names begin to resolve, known states are found again in `targets`.
     #[must_use]
     pub(crate) fn new(upstream: &Upstream, targets: &Targets, resolver: &Resolver) -> Self {
-        let endpoints = upstream.targets.iter().map(|target| Endpoint {
-            health: targets.health(target),
-            account: targets.accounts().target(&target.to_string()),
-            active: upstream
-                .check
-                .as_ref()
-                .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
-            name: match &target.host {
-                Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
-                Host::Name(name) => Some(resolver.name(name)),
-            },
-            hash: rendezvous::hash(&[target.to_string().as_bytes()]),
-            target: target.clone(),
+        let endpoints = upstream.targets.iter().map(|target| {
+            let text: Arc<str> = target.to_string().into();
+            Endpoint {
+                health: targets.health(target),
+                account: targets.accounts().target(&text),
+                active: upstream
+                    .check
+                    .as_ref()
+                    .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
+                name: match &target.host {
+                    Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
+                    Host::Name(name) => Some(resolver.name(name)),
+                },
+                hash: rendezvous::hash(&[text.as_bytes()]),
+                text,
+                target: target.clone(),
+            }
         });
         Self { only_healthy: upstream.only_healthy, ..Self::of(endpoints.collect(), upstream.balance) }
     }

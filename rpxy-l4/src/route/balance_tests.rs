@@ -28,6 +28,7 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
         Endpoint {
             account: Arc::default(),
             hash: rendezvous::hash(&[target.to_string().as_bytes()]),
+            text: target.to_string().into(),
             target,
             health: Arc::default(),
             active: None,

@@ -8,6 +8,7 @@ mod mac1;
 mod names;
 mod random;
 mod rendezvous;
+mod selection;
 mod table;
 mod turns;
 mod udp;
@@ -16,9 +17,10 @@ use std::sync::Arc;
 
 pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, Targets};
+pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, TargetReport, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use random::Random;
+pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
 pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
 

@@ -1,25 +1,24 @@
 //! Carries out what comes through the admin socket.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use serde::Serialize;
-use tokio::{sync::oneshot, time::timeout};
 
-use super::daemon::{Daemon, LastReload};
+use super::{
+    daemon::{Daemon, LastReload},
+    maintenance::Drained,
+};
 use crate::{
-    admin::{self, Answer, Command, MOST_FLOWS, Request},
+    admin::{self, Answer, Command, Request},
     config::model::{Config, Transport},
     limit::{self, BanSource, Unban},
-    net::unix::PrivateListener,
+    net::unix::{self, PrivateListener},
     offload::Kernel,
     route::DownTarget,
-    udp::{Control, FlowLine},
+    udp::Control,
 };
-
-/// Limit on the answer of a worker about its sessions.
-const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to `status`, in one line.
 #[derive(Debug, Serialize)]
@@ -38,6 +37,7 @@ struct Status<'a> {
     udp_kernel_drops: u64,
     kernel_plane: KernelStatus,
     targets_down: Vec<Down>,
+    drained: Drained,
     bans: usize,
 }
 
@@ -127,8 +127,26 @@ struct Ban {
 /// Opens the admin socket, if the configuration has one.
 pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
     let Some(path) = &config.admin_socket else { return Ok(None) };
-    let bound = PrivateListener::bind(path).map_err(explain);
-    bound.map(Some).with_context(|| format!("admin_socket: cannot listen on {}", path.display()))
+    let bound = PrivateListener::bind(path, config.admin_group).map_err(|error| match error {
+        unix::BindError::Listen(error) => explain(error).context("admin_socket"),
+        unix::BindError::Group(error) => explain_group(error),
+    });
+    bound.map(Some).with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Gives the admin socket, which stays where it is, to the group of `config`, if that is another one than before.
+pub(super) fn give(config: &Config, before: &Config) -> Result<()> {
+    match &config.admin_socket {
+        Some(path) if before.admin_socket == config.admin_socket && before.admin_group != config.admin_group => {
+            unix::give_to(path, config.admin_group).map_err(explain_group)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn explain_group(error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error)
+        .context("admin_group: cannot give the socket to the group; the daemon's user must be one of its members")
 }
 
 fn explain(error: io::Error) -> anyhow::Error {
@@ -142,11 +160,18 @@ fn explain(error: io::Error) -> anyhow::Error {
 
 impl Daemon {
     /// Carries out one command. What takes time goes on in a task.
-    pub(super) fn handle_command(&self, request: Request) {
+    pub(super) async fn handle_command(&mut self, request: Request) {
         let Request { command, answer } = request;
         let done = match command {
             Command::Status {} => Answer::one(&self.status()),
-            Command::Flows { limit } => return self.flows(limit, answer),
+            Command::Flows(list) => return self.flows(&list, answer),
+            Command::Connections(list) => return self.connections(&list, answer),
+            Command::Close { id } => return self.close(id, answer),
+            Command::Targets {} => self.target_lines(),
+            Command::Drain(args) => self.drain_target(&args),
+            Command::Up(args) => self.up_target(&args),
+            Command::DrainListeners {} => self.drain_listeners(),
+            Command::UpListeners {} => self.up_listeners().await,
             Command::Ban { network } => self.ban(network),
             Command::Unban { network } => self.unban(network),
             Command::Bans {} => Answer::lines(self.bans.list().into_iter().map(|(network, source)| Ban {
@@ -164,6 +189,7 @@ impl Daemon {
         if let Some(old) = self.admin_server.take() {
             old.abort();
         }
+        self.admin_members = listener.as_ref().map(|listener| Arc::clone(listener.members()));
         self.admin_server = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
     }
 
@@ -220,34 +246,9 @@ impl Daemon {
             udp_kernel_drops: self.metrics.udp().lost(),
             kernel_plane: KernelStatus::of(self.kernel.as_deref()),
             targets_down: tcp_down.chain(down("udp", self.targets.udp.down(uptime))).collect(),
+            drained: self.drained(),
             bans: self.bans.count(),
         }
-    }
-
-    /// Asks all workers at once, and puts together what they tell.
-    fn flows(&self, limit: usize, answer: oneshot::Sender<Answer>) {
-        let limit = limit.min(MOST_FLOWS);
-        let told = self.listeners.ask_udp(|reply| Control::Flows(reply, limit.saturating_add(1)));
-        tokio::spawn(async move {
-            let mut lines: Vec<FlowLine> = Vec::new();
-            for worker in told {
-                match timeout(WORKER_TIMEOUT, worker).await {
-                    Ok(Ok(more)) => lines.extend(more),
-                    // A worker that is stuck or gone.
-                    Ok(Err(_)) | Err(_) => {
-                        drop(answer.send(Answer::refused("a worker does not answer", "look at the daemon's log")));
-                        return;
-                    }
-                }
-            }
-            let left_out = lines.len() > limit;
-            lines.truncate(limit);
-            let mut done = Answer::lines(lines);
-            if let Answer::Done { more, .. } = &mut done {
-                *more = left_out;
-            }
-            drop(answer.send(done));
-        });
     }
 
     fn ban(&self, network: IpNet) -> Answer {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::listeners::Listeners;
+use super::{drained::DrainedTargets, listeners::Listeners};
 use crate::{
     admin::Request,
     config::{
@@ -20,7 +20,7 @@ use crate::{
     limit::Bans,
     log::Form,
     metrics::{Metrics, Reload},
-    net::Address,
+    net::{Address, unix::Members},
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
@@ -41,6 +41,14 @@ impl KnownTargets {
     /// None yet; what they carry is told to `metrics`.
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self { tcp: Targets::new(metrics.tcp_accounts()), udp: Targets::new(metrics.udp_accounts()) }
+    }
+
+    /// Those of `transport`.
+    pub(super) fn of(&self, transport: Transport) -> &Targets {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Udp => &self.udp,
+        }
     }
 }
 
@@ -76,12 +84,17 @@ pub(super) struct Daemon {
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
+    /// Since when no new connections and sessions are let in, as uptime; `None` when they are.
+    pub(super) listeners_drained: Option<Duration>,
+    pub(super) drained_targets: DrainedTargets,
     /// Open files but for listening sockets, connections and sessions.
     pub(super) other_files: u64,
     /// The task of the metrics endpoint.
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// Who else gets into the admin socket.
+    pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.
     pub(super) admin_server: Option<JoinHandle<()>>,
 }

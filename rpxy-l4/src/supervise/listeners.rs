@@ -1,20 +1,25 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::Result;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     sockets::{self, BoundAll, Key, Sockets},
     worker::{ListenCommand, Worker},
 };
 use crate::{
+    admin,
     config::model::Transport,
     net::{Address, unix::PublicListener},
     offload::Steered,
-    udp::{self, Control},
+    tcp::ConnectionKey,
+    udp::{self, Control, SessionId},
 };
+
+/// Wait for the sockets of drained listeners to be closed before they are opened again.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The listening sockets of all workers.
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(super) struct Listeners {
     held: Sockets,
     /// Unix sockets, whose files go when these are dropped.
     files: BTreeMap<Address, PublicListener>,
+    /// No sockets of TCP: an operator wants no new connections.
+    drained: bool,
+    /// Sockets that are being closed for that.
+    closing: Vec<oneshot::Receiver<()>>,
 }
 
 /// Changes whose sockets are bound already.
@@ -38,11 +47,21 @@ pub(super) struct Plan {
 impl Listeners {
     /// No sockets yet.
     pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
-        Self { workers, udp_workers, held: Sockets::default(), files: BTreeMap::new() }
+        Self {
+            workers,
+            udp_workers,
+            held: Sockets::default(),
+            files: BTreeMap::new(),
+            drained: false,
+            closing: Vec::new(),
+        }
     }
 
-    /// Binds what `wanted` needs beyond what is open. On failure nothing has changed.
-    pub(super) fn plan(&self, wanted: Sockets) -> Result<Plan> {
+    /// Binds what `wanted` needs beyond what is open; nothing for TCP while that is drained. On failure nothing has changed.
+    pub(super) fn plan(&self, mut wanted: Sockets) -> Result<Plan> {
+        if self.drained {
+            wanted.0.retain(|(transport, _), _| *transport == Transport::Udp);
+        }
         let failed =
             |key: &Key, error| sockets::explain(error, key).context(format!("cannot listen on {} ({})", key.1, key.0));
         let (mut new, mut backlog) = (Vec::new(), Vec::new());
@@ -127,12 +146,62 @@ impl Listeners {
         self.udp_workers.iter().map(ask).collect()
     }
 
+    /// The same for the TCP workers.
+    pub(super) fn ask_tcp<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<T>) -> ListenCommand,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &Worker| {
+            let (reply, told) = oneshot::channel();
+            worker.tell(command(reply));
+            told
+        };
+        self.workers.iter().map(ask).collect()
+    }
+
+    /// Has a worker close a connection or session, and tell `reply` whether there was one. The sender is dropped if there
+    /// is no such worker.
+    pub(super) fn close_one(&self, id: admin::Id, reply: oneshot::Sender<bool>) {
+        let admin::Id { transport, worker, slot, serial } = id;
+        let worker = usize::try_from(worker).unwrap_or(usize::MAX);
+        match transport {
+            Transport::Tcp => {
+                if let Some(worker) = self.workers.get(worker) {
+                    worker.tell(ListenCommand::CloseConnection(reply, ConnectionKey { slot, serial }));
+                }
+            }
+            Transport::Udp => {
+                if let Some(worker) = self.udp_workers.get(worker) {
+                    worker.tell(Control::CloseSession(reply, SessionId { index: slot, generation: serial }));
+                }
+            }
+        }
+    }
+
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
         let held: Vec<Key> =
             self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).cloned().collect();
         held.iter().flat_map(|key| self.close(key)).collect()
+    }
+
+    /// Closes the sockets of TCP until [`Listeners::undrain`]; connections go on.
+    pub(super) fn drain(&mut self) {
+        self.drained = true;
+        self.closing = self.close_tcp();
+    }
+
+    /// Opens the sockets of TCP again that `wanted` asks for. On failure it stays drained.
+    pub(super) async fn undrain(&mut self, wanted: Sockets) -> Result<()> {
+        for closed in self.closing.drain(..) {
+            // Ends with an error, which is the sender being dropped.
+            drop(timeout(CLOSING, closed).await);
+        }
+        self.drained = false;
+        let plan = self.plan(wanted).inspect_err(|_| self.drained = true)?;
+        self.apply(plan);
+        Ok(())
     }
 
     fn close(&mut self, key: &Key) -> Vec<oneshot::Receiver<()>> {

@@ -6,8 +6,11 @@
 mod admin;
 mod checked;
 mod daemon;
+mod drained;
+mod inspect;
 mod kernel;
 mod listeners;
+mod maintenance;
 mod reload;
 mod resources;
 mod scrape;
@@ -34,6 +37,7 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
+use drained::DrainedTargets;
 use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
@@ -177,9 +181,12 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         udp,
         kernel,
         listeners,
+        listeners_drained: None,
+        drained_targets: DrainedTargets::default(),
         other_files,
         metrics_server: None,
         requests,
+        admin_members: None,
         admin_server: None,
     };
     daemon.tell_kernel();
@@ -201,7 +208,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
                 }
                 reloading.go_on(&daemon);
             }
-            Some(request) = asked.recv() => daemon.handle_command(request),
+            Some(request) = asked.recv() => daemon.handle_command(request).await,
             () = fallen.notified() => daemon.listeners.tell_udp(|| udp::Control::Fallen),
             signal = signals.next() => match signal {
                 Signal::Reload => {

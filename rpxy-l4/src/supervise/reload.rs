@@ -198,9 +198,11 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        admin::give(&config, &self.config)?;
         let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.
-        let plan = self.listeners.plan(sockets)?;
+        let plan = self.listeners.plan(sockets);
+        let plan = plan.inspect_err(|_| drop(admin::give(&self.config, &config)))?;
 
         // Nothing below can fail.
         if config.workers != self.config.workers {
@@ -229,7 +231,10 @@ impl Daemon {
         }
         if let Some(listener) = socket {
             self.serve_admin(listener);
+        } else if let Some(members) = &self.admin_members {
+            members.set(self.config.admin_group);
         }
+        self.say_drained();
         Ok(Reload::Applied)
     }
 }

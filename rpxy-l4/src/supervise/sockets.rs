@@ -113,7 +113,7 @@ pub(super) fn probe((transport, address): &Key, want: &Wanted) -> io::Result<()>
 pub(super) fn bind((transport, address): &Key, want: &Wanted, workers: usize) -> io::Result<BoundAll> {
     let Wanted { backlog, free_bind, .. } = *want;
     if let (Address::Unix(path), Some(UnixListen { mode, group, .. })) = (address, &want.unix) {
-        let file = PublicListener::bind(path, *mode, group.as_deref(), backlog)?;
+        let file = PublicListener::bind(path, *mode, *group, backlog)?;
         let share = |_| file.share().map(net::Bound::Unix);
         let sockets = (0..workers).map(share).collect::<io::Result<_>>()?;
         return Ok(BoundAll::Tcp(sockets, Some(file)));

@@ -6,14 +6,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     net::{Address, Bound},
-    tcp,
+    route::Selection,
+    tcp::{self, ConnectionKey, ConnectionLine},
 };
 
 /// Keeps an early timer in every worker's wheel. A connection's timer that were the earliest would make tokio wake the
 /// event loop that is running already: a write to an eventfd and an extra `epoll_wait` for each such connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// A change of a worker's listening sockets.
+/// A change of a worker's listening sockets, or something about its connections.
 #[derive(Debug)]
 pub(super) enum ListenCommand {
     /// Accept on this socket, which listens on this address.
@@ -22,6 +23,10 @@ pub(super) enum ListenCommand {
     Backlog(Address, u32),
     /// Take what waits on that address, then close the socket, then drop the sender.
     Close(Address, oneshot::Sender<()>),
+    /// Describe so many connections at most, of those that are selected.
+    Connections(oneshot::Sender<Vec<ConnectionLine>>, usize, Arc<Selection>),
+    /// Close a connection, and tell whether there was such a connection.
+    CloseConnection(oneshot::Sender<bool>, ConnectionKey),
 }
 
 /// The supervisor's end of a worker. Dropping it ends the worker with all its connections.
@@ -116,6 +121,8 @@ fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Sha
                 });
             }
         }
+        ListenCommand::Connections(asker, limit, selection) => drop(asker.send(tcp::connections(limit, &selection))),
+        ListenCommand::CloseConnection(asker, key) => drop(asker.send(tcp::close(key))),
     }
 }
 

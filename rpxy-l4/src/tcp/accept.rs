@@ -19,6 +19,7 @@ use super::{
     is_unnamed, now_or_never,
     record::Record,
     refused::Seen,
+    registry::{self, Entered},
     source::Introduction,
 };
 use crate::{
@@ -122,12 +123,13 @@ impl Serves {
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         self.follow(shared);
         if let Some(listener) = &self.listener {
-            admit(listener, stream, peer, shared);
+            admit(listener, stream, peer, &self.address, shared);
         }
     }
 }
 
-fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+/// Serves a connection that was accepted at `address`, or counts why not.
+fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, address: &Address, shared: &Arc<Shared>) {
     listener.accepted.add();
     let refused = |outcome| {
         // No task, no permit: who is not let in must not keep others out.
@@ -158,8 +160,11 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, shared: 
         }
         return;
     };
-    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place).into();
-    tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
+    let entered = Entered::new(listener.source(peer), address.clone());
+    let slot = entered.slot();
+    let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place, entered).into();
+    let task = tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));
+    registry::run_by(slot, task.abort_handle());
 }
 
 /// Errors of one connection that broke before it was accepted are passed over (accept(2), "Error handling"); any other

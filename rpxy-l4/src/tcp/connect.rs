@@ -66,6 +66,8 @@ pub(super) struct Reached {
     pub(super) address: Address,
     pub(super) busy: Busy,
     pub(super) meter: Meter,
+    /// The target as the file writes it.
+    pub(super) target: Arc<str>,
     /// When the target goes down, if that ends the connection.
     pub(super) ending: Option<Box<Ending>>,
 }
@@ -164,7 +166,7 @@ async fn reach_any(
                 endpoint.account.connected(connected - now);
                 let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
                 let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
-                return Ok(Reached { stream, address, busy, meter, ending });
+                return Ok(Reached { stream, address, busy, meter, target: Arc::clone(&endpoint.text), ending });
             }
             Err(error) => {
                 now = Instant::now();
@@ -199,10 +201,14 @@ async fn reach_any(
             return Err(Outcome::ClientGone);
         }
     }
-    // Nothing was tried, because there is no room anywhere.
-    let is_full = |endpoint: &Endpoint| endpoint.is_full() || endpoint.target.down;
-    if left == settings.connect_attempts.get() && group.endpoints().iter().all(is_full) {
+    // Nothing was tried, because there is no room anywhere that is not out of service.
+    let is_out =
+        |endpoint: &Endpoint| endpoint.target.down || endpoint.health.administrative().drained_since().is_some();
+    let mut in_service = group.endpoints().iter().filter(|endpoint| !is_out(endpoint)).peekable();
+    if left == settings.connect_attempts.get() && in_service.peek().is_some() && in_service.all(Endpoint::is_full) {
         outcome = Outcome::TargetConnections;
+    } else if group.only_healthy() && tried.is_empty() {
+        outcome = Outcome::Unhealthy;
     }
     // Nothing was tried, because nothing is up.
     if group.only_healthy() && outcome == Outcome::Unreachable && tried.is_empty() {
@@ -227,6 +233,7 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
     if let Some(name) = endpoint.name() {
         name.ask_again();
     }
+    endpoint.health.failed_because(error);
     if endpoint.failed(shared.uptime(now), settings.target_retry) {
         tracing::warn!("{} cannot be reached: {error}; tried last for {:?}", endpoint.target, settings.target_retry);
     }

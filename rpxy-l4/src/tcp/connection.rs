@@ -26,6 +26,7 @@ use super::{
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     refused::Seen,
+    registry,
     relay::{Limits, Preamble, Relay, Side},
     scratch,
     timer::Timer,
@@ -52,24 +53,25 @@ pub(super) struct Accepted {
 
 /// Serves one accepted connection. The record is boxed, because a task holds its arguments twice.
 pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: Accepted, mut record: Box<Record>) {
-    let Accepted { stream: mut client, peer } = client;
+    let Accepted { stream, peer } = client;
+    let mut ends = Ends { client: stream, backend: None, cut_off: None, slot: record.entered().slot() };
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
-    let ready = Box::pin(begin(&shared, listener, &mut client, peer, &mut record)).await;
+    let ready = Box::pin(begin(&shared, listener, &mut ends.client, peer, &mut record)).await;
     drop(shared);
     let Ready { backend, busy, ending, place, preamble, timer, limits } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
             if let Some(description) = alert {
-                Box::pin(alert::send(&mut client, description)).await;
+                Box::pin(alert::send(&mut ends.client, description)).await;
             }
             return;
         }
     };
-    let mut ends = Ends { client, backend, cut_off: Some(Side::Both) };
-    let end =
-        Until { ending, relay: Relay::new(&ends.client, &ends.backend, &mut record.traffic, preamble, timer, limits) }
-            .await;
+    ends.cut_off = Some(Side::Both);
+    let backend = ends.backend.insert(backend);
+    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, timer, limits);
+    let end = Until { ending, relay }.await;
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -79,21 +81,24 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     drop((ends, busy, place));
 }
 
-/// The sockets of a relayed connection. A side whose stream is cut off gets a reset when they close, also when the task
-/// is dropped half-way: an end in good order would make a torso look complete.
+/// The sockets of a connection. A side whose stream is cut off gets a reset when they close, also when the task is
+/// dropped half-way: an end in good order would make a torso look complete.
 struct Ends {
     client: TcpStream,
-    backend: TcpStream,
+    /// There is one once the relay begins.
+    backend: Option<TcpStream>,
     cut_off: Option<Side>,
+    /// Of the connection's entry in the registry.
+    slot: Option<usize>,
 }
 
 impl Ends {
     /// Waits a little until what was relayed before the cut has arrived: a reset destroys what is still on its way.
     async fn deliver(&self, told: Side) {
-        let socket = match told {
-            Side::Client => &self.client,
-            Side::Backend => &self.backend,
-            Side::Both => return,
+        let socket = match (told, &self.backend) {
+            (Side::Client, _) => &self.client,
+            (Side::Backend, Some(backend)) => backend,
+            (Side::Backend, None) | (Side::Both, _) => return,
         };
         let deadline = Instant::now() + DELIVERY;
         while net::undelivered(socket) > 0 && Instant::now() < deadline {
@@ -109,11 +114,14 @@ impl Ends {
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        if matches!(self.cut_off, Some(Side::Client | Side::Both)) {
+        let closed_by_operator = || registry::is_closed(self.slot);
+        if matches!(self.cut_off, Some(Side::Client | Side::Both)) || closed_by_operator() {
             net::reset_on_close(&self.client);
         }
-        if matches!(self.cut_off, Some(Side::Backend | Side::Both)) {
-            net::reset_on_close(&self.backend);
+        if let Some(backend) = &self.backend
+            && matches!(self.cut_off, Some(Side::Backend | Side::Both))
+        {
+            net::reset_on_close(backend);
         }
     }
 }
@@ -183,7 +191,7 @@ async fn prepare(
         if listener.refuses(origin.source, introduced) {
             return Err(Outcome::Denied.into());
         }
-        record.introduced(shared.place(listener, origin.source, introduced)?);
+        record.introduced(listener.source(origin.source), shared.place(listener, origin.source, introduced)?);
     }
 
     if listener.routes.must_probe() {
@@ -233,6 +241,8 @@ async fn prepare(
         | None => Ech::NotConfigured,
     };
     let route = ech.route(route);
+    let inner = ech.logged().and_then(|(_, inner)| inner);
+    record.routed(protocol, route.rule.as_ref(), recognised.as_ref(), inner);
     let place = shared.place_of_rule(listener, route).inspect_err(of_rule)?;
 
     #[cfg(feature = "proxy-protocol")]
@@ -245,8 +255,8 @@ async fn prepare(
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    let Reached { stream: mut backend, address, busy, meter, ending } = reached;
-    record.started(meter, protocol, listener.source(origin.source), address, detail);
+    let Reached { stream: mut backend, address, busy, meter, target, ending } = reached;
+    record.started(meter, protocol, listener.source(origin.source), (address, target), detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);
         let patience = Patience { idle: settings.idle_timeout, stall: settings.stall_timeout };

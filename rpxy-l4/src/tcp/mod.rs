@@ -18,6 +18,7 @@ mod ports;
 mod probe;
 mod record;
 mod refused;
+mod registry;
 mod relay;
 mod scratch;
 mod share;
@@ -36,6 +37,7 @@ use std::{
 pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
 use own::Own;
+pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;
 use tokio::sync::watch;
 

@@ -1,11 +1,15 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use rpxy_l4_proto::tls::ClientHello;
 
-use super::{Listener, Shared, probe::Recognised};
+use super::{
+    Listener, Shared,
+    probe::Recognised,
+    registry::{Entered, Entry, Routed},
+};
 use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
@@ -23,6 +27,7 @@ const TELL: u64 = 1 << 20;
 pub(super) struct Traffic {
     pub(super) up: u64,
     pub(super) down: u64,
+    entered: Entered,
     /// Once there is a backend.
     meter: Option<Meter>,
 }
@@ -52,15 +57,11 @@ impl Traffic {
             meter.carried.tell(self.up, self.down);
         }
     }
-}
 
-/// How far a connection has come.
-#[derive(Debug)]
-enum Stage {
-    /// It was accepted at this time, which goes on in its [`Access`].
-    Accepted(Instant),
-    /// It has, or had, a backend.
-    Started(Access),
+    /// Tells the registry how many bytes there were until now.
+    pub(super) fn note(&self) {
+        self.entered.note(self.up, self.down);
+    }
 }
 
 /// The account of one accepted connection.
@@ -72,7 +73,6 @@ pub(super) struct Record {
     _permit: ConnPermit,
     /// Likewise for another one of the same source.
     _place: Option<SourcePermit>,
-    stage: Stage,
     pub(super) traffic: Traffic,
     /// A task that is dropped half-way was ended by the daemon's stop.
     pub(super) outcome: Outcome,
@@ -81,31 +81,61 @@ pub(super) struct Record {
 impl Record {
     /// A load balancer has said whose connection it is: it counts as one of that source.
     #[cfg(feature = "proxy-protocol")]
-    pub(super) fn introduced(&mut self, place: Option<SourcePermit>) {
+    pub(super) fn introduced(&mut self, client: Address, place: Option<SourcePermit>) {
         self._place = place;
+        self.entered().with(|entry| entry.client = client);
     }
 
+    /// The account of a connection that `entered` the registry.
     pub(super) fn new(
         shared: Arc<Shared>,
         listener: Arc<Listener>,
         permit: ConnPermit,
         place: Option<SourcePermit>,
+        entered: Entered,
     ) -> Self {
         shared.metrics.tcp_accepted();
-        Self {
-            shared,
-            listener,
-            _permit: permit,
-            _place: place,
-            stage: Stage::Accepted(Instant::now()),
-            traffic: Traffic::default(),
-            outcome: Outcome::Drained,
-        }
+        let traffic = Traffic { entered, ..Traffic::default() };
+        Self { shared, listener, _permit: permit, _place: place, traffic, outcome: Outcome::Drained }
+    }
+
+    /// The connection's entry in the registry.
+    pub(super) fn entered(&self) -> &Entered {
+        &self.traffic.entered
+    }
+
+    /// Tells the registry which rule it is, and for which names.
+    pub(super) fn routed(
+        &self,
+        protocol: Protocol,
+        rule: Option<&Arc<str>>,
+        recognised: Option<&Recognised>,
+        inner: Option<&ClientHello>,
+    ) {
+        let server_name = match recognised {
+            Some(Recognised::Tls { hello, .. }) => hello.server_name(),
+            Some(Recognised::Http(request)) => request.host.as_deref(),
+            Some(
+                Recognised::Http2Waiting
+                | Recognised::HttpUnreadable
+                | Recognised::TlsUnreadable
+                | Recognised::Ssh
+                | Recognised::Socks5,
+            )
+            | None => None,
+        };
+        let routed = Routed {
+            protocol,
+            rule: rule.cloned(),
+            server_name: server_name.map(Into::into),
+            inner_server_name: inner.and_then(ClientHello::server_name).map(Into::into),
+        };
+        self.entered().with(|entry| entry.route = Some(routed));
     }
 
     /// Returns whether the connection has, or had, a backend.
     pub(super) fn has_started(&self) -> bool {
-        matches!(self.stage, Stage::Started(_))
+        self.entered().with(|entry| entry.access.is_some()).unwrap_or(false)
     }
 
     /// Logs that the connection has a backend, and counts it with its rule and target from now on.
@@ -114,14 +144,16 @@ impl Record {
         meter: Meter,
         proto: Protocol,
         source: Address,
-        destination: Address,
+        (destination, target): (Address, Arc<str>),
         detail: Option<Box<Detail>>,
     ) {
-        let (Stage::Accepted(since) | Stage::Started(Access { since, .. })) = self.stage;
-        let access = Access { proto: proto.name(), source, destination, since, detail };
-        self.shared.access.start(self.listener.access_lines.format, &self.listener.name, &access);
-        self.stage = Stage::Started(access);
         self.traffic.meter = Some(meter);
+        let Self { shared, listener, .. } = &*self;
+        self.entered().with(|entry| {
+            let access = Access { proto: proto.name(), source, destination, since: entry.since, detail };
+            shared.access.start(listener.access_lines.format, &listener.name, &access);
+            (entry.access, entry.target) = (Some(access), Some(target));
+        });
     }
 
     /// Fields of the JSON form, collected only for that.
@@ -160,13 +192,17 @@ impl Drop for Record {
         if std::thread::panicking() {
             self.outcome = Outcome::InternalError;
         }
-        let Traffic { up, down, .. } = self.traffic;
+        let entry = self.traffic.entered.leave();
+        if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|entry| entry.closed) {
+            self.outcome = Outcome::Admin;
+        }
+        let (up, down) = (self.traffic.up, self.traffic.down);
         if let Some(meter) = &mut self.traffic.meter {
             meter.carried.tell(up, down);
         }
         self.shared.metrics.tcp_ended(self.outcome, up, down);
-        if let Stage::Started(access) = &self.stage {
-            let duration = access.since.elapsed();
+        if let Some(Entry { access: Some(access), since, .. }) = &entry {
+            let duration = since.elapsed();
             let reason = self.outcome.name();
             let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
             let Listener { access_lines, name, .. } = &*self.listener;

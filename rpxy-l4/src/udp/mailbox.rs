@@ -21,6 +21,7 @@ use crate::{
         udp::Local,
     },
     offload::Steered,
+    route::Selection,
 };
 
 /// A message to a worker.
@@ -44,8 +45,12 @@ pub(crate) enum Control {
     Bans,
     /// A target has gone down: end the sessions that a check ends.
     Fallen,
-    /// Describe so many sessions at most.
-    Flows(oneshot::Sender<Vec<FlowLine>>, usize),
+    /// Describe so many sessions at most, of those that are selected.
+    Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
+    /// End a session, and tell whether there was such a session.
+    CloseSession(oneshot::Sender<bool>, SessionId),
+    /// Let no new sessions begin, or let them again.
+    Drain(bool),
     /// End every session, then the thread.
     Stop,
 }

@@ -21,9 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::core::FlowLine;
 #[cfg(any(test, feature = "properties"))]
 pub use self::core::udp_core;
+pub(crate) use self::core::{FlowLine, SessionId};
 use affinity::Affinity;
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;

@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
     path::PathBuf,
 };
 
 use rpxy_l4_tests::{
     admin::Admin,
     daemon::{self, Daemon, Edit},
-    owned,
     peers::{
         server::Server,
         udp::{UdpClient, UdpServer},
@@ -18,46 +20,14 @@ use rpxy_l4_tests::{
     topology::{CLIENT_V4, GATEWAY_V4, NOBODY_V4, Topology},
     wait,
 };
-use rustix::process::Signal;
+use rustix::process::{Gid, Signal, Uid};
 use serde_json::{Value, json};
 
-use crate::support::{PORT, at, front, rule};
-
-/// A path for a socket, in a directory of its own.
-struct Scratch {
-    directory: tempfile::TempDir,
-}
-
-impl Scratch {
-    fn new() -> Self {
-        Self { directory: owned::directory() }
-    }
-
-    fn named(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.named("admin.sock")
-    }
-
-    /// A configuration for TCP and UDP with this socket.
-    fn config(&self, keys: &str) -> String {
-        format!(
-            "listen_port = {PORT}\nadmin_socket = \"{}\"\n{keys}\ntcp_target = [\"{}\"]\nudp_target = [\"{}\"]\n",
-            self.socket().display(),
-            at(7000),
-            at(7000)
-        )
-    }
-}
-
-/// Runs the daemon's program with these arguments and `--socket`, and returns its exit code and output.
-fn say(net: &Topology, scratch: &Scratch, arguments: &[&str]) -> (Option<i32>, Vec<String>) {
-    let socket = scratch.socket().display().to_string();
-    let (status, lines) = daemon::run_to_end(&net.gateway, &[arguments, &["--socket", &socket]].concat());
-    (status.code(), lines)
-}
+use crate::support::{
+    PORT,
+    admin::{Scratch, say},
+    at, front, rule,
+};
 
 #[test]
 fn status_shows_what_runs() {
@@ -127,9 +97,11 @@ fn flows_show_each_session_with_its_bytes() {
         assert!(flow.as_object_mut().unwrap().remove(time).unwrap().is_u64(), "{time}");
     }
     assert!(flow.as_object_mut().unwrap().remove("reason").unwrap().is_string());
+    let id = flow.as_object_mut().unwrap().remove("id").unwrap();
+    assert!(id.as_str().unwrap().starts_with('u'), "{id}");
     let expected = json!({
         "client": address, "local": GATEWAY_V4, "listener": format!("0.0.0.0:{PORT}"), "backend": at(7000),
-        "stage": "open", "carries": "udp", "rule": null, "bytes_up": 8, "bytes_down": 18, "answered": true,
+        "target": at(7000), "stage": "open", "carries": "udp", "rule": null, "bytes_up": 8, "bytes_down": 18, "answered": true,
         "confirmed": false, "plane": "userspace",
     });
     assert_eq!(flow, expected);
@@ -143,7 +115,7 @@ fn flows_show_each_session_with_its_bytes() {
 
     let (code, lines) = say(&net, &scratch, &["flows"]);
     assert_eq!((code, lines.len()), (Some(0), 6), "{lines:#?}");
-    let line = lines.iter().find(|line| line.starts_with(&format!("{address} "))).unwrap();
+    let line = lines.iter().find(|line| line.contains(&format!(" {address} "))).unwrap();
     for text in ["8 B", "18 B", "answered", "userspace", &at(7000).to_string()] {
         assert!(line.contains(text), "{text} is missing: {line}");
     }
@@ -161,10 +133,10 @@ fn only_root_and_the_daemons_user_get_in() {
     fs::set_permissions(scratch.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // The rights of one thread, as connect(2) sees them.
     let as_nobody = |socket: PathBuf| {
-        let nobody = rustix::process::Uid::from_raw(65534);
+        let nobody = Uid::from_raw(65534);
         let become_nobody = move || {
             rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-            std::os::unix::net::UnixStream::connect(&socket).map(|_stream| Admin::connect(&socket))
+            UnixStream::connect(&socket).map(|_stream| Admin::connect(&socket))
         };
         std::thread::spawn(become_nobody).join().unwrap()
     };
@@ -176,6 +148,104 @@ fn only_root_and_the_daemons_user_get_in() {
     assert_eq!(refused["error"], "permission denied");
     assert!(stranger.answer().is_none(), "closed");
     Admin::connect(&scratch.socket()).ask(&json!({ "command": "status" }));
+}
+
+/// A thread's user and groups, as connect(2) sees them, and what its requests get.
+fn ask_as(user: u32, group: u32, others: &[u32], socket: PathBuf, requests: &[Value]) -> Vec<Result<(), String>> {
+    let (others, requests) = (others.to_vec(), requests.to_vec());
+    let become_other = move || {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        let others: Vec<Gid> = others.into_iter().map(Gid::from_raw).collect();
+        rustix::thread::set_thread_groups(&others).unwrap();
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        let ask = |request: &Value| {
+            let mut admin = UnixStream::connect(&socket).map(Admin::over).map_err(|error| error.kind().to_string())?;
+            admin.send(format!("{request}\n").as_bytes());
+            let end = admin.answer().expect("an answer").end;
+            end["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned()))
+        };
+        requests.iter().map(ask).collect()
+    };
+    std::thread::spawn(become_other).join().unwrap()
+}
+
+#[test]
+fn members_of_the_group_read_and_change_nothing() {
+    const GROUP: u32 = 41_234;
+    const NOBODY: u32 = 65_534;
+    let Some(net) = Topology::or_skip() else { return };
+    let scratch = Scratch::new();
+    let mut daemon = Daemon::start(&net.gateway, &scratch.config(&format!("admin_group = {GROUP}")));
+    fs::set_permissions(scratch.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let made = fs::metadata(scratch.socket()).unwrap();
+    assert_eq!((made.permissions().mode() & 0o7777, made.gid()), (0o660, GROUP));
+    let reads: Vec<Value> =
+        ["status", "connections", "flows", "targets", "bans"].map(|command| json!({ "command": command })).into();
+    let changes = [
+        json!({ "command": "ban", "network": "203.0.113.0/24" }),
+        json!({ "command": "unban", "network": "203.0.113.0/24" }),
+        json!({ "command": "close", "id": "t0-0-1" }),
+        json!({ "command": "drain", "target": at(7000) }),
+        json!({ "command": "up", "target": at(7000) }),
+        json!({ "command": "drain_listeners" }),
+        json!({ "command": "up_listeners" }),
+    ];
+    for (row, group, others) in
+        [("its own group", GROUP, &[][..]), ("a supplementary one", NOBODY, &[7, GROUP, 9]), ("both", GROUP, &[GROUP])]
+    {
+        let answers = ask_as(NOBODY, group, others, scratch.socket(), &reads);
+        assert!(answers.iter().all(Result::is_ok), "{row}: {answers:?}");
+        let answers = ask_as(NOBODY, group, others, scratch.socket(), &changes);
+        assert!(
+            answers.iter().all(|answer| answer.as_ref().is_err_and(|e| e.contains("only read"))),
+            "{row}: {answers:?}"
+        );
+    }
+    let bans = Admin::connect(&scratch.socket()).ask(&json!({ "command": "bans" }));
+    assert_eq!(bans, [] as [Value; 0]);
+    let kept_out = |error: &str| vec![Err(error.to_owned())];
+    let status = &reads[..1];
+    let many: Vec<u32> = (50_000..50_100).collect();
+    let refused = "permission denied";
+    assert_eq!(ask_as(NOBODY, NOBODY, &many, scratch.socket(), status), kept_out(refused), "a stranger");
+    // Somebody has opened the file to all: the daemon looks at who comes.
+    fs::set_permissions(scratch.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(ask_as(NOBODY, NOBODY, &many, scratch.socket(), status), kept_out(refused), "through an open file");
+    let one_of_many = [many, vec![GROUP]].concat();
+    assert_eq!(ask_as(NOBODY, NOBODY, &one_of_many, scratch.socket(), status), [Ok(())], "one of many groups");
+
+    // Readers that stay keep nobody else out.
+    let crowd: Vec<_> = (0..8).map(|_| ask_and_stay(NOBODY, GROUP, scratch.socket())).collect();
+    let full = kept_out("too many connections");
+    assert_eq!(ask_as(NOBODY, GROUP, &[], scratch.socket(), status), full);
+    Admin::connect(&scratch.socket()).ask(&json!({ "command": "status" }));
+    drop(crowd);
+
+    let modes = |expected: u32| {
+        let mode = fs::metadata(scratch.socket()).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, expected);
+    };
+    daemon.reload(Edit::Rename, &scratch.config(&format!("admin_group = {}", GROUP + 1)));
+    modes(0o660);
+    assert_eq!(ask_as(NOBODY, GROUP + 1, &[], scratch.socket(), status), [Ok(())], "another group");
+    assert_eq!(ask_as(NOBODY, GROUP, &[], scratch.socket(), status), kept_out(refused), "not that of before");
+    daemon.reload(Edit::Rename, &scratch.config(""));
+    modes(0o600);
+    assert_eq!(ask_as(NOBODY, GROUP + 1, &[], scratch.socket(), status), kept_out(refused), "none");
+}
+
+/// A connection of another user that was answered and stays open.
+fn ask_and_stay(user: u32, group: u32, socket: PathBuf) -> Admin {
+    let become_other = move || {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        let mut admin = Admin::connect(&socket);
+        admin.ask(&json!({ "command": "status" }));
+        admin
+    };
+    std::thread::spawn(become_other).join().unwrap()
 }
 
 #[test]
@@ -278,6 +348,7 @@ fn exit_codes_of_the_commands() {
     let Some(net) = Topology::or_skip() else { return };
     let scratch = Scratch::new();
     let _daemon = Daemon::start(&net.gateway, &scratch.config(""));
+    let target = at(7000).to_string();
     // Arguments before `--socket`, exit code, and what the output must name.
     for (arguments, code, said) in [
         (&["status"] as &[&str], 0, "version"),
@@ -291,6 +362,20 @@ fn exit_codes_of_the_commands() {
         (&["ban", "everybody"], 2, "everybody"),
         (&["status", "--config", "c.toml"], 2, "--config"),
         (&["flows", "--limit", "0"], 2, "10000"),
+        (&["connections"], 0, "SERVER NAME"),
+        (&["connections", "--limit", "10001"], 2, "10000"),
+        (&["close", "t0-0-0"], 1, "there is no t0-0-0"),
+        (&["close", "t999-0-0"], 1, "there is no t999-0-0"),
+        (&["close", "u0-0-0"], 1, "`rpxy-l4 flows` lists"),
+        (&["close", "me"], 2, "t0-17-5"),
+        (&["targets"], 0, &target),
+        (&["drain", &target], 0, "is drained"),
+        (&["up", &target], 0, "is in service"),
+        (&["up", &target], 1, "is not drained"),
+        (&["drain", "192.0.2.99:1"], 1, "no rule has the target 192.0.2.99:1"),
+        (&["drain", "--listeners"], 0, "the listeners are drained"),
+        (&["up", "--listeners"], 0, "the listeners are in service"),
+        (&["up", "--listeners"], 1, "the listeners are not drained"),
     ] {
         let (status, lines) = say(&net, &scratch, arguments);
         assert_eq!(status, Some(code), "{arguments:?}: {lines:#?}");
@@ -300,7 +385,7 @@ fn exit_codes_of_the_commands() {
     let rows: [(&[&str], i32, &str); 6] = [
         (&["status", "--socket", &missing], 1, &missing),
         (&["status", "--config", &missing], 1, &missing),
-        (&["status"], 2, "--socket"),
+        (&["status"], 1, "/run/rpxy-l4/admin.sock"),
         (&["--help"], 0, "doctor"),
         (&["doctor"], 0, "kernel"),
         (&["doctor", "--config", &missing], 1, &missing),

@@ -1,5 +1,6 @@
 //! Addresses and small moves that most tests share.
 
+pub(crate) mod admin;
 pub(crate) mod bpf_fs;
 pub(crate) mod steering;
 pub(crate) mod targets;

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::group;
 use crate::config::{
-    file::Field,
-    model::MAX_SOCKET_PATH,
+    file::{Field, Table},
+    model::{ADMIN_SOCKET, MAX_SOCKET_PATH},
     report::{Position, Report, quote},
 };
 
@@ -18,7 +19,7 @@ pub(super) fn socket(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathB
 pub(super) fn path(report: &mut Report<'_>, position: &Position, text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
     if !path.is_absolute() {
-        let remedy = "as in \"/run/rpxy-l4.sock\"";
+        let remedy = format!("as in {}", quote(ADMIN_SOCKET));
         report.error_with(position, format!("{} is not an absolute path", quote(text)), remedy);
     } else if text.contains('\0') || text.ends_with('/') || path.file_name().is_none() {
         report.error(position, format!("{} does not name a file", quote(text)));
@@ -29,4 +30,13 @@ pub(super) fn path(report: &mut Report<'_>, position: &Position, text: &str) -> 
         return Some(path.to_owned());
     }
     None
+}
+
+/// The group that may read through the socket.
+pub(super) fn readers(report: &mut Report<'_>, root: &Table<'_>) -> Option<u32> {
+    let field = root.field("admin_group")?;
+    if root.field("admin_socket").is_none() {
+        report.warn(&field.position, "without admin_socket it has no effect");
+    }
+    group::group(report, &field)
 }

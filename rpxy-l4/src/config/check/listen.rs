@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::admin;
+use super::{admin, group};
 use crate::config::{
     file::{Field, Table},
     model::{Listen, ListenAddress, Listener, Transport, UnixListen},
@@ -73,7 +73,7 @@ pub(super) fn socket_address(report: &mut Report<'_>, field: &Field<'_>) -> Opti
 fn unix(report: &mut Report<'_>, table: &Table<'_>) -> Option<UnixListen> {
     let path = table.field("listen_unix").and_then(|field| admin::socket(report, &field));
     let mode = table.field("listen_unix_mode").and_then(|field| mode(report, &field)).unwrap_or(PRIVATE);
-    let group = table.field("listen_unix_group").and_then(|field| field.string(report)).map(str::to_owned);
+    let group = table.field("listen_unix_group").and_then(|field| group::group(report, &field));
     for key in ["listen_unix_mode", "listen_unix_group"] {
         if !has_unix(table) {
             table.warn_unused(report, key, "has no effect, because there is no listen_unix", None);

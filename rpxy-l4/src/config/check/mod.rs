@@ -12,6 +12,7 @@ mod dns;
 mod duration;
 mod ebpf;
 mod ech;
+mod group;
 mod health;
 mod include;
 mod listen;
@@ -130,6 +131,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
             .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
+        admin_group: admin::readers(report, &root),
         dns: dns::dns(report, &root),
         ebpf: ebpf::ebpf(report, &root),
         quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),

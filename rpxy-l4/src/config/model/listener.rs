@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Rule, Tcp, Udp, Unmatched};
+use super::{Rule, Tcp, Transport, Udp, Unmatched};
 
 /// Name of the listener that the top of the file describes.
 pub(crate) const TOP: &str = "default";
@@ -68,35 +68,6 @@ pub(crate) struct AccessLists {
     pub deny: Vec<IpNet>,
 }
 
-/// Transport protocol of a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Transport {
-    /// As labels, keys and the admin socket write it.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
-    }
-}
-
 /// Listening sockets: every address with every port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listen {
@@ -121,8 +92,8 @@ pub(crate) struct UnixListen {
     pub path: Arc<Path>,
     /// Permissions of its file. A reload does not change those of an open socket.
     pub mode: u32,
-    /// Group of its file, by name or number; `None` is that of the daemon.
-    pub group: Option<String>,
+    /// ID of the group of its file; `None` is that of the daemon.
+    pub group: Option<u32>,
 }
 
 /// One address to listen on.

@@ -23,7 +23,7 @@ fn defaults() {
     assert_eq!(config.top.tcp.tls_refused, TlsRefused::Close);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
     assert_eq!(config.metrics_listen, None);
-    assert_eq!(config.admin_socket, None);
+    assert_eq!((&config.admin_socket, config.admin_group), (&None, None));
     assert_eq!(config.dns.min_ttl, Duration::from_secs(30));
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
     assert_eq!(config.top.tcp.backlog, 1024);
@@ -205,30 +205,6 @@ fn proxy_protocol_left_out_at_build_time() {
     let loaded = crate::config::parse(&text).unwrap();
     let remedies: Vec<_> = loaded.warnings.iter().filter_map(|warning| warning.remedy.as_deref()).collect();
     assert_eq!(remedies, ["this program was built without the feature proxy-protocol"; 2], "{:?}", loaded.warnings);
-}
-
-#[test]
-fn admin_socket() {
-    let path = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
-    for (name, value) in [
-        ("the usual place", "/run/rpxy-l4.sock".to_owned()),
-        ("shortest", path(2)),
-        ("below the longest", path(106)),
-        ("longest", path(107)),
-    ] {
-        assert_eq!(with(&format!("admin_socket = '{value}'")).admin_socket, Some(value.into()), "{name}");
-    }
-    refuses(&[
-        ("too long", &format!("admin_socket = '{}'", path(108)), "3: admin_socket"),
-        ("relative", "admin_socket = 'rpxy-l4.sock'", "3: admin_socket"),
-        ("empty", "admin_socket = ''", "3: admin_socket"),
-        ("abstract", "admin_socket = '@rpxy-l4'", "3: admin_socket"),
-        ("directory", "admin_socket = '/run/'", "3: admin_socket"),
-        ("root", "admin_socket = '/'", "3: admin_socket"),
-        ("parent", "admin_socket = '/run/..'", "3: admin_socket"),
-        ("with a zero", "admin_socket = \"/run/a\\u0000b\"", "3: admin_socket"),
-        ("switch", "admin_socket = true", "3: admin_socket"),
-    ]);
 }
 
 #[test]

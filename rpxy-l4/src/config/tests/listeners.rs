@@ -233,8 +233,8 @@ fn unix_sockets() {
         |keys: &str| format!("{BASE}[listeners.local]\nlisten_unix = '/run/in.sock'\ntcp_target = 'a:1'\n{keys}");
     let unix = |keys: &str| named(&local(keys)).listen.unix.unwrap();
     assert_eq!((&*unix("").path, unix("").mode, unix("").group), (Path::new("/run/in.sock"), 0o600, None));
-    let open = unix("listen_unix_mode = '666'\nlisten_unix_group = 'www'");
-    assert_eq!((open.mode, open.group.as_deref()), (0o666, Some("www")));
+    let open = unix("listen_unix_mode = '666'\nlisten_unix_group = 'root'");
+    assert_eq!((open.mode, open.group), (0o666, Some(0)));
     let alone = named(&local(""));
     assert_eq!((ports(&alone), alone.listen.transport), (Vec::new(), Some(Transport::Tcp)), "no port of the top");
     assert_eq!(sockets(&named(&local("listen_port = 1"))), ["TCP 0.0.0.0:1"], "beside the socket");
@@ -250,6 +250,7 @@ fn unix_sockets() {
         ("mode in words", local("listen_unix_mode = 'rw'"), "6: listeners.\"local\".listen_unix_mode"),
         ("mode beyond", local("listen_unix_mode = '1777'"), "6: listeners.\"local\".listen_unix_mode"),
         ("mode in decimal", local("listen_unix_mode = '8'"), "6: listeners.\"local\".listen_unix_mode"),
+        ("no such group", local("listen_unix_group = '?'"), "6: listeners.\"local\".listen_unix_group"),
         ("datagrams", local("udp_target = 'a:1'"), "6: listeners.\"local\".udp_target"),
         ("rules for datagrams", local(quic), "6: protocols.\"q\""),
         (

@@ -1,5 +1,6 @@
 //! The configuration contract, rule by rule: what is accepted and how it is understood, what is refused and where.
 
+mod admin;
 mod ebpf;
 mod ech;
 mod example;

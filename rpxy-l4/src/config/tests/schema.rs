@@ -85,7 +85,13 @@ fn the_checker_wants_the_same_types() {
                     Kind::Switch | Kind::Integer(..) | Kind::Texts | Kind::Table(_) | Kind::Named(_) | Kind::Array(_)
                 ),
             ),
-            ("1", matches!(kind, Kind::Integer(..) | Kind::Duration | Kind::Ports | Kind::Statuses)),
+            (
+                "1",
+                matches!(
+                    kind,
+                    Kind::Integer(..) | Kind::TextOrInteger(..) | Kind::Duration | Kind::Ports | Kind::Statuses
+                ),
+            ),
             ("true", matches!(kind, Kind::Switch | Kind::SwitchOr(_))),
             (
                 "['?']",
@@ -125,7 +131,9 @@ fn the_checker_knows_the_same_words() {
 fn the_checker_has_the_same_bounds() {
     for (scope, key) in keys::known() {
         let (least, most) = match kind(scope, key) {
-            Some(Kind::Integer(least, most)) => (least.to_string(), most.to_string()),
+            Some(Kind::Integer(least, most) | Kind::TextOrInteger(least, most)) => {
+                (least.to_string(), most.to_string())
+            }
             Some(Kind::Ports) => ("1".to_owned(), u16::MAX.to_string()),
             Some(Kind::Duration) => ("0".to_owned(), u64::MAX.to_string()),
             _ => continue,

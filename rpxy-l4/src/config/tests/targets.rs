@@ -220,3 +220,21 @@ fn server_ids() {
         }
     }
 }
+
+#[test]
+fn all_groups_of_targets_are_told_with_transport_and_rule() {
+    let config = accepted(
+        "listen_port = 443\ntcp_target = ['a:1']\nudp_target = ['b:2']\n\
+         [protocols.web]\nprotocol = 'tls'\ntarget = ['c:3', 'd:4']\n\
+         [protocols.wg]\nprotocol = 'wireguard'\ntarget = ['e:5']\n\
+         [protocols.h3]\nprotocol = 'quic'\ntarget = ['f:6']\n",
+    );
+    let told: Vec<String> = config
+        .upstreams()
+        .map(|(transport, rule, upstream)| {
+            let targets: Vec<String> = upstream.targets.iter().map(ToString::to_string).collect();
+            format!("{} {} {}", transport.name(), rule.map_or("-", |rule| rule), targets.join(","))
+        })
+        .collect();
+    assert_eq!(told, ["tcp web c:3,d:4", "udp wg e:5", "udp h3 f:6", "tcp - a:1", "udp - b:2"]);
+}

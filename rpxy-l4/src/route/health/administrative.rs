@@ -28,13 +28,11 @@ impl Administrative {
 
     /// Takes the target out of service at `now`: no new connection or session goes there. Returns whether it was in
     /// service.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command asks for it yet"))]
     pub(crate) fn drain(&self, now: Duration) -> bool {
         self.drained_since.compare_exchange(0, millis(now).max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Puts the target back into service; returns whether it was drained.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command asks for it yet"))]
     pub(crate) fn up(&self) -> bool {
         self.drained_since.swap(0, Ordering::Relaxed) != 0
     }

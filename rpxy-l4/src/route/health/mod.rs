@@ -7,6 +7,7 @@
 mod administrative;
 mod checked;
 mod passive;
+mod report;
 mod targets;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 pub(crate) use administrative::Administrative;
 pub(crate) use checked::{Checked, Standing};
 use passive::{Finding, Passive};
+pub(crate) use report::TargetReport;
 pub(crate) use targets::{CheckedTarget, DownTarget, Targets};
 
 /// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.
@@ -97,6 +99,11 @@ impl Health {
     /// The target could not be reached at `now`; returns whether the log should say so.
     pub(crate) fn failed(&self, now: Duration, retry: Duration) -> bool {
         self.passive.failed(now, retry)
+    }
+
+    /// The cause of a failure, for who asks; see [`Health::failed`].
+    pub(crate) fn failed_because(&self, cause: &impl std::fmt::Display) {
+        self.passive.failed_because(cause);
     }
 
     /// The target was reached; returns whether the log should say so.

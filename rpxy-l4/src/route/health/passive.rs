@@ -4,7 +4,11 @@
 //! connection, and only one, finds out.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    fmt::Display,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +30,12 @@ pub(super) struct Passive {
     quiet_until: AtomicU64,
     /// True if the log has called it down.
     said_down: AtomicBool,
+    /// Failures since the daemon's start.
+    failures: AtomicU64,
+    /// When the first failure came after the target was reached last.
+    failing_since: AtomicU64,
+    /// The cause of the last failure.
+    cause: Mutex<Box<str>>,
 }
 
 /// The finding.
@@ -70,6 +80,10 @@ impl Passive {
     /// The target could not be reached at `now`; returns whether the log should say so.
     pub(super) fn failed(&self, now: Duration, retry: Duration) -> bool {
         self.retry.store(millis(retry), Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.down_until.load(Ordering::Relaxed) == 0 {
+            self.failing_since.store(millis(now), Ordering::Relaxed);
+        }
         self.failed_at.store(millis(now), Ordering::Relaxed);
         self.down_until.store(millis(now.saturating_add(retry)).max(1), Ordering::Relaxed);
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
@@ -82,6 +96,22 @@ impl Passive {
             self.said_down.store(true, Ordering::Relaxed);
         }
         speak
+    }
+
+    pub(super) fn failed_because(&self, cause: &impl Display) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause.to_string().into();
+    }
+
+    /// Failures since the daemon's start.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Since when the target has failed, and the cause of its last failure; `None` when it was reached the last time.
+    pub(super) fn failing(&self) -> Option<(Duration, Box<str>)> {
+        let since = Duration::from_millis(self.failing_since.load(Ordering::Relaxed));
+        let cause = || self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.down_until.load(Ordering::Relaxed) != 0).then(|| (since, cause()))
     }
 
     /// The target was reached; returns whether the log should say so.

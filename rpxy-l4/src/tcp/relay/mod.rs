@@ -100,6 +100,7 @@ impl<'a> Relay<'a> {
         limits: Arc<Limits>,
     ) -> Self {
         let up = Half::starting_with(preamble, &mut traffic.up);
+        traffic.note();
         let age = Age::new(timer, limits.idle);
         Self {
             client,
@@ -241,6 +242,7 @@ impl Future for Relay<'_> {
             return Poll::Ready(end);
         }
         if moved {
+            this.traffic.note();
             this.age.note();
         }
         this.set_limits();

@@ -19,12 +19,12 @@ impl Sessions {
                 }
                 if opening.candidates.is_empty()
                     && let Some(endpoint) = endpoint
-                    && endpoint.failed(now, retry)
                 {
-                    out.commands.push_back(Command::Log(Notice::Down(format!(
-                        "{} cannot be reached: {error}; tried last for {retry:?}",
-                        endpoint.target
-                    ))));
+                    endpoint.health.failed_because(&error);
+                    if endpoint.failed(now, retry) {
+                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
+                        out.commands.push_back(Command::Log(Notice::Down(text)));
+                    }
                 }
                 self.try_next(session, now, out);
                 return;

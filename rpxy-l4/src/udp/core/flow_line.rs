@@ -5,11 +5,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Serialize, Serializer};
 
 use super::{SessionId, Sessions, evidence::Rank, state::Stage};
-use crate::net::udp::Local;
+use crate::{net::udp::Local, route::Selection};
 
 /// One session as `rpxy-l4 flows` shows it. Made by the worker, written out elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct FlowLine {
+    /// The session.
+    #[serde(skip)]
+    pub session: SessionId,
     /// The client.
     pub client: SocketAddr,
     /// The address that the client used, where the listening socket has several.
@@ -17,6 +20,8 @@ pub(crate) struct FlowLine {
     pub local: Option<Local>,
     /// The address that is listened on; filled in by the worker.
     pub listener: Option<SocketAddr>,
+    /// The target as the file writes it; none while it is being looked for.
+    pub target: Option<Arc<str>>,
     /// The backend; none while it is being looked for.
     pub backend: Option<SocketAddr>,
     /// The stage: `undecided`, `opening` or `open`.
@@ -52,18 +57,29 @@ impl Sessions {
         self.table.get(session).map(|state| (state.bytes_up, state.bytes_down))
     }
 
-    /// Lines about the first `limit` sessions.
-    pub(crate) fn flow_lines(&self, limit: usize, now: Duration) -> impl Iterator<Item = (SessionId, u32, FlowLine)> {
-        self.table.iter().take(limit).map(move |(session, state)| {
+    /// Lines about `limit` sessions at most, of those that are selected, each with the number of its listening socket.
+    pub(crate) fn flow_lines(
+        &self,
+        limit: usize,
+        selection: &Selection,
+        now: Duration,
+    ) -> impl Iterator<Item = (u32, FlowLine)> {
+        let selected = self.table.iter().filter(move |(_, state)| {
+            let rule = state.route().and_then(|route| route.rule.as_deref());
+            selection.includes(Some(state.flow.client.ip()), rule, state.target().map(|target| &**target))
+        });
+        selected.take(limit).map(move |(session, state)| {
             let (stage, backend) = match &state.stage {
                 Stage::Undecided(_) => ("undecided", None),
                 Stage::Opening(opening) => ("opening", opening.address),
                 Stage::Open(reached) => ("open", Some(reached.address)),
             };
             let line = FlowLine {
+                session,
                 client: state.flow.client,
                 local: state.flow.local,
                 listener: None,
+                target: state.target().cloned(),
                 backend,
                 stage,
                 carries: state.carries().name(),
@@ -77,7 +93,7 @@ impl Sessions {
                 plane: "userspace",
                 reason: None,
             };
-            (session, state.flow.listener, line)
+            (state.flow.listener, line)
         })
     }
 }

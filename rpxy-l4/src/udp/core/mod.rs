@@ -123,6 +123,8 @@ pub(crate) struct Sessions {
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
+    /// An operator wants no new sessions.
+    drained: bool,
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
@@ -150,6 +152,7 @@ impl Sessions {
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
+            drained: false,
             random: Random::new(seed),
             refreshed: 0,
             refresh_again: Duration::ZERO,
@@ -171,6 +174,7 @@ impl Sessions {
         let mut fresh = Self::new(snapshot, affinity, Arc::clone(&self.bans), self.random.next());
         fresh.table = self.table.successor();
         fresh.sockets = std::mem::take(&mut self.sockets);
+        fresh.drained = self.drained;
         fresh.admissions.set_limits(&fresh.sockets);
         fresh
     }
@@ -324,9 +328,10 @@ impl Sessions {
         if let Some(held) = state.held().map(|(held, _)| held.len()) {
             match end {
                 SessionEnd::Withdrawn
+                | SessionEnd::Admin
+                | SessionEnd::TargetDown
                 | SessionEnd::Drained
                 | SessionEnd::Moved
-                | SessionEnd::TargetDown
                 | SessionEnd::InternalError => {
                     out.discard(reason, held);
                 }
@@ -345,8 +350,8 @@ impl Sessions {
             self.undecided.removed();
         }
         out.discard(reason, state.ids.waiting());
-        // What leads to a backend that is gone leads nowhere.
-        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::TargetDown);
+        // What leads to a backend that is gone leads nowhere; and a session that was closed is not to come back.
+        let lingers = !matches!(end, SessionEnd::Moved | SessionEnd::TargetDown | SessionEnd::Admin);
         self.identity.release(&state, lingers, now);
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });

@@ -115,10 +115,13 @@ impl Sessions {
             endpoint.account.connect_failed();
         }
         let heard = !at_once && since.is_some_and(|since| endpoint.health.may_have_answered(since));
-        if !has_others && !heard && endpoint.failed(now, retry) {
+        if !has_others && !heard {
             let text = cause.describe();
-            let text = format!("{} {text}; tried last for {retry:?}", endpoint.target);
-            out.commands.push_back(Command::Log(Notice::Down(text)));
+            endpoint.health.failed_because(&text);
+            if endpoint.failed(now, retry) {
+                let text = format!("{} {text}; tried last for {retry:?}", endpoint.target);
+                out.commands.push_back(Command::Log(Notice::Down(text)));
+            }
         }
         if at_once && reached.fixed {
             return None;

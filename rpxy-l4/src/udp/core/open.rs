@@ -54,6 +54,10 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
+        if self.drained {
+            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::Drained, first.len());
+            return;
+        }
         if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
             out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
@@ -70,6 +74,10 @@ impl Sessions {
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
+        if self.drained {
+            out.refuse(flow, route.carries, None, DatagramDrop::Drained, 1);
+            return;
+        }
         let Some(permit) = self.admit(flow, &route.share, now, out) else {
             out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
             return;
@@ -273,6 +281,7 @@ impl Sessions {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
                     endpoint.account.connect_failed();
+                    endpoint.health.failed_because(&error);
                     if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
@@ -296,6 +305,7 @@ impl Sessions {
                 // The resolver says why.
                 None => {
                     endpoint.account.connect_failed();
+                    endpoint.health.failed_because(&"the name does not resolve");
                     let _said_by_resolver = endpoint.failed(now, retry);
                 }
             }

@@ -129,6 +129,16 @@ impl Session {
         }
     }
 
+    /// The target that it goes to, as the file writes it, once there is one.
+    pub(super) fn target(&self) -> Option<&Arc<str>> {
+        let index = match &self.stage {
+            Stage::Undecided(_) => None,
+            Stage::Opening(opening) => opening.target.as_ref().map(|(target, _)| *target),
+            Stage::Open(reached) => Some(reached.target),
+        };
+        Some(&self.route()?.group.endpoint(index?)?.text)
+    }
+
     /// The datagrams that wait, and how many may, if it is at a stage where they do.
     pub(super) fn held(&mut self) -> Option<(&mut Held, Limit)> {
         match &mut self.stage {

@@ -131,6 +131,18 @@ impl Sessions {
         }
     }
 
+    /// Lets no new sessions begin, or lets them again. Clients of known connections may still change their address.
+    pub(crate) fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+    }
+
+    /// Ends a session because an operator wants it; returns whether there is such a session.
+    pub(crate) fn handle_close(&mut self, session: SessionId, now: Duration, out: &mut Output) -> bool {
+        let there = self.table.get(session).is_some();
+        self.end(session, SessionEnd::Admin, DatagramDrop::Unreachable, now, out);
+        there
+    }
+
     /// Ends the sessions of clients that are banned now.
     pub(crate) fn handle_bans(&mut self, now: Duration, out: &mut Output) {
         let bans = Arc::clone(&self.bans);

@@ -26,6 +26,7 @@ use crate::{
         udp::{self, Received, Sender},
     },
     offload::{NotSteered, Offload, Steered},
+    route::Selection,
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
@@ -216,9 +217,20 @@ impl Relay {
         self.with_core(Sessions::handle_fallen);
     }
 
-    /// Lines about the first `limit` sessions.
-    pub(super) fn flows(&self, limit: usize) -> Vec<FlowLine> {
-        let line = |(session, listener, mut line): (SessionId, u32, FlowLine)| {
+    /// Lets no new sessions begin, or lets them again.
+    pub(super) fn drain(&mut self, drained: bool) {
+        self.sessions.set_drained(drained);
+    }
+
+    /// An operator ends a session; returns whether there is such a session.
+    pub(super) fn close_session(&mut self, session: SessionId) -> bool {
+        self.with_core(|sessions, now, out| sessions.handle_close(session, now, out))
+    }
+
+    /// Lines about `limit` sessions at most, of those that are selected.
+    pub(super) fn flows(&self, limit: usize, selection: &Selection) -> Vec<FlowLine> {
+        let line = |(listener, mut line): (u32, FlowLine)| {
+            let session = line.session;
             let held = usize::try_from(listener).ok().and_then(|slot| self.listeners.get(slot)?.as_ref());
             line.listener = held.map(|held| held.address);
             match kernel_flow(&self.upstreams, session) {
@@ -236,7 +248,7 @@ impl Relay {
             }
             line
         };
-        self.sessions.flow_lines(limit, self.now).map(line).collect()
+        self.sessions.flow_lines(limit, selection, self.now).map(line).collect()
     }
 
     pub(super) fn end_all(&mut self, end: SessionEnd) {

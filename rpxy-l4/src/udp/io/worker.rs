@@ -166,7 +166,9 @@ impl Thread {
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
                 Ok(Control::Bans) => bans = true,
                 Ok(Control::Fallen) => self.relay.fallen(),
-                Ok(Control::Flows(asker, limit)) => drop(asker.send(self.relay.flows(limit))),
+                Ok(Control::Flows(asker, limit, selection)) => drop(asker.send(self.relay.flows(limit, &selection))),
+                Ok(Control::CloseSession(asker, session)) => drop(asker.send(self.relay.close_session(session))),
+                Ok(Control::Drain(drained)) => self.relay.drain(drained),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => break,
             }

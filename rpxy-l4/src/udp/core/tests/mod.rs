@@ -10,6 +10,7 @@ mod evidence;
 mod health;
 mod inherit;
 mod moves;
+mod operator;
 mod others_ids;
 mod packets;
 mod paths;
