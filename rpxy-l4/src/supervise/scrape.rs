@@ -29,7 +29,8 @@ pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListe
 }
 
 impl Daemon {
-    /// Tells the metrics what holds since a configuration took effect or a command changed it: limits, and whether new traffic is taken.
+    /// Tells the metrics what holds since a configuration took effect, or since a command changed it: limits, and whether
+    /// new traffic is taken.
     pub(super) fn tell_metrics(&self) {
         let (tcp, udp) = (self.config.tcp_connections(), self.config.udp_sessions());
         self.metrics.set_limits(tcp, self.tcp.descriptors.room().into(), udp);

@@ -65,9 +65,9 @@ pub(super) struct Reached {
     pub(super) stream: TcpStream,
     pub(super) address: Address,
     pub(super) busy: Busy,
+    pub(super) meter: Meter,
     /// The target as the file writes it.
     pub(super) target: Arc<str>,
-    pub(super) meter: Meter,
     /// When the target goes down, if that ends the connection.
     pub(super) ending: Option<Box<Ending>>,
 }
@@ -166,8 +166,7 @@ async fn reach_any(
                 endpoint.account.connected(connected - now);
                 let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
                 let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
-                let target = Arc::clone(&endpoint.text);
-                return Ok(Reached { stream, address, busy, target, meter, ending });
+                return Ok(Reached { stream, address, busy, meter, target: Arc::clone(&endpoint.text), ending });
             }
             Err(error) => {
                 now = Instant::now();

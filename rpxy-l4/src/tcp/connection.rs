@@ -255,7 +255,7 @@ async fn prepare(
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
-    let Reached { stream: mut backend, address, busy, target, meter, ending } = reached;
+    let Reached { stream: mut backend, address, busy, meter, target, ending } = reached;
     record.started(meter, protocol, listener.source(origin.source), (address, target), detail);
     if let Some(handshake) = ech.into_handshake() {
         let first = std::mem::take(&mut preamble);

@@ -57,9 +57,7 @@ impl Traffic {
             meter.carried.tell(self.up, self.down);
         }
     }
-}
 
-impl Traffic {
     /// Tells the registry how many bytes there were until now.
     pub(super) fn note(&self) {
         self.entered.note(self.up, self.down);
@@ -198,7 +196,7 @@ impl Drop for Record {
         if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|entry| entry.closed) {
             self.outcome = Outcome::Admin;
         }
-        let Traffic { up, down, .. } = self.traffic;
+        let (up, down) = (self.traffic.up, self.traffic.down);
         if let Some(meter) = &mut self.traffic.meter {
             meter.carried.tell(up, down);
         }

@@ -332,7 +332,9 @@ impl Sessions {
                 | SessionEnd::TargetDown
                 | SessionEnd::Drained
                 | SessionEnd::Moved
-                | SessionEnd::InternalError => out.discard(reason, held),
+                | SessionEnd::InternalError => {
+                    out.discard(reason, held);
+                }
                 SessionEnd::Idle
                 | SessionEnd::Refused
                 | SessionEnd::Evicted

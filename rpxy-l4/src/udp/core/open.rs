@@ -280,8 +280,8 @@ impl Sessions {
             match address {
                 Ok(address) => opening.candidates = vec![address],
                 Err(error) => {
-                    endpoint.health.failed_because(&error);
                     endpoint.account.connect_failed();
+                    endpoint.health.failed_because(&error);
                     if endpoint.failed(now, retry) {
                         let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
                         out.commands.push_back(Command::Log(Notice::Down(text)));
@@ -306,7 +306,7 @@ impl Sessions {
                 None => {
                     endpoint.account.connect_failed();
                     endpoint.health.failed_because(&"the name does not resolve");
-                    let _told = endpoint.failed(now, retry);
+                    let _said_by_resolver = endpoint.failed(now, retry);
                 }
             }
         }
