@@ -316,13 +316,13 @@ fn limits_are_lowered_to_the_descriptors_that_there_are_at_start_and_by_a_reload
     let Some(net) = Topology::or_skip() else { return };
     let directory = owned::directory();
     let path = directory.path().join("socket");
-    let keys = |tcp: u32| format!("admin_socket = \"{}\"\ntcp_max_connections = {tcp}", path.display());
+    let keys = |tcp: u32| format!("workers = 2\nadmin_socket = \"{}\"\ntcp_max_connections = {tcp}", path.display());
     let config = |tcp| default_only(&keys(tcp)) + &format!("udp_target = [\"{}\"]\n", at(7000));
     let mut daemon =
         Daemon::builder(&config(10)).open_files(1000).allow("udp_max_connections = 1024").start(&net.gateway);
     let sessions = || Admin::connect(&path).ask(&json!({ "command": "status" }))[0]["udp"]["max"].as_u64();
-    // Less 64 for an idle daemon, 192 for pipes and the reserve.
-    assert_eq!(sessions(), Some(1000 - 64 - 2 * 10 - 192));
+    // Everything else: 128, and for each worker 72 for what it waits with and its pipes, and two sockets.
+    assert_eq!(sessions(), Some(1000 - 2 * 10 - (128 + 2 * (72 + 2))));
     daemon.allow("of tcp_max_connections = 400 and 312 of udp_max_connections = 1024");
     daemon.reload(Edit::InPlace, &config(400));
     assert_eq!(sessions(), Some((1000 - 64) / 3));
