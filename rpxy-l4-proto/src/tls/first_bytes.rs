@@ -1,7 +1,7 @@
 //! The first bytes of a client's TLS stream, which tell what it is long before there is a hello.
 //!
-//! It errs towards TLS where a server would: OpenSSL takes an SSLv2-compatible hello (RFC 5246 appendix E.2) and warning
-//! alerts in front of the hello. Neither has a name that could be read here.
+//! It errs towards TLS where a server would: OpenSSL takes an SSLv2-compatible hello (RFC 5246 appendix E.2), and answers an
+//! alert in front of the hello by one of its own. Neither has a name that could be read here.
 
 use crate::Probe;
 

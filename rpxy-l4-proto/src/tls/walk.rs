@@ -118,6 +118,7 @@ impl Walk {
                 Ok(Field::CipherSuites)
             }
             Field::CipherSuites => {
+                ensure(self.end.saturating_sub(self.at) >= 2)?;
                 let len = usize::from(u16_at(message, self.at)?);
                 ensure(len >= 2 && len.is_multiple_of(2))?;
                 self.cipher_suites = self.skip(2, len)?;

@@ -81,6 +81,21 @@ fn every_truncation_of_a_real_hello_needs_more() {
     }
 }
 
+/// A message that has arrived whole is never waited for, wherever it ends.
+#[test]
+fn every_truncation_with_lengths_to_match_is_decided_at_once() {
+    let stream = client_hello("a.example", &["h2"], &[&TLS13, &TLS12]);
+    let message = hello(probe(&stream)).message().to_vec();
+    for len in 4..message.len() {
+        let mut cut = message[..len].to_vec();
+        let [_, _, high, low] = u32::try_from(len - 4).unwrap().to_be_bytes();
+        cut[1..4].copy_from_slice(&[0, high, low]);
+        for size in [cut.len(), 7] {
+            assert_ne!(probe(&records(&cut, size)), Probe::NeedMore, "{len} bytes in records of {size}");
+        }
+    }
+}
+
 #[test]
 fn what_rustls_accepts_with_one_byte_changed_has_the_same_names_here() {
     let stream = client_hello("a.example", &["h2"], &[&TLS13]);

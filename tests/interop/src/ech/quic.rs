@@ -1,6 +1,7 @@
 //! QUIC: servers and clients by quiche.
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 
 use boring::ssl::{SslContextBuilder, SslFiletype, SslMethod};
 use quiche::{Config, Connection, ConnectionId, Header, PROTOCOL_VERSION, RecvInfo, Type};
-use rpxy_l4_tests::{OrFail as _, peers::programs::Certificate, process::PATIENCE, topology::Host};
+use rpxy_l4_tests::{OrFail as _, peers::programs::Certificate, process::PATIENCE, topology::Host, wait};
 
 use super::{
     keys::Keys,
@@ -94,7 +95,11 @@ impl Drop for Server {
 }
 
 fn bind(host: &Host, address: SocketAddr) -> UdpSocket {
-    let socket = host.run(|| UdpSocket::bind(address)).or_fail(format_args!("bind {address}"));
+    // A process that another test is just starting may still hold the socket of the server before.
+    let socket = wait::until("the address is free", || match host.run(|| UdpSocket::bind(address)) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+        bound => Some(bound.or_fail(format_args!("bind {address}"))),
+    });
     socket.set_read_timeout(Some(TICK)).or_fail("read timeout");
     socket
 }
