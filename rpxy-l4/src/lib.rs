@@ -22,9 +22,11 @@ mod offload;
 pub mod properties;
 mod resolve;
 mod route;
+mod status;
 mod supervise;
 mod tcp;
 mod udp;
+mod web;
 
 use std::process::ExitCode;
 

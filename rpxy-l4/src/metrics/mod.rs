@@ -6,14 +6,15 @@
 mod accounts;
 mod ech;
 mod endpoint;
+mod format;
 mod kernel;
 mod process;
 mod readiness;
-mod request;
 mod series;
 mod targets;
 mod text;
 mod times;
+mod totals;
 mod udp;
 
 use std::{
@@ -26,7 +27,6 @@ pub(crate) use accounts::rule_refusals;
 pub(crate) use accounts::{Accounts, Carried, RuleAccount, TargetAccount};
 use ech::Ech;
 pub(crate) use ech::EchState;
-pub(crate) use endpoint::serve;
 pub(crate) use kernel::{KernelPackets, KernelPlane};
 use process::Process;
 use prometheus_client::{
@@ -41,6 +41,7 @@ use prometheus_client::{
 pub(crate) use readiness::Readiness;
 use series::Series;
 pub(crate) use targets::{CheckedTargets, TargetCheck};
+pub(crate) use totals::Totals;
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 

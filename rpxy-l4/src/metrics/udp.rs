@@ -17,7 +17,7 @@ macro_rules! named {
         pub(crate) enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
-            const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub(super) const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As logs and labels write it.
             #[must_use]
@@ -168,12 +168,12 @@ struct ByEvent {
 /// Counters made once, so that counting is one atomic addition.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    started: Counter,
+    pub(super) started: Counter,
     ended: Vec<Counter>,
-    active: Gauge,
-    dropped: Vec<Counter>,
-    datagrams_up: Counter,
-    datagrams_down: Counter,
+    pub(super) active: Gauge,
+    pub(super) dropped: Vec<Counter>,
+    pub(super) datagrams_up: Counter,
+    pub(super) datagrams_down: Counter,
     bytes_up: Counter,
     bytes_down: Counter,
     affinity: Vec<Counter>,

@@ -14,7 +14,10 @@ use crate::{
     admin::{self, Answer, Command, Request},
     config::model::{Config, Transport},
     limit::{self, BanSource, Unban},
-    net::unix::{self, PrivateListener},
+    net::{
+        Address,
+        unix::{self, PrivateListener},
+    },
     offload::Kernel,
     route::DownTarget,
     udp::Control,
@@ -127,21 +130,32 @@ struct Ban {
 /// Opens the admin socket, if the configuration has one.
 pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
     let Some(path) = &config.admin_socket else { return Ok(None) };
-    let bound = PrivateListener::bind(path, config.admin_group).map_err(|error| match error {
-        unix::BindError::Listen(error) => explain(error).context("admin_socket"),
-        unix::BindError::Group(error) => explain_group(error),
-    });
-    bound.map(Some).with_context(|| format!("cannot listen on {}", path.display()))
+    bind_private("admin_socket", path, config.admin_group).map(Some)
 }
 
-/// Gives the admin socket, which stays where it is, to the group of `config`, if that is another one than before.
+/// Opens the socket of `key` for root, this user and the members of `group`.
+pub(super) fn bind_private(key: &'static str, path: &Path, group: Option<u32>) -> Result<PrivateListener> {
+    let bound = PrivateListener::bind(path, group).map_err(|error| match error {
+        unix::BindError::Listen(error) => explain(error).context(key),
+        unix::BindError::Group(error) => explain_group(error),
+    });
+    bound.with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Gives the sockets of `config`, which stay where they are, to its group, if that is another one than before.
 pub(super) fn give(config: &Config, before: &Config) -> Result<()> {
-    match &config.admin_socket {
-        Some(path) if before.admin_socket == config.admin_socket && before.admin_group != config.admin_group => {
-            unix::give_to(path, config.admin_group).map_err(explain_group)
-        }
-        Some(_) | None => Ok(()),
+    if before.admin_group == config.admin_group {
+        return Ok(());
     }
+    let page = |config: &Config| match config.status.as_ref().map(|page| page.listen.clone()) {
+        Some(Address::Unix(path)) => Some(path.to_path_buf()),
+        Some(Address::Ip(_)) | None => None,
+    };
+    let sockets = [(config.admin_socket.clone(), before.admin_socket.clone()), (page(config), page(before))];
+    for path in sockets.into_iter().filter(|(now, before)| now == before).filter_map(|(now, _)| now) {
+        unix::give_to(&path, config.admin_group).map_err(explain_group)?;
+    }
+    Ok(())
 }
 
 fn explain_group(error: io::Error) -> anyhow::Error {

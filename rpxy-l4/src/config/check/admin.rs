@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::group;
+use super::{group, status};
 use crate::config::{
     file::{Field, Table},
     model::{ADMIN_SOCKET, MAX_SOCKET_PATH},
@@ -35,8 +35,8 @@ pub(super) fn path(report: &mut Report<'_>, position: &Position, text: &str) -> 
 /// The group that may read through the socket.
 pub(super) fn readers(report: &mut Report<'_>, root: &Table<'_>) -> Option<u32> {
     let field = root.field("admin_group")?;
-    if root.field("admin_socket").is_none() {
-        report.warn(&field.position, "without admin_socket it has no effect");
+    if root.field("admin_socket").is_none() && !status::is_unix(root) {
+        report.warn(&field.position, "without admin_socket, or status_listen at a unix socket, it has no effect");
     }
     group::group(report, &field)
 }
