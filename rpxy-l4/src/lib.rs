@@ -18,6 +18,7 @@ mod log;
 mod metrics;
 mod net;
 mod offload;
+mod overview;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
 mod resolve;

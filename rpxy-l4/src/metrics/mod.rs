@@ -14,6 +14,7 @@ mod series;
 mod targets;
 mod text;
 mod times;
+mod totals;
 mod udp;
 
 use std::{

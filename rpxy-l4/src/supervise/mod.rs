@@ -11,11 +11,13 @@ mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
+mod overview;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod status;
 mod worker;
 
 use std::{
@@ -176,6 +178,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         targets,
         checks,
         metrics,
+        access: logs.access.clone(),
         bans,
         tcp,
         udp,
