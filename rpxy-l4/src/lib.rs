@@ -18,11 +18,12 @@ mod log;
 mod metrics;
 mod net;
 mod offload;
+mod overview;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
 mod resolve;
 mod route;
-mod status;
+mod status_page;
 mod supervise;
 mod tcp;
 mod udp;

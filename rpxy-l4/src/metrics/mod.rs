@@ -10,6 +10,7 @@ mod format;
 mod kernel;
 mod process;
 mod readiness;
+mod sample;
 mod series;
 mod targets;
 mod text;
@@ -39,9 +40,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 pub(crate) use readiness::Readiness;
+pub(crate) use sample::Sample;
 use series::Series;
 pub(crate) use targets::{CheckedTargets, TargetCheck};
-pub(crate) use totals::Totals;
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 

@@ -18,13 +18,13 @@ use crate::{
     },
     health::Checks,
     limit::Bans,
-    log::Form,
+    log::{AccessLog, Form},
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
-    status::Page,
+    status_page::Page,
     tcp, udp,
 };
 
@@ -80,6 +80,8 @@ pub(super) struct Daemon {
     /// What asks targets whether they live.
     pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
+    /// It keeps the latest refusals.
+    pub(super) access: AccessLog,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,

@@ -11,12 +11,14 @@ mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
+mod overview;
 mod page;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod status;
 mod worker;
 
 use std::{
@@ -177,6 +179,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         targets,
         checks,
         metrics,
+        access: logs.access.clone(),
         bans,
         tcp,
         udp,

@@ -8,7 +8,7 @@ use super::{admin, daemon::Daemon, scrape};
 use crate::{
     config::model::Config,
     net::Address,
-    status::{self, Access, Page},
+    status_page::{self, Access, Page},
     web::Listener,
 };
 
@@ -50,7 +50,7 @@ impl Daemon {
             .page
             .get_or_insert_with(|| Page::new(Access::default(), self.started, &self.metrics, self.requests.clone()));
         page.set_access(access);
-        self.page_server = Some(tokio::spawn(status::serve(listener, Arc::clone(page))));
+        self.page_server = Some(tokio::spawn(status_page::serve(listener, Arc::clone(page))));
     }
 
     /// Tells the status page, which stays where it is, who may see it.

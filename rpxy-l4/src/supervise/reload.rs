@@ -198,7 +198,8 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
-        let page = if page::moves(&self.config, &config) { Some(page::bind(&config, Some(&self.config))?) } else { None };
+        let page =
+            if page::moves(&self.config, &config) { Some(page::bind(&config, Some(&self.config))?) } else { None };
         admin::give(&config, &self.config)?;
         let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.

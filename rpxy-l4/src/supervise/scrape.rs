@@ -53,7 +53,6 @@ impl Daemon {
         if let Some(old) = self.metrics_server.take() {
             old.abort();
         }
-        self.metrics_server =
-            listener.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&self.metrics))));
+        self.metrics_server = listener.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&self.metrics))));
     }
 }

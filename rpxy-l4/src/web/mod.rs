@@ -12,12 +12,12 @@ use tokio::{
     time::timeout,
 };
 
+use self::{listener::Connection, request::Malformed};
 pub(crate) use self::{
     listener::Listener,
     request::{Method, Request},
     response::Response,
 };
-use self::{listener::Connection, request::Malformed};
 
 /// Connections at once; further ones are closed.
 const MAX_AT_ONCE: usize = 16;
@@ -30,11 +30,7 @@ const MAX_HEAD: usize = 4096;
 pub(crate) trait Site: Send + Sync + 'static {
     /// Answers a request that came to the address `local`; `None` over a unix socket. HEAD is answered as GET is: the
     /// server leaves out the body.
-    fn answer(
-        &self,
-        request: &Request<'_>,
-        local: Option<SocketAddr>,
-    ) -> impl Future<Output = Response> + Send;
+    fn answer(&self, request: &Request<'_>, local: Option<SocketAddr>) -> impl Future<Output = Response> + Send;
 }
 
 /// Answers clients until dropped.

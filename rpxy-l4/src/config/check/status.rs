@@ -114,7 +114,11 @@ fn hosts(report: &mut Report<'_>, field: &Field<'_>) -> Vec<Arc<str>> {
         match host.or_else(|_name| names::host(text)) {
             Ok(host) => hosts.push(host),
             Err(reason) => {
-                report.error_with(&position, format!("{}: {reason}", quote(text)), "as in \"gateway.example\", without a port");
+                report.error_with(
+                    &position,
+                    format!("{}: {reason}", quote(text)),
+                    "as in \"gateway.example\", without a port",
+                );
             }
         }
     }

@@ -86,7 +86,9 @@ fn a_token_is_one_line_that_can_be_sent() {
 
 #[test]
 fn a_token_that_others_can_read_is_told_of() {
-    for (mode, expected) in [(0o400, &[][..]), (0o600, &[]), (0o640, &["4: status_token_file"]), (0o604, &["4: status_token_file"])] {
+    for (mode, expected) in
+        [(0o400, &[][..]), (0o600, &[]), (0o640, &["4: status_token_file"]), (0o604, &["4: status_token_file"])]
+    {
         let (_directory, path) = file(TOKEN, mode);
         let text = format!("{BASE}status_listen = '127.0.0.1:9902'\nstatus_token_file = '{}'", path.display());
         assert_eq!(warnings(&text), expected, "{mode:o}");
@@ -95,7 +97,8 @@ fn a_token_that_others_can_read_is_told_of() {
 
 #[test]
 fn names_that_browsers_may_use() {
-    let page = page("status_listen = '127.0.0.1:9902'\nstatus_hosts = ['Gateway.Example.', '192.0.2.1', '2001:DB8::0']");
+    let page =
+        page("status_listen = '127.0.0.1:9902'\nstatus_hosts = ['Gateway.Example.', '192.0.2.1', '2001:DB8::0']");
     assert_eq!(page.unwrap().hosts, ["gateway.example", "192.0.2.1", "2001:db8::"].map(Into::into));
     let with = |hosts: &str| format!("status_listen = '127.0.0.1:9902'\nstatus_hosts = {hosts}");
     refuses(&[

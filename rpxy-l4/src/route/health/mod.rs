@@ -22,7 +22,6 @@ use std::{
 pub(crate) use administrative::Administrative;
 pub(crate) use checked::{Checked, Standing};
 use passive::{Finding, Passive};
-pub(crate) use report::TargetReport;
 pub(crate) use targets::{CheckedTarget, DownTarget, Targets};
 
 /// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.

@@ -70,8 +70,8 @@ impl Page {
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             ticks.tick().await;
-            let totals = self.metrics.totals();
-            self.history.lock().unwrap_or_else(PoisonError::into_inner).add(self.started.elapsed(), totals);
+            let sample = self.metrics.sample();
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).add(self.started.elapsed(), sample);
         }
     }
 
@@ -91,7 +91,7 @@ impl Page {
             return Some(Arc::clone(text));
         }
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { command: Command::Status {}, answer }).await.ok()?;
+        self.requests.send(Request { command: Command::Overview {}, answer }).await.ok()?;
         let Ok(Answer::Done { lines, .. }) = answered.await else { return None };
         let text: Arc<str> = lines.into_iter().next()?.into();
         *told = Some((Instant::now(), Arc::clone(&text)));

@@ -7,10 +7,10 @@ use crate::web::{Method, Request, Response, Site};
 
 /// The page and what it is made of; the same for everybody, and without a word about the daemon.
 const FILES: [(&str, &str, &str); 4] = [
-    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
-    ("/status.css", "text/css; charset=utf-8", include_str!("page/status.css")),
-    ("/status.js", "text/javascript; charset=utf-8", include_str!("page/status.js")),
-    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("/", "text/html; charset=utf-8", include_str!("files/index.html")),
+    ("/status.css", "text/css; charset=utf-8", include_str!("files/status.css")),
+    ("/status.js", "text/javascript; charset=utf-8", include_str!("files/status.js")),
+    ("/icon.svg", "image/svg+xml", include_str!("files/icon.svg")),
 ];
 /// What it shows.
 const DATA: &str = "/status.json";
@@ -31,7 +31,8 @@ impl Site for Page {
     async fn answer(&self, request: &Request<'_>, local: Option<SocketAddr>) -> Response {
         let access = self.access.load_full();
         if !access.is_ours(request, local) {
-            let body = "not the name of this server: status_hosts of the configuration has the names that are answered\n";
+            let body =
+                "not the name of this server: status_hosts of the configuration has the names that are answered\n";
             return Response::plain("421 Misdirected Request", body);
         }
         let file = FILES.iter().find(|(path, ..)| *path == request.path);

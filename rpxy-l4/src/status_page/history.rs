@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use crate::metrics::Totals;
+use crate::metrics::Sample;
 
 /// Samples that are kept: ten minutes.
 const MOST: usize = 121;
@@ -28,14 +28,23 @@ pub(super) struct History(VecDeque<[u64; FIELDS.len()]>);
 
 impl History {
     /// Adds how things were at an uptime.
-    pub(super) fn add(&mut self, uptime: Duration, totals: Totals) {
+    pub(super) fn add(&mut self, uptime: Duration, sample: Sample) {
         if self.0.len() == MOST {
             self.0.pop_front();
         }
         let uptime = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
-        let Totals { connections, accepted, sessions, begun, bytes_up, bytes_down, refused, relayed, steered } = totals;
+        let Sample { connections, accepted, sessions, begun, bytes_up, bytes_down, refused, relayed, steered } = sample;
         self.0.push_back([
-            uptime, connections, accepted, sessions, begun, bytes_up, bytes_down, refused, relayed, steered,
+            uptime,
+            connections,
+            accepted,
+            sessions,
+            begun,
+            bytes_up,
+            bytes_down,
+            refused,
+            relayed,
+            steered,
         ]);
     }
 }
@@ -56,7 +65,7 @@ mod tests {
     fn after(samples: u64) -> serde_json::Value {
         let mut history = History::default();
         for n in 0..samples {
-            history.add(Duration::from_secs(n), Totals { connections: n, steered: 2 * n, ..Totals::default() });
+            history.add(Duration::from_secs(n), Sample { connections: n, steered: 2 * n, ..Sample::default() });
         }
         serde_json::to_value(&history).unwrap()
     }
@@ -80,6 +89,9 @@ mod tests {
         let fields = history["fields"].as_array().unwrap();
         let at = |name: &str| fields.iter().position(|field| field == name).unwrap();
         let last = history["samples"].as_array().unwrap().last().unwrap();
-        assert_eq!((&last[at("uptime_ms")], &last[at("connections")], &last[at("steered")]), (&7000.into(), &7.into(), &14.into()));
+        assert_eq!(
+            (&last[at("uptime_ms")], &last[at("connections")], &last[at("steered")]),
+            (&7000.into(), &7.into(), &14.into())
+        );
     }
 }
