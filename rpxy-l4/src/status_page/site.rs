@@ -6,15 +6,25 @@ use super::Page;
 use crate::web::{Method, Request, Response, Site};
 
 /// The page and what it is made of; the same for everybody, and without a word about the daemon.
-const FILES: [(&str, &str, &str); 4] = [
-    ("/", "text/html; charset=utf-8", include_str!("files/index.html")),
-    ("/status.css", "text/css; charset=utf-8", include_str!("files/status.css")),
-    ("/status.js", "text/javascript; charset=utf-8", include_str!("files/status.js")),
-    ("/icon.svg", "image/svg+xml", include_str!("files/icon.svg")),
+const FILES: [(&str, &str, &str); 10] = [
+    ("/", HTML, include_str!("files/index.html")),
+    ("/status.css", CSS, include_str!("files/status.css")),
+    ("/icon.svg", SVG, include_str!("files/icon.svg")),
+    ("/status.js", SCRIPT, include_str!("files/status.js")),
+    ("/dom.js", SCRIPT, include_str!("files/dom.js")),
+    ("/feed.js", SCRIPT, include_str!("files/feed.js")),
+    ("/parts.js", SCRIPT, include_str!("files/parts.js")),
+    ("/plot.js", SCRIPT, include_str!("files/plot.js")),
+    ("/table.js", SCRIPT, include_str!("files/table.js")),
+    ("/text.js", SCRIPT, include_str!("files/text.js")),
 ];
 /// What it shows.
 const DATA: &str = "/status.json";
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Nothing but these files and what they ask of this server; no text becomes markup; no page has it in a frame, and no
 /// other origin reads it.

@@ -69,7 +69,7 @@ export function percent(part, of) {
 
 /** Text of strangers: controls, and what changes the direction of text or is not to be seen, as escapes. */
 export function foreign(text) {
-  return String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+  return String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
 /** Words of the daemon, which writes them with underscores. */
