@@ -9,12 +9,9 @@ use serde::Serialize;
 use super::daemon::Daemon;
 use crate::{
     admin::{self, Answer, Command, Request},
-    config::model::Config,
+    config::model::{Config, StatusListen},
     limit::{self, BanSource, Unban},
-    net::{
-        Address,
-        unix::{self, PrivateListener},
-    },
+    net::unix::{self, PrivateListener},
     udp::Control,
 };
 
@@ -47,8 +44,8 @@ pub(super) fn give(config: &Config, before: &Config) -> Result<()> {
         return Ok(());
     }
     let page = |config: &Config| match config.status.as_ref().map(|page| page.listen.clone()) {
-        Some(Address::Unix(path)) => Some(path.to_path_buf()),
-        Some(Address::Ip(_)) | None => None,
+        Some(StatusListen::Unix(path)) => Some(path),
+        Some(StatusListen::Ip(_)) | None => None,
     };
     let sockets = [(config.admin_socket.clone(), before.admin_socket.clone()), (page(config), page(before))];
     for path in sockets.into_iter().filter(|(now, before)| now == before).filter_map(|(now, _)| now) {

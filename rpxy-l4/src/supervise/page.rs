@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{admin, daemon::Daemon, scrape};
 use crate::{
-    config::model::Config,
-    net::Address,
+    config::model::{Config, StatusListen},
     status_page::{self, Access, Page},
     web::Listener,
 };
@@ -15,13 +14,16 @@ use crate::{
 /// Binds the status page, if the configuration has one and it is not where `held` has it.
 pub(super) fn bind(config: &Config, held: Option<&Config>) -> Result<Option<Listener>> {
     let Some(page) = &config.status else { return Ok(None) };
-    let ours = held.and_then(|held| Some(held.status.as_ref()?.listen.ip()?.port()));
+    let ours = held.and_then(|held| match held.status.as_ref()?.listen {
+        StatusListen::Ip(address) => Some(address.port()),
+        StatusListen::Unix(_) => None,
+    });
     Ok(Some(match &page.listen {
-        Address::Ip(address) => {
+        StatusListen::Ip(address) => {
             let bound = scrape::bind_tcp(*address, ours);
             Listener::Tcp(bound.with_context(|| format!("status_listen: cannot listen on {address}"))?)
         }
-        Address::Unix(path) => Listener::Unix(admin::bind_private("status_listen", path, config.admin_group)?),
+        StatusListen::Unix(path) => Listener::Unix(admin::bind_private("status_listen", path, config.admin_group)?),
     }))
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Malformed;
 impl<'h> Request<'h> {
     /// Reads a head: the request line and the fields, up to the empty line.
     pub(crate) fn read(head: &'h [u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(head).map_err(|_| Malformed)?;
+        let text = std::str::from_utf8(head).map_err(|_not_text| Malformed)?;
         let mut lines = text.lines();
         let mut words = lines.next().unwrap_or_default().split(' ');
         let (Some(method), Some(target), Some(version), None) =

@@ -136,9 +136,10 @@ fn a_reload_changes_the_token_moves_the_page_and_closes_it() {
     };
     assert_eq!((status(PAGE, TOKEN), status(PAGE, "fedcba9876543210")), ("200".to_owned(), "401".to_owned()));
 
+    let mark = daemon.process().mark();
     write_token(&token, "fedcba9876543210");
-    wait::until("the new token is taken", || (status(PAGE, "fedcba9876543210") == "200").then_some(()));
-    assert_eq!(status(PAGE, TOKEN), "401", "the old one is not");
+    daemon.wait_for(mark, "configuration reloaded");
+    assert_eq!((status(PAGE, "fedcba9876543210"), status(PAGE, TOKEN)), ("200".to_owned(), "401".to_owned()));
 
     let moved = open_to_all(&token).replace("9902", "9903");
     daemon.reload(Edit::Rename, &config(&moved));

@@ -6,19 +6,14 @@ use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::Path, sync:
 use zeroize::Zeroizing;
 
 use super::{admin, listen, names};
-use crate::{
-    config::{
-        file::{Field, Table},
-        model::{StatusPage, StatusToken},
-        report::{Report, quote},
-    },
-    net::Address,
+use crate::config::{
+    file::{Field, Table},
+    model::{StatusListen, StatusPage, StatusToken},
+    report::{Report, quote},
 };
 
 /// Longest token file, in bytes: a token and the end of its line.
 const MAX_FILE: u64 = 1024;
-/// What is written before the path of a unix socket.
-const UNIX: &str = "unix:";
 /// How to make a token.
 const MAKE: &str = "make one: (umask 077; openssl rand -hex 32 > FILE)";
 
@@ -35,12 +30,12 @@ pub(super) fn status(report: &mut Report<'_>, root: &Table<'_>, directory: &Path
         return None;
     };
     let listen = address(report, root, &field)?;
-    if let Address::Ip(address) = &listen {
+    if let StatusListen::Ip(address) = &listen {
         if !address.ip().to_canonical().is_loopback() && token.is_none() {
             report.error_with(
                 &field.position,
                 format!("{address} can be reached from other machines, and there is no status_token_file"),
-                format!("listen on 127.0.0.1 or at {UNIX}/run/rpxy-l4/status.sock, or {MAKE}"),
+                format!("listen on 127.0.0.1 or at unix:/run/rpxy-l4/status.sock, or {MAKE}"),
             );
         }
         let metrics = root.field("metrics_listen").and_then(|field| field.as_string()?.parse().ok());
@@ -51,22 +46,16 @@ pub(super) fn status(report: &mut Report<'_>, root: &Table<'_>, directory: &Path
     Some(StatusPage { listen, token: token.flatten(), hosts })
 }
 
-/// Returns whether the page is to be at a unix socket.
-pub(super) fn is_unix(root: &Table<'_>) -> bool {
-    let listen = root.field("status_listen").and_then(|field| field.as_string());
-    listen.is_some_and(|text| text.starts_with(UNIX))
-}
-
 /// An address and port, or `unix:` with a path.
-fn address(report: &mut Report<'_>, root: &Table<'_>, field: &Field<'_>) -> Option<Address> {
-    let Some(text) = field.as_string().and_then(|text| text.strip_prefix(UNIX)) else {
-        return listen::socket_address(report, field).map(Address::Ip);
+fn address(report: &mut Report<'_>, root: &Table<'_>, field: &Field<'_>) -> Option<StatusListen> {
+    let Some(text) = field.as_string().and_then(|text| text.strip_prefix(admin::UNIX)) else {
+        return listen::socket_address(report, field).map(StatusListen::Ip);
     };
     let path = admin::path(report, &field.position, text)?;
     if root.field("admin_socket").and_then(|field| field.as_string()) == Some(text) {
         report.error_with(&field.position, "admin_socket has this path", "give it another one");
     }
-    Some(Address::Unix(path.into()))
+    Some(StatusListen::Unix(path))
 }
 
 /// The token of a file: its only line.

@@ -1,21 +1,28 @@
 //! The status page.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
-
-use crate::net::Address;
 
 /// The status page, and who may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StatusPage {
     /// Where it is served. A reload moves it.
-    pub listen: Address,
+    pub listen: StatusListen,
     /// What a viewer has to know; never absent where others than this machine could connect.
     pub token: Option<StatusToken>,
     /// Names by which browsers may call it, in lower case, besides `localhost` and the address that they connect to.
     pub hosts: Vec<Arc<str>>,
+}
+
+/// Where the page is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StatusListen {
+    /// An address of TCP.
+    Ip(SocketAddr),
+    /// The absolute path of a unix socket, of [`super::MAX_SOCKET_PATH`] bytes at most.
+    Unix(PathBuf),
 }
 
 /// A secret that viewers tell. Not shown by `Debug`, and wiped when dropped.

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
-use crate::config::model::{StatusPage, StatusToken};
+use crate::config::model::{StatusListen, StatusPage, StatusToken};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -23,15 +23,16 @@ fn page(text: &str) -> Option<StatusPage> {
 #[test]
 fn it_is_off_and_served_at_an_address_or_a_unix_socket() {
     assert_eq!(page(""), None);
-    for (row, listen, shown) in [
-        ("IPv4", "127.0.0.1:9902", "127.0.0.1:9902"),
-        ("all of this machine", "127.255.255.255:1", "127.255.255.255:1"),
-        ("IPv6", "[::1]:9902", "[::1]:9902"),
-        ("IPv4 in IPv6", "[::ffff:127.0.0.1]:9902", "[::ffff:127.0.0.1]:9902"),
-        ("a unix socket", "unix:/run/rpxy-l4/status.sock", "unix:/run/rpxy-l4/status.sock"),
+    let ip = |text: &str| StatusListen::Ip(text.parse().unwrap());
+    for (row, listen, expected) in [
+        ("IPv4", "127.0.0.1:9902", ip("127.0.0.1:9902")),
+        ("all of this machine", "127.255.255.255:1", ip("127.255.255.255:1")),
+        ("IPv6", "[::1]:9902", ip("[::1]:9902")),
+        ("IPv4 in IPv6", "[::ffff:127.0.0.1]:9902", ip("[::ffff:127.0.0.1]:9902")),
+        ("a unix socket", "unix:/run/rpxy-l4/status.sock", StatusListen::Unix("/run/rpxy-l4/status.sock".into())),
     ] {
         let page = page(&format!("status_listen = '{listen}'")).unwrap();
-        assert_eq!((page.listen.to_string().as_str(), page.token, page.hosts.len()), (shown, None, 0), "{row}");
+        assert_eq!((page.listen, page.token, page.hosts.len()), (expected, None, 0), "{row}");
     }
     refuses(&[
         ("no port", "status_listen = '127.0.0.1'", "3: status_listen"),
