@@ -4,7 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::map::Socket;
 
-/// The instructions for what one side of a spliced connection sends. All differences are added, and wrap.
+/// The instructions for what one side of a connection sends: the value of `TCP_FLOWS`, under the addresses that its packets
+/// arrive with. All differences are added, and wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TcpFlow {
@@ -18,8 +19,8 @@ pub struct TcpFlow {
     pub ingress: u32,
     /// Ethernet address of that interface.
     pub station: [u8; 6],
-    /// Zero.
-    pub zero: u8,
+    /// One of [`state`].
+    pub state: u8,
     /// Places by which a window is shifted to the left, or to the right if negative: the scale of its sender, less the one
     /// that its receiver reads it with.
     pub window_shift: i8,
@@ -31,6 +32,67 @@ pub struct TcpFlow {
     pub timestamp: u32,
     /// Added to TSecr, unless that is 0.
     pub echo: u32,
+    /// Index in `TCP_NOTES` of the connection.
+    pub slot: u32,
+    /// Index in [`Notes::sides`] of the sender: 0 for the client, 1 for the backend.
+    pub side: u8,
+    /// Bits of [`may`].
+    pub may: u8,
+    /// Zero.
+    pub zero: [u8; 2],
+    /// The acknowledgement number that the daemon's own packets towards this sender may carry: the only one in state LIVE,
+    /// the highest one in state DRAINING.
+    pub promised: u32,
+    /// Zero.
+    pub zero_word: u32,
+    /// [`TcpFlow::seal_for`] the key.
+    pub seal: u64,
+}
+
+/// States of one leg, in the order of a connection's life.
+pub mod state {
+    /// The daemon connects: its SYN is on the way to the backend.
+    pub const CONNECTING: u8 = 1;
+    /// A hand-over reads the sockets: nothing may be acknowledged meanwhile.
+    pub const BLOCKED: u8 = 2;
+    /// A hand-over waits for the other end: nothing more may be acknowledged.
+    pub const DRAINING: u8 = 3;
+    /// Forwarded.
+    pub const LIVE: u8 = 4;
+    /// Forwarded, and ended by both sides: a new SYN is a new connection.
+    pub const ENDING: u8 = 5;
+}
+
+/// What the daemon's own packets towards a sender may do. Bits of [`TcpFlow::may`].
+pub mod may {
+    /// Carry the bytes that the daemon held at the hand-over, in state LIVE.
+    pub const SEND_HELD: u8 = 1;
+    /// Be sent twice, as SYN in state CONNECTING, so that the backend takes no round-trip time from its handshake.
+    pub const DOUBLE: u8 = 2;
+}
+
+/// What the programs note of a connection: an element of `TCP_NOTES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Notes {
+    /// Time of the last sign of life: nanoseconds of CLOCK_MONOTONIC_COARSE.
+    pub last_seen: u64,
+    /// Time at which the connection has ended, likewise; 0 while it lives.
+    pub ended: u64,
+    /// Packets forwarded, and their payload in bytes, for each sender. Written by atomic addition.
+    pub counted: [Forwarded; 2],
+    /// Both sides: client, backend.
+    pub sides: [Side; 2],
+}
+
+/// What was forwarded for one sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Forwarded {
+    /// Packets, as the network stack has them.
+    pub packets: u64,
+    /// Payload, in bytes.
+    pub bytes: u64,
 }
 
 /// What has been seen of one side of a connection, in the numbers that it uses itself. Written without a lock: two
@@ -52,6 +114,12 @@ pub struct Side {
     pub zero: [u8; 2],
     /// The number behind its FIN; only with [`seen::FIN`].
     pub end: u32,
+    /// TSval of the daemon's last probe towards it; only with [`seen::PROBE`].
+    pub clock: u32,
+    /// TSecr of that probe: the newest TSval of this side.
+    pub echo: u32,
+    /// Zero.
+    pub zero_word: u32,
 }
 
 /// Bits of [`Side::seen`].
@@ -62,4 +130,6 @@ pub mod seen {
     pub const FIN_ACKNOWLEDGED: u8 = 2;
     /// An RST that its peer has to accept.
     pub const RST: u8 = 4;
+    /// A probe of the daemon's, in state BLOCKED.
+    pub const PROBE: u8 = 8;
 }

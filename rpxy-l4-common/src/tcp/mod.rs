@@ -4,6 +4,8 @@
 //! sends is translated by constant differences, so that both sides believe to speak with this machine while it only
 //! forwards.
 
+pub mod counter;
+pub mod decide;
 pub mod flow;
 pub mod follow;
 pub mod options;

@@ -8,25 +8,11 @@ const CLIENT: Side = side(1_000, 70_000, 6_400);
 const BACKEND: Side = side(50_000, 10_000, 6_400);
 
 const fn differences(sequence: u32, acknowledgement: u32) -> TcpFlow {
-    TcpFlow {
-        sequence,
-        acknowledgement,
-        source: NONE,
-        destination: NONE,
-        interface: 0,
-        ingress: 0,
-        station: [0; 6],
-        zero: 0,
-        window_shift: 0,
-        timestamp: 0,
-        echo: 0,
-    }
+    TcpFlow { sequence, acknowledgement, ..zerocopy::transmute!([0_u8; 96]) }
 }
 
-const NONE: Socket = Socket { address: [0; 16], end: 0 };
-
 const fn side(next: u32, acknowledged: u32, largest_window: u32) -> Side {
-    Side { next, acknowledged, largest_window, scale: 7, seen: 0, zero: [0; 2], end: 0 }
+    Side { next, acknowledged, largest_window, scale: 7, ..zerocopy::transmute!([0_u8; 32]) }
 }
 
 /// A segment of the client.

@@ -1,5 +1,6 @@
 //! Segments that are read, translated and followed, against segments built byte by byte.
 
+mod decide;
 mod follow;
 mod options;
 mod segment;
