@@ -99,6 +99,8 @@ impl TcpFlow {
         let rest = u32::from_ne_bytes([e, f, self.state, self.window_shift.cast_unsigned()]);
         let [zero_0, zero_1] = self.zero;
         let side = u32::from_ne_bytes([self.side, self.may, zero_0, zero_1]);
+        let ([a_0, a_1], [p_0, p_1]) = (self.address_change.to_ne_bytes(), self.port_change.to_ne_bytes());
+        let changes = u32::from_ne_bytes([a_0, a_1, p_0, p_1]);
         START
             .wrapping_add(products!(&key.source, &key.destination, 0))
             .wrapping_add(products!(&self.source, &self.destination, 10))
@@ -107,12 +109,12 @@ impl TcpFlow {
             .wrapping_add(product!(self.sequence, self.acknowledgement, 24))
             .wrapping_add(product!(self.timestamp, self.echo, 26))
             .wrapping_add(product!(self.slot, side, 28))
-            .wrapping_add(product!(self.promised, self.zero_word, 30))
+            .wrapping_add(product!(self.promised, changes, 30))
     }
 
-    /// Returns this entry as it is stored under `key`.
+    /// Returns this entry with that sum.
     #[must_use]
-    pub const fn sealed(self, key: &FlowKey) -> Self {
+    pub(crate) const fn sealed(self, key: &FlowKey) -> Self {
         Self { seal: self.seal_for(key), ..self }
     }
 

@@ -3,14 +3,15 @@
 use core::ops::Deref;
 
 use super::counter::TcpCounter;
-use super::flow::{Side, TcpFlow, may, state};
-use super::follow::{Meaning, follow};
+use super::flow::{TcpFlow, may, state};
+use super::follow::Meaning;
 use super::options::{Options, find};
 use super::segment::{Segment, flag, parse};
 use super::sequence::is_after;
 use crate::bytes::Bytes;
 use crate::decide::Arrival;
 use crate::map::FlowKey;
+use crate::rewrite::checksum::{difference, kernel_sum};
 
 /// What a decision looks up.
 pub trait TcpMaps {
@@ -21,12 +22,13 @@ pub trait TcpMaps {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
 
     /// Returns true if it is that entry, and all of it.
+    #[inline(always)]
     fn is_whole(&self, key: &FlowKey, flow: &Self::Flow) -> bool {
         flow.is_whole(key)
     }
 
-    /// Returns the notes of both sides of a connection.
-    fn sides(&self, slot: u32) -> Option<[Side; 2]>;
+    /// [Follows](super::follow::follow) a segment in a copy of the notes of its connection. Returns `None` if there are none.
+    fn follow(&self, flow: &Self::Flow, segment: &Segment<'_>) -> Option<Meaning>;
 }
 
 /// A packet that is forwarded.
@@ -38,10 +40,8 @@ pub struct Forward<'k, F> {
     pub options: Options,
     /// The entry.
     pub flow: F,
-    /// What it means for the connection.
+    /// What it means for the connection. Of what was noted, [`TcpMaps::follow`] has kept a copy.
     pub meaning: Meaning,
-    /// The notes of both sides afterwards.
-    pub sides: [Side; 2],
 }
 
 /// Decides about a packet that arrives. What is not forwarded goes to the next program, counted if it belongs to a
@@ -81,16 +81,9 @@ pub fn arriving<'k, M: TcpMaps, B: Bytes>(
     if arrival.vlan_aside || segment.vlan_tags > 0 {
         return Err(Some(TcpCounter::VlanTagged));
     }
-    let [client, backend] = maps.sides(flow.slot).ok_or(Some(TcpCounter::EntryChanged))?;
+    let meaning = maps.follow(&flow, &segment).ok_or(Some(TcpCounter::EntryChanged))?;
     let options = find(bytes, segment.options);
-    let (meaning, sides) = if flow.side == 0 {
-        let (meaning, client, backend) = follow(&segment, &flow, client, backend);
-        (meaning, [client, backend])
-    } else {
-        let (meaning, backend, client) = follow(&segment, &flow, backend, client);
-        (meaning, [client, backend])
-    };
-    Ok(Forward { segment, options, flow, meaning, sides })
+    Ok(Forward { segment, options, flow, meaning })
 }
 
 /// What becomes of a packet that this machine itself sends.
@@ -112,7 +105,20 @@ pub enum Leaving {
         echo: u32,
     },
     /// It goes with another acknowledgement number.
-    Clamped(u32),
+    Clamped(Clamp),
+    /// It goes twice: a SYN.
+    Doubled,
+}
+
+/// An acknowledgement number that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clamp {
+    /// Offset of the TCP header, in bytes.
+    pub l4: usize,
+    /// The new number.
+    pub acknowledgement: u32,
+    /// Change of the checksum, for `bpf_l4_csum_replace`.
+    pub change: u32,
 }
 
 /// Decides about a packet that this machine sends; one that it forwards is none of ours. `key` receives the addresses of
@@ -121,7 +127,7 @@ pub enum Leaving {
 pub fn leaving<M: TcpMaps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival, key: &mut FlowKey) -> Leaving {
     let Ok(segment) = parse(bytes, arrival.link, key) else { return Leaving::Sent };
     let (flags, acknowledgement, payload) = (segment.flags(), segment.acknowledgement, segment.payload_len);
-    let options = segment.options;
+    let (l4, options) = (segment.l4, segment.options);
     core::mem::swap(&mut key.source, &mut key.destination);
     let Some(flow) = maps.flow(key) else { return Leaving::Sent };
     if !maps.is_whole(key, &flow) {
@@ -142,7 +148,12 @@ pub fn leaving<M: TcpMaps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival, key:
             }
         }
         state::DRAINING if payload == 0 => Leaving::Dropped(TcpCounter::Silenced),
-        state::DRAINING if is_after(acknowledgement, flow.promised) => Leaving::Clamped(flow.promised),
+        state::DRAINING if is_after(acknowledgement, flow.promised) => {
+            let words = |number: u32| (number >> 16) + (number & 0xffff);
+            let change = kernel_sum(difference(words(acknowledgement), words(flow.promised)));
+            Leaving::Clamped(Clamp { l4, acknowledgement: flow.promised, change })
+        }
+        state::CONNECTING if flags & flag::SYN != 0 && flow.may & may::DOUBLE != 0 => Leaving::Doubled,
         state::LIVE if flags & flag::SYN != 0 => Leaving::Dropped(TcpCounter::PortInUse),
         state::LIVE => {
             let held = flow.may & may::SEND_HELD != 0 && payload > 0 && acknowledgement == flow.promised;

@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::map::Socket;
+use crate::map::{Family, FlowKey, Socket};
+use crate::rewrite::checksum::{difference, sum_ipv4, sum_ipv6};
 
 /// The instructions for what one side of a connection sends: the value of `TCP_FLOWS`, under the addresses that its packets
 /// arrive with. All differences are added, and wrap.
@@ -43,10 +44,40 @@ pub struct TcpFlow {
     /// The acknowledgement number that the daemon's own packets towards this sender may carry: the only one in state LIVE,
     /// the highest one in state DRAINING.
     pub promised: u32,
-    /// Zero.
-    pub zero_word: u32,
+    /// Change of checksums by the addresses, as [`crate::rewrite::checksum::difference`] has it.
+    pub address_change: u16,
+    /// Change of checksums by the ports.
+    pub port_change: u16,
     /// [`TcpFlow::seal_for`] the key.
     pub seal: u64,
+}
+
+impl TcpFlow {
+    /// Returns this entry as it is stored under `key`, which says what changes by its addresses.
+    #[must_use]
+    pub const fn stored(self, key: &FlowKey) -> Self {
+        let (old, new) = (key, &self);
+        let v4 = key.source.family() == Family::V4 as u8;
+        let (before, after) = if v4 {
+            (
+                sum_ipv4(&old.source.address) + sum_ipv4(&old.destination.address),
+                sum_ipv4(&new.source.address) + sum_ipv4(&new.destination.address),
+            )
+        } else {
+            (
+                sum_ipv6(&old.source.address) + sum_ipv6(&old.destination.address),
+                sum_ipv6(&new.source.address) + sum_ipv6(&new.destination.address),
+            )
+        };
+        let address_change = difference(before, after);
+        let port_change =
+            difference(port(&old.source) + port(&old.destination), port(&new.source) + port(&new.destination));
+        Self { address_change, port_change, ..self }.sealed(key)
+    }
+}
+
+const fn port(socket: &Socket) -> u32 {
+    u16::from_be_bytes(socket.port()) as u32
 }
 
 /// States of one leg, in the order of a connection's life.

@@ -18,37 +18,35 @@ pub enum Meaning {
     Ended,
 }
 
-/// Follows a segment. `sender` and `peer` are what was noted of both sides, each in its own numbers; `flow` has the
-/// differences of this direction. Returns what it means, and the notes afterwards.
+/// Follows a segment, and notes what it says in `sender` and `peer`, each of which is in the numbers of its own side; `flow`
+/// has the differences of this direction. Without a sign of life nothing is noted.
 #[inline(always)]
 #[must_use]
-pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: Side, peer: Side) -> (Meaning, Side, Side) {
-    let unchanged = (Meaning::Nothing, sender, peer);
+pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &mut Side) -> Meaning {
     if segment.has(flag::SYN) {
-        return unchanged;
+        return Meaning::Nothing;
     }
     // What the peer has acknowledged, in the sender's numbers: the acknowledgement that it sees.
     let expected = peer.acknowledged.wrapping_sub(flow.sequence);
     if segment.has(flag::RST) {
         // RFC 5961 section 3.2: any other number in the window is challenged.
         if segment.sequence != expected {
-            return unchanged;
+            return Meaning::Nothing;
         }
-        return (Meaning::Ended, Side { seen: sender.seen | seen::RST, ..sender }, peer);
+        sender.seen |= seen::RST;
+        return Meaning::Ended;
     }
     let acknowledged = segment.acknowledgement.wrapping_add(flow.acknowledgement);
     if !segment.has(flag::ACK) || !is_acceptable(acknowledged, sender, peer, flow) {
-        return unchanged;
+        return Meaning::Nothing;
     }
     // In the peer's window, which may have begun one largest window ago (RFC 9293 section 3.10.7.4); empty probes stand
     // just before it.
     let start = expected.wrapping_sub(peer.largest_window).wrapping_sub(1);
     let len = peer.largest_window.saturating_mul(2).saturating_add(2);
     if !is_within(segment.sequence, start, len) {
-        return unchanged;
+        return Meaning::Nothing;
     }
-    let mut sender = sender;
-    let mut peer = peer;
     let end = segment.sequence.wrapping_add(segment.sequence_len());
     sender.next = later(end, sender.next);
     sender.acknowledged = later(segment.acknowledgement, sender.acknowledged);
@@ -63,14 +61,13 @@ pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: Side, peer: Side) -
     if peer.seen & seen::FIN != 0 && !is_after(peer.end, acknowledged) {
         peer.seen |= seen::FIN_ACKNOWLEDGED;
     }
-    let both = sender.seen & peer.seen & seen::FIN_ACKNOWLEDGED != 0;
-    (if both { Meaning::Ended } else { Meaning::Alive }, sender, peer)
+    if sender.seen & peer.seen & seen::FIN_ACKNOWLEDGED != 0 { Meaning::Ended } else { Meaning::Alive }
 }
 
 /// Returns true for an acknowledgement, in the peer's numbers, of something that the peer has sent, and that is no older
 /// than one window (RFC 5961 section 5.2).
 #[inline(always)]
-fn is_acceptable(acknowledged: u32, sender: Side, peer: Side, flow: &TcpFlow) -> bool {
+fn is_acceptable(acknowledged: u32, sender: &Side, peer: &Side, flow: &TcpFlow) -> bool {
     let oldest = sender.acknowledged.wrapping_add(flow.acknowledgement).wrapping_sub(sender.largest_window);
     !is_after(acknowledged, peer.next) && !is_after(oldest, acknowledged)
 }

@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::decide::Arrival;
 use crate::tcp::counter::TcpCounter;
-use crate::tcp::decide::{Leaving, TcpMaps, arriving, leaving};
+use crate::tcp::decide::{Clamp, Leaving, TcpMaps, arriving, leaving};
 use crate::tcp::flow::{Side, may, state};
-use crate::tcp::follow::Meaning;
+use crate::tcp::follow::{Meaning, follow};
 
 const CLIENT: &str = "192.0.2.1:40000";
 const FRONT: &str = "198.51.100.7:443";
@@ -34,8 +34,13 @@ impl TcpMaps for Maps {
         self.flows.get(&map_key(key)).map(|flow| (*flow).into())
     }
 
-    fn sides(&self, slot: u32) -> Option<[Side; 2]> {
-        (slot == 7).then_some(self.sides)
+    fn follow(&self, flow: &Self::Flow, segment: &Segment<'_>) -> Option<Meaning> {
+        let [mut client, mut backend] = self.sides;
+        let meaning = match flow.side {
+            0 => follow(segment, flow, &mut client, &mut backend),
+            _ => follow(segment, flow, &mut backend, &mut client),
+        };
+        (flow.slot == 7).then_some(meaning)
     }
 }
 
@@ -63,7 +68,7 @@ impl Maps {
                 ..TcpFlow::default()
             };
             change(&mut flow);
-            maps.flows.insert(map_key(&key), flow.sealed(&key));
+            maps.flows.insert(map_key(&key), flow.stored(&key));
         }
         maps
     }
@@ -154,6 +159,18 @@ fn a_stack_that_has_handed_over_is_silent() {
     let rows = [
         ("no entry", Maps::default(), own(ack, PROMISED, 0), Leaving::Sent),
         ("while the daemon connects", Maps::in_state(state::CONNECTING), own(flag::SYN, 0, 0), Leaving::Sent),
+        (
+            "its SYN, to be sent twice",
+            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
+            own(flag::SYN, 0, 0),
+            Leaving::Doubled,
+        ),
+        (
+            "its acknowledgement behind that",
+            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
+            own(ack, PROMISED, 0),
+            Leaving::Sent,
+        ),
         ("BLOCKED: an acknowledgement", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 0), silenced),
         ("BLOCKED: data", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 9), silenced),
         ("BLOCKED: a probe", Maps::in_state(state::BLOCKED), probe.clone(), noted),
@@ -163,7 +180,8 @@ fn a_stack_that_has_handed_over_is_silent() {
             "DRAINING: data that promises more",
             Maps::in_state(state::DRAINING),
             own(ack, PROMISED + 1, 9),
-            Leaving::Clamped(PROMISED),
+            // ~(PROMISED + 1) + PROMISED, in the network's byte order.
+            Leaving::Clamped(Clamp { l4: 34, acknowledgement: PROMISED, change: u32::from(0xfffe_u16.to_be()) }),
         ),
         ("LIVE: an acknowledgement", held(), own(ack, PROMISED, 0), silenced),
         ("LIVE: the held bytes", held(), own(ack, PROMISED, 9), Leaving::Sent),

@@ -21,7 +21,12 @@ fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload: usize) -> Fr
 }
 
 fn followed(frame: &Frame, client: Side, backend: Side) -> (Meaning, Side, Side) {
-    with_segment(&frame.bytes(), |segment| follow(segment, &TO_BACKEND, client, backend))
+    followed_by(&TO_BACKEND, frame, client, backend)
+}
+
+fn followed_by(flow: &TcpFlow, frame: &Frame, mut sender: Side, mut peer: Side) -> (Meaning, Side, Side) {
+    let meaning = with_segment(&frame.bytes(), |segment| follow(segment, flow, &mut sender, &mut peer));
+    (meaning, sender, peer)
 }
 
 #[test]
@@ -86,7 +91,7 @@ fn the_connection_ends_when_both_fins_are_acknowledged() {
     let (acknowledges, closes) = (Side { acknowledged: 10_004, ..backend }, 50_001);
     let back = differences(0_u32.wrapping_sub(TO_BACKEND.acknowledgement), 0_u32.wrapping_sub(TO_BACKEND.sequence));
     let fin = segment(flag::ACK | flag::FIN, 50_000, 10_004, 0);
-    let (meaning, backend, client) = with_segment(&fin.bytes(), |segment| follow(segment, &back, acknowledges, client));
+    let (meaning, backend, client) = followed_by(&back, &fin, acknowledges, client);
     assert_eq!((meaning, backend.seen, backend.end), (Meaning::Alive, seen::FIN, closes));
     assert_eq!(client.seen, seen::FIN | seen::FIN_ACKNOWLEDGED);
     // The client acknowledges.

@@ -140,6 +140,7 @@ fn flow_for(frame: &Frame) -> TcpFlow {
         echo: 0x9abc_def0,
         ..TcpFlow::default()
     }
+    .stored(&FlowKey { source: frame.source, destination: frame.destination })
 }
 
 /// The options NOP NOP timestamps, as Linux writes them.

@@ -1,19 +1,51 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::*;
-use crate::bytes::Bytes as _;
+use crate::bytes::Bytes;
 use crate::rewrite::checksum::{fold, update};
 use crate::tcp::options::find;
-use crate::tcp::translate::Translation;
+use crate::tcp::translate::{Change, Packet, translate};
+
+/// A packet in memory.
+struct Memory(Vec<u8>);
+
+impl Bytes for Memory {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.as_slice().read(offset)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Packet for Memory {
+    fn write<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> Option<()> {
+        *self.0.get_mut(offset..)?.first_chunk_mut()? = value;
+        Some(())
+    }
+
+    fn write_uncovered(&mut self, offset: usize, value: u8) -> Option<()> {
+        self.write(offset, [value])
+    }
+}
 
 /// The frame as it leaves, by the code under test.
 fn translated(bytes: &[u8], flow: &TcpFlow) -> Vec<u8> {
-    let mut leaves = bytes.to_vec();
+    let mut leaves = Memory(bytes.to_vec());
+    let key = &mut FlowKey::default();
+    let segment = parse(&bytes, Link::Ethernet, key).unwrap();
+    let change = translate(&mut leaves, &segment, find(&bytes, segment.options), flow).unwrap();
+    leaves.write(segment.l4 + 16, change.applied(segment.checksum).to_be_bytes()).unwrap();
+    leaves.0
+}
+
+/// What the checksum is told.
+fn change(bytes: &[u8], flow: &TcpFlow) -> (Change, u16) {
     with_segment(bytes, |segment| {
-        let options = find(&bytes, segment.options);
-        Translation::new(&bytes, segment, options, flow).unwrap().apply(&mut leaves).unwrap();
-    });
-    leaves
+        let change = translate(&mut Memory(bytes.to_vec()), segment, find(&bytes, segment.options), flow).unwrap();
+        (change, segment.checksum)
+    })
 }
 
 /// A segment with its options in a form that can be translated the slow way.
@@ -122,7 +154,8 @@ fn both_directions_undo_each_other() {
         timestamp: there.timestamp.wrapping_neg(),
         echo: there.echo.wrapping_neg(),
         ..there
-    };
+    }
+    .stored(&FlowKey { source: there.source, destination: there.destination });
     let returned = translated(&translated(&frame.bytes(), &there), &back);
     assert_eq!(returned, Frame { ttl: 62, ..frame }.bytes());
 }
@@ -177,19 +210,13 @@ proptest! {
     fn helpers_of_the_kernel_come_to_the_same_checksum((sent, flow) in any_sent()) {
         let frame = sent.frame();
         let bytes = frame.bytes();
-        let bytes = bytes.as_slice();
-        with_segment(bytes, |segment| {
-            let translation = Translation::new(&bytes, segment, find(&bytes, segment.options), &flow).unwrap();
-            let at = frame.l4() + 16;
-            let field = bytes.read::<2>(at).map(u16::from_ne_bytes).unwrap();
-            let whole = l4_csum_replace(field, translation.address_change, true, false);
-            let whole = l4_csum_replace(whole, translation.word_change, false, false);
-            assert_eq!(u16::from_be(whole), translation.checksum);
-            let partial = frame.pseudo_sum().to_be();
-            let partial = l4_csum_replace(partial, translation.address_change, true, true);
-            let partial = u16::from_be(l4_csum_replace(partial, translation.word_change, false, true));
-            assert_eq!(partial, sent.expected(&flow).pseudo_sum());
-        });
+        let (change, checksum) = change(&bytes, &flow);
+        let whole = l4_csum_replace(checksum.to_be(), change.of_addresses(), true, false);
+        let whole = l4_csum_replace(whole, change.of_words(), false, false);
+        prop_assert_eq!(u16::from_be(whole), change.applied(checksum));
+        let partial = l4_csum_replace(frame.pseudo_sum().to_be(), change.of_addresses(), true, true);
+        let partial = u16::from_be(l4_csum_replace(partial, change.of_words(), false, true));
+        prop_assert_eq!(partial, sent.expected(&flow).pseudo_sum());
     }
 
     #[test]
@@ -215,8 +242,7 @@ proptest! {
         let packet = bytes.as_slice();
         if let Ok(segment) = parse(&packet, Link::Ethernet, key) {
             let flow = flow_for(&Frame::v4());
-            let mut leaves = bytes.clone();
-            Translation::new(&packet, &segment, find(&packet, segment.options), &flow).unwrap().apply(&mut leaves).unwrap();
+            let leaves = translated(packet, &flow);
             let payload = segment.options.offset + segment.options.len;
             prop_assert_eq!(&leaves[payload..], &bytes[payload..]);
             prop_assert_eq!(&leaves[..segment.l3], &bytes[..segment.l3]);
