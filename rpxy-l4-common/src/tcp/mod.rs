@@ -14,3 +14,13 @@ pub mod sequence;
 #[cfg(test)]
 mod tests;
 pub mod translate;
+
+/// Names of the maps in the object.
+pub mod name {
+    /// Hash: [`crate::map::FlowKey`] to [`super::flow::TcpFlow`].
+    pub const TCP_FLOWS: &str = "TCP_FLOWS";
+    /// Array: [`super::flow::Notes`], by [`super::flow::TcpFlow::slot`].
+    pub const TCP_NOTES: &str = "TCP_NOTES";
+    /// Per-CPU array, indexed by [`super::counter::TcpCounter`].
+    pub const TCP_COUNTERS: &str = "TCP_COUNTERS";
+}

@@ -29,8 +29,9 @@ pub struct Options {
 /// length that cannot be right, as in `tcp_parse_options` of Linux.
 #[inline(always)]
 pub fn find<B: Bytes>(bytes: &B, span: Span) -> Options {
-    let mut found = Options::default();
-    let mut at = 0;
+    // All numbers are opaque, so that a verifier takes all ways through a turn of the loop for the same. None of the
+    // offsets is 0, where a packet begins.
+    let (mut at, mut timestamps, mut sack, mut blocks) = (0, bytes.opaque(0), bytes.opaque(0), bytes.opaque(0));
     for _ in 0..MAX_OPTIONS {
         let here = bytes.opaque(at);
         let Some([kind]) = span.read(bytes, here) else { break };
@@ -42,17 +43,23 @@ pub fn find<B: Bytes>(bytes: &B, span: Span) -> Options {
             continue;
         }
         let Some([len]) = span.read(bytes, here + 1) else { break };
-        let len = usize::from(len);
+        let len = bytes.opaque(usize::from(len));
         if len < 2 || here + len > span.len {
             break;
         }
         let value = span.offset + here + 2;
-        match kind {
-            TIMESTAMPS if len == TIMESTAMPS_LEN => found.timestamps = Some(value),
-            SACK if len > 2 && (len - 2).is_multiple_of(8) => found.sack = Some((value, (len - 2) / 8)),
-            _ => {}
+        if kind == TIMESTAMPS && len == TIMESTAMPS_LEN {
+            timestamps = bytes.opaque(value);
+        }
+        if kind == SACK && len > 2 && (len - 2).is_multiple_of(8) {
+            sack = bytes.opaque(value);
+            blocks = bytes.opaque((len - 2) / 8);
         }
         at = here + len;
     }
-    found
+    Options {
+        timestamps: (timestamps != 0).then_some(timestamps),
+        // No more than there can be, in a way that keeps a compiler from writing the turns of a loop over them out.
+        sack: (sack != 0).then_some((sack, blocks & 0xf)),
+    }
 }
