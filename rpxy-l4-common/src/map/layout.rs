@@ -3,8 +3,6 @@
 //! The layouts are those of `repr(C)`. The derives of zerocopy prove that there is no padding and that all bytes make a
 //! value; the sizes are written out, because pinned maps outlive the daemon that made them.
 
-use crate::tcp::flow::{Forwarded, Notes, Side, TcpFlow};
-
 use super::{Counted, Flow, FlowEntry, FlowKey, Hop, Listed, Listener, Prefix, Socket, SourceLimit};
 
 /// Asserts size and alignment of types, and converts them to bytes and back.
@@ -41,10 +39,6 @@ layout! {
     Listed: 24 bytes, aligned to 4;
     Hop: 24 bytes, aligned to 4;
     SourceLimit: 48 bytes, aligned to 8;
-    TcpFlow: 96 bytes, aligned to 8;
-    Notes: 112 bytes, aligned to 8;
-    Side: 32 bytes, aligned to 4;
-    Forwarded: 16 bytes, aligned to 8;
 }
 
 #[cfg(test)]

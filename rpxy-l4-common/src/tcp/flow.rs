@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::map::{Family, FlowKey, Socket};
+use crate::map::{Family, FlowKey, Socket, layout};
 use crate::rewrite::checksum::{difference, sum_ipv4, sum_ipv6};
 
 /// The instructions for what one side of a connection sends: the value of `TCP_FLOWS`, under the addresses that its packets
@@ -163,4 +163,11 @@ pub mod seen {
     pub const RST: u8 = 4;
     /// A probe of the daemon's, in state BLOCKED.
     pub const PROBE: u8 = 8;
+}
+
+layout! {
+    TcpFlow: 96 bytes, aligned to 8;
+    Notes: 112 bytes, aligned to 8;
+    Side: 32 bytes, aligned to 4;
+    Forwarded: 16 bytes, aligned to 8;
 }

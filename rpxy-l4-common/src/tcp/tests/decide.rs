@@ -1,3 +1,5 @@
+//! What becomes of a packet in each state of its connection.
+
 use std::collections::BTreeMap;
 
 use super::*;

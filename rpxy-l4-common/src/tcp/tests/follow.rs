@@ -1,3 +1,5 @@
+//! What a segment means for its connection.
+
 use super::*;
 use crate::tcp::flow::{Side, seen};
 use crate::tcp::follow::{Meaning, follow};

@@ -1,3 +1,5 @@
+//! Where options are found, and where not.
+
 use proptest::{collection::vec, prelude::*};
 
 use super::*;

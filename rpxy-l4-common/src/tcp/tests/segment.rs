@@ -1,3 +1,5 @@
+//! What is read of a segment, and what is none.
+
 use super::*;
 use crate::bytes::Span;
 use crate::map::Family;

@@ -1,3 +1,5 @@
+//! What leaves, against segments built anew.
+
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::*;
