@@ -215,10 +215,12 @@ impl Kernel {
             ctx_in: (segment != 0).then_some(&context),
             ..TestRunOptions::default()
         };
-        let result = match self.0.program(program).unwrap() {
-            aya::programs::Program::Xdp(xdp) => xdp.test_run(options),
-            aya::programs::Program::SchedClassifier(classifier) => classifier.test_run(options),
-            _ => panic!("{program} is of another kind"),
+        let loaded = self.0.program(program).unwrap();
+        let result = if let aya::programs::Program::Xdp(xdp) = loaded {
+            xdp.test_run(options)
+        } else {
+            let classifier: &SchedClassifier = loaded.try_into().unwrap();
+            classifier.test_run(options)
         };
         let result = match result {
             Ok(result) => result,

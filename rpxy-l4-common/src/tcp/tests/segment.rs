@@ -5,6 +5,9 @@ use crate::bytes::Span;
 use crate::map::Family;
 use crate::packet::Pass;
 
+/// Bytes that are changed, and what comes of it.
+type Row = (&'static str, &'static [(usize, u8)], Result<Family, Pass>);
+
 fn outcome(bytes: &[u8]) -> Result<Family, Pass> {
     let key = &mut FlowKey::default();
     parse(&bytes, Link::Ethernet, key).map(|segment| segment.family)
@@ -70,7 +73,7 @@ fn lengths_that_disagree_have_their_reason() {
         }
         bytes
     };
-    let rows: [(&str, &[(usize, u8)], Result<Family, Pass>); 9] = [
+    let rows: [Row; 9] = [
         ("as it is", &[], Ok(Family::V4)),
         ("header of 16 bytes", &[(46, 0x40)], Err(Pass::TransportLength)),
         ("header of 0 bytes", &[(46, 0)], Err(Pass::TransportLength)),
