@@ -6,6 +6,7 @@ mod from;
 mod health;
 mod mac1;
 mod names;
+mod order;
 mod random;
 mod rendezvous;
 mod selection;
@@ -15,10 +16,11 @@ mod udp;
 
 use std::sync::Arc;
 
-pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried};
+pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried, bare};
 pub(crate) use ech::{EchDecision, EchRoute};
 pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, TargetReport, Targets};
 pub(crate) use names::{Conditions, NameTable};
+pub(crate) use order::Tier;
 pub(crate) use random::Random;
 pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
@@ -67,7 +69,7 @@ impl UdpRoute {
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
 pub(crate) async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {
-    for name in endpoints.filter_map(Endpoint::name) {
-        drop(name.addresses().await);
+    for lookup in endpoints.filter_map(Endpoint::lookup) {
+        drop(lookup.first().await);
     }
 }

@@ -1,6 +1,6 @@
 //! Commands of the session core to the worker that runs it, and the result of a buffer of datagrams.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc};
+use std::{net::SocketAddr, ops::Range};
 
 use rpxy_l4_proto::quic::ConnectionId;
 
@@ -8,7 +8,7 @@ use super::{Flow, SessionId};
 use crate::{
     log::Detail,
     metrics::{Carried, DatagramDrop, EchState, SessionEnd},
-    resolve::Name,
+    resolve::Lookup,
     route::{Datagrams, UdpRoute},
 };
 
@@ -22,12 +22,12 @@ pub(crate) enum Command {
         /// The backend.
         address: SocketAddr,
     },
-    /// Find the first addresses of `name`, and answer with `handle_resolved`.
+    /// Wait for the first addresses that `lookup` finds, and answer with `handle_resolved`.
     Resolve {
         /// The session that waits for it.
         session: SessionId,
-        /// The name.
-        name: Arc<Name>,
+        /// What its target is found by.
+        lookup: Lookup,
     },
     /// Send a datagram that had to wait to the session's backend.
     Send {

@@ -1,6 +1,6 @@
 //! From a rule to a backend: admission, the target, its addresses, and the next one when one cannot be reached.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Command, Flow, Notice, Output, SessionId, Sessions, Started,
@@ -288,18 +288,17 @@ impl Sessions {
                     }
                 }
             }
-        } else if let Some(name) = endpoint.name() {
-            match name.known() {
+        } else if let Some(lookup) = endpoint.lookup() {
+            match lookup.known() {
                 Some(known) => {
-                    let port = endpoint.target.port;
-                    let untried = opening.tried.untried(&known);
-                    let ordered = opening.route.group.order(endpoint, &untried, client, random);
-                    opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+                    let untried = opening.tried.untried(known);
+                    let tiers = opening.route.group.order(endpoint, &untried, client, random, now);
+                    opening.candidates = tiers.into_iter().flatten().collect();
                 }
                 None if !settled => {
-                    let name = Arc::clone(name);
+                    let lookup = lookup.clone();
                     opening.address = None;
-                    out.commands.push_back(Command::Resolve { session, name });
+                    out.commands.push_back(Command::Resolve { session, lookup });
                     return;
                 }
                 // The resolver says why.

@@ -158,7 +158,7 @@ impl Session {
     /// Since when its backend is down by a check that ends sessions.
     pub(super) fn fallen_since(&self) -> Option<Duration> {
         let reached = self.reached()?;
-        reached.route.group.endpoint(reached.target)?.fallen_since(reached.address.ip())
+        reached.route.group.endpoint(reached.target)?.fallen_since(reached.address)
     }
 
     pub(super) fn is_open(&self) -> bool {

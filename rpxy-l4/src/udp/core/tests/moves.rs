@@ -4,6 +4,7 @@ use super::{
     packets::{SERVER_INITIAL, first, long, short, wireguard},
     *,
 };
+use crate::resolve::Lookup;
 
 /// Targets at ports 1 and 2 for what no rule claims.
 fn two() -> String {
@@ -220,7 +221,8 @@ fn with_nowhere_to_go_a_session_stays_and_with_all_tried_it_begins_again() {
 fn named(port_of_another: Option<u16>) -> (Bench, impl Fn(&[u8])) {
     let another = port_of_another.map(|port| format!(", \"198.51.100.1:{port}\"")).unwrap_or_default();
     let bench = Bench::new(&format!("{TOP}udp_target = [\"backend.test:5\"{another}]\n"));
-    let name = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
+    let endpoint = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap();
+    let Some(Lookup::Name(name, _)) = endpoint.lookup().cloned() else { panic!("it is a name") };
     let set = move |hosts: &[u8]| name.set(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect());
     (bench, set)
 }
