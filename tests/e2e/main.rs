@@ -46,6 +46,7 @@ mod routing {
     mod dns;
     mod precedence;
     mod protocols;
+    mod services;
 }
 mod tcp {
     mod balance;

@@ -4,6 +4,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{Name, Service};
 
+/// Why nothing of a service can be reached that is known to have no place.
+pub(crate) const NOT_OFFERED: &str = "its name server says that the service is not offered";
+
 /// A target that is looked up. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) enum Lookup {

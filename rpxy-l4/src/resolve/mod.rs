@@ -35,7 +35,7 @@ use crate::{config::model::Dns, limit::WeakMap, metrics::Metrics};
 use failures::Failures;
 use system::System;
 
-pub(crate) use lookup::{Lookup, Place, Weighted};
+pub(crate) use lookup::{Lookup, NOT_OFFERED, Place, Weighted};
 #[cfg(test)]
 pub(crate) use service::Record;
 pub(crate) use service::Service;

@@ -144,9 +144,9 @@ impl Server {
     }
 
     async fn ask_service(&self, name: &Name) -> Result<(Vec<Told>, Duration), Missing> {
-        let told = |record: &Record| match &record.data {
-            RData::SRV(srv) => Some((srv.priority, srv.weight, srv.port, host(&srv.target)?)),
-            _ => None,
+        let told = |record: &Record| {
+            let RData::SRV(srv) = &record.data else { return None };
+            Some((srv.priority, srv.weight, srv.port, host(&srv.target)?))
         };
         // Either of the two does.
         match self.v4.lookup(name.clone(), RecordType::SRV).await {

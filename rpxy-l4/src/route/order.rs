@@ -19,6 +19,9 @@ use crate::{
 /// Addresses that are tried together, the first of them first.
 pub(crate) type Tier = Vec<SocketAddr>;
 
+/// The addresses of one record, the highest score first.
+type Scored = (Reverse<Score>, Tier);
+
 impl Group {
     /// Orders the addresses of one target at `now`, the time since the daemon's start, in tiers of which one is tried when
     /// none of the one before can be reached.
@@ -45,7 +48,7 @@ impl Group {
             }
             Balance::None | Balance::Random | Balance::RoundRobin | Balance::LeastConn => random,
         };
-        let mut tiers: BTreeMap<(bool, u16), Vec<(Reverse<Score>, Tier)>> = BTreeMap::new();
+        let mut tiers: BTreeMap<(bool, u16), Vec<Scored>> = BTreeMap::new();
         for record in places.chunk_by(|a, b| a.record == b.record && a.address.port() == b.address.port()) {
             let addresses: Vec<SocketAddr> = record.iter().map(|place| place.address).collect();
             let mut addresses = self.alternating(addresses, client, random);
@@ -70,8 +73,8 @@ impl Group {
                 }
             }
         }
-        let in_order = |mut records: Vec<(Reverse<Score>, Tier)>| {
-            records.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let in_order = |mut records: Vec<Scored>| {
+            records.sort_by_key(|(score, _)| *score);
             records.into_iter().flat_map(|(_, addresses)| addresses).collect()
         };
         tiers.into_values().map(in_order).filter(|tier: &Tier| !tier.is_empty()).collect()

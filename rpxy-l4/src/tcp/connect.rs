@@ -25,6 +25,7 @@ use crate::{
     limit::AcceptBackoff,
     metrics::{Carried, Outcome},
     net::{self, Address},
+    resolve::NOT_OFFERED,
     route::{self, Busy, Endpoint, Pick, Route, Tier, Tried},
 };
 
@@ -270,7 +271,7 @@ async fn candidates(
         None => limited(async { lookup.first().await.ok_or_else(unresolved) }, within).await?,
     };
     if places.is_empty() {
-        return Err(not_found("its name server says that the service is not offered"));
+        return Err(not_found(NOT_OFFERED));
     }
     let tiers = route.group.order(endpoint, &places, client, random, now);
     if tiers.is_empty() {

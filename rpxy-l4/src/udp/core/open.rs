@@ -15,6 +15,7 @@ use crate::{
     limit::ConnPermit,
     log::Detail,
     metrics::{Carried, DatagramDrop, SessionEnd},
+    resolve::NOT_OFFERED,
     route::{self, Busy, ShareOf, Tried, UdpRoute},
     udp::affinity::Backend,
 };
@@ -276,20 +277,22 @@ impl Sessions {
         else {
             return;
         };
+        let mut has_none = |why: &dyn std::fmt::Display| {
+            endpoint.account.connect_failed();
+            endpoint.health.failed_because(&why);
+            if endpoint.failed(now, retry) {
+                let text = format!("{} cannot be reached: {why}; tried last for {retry:?}", endpoint.target);
+                out.commands.push_back(Command::Log(Notice::Down(text)));
+            }
+        };
         if let Some(address) = endpoint.address() {
             match address {
                 Ok(address) => opening.candidates = vec![address],
-                Err(error) => {
-                    endpoint.account.connect_failed();
-                    endpoint.health.failed_because(&error);
-                    if endpoint.failed(now, retry) {
-                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
-                        out.commands.push_back(Command::Log(Notice::Down(text)));
-                    }
-                }
+                Err(error) => has_none(&error),
             }
         } else if let Some(lookup) = endpoint.lookup() {
             match lookup.known() {
+                Some(known) if known.is_empty() => has_none(&NOT_OFFERED),
                 Some(known) => {
                     let untried = opening.tried.untried(known);
                     let tiers = opening.route.group.order(endpoint, &untried, client, random, now);
