@@ -65,6 +65,7 @@ mod udp {
     mod backends;
     mod balance;
     mod gateways;
+    mod limits;
     mod listeners;
     mod marks;
     mod quic_datagrams;

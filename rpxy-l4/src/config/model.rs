@@ -415,7 +415,7 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
-    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// Connections or sessions at once, of all rules over its transport that name it with this limit; `None` is no other limit than theirs. A reload
     /// closes none.
     pub max_connections: Option<NonZeroU32>,
 }

@@ -26,6 +26,8 @@ pub(crate) struct Group {
     backups: Class,
     /// What is down is not tried at all.
     pub(super) only_healthy: bool,
+    /// A target has a limit of its own.
+    limited: bool,
     reaching: Arc<ConnLimit>,
 }
 
@@ -104,6 +106,12 @@ impl Tried {
         }
     }
 
+    /// Returns whether `index` was tried.
+    #[must_use]
+    pub(crate) fn holds(&self, index: usize) -> bool {
+        self.targets.contains(&index)
+    }
+
     /// Marks one address of the target that is being tried.
     pub(crate) fn add_address(&mut self, address: SocketAddr) {
         let address = bare(address);
@@ -155,7 +163,8 @@ impl Group {
     fn of(endpoints: Vec<Endpoint>, balance: Balance) -> Self {
         let class = |backup| Class::new(&endpoints, balance, |target| target.backup == backup && !target.down);
         let (ordinary, backups) = (class(false), class(true));
-        Self { endpoints, balance, ordinary, backups, only_healthy: false, reaching: Arc::default() }
+        let limited = endpoints.iter().any(|endpoint| endpoint.target.max_connections.is_some());
+        Self { endpoints, balance, ordinary, backups, only_healthy: false, limited, reaching: Arc::default() }
     }
 
     /// The endpoint at `index`.
@@ -203,6 +212,24 @@ impl Group {
     #[must_use]
     pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
         self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried }).map(|pick| pick.index)
+    }
+
+    /// The targets, with their indices, that could be chosen at `now`, but for their `max_connections`.
+    pub(crate) fn full(&self, now: Duration) -> impl Iterator<Item = (usize, &Endpoint)> {
+        self.endpoints.iter().enumerate().filter(move |(_, endpoint)| {
+            let in_service = match endpoint.state(now) {
+                State::Up | State::Due => true,
+                State::Down => !self.only_healthy,
+                State::Drained => false,
+            };
+            in_service && !endpoint.target.down && endpoint.is_full()
+        })
+    }
+
+    /// Returns whether one of the targets has a limit of its own.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited
     }
 
     /// The number of connections that are being established to a target of the group.
@@ -371,6 +398,12 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.target.max_connections.is_some_and(|most| self.health.active() >= most.get())
+    }
+
+    /// Returns whether the target has one part in `part` of the connections that it may have.
+    #[must_use]
+    pub(crate) fn is_filled(&self, part: u32) -> bool {
+        self.target.max_connections.is_some_and(|most| self.health.active() >= most.get() / part)
     }
 
     /// The address, if it need not be looked up by DNS.

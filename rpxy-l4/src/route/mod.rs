@@ -55,6 +55,12 @@ impl UdpRoute {
         std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
     }
 
+    /// Returns whether it, or one of its targets, has a limit of its own.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.max_connections.is_some() || self.group.is_limited()
+    }
+
     /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
     /// may have the same; with the backend it tells enough.
     #[must_use]

@@ -105,8 +105,7 @@ pub(super) fn default(
         table.warn_unused(report, balance_key, &message, Some(remedy));
     }
     let field = field?;
-    let upstream = server_ids::without(report, &field.position, upstream);
-    Some(if target_key == "udp_target" { without_limits(report, &field.position, upstream) } else { upstream })
+    Some(server_ids::without(report, &field.position, upstream))
 }
 
 /// The group that `field` lists, chosen from by `balance_key`.
@@ -171,15 +170,6 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
     let text = field.string(report)?;
     let target = address(report, &field.position, text)?;
     Some((Target { weight: weight.unwrap_or(ONE), backup, down, max_connections, ..target }, server_id))
-}
-
-/// Takes limits from targets over UDP, where they mean nothing.
-pub(super) fn without_limits(report: &mut Report<'_>, position: &Position, mut upstream: Upstream) -> Upstream {
-    if upstream.targets.iter().any(|target| target.max_connections.is_some()) {
-        report.warn(position, "max_connections of a target has no effect on protocols over UDP");
-        upstream.targets.iter_mut().for_each(|target| target.max_connections = None);
-    }
-    upstream
 }
 
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.

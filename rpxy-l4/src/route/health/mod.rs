@@ -165,6 +165,12 @@ impl Busy {
         most.is_none_or(|most| health.active() <= most.get()).then_some(busy)
     }
 
+    /// Returns whether it counts for the target of `health`.
+    #[must_use]
+    pub(crate) fn is_of(&self, health: &Arc<Health>) -> bool {
+        Arc::ptr_eq(&self.health, health)
+    }
+
     /// The target has answered at `now`; returns whether the log should say that it is back.
     pub(crate) fn answered(&self, now: Duration) -> bool {
         self.health.answered(now)

@@ -1,6 +1,6 @@
 //! Commands of the session core to the worker that runs it, and the result of a buffer of datagrams.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use rpxy_l4_proto::quic::ConnectionId;
 
@@ -99,12 +99,19 @@ pub(crate) struct Started {
     pub carried: Option<Carried>,
 }
 
-/// Messages for the system log. The worker limits how often the first three are told.
+/// Messages for the system log. The worker limits how often the first four are told.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// As many sessions as allowed.
     TooMany {
         /// The limit.
+        max: u32,
+    },
+    /// A rule has as many as it may.
+    RuleFull {
+        /// The rule.
+        rule: Arc<str>,
+        /// Its limit.
         max: u32,
     },
     /// No local port is left towards this target.

@@ -158,7 +158,7 @@ impl Sessions {
         let (route, left) = (Arc::clone(&reached.route), reached.address);
         let detail = reached.detail.take();
         let known_to_it = answered || reached.fixed;
-        let (permit, limit_of) = (state.permit.take(), state.limit_of.clone());
+        let (permit, of_rule, limit_of) = (state.permit.take(), state.of_rule.take(), state.limit_of.clone());
         let ids = if known_to_it { state.ids.anew() } else { std::mem::take(&mut state.ids) };
         let end = if at_once { SessionEnd::Refused } else { SessionEnd::Moved };
         self.end(session, end, DatagramDrop::Unreachable, now, out);
@@ -174,7 +174,7 @@ impl Sessions {
             detail,
         };
         let state = Session::new(flow, ids, Stage::Opening(Box::new(opening)), now);
-        let session = self.insert(Session { permit, limit_of, left: Some(left), ..state }, now, out);
+        let session = self.insert(Session { permit, of_rule, limit_of, left: Some(left), ..state }, now, out);
         self.use_target(session, false, now, out);
         Some(session)
     }
