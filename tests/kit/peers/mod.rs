@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod dns;
+pub mod dnsmasq;
 pub mod ecn;
 pub mod programs;
 pub mod quic;
