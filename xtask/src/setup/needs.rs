@@ -118,6 +118,8 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "sends traffic through a tunnel"),
     need(Probe::Program("fail2ban-regex"), Source::Apt("fail2ban"), Purpose::Test, "reads the access log by the filter of the package"),
     need(Probe::Program("promtool"), Source::Apt("prometheus"), Purpose::Test, "checks metrics and alerts"),
+    need(Probe::Program("tmux"), Source::Apt("tmux"), Purpose::Test, "a terminal for `rpxy-l4 top`"),
+    need(Probe::Program("jq"), Source::Apt("jq"), Purpose::Test, "reads what `rpxy-l4 top --once --json` prints"),
     need(Probe::Program("tstclnt"), Source::Apt("libnss3-tools"), Purpose::Test, "TLS client with Encrypted Client Hello"),
     need(Probe::Program("cmake"), Source::Apt("cmake"), Purpose::Interop, "builds BoringSSL, a peer for Encrypted Client Hello"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Interop, "compiles BoringSSL"),

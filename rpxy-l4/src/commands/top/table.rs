@@ -175,10 +175,11 @@ pub(super) fn fit(columns: &[Column], wanted: &[usize], width: usize) -> Vec<(us
         let gaps = GAP * shown.len().saturating_sub(1);
         shown.iter().filter_map(|index| of(*index)).map(|column| least(&column)).sum::<usize>() + gaps
     };
+    let rank = |index: &usize| of(*index).map_or(0, |column| column.rank);
     while needed(&shown) > width {
-        let last = shown.iter().enumerate().filter_map(|(place, index)| Some((of(*index)?.rank, place))).max();
-        let Some((1.., place)) = last else { break };
-        shown.remove(place);
+        let Some(last @ 1..) = shown.iter().map(rank).max() else { break };
+        // What belongs together goes together.
+        shown.retain(|index| rank(index) != last);
     }
     let mut left = width.saturating_sub(needed(&shown));
     let mut widths: Vec<(usize, usize)> =

@@ -51,7 +51,7 @@ const RULES: &[Column] = &[
 ];
 
 const TARGETS: &[Column] = &[
-    Column::text("TARGET", 14, 0),
+    Column::text("TARGET", 18, 0),
     Column::word("OVER", 4, 3),
     Column::text("RULE", 6, 4),
     Column::word("STATE", 7, 0),
@@ -64,7 +64,7 @@ const TARGETS: &[Column] = &[
     Column::number("CONNECT", 7, 3),
     Column::number("p99", 7, 7),
     Column::number("1st BYTE", 8, 8),
-    Column::text("REASON", 8, 1),
+    Column::text("REASON", 18, 1),
 ];
 
 const CONNECTIONS: &[Column] = &[
