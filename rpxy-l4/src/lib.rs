@@ -23,9 +23,11 @@ mod overview;
 pub mod properties;
 mod resolve;
 mod route;
+mod status_page;
 mod supervise;
 mod tcp;
 mod udp;
+mod web;
 
 use std::process::ExitCode;
 

@@ -80,6 +80,10 @@ named! {
         Overflow = "overflow",
         /// Over `udp_max_connections`.
         TooMany = "too_many",
+        /// Its rule has `max_connections`.
+        RuleConnections = "rule_connections",
+        /// Every target of its rule has `max_connections`.
+        TargetConnections = "target_connections",
         /// From a banned network.
         Banned = "banned",
         /// It would have begun a session while an operator lets none begin.
@@ -121,6 +125,8 @@ impl DatagramDrop {
             | Self::Malformed
             | Self::EchInvalid
             | Self::TooMany
+            | Self::RuleConnections
+            | Self::TargetConnections
             | Self::Banned
             | Self::Drained
             | Self::Denied
@@ -171,7 +177,7 @@ struct ByEvent {
 pub(crate) struct Udp {
     pub(super) started: Counter,
     pub(super) ended: Vec<Counter>,
-    active: Gauge,
+    pub(super) active: Gauge,
     pub(super) dropped: Vec<Counter>,
     pub(super) datagrams_up: Counter,
     pub(super) datagrams_down: Counter,

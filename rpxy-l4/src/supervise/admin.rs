@@ -1,6 +1,6 @@
 //! Carries out what comes through the admin socket.
 
-use std::{io, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::daemon::Daemon;
 use crate::{
     admin::{self, Answer, Command, Request},
-    config::model::Config,
+    config::model::{Config, StatusListen},
     limit::{self, BanSource, Unban},
     net::unix::{self, PrivateListener},
     udp::Control,
@@ -26,21 +26,32 @@ struct Ban {
 /// Opens the admin socket, if the configuration has one.
 pub(super) fn bind(config: &Config) -> Result<Option<PrivateListener>> {
     let Some(path) = &config.admin_socket else { return Ok(None) };
-    let bound = PrivateListener::bind(path, config.admin_group).map_err(|error| match error {
-        unix::BindError::Listen(error) => explain(error).context("admin_socket"),
-        unix::BindError::Group(error) => explain_group(error),
-    });
-    bound.map(Some).with_context(|| format!("cannot listen on {}", path.display()))
+    bind_private("admin_socket", path, config.admin_group).map(Some)
 }
 
-/// Gives the admin socket, which stays where it is, to the group of `config`, if that is another one than before.
+/// Opens the socket of `key` for root, this user and the members of `group`.
+pub(super) fn bind_private(key: &'static str, path: &Path, group: Option<u32>) -> Result<PrivateListener> {
+    let bound = PrivateListener::bind(path, group).map_err(|error| match error {
+        unix::BindError::Listen(error) => explain(error).context(key),
+        unix::BindError::Group(error) => explain_group(error),
+    });
+    bound.with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Gives the sockets of `config`, which stay where they are, to its group, if that is another one than before.
 pub(super) fn give(config: &Config, before: &Config) -> Result<()> {
-    match &config.admin_socket {
-        Some(path) if before.admin_socket == config.admin_socket && before.admin_group != config.admin_group => {
-            unix::give_to(path, config.admin_group).map_err(explain_group)
-        }
-        Some(_) | None => Ok(()),
+    if before.admin_group == config.admin_group {
+        return Ok(());
     }
+    let page = |config: &Config| match config.status.as_ref().map(|page| page.listen.clone()) {
+        Some(StatusListen::Unix(path)) => Some(path),
+        Some(StatusListen::Ip(_)) | None => None,
+    };
+    let sockets = [(config.admin_socket.clone(), before.admin_socket.clone()), (page(config), page(before))];
+    for path in sockets.into_iter().filter(|(now, before)| now == before).filter_map(|(now, _)| now) {
+        unix::give_to(&path, config.admin_group).map_err(explain_group)?;
+    }
+    Ok(())
 }
 
 fn explain_group(error: io::Error) -> anyhow::Error {

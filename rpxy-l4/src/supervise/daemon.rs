@@ -24,6 +24,7 @@ use crate::{
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
+    status_page::Page,
     tcp, udp,
 };
 
@@ -95,6 +96,12 @@ pub(super) struct Daemon {
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// The status page, if there is one.
+    pub(super) page: Option<Arc<Page>>,
+    /// Who else gets into its unix socket.
+    pub(super) page_members: Option<Arc<Members>>,
+    /// The task of its server.
+    pub(super) page_server: Option<JoinHandle<()>>,
     /// Who else gets into the admin socket.
     pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.
