@@ -25,6 +25,9 @@ mod daemon {
     mod refused;
     mod signals;
 }
+mod documents {
+    mod migrate;
+}
 mod health {
     mod kinds;
     mod sessions;
