@@ -10,6 +10,7 @@ mod admin {
     mod bans;
     mod connections;
     mod drain;
+    mod healthcheck;
     mod socket;
 }
 mod config {

@@ -9,6 +9,7 @@
 mod bench;
 mod ebpf;
 mod fuzz;
+mod pages;
 mod process;
 mod run;
 mod setup;
@@ -46,6 +47,8 @@ enum Task {
     Run(run::Arguments),
     /// Build the eBPF programs, which the daemon then embeds
     BuildEbpf(ebpf::Arguments),
+    /// Write the manual pages and completions that packages have
+    Pages(pages::Arguments),
     /// Check everything that this machine can check: the one command before a commit
     Test,
     /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
@@ -83,6 +86,7 @@ fn perform(cli: &Cli) -> Result<()> {
             setup::require(&workspace, cli.task.purposes())?;
             ebpf::command(&workspace, arguments.log)
         }
+        Task::Pages(arguments) => pages::command(&workspace, arguments),
         Task::Test => test::command(&workspace, cli.setup),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
         Task::Bench(arguments) => bench::command(&workspace, arguments),
@@ -98,7 +102,7 @@ impl Task {
     fn purposes(&self) -> &'static [Purpose] {
         match self {
             Self::Setup(_) | Self::Test | Self::Tidy => &[],
-            Self::Run(_) | Self::Sim(_) => &[Purpose::Build],
+            Self::Run(_) | Self::Sim(_) | Self::Pages(_) => &[Purpose::Build],
             Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],

@@ -23,19 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Sends `command` to the daemon that listens on `path` and writes its answer to `out`, as a table or, with `json`, as
 /// the lines that came.
 pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
-    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
-    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
-    let mut request = serde_json::to_vec(command)?;
-    request.push(b'\n');
-    // A daemon that turns somebody away says why and closes; its answer is there all the same.
-    let asked = stream.write_all(&request);
-    let (lines, more) = match answer(&mut BufReader::new(&stream)) {
-        Ok(answer) => answer,
-        Err(error) => {
-            asked.context("cannot send the command")?;
-            return Err(error);
-        }
-    };
+    let (lines, more) = ask(path, command)?;
     let shown = if json {
         lines.iter().try_for_each(|(text, _)| writeln!(out, "{}", escape::json(text.clone())))
     } else {
@@ -47,6 +35,23 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         shown => Ok(shown?),
     }
+}
+
+/// The lines of an answer, as they came and as values, and whether there would be more.
+type Answer = (Vec<(String, Value)>, bool);
+
+/// Sends `command` to the daemon that listens on `path`.
+pub(super) fn ask(path: &Path, command: &Command) -> Result<Answer> {
+    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
+    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
+    let mut request = serde_json::to_vec(command)?;
+    request.push(b'\n');
+    // A daemon that turns somebody away says why and closes; its answer is there all the same.
+    let asked = stream.write_all(&request);
+    answer(&mut BufReader::new(&stream)).or_else(|error| {
+        asked.context("cannot send the command")?;
+        Err(error)
+    })
 }
 
 /// The path of the admin socket: `socket`, the `admin_socket` of the configuration in `file`, or where it usually is.
@@ -76,8 +81,8 @@ fn explain(error: io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context(remedy)
 }
 
-/// The lines up to the end of an answer, as they came and as values, and whether there would be more.
-fn answer(stream: &mut impl BufRead) -> Result<(Vec<(String, Value)>, bool)> {
+/// Reads up to the end of an answer.
+fn answer(stream: &mut impl BufRead) -> Result<Answer> {
     let mut lines = Vec::new();
     for text in stream.lines() {
         let text = text.context("the daemon does not answer")?;

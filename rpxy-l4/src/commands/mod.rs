@@ -2,7 +2,9 @@
 
 mod check;
 mod client;
+mod container;
 mod ech;
+mod healthcheck;
 mod show;
 mod unpin;
 
@@ -14,6 +16,7 @@ use std::{
 use anyhow::Result;
 
 pub(crate) use check::check;
+pub(crate) use healthcheck::Url;
 
 use crate::{
     admin,
@@ -45,6 +48,14 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
+        Command::Healthcheck(arguments) => {
+            healthcheck::run(arguments, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Container => {
+            out.flush()?;
+            return container::run();
+        }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
             return Ok(out.flush()?);
