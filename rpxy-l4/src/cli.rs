@@ -1,5 +1,7 @@
 //! Arguments of the command line. Their doc comments are the help text.
 
+mod url;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,9 +9,10 @@ use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
+pub(crate) use url::Url;
+
 use crate::{
     admin::{self, Id},
-    commands::Url,
     config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
     limit,
 };

@@ -27,6 +27,7 @@ mod daemon {
     mod signals;
 }
 mod documents {
+    mod kubernetes;
     mod migrate;
 }
 mod health {

@@ -16,7 +16,6 @@ use std::{
 use anyhow::Result;
 
 pub(crate) use check::check;
-pub(crate) use healthcheck::Url;
 
 use crate::{
     admin,

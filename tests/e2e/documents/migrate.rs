@@ -4,7 +4,7 @@ use std::thread;
 
 use rpxy_l4_tests::{
     OrFail as _,
-    daemon::{self, Daemon},
+    daemon::Daemon,
     hello::Hello,
     initial::Initial,
     owned,
@@ -16,7 +16,7 @@ use rpxy_l4_tests::{
     topology::{BACKENDS_V4, GATEWAY_V4, Topology},
 };
 
-use crate::support::{PORT, front, http_request, reached_by};
+use crate::support::{PORT, front, http_request, reached_by, strictly_valid};
 
 const OLD: &str = include_str!("../../../docs/migrate/rpxy-l4-0.2.md");
 const HAPROXY: &str = include_str!("../../../docs/migrate/haproxy.md");
@@ -82,18 +82,6 @@ fn block(page: &str, language: &str, index: usize) -> String {
     let mut wanted = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
     let block = wanted.nth(index).or_fail(format_args!("block {index} of {language}"));
     format!("{block}\n")
-}
-
-/// Has the daemon check `config`, down to its warnings.
-#[track_caller]
-fn strictly_valid(net: &Topology, config: String) -> String {
-    let directory = owned::directory();
-    let file = directory.path().join("config.toml");
-    std::fs::write(&file, &config).unwrap();
-    let arguments = ["--check", "--strict", "--config", &file.display().to_string()];
-    let (status, lines) = daemon::run_to_end(&net.gateway, &arguments);
-    assert!(status.success(), "{lines:#?}");
-    config
 }
 
 #[test]
@@ -181,7 +169,7 @@ fn caddy() {
 
     let Some(net) = Topology::or_skip() else { return };
     let server = UdpServer::recorder(&net.backend, (BACKENDS_V4[0], 8443));
-    let _daemon = Daemon::builder(&block(CADDY, "toml", 0)).allow("is down").start(&net.gateway);
+    let _daemon = Daemon::builder(&block(CADDY, "toml", 0)).allow("down, check").start(&net.gateway);
     let client = UdpClient::new(&net.client);
     for (name, connection) in [("other.example.net", [1; 8]), ("www.example.com", [2; 8])] {
         for datagram in Initial::v1(&connection, &connection).datagrams(&Hello::to(name)) {

@@ -114,6 +114,8 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Test,
          "nginx as a layer-4 proxy, bench candidate"),
     need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Test, "runs the example of docs/migrate, bench candidate"),
+    need(Probe::DebianFile("/usr/lib/python3/dist-packages/yaml/__init__.py"), Source::Apt("python3-yaml"), Purpose::Test,
+         "reads the manifests for Kubernetes"),
     need(Probe::Program("mandoc"), Source::Apt("mandoc"), Purpose::Test, "checks the manual pages"),
     need(Probe::Program("prlimit"), Source::Apt("util-linux"), Purpose::Test, "lowers descriptor limits"),
     need(Probe::Program("wireguard-go"), Source::Apt("wireguard-go"), Purpose::Test, "WireGuard server and client"),
