@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
 mod bench;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod pages;
@@ -49,6 +50,8 @@ enum Task {
     BuildEbpf(ebpf::Arguments),
     /// Write the manual pages and completions that packages have
     Pages(pages::Arguments),
+    /// Build the packages, the archive and the root of the container image
+    Dist(dist::Arguments),
     /// Check everything that this machine can check: the one command before a commit
     Test,
     /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
@@ -87,6 +90,10 @@ fn perform(cli: &Cli) -> Result<()> {
             ebpf::command(&workspace, arguments.log)
         }
         Task::Pages(arguments) => pages::command(&workspace, arguments),
+        Task::Dist(arguments) => {
+            setup::require(&workspace, cli.task.purposes())?;
+            dist::command(&workspace, arguments)
+        }
         Task::Test => test::command(&workspace, cli.setup),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
         Task::Bench(arguments) => bench::command(&workspace, arguments),
@@ -103,6 +110,7 @@ impl Task {
         match self {
             Self::Setup(_) | Self::Test | Self::Tidy => &[],
             Self::Run(_) | Self::Sim(_) | Self::Pages(_) => &[Purpose::Build],
+            Self::Dist(_) => &[Purpose::Build, Purpose::Dist],
             Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],

@@ -29,10 +29,12 @@ pub(crate) enum Purpose {
     Ebpf,
     /// `cargo xtask test-kernel`.
     Kernel,
+    /// `cargo xtask dist`.
+    Dist,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Build,
         Self::Test,
         Self::Interop,
@@ -42,6 +44,7 @@ impl Purpose {
         Self::Fuzz,
         Self::Ebpf,
         Self::Kernel,
+        Self::Dist,
     ];
 }
 
@@ -149,6 +152,9 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("qemu-system-x86_64"), Source::Apt("qemu-system-x86"), Purpose::Kernel, "runs another kernel"),
     need(Probe::Program("busybox"), Source::Apt("busybox-static"), Purpose::Kernel, "userspace of that kernel"),
     need(Probe::Program("strip"), Source::Apt("binutils"), Purpose::Kernel, "shrinks the test program"),
+    need(Probe::Program("dpkg-shlibdeps"), Source::Apt("dpkg-dev"), Purpose::Dist, "finds the packages of libraries"),
+    need(Probe::Program("rpmbuild"), Source::Apt("rpm"), Purpose::Dist, "builds the rpm"),
+    need(Probe::Program("zstd"), Source::Apt("zstd"), Purpose::Dist, "compresses archives"),
 ];
 
 /// Returns the needs of `purposes` that this machine does not meet.
