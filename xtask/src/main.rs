@@ -16,6 +16,7 @@ mod run;
 mod setup;
 mod sim;
 mod test;
+mod test_install;
 mod test_kernel;
 mod tidy;
 mod workspace;
@@ -54,6 +55,8 @@ enum Task {
     Dist(dist::Arguments),
     /// Check everything that this machine can check: the one command before a commit
     Test,
+    /// Install, start, upgrade and purge what `dist` has built, in a clean Debian, and run the container image; as root
+    TestInstall(test_install::Arguments),
     /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
     TestKernel(test_kernel::Arguments),
     /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT
@@ -95,6 +98,7 @@ fn perform(cli: &Cli) -> Result<()> {
             dist::command(&workspace, arguments)
         }
         Task::Test => test::command(&workspace, cli.setup),
+        Task::TestInstall(arguments) => test_install::command(&workspace, arguments),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
         Task::Bench(arguments) => bench::command(&workspace, arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, arguments),
@@ -112,6 +116,7 @@ impl Task {
             Self::Run(_) | Self::Sim(_) | Self::Pages(_) => &[Purpose::Build],
             Self::Dist(_) => &[Purpose::Build, Purpose::Dist],
             Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
+            Self::TestInstall(_) => &[Purpose::Build, Purpose::Dist, Purpose::Install],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],
             Self::Fuzz(_) => &[Purpose::Build, Purpose::Fuzz],

@@ -17,13 +17,17 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// Where the daemon finds its files in a container; see `rpxy-l4 container`.
-const DIRECTORIES: [(&str, u32); 5] = [
+const DIRECTORIES: [(&str, u32); 8] = [
     ("etc/rpxy-l4", 0o755),
     ("rpxy-l4/config", 0o755),
     // Whoever the container is run as may write there.
     ("rpxy-l4/log", 0o1777),
     ("run/rpxy-l4", 0o1777),
     ("tmp", 0o1777),
+    // Where runtimes mount, also on a root that they cannot write to.
+    ("dev", 0o755),
+    ("proc", 0o755),
+    ("sys", 0o755),
 ];
 
 /// Lays out the image, packs its layer, and returns the name of that file.

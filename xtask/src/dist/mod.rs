@@ -122,6 +122,12 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     Ok(())
 }
 
+/// Packs `program` as `version` into `out`.
+pub(crate) fn of_version(workspace: &Workspace, program: &Path, version: &str, out: &Path) -> Result<()> {
+    let (target, program, out) = (TARGET.to_owned(), Some(program.to_owned()), Some(out.to_owned()));
+    command(workspace, &Arguments { target, program, package_version: Some(version.to_owned()), out, verify: false })
+}
+
 /// Makes every product; the names of the files.
 fn pack(workspace: &Workspace, release: &Release, program: &Path) -> Result<Vec<String>> {
     let graph = graph::Graph::of(workspace, &release.target)?;

@@ -31,10 +31,12 @@ pub(crate) enum Purpose {
     Kernel,
     /// `cargo xtask dist`.
     Dist,
+    /// `cargo xtask test-install`.
+    Install,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Build,
         Self::Test,
         Self::Interop,
@@ -45,6 +47,7 @@ impl Purpose {
         Self::Ebpf,
         Self::Kernel,
         Self::Dist,
+        Self::Install,
     ];
 }
 
@@ -155,6 +158,9 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("dpkg-shlibdeps"), Source::Apt("dpkg-dev"), Purpose::Dist, "finds the packages of libraries"),
     need(Probe::Program("rpmbuild"), Source::Apt("rpm"), Purpose::Dist, "builds the rpm"),
     need(Probe::Program("zstd"), Source::Apt("zstd"), Purpose::Dist, "compresses archives"),
+    need(Probe::Program("mmdebstrap"), Source::Apt("mmdebstrap"), Purpose::Install, "makes a clean Debian"),
+    need(Probe::Program("lintian"), Source::Apt("lintian"), Purpose::Install, "checks the Debian package"),
+    need(Probe::Program("capsh"), Source::Apt("libcap2-bin"), Purpose::Install, "runs the image without a right"),
 ];
 
 /// Returns the needs of `purposes` that this machine does not meet.
