@@ -25,6 +25,7 @@ mod daemon {
     mod metrics;
     mod refused;
     mod signals;
+    mod status_page;
 }
 mod documents {
     mod kubernetes;
@@ -51,6 +52,7 @@ mod routing {
     mod dns;
     mod precedence;
     mod protocols;
+    mod services;
 }
 mod tcp {
     mod balance;
@@ -69,6 +71,7 @@ mod udp {
     mod backends;
     mod balance;
     mod gateways;
+    mod limits;
     mod listeners;
     mod marks;
     mod quic_datagrams;
