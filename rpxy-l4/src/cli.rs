@@ -1,5 +1,7 @@
 //! Arguments of the command line. Their doc comments are the help text.
 
+mod url;
+
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -7,9 +9,11 @@ use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
+pub(crate) use url::Url;
+
 use crate::{
     admin::{self, Id},
-    config::model::{PIN_PATH, Transport},
+    config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
     limit,
 };
 
@@ -55,6 +59,10 @@ pub(crate) struct RunArgs {
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
+
+    /// Admin socket where the configuration file names none
+    #[arg(long, value_name = "PATH", value_parser = socket)]
+    pub admin_socket: Option<PathBuf>,
 }
 
 /// Commands to a running daemon, and those that need none.
@@ -149,6 +157,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// Tell by the exit status whether a daemon answers and listens, for containers and scripts
+    Healthcheck(HealthcheckArgs),
     /// Generate, show and rotate keys for Encrypted Client Hello
     #[command(subcommand)]
     Ech(EchCommand),
@@ -163,12 +173,34 @@ pub(crate) enum Command {
     },
     /// Print a JSON Schema of the configuration file
     Schema,
+    /// Run the daemon as the container image does, by variables and mounts
+    Container,
     /// Check what this machine supports for forwarding in the kernel, and suggest changes
     Doctor {
         /// Configuration file whose settings are checked as well
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// Admin socket of the daemon [default: /run/rpxy-l4/admin.sock]
+    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["config", "url"])]
+    pub socket: Option<PathBuf>,
+
+    /// Configuration file of the daemon, which names its admin socket, or else where it answers /healthz
+    #[arg(short, long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+
+    /// Ask this instead, like http://127.0.0.1:9901/readyz
+    #[arg(long, value_name = "URL", conflicts_with = "ready")]
+    pub url: Option<Url>,
+
+    /// Fail while the listeners are drained, too
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// Commands about key files for Encrypted Client Hello (RFC 9934).
@@ -292,6 +324,14 @@ pub(crate) struct DaemonArgs {
     pub json: bool,
 }
 
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() && text.len() <= MAX_SOCKET_PATH {
+        return Ok(path);
+    }
+    Err(format!("expected an absolute path of {MAX_SOCKET_PATH} bytes at most"))
+}
+
 fn network(text: &str) -> Result<IpNet, String> {
     limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
 }
@@ -355,6 +395,11 @@ mod tests {
             &["schema"],
             &["doctor"],
             &["doctor", "--config", "c.toml"],
+            &["container"],
+            &["healthcheck"],
+            &["healthcheck", "--ready", "-s", "s"],
+            &["healthcheck", "-c", "c.toml"],
+            &["healthcheck", "--url", "http://[::1]:9901/readyz"],
             &["ech", "generate", "--public-name", "p.example"],
             &["ech", "generate", "--public-name", "p.example", "--kem", "p256", "--suites", "hkdf-sha512/aes-256-gcm"],
             &["ech", "show", "ech.pem"],
@@ -392,6 +437,9 @@ mod tests {
             ("unknown mechanism", &["ech", "generate", "--public-name", "p.example", "--kem", "x448"]),
             ("unknown suite", &["ech", "generate", "--public-name", "p.example", "--suites", "hkdf-sha256/des"]),
             ("number out of range", &["ech", "generate", "--public-name", "p.example", "--config-id", "256"]),
+            ("relative socket", &["-c", "f", "--admin-socket", "s"]),
+            ("socket and URL", &["healthcheck", "--socket", "s", "--url", "http://127.0.0.1:1/"]),
+            ("not a URL", &["healthcheck", "--url", "https://127.0.0.1:1/"]),
             ("too many flows", &["flows", "--socket", "s", "--limit", "10001"]),
         ] {
             let error = parse(arguments).unwrap_err();

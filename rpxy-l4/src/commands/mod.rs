@@ -2,7 +2,9 @@
 
 mod check;
 mod client;
+mod container;
 mod ech;
+mod healthcheck;
 mod show;
 #[cfg(feature = "top")]
 mod top;
@@ -53,6 +55,14 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Top { daemon, top } => {
             let socket = client::socket(daemon.socket.as_deref(), daemon.config.as_deref())?;
             return watch(socket, daemon.json, top, out);
+        }
+        Command::Healthcheck(arguments) => {
+            healthcheck::run(arguments, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Container => {
+            out.flush()?;
+            return container::run();
         }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
