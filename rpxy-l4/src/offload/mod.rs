@@ -28,3 +28,4 @@ pub(crate) use doctor::doctor;
 pub(crate) use kernel::Kernel;
 pub(crate) use loader::{Pinned, unpin, warn_of_unowned};
 pub(crate) use policy::{Guards, drops};
+pub(crate) use routes::Netlink;

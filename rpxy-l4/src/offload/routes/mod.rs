@@ -5,6 +5,7 @@ mod netlink;
 mod scope;
 mod table;
 
-pub(super) use netlink::{Event, Events, Link, Netlink, Route};
+pub(crate) use netlink::Netlink;
+pub(super) use netlink::{Event, Events, Link, Route};
 pub(super) use scope::{is_link_local, is_unicast};
 pub(super) use table::{Direction, RoutePair, Table};

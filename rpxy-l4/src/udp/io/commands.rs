@@ -105,6 +105,7 @@ impl Relay {
                 _port: port,
                 appetite: Appetite::default(),
                 losses: Losses::default(),
+                ingress: 0,
                 kernel: KernelFlow::Unasked,
                 steered: Usage::default(),
                 inherited: None,
