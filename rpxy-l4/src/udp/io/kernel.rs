@@ -33,7 +33,7 @@ impl Relay {
         let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, mark, cid };
-            upstream.kernel.install(&*self.shared.offload, Box::new(flow));
+            upstream.kernel.install(&*self.shared.offload, flow);
             self.sessions.handle_installed(session, matches!(upstream.kernel, KernelFlow::Installed(_)));
             if matches!(upstream.kernel, KernelFlow::Waiting(..)) {
                 let upstreams = &self.upstreams;
