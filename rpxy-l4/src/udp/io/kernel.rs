@@ -47,7 +47,7 @@ impl Relay {
         if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session)
             && let Some(usage) = upstream.kernel.revoke(&*self.shared.offload)
         {
-            upstream.steered.add(&usage);
+            upstream.steered.get_or_insert_default().add(&usage);
         }
     }
 
@@ -93,7 +93,7 @@ impl Relay {
         opened?;
         let end = ClientEnd { listener: address, client: steered.client, local };
         if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
-            upstream.inherited = Some(end);
+            upstream.inherited = Some(Box::new(end));
             self.shared.inherited.add(end, self.lookups.own_mailbox());
             self.inherited += 1;
         }

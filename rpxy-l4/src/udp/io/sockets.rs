@@ -98,10 +98,10 @@ pub(super) struct Upstream {
     /// Interface that its answers arrive by; 0 before the first, and where that is not told.
     pub(super) ingress: u32,
     pub(super) kernel: KernelFlow,
-    /// What the kernel had forwarded when it gave the session back.
-    pub(super) steered: Usage,
+    /// What the kernel had forwarded when it gave the session back, if it has.
+    pub(super) steered: Option<Box<Usage>>,
     /// Set where it was inherited from an earlier daemon.
-    pub(super) inherited: Option<ClientEnd>,
+    pub(super) inherited: Option<Box<ClientEnd>>,
     pub(super) format: AccessLogFormat,
     /// Name of the listener, once the session has started.
     pub(super) listener: Arc<str>,
