@@ -41,6 +41,26 @@ fn name_of(detail: Option<&Detail>) -> Option<&str> {
     detail.and_then(|detail| detail.server_name.as_deref())
 }
 
+/// A session that is about to begin.
+struct Beginning<'a> {
+    route: Arc<UdpRoute>,
+    ids: Ids,
+    first: Datagrams<'a>,
+    detail: Option<Box<Detail>>,
+    place: Place,
+}
+
+/// Where a session begins.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// At a target that its rule chooses.
+    Balanced,
+    /// At the target that the client's address gives, whatever the rule's balancing is.
+    BySource,
+    /// At the one target that can know it, and maybe the address that it had.
+    Known { target: usize, address: Option<SocketAddr> },
+}
+
 impl Sessions {
     /// Begins a session of `route` with its first datagrams.
     #[expect(clippy::too_many_arguments, reason = "a session's beginning has as many sides")]
@@ -54,36 +74,13 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        if self.drained {
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::Drained, first.len());
-            return;
-        }
-        if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
-            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
-            return;
-        }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            let count = first.len() + ids.waiting();
-            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
-            return;
-        };
-        let opening = self.opening(route, first, detail, out);
-        self.begin(flow, ids, opening, permit, now, out);
+        let beginning = Beginning { route, ids, first, detail, place: Place::Balanced };
+        let _begun = self.begin(flow, beginning, now, out);
     }
 
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, tos, now } = arrival;
-        if self.drained {
-            out.refuse(flow, route.carries, None, DatagramDrop::Drained, 1);
-            return;
-        }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
-            return;
-        };
-        let opening = self.opening(route, &[(datagram, tos)], None, out);
-        self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
+        let _begun = self.begin_at(Place::BySource, arrival, route, ids, out);
     }
 
     /// Begins a session with the one target that can know it.
@@ -95,27 +92,12 @@ impl Sessions {
         ids: Ids,
         out: &mut Output,
     ) {
-        let Arrival { flow, datagram, tos, now } = arrival;
-        if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
-            return;
-        }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
-            return;
-        };
-        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
-        opening.fixed = true;
-        opening.target = busy.map(|busy| (target, busy));
-        let stage = Stage::Opening(Box::new(opening));
-        let session = self.insert(permit.session(*flow, ids, stage, now), now, out);
-        self.use_target(session, false, now, out);
+        let _begun = self.begin_at(Place::Known { target, address: None }, arrival, route, ids, out);
     }
 
     /// Begins a session with the backend that an earlier one of the same client had.
     pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, tos, now } = arrival;
+        let Arrival { flow, .. } = arrival;
         let found = self.find_target(flow, backend).filter(|(route, _)| route.from.holds(flow.client.ip()));
         let Some((route, target)) = found else {
             // The configuration has changed since, or the client is where the rule does not take it.
@@ -124,21 +106,72 @@ impl Sessions {
             self.stray(arrival, carries, out);
             return;
         };
-        if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
-            return;
+        let place = Place::Known { target, address: Some(backend.address) };
+        if self.begin_at(place, arrival, route, ids, out) {
+            self.identity.followed();
         }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
-            return;
+    }
+
+    /// Begins a session with one datagram, unless it is refused.
+    fn begin_at(
+        &mut self,
+        place: Place,
+        arrival: Arrival<'_>,
+        route: Arc<UdpRoute>,
+        ids: Ids,
+        out: &mut Output,
+    ) -> bool {
+        let Arrival { flow, datagram, tos, now } = arrival;
+        let first = &[(datagram, tos)];
+        self.begin(flow, Beginning { route, ids, first, detail: None, place }, now, out)
+    }
+
+    /// Begins a session, unless it is refused.
+    fn begin(&mut self, flow: &Flow, beginning: Beginning<'_>, now: Duration, out: &mut Output) -> bool {
+        let Beginning { route, ids, first, detail, place } = beginning;
+        let count = first.len() + ids.waiting();
+        if let Some(reason) = self.refusal(flow, place, now) {
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), reason, count);
+            return false;
+        }
+        let Some(admitted) = self.admit(flow, &route.share, now, out) else {
+            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
+            return false;
         };
-        self.identity.followed();
-        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
-        opening.fixed = true;
-        opening.target = busy.map(|busy| (target, busy));
-        opening.candidates = vec![backend.address];
-        self.begin(flow, ids, opening, permit, now, out);
+        let mut opening = self.opening(route, first, detail, out);
+        let mut needs_address = false;
+        match place {
+            Place::Balanced => {}
+            Place::BySource => opening.by_source = true,
+            Place::Known { target, address } => {
+                let busy = opening.route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
+                opening.fixed = true;
+                opening.target = busy.map(|busy| (target, busy));
+                opening.candidates = address.into_iter().collect();
+                needs_address = address.is_none();
+            }
+        }
+        let session = self.insert(admitted.session(*flow, ids, Stage::Opening(Box::new(opening)), now), now, out);
+        if needs_address {
+            self.use_target(session, false, now, out);
+        } else {
+            self.try_next(session, now, out);
+        }
+        true
+    }
+
+    /// Why a client may not begin a session now, whatever room there is. What comes back to where it was known has a limit
+    /// of its own, so that forged beginnings do not use up what a network may begin.
+    fn refusal(&mut self, flow: &Flow, place: Place, now: Duration) -> Option<DatagramDrop> {
+        let client = flow.client.ip();
+        match place {
+            Place::Known { .. } => (!self.arrivals.allow(client, now)).then_some(DatagramDrop::RateLimited),
+            Place::Balanced | Place::BySource if self.drained => Some(DatagramDrop::Drained),
+            Place::Balanced | Place::BySource => {
+                let limited = self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(client, now));
+                limited.then_some(DatagramDrop::SourceLimited)
+            }
+        }
     }
 
     /// The socket of a session is connected.
@@ -226,12 +259,6 @@ impl Sessions {
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             }
         }
-    }
-
-    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, admitted: Admitted, now: Duration, out: &mut Output) {
-        let stage = Stage::Opening(Box::new(opening));
-        let session = self.insert(admitted.session(*flow, ids, stage, now), now, out);
-        self.try_next(session, now, out);
     }
 
     /// Tries the next address of the target, then the next target; ends the session when there is none.
