@@ -9,6 +9,7 @@ use super::{
     kernel_flow::KernelFlow,
     relay::Relay,
     sockets::{kernel_flow, open_upstream_mut},
+    token::Token,
 };
 use crate::{
     metrics::DatagramDrop,
@@ -54,6 +55,15 @@ impl Relay {
     /// Inherits sessions when the sockets of their clients come.
     pub(super) fn inherit(&mut self, sessions: Vec<Steered>) {
         self.heirless.extend(sessions);
+        self.inheriting = true;
+    }
+
+    /// All workers have inherited.
+    pub(super) fn receive_from_clients(&mut self) -> io::Result<()> {
+        self.inheriting = false;
+        let all = (0..).zip(&self.listeners);
+        all.filter_map(|(number, held)| Some((number, held.as_ref()?)))
+            .try_for_each(|(number, held)| self.poller.add(&held.socket, Token::listener(number)))
     }
 
     /// All of those sockets have come. Returns the number of sessions inherited; the rest ends.

@@ -60,6 +60,8 @@ pub(super) struct Relay {
     pub(super) retries: Retries,
     /// Sessions to inherit whose clients' socket is not there yet.
     pub(super) heirless: Vec<Steered>,
+    /// Other workers may still be inheriting: what arrives here for them waits in the sockets.
+    pub(super) inheriting: bool,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
     /// Addresses of this machine.
@@ -97,6 +99,7 @@ impl Relay {
             closing: VecDeque::new(),
             retries: Retries::default(),
             heirless: Vec::new(),
+            inheriting: false,
             inherited: 0,
             locals: LocalAddresses::default(),
             ingress: Ingress::default(),
@@ -134,7 +137,9 @@ impl Relay {
     pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(slot).unwrap_or(u32::MAX);
-        self.poller.add(&socket, Token::listener(number))?;
+        if !self.inheriting {
+            self.poller.add(&socket, Token::listener(number))?;
+        }
         let serves = Arc::clone(self.snapshot.at(address));
         let listener = Some(Listener {
             address,
