@@ -108,7 +108,7 @@ impl Doubt {
 
     /// Since when there is something that speaks against the backend.
     pub(super) fn since(&self) -> Option<Duration> {
-        [&self.refusals, &self.handshakes].into_iter().filter(|seen| seen.times > 0).map(|seen| seen.first()).min()
+        [&self.refusals, &self.handshakes].into_iter().filter(|seen| seen.times > 0).map(Attempts::first).min()
     }
 
     /// Takes a session back from the kernel, so that its answers are seen; false if that was done less than `rest` ago.
