@@ -24,6 +24,7 @@ mod daemon {
     mod metrics;
     mod refused;
     mod signals;
+    mod status_page;
 }
 mod health {
     mod kinds;
