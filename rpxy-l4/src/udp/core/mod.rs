@@ -13,6 +13,7 @@
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
 mod admission;
+mod begin;
 mod classify;
 mod command;
 mod deadlines;
