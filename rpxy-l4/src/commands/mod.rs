@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod ech;
+mod explain;
 mod show;
 mod unpin;
 
@@ -45,6 +46,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
+        Command::Explain(args) => {
+            explain::run(args, &mut out)?;
+            return Ok(out.flush()?);
+        }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
             return Ok(out.flush()?);

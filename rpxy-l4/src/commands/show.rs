@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use super::explain;
 use crate::{
     admin::{Command, List},
     escape,
@@ -23,6 +24,7 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
         }
         Command::Close { .. } => lines.iter().try_for_each(|line| writeln!(out, "{} is closed", text(&line["id"]))),
         Command::Targets {} => table(&TARGET, lines.iter().map(target).collect(), out),
+        Command::Explain(_) => lines.iter().try_for_each(|line| explain::show(line, out)),
         Command::Drain(_) | Command::Up(_) => lines.iter().try_for_each(|line| maintained(line, out)),
         Command::DrainListeners {} | Command::UpListeners {} => {
             lines.iter().try_for_each(|line| listeners_maintained(line, out))
@@ -233,7 +235,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> io::Resu
 }
 
 /// A value on one line: names are the operator's, but must not move the cursor.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => escape::line(text).into_owned(),
@@ -242,7 +244,7 @@ fn text(value: &Value) -> String {
 }
 
 /// A duration in milliseconds.
-fn millis(value: &Value) -> String {
+pub(super) fn millis(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000))
 }
 

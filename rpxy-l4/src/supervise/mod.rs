@@ -7,6 +7,7 @@ mod admin;
 mod checked;
 mod daemon;
 mod drained;
+mod explain;
 mod inspect;
 mod kernel;
 mod listeners;
@@ -37,6 +38,7 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
+pub(crate) use explain::from_file as explain_file;
 use drained::DrainedTargets;
 use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};

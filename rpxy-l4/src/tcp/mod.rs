@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod ech;
 mod ending;
+mod explain;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 #[cfg(feature = "proxy-protocol")]
@@ -35,6 +36,7 @@ use std::{
 };
 
 pub(crate) use accept::{Socket, accept};
+pub(crate) use explain::explain;
 use arc_swap::ArcSwap;
 use own::Own;
 pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};

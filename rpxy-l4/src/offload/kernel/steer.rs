@@ -29,6 +29,18 @@ fn ip(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
+/// What speaks against steering a session between these addresses, whatever the routes.
+#[must_use]
+pub(crate) fn by_addresses(addresses: &[IpAddr]) -> Option<NotSteered> {
+    let is_v4 = |address: &IpAddr| address.to_canonical().is_ipv4();
+    if addresses.iter().map(is_v4).any(|v4| addresses.first().map(is_v4) != Some(v4)) {
+        return Some(NotSteered::Family);
+    }
+    // A link-local address is ambiguous without its link.
+    let is_ambiguous = |address: &IpAddr| is_link_local(*address) || !is_unicast(*address);
+    addresses.iter().any(is_ambiguous).then_some(NotSteered::Address)
+}
+
 /// Adds what only the direction of the client has.
 fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
     let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
@@ -42,12 +54,8 @@ fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
 impl Offload for Kernel {
     fn install(&self, flow: &Steered) -> Result<(), NotSteered> {
         let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(ip);
-        if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
-            return Err(NotSteered::Family);
-        }
-        // A link-local address is ambiguous without its link.
-        if addresses.iter().any(|address| is_link_local(*address) || !is_unicast(*address)) {
-            return Err(NotSteered::Address);
+        if let Some(reason) = by_addresses(&addresses) {
+            return Err(reason);
         }
         let [client, local, upstream, backend] = addresses;
         let [forward, reverse] = keys(flow);
