@@ -489,3 +489,7 @@ fn proxy(route: &Route, origin: &Origin, listen: &[String], notes: &mut Vec<Stri
 fn proxy(_: &Route, _: &Origin, _: &[String], _: &mut Vec<String>) -> Option<String> {
     None
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

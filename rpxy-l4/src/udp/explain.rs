@@ -421,3 +421,7 @@ fn refusal(reason: DatagramDrop, listener: &model::Listener, carries: Datagrams,
         other => other.name().replace('_', " "),
     }
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

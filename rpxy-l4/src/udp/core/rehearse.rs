@@ -62,8 +62,12 @@ impl Rehearsed {
             if let Some(begun) = sessions.begun() {
                 return begun;
             }
+            if !out.refused.is_empty() {
+                // What comes behind begins anew.
+                break;
+            }
         }
-        if sessions.table.iter().any(|(_, state)| state.is_undecided()) {
+        if out.refused.is_empty() && sessions.table.iter().any(|(_, state)| state.is_undecided()) {
             return Self::Waits;
         }
         if out.commands.iter().any(|command| matches!(command, Command::Reply { .. })) {
