@@ -378,12 +378,15 @@ pub(crate) struct DaemonArgs {
 fn client(text: &str) -> Result<SocketAddr, String> {
     let address = || text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| SocketAddr::new(address, 0));
     let client = text.parse().or_else(|_| address());
-    client.map_err(|_| "expected an address such as 203.0.113.7, 203.0.113.7:50000 or [2001:db8::7]:50000".to_owned())
+    client.map_err(|_neither| {
+        "expected an address such as 203.0.113.7, 203.0.113.7:50000 or [2001:db8::7]:50000".to_owned()
+    })
 }
 
 fn public_key(text: &str) -> Result<PublicKey, String> {
     let key = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    key.map(PublicKey).ok_or_else(|| "expected 32 bytes in base64, as `wg show <interface> public-key` prints".to_owned())
+    key.map(PublicKey)
+        .ok_or_else(|| "expected 32 bytes in base64, as `wg show <interface> public-key` prints".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -4,8 +4,10 @@ mod check;
 mod client;
 mod ech;
 mod explain;
+mod explanation;
 mod show;
 mod unpin;
+mod values;
 
 use std::{
     io::{self, Write as _},

@@ -65,4 +65,3 @@ pub(crate) fn listener<'c>(config: &'c Config, question: &Question) -> Result<&'
     })?;
     if named.serves(transport) { Ok(named) } else { Err(not_served(name)) }
 }
-

@@ -9,7 +9,7 @@ mod question;
 mod rules;
 mod targets;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -148,10 +148,13 @@ pub(crate) struct Plane {
 }
 
 /// Why an access list refuses a client.
-pub(crate) fn refusal_of_access(denied: AccessDenied) -> String {
+pub(crate) fn refusal_of_access(denied: AccessDenied, client: IpAddr) -> String {
     match denied {
         AccessDenied::Outside => "the client is in no network of allow".to_owned(),
-        AccessDenied::Inside(length) => format!("the client is in a network of deny (/{length})"),
+        AccessDenied::Inside(length) => match IpNet::new(client.to_canonical(), length) {
+            Ok(network) => format!("{} is in deny", network.trunc()),
+            Err(_) => "the client is in deny".to_owned(),
+        },
     }
 }
 
@@ -168,7 +171,12 @@ pub(crate) fn refusal_of_ech(state: EchState) -> &'static str {
     match state {
         EchState::Accepted => "the hello opens, but its inner name has no target",
         EchState::NotOffered => "the hello offers none, and the rule requires it",
-        _ => "no correct client sends this hello",
+        EchState::Invalid
+        | EchState::UnknownConfig
+        | EchState::UnknownSuite
+        | EchState::Limited
+        | EchState::Undecryptable
+        | EchState::SwitchedOff => "no correct client sends this hello",
     }
 }
 

@@ -139,9 +139,8 @@ fn matched(rule: &Rule, seen: Seen<'_>) -> Matched {
     let mut holds = Vec::new();
     if let Seen::Http(asked) | Seen::Tls(asked) | Seen::Quic(asked) = seen {
         let holds_alone = |alone: Conditions<'_>| of_hello(alone, None, asked).is_none();
-        let name = |name: &&NamePattern| {
-            holds_alone(Conditions { names: std::slice::from_ref(*name), alpns: &[], from: &[] })
-        };
+        let name =
+            |name: &&NamePattern| holds_alone(Conditions { names: std::slice::from_ref(*name), alpns: &[], from: &[] });
         // The one that says most of the name is the one that counts.
         let best = names.iter().filter(name).max_by_key(|name| match name {
             NamePattern::Exact(_) => usize::MAX,
@@ -178,8 +177,9 @@ fn why_not<'r>(
         Seen::Http(asked) | Seen::Tls(asked) | Seen::Quic(asked) => of_names(asked),
         Seen::AnyHttp(asked) => any_host(rule, winner, asked),
         Seen::Ssh(source) | Seen::Socks5(source) => of_names(nameless(source)),
-        Seen::WireGuard(initiation, source) => key_of(rule)
-            .and_then(|rule| of_initiation(rule, winner.and_then(key_of), initiation, source)),
+        Seen::WireGuard(initiation, source) => {
+            key_of(rule).and_then(|rule| of_initiation(rule, winner.and_then(key_of), initiation, source))
+        }
         Seen::Nothing | Seen::Undecided(_) => None,
     };
     let Some(misfit) = misfit else {
@@ -215,11 +215,11 @@ fn words(misfit: Misfit, rule: &Rule, winner: Option<&Rule>) -> String {
         Misfit::From => format!("takes clients in {} only", few(from)),
         Misfit::Key => "is for another public key".to_owned(),
         Misfit::Reserved => "takes no reserved bytes but zero".to_owned(),
-        Misfit::Outranked(Outranked::ByName) => format!("would match, but {winner} says more of the server name"),
-        Misfit::Outranked(Outranked::ByAlpn) => format!("would match, but {winner} asks for ALPN, too"),
-        Misfit::Outranked(Outranked::ByKey) => format!("would match, but {winner} has the public key"),
-        Misfit::Outranked(Outranked::ByNetwork) => format!("would match, but {winner} asks for a smaller network"),
-        Misfit::Outranked(Outranked::ByOrder) => format!("would match, but {winner} comes first in the file"),
+        Misfit::Outranked(Outranked::Name) => format!("would match, but {winner} says more of the server name"),
+        Misfit::Outranked(Outranked::Alpn) => format!("would match, but {winner} asks for ALPN, too"),
+        Misfit::Outranked(Outranked::Key) => format!("would match, but {winner} has the public key"),
+        Misfit::Outranked(Outranked::Network) => format!("would match, but {winner} asks for a smaller network"),
+        Misfit::Outranked(Outranked::Order) => format!("would match, but {winner} comes first in the file"),
     }
 }
 

@@ -43,15 +43,15 @@ pub(crate) enum Misfit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outranked {
     /// The other one has the name, or says more of it.
-    ByName,
+    Name,
     /// The other one has an ALPN condition.
-    ByAlpn,
+    Alpn,
     /// The other one has a key.
-    ByKey,
+    Key,
     /// The other one has a smaller network.
-    ByNetwork,
+    Network,
     /// The other one is further up in the file.
-    ByOrder,
+    Order,
 }
 
 /// Why a rule about TLS, QUIC or HTTP with these conditions is not chosen, while one with the conditions of `chosen` is, if
@@ -73,13 +73,13 @@ pub(crate) fn of_hello(rule: Conditions<'_>, chosen: Option<Conditions<'_>>, ask
     // Beside the chosen one it would win if it came first in the file, or with fewer conditions on both.
     let wins = |of: fn(Conditions<'_>) -> Conditions<'_>| first_of(&[of(rule), of(chosen)], asked) == Some(0);
     let outranked = if wins(|all| all) {
-        Outranked::ByOrder
+        Outranked::Order
     } else if wins(|all| Conditions { from: &[], ..all }) {
-        Outranked::ByNetwork
+        Outranked::Network
     } else if wins(|all| Conditions { from: &[], alpns: &[], ..all }) {
-        Outranked::ByAlpn
+        Outranked::Alpn
     } else {
-        Outranked::ByName
+        Outranked::Name
     };
     Some(Misfit::Outranked(outranked))
 }
@@ -133,11 +133,11 @@ pub(crate) fn of_initiation(
     let chosen = chosen?;
     let wins = |of: fn(KeyConditions<'_>) -> KeyConditions<'_>| first_of(&[of(rule), of(chosen)]) == Some(0);
     let outranked = if wins(|all| all) {
-        Outranked::ByOrder
+        Outranked::Order
     } else if wins(|all| KeyConditions { from: &[], ..all }) {
-        Outranked::ByNetwork
+        Outranked::Network
     } else {
-        Outranked::ByKey
+        Outranked::Key
     };
     Some(Misfit::Outranked(outranked))
 }
@@ -173,7 +173,6 @@ mod tests {
     #[test]
     fn each_misfit_has_its_reason() {
         use Misfit::{Alpn, From, Name, Outranked as By};
-        use Outranked::{ByAlpn, ByName, ByNetwork, ByOrder};
         let any: Row<'_> = (&[], &[], &[]);
         let asked: (Option<&str>, &[&[u8]]) = (Some("a.example.com"), &[b"h2"]);
         for (case, rule, chosen, expected) in [
@@ -182,14 +181,39 @@ mod tests {
             ("another ALPN", (&[], &["h3"], &[]), Some(any), Some(Alpn)),
             ("another network", (&[], &[], &["192.0.2.0/24"]), Some(any), Some(From)),
             ("nothing is chosen", (&["a.example.com"], &[], &["192.0.2.0/24"]), None, Some(From)),
-            ("less of the name", (&["*.example.com"], &[], &[]), Some((&["a.example.com"], &[], &[])), Some(By(ByName))),
-            ("a shorter wildcard", (&["*.com"], &[], &[]), Some((&["*.example.com"], &[], &[])), Some(By(ByName))),
-            ("no name", (&[], &["h2"], &["10.0.0.0/8"]), Some((&["*.com"], &[], &[])), Some(By(ByName))),
-            ("no ALPN", (&["a.example.com"], &[], &["10.0.0.0/8"]), Some((&["*.com"], &["h2"], &[])), Some(By(ByAlpn))),
-            ("a larger network", (&[], &[], &["10.0.0.0/8"]), Some((&[], &[], &["10.0.0.0/16"])), Some(By(ByNetwork))),
-            ("no network", any, Some((&[], &[], &["10.0.0.0/8"])), Some(By(ByNetwork))),
-            ("the same", any, Some(any), Some(By(ByOrder))),
-            ("equally specific", (&["a.example.com", "x"], &[], &[]), Some((&["a.example.com"], &[], &[])), Some(By(ByOrder))),
+            (
+                "less of the name",
+                (&["*.example.com"], &[], &[]),
+                Some((&["a.example.com"], &[], &[])),
+                Some(By(Outranked::Name)),
+            ),
+            (
+                "a shorter wildcard",
+                (&["*.com"], &[], &[]),
+                Some((&["*.example.com"], &[], &[])),
+                Some(By(Outranked::Name)),
+            ),
+            ("no name", (&[], &["h2"], &["10.0.0.0/8"]), Some((&["*.com"], &[], &[])), Some(By(Outranked::Name))),
+            (
+                "no ALPN",
+                (&["a.example.com"], &[], &["10.0.0.0/8"]),
+                Some((&["*.com"], &["h2"], &[])),
+                Some(By(Outranked::Alpn)),
+            ),
+            (
+                "a larger network",
+                (&[], &[], &["10.0.0.0/8"]),
+                Some((&[], &[], &["10.0.0.0/16"])),
+                Some(By(Outranked::Network)),
+            ),
+            ("no network", any, Some((&[], &[], &["10.0.0.0/8"])), Some(By(Outranked::Network))),
+            ("the same", any, Some(any), Some(By(Outranked::Order))),
+            (
+                "equally specific",
+                (&["a.example.com", "x"], &[], &[]),
+                Some((&["a.example.com"], &[], &[])),
+                Some(By(Outranked::Order)),
+            ),
             ("nothing speaks against it", any, None, None),
         ] {
             let (rule, chosen) = (Owned::new(rule), chosen.map(Owned::new));
@@ -202,7 +226,6 @@ mod tests {
     #[test]
     fn of_wireguard_as_well() {
         use Misfit::{From, Key, Outranked as By};
-        use Outranked::{ByKey, ByNetwork, ByOrder};
         let (key, other) = ([7; 32], [8; 32]);
         let mut initiation = vec![1; 148];
         initiation[1..4].fill(0);
@@ -213,9 +236,9 @@ mod tests {
         for (case, asked, chosen, expected) in [
             ("another key", rule(Some(&other), &[] as &[IpNet]), None, Some(Key)),
             ("another network", rule(Some(&key), &elsewhere), None, Some(From)),
-            ("no key", rule(None, &network), Some(rule(Some(&key), &[])), Some(By(ByKey))),
-            ("no network", rule(Some(&key), &[]), Some(rule(Some(&key), &network)), Some(By(ByNetwork))),
-            ("the same", rule(Some(&key), &network), Some(rule(Some(&key), &network)), Some(By(ByOrder))),
+            ("no key", rule(None, &network), Some(rule(Some(&key), &[])), Some(By(Outranked::Key))),
+            ("no network", rule(Some(&key), &[]), Some(rule(Some(&key), &network)), Some(By(Outranked::Network))),
+            ("the same", rule(Some(&key), &network), Some(rule(Some(&key), &network)), Some(By(Outranked::Order))),
             ("nothing speaks against it", rule(Some(&key), &network), None, None),
         ] {
             assert_eq!(of_initiation(asked, chosen, &initiation, [10, 0, 0, 1].into()), expected, "{case}");

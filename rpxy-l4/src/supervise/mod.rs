@@ -38,8 +38,8 @@ use crate::{
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
-pub(crate) use explain::from_file as explain_file;
 use drained::DrainedTargets;
+pub(crate) use explain::from_file as explain_file;
 use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};

@@ -36,8 +36,8 @@ use std::{
 };
 
 pub(crate) use accept::{Socket, accept};
-pub(crate) use explain::explain;
 use arc_swap::ArcSwap;
+pub(crate) use explain::explain;
 use own::Own;
 pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;

@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     config::model::{self, UnknownVersion, Upstream},
-    explain::{self, Asked, Chosen, Explanation, Order, Plane, Question, Rules, Seen, Verdict, Way, explain_rules, order},
+    explain::{
+        self, Asked, Chosen, Explanation, Order, Plane, Question, Rules, Seen, Verdict, Way, explain_rules, order,
+    },
     limit::Bans,
     metrics::DatagramDrop,
     offload::{self, NotSteered},
@@ -99,9 +101,9 @@ pub(crate) fn explain(
                 targets = Some(order.choice);
             }
         }
-        Rehearsed::Waits => asking.decide(Verdict::Waits {
-            until: "the rest of the ClientHello, in further datagrams, for 2s at most".to_owned(),
-        }),
+        Rehearsed::Waits => {
+            asking.decide(Verdict::Waits { until: "the rest of the ClientHello, in further datagrams".to_owned() });
+        }
         Rehearsed::Negotiated => asking.decide(Verdict::Answered {
             with: "Version Negotiation: no rule takes a version whose hello cannot be read".to_owned(),
         }),
@@ -171,7 +173,7 @@ impl Asking<'_> {
             self.passes("ban", "not banned");
         }
         match self.listener.access.why(ip) {
-            Some(denied) => self.refuses("access list", DatagramDrop::Denied, explain::refusal_of_access(denied)),
+            Some(denied) => self.refuses("access list", DatagramDrop::Denied, explain::refusal_of_access(denied, ip)),
             None if self.listener.access.is_open() => self.passes("access list", "none"),
             None => self.passes("access list", "allows it"),
         }
@@ -218,10 +220,12 @@ impl Asking<'_> {
     fn plane(&self, route: &UdpRoute, group: &Group, client: SocketAddr) -> Plane {
         let mut against: Vec<String> = self.state.not_steered.map(str::to_owned).into_iter().collect();
         let literal = |endpoint: &Endpoint| endpoint.target.literal().map(|address| address.ip());
-        let named = |endpoint: &Endpoint| endpoint.name().and_then(|name| name.known()).into_iter().flat_map(|known| {
-            let known: Vec<IpAddr> = known.to_vec();
-            known
-        });
+        let named = |endpoint: &Endpoint| {
+            endpoint.name().and_then(|name| name.known()).into_iter().flat_map(|known| {
+                let known: Vec<IpAddr> = known.to_vec();
+                known
+            })
+        };
         let mut all_against = true;
         for endpoint in group.endpoints().iter().take(16) {
             let addresses: Vec<IpAddr> = literal(endpoint).into_iter().chain(named(endpoint)).collect();
@@ -253,13 +257,17 @@ fn words(reason: NotSteered) -> &'static str {
         NotSteered::Family => "of another family than the client (family)",
         NotSteered::Loopback => "client or backend is on this machine (loopback)",
         NotSteered::Address => "link-local, or not of one host (address)",
-        other => other.name(),
+        NotSteered::Off | NotSteered::NoRoute | NotSteered::Full | NotSteered::Interface | NotSteered::Failed => {
+            reason.name()
+        }
     }
 }
 
 fn steered(carries: Datagrams) -> &'static str {
     match carries {
-        Datagrams::Any => "the kernel takes over after the backend's first answer, if routes lead there and its table has room",
+        Datagrams::Any => {
+            "the kernel takes over after the backend's first answer, if routes lead there and its table has room"
+        }
         Datagrams::Quic => {
             "the kernel takes over short headers after the backend's first answer, if routes lead there and its table has \
              room; handshakes stay with the daemon"
@@ -363,10 +371,14 @@ impl Read {
             (Some(Message::Initiation { .. }), ..) => Some("a handshake initiation"),
             (Some(_), ..) => Some("a message of a tunnel that is not known here (stray)"),
             (None, Some(Probe::Match(_)), _) => None,
-            (None, Some(Probe::Unreadable), _) => Some("a hello that cannot be read: it has neither server name nor ALPN"),
+            (None, Some(Probe::Unreadable), _) => {
+                Some("a hello that cannot be read: it has neither server name nor ALPN")
+            }
             (None, Some(Probe::NeedMore), _) => Some("a hello that is not complete"),
             (None, Some(Probe::NotThis), _) => Some("an Initial packet that does not open"),
-            (None, None, Datagrams::Quic) => Some("a packet of a connection that is not known here, or of another version"),
+            (None, None, Datagrams::Quic) => {
+                Some("a packet of a connection that is not known here, or of another version")
+            }
             (None, None, _) => Some("none of the protocols that have a rule here"),
         };
         let told = explain::Recognised {
@@ -390,7 +402,7 @@ impl Read {
                 ..told
             },
             Rehearsed::Refused { ech: Some(state), .. } => explain::Recognised { ech: Some(state.name()), ..told },
-            _ => told,
+            Rehearsed::Session { .. } | Rehearsed::Refused { .. } | Rehearsed::Waits | Rehearsed::Negotiated => told,
         }
     }
 }
@@ -398,27 +410,29 @@ impl Read {
 /// Why the default targets.
 fn no_rule(carries: Datagrams, read: &Read) -> &'static str {
     match (carries, &read.wireguard, &read.hello) {
-        (_, Some(Message::Initiation { .. }), _) => "wireguard that fits no rule: unmatched = \"default\"",
-        (_, Some(_), _) => "a stray: orphan = \"default\"",
-        (_, None, Some(Probe::Match(_) | Probe::Unreadable)) => "quic that fits no rule: unmatched = \"default\"",
-        _ => "not recognised: udp_target",
+        (_, Some(Message::Initiation { .. }), _) => "no rule for wireguard fits, and unmatched is \"default\"",
+        (_, Some(_), _) => "a stray, and orphan has it go there",
+        (_, None, Some(Probe::Match(_) | Probe::Unreadable)) => "no rule for quic fits, and unmatched is \"default\"",
+        _ => "it is not recognised",
     }
 }
 
 /// Why it goes nowhere.
 fn refusal(reason: DatagramDrop, listener: &model::Listener, carries: Datagrams, read: &Read) -> String {
     let protocol = carries.name().strip_prefix("udp:").unwrap_or("udp");
-    match reason {
-        DatagramDrop::Unmatched => explain::unmatched(listener, protocol, "udp_target"),
-        DatagramDrop::NotRecognised => "it is not recognised, and there is no udp_target".to_owned(),
-        DatagramDrop::Orphan => "it is from the middle of a connection or tunnel that is not known here, and orphan has no \
-                                 destination for it"
-            .to_owned(),
-        DatagramDrop::UnknownVersion if listener.udp.unknown_version == UnknownVersion::Drop => {
-            "quic of a version whose hello cannot be read, and unknown_version is \"drop\"".to_owned()
-        }
-        DatagramDrop::Malformed if read.has_initial => "an Initial packet in a datagram that is too small".to_owned(),
-        other => other.name().replace('_', " "),
+    if reason == DatagramDrop::Unmatched {
+        explain::unmatched(listener, protocol, "udp_target")
+    } else if reason == DatagramDrop::NotRecognised {
+        "it is not recognised, and there is no udp_target".to_owned()
+    } else if reason == DatagramDrop::Orphan {
+        "it is from the middle of a connection or tunnel that is not known here, and orphan has no destination for it"
+            .to_owned()
+    } else if reason == DatagramDrop::UnknownVersion && listener.udp.unknown_version == UnknownVersion::Drop {
+        "quic of a version whose hello cannot be read, and quic_unknown_version is \"drop\"".to_owned()
+    } else if reason == DatagramDrop::Malformed && read.has_initial {
+        "an Initial packet in a datagram that is too small".to_owned()
+    } else {
+        reason.name().replace('_', " ")
     }
 }
 

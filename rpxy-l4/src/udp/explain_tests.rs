@@ -57,7 +57,8 @@ fn configuration(draw: &Draw) -> String {
         let targets: Vec<String> = (0..1 + draw.below(3))
             .map(|index| {
                 // One of them has to be neither.
-                let mark = if index == 0 { id } else { draw.one(&["", ", backup = true", ", down = true", ", weight = 3"]) };
+                let mark =
+                    if index == 0 { id } else { draw.one(&["", ", backup = true", ", down = true", ", weight = 3"]) };
                 format!("{{ address = '198.51.100.{}:{}'{mark} }}", 1 + draw.below(4), 1000 + index)
             })
             .collect();
@@ -171,9 +172,9 @@ fn decided(sessions: &mut Sessions, client: SocketAddr, datagrams: &[Vec<u8>], n
     let mut out = Output::default();
     for datagram in datagrams {
         sessions.handle_datagrams(&flow, datagram, datagram.len(), 0, now, &mut out);
-        let opened = out.commands.iter().find_map(|command| match command {
-            Command::Open { address, .. } => Some(format!("goes {address}")),
-            _ => None,
+        let opened = out.commands.iter().find_map(|command| {
+            let Command::Open { address, .. } = command else { return None };
+            Some(format!("goes {address}"))
         });
         if let Some(opened) = opened {
             return opened;
@@ -269,8 +270,19 @@ async fn an_explanation_is_what_the_core_decides() {
         }
     }
     for kind in [
-        "goes", "one of several", "waits", "answered", "banned", "denied", "drained", "source_limited", "unmatched",
-        "orphan", "not_recognised", "unknown_version", "unreachable",
+        "goes",
+        "one of several",
+        "waits",
+        "answered",
+        "banned",
+        "denied",
+        "drained",
+        "source_limited",
+        "unmatched",
+        "orphan",
+        "not_recognised",
+        "unknown_version",
+        "unreachable",
     ] {
         assert!(seen.get(kind).is_some_and(|count| *count >= 3), "{kind}: {seen:?}");
     }

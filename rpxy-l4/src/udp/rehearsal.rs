@@ -85,7 +85,13 @@ fn stand_in(listener: &model::Listener, real: &mut Vec<Upstream>) -> model::List
     });
     let rules = rules.collect();
     let access = AccessLists::default();
-    model::Listener { access, udp, rules, tcp: model::Tcp { default: None, ..listener.tcp.clone() }, ..listener.clone() }
+    model::Listener {
+        access,
+        udp,
+        rules,
+        tcp: model::Tcp { default: None, ..listener.tcp.clone() },
+        ..listener.clone()
+    }
 }
 
 /// The number of the targets of a route.

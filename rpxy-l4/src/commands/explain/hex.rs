@@ -82,7 +82,11 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_line() {
         for (case, text, expected) in [
-            ("no digit", "16 03\n0g", "line 2: 'g' is no hex digit; expected what xxd, `xxd -p` or `hexdump -C` prints"),
+            (
+                "no digit",
+                "16 03\n0g",
+                "line 2: 'g' is no hex digit; expected what xxd, `xxd -p` or `hexdump -C` prints",
+            ),
             ("half a byte", "16 3", "line 1: \"3\" has half a byte; each byte takes two digits"),
             ("nothing", "\n \n", "there is no byte in it"),
         ] {

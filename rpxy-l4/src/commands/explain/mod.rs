@@ -2,13 +2,12 @@
 
 mod first_bytes;
 mod hex;
-mod show;
 
 use std::{fs, io::Read as _, io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{client, load};
+use super::{client, explanation::show, load};
 use crate::{
     admin,
     cli::{ExplainArgs, Spoken},
@@ -18,15 +17,18 @@ use crate::{
     supervise,
 };
 
-pub(super) use show::show;
-
 /// Explains where what `args` describe would go.
 pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<()> {
     let question = question(args)?;
     let Some(config) = load(args.config.as_deref())? else {
         let socket = client::socket(args.socket.as_deref(), None)?;
-        let asked = client::run(&socket, &admin::Command::Explain(question), args.json, out);
-        return asked.context("cannot ask the daemon; --config FILE asks a file instead");
+        if !socket.exists() {
+            let socket = socket.display();
+            bail!(
+                "no daemon has its admin_socket at {socket} (--socket names another one, --config asks a file instead)"
+            );
+        }
+        return client::run(&socket, &admin::Command::Explain(question), args.json, out);
     };
     let explanation = supervise::explain_file(config, &question)?;
     let value = serde_json::to_value(&explanation)?;
@@ -78,3 +80,6 @@ fn read(path: &Path) -> std::io::Result<String> {
     std::io::stdin().lock().read_to_string(&mut text)?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,19 @@
 //!
 //! Nothing is taken or counted: limits are read, balancing is rehearsed, and hellos that do not open are charged to nobody.
 
+#[cfg(feature = "proxy-protocol")]
+mod header;
+mod recognised;
+#[cfg(test)]
+mod tests;
+
 use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use rpxy_l4_proto::Probe;
 #[cfg(feature = "proxy-protocol")]
-use rpxy_l4_proto::proxy_protocol::{Addresses, Decoded, Tlvs, decode, has_signature};
+use rpxy_l4_proto::proxy_protocol::has_signature;
+
+use recognised::{Recognition, detail, no_rule, readable, short};
 
 use super::{
     Listener, Origin, Shared, Snapshot,
@@ -20,13 +28,13 @@ use super::{
 };
 use crate::{
     config::model,
-    explain::{
-        Asked, Chosen, Explanation, Order, Plane, Question, Rules, Seen, TargetChoice, Verdict, Way, explain_rules, order,
-        refusal_of_access,
-    },
     explain,
+    explain::{
+        Asked, Chosen, Explanation, Order, Plane, Question, Rules, Seen, TargetChoice, Verdict, Way, explain_rules,
+        order, refusal_of_access,
+    },
     metrics::{EchState, Outcome},
-    route::{self, Endpoint, Protocol, Route, TcpRoutes, Tried},
+    route::{self, Endpoint, Route, Tried},
 };
 
 /// Explains what would become of the connection that `question` describes at `listener`; `None` if that has no sockets of
@@ -47,7 +55,8 @@ pub(crate) fn explain(
         .collect();
     listen.sort();
     let now = shared.uptime(tokio::time::Instant::now());
-    let mut asking = Asking { shared, listener: compiled, questions: Vec::new(), verdict: None, notes: Vec::new(), now };
+    let mut asking =
+        Asking { shared, listener: compiled, questions: Vec::new(), verdict: None, notes: Vec::new(), now };
     if drained {
         let answer = "the listening sockets are closed by command: `rpxy-l4 up --listeners`";
         asking.refuses("in service", Outcome::Drained, answer);
@@ -63,7 +72,9 @@ pub(crate) fn explain(
     let rules = asking.rules(listener, question, recognised, found.and_then(|route| route.rule.as_deref()), source);
     let Rules { matched, others, not_listed } = rules;
     let mut chosen = None;
-    let (mut targets, mut proxy_header) = (None, None);
+    let mut targets = None;
+    #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_mut, reason = "there are no headers"))]
+    let mut proxy_header = None;
     match found {
         None => asking.refuse_unfound(listener, recognised, received.is_empty()),
         Some(route) => {
@@ -77,7 +88,10 @@ pub(crate) fn explain(
             let order = asking.targets(route, source);
             asking.go(route, &order);
             targets = Some(order.choice);
-            proxy_header = proxy(route, &origin, &listen, &mut asking.notes);
+            #[cfg(feature = "proxy-protocol")]
+            {
+                proxy_header = header::proxy(route, &origin, &listen, &mut asking.notes);
+            }
         }
     }
     let Asking { questions, verdict, notes, .. } = asking;
@@ -97,10 +111,7 @@ pub(crate) fn explain(
         not_listed,
         targets: targets.filter(|targets: &TargetChoice| !targets.list.is_empty()),
         proxy_header,
-        plane: Plane {
-            plane: "userspace",
-            because: vec!["TCP is relayed by the daemon".to_owned()],
-        },
+        plane: Plane { plane: "userspace", because: vec!["TCP is relayed by the daemon".to_owned()] },
         notes,
     })
 }
@@ -114,12 +125,6 @@ struct Asking<'a> {
     verdict: Option<Verdict>,
     notes: Vec<String>,
     now: Duration,
-}
-
-/// What the bytes were recognised as.
-struct Recognition {
-    value: Option<Recognised>,
-    detail: Option<String>,
 }
 
 impl Asking<'_> {
@@ -201,7 +206,7 @@ impl Asking<'_> {
             return self.passes("access list", "not asked of a load balancer");
         }
         match self.listener.refuses(source, introduction) {
-            Some(denied) => self.refuses("access list", Outcome::Denied, refusal_of_access(denied)),
+            Some(denied) => self.refuses("access list", Outcome::Denied, refusal_of_access(denied, ip)),
             None if self.listener.access.is_open() => self.passes("access list", "none"),
             None => self.passes("access list", "allows it"),
         }
@@ -242,10 +247,9 @@ impl Asking<'_> {
         let mut prober = Prober::new(routes);
         match prober.advance(received) {
             Probe::Match(value) => Recognition { detail: detail(&value), value: Some(value) },
-            Probe::NotThis | Probe::Unreadable => Recognition {
-                value: None,
-                detail: Some("none of the protocols that have a rule here".to_owned()),
-            },
+            Probe::NotThis | Probe::Unreadable => {
+                Recognition { value: None, detail: Some("none of the protocols that have a rule here".to_owned()) }
+            }
             Probe::NeedMore => {
                 let patience = prober.patience().unwrap_or(self.listener.settings.probe_timeout);
                 self.notes.push(format!(
@@ -292,10 +296,9 @@ impl Asking<'_> {
             Some(protocol) => {
                 self.refused(Outcome::Unmatched, explain::unmatched(listener, short(protocol), "tcp_target"));
             }
-            None if is_silent => self.refused(
-                Outcome::NotRecognised,
-                "the client says nothing, and there is no tcp_target".to_owned(),
-            ),
+            None if is_silent => {
+                self.refused(Outcome::NotRecognised, "the client says nothing, and there is no tcp_target".to_owned());
+            }
             None => {
                 self.refused(Outcome::NotRecognised, "it is not recognised, and there is no tcp_target".to_owned());
             }
@@ -382,10 +385,12 @@ impl Asking<'_> {
     fn go(&mut self, route: &Route, order: &Order) {
         if order.first.is_empty() {
             let outcome = none_to_try(&route.group, &Tried::default()).unwrap_or(Outcome::Unreachable);
-            let because = match outcome {
-                Outcome::TargetConnections => "each target has as many connections as it may have",
-                Outcome::Unhealthy => "no target is up, and only_healthy wants one",
-                _ => "no target may be tried",
+            let because = if outcome == Outcome::TargetConnections {
+                "each target has as many connections as it may have"
+            } else if outcome == Outcome::Unhealthy {
+                "no target is up, and only_healthy wants one"
+            } else {
+                "no target may be tried"
             };
             self.refused(outcome, because.to_owned());
         } else {
@@ -393,50 +398,6 @@ impl Asking<'_> {
             self.verdict.get_or_insert(goes);
         }
     }
-}
-
-impl Recognition {
-    fn told(&self) -> explain::Recognised {
-        let protocol = self.value.as_ref().map_or(Protocol::Any, Recognised::protocol).name();
-        let told = explain::Recognised { protocol, detail: self.detail.clone(), ..explain::Recognised::default() };
-        match &self.value {
-            Some(Recognised::Tls { hello, .. }) => explain::Recognised {
-                server_name: hello.server_name().map(str::to_owned),
-                alpn: hello.alpn().map(readable).collect(),
-                ..told
-            },
-            Some(Recognised::Http(request)) => explain::Recognised { server_name: request.host.clone(), ..told },
-            Some(_) | None => told,
-        }
-    }
-}
-
-fn detail(recognised: &Recognised) -> Option<String> {
-    let words = match recognised {
-        Recognised::Http(request) if request.host.is_none() => "a request whose host is not known or not asked for",
-        Recognised::Http2Waiting => "HTTP/2 that waits for the server before it names a host",
-        Recognised::HttpUnreadable => "a request that cannot be read",
-        Recognised::TlsUnreadable => "a hello that cannot be read: it has neither server name nor ALPN",
-        Recognised::Http(_) | Recognised::Tls { .. } | Recognised::Ssh | Recognised::Socks5 => return None,
-    };
-    Some(words.to_owned())
-}
-
-/// Why the default targets.
-fn no_rule(routes: &TcpRoutes, recognised: Option<&Recognised>) -> String {
-    match recognised.map(Recognised::protocol) {
-        _ if !routes.must_probe() => "there is only tcp_target".to_owned(),
-        None => "not recognised: tcp_target".to_owned(),
-        Some(protocol) => format!("{} that fits no rule: unmatched = \"default\"", short(protocol)),
-    }
-}
-
-fn short(protocol: Protocol) -> &'static str {
-    protocol.name().strip_prefix("tcp:").unwrap_or("tcp")
-}
-
-fn readable(alpn: &[u8]) -> String {
-    alpn.escape_ascii().to_string()
 }
 
 fn own(peer: SocketAddr) -> Origin {
@@ -449,47 +410,11 @@ fn own(peer: SocketAddr) -> Origin {
 
 #[cfg(feature = "proxy-protocol")]
 fn proxy_refusal(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::ProxyUntrusted => "the peer is not in tcp_trusted_proxies",
-        Outcome::ProxyIncomplete => "not complete",
-        _ => "missing or malformed",
+    if outcome == Outcome::ProxyUntrusted {
+        "the peer is not in tcp_trusted_proxies"
+    } else if outcome == Outcome::ProxyIncomplete {
+        "not complete"
+    } else {
+        "missing or malformed"
     }
 }
-
-/// The header that the target is sent, in words.
-#[cfg(feature = "proxy-protocol")]
-fn proxy(route: &Route, origin: &Origin, listen: &[String], notes: &mut Vec<String>) -> Option<String> {
-    use crate::config::model::ProxyVersion;
-    let version = route.send_proxy?;
-    let addresses: Vec<SocketAddr> = listen.iter().filter_map(|address| address.parse().ok()).collect();
-    let like = |address: &&SocketAddr| address.is_ipv4() == origin.source.is_ipv4();
-    let socket = addresses.iter().find(like).or(addresses.first()).copied();
-    let destination = origin.destination.or(socket);
-    if origin.destination.is_none() && (addresses.len() > 1 || socket.is_some_and(|to| to.ip().is_unspecified())) {
-        notes.push("the destination in the PROXY header is the address that the client used".to_owned());
-    }
-    let known = destination.filter(|_| !is_unnamed(origin.source)).map(|to| (origin.source, to));
-    let header = super::outbound::header(version, known, &Tlvs::default());
-    let told = match decode(&header) {
-        Decoded::Complete { header, .. } => match header.addresses {
-            Addresses::Stream { source, destination } | Addresses::Datagram { source, destination } => {
-                format!("{source} -> {destination}")
-            }
-            Addresses::Local | Addresses::Unknown => "without addresses".to_owned(),
-        },
-        Decoded::NeedMore | Decoded::Invalid(_) => return None,
-    };
-    Some(match version {
-        ProxyVersion::V1 => format!("v1, {}", String::from_utf8_lossy(&header).trim_end()),
-        ProxyVersion::V2 => format!("v2, {told} ({} bytes)", header.len()),
-    })
-}
-
-#[cfg(not(feature = "proxy-protocol"))]
-fn proxy(_: &Route, _: &Origin, _: &[String], _: &mut Vec<String>) -> Option<String> {
-    None
-}
-
-#[cfg(test)]
-#[path = "explain_tests.rs"]
-mod tests;

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::super::show::{millis, text};
+use super::values::{millis, text};
 
 /// Width of the names in front.
 const NAME: usize = 18;
 
 /// Writes one explanation.
-pub(in crate::commands) fn show(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn show(line: &Value, out: &mut dyn Write) -> io::Result<()> {
     let listen = words(&line["listen"]);
     writeln!(
         out,
@@ -35,7 +35,7 @@ pub(in crate::commands) fn show(line: &Value, out: &mut dyn Write) -> io::Result
     let rule = match (chosen.is_null(), chosen["rule"].as_str()) {
         (true, _) => "none".to_owned(),
         (false, Some(_)) => format!("{}: {}", text(&chosen["rule"]), text(&chosen["because"])),
-        (false, None) => format!("none, default target: {}", text(&chosen["because"])),
+        (false, None) => format!("none, so the default target: {}", text(&chosen["because"])),
     };
     row(out, "rule", &rule)?;
     others(line, out)?;
@@ -53,7 +53,8 @@ pub(in crate::commands) fn show(line: &Value, out: &mut dyn Write) -> io::Result
         row(out, "note", &text(note))?;
     }
     if line["answered_by"] == "file" {
-        let note = "by the file alone: load, health, what is drained, bans by command and addresses of names are not known";
+        let note =
+            "by the file alone: load, health, what is drained, bans by command and addresses of names are not known";
         row(out, "note", note)?;
     }
     Ok(())
@@ -145,7 +146,7 @@ fn others(line: &Value, out: &mut dyn Write) -> io::Result<()> {
     let others: Vec<&Value> = items(&line["others"]).collect();
     let name = |other: &Value| text(&other["rule"]);
     let width = others.iter().map(|other| name(other).chars().count()).max().unwrap_or(0);
-    let mut front = "no other rule";
+    let mut front = "other rules";
     for other in &others {
         row(out, front, &format!("{:<width$}  {}", name(other), text(&other["because"])))?;
         front = "";
