@@ -251,31 +251,6 @@ mod tests {
     }
 
     #[test]
-    fn quantities_are_short() {
-        for (count, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (10_239, "9.9 KiB"),
-            (10_240, "10 KiB"),
-            (u64::MAX, "15 EiB"),
-        ] {
-            assert_eq!(bytes(count), expected, "{count}");
-        }
-        for (seconds, expected) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m0s"),
-            (3599, "59m59s"),
-            (3600, "1h0m"),
-            (86_399, "23h59m"),
-            (90_000, "1d1h"),
-        ] {
-            assert_eq!(time(seconds), expected, "{seconds}");
-        }
-    }
-
-    #[test]
     fn flows_are_a_table() {
         let line = json!({
             "id": "u0-1-2", "client": "192.0.2.1:5", "listener": "0.0.0.0:443", "backend": null, "stage": "opening", "carries": "udp:quic",
