@@ -145,10 +145,9 @@ impl Asking<'_> {
 
     /// Who is let in, and as whom, up to the end of the PROXY header. Returns what was received behind that.
     fn admit<'r>(&mut self, peer: SocketAddr, received: &'r [u8]) -> (Origin, Cow<'r, [u8]>) {
-        let (mut origin, mut received) = (own(peer), Cow::Borrowed(received));
-        let settings = &self.listener.settings;
         #[cfg(feature = "proxy-protocol")]
-        if let Some(receive) = &settings.receive_proxy {
+        if let Some(receive) = &self.listener.settings.receive_proxy {
+            let (mut origin, mut received) = (own(peer), Cow::Borrowed(received));
             let is_trusted = receive.trusted.iter().any(|network| network.contains(&peer.ip().to_canonical()));
             if !is_trusted && !is_unnamed(peer) && !has_signature(&received) {
                 self.notes.push(
@@ -183,11 +182,9 @@ impl Asking<'_> {
             }
             return (origin, received);
         }
-        #[cfg(not(feature = "proxy-protocol"))]
-        let _ = settings;
         self.of_client(peer, Introduction::None);
         self.max_connections();
-        (origin, received)
+        (own(peer), Cow::Borrowed(received))
     }
 
     /// Bans, access lists and limits of sources.
