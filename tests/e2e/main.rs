@@ -24,6 +24,7 @@ mod daemon {
     mod metrics;
     mod refused;
     mod signals;
+    mod status_page;
 }
 mod health {
     mod kinds;
@@ -47,6 +48,7 @@ mod routing {
     mod explain;
     mod precedence;
     mod protocols;
+    mod services;
 }
 mod tcp {
     mod balance;
@@ -65,6 +67,7 @@ mod udp {
     mod backends;
     mod balance;
     mod gateways;
+    mod limits;
     mod listeners;
     mod marks;
     mod quic_datagrams;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::{
     config::model::Balance,
-    route::{Endpoint, Group, Pick, TargetReport, Tried},
+    resolve::{Lookup, NOT_OFFERED},
+    route::{Endpoint, Group, Pick, Tried},
 };
 
 /// Targets of a group that are listed; those that would be tried come first.
@@ -36,11 +37,17 @@ pub(crate) struct TargetLine {
     pub weight: u16,
     /// Connections at once, if it has a limit.
     pub max_connections: Option<u32>,
-    /// Addresses of a name, as far as they are known.
+    /// Addresses of a name or service, as far as they are known, in an order in which they may be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<String>>,
-    #[serde(flatten)]
-    pub report: TargetReport,
+    /// `up`, `down`, `drained`, or `off` for `down = true` in the file.
+    pub state: &'static str,
+    /// Why it is not up.
+    pub reason: Option<String>,
+    /// For how long, in milliseconds, where that is known.
+    pub since_ms: Option<u64>,
+    /// Connections or sessions that it has.
+    pub active: u32,
     /// What else there is to say of it.
     pub note: Option<&'static str>,
 }
@@ -114,16 +121,28 @@ pub(crate) fn order(
     let line = |(index, place, note): &(usize, usize, Option<&'static str>)| {
         let endpoint = group.endpoint(*index)?;
         let check = endpoint.active.as_ref().map(|active| (&active.check.name, &*active.checked));
-        let addresses = endpoint.name().map(|name| name.known().map_or(Vec::new(), |known| known.to_vec()));
-        let unresolved = addresses.as_ref().is_some_and(Vec::is_empty).then_some("not resolved yet");
+        let known = endpoint.lookup().map(Lookup::known);
+        let unresolved = match &known {
+            Some(None) => Some("not resolved yet"),
+            Some(Some(known)) if known.is_empty() => Some(NOT_OFFERED),
+            Some(Some(_)) | None => None,
+        };
+        let addresses = known.map(|known| {
+            let tiers = group.order(endpoint, &known.unwrap_or_default(), client, 0, now);
+            tiers.into_iter().flatten().map(|address| address.to_string()).collect()
+        });
+        let report = endpoint.health.report(endpoint.target.down, check, now);
         Some(TargetLine {
             target: Arc::clone(&endpoint.text),
             order: (*place > 0).then_some(*place),
             backup: endpoint.target.backup,
             weight: endpoint.target.weight.get(),
             max_connections: endpoint.target.max_connections.map(std::num::NonZeroU32::get),
-            addresses: addresses.map(|known| known.iter().map(ToString::to_string).collect()),
-            report: endpoint.health.report(endpoint.target.down, check, now),
+            addresses,
+            state: report.state,
+            reason: report.reason,
+            since_ms: report.since_ms,
+            active: report.active,
             note: note.or(unresolved),
         })
     };

@@ -21,14 +21,14 @@ use super::{
     rehearsal::{Rehearsal, rehearse},
 };
 use crate::{
-    config::model::{self, UnknownVersion, Upstream},
+    config::model::{self, UnknownVersion},
     explain::{
         self, Asked, Chosen, Explanation, Order, Plane, Question, Rules, Seen, Verdict, Way, explain_rules, order,
     },
     limit::Bans,
     metrics::DatagramDrop,
     offload::{self, NotSteered},
-    resolve::Resolver,
+    resolve::{Lookup, Resolver},
     route::{self, Datagrams, Endpoint, Group, Targets, UdpRoute},
 };
 
@@ -87,7 +87,7 @@ pub(crate) fn explain(
                 rule: route.rule.clone(),
                 because: matched.map_or_else(|| no_rule(carries, &read).to_owned(), |matched| matched.0),
             });
-            asking.places(client, fixed.is_some(), *by_source);
+            asking.places(route, client, fixed.is_some(), *by_source);
             let way = match (fixed, by_source) {
                 (Some(index), _) => Way::Fixed(*index),
                 (None, true) => Way::BySource,
@@ -95,8 +95,10 @@ pub(crate) fn explain(
             };
             if let Some(upstream) = &upstream {
                 let group = Group::new(upstream, state.targets, state.resolver);
-                let order = order(&group, client, way, state.now, |_: &Endpoint| None);
-                asking.go(route, upstream, &order);
+                let order = order(&group, client, way, state.now, |endpoint: &Endpoint| {
+                    endpoint.is_full().then_some("has as many sessions as it may have")
+                });
+                asking.go(route, &group, &order);
                 plane = asking.plane(route, &group, client);
                 targets = Some(order.choice);
             }
@@ -180,7 +182,7 @@ impl Asking<'_> {
     }
 
     /// Whether one more session may begin.
-    fn places(&mut self, client: SocketAddr, is_fixed: bool, by_source: bool) {
+    fn places(&mut self, route: &UdpRoute, client: SocketAddr, is_fixed: bool, by_source: bool) {
         if self.state.drained && !is_fixed {
             let answer = "the listeners are drained by command: `rpxy-l4 up --listeners`";
             self.refuses("in service", DatagramDrop::Drained, answer);
@@ -194,21 +196,32 @@ impl Asking<'_> {
                 self.refuses("source", DatagramDrop::SourceLimited, answer);
             }
         }
-        let limit = &self.listener.sessions;
-        let (count, most) = (limit.active.count(), limit.most);
-        if count >= most {
-            self.passes("sessions", format!("{count} of {most}: one that has proved less gives way"));
-            self.notes.push("if every session has proved more, this one is refused (too_many)".to_owned());
-        } else {
-            self.passes("sessions", format!("{count} of {most}"));
+        // The rule as it is in effect.
+        let rule = self.listener.routes.named(route.rule.as_deref());
+        if let Some((rule, most)) = rule.and_then(|rule| Some((rule, rule.max_connections?.get()))) {
+            self.room("rule's sessions", rule.connections.count(), most, DatagramDrop::RuleConnections);
         }
+        let limit = &self.listener.sessions;
+        self.room("sessions", limit.active.count(), limit.most, DatagramDrop::TooMany);
     }
 
-    fn go(&mut self, route: &UdpRoute, upstream: &Upstream, order: &Order) {
+    /// A limit at which one gives way to another.
+    fn room(&mut self, question: &'static str, count: u32, most: u32, reason: DatagramDrop) {
+        if count < most {
+            return self.passes(question, format!("{count} of {most}"));
+        }
+        self.passes(question, format!("{count} of {most}: one that has shown less gives way"));
+        self.notes.push(format!("if every session has shown more, this one is refused ({})", reason.name()));
+    }
+
+    fn go(&mut self, route: &UdpRoute, group: &Group, order: &Order) {
         if !order.first.is_empty() {
             return self.decide(Verdict::Goes { rule: route.rule.clone(), to: order.first.clone() });
         }
-        let (reason, because) = if upstream.only_healthy {
+        let (reason, because) = if group.full(self.state.now).next().is_some() {
+            let because = "each target has as many sessions as it may have, unless one that has shown less gives way";
+            (DatagramDrop::TargetConnections, because)
+        } else if group.only_healthy() {
             (DatagramDrop::Unhealthy, "no target is up, and only_healthy wants one")
         } else {
             (DatagramDrop::Unreachable, "no target may be tried")
@@ -221,10 +234,8 @@ impl Asking<'_> {
         let mut against: Vec<String> = self.state.not_steered.map(str::to_owned).into_iter().collect();
         let literal = |endpoint: &Endpoint| endpoint.target.literal().map(|address| address.ip());
         let named = |endpoint: &Endpoint| {
-            endpoint.name().and_then(|name| name.known()).into_iter().flat_map(|known| {
-                let known: Vec<IpAddr> = known.to_vec();
-                known
-            })
+            let known = endpoint.lookup().and_then(Lookup::known).unwrap_or_default();
+            known.into_iter().map(|place| place.address.ip())
         };
         let mut all_against = true;
         for endpoint in group.endpoints().iter().take(16) {

@@ -73,6 +73,7 @@ fn stand_in(listener: &model::Listener, real: &mut Vec<Upstream>) -> model::List
     udp.default = udp.default.as_ref().map(&mut replace);
     let rules = listener.rules.iter().filter(|rule| rule.matcher.is_udp()).map(|rule| {
         let mut rule = Rule::clone(rule);
+        rule.max_connections = None;
         rule.upstream = replace(&rule.upstream);
         if let Matcher::Quic(model::TlsMatcher { ech: Some(ech), .. }) = &mut rule.matcher {
             let mut stand_in = Ech::clone(ech);
@@ -98,6 +99,6 @@ fn stand_in(listener: &model::Listener, real: &mut Vec<Upstream>) -> model::List
 fn number_of(route: &UdpRoute) -> Option<usize> {
     match route.group.endpoints().first()?.target.host {
         Host::Ip { address: std::net::IpAddr::V4(address), .. } => usize::try_from(u32::from(address)).ok(),
-        Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) | Host::Unix(_) => None,
+        Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) | Host::Srv(_) | Host::Unix(_) => None,
     }
 }
