@@ -12,6 +12,7 @@ mod config;
 #[cfg(test)]
 mod docs;
 mod escape;
+mod explain;
 mod health;
 mod limit;
 mod log;

@@ -51,6 +51,7 @@ mod offload {
 }
 mod routing {
     mod dns;
+    mod explain;
     mod precedence;
     mod protocols;
     mod services;

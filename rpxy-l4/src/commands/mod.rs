@@ -4,12 +4,15 @@ mod check;
 mod client;
 mod container;
 mod ech;
+mod explain;
+mod explanation;
 mod healthcheck;
 mod show;
 #[cfg(feature = "top")]
 mod top;
 mod units;
 mod unpin;
+mod values;
 
 use std::{
     io::{self, Write},
@@ -63,6 +66,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Container => {
             out.flush()?;
             return container::run();
+        }
+        Command::Explain(args) => {
+            explain::run(args, &mut out)?;
+            return Ok(out.flush()?);
         }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;

@@ -7,6 +7,7 @@ mod admin;
 mod checked;
 mod daemon;
 mod drained;
+mod explain;
 mod inspect;
 mod kernel;
 mod listeners;
@@ -41,6 +42,7 @@ use crate::{
 };
 use daemon::{Daemon, KnownTargets};
 use drained::DrainedTargets;
+pub(crate) use explain::from_file as explain_file;
 use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
