@@ -150,7 +150,7 @@ pub(crate) struct Target {
     /// How long TCP connections to it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Times>,
-    /// How long its first byte took from then on.
+    /// How long its first byte took from then on; its first datagram, from the first to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<Times>,
 }

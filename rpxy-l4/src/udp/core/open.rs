@@ -63,7 +63,8 @@ impl Sessions {
         let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
         let (flow, shown) = (state.flow, detail.clone());
         let started = Started { session, flow, carries, destination: address, detail: shown, carried };
-        state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
+        state.stage =
+            Stage::Open(Reached { route, since: now, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
