@@ -1,6 +1,7 @@
 //! The status page: who is told what, by name, token and socket, and how a browser shows it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -11,15 +12,26 @@ use std::{
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
     hello::Hello,
+    offload_mode::OffloadMode,
     owned,
-    peers::{browser::Browser, server::Server},
+    peers::{
+        browser::Browser,
+        server::Server,
+        udp::{UdpClient, UdpServer},
+    },
     socket,
-    topology::{GATEWAY_V4, Topology},
+    topology::{CLIENT_V4, GATEWAY_V4, Topology},
     wait,
 };
 use serde_json::{Value, json};
 
 use crate::support::{PORT, at, front, reached_by, rule};
+
+rpxy_l4_tests::offload_modes! {
+    Steered {
+        the_kernels_part_is_in_the_history,
+    }
+}
 
 const PAGE: u16 = 9902;
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -302,4 +314,32 @@ fn a_phone_shows_it_without_scrolling_sideways_and_in_the_dark() {
     daemon.stop();
     browser.wait_for("the end is told", "return !document.getElementById('lost').hidden");
     assert_eq!(browser.run("return document.getElementById('all').hidden"), json!(false), "what was known stays");
+}
+
+fn the_kernels_part_is_in_the_history() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = UdpServer::echo(&net.backend, at(7000), "");
+    let directory = owned::directory();
+    let token = directory.path().join("token");
+    write_token(&token, TOKEN);
+    let keys = format!("listen_port = {PORT}\n{}\nudp_target = [\"{}\"]", open_to_all(&token), at(7000));
+    let _daemon = Daemon::start(&net.gateway, &keys);
+    let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    for _ in 0..10 {
+        assert_eq!(client.ask_text(front(), "x"), "x");
+    }
+    let fields = format!("Host: {GATEWAY_V4}\r\nAuthorization: Bearer {TOKEN}\r\n");
+    let last = wait::until("a sample has the session", || {
+        let (_, body) = ask(&net, (GATEWAY_V4, PAGE), "GET /status.json", &fields);
+        let told: Value = serde_json::from_str(&body).unwrap();
+        let names = told["history"]["fields"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
+        let values = told["history"]["samples"].as_array().unwrap().last().unwrap().as_array().unwrap();
+        let last: BTreeMap<String, u64> = names.zip(values.iter().map(|value| value.as_u64().unwrap())).collect();
+        (last["sessions"] == 1 && last["bytes_down"] == 10).then_some(last)
+    });
+    assert_eq!(last["bytes_up"], 10);
+    // Each of ten questions and their answers went one way or the other; both may see what the kernel passed on first.
+    assert!(last["relayed"] > 0 && last["relayed"] + last["steered"] >= 20, "{last:?}");
+    let is_steered = OffloadMode::current().is_some_and(|mode| mode != OffloadMode::Off);
+    assert_eq!(last["steered"] > 0, is_steered, "{last:?}");
 }
