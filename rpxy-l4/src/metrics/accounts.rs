@@ -79,7 +79,7 @@ impl Load {
 pub(crate) struct RuleAccount {
     pub(super) load: Load,
     /// In the order of [`TCP_REFUSALS`] or [`UDP_REFUSALS`]; a rule is of one transport.
-    refused: [AtomicU64; 7],
+    refused: [AtomicU64; UDP_REFUSALS.len()],
 }
 
 impl RuleAccount {

@@ -37,6 +37,8 @@ struct Closed {
 struct TargetLine<'a> {
     transport: Transport,
     rule: Option<&'a str>,
+    /// The listeners on which the rule is so.
+    listeners: Vec<&'a str>,
     target: String,
     backup: bool,
     weight: u16,
@@ -87,11 +89,12 @@ impl Daemon {
         });
     }
 
-    /// Describes each target of each rule, in the order of the file, then those that are drained and no longer in it.
+    /// Describes each target of each rule, in the order of the file, then those that are drained and no longer in it. A rule
+    /// comes once, and again for listeners on which it is another one, as with another check.
     pub(super) fn target_lines(&self) -> Answer {
         let now = self.started.elapsed();
         let mut lines = Vec::new();
-        for (transport, rule, upstream) in self.config.upstreams() {
+        for (transport, rule, listeners, upstream) in self.config.placed_upstreams() {
             for target in &upstream.targets {
                 let health = self.targets.of(transport).health(target);
                 let check = upstream.check.as_ref();
@@ -99,6 +102,7 @@ impl Daemon {
                 lines.push(TargetLine {
                     transport,
                     rule: rule.map(|rule| &**rule),
+                    listeners: listeners.clone(),
                     target: target.to_string(),
                     backup: target.backup,
                     weight: target.weight.get(),
@@ -110,6 +114,7 @@ impl Daemon {
         lines.extend(removed.map(|(transport, target, health)| TargetLine {
             transport,
             rule: None,
+            listeners: Vec::new(),
             target: target.to_owned(),
             backup: false,
             weight: 1,
