@@ -15,6 +15,7 @@ mod admin {
 mod config {
     mod listen;
     mod listeners;
+    mod peers;
     mod reload;
 }
 mod daemon {

@@ -97,6 +97,9 @@ impl Config {
     }
 }
 
+/// A group of targets: its transport, the name of its rule, and the names of the listeners that it is on.
+pub(crate) type PlacedUpstream<'a> = (Transport, Option<&'a Arc<str>>, Vec<&'a str>, &'a Upstream);
+
 impl Config {
     /// All groups of targets, those of decrypted hellos included, each with its transport and the name of its rule; `None`
     /// for the default targets of a listener. A rule on several listeners comes once; the default targets come last.
@@ -113,7 +116,7 @@ impl Config {
 
     /// The same with the names of the listeners that a rule or default target is on. A rule comes again for listeners on which
     /// their settings have made another one of it.
-    pub(crate) fn placed_upstreams(&self) -> Vec<(Transport, Option<&Arc<str>>, Vec<&str>, &Upstream)> {
+    pub(crate) fn placed_upstreams(&self) -> Vec<PlacedUpstream<'_>> {
         let mut rules: Vec<(&Arc<Rule>, Vec<&str>)> = Vec::new();
         let mut by_name: HashMap<&Arc<str>, Vec<usize>> = HashMap::new();
         for listener in self.listeners() {

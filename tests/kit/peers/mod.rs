@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod dnsmasq;
 pub mod ecn;
+pub mod postgres;
 pub mod programs;
 pub mod quic;
 pub mod server;
