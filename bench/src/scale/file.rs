@@ -5,8 +5,8 @@ use std::{fmt::Write as _, path::Path};
 use clap::ValueEnum;
 use rpxy_l4_tests::topology::BACKENDS_V4;
 
-/// Port of the backend that is there.
-pub(super) const LIVING: u16 = 7000;
+/// Port of the backend that is there for the first shape; the others follow.
+const LIVING: u16 = 7000;
 
 /// First port that is listened on.
 const FRONT: u16 = 20_000;
@@ -51,6 +51,11 @@ impl Shape {
         Self::Targets,
     ];
 
+    /// Port of the backend that is there, another one for each: connections that are over hold local ports for a minute.
+    pub fn backend(self) -> u16 {
+        LIVING + self as u16
+    }
+
     /// As the report says it.
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +89,7 @@ impl File {
         let mut rule = |number: u32, port: u16, listeners: &str, last: bool| {
             let name = format!("s{number}.v{version}.test");
             // The last one's backend is there; the others have a target each.
-            let target = if last { LIVING } else { u16::try_from(10_000 + number % 30_000).unwrap_or(LIVING) };
+            let target = if last { shape.backend() } else { u16::try_from(10_000 + number % 30_000).unwrap_or(LIVING) };
             rules += &format!(
                 "[protocols.\"r{number}\"]\nprotocol = \"tls\"\nserver_names = [\"{name}\"]\n{listeners}\
                  target = \"{}:{target}\"\n",

@@ -79,7 +79,6 @@ impl Plan {
     /// When the daemon does not do what is measured.
     pub fn run(&self, progress: &impl Fn(&str)) -> anyhow::Result<String> {
         let net = Topology::new()?;
-        let _backend = Server::tagged(&net.backend, (BACKENDS_V4[0], file::LIVING), "x");
         let mut report = String::from(
             "Milliseconds; memory in MiB (proportional set size) after the start, and after reload and connections.\n\n\
              | | `--check` | start | reload | slowest `status` | SIGTERM | memory | later | processor time of a connection |\n\
@@ -103,6 +102,7 @@ impl Plan {
     }
 
     fn measure(&self, net: &Topology, shape: Shape) -> anyhow::Result<Row> {
+        let _backend = Server::tagged(&net.backend, (BACKENDS_V4[0], shape.backend()), "x");
         let directory = tempfile::tempdir()?;
         let (config, socket) = (directory.path().join("config.toml"), directory.path().join("admin.sock"));
         let files = [1, 2].map(|version| File::new(shape, version, &socket));

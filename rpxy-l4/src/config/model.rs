@@ -18,11 +18,13 @@ use ipnet::IpNet;
 mod health;
 mod listener;
 mod rule;
+mod status;
 mod transport;
 
 pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use status::{StatusListen, StatusPage, StatusToken};
 pub(crate) use transport::Transport;
 
 /// One whole configuration file.
@@ -44,10 +46,13 @@ pub(crate) struct Config {
     pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
+    /// The status page; `None` is off.
+    pub status: Option<StatusPage>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
     /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
-    /// ID of the group whose members may read through that socket; `None` is none.
+    /// ID of the group whose members may read through that socket, and through a unix socket of the status page; `None` is
+    /// none.
     pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
@@ -98,7 +103,7 @@ impl Config {
 }
 
 /// A group of targets: its transport, the name of its rule, and the names of the listeners that it is on.
-pub(crate) type PlacedUpstream<'a> = (Transport, Option<&'a Arc<str>>, Vec<&'a str>, &'a Upstream);
+pub(crate) type PlacedUpstream<'a> = (Transport, Option<&'a Arc<str>>, Vec<&'a Arc<str>>, &'a Upstream);
 
 impl Config {
     /// All groups of targets, those of decrypted hellos included, each with its transport and the name of its rule; `None`
@@ -117,7 +122,7 @@ impl Config {
     /// The same with the names of the listeners that a rule or default target is on. A rule comes again for listeners on which
     /// their settings have made another one of it.
     pub(crate) fn placed_upstreams(&self) -> Vec<PlacedUpstream<'_>> {
-        let mut rules: Vec<(&Arc<Rule>, Vec<&str>)> = Vec::new();
+        let mut rules: Vec<(&Arc<Rule>, Vec<&Arc<str>>)> = Vec::new();
         let mut by_name: HashMap<&Arc<str>, Vec<usize>> = HashMap::new();
         for listener in self.listeners() {
             for rule in &listener.rules {
@@ -138,7 +143,7 @@ impl Config {
             rule.upstreams().map(move |upstream| (rule.transport(), Some(&rule.name), listeners.clone(), upstream))
         });
         let defaults = self.listeners().flat_map(|listener| {
-            listener.defaults().map(|(transport, upstream)| (transport, None, vec![&*listener.name], upstream))
+            listener.defaults().map(|(transport, upstream)| (transport, None, vec![&listener.name], upstream))
         });
         of_rules.chain(defaults).collect()
     }

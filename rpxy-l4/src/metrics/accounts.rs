@@ -189,6 +189,18 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// The account of the rule of this name, or of default targets by their key, if it is in use.
+    #[must_use]
+    pub(crate) fn find_rule(&self, rule: &str) -> Option<Arc<RuleAccount>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).get(rule)
+    }
+
+    /// The account of the target at this host and port, if it is in use.
+    #[must_use]
+    pub(crate) fn find_target(&self, target: &str) -> Option<Arc<TargetAccount>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(target)
+    }
+
     /// The account of the rule of this name, or of default targets by their key.
     #[must_use]
     pub(crate) fn rule(&self, rule: &Arc<str>) -> Arc<RuleAccount> {

@@ -11,11 +11,14 @@ mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
+mod overview;
+mod page;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod status;
 mod worker;
 
 use std::{
@@ -176,6 +179,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         targets,
         checks,
         metrics,
+        access: logs.access.clone(),
         bans,
         tcp,
         udp,
@@ -186,6 +190,9 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         other_files,
         metrics_server: None,
         requests,
+        page: None,
+        page_members: None,
+        page_server: None,
         admin_members: None,
         admin_server: None,
     };
@@ -193,6 +200,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     daemon.start_inherited(inherited).await;
     daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
+    daemon.serve_page(page::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
 
@@ -222,6 +230,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     }
     daemon.metrics.set_readiness(Readiness::Draining);
     drop(asked);
+    daemon.close_page().await;
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;
     if let Some(kernel) = &daemon.kernel {
