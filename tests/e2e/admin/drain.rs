@@ -188,7 +188,7 @@ fn targets_are_listed_by_rule_with_state_and_reason() {
     let line = |transport: &str, target: String, state: &str, reason: Value, active: u32| {
         json!({
             "transport": transport, "rule": null, "target": target, "backup": false, "weight": 1, "state": state,
-            "reason": reason, "since_ms": null, "active": active, "failures": 0,
+            "reason": reason, "since_ms": null, "active": active, "failures": 0, "listeners": ["default"],
         })
     };
     let mut expected = vec![
