@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     process::Command,
 };
@@ -190,6 +190,45 @@ fn at_a_unix_socket_it_is_for_its_owner_and_gone_with_the_daemon() {
     wait::until("the old file is gone", || (!path.exists()).then_some(()));
     daemon.stop();
     assert!(!elsewhere.exists());
+}
+
+#[test]
+fn members_of_the_admin_group_see_it_at_a_unix_socket_from_a_reload_on() {
+    const GROUP: u32 = 41_234;
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("status.sock");
+    let keys = format!("status_listen = \"unix:{}\"", path.display());
+    let mut daemon = Daemon::start(&net.gateway, &config(&keys));
+    let made = fs::metadata(&path).unwrap().ino();
+    // Neither root nor the daemon's user.
+    let sees = |group: u32| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "65534",
+            "--regid",
+            &group.to_string(),
+            "--clear-groups",
+            "curl",
+            "-s",
+            "--unix-socket",
+        ]);
+        let output = command.arg(&path).arg("http://localhost/status.json").output().expect("setpriv, curl");
+        String::from_utf8(output.stdout).unwrap().contains("secret-rule")
+    };
+    assert!(!sees(GROUP), "it is for nobody else yet");
+    daemon.reload(Edit::Rename, &config(&format!("{keys}\nadmin_group = {GROUP}")));
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!((file.permissions().mode() & 0o777, file.gid(), file.ino()), (0o660, GROUP, made), "the same socket");
+    assert!(sees(GROUP));
+    assert!(!sees(GROUP + 1), "another group");
+    // Somebody has opened the file to all: the daemon looks at who comes.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(!sees(GROUP + 1), "through an open file");
+    daemon.reload(Edit::Rename, &config(&keys));
+    assert!(!sees(GROUP), "no more");
 }
 
 /// The first answer has been drawn.
