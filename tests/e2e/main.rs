@@ -10,6 +10,7 @@ mod admin {
     mod bans;
     mod connections;
     mod drain;
+    mod healthcheck;
     mod socket;
     mod top;
 }
@@ -26,6 +27,10 @@ mod daemon {
     mod refused;
     mod signals;
     mod status_page;
+}
+mod documents {
+    mod kubernetes;
+    mod migrate;
 }
 mod health {
     mod kinds;
@@ -46,6 +51,7 @@ mod offload {
 }
 mod routing {
     mod dns;
+    mod explain;
     mod precedence;
     mod protocols;
     mod services;

@@ -4,7 +4,11 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::units::{bytes, time};
+use super::{
+    explanation,
+    units::time,
+    values::{millis, size, text},
+};
 use crate::{
     admin::{Command, List},
     escape,
@@ -25,6 +29,7 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
         }
         Command::Close { .. } => lines.iter().try_for_each(|line| writeln!(out, "{} is closed", text(&line["id"]))),
         Command::Targets {} => table(&TARGET, lines.iter().map(target).collect(), out),
+        Command::Explain(_) => lines.iter().try_for_each(|line| explanation::show(line, out)),
         Command::Drain(_) | Command::Up(_) => lines.iter().try_for_each(|line| maintained(line, out)),
         Command::DrainListeners {} | Command::UpListeners {} => {
             lines.iter().try_for_each(|line| listeners_maintained(line, out))
@@ -232,25 +237,6 @@ fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> io::Resu
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
-}
-
-/// A value on one line: names are the operator's, but must not move the cursor.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => escape::line(text).into_owned(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
-}
-
-/// A duration in milliseconds.
-fn millis(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000))
-}
-
-/// A number of bytes.
-fn size(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".to_owned(), bytes)
 }
 
 #[cfg(test)]
