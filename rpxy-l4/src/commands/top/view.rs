@@ -95,7 +95,7 @@ const SESSIONS: &[Column] = &[
     Column::number("SENT UP", 8, 7),
     Column::number("SENT DOWN", 9, 7),
     Column::word("STATE", 10, 4),
-    Column::text("PLANE", 9, 3),
+    Column::text("PLANE", 14, 3),
     Column::word("ID", 8, 8),
 ];
 
