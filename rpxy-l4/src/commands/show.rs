@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     explanation,
-    values::{millis, size, text, time},
+    units::time,
+    values::{millis, size, text},
 };
 use crate::{
     admin::{Command, List},
