@@ -20,6 +20,7 @@ use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use self::state::{Inner, State};
+pub(crate) use self::steer::by_addresses;
 use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},

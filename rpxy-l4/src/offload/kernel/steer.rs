@@ -1,6 +1,10 @@
 //! Sessions in and out of the kernel, and their counters.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use rpxy_l4_common::map::Counted;
 use rpxy_l4_proto::quic::ConnectionId;
@@ -13,15 +17,27 @@ use crate::offload::{
     routes::{Direction, Routes, Session, is_link_local, is_unicast},
 };
 
+fn ip(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+/// What speaks against steering a session between these addresses, whatever the routes.
+#[must_use]
+pub(crate) fn by_addresses(addresses: &[IpAddr]) -> Option<NotSteered> {
+    let is_v4 = |address: &IpAddr| address.to_canonical().is_ipv4();
+    if addresses.iter().map(is_v4).any(|v4| addresses.first().map(is_v4) != Some(v4)) {
+        return Some(NotSteered::Family);
+    }
+    // A link-local address is ambiguous without its link.
+    let is_ambiguous = |address: &IpAddr| is_link_local(*address) || !is_unicast(*address);
+    addresses.iter().any(is_ambiguous).then_some(NotSteered::Address)
+}
+
 impl Offload for Kernel {
     fn install(&self, flow: &Steered) -> Result<Installed, NotSteered> {
-        let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(|end| end.ip().to_canonical());
-        if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
-            return Err(NotSteered::Family);
-        }
-        // A link-local address is ambiguous without its link.
-        if addresses.iter().any(|address| is_link_local(*address) || !is_unicast(*address)) {
-            return Err(NotSteered::Address);
+        let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(ip);
+        if let Some(reason) = by_addresses(&addresses) {
+            return Err(reason);
         }
         let session = Session::new(flow);
 

@@ -39,6 +39,7 @@ mod packets;
 mod properties;
 mod quic;
 mod rebind;
+mod rehearse;
 mod state;
 mod steering;
 mod table;
@@ -61,6 +62,7 @@ use ids::Ids;
 pub(crate) use inherit::Inherited;
 #[cfg(any(test, feature = "properties"))]
 pub use properties::udp_core;
+pub(crate) use rehearse::Rehearsed;
 use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
@@ -244,6 +246,7 @@ impl Sessions {
             && let Some(endpoint) = reached.route.group.endpoint(reached.target)
         {
             endpoint.reached_at(reached.address);
+            endpoint.account.answered(now.saturating_sub(reached.since));
         }
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {
