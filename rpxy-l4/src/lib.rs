@@ -9,6 +9,7 @@ mod admin;
 mod cli;
 mod commands;
 mod config;
+mod confine;
 #[cfg(test)]
 mod docs;
 mod escape;

@@ -15,11 +15,13 @@ use std::{
 
 use ipnet::IpNet;
 
+mod confine;
 mod health;
 mod listener;
 mod rule;
 mod transport;
 
+pub(crate) use confine::{Confine, User};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
+    /// What the process gives up. Read at start only.
+    pub confine: Confine,
     /// The kernel plane.
     pub ebpf: Ebpf,
     /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
@@ -68,6 +72,16 @@ impl Config {
     /// The same, to be changed.
     pub(crate) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
         std::iter::once(&mut self.top).chain(&mut self.named)
+    }
+
+    /// Returns whether there are private keys.
+    #[must_use]
+    pub(crate) fn has_keys(&self) -> bool {
+        let has_keys = |rule: &Arc<Rule>| match &rule.matcher {
+            Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.is_some(),
+            Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => false,
+        };
+        self.listeners().any(|listener| listener.rules.iter().any(has_keys))
     }
 
     /// TCP connections at once, over all limits.

@@ -26,5 +26,5 @@ mod routes;
 pub(crate) use api::{NotSteered, Off, Offload, Steered, Usage};
 pub(crate) use doctor::doctor;
 pub(crate) use kernel::Kernel;
-pub(crate) use loader::{Pinned, unpin, warn_of_unowned};
+pub(crate) use loader::{Pinned, is_older_than, prepare_pins, unpin, warn_of_unowned};
 pub(crate) use policy::{Guards, drops};

@@ -14,6 +14,7 @@ pub(super) fn all_switched_on() -> String {
                 || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"
+                || rest == "[confine]"
                 || assigned_key(rest).is_some() =>
         {
             rest

@@ -23,7 +23,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 use thiserror::Error;
 
 use super::hook::HookMode;
-use crate::offload::maps::{self, FlowBytes, FlowKeyBytes};
+use crate::{
+    config::model::{Ebpf, EbpfMode},
+    offload::maps::{self, FlowBytes, FlowKeyBytes},
+};
 
 /// Magic number of a BPF file system (`linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -87,8 +90,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Locks the directory, which is created if need be.
     pub(super) fn open(directory: &Path) -> Result<Self, PinError> {
-        let created = fs::DirBuilder::new().mode(0o700).recursive(true).create(directory);
-        created.map_err(|error| PinError::new(directory, error))?;
+        create(directory)?;
         // An earlier daemon may be about to end, or `doctor` may be looking.
         for _ in 1..TRIES {
             match Self::lock(directory) {
@@ -177,6 +179,19 @@ impl Pins {
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn create(directory: &Path) -> Result<(), PinError> {
+    let created = fs::DirBuilder::new().mode(0o700).recursive(true).create(directory);
+    created.map_err(|error| PinError::new(directory, error))
+}
+
+/// Creates the directory of pins if `config` asks for pins, so that there is something to make a rule for. Why it cannot be
+/// created is told when it is opened.
+pub(crate) fn prepare(config: &Ebpf) {
+    if config.pin && config.mode != EbpfMode::Off {
+        drop(create(&config.pin_path));
+    }
 }
 
 /// The contents of a directory of pins.

@@ -1,0 +1,84 @@
+//! What is told of confinement: by `doctor` about the machine, at the start about files that the user cannot reach.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, AtFlags, CWD, Gid, Uid, access, chownat};
+
+use super::{
+    Places, calls,
+    files::{self, Applied},
+};
+use crate::{
+    config::model::{Config, Confine, User},
+    log::FILES,
+};
+
+/// Writes what the machine offers, and what `config` takes of it.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub(crate) fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<()> {
+    let Confine { user, capabilities, landlock, seccomp, memory } =
+        config.map_or_else(Confine::default, |config| config.confine.clone());
+    let on = |on: bool| if on { "" } else { ", switched off" };
+    match user {
+        Some(user) => writeln!(out, "user: {} ({}), group {}", user.name, user.id, user.group)?,
+        None if super::rights::is_root() => writeln!(out, "user: root, if it is started by root; the key user names another")?,
+        None => writeln!(out, "user: whoever starts it")?,
+    }
+    if !capabilities {
+        writeln!(out, "workers without capabilities: switched off")?;
+    }
+    let version = match files::version() {
+        Applied::Version(version) => format!("version {version}"),
+        Applied::Not(why) => format!("not possible, {why}"),
+    };
+    writeln!(out, "Landlock: {version}{}", on(landlock))?;
+    let filters = if calls::is_supported() { "possible" } else { "not possible, this kernel has no seccomp filters" };
+    writeln!(out, "filters of system calls: {filters}{}", on(seccomp))?;
+    let keys = config.is_some_and(Config::has_keys);
+    writeln!(out, "hidden memory: {}{}", if keys { "yes, there are keys" } else { "no, there are no keys" }, on(memory))
+}
+
+/// Gives log files that root has just made to `user`, if nobody else could have put something else in their place.
+pub(super) fn give_logs(directory: &Path, user: &User) {
+    let only_roots = |of: &fs::Metadata| of.uid() == 0 && of.mode() & 0o022 == 0;
+    if !fs::metadata(directory).is_ok_and(|of| only_roots(&of)) {
+        return;
+    }
+    for name in FILES {
+        let path = directory.join(name);
+        let owner = (Some(Uid::from_raw(user.id)), Some(Gid::from_raw(user.group)));
+        if let Err(error) = chownat(CWD, &path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
+            tracing::debug!("cannot give {} to {}: {error}", path.display(), user.name);
+        }
+    }
+}
+
+/// What the user that the process has become will miss, each with a remedy.
+pub(super) fn out_of_reach(user: &User, places: &Places<'_>) -> Vec<String> {
+    let files = std::iter::once(places.config).chain(places.files.iter().map(|seen| seen.path()));
+    let unreadable = files.filter(|path| path.exists() && access(*path, Access::READ_OK).is_err());
+    let mut lines: Vec<String> = unreadable
+        .map(|path| {
+            let path = path.display();
+            format!("user {} cannot read {path}, so reloads will be refused: chgrp {} {path}; chmod g+r {path}", user.name, user.group)
+        })
+        .collect();
+    let full = |directory: &&Path| access(*directory, Access::WRITE_OK).is_err();
+    if let Some(directory) = places.logs.filter(full) {
+        let directory: PathBuf = directory.to_owned();
+        lines.push(format!(
+            "user {} cannot make files in {1}, so logs are not opened anew once they are rotated: chown {0} {1}",
+            user.name,
+            directory.display()
+        ));
+    }
+    lines
+}
