@@ -148,7 +148,7 @@ const WORKERS_MAY: &[Attempt] = &[
     }),
     ("run a runtime", || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(1)));
+        runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(1)).await });
         Ok(())
     }),
     ("take memory", || {

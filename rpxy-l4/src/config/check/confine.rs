@@ -22,14 +22,14 @@ pub(super) fn confine(report: &mut Report<'_>, root: &Table<'_>) -> Confine {
 }
 
 fn user(report: &mut Report<'_>, root: &Table<'_>) -> Option<User> {
-    let group = root.field("group");
-    let Some(field) = root.field("user") else {
-        if let Some(group) = group {
-            report.error_with(&group.position, "without user it means nothing", "name the user, too");
+    let user = root.field("user");
+    let group = root.field("group").map(|field| {
+        if user.is_none() {
+            report.warn(&field.position, "without user it has no effect");
         }
-        return None;
-    };
-    let group = group.map(|group| group::group(report, &group));
+        group::group(report, &field)
+    });
+    let field = user?;
     let found = find(report, &field)?;
     let group = match (group, found.group) {
         (Some(group), _) => group?,
