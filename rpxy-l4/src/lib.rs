@@ -25,6 +25,7 @@ mod resolve;
 mod route;
 mod supervise;
 mod tcp;
+mod trust;
 mod udp;
 
 use std::process::ExitCode;

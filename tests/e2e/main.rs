@@ -18,6 +18,7 @@ mod config {
     mod reload;
 }
 mod daemon {
+    mod confined;
     mod lifecycle;
     mod limits;
     mod logs;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::socket_peercred;
 use serde_json::Value;
 
 use super::show;
@@ -15,6 +16,7 @@ use crate::{
     config::{self, model::ADMIN_SOCKET},
     escape,
     net::unix,
+    trust,
 };
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
@@ -25,6 +27,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
     let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
     let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
+    let peer = socket_peercred(&stream).context("cannot find out who answers")?.uid.as_raw();
+    trust::may_answer(path, peer).with_context(|| {
+        format!(
+            "user {peer} answers at {}, who may not be the daemon (run this as that user, or move admin_socket to a directory \
+             of root or of the daemon's user)",
+            path.display()
+        )
+    })?;
     let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
     // A daemon that turns somebody away says why and closes; its answer is there all the same.

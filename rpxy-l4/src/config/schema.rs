@@ -74,7 +74,8 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (
             _,
             "listen_ipv6" | "reuse_port" | "free_bind" | "early_drop" | "pin" | "affinity" | "backup" | "down"
-            | "close" | "capabilities" | "landlock" | "seccomp" | "memory" | "only_healthy" | "tcp_only_healthy" | "udp_only_healthy",
+            | "close" | "capabilities" | "landlock" | "seccomp" | "memory" | "only_healthy" | "tcp_only_healthy"
+            | "udp_only_healthy",
         ) => Kind::Switch,
         (_, "user" | "group" | "admin_group" | "listen_unix_group") => Kind::TextOrInteger(0, u32::MAX - 1),
         (_, "tcp_recv_proxy_protocol") => Kind::SwitchOr("optional"),

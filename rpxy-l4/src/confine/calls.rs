@@ -278,7 +278,10 @@ fn on_open_maps() -> Result<Vec<SeccompRule>, FilterError> {
     const UPDATE: u64 = 2;
     const DELETE: u64 = 3;
     const NEXT_KEY: u64 = 4;
-    [LOOKUP, UPDATE, DELETE, NEXT_KEY].into_iter().map(|command| rule(vec![when(0, SeccompCmpOp::Eq, command)?])).collect()
+    [LOOKUP, UPDATE, DELETE, NEXT_KEY]
+        .into_iter()
+        .map(|command| rule(vec![when(0, SeccompCmpOp::Eq, command)?]))
+        .collect()
 }
 
 const ALLOWED: &[c_long] = &[

@@ -9,13 +9,13 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr as _,
-    RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
 use super::Places;
 use crate::config::{
-    model::{Config, EbpfMode},
+    model::{ADMIN_SOCKET, Config, EbpfMode},
     watch::{Seen, directories_to},
 };
 
@@ -92,7 +92,11 @@ impl Reach {
             let elsewhere = files.filter(|file| file.is_file()).filter_map(|file| Some(file.parent()?.to_owned()));
             reach.logs.extend(elsewhere.filter(|directory| is_deep(directory)));
         }
-        reach.sockets.extend(sockets(config).filter_map(|path| Some(real(path.parent()?))));
+        // A reload may open the admin socket where it usually is.
+        let usual = std::iter::once(Path::new(ADMIN_SOCKET));
+        reach.sockets.extend(sockets(config).chain(usual).filter_map(|path| Some(real(path.parent()?))));
+        // What an earlier daemon has pinned is looked at.
+        reach.read.insert(real(&config.ebpf.pin_path));
         if config.ebpf.pin && config.ebpf.mode != EbpfMode::Off {
             reach.pins.insert(real(&config.ebpf.pin_path));
         }
@@ -123,7 +127,8 @@ impl Reach {
 
     /// The sockets that `config` listens on and cannot make.
     pub(super) fn without_socket<'c>(&self, config: &'c Config) -> Vec<&'c Path> {
-        let is_unreachable = |path: &&Path| path.parent().is_some_and(|parent| !is_within(&real(parent), &self.sockets));
+        let is_unreachable =
+            |path: &&Path| path.parent().is_some_and(|parent| !is_within(&real(parent), &self.sockets));
         sockets(config).filter(is_unreachable).collect()
     }
 

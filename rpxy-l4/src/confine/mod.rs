@@ -42,7 +42,9 @@ pub(crate) type Enter = Arc<dyn Fn() + Send + Sync>;
 #[derive(Debug, Error)]
 pub(crate) enum ConfineError {
     /// It cannot become another user.
-    #[error("cannot become user {user}: {error} (start it as root with CAP_SETUID and CAP_SETGID, or as that user without the key user)")]
+    #[error(
+        "cannot become user {user}: {error} (start it as root with CAP_SETUID and CAP_SETGID, or as that user without the key user)"
+    )]
     User {
         /// The user.
         user: Arc<str>,
@@ -128,16 +130,16 @@ pub(crate) fn confine(config: &Config, places: &Places<'_>, logs: &Logs) -> Resu
     settle(user.as_ref(), settings.capabilities, reduces.then_some(rights.start))?;
     {
         let (user, settings) = (user.clone(), settings.clone());
-        let settled = logs.on_each_thread(move || settle(user.as_ref(), settings.capabilities, reduces.then_some(rights.files)));
+        let settled =
+            logs.on_each_thread(move || settle(user.as_ref(), settings.capabilities, reduces.then_some(rights.files)));
         settled.into_iter().collect::<Result<(), _>>()?;
     }
     if let Some(user) = &user {
-        missing.extend(report::out_of_reach(user, places));
+        missing.extend(report::out_of_reach(user, rights.files, places));
     }
 
     crate::offload::prepare_pins(&config.ebpf);
-    let mut confinement =
-        Confinement { settings, rights, filters: None, landlock: None, hidden: false, missing };
+    let mut confinement = Confinement { settings, rights, filters: None, landlock: None, hidden: false, missing };
     confinement.restrict_files(config, places, logs);
     confinement.filter_calls(config);
     confinement.hide_memory(config);
@@ -154,11 +156,7 @@ fn machine(root: bool, user: Option<&User>) -> Machine {
 }
 
 /// Makes the calling thread one of `user`'s, with these capabilities.
-fn settle(
-    user: Option<&User>,
-    seal: bool,
-    kept: Option<rustix::thread::CapabilitySet>,
-) -> Result<(), ConfineError> {
+fn settle(user: Option<&User>, seal: bool, kept: Option<rustix::thread::CapabilitySet>) -> Result<(), ConfineError> {
     if let Some(user) = user {
         rights::become_user(user).map_err(|error| ConfineError::User { user: Arc::clone(&user.name), error })?;
     }
@@ -174,7 +172,8 @@ impl Confinement {
             return;
         }
         let reach = Reach::new(config, places, rights::is_root());
-        let to_abstract = std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
+        let to_abstract =
+            std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
         let result = Rules::new(&reach, to_abstract).and_then(|rules| {
             let rules = Arc::new(rules);
             let applied = rules.apply()?;
@@ -183,7 +182,9 @@ impl Confinement {
             Ok((applied, rules))
         });
         match result {
-            Ok((Applied::Version(version), rules)) => self.landlock = Some(Landlocked { version, reach, _rules: rules }),
+            Ok((Applied::Version(version), rules)) => {
+                self.landlock = Some(Landlocked { version, reach, _rules: rules })
+            }
             Ok((Applied::Not(why), _)) => self.lacks("files are not confined", why, "landlock"),
             Err(error) => self.lacks("files are not confined", &error.to_string(), "landlock"),
         }
@@ -266,13 +267,22 @@ impl Confinement {
             Some(user) if rustix::process::geteuid().as_raw() == user.id => format!("user {}", user.name),
             _ => format!("user {}", rustix::process::geteuid().as_raw()),
         };
-        let held = rustix::thread::capabilities(None).map_or_else(|_unknown| "unknown".to_owned(), |held| rights::names(held.permitted));
-        let capabilities = if *capabilities { format!("capabilities {held}, of workers none") } else { "capabilities kept".to_owned() };
+        let held = rustix::thread::capabilities(None)
+            .map_or_else(|_unknown| "unknown".to_owned(), |held| rights::names(held.permitted));
+        let capabilities = if *capabilities {
+            format!("capabilities {held}, of workers none")
+        } else {
+            "capabilities kept".to_owned()
+        };
         let landlock = match &self.landlock {
             Some(Landlocked { version, .. }) => format!("Landlock {version}"),
             None => format!("Landlock {}", off(*landlock)),
         };
-        let seccomp = if self.filters.is_some() { "system calls filtered".to_owned() } else { format!("seccomp {}", off(*seccomp)) };
+        let seccomp = if self.filters.is_some() {
+            "system calls filtered".to_owned()
+        } else {
+            format!("seccomp {}", off(*seccomp))
+        };
         let memory = match (self.hidden, memory) {
             (true, _) => "memory hidden",
             (false, true) => "memory not hidden (no keys)",

@@ -1,20 +1,23 @@
 //! What is told of confinement: by `doctor` about the machine, at the start about files that the user cannot reach.
 
-use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, io::Write, os::unix::fs::MetadataExt as _, path::Path};
 
-use rustix::fs::{Access, AtFlags, CWD, Gid, Uid, access, chownat};
+use rustix::{
+    fs::{Access, AtFlags, CWD, Gid, Uid, access, chownat},
+    io::Errno,
+    thread::CapabilitySet,
+};
 
 use super::{
     Places, calls,
     files::{self, Applied},
+    rights,
 };
 use crate::{
-    config::model::{Config, Confine, User},
+    config::{
+        model::{Config, Confine, User},
+        watch::Seen,
+    },
     log::FILES,
 };
 
@@ -29,7 +32,7 @@ pub(crate) fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result
     let on = |on: bool| if on { "" } else { ", switched off" };
     match user {
         Some(user) => writeln!(out, "user: {} ({}), group {}", user.name, user.id, user.group)?,
-        None if super::rights::is_root() => writeln!(out, "user: root, if it is started by root; the key user names another")?,
+        None if rights::is_root() => writeln!(out, "user: root, if it is started by root; the key user names another")?,
         None => writeln!(out, "user: whoever starts it")?,
     }
     if !capabilities {
@@ -61,24 +64,30 @@ pub(super) fn give_logs(directory: &Path, user: &User) {
     }
 }
 
-/// What the user that the process has become will miss, each with a remedy.
-pub(super) fn out_of_reach(user: &User, places: &Places<'_>) -> Vec<String> {
-    let files = std::iter::once(places.config).chain(places.files.iter().map(|seen| seen.path()));
-    let unreadable = files.filter(|path| path.exists() && access(*path, Access::READ_OK).is_err());
-    let mut lines: Vec<String> = unreadable
-        .map(|path| {
-            let path = path.display();
-            format!("user {} cannot read {path}, so reloads will be refused: chgrp {} {path}; chmod g+r {path}", user.name, user.group)
-        })
-        .collect();
-    let full = |directory: &&Path| access(*directory, Access::WRITE_OK).is_err();
-    if let Some(directory) = places.logs.filter(full) {
-        let directory: PathBuf = directory.to_owned();
-        lines.push(format!(
-            "user {} cannot make files in {1}, so logs are not opened anew once they are rotated: chown {0} {1}",
-            user.name,
+/// What the user that the process has become will miss, each with a remedy: a thread with the rights `left` tries.
+pub(super) fn out_of_reach(user: &User, left: CapabilitySet, places: &Places<'_>) -> Vec<String> {
+    let look = || {
+        rights::reduce(left).ok()?;
+        let is_denied = |path: &Path, how| access(path, how) == Err(Errno::ACCESS);
+        let files = std::iter::once(places.config).chain(places.files.iter().map(Seen::path));
+        let unreadable: Vec<&Path> = files.filter(|path| is_denied(path, Access::READ_OK)).collect();
+        Some((unreadable, places.logs.filter(|logs| is_denied(logs, Access::WRITE_OK))))
+    };
+    let looked = std::thread::scope(|scope| scope.spawn(look).join().ok().flatten());
+    let Some((unreadable, logs)) = looked else { return Vec::new() };
+    let User { name, group, .. } = user;
+    let unreadable = unreadable.into_iter().map(|path| {
+        format!(
+            "user {name} cannot read {0}, so reloads will be refused (chgrp {group} {0}; chmod g+r {0}; the same for its \
+             directory, with g+rx)",
+            path.display()
+        )
+    });
+    let unwritable = logs.map(|directory| {
+        format!(
+            "user {name} cannot make files in {0}, so logs are not opened anew once they are rotated (chown {name} {0})",
             directory.display()
-        ));
-    }
-    lines
+        )
+    });
+    unreadable.chain(unwritable).collect()
 }

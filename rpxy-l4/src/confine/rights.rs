@@ -117,7 +117,10 @@ pub(super) fn become_user(user: &User) -> io::Result<()> {
     set_keep_capabilities(false)?;
     // They are no longer effective when the last user number is no longer 0 (capabilities(7)).
     let held = capabilities(None)?.permitted;
-    Ok(set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() })?)
+    Ok(set_capabilities(
+        None,
+        CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() },
+    )?)
 }
 
 /// Returns whether the calling thread is root's.

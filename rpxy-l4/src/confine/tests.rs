@@ -159,7 +159,9 @@ const WORKERS_MAY: &[Attempt] = &[
         rustix::process::getrlimit(Resource::Nofile);
         Ok(())
     }),
-    ("draw randomness", || Ok(rustix::rand::getrandom(&mut [0_u8; 8], rustix::rand::GetRandomFlags::empty()).map(drop)?)),
+    ("draw randomness", || {
+        Ok(rustix::rand::getrandom(&mut [0_u8; 8], rustix::rand::GetRandomFlags::empty()).map(drop)?)
+    }),
 ];
 
 #[test]
@@ -370,4 +372,3 @@ fn files_are_those_of_the_configuration() {
     // As an operator does, who may do what the daemon may not.
     assert!(outside.path().exists());
 }
-

@@ -198,7 +198,8 @@ async fn control(
     checks.set(subjects, checked::sources(&config));
     let fallen = checks.fallen();
     let count = worker_count(&config);
-    let workers = worker::start(count, &tcp, &confinement.enter(Role::Tcp)).context("cannot start the worker threads")?;
+    let workers =
+        worker::start(count, &tcp, &confinement.enter(Role::Tcp)).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
     let enter = confinement.enter(Role::Udp);
     let udp_workers = (0..count)

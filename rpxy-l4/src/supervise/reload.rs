@@ -212,7 +212,10 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         if let Some(path) = self.confinement.without_socket(&config).first() {
-            bail!("cannot listen on {}: the daemon confined itself to other directories (Landlock); start it again", path.display());
+            bail!(
+                "cannot listen on {}: the daemon confined itself to other directories (Landlock); start it again",
+                path.display()
+            );
         }
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         admin::give(&config, &self.config)?;

@@ -68,12 +68,10 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>, enter: &Enter) -> i
             // Unbounded: only the supervisor sends, a few messages per reload.
             let (commands, inbox) = mpsc::unbounded_channel();
             let (shared, enter) = (Arc::clone(shared), Arc::clone(enter));
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    enter();
-                    runtime.block_on(work(inbox, shared));
-                })?;
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                enter();
+                runtime.block_on(work(inbox, shared));
+            })?;
             Ok(Worker { commands: Some(commands), thread: Some(thread) })
         })
         .collect()

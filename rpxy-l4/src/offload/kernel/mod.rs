@@ -48,7 +48,8 @@ impl Kernel {
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
     pub(crate) fn start(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Arc<Self>, Unavailable> {
-        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } = loader::load(config, enter)?;
+        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } =
+            loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let state = State::new(table, maps, programs, netlink);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));

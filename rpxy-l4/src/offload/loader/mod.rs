@@ -17,10 +17,6 @@ use aya::EbpfLoader;
 use rpxy_l4_common::map::name;
 
 use self::pin::Pins;
-pub(crate) use self::{
-    machine::is_older_than,
-    pin::{Pinned, prepare as prepare_pins, unpin, warn_of_unowned},
-};
 pub(super) use self::{
     attach::Programs,
     hook::{HookMode, candidates, prefers_native_xdp},
@@ -30,6 +26,10 @@ pub(super) use self::{
     machine::Machine,
     object::object,
     pin::look,
+};
+pub(crate) use self::{
+    machine::is_older_than,
+    pin::{Pinned, prepare as prepare_pins, unpin, warn_of_unowned},
 };
 use super::{
     api::Unavailable,

@@ -26,6 +26,7 @@ use super::hook::HookMode;
 use crate::{
     config::model::{Ebpf, EbpfMode},
     offload::maps::{self, FlowBytes, FlowKeyBytes},
+    trust::{self, Untrusted},
 };
 
 /// Magic number of a BPF file system (`linux/magic.h`).
@@ -52,6 +53,11 @@ pub(crate) enum PinError {
     /// The directory is in another file system.
     #[error("{}: not in a BPF file system; mount one by `mount -t bpf bpf /sys/fs/bpf`", .0.display())]
     NotBpf(PathBuf),
+    /// Another user has prepared the directory, or may.
+    #[error(
+        "{0}; it has to be root's or this user's, and closed to others: remove it, or choose another ebpf.pin_path"
+    )]
+    Untrusted(#[from] Untrusted),
     /// Permission denied.
     #[error("{}: permission denied; create the directory for the daemon's user", .0.display())]
     Denied(PathBuf),
@@ -91,6 +97,7 @@ impl Pins {
     /// Locks the directory, which is created if need be.
     pub(super) fn open(directory: &Path) -> Result<Self, PinError> {
         create(directory)?;
+        trust::only_ours(directory)?;
         // An earlier daemon may be about to end, or `doctor` may be looking.
         for _ in 1..TRIES {
             match Self::lock(directory) {
