@@ -218,7 +218,7 @@ fn a_daemon_that_has_become_a_user_goes_on_to_reload_to_log_and_to_listen() {
 fn what_the_user_cannot_read_is_said_at_the_start() {
     let Some(net) = Topology::or_skip() else { return };
     let text = format!("listen_port = {PORT}\nuser = {USER}\ngroup = {GROUP}\ntcp_target = [\"{}\"]", at(7000));
-    let daemon = Daemon::builder(&text).allow("reloads will be refused").start(&net.gateway);
+    let daemon = Daemon::builder(&text).owner(0).allow("reloads will be refused").start(&net.gateway);
     daemon.wait_for(0, &format!("user {USER} cannot read {}", daemon.config_path().display()));
 }
 

@@ -50,7 +50,7 @@ impl Builder {
         self
     }
 
-    /// Gives the directory of the configuration to this user.
+    /// Gives the directory of the configuration to this user and nobody else.
     #[must_use]
     pub fn owner(mut self, user: u32) -> Self {
         self.owner = Some(user);
@@ -111,6 +111,8 @@ impl Builder {
         if let Some(user) = self.owner {
             let own = |path: &Path| std::os::unix::fs::chown(path, Some(user), None).or_fail("chown");
             [directory.path(), &first, &config].into_iter().filter(|path| path.exists()).for_each(own);
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(directory.path(), private).or_fail("chmod");
         }
 
         let binary = self.binary.unwrap_or_else(binary);
