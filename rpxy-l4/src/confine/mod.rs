@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::{
+    process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
+    thread::CapabilitySet,
+};
 use thiserror::Error;
 
 use self::{
@@ -52,7 +55,9 @@ pub(crate) enum ConfineError {
         error: io::Error,
     },
     /// Capabilities cannot be given up.
-    #[error("cannot give up capabilities: {0} (confine.capabilities = false keeps them)")]
+    #[error(
+        "cannot give up the capabilities of root: {0} (allow capset(2), or start it as that user without the key user)"
+    )]
     Capabilities(io::Error),
 }
 
@@ -125,14 +130,25 @@ pub(crate) fn confine(config: &Config, places: &Places<'_>, logs: &Logs) -> Resu
     if let (Some(user), Some(directory)) = (&user, places.logs) {
         report::give_logs(directory, user);
     }
-    // Whoever becomes another user keeps what it starts with, and no more.
-    let reduces = settings.capabilities || user.is_some();
-    settle(user.as_ref(), settings.capabilities, reduces.then_some(rights.start))?;
-    {
-        let (user, settings) = (user.clone(), settings.clone());
-        let settled =
-            logs.on_each_thread(move || settle(user.as_ref(), settings.capabilities, reduces.then_some(rights.files)));
-        settled.into_iter().collect::<Result<(), _>>()?;
+    if let Some(user) = &user {
+        let failed = |error| ConfineError::User { user: Arc::clone(&user.name), error };
+        rights::become_user(user).map_err(failed)?;
+        let of_logs = user.clone();
+        let became = logs.on_each_thread(move || rights::become_user(&of_logs));
+        became.into_iter().collect::<io::Result<()>>().map_err(failed)?;
+    }
+    // Another user never has what root had.
+    if settings.capabilities || user.is_some() {
+        let seals = settings.capabilities;
+        let given_up = give_up(seals, rights.start).and_then(|()| {
+            let of_logs = logs.on_each_thread(move || give_up(seals, rights.files));
+            of_logs.into_iter().collect()
+        });
+        match given_up {
+            Err(error) if user.is_some() => return Err(ConfineError::Capabilities(error)),
+            Err(error) => missing.push(lack("capabilities are kept", &error.to_string(), "capabilities")),
+            Ok(()) => {}
+        }
     }
     if let Some(user) = &user {
         missing.extend(report::out_of_reach(user, rights.files, places));
@@ -155,15 +171,17 @@ fn machine(root: bool, user: Option<&User>) -> Machine {
     }
 }
 
-/// Makes the calling thread one of `user`'s, with these capabilities.
-fn settle(user: Option<&User>, seal: bool, kept: Option<rustix::thread::CapabilitySet>) -> Result<(), ConfineError> {
-    if let Some(user) = user {
-        rights::become_user(user).map_err(|error| ConfineError::User { user: Arc::clone(&user.name), error })?;
+/// Leaves the calling thread these capabilities.
+fn give_up(seals: bool, kept: CapabilitySet) -> io::Result<()> {
+    if seals {
+        rights::seal()?;
     }
-    if seal {
-        rights::seal().map_err(ConfineError::Capabilities)?;
-    }
-    kept.map_or(Ok(()), rights::reduce).map_err(ConfineError::Capabilities)
+    rights::reduce(kept)
+}
+
+/// A line about something that is not in force.
+fn lack(what: &str, why: &str, key: &str) -> String {
+    format!("{what}: {why} (confine.{key} = false says that this is meant)")
 }
 
 impl Confinement {
@@ -183,7 +201,7 @@ impl Confinement {
         });
         match result {
             Ok((Applied::Version(version), rules)) => {
-                self.landlock = Some(Landlocked { version, reach, _rules: rules })
+                self.landlock = Some(Landlocked { version, reach, _rules: rules });
             }
             Ok((Applied::Not(why), _)) => self.lacks("files are not confined", why, "landlock"),
             Err(error) => self.lacks("files are not confined", &error.to_string(), "landlock"),
@@ -203,11 +221,11 @@ impl Confinement {
     }
 
     fn lacks(&mut self, what: &str, why: &str, key: &str) {
-        self.missing.push(format!("{what}: {why} (confine.{key} = false says that this is meant)"));
+        self.missing.push(lack(what, why, key));
     }
 
     /// Hides memory if `config` has keys to hide. It stays hidden.
-    pub(crate) fn hide_memory(&mut self, config: &Config) {
+    fn hide_memory(&mut self, config: &Config) {
         if self.hidden || !self.settings.memory || !config.has_keys() {
             return;
         }
@@ -222,7 +240,7 @@ impl Confinement {
     /// What a thread of this role has to do first.
     pub(crate) fn enter(&self, role: Role) -> Enter {
         let Rights { network, files, udp, .. } = self.rights;
-        let none = rustix::thread::CapabilitySet::empty();
+        let none = CapabilitySet::empty();
         let kept = match role {
             Role::Tcp => none,
             Role::Udp => udp,
@@ -253,10 +271,23 @@ impl Confinement {
         {
             self.lacks("capabilities of the start are kept", &error.to_string(), "capabilities");
         }
-        for line in &self.missing {
+        self.say_missing();
+        tracing::info!("confined: {}", self.summary());
+    }
+
+    fn say_missing(&mut self) {
+        for line in self.missing.drain(..) {
             tracing::warn!("{line}");
         }
-        tracing::info!("confined: {}", self.summary());
+    }
+
+    /// Another configuration is in effect, which may have the first keys. What is not in force because of that is said.
+    pub(crate) fn reloaded(&mut self, config: &Config) {
+        if config.confine != self.settings {
+            tracing::warn!("user, group, confine: the change takes effect when the daemon is started again");
+        }
+        self.hide_memory(config);
+        self.say_missing();
     }
 
     /// What is in force, in one line.

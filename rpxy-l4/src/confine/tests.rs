@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, UdpSocket},
     os::unix::net::UnixListener,
     path::Path,
     process::Command,
@@ -17,7 +17,7 @@ use rustix::{
     thread::{CapabilitySet as Set, capabilities, capability_is_in_bounding_set, no_new_privs, set_thread_uid},
 };
 use seccompiler::BpfProgramRef;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{
     calls::Filters,
@@ -92,7 +92,8 @@ fn a_thread_becomes_another_user_with_its_capabilities_and_stays_it() {
     }
     on_a_thread(|| {
         let user = User { name: "somebody".into(), id: 4242, group: 4343, groups: vec![4444] };
-        settle(Some(&user), true, Some(Set::NET_BIND_SERVICE)).unwrap();
+        rights::become_user(&user).unwrap();
+        give_up(true, Set::NET_BIND_SERVICE).unwrap();
         assert_eq!((geteuid().as_raw(), rustix::process::getegid().as_raw()), (4242, 4343));
         assert_eq!(rustix::process::getgroups().unwrap(), [rustix::process::Gid::from_raw(4444)]);
         assert_eq!(capabilities(None).unwrap().effective, Set::NET_BIND_SERVICE);
@@ -137,8 +138,8 @@ const NO_WORKER_MAY: &[Attempt] = &[
 const WORKERS_MAY: &[Attempt] = &[
     ("accept and connect", || {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let client = TcpStream::connect(listener.local_addr()?)?;
-        client.set_nodelay(true)?;
+        let client = crate::net::tcp_connecting(listener.local_addr()?)?;
+        SockRef::from(&client).set_tcp_nodelay(true)?;
         listener.accept().map(drop)
     }),
     ("send datagrams", || {
@@ -204,7 +205,8 @@ fn answer(filter: BpfProgramRef<'_>, call: i64, arguments: &[u64]) -> u32 {
     let mut data = vec![u32::try_from(call).unwrap(), architecture, 0, 0];
     for index in 0..6 {
         let argument = arguments.get(index).copied().unwrap_or_default();
-        data.extend([argument as u32, (argument >> 32) as u32]);
+        let halves = argument.to_le_bytes();
+        data.extend(halves.chunks_exact(4).map(|half| u32::from_le_bytes(half.try_into().unwrap())));
     }
     let (mut at, mut word) = (0, 0_u32);
     loop {

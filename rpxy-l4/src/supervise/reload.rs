@@ -229,10 +229,7 @@ impl Daemon {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
         kernel::warn_of_postponed(&self.config, &config);
-        if config.confine != self.config.confine {
-            tracing::warn!("user, group, confine: the change takes effect when the daemon is started again");
-        }
-        self.confinement.hide_memory(&config);
+        self.confinement.reloaded(&config);
         resources::warn_of_limits(&config);
         self.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
