@@ -47,6 +47,7 @@ mod routing {
     mod dns;
     mod precedence;
     mod protocols;
+    mod services;
 }
 mod tcp {
     mod balance;
@@ -65,6 +66,7 @@ mod udp {
     mod backends;
     mod balance;
     mod gateways;
+    mod limits;
     mod listeners;
     mod marks;
     mod quic_datagrams;

@@ -429,7 +429,7 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
-    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// Connections or sessions at once, of all rules over its transport that name it with this limit; `None` is no other limit than theirs. A reload
     /// closes none.
     pub max_connections: Option<NonZeroU32>,
 }
@@ -440,6 +440,7 @@ impl fmt::Display for Target {
             Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
             Host::LinkLocal { address, zone } => write!(f, "[{address}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Srv(name) => write!(f, "srv:{name}"),
             Host::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -451,7 +452,7 @@ impl Target {
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
-            Host::LinkLocal { .. } | Host::Name(_) | Host::Unix(_) => None,
+            Host::LinkLocal { .. } | Host::Name(_) | Host::Srv(_) | Host::Unix(_) => None,
         }
     }
 }
@@ -494,6 +495,8 @@ pub(crate) enum Host {
     },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),
+    /// A name whose SRV records tell hosts and ports; lower case, without a trailing dot unless it is complete. The port is 0.
+    Srv(Arc<str>),
     /// A unix socket (TCP only), by an absolute path of [`MAX_SOCKET_PATH`] bytes at most. Its port is 0.
     Unix(Arc<Path>),
 }

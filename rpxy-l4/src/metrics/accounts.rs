@@ -19,11 +19,13 @@ use crate::limit::WeakMap;
 pub(super) const TCP_REFUSALS: [Outcome; 5] =
     [Outcome::EchInvalid, Outcome::RuleConnections, Outcome::TargetConnections, Outcome::Unreachable, Outcome::NoPort];
 /// Refusals of sessions that a rule had been chosen for.
-pub(super) const UDP_REFUSALS: [DatagramDrop; 7] = [
+pub(super) const UDP_REFUSALS: [DatagramDrop; 9] = [
     DatagramDrop::EchInvalid,
     DatagramDrop::SourceLimited,
     DatagramDrop::RateLimited,
     DatagramDrop::TooMany,
+    DatagramDrop::RuleConnections,
+    DatagramDrop::TargetConnections,
     DatagramDrop::Unreachable,
     DatagramDrop::NoPort,
     DatagramDrop::Shortage,

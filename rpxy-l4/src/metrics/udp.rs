@@ -79,6 +79,10 @@ named! {
         Overflow = "overflow",
         /// Over `udp_max_connections`.
         TooMany = "too_many",
+        /// Its rule has `max_connections`.
+        RuleConnections = "rule_connections",
+        /// Every target of its rule has `max_connections`.
+        TargetConnections = "target_connections",
         /// From a banned network.
         Banned = "banned",
         /// It would have begun a session while an operator lets none begin.
@@ -120,6 +124,8 @@ impl DatagramDrop {
             | Self::Malformed
             | Self::EchInvalid
             | Self::TooMany
+            | Self::RuleConnections
+            | Self::TargetConnections
             | Self::Banned
             | Self::Drained
             | Self::Denied

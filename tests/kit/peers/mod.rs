@@ -1,6 +1,7 @@
 //! Servers behind the proxy, and helpers around the client programs.
 
 pub mod dns;
+pub mod dnsmasq;
 pub mod ecn;
 pub mod programs;
 pub mod quic;

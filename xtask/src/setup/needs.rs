@@ -111,6 +111,7 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("sshd"), Source::Apt("openssh-server"), Purpose::Test, "SSH server"),
     need(Probe::Program("haproxy"), Source::Apt("haproxy"), Purpose::Test, "PROXY protocol peer, bench candidate"),
     need(Probe::Program("nginx"), Source::Apt("nginx"), Purpose::Test, "HTTP and TLS server, bench candidate"),
+    need(Probe::Program("dnsmasq"), Source::Apt("dnsmasq-base"), Purpose::Test, "name server with SRV records"),
     need(Probe::Program("prlimit"), Source::Apt("util-linux"), Purpose::Test, "lowers descriptor limits"),
     need(Probe::Program("wireguard-go"), Source::Apt("wireguard-go"), Purpose::Test, "WireGuard server and client"),
     need(Probe::Program("wg"), Source::Apt("wireguard-tools"), Purpose::Test, "configures WireGuard"),

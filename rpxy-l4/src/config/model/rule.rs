@@ -24,8 +24,7 @@ pub(crate) struct Rule {
     /// UDP protocols: clients that change their address are followed by connection ID or index; true unless told. A reload
     /// changes it for what is learned from then on.
     pub affinity: bool,
-    /// TCP protocols: connections at once; `None` is all places but those that other rules have a share in. A reload closes
-    /// none.
+    /// Connections or sessions at once; `None` is all places but those that other rules have a share in. A reload closes none.
     pub max_connections: Option<NonZeroU32>,
 }
 

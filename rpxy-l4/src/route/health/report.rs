@@ -110,7 +110,9 @@ mod tests {
         let at = Duration::from_secs;
         let report = |now| health.report(false, Some((&name, &checked)), at(now));
         assert_eq!(report(1).state, "up", "not checked yet");
-        checked.set((1..).zip(&standings).map(|(n, each)| (Some([192, 0, 2, n].into()), Arc::clone(each))).collect());
+        checked.set(
+            (1..).zip(&standings).map(|(n, each)| (Some(([192, 0, 2, n], 443).into()), Arc::clone(each))).collect(),
+        );
         standings[0].failed("status 503");
         standings[0].set_down(at(5));
         standings[1].passed();
