@@ -19,14 +19,17 @@ mod log;
 mod metrics;
 mod net;
 mod offload;
+mod overview;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
 mod resolve;
 mod route;
+mod status_page;
 mod supervise;
 mod tcp;
 mod trust;
 mod udp;
+mod web;
 
 use std::process::ExitCode;
 

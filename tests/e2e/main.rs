@@ -25,6 +25,7 @@ mod daemon {
     mod metrics;
     mod refused;
     mod signals;
+    mod status_page;
 }
 mod health {
     mod kinds;

@@ -19,12 +19,14 @@ mod confine;
 mod health;
 mod listener;
 mod rule;
+mod status;
 mod transport;
 
 pub(crate) use confine::{Confine, User};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use status::{StatusListen, StatusPage, StatusToken};
 pub(crate) use transport::Transport;
 
 /// One whole configuration file.
@@ -46,10 +48,13 @@ pub(crate) struct Config {
     pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
+    /// The status page; `None` is off.
+    pub status: Option<StatusPage>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
     /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
-    /// ID of the group whose members may read through that socket; `None` is none.
+    /// ID of the group whose members may read through that socket, and through a unix socket of the status page; `None` is
+    /// none.
     pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,

@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use super::{
     ACCESS_TARGET, Sink,
-    refused::{self, Gate, Kind, Refused},
+    latest::Latest,
+    refused::{self, Gate, Kind, Let, Refused},
     timestamp,
 };
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     escape,
     metrics::EchState,
     net::Address,
+    overview,
 };
 
 /// Protocol names (ALPN) shown of a hello, which may have tens of thousands.
@@ -39,6 +41,7 @@ pub(crate) struct AccessLog {
     sink: Sink,
     target: LogTarget,
     refused: Arc<Gate>,
+    latest: Arc<Latest>,
 }
 
 /// What the access log shows, and how.
@@ -155,11 +158,11 @@ pub(crate) struct Ended {
 
 impl AccessLog {
     pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()) }
+        Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
-        Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()) }
+        Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
     /// Logs that `access`, which came to the listener of this name, now has a backend.
@@ -172,18 +175,32 @@ impl AccessLog {
         self.write(format, "finish", (listener, access), Some(ended));
     }
 
-    /// Logs that traffic of `source` was turned away, as `refused` describes it, which is asked only if there is a line.
+    /// Logs and keeps that traffic of `source` was turned away, as `refused` describes it, which is asked only if it is
+    /// its source's turn.
     pub(crate) fn refused<'a>(
         &self,
         lines: AccessLines,
         (kind, source): (Kind, IpAddr),
         refused: impl FnOnce() -> Refused<'a>,
     ) {
-        if lines.format == AccessLogFormat::Off || !self.is_shown() || !self.refused.lets(lines.refused, kind, source) {
+        let shown = lines.format != AccessLogFormat::Off && self.is_shown();
+        let Let { logged, kept } =
+            self.refused.lets(if shown { lines.refused } else { AccessLogRefused::Off }, kind, source);
+        if !logged && !kept {
             return;
         }
         let refused = refused();
-        self.put(lines.format, format_args!("{refused}"), || refused::as_json(&refused));
+        if logged {
+            self.put(lines.format, format_args!("{refused}"), || refused::as_json(&refused));
+        }
+        if kept {
+            self.latest.keep(kind, &refused, Instant::now());
+        }
+    }
+
+    /// The latest refusals, the latest first, whether or not they have lines.
+    pub(crate) fn latest_refused(&self) -> Vec<overview::Refused> {
+        self.latest.list(Instant::now())
     }
 
     /// Logs how many lines about refused traffic were withheld since the last time, if any.

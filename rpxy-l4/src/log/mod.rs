@@ -6,6 +6,7 @@
 
 mod access;
 mod form;
+mod latest;
 mod output;
 mod refused;
 mod sink;

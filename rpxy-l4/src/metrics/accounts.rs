@@ -79,7 +79,7 @@ impl Load {
 pub(crate) struct RuleAccount {
     pub(super) load: Load,
     /// In the order of [`TCP_REFUSALS`] or [`UDP_REFUSALS`]; a rule is of one transport.
-    refused: [AtomicU64; 7],
+    refused: [AtomicU64; UDP_REFUSALS.len()],
 }
 
 impl RuleAccount {
@@ -189,6 +189,18 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// The account of the rule of this name, or of default targets by their key, if it is in use.
+    #[must_use]
+    pub(crate) fn find_rule(&self, rule: &str) -> Option<Arc<RuleAccount>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).get(rule)
+    }
+
+    /// The account of the target at this host and port, if it is in use.
+    #[must_use]
+    pub(crate) fn find_target(&self, target: &str) -> Option<Arc<TargetAccount>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(target)
+    }
+
     /// The account of the rule of this name, or of default targets by their key.
     #[must_use]
     pub(crate) fn rule(&self, rule: &Arc<str>) -> Arc<RuleAccount> {
@@ -262,11 +274,11 @@ mod tests {
         rule.refused(Outcome::Unreachable);
         rule.refused(Outcome::ClientGone);
         rule.refused(Outcome::Unmatched);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0]);
         let rule = RuleAccount::default();
         rule.refused_session(DatagramDrop::Shortage);
         rule.refused_session(DatagramDrop::Overflow);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(TCP_REFUSALS.iter().all(|outcome| outcome.is_refusal()));
         assert!(UDP_REFUSALS.iter().all(|reason| reason.is_refusal()));
     }

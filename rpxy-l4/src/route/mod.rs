@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried, bare};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, TargetReport, Targets};
+pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, Targets};
 pub(crate) use names::{Conditions, NameTable};
 pub(crate) use order::Tier;
 pub(crate) use random::Random;

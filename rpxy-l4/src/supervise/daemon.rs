@@ -19,12 +19,13 @@ use crate::{
     confine::Confinement,
     health::Checks,
     limit::Bans,
-    log::Form,
+    log::{AccessLog, Form},
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
+    status_page::Page,
     tcp, udp,
 };
 
@@ -82,6 +83,8 @@ pub(super) struct Daemon {
     /// What asks targets whether they live.
     pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
+    /// It keeps the latest refusals.
+    pub(super) access: AccessLog,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
@@ -96,6 +99,12 @@ pub(super) struct Daemon {
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// The status page, if there is one.
+    pub(super) page: Option<Arc<Page>>,
+    /// Who else gets into its unix socket.
+    pub(super) page_members: Option<Arc<Members>>,
+    /// The task of its server.
+    pub(super) page_server: Option<JoinHandle<()>>,
     /// Who else gets into the admin socket.
     pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.

@@ -10,6 +10,7 @@ use super::{daemon::Daemon, sockets::Sockets};
 use crate::{
     admin::{Answer, TargetArgs},
     config::model::Transport,
+    overview::{Drained, DrainedTarget},
     route::Health,
     udp::Control,
 };
@@ -32,23 +33,6 @@ struct ListenersMaintained {
     connections: u32,
     /// UDP sessions that go on.
     sessions: u32,
-}
-
-/// What is drained, for `status`.
-#[derive(Debug, Serialize)]
-pub(super) struct Drained {
-    /// Since when the listeners let nothing new in, in seconds; `None` when they do.
-    pub(super) listeners_s: Option<u64>,
-    pub(super) targets: Vec<DrainedTarget>,
-}
-
-/// A target that is drained.
-#[derive(Debug, Serialize)]
-pub(super) struct DrainedTarget {
-    transport: Transport,
-    target: String,
-    active: u32,
-    since_s: u64,
 }
 
 impl Daemon {
@@ -169,8 +153,7 @@ impl Daemon {
 
     fn listeners_line(&self, drained: bool) -> Answer {
         let connections = self.tcp.active.count();
-        let sessions = self.udp.active.all().iter().map(|limit| limit.count()).sum();
-        Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions })
+        Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions: self.sessions() })
     }
 }
 

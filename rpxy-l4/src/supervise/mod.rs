@@ -11,11 +11,14 @@ mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
+mod overview;
+mod page;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod status;
 mod worker;
 
 use std::{
@@ -230,6 +233,7 @@ async fn control(
         targets,
         checks,
         metrics,
+        access: logs.access.clone(),
         bans,
         tcp,
         udp,
@@ -240,6 +244,9 @@ async fn control(
         other_files,
         metrics_server: None,
         requests,
+        page: None,
+        page_members: None,
+        page_server: None,
         admin_members: None,
         admin_server: None,
     };
@@ -247,6 +254,7 @@ async fn control(
     daemon.start_inherited(inherited).await;
     daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
+    daemon.serve_page(page::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     daemon.confinement.ready();
     tracing::info!("ready: {}", daemon.summary());
@@ -277,6 +285,7 @@ async fn control(
     }
     daemon.metrics.set_readiness(Readiness::Draining);
     drop(asked);
+    daemon.close_page().await;
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs).await;
     if let Some(kernel) = &daemon.kernel {

@@ -1,5 +1,6 @@
 //! Servers behind the proxy, and helpers around the client programs.
 
+pub mod browser;
 pub mod dns;
 pub mod dnsmasq;
 pub mod ecn;

@@ -56,6 +56,19 @@ pub(crate) enum Matcher {
 }
 
 impl Matcher {
+    /// The protocol as the file writes it.
+    #[must_use]
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "http",
+            Self::Tls(_) => "tls",
+            Self::Ssh => "ssh",
+            Self::Socks5 => "socks5",
+            Self::WireGuard { .. } => "wireguard",
+            Self::Quic(_) => "quic",
+        }
+    }
+
     /// Returns whether the protocol is over UDP.
     #[must_use]
     pub(crate) fn is_udp(&self) -> bool {

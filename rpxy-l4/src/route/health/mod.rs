@@ -24,7 +24,6 @@ pub(crate) use administrative::Administrative;
 pub(crate) use checked::{Checked, Standing};
 use missed::Missed;
 use passive::{Finding, Passive};
-pub(crate) use report::TargetReport;
 pub(crate) use targets::{CheckedTarget, DownTarget, Targets};
 
 /// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.
