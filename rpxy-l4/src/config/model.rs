@@ -79,14 +79,15 @@ impl Config {
         std::iter::once(&mut self.top).chain(&mut self.named)
     }
 
-    /// Returns whether there are private keys.
+    /// Returns whether there are secrets: private keys, or the token of the status page.
     #[must_use]
-    pub(crate) fn has_keys(&self) -> bool {
+    pub(crate) fn has_secrets(&self) -> bool {
         let has_keys = |rule: &Arc<Rule>| match &rule.matcher {
             Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.is_some(),
             Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => false,
         };
-        self.listeners().any(|listener| listener.rules.iter().any(has_keys))
+        let has_token = self.status.as_ref().is_some_and(|page| page.token.is_some());
+        has_token || self.listeners().any(|listener| listener.rules.iter().any(has_keys))
     }
 
     /// TCP connections at once, over all limits.

@@ -15,7 +15,7 @@ use landlock::{
 
 use super::Places;
 use crate::config::{
-    model::{ADMIN_SOCKET, Config, EbpfMode},
+    model::{ADMIN_SOCKET, Config, EbpfMode, StatusListen},
     watch::{Seen, directories_to},
 };
 
@@ -141,7 +141,11 @@ impl Reach {
 
 fn sockets(config: &Config) -> impl Iterator<Item = &Path> {
     let listened = config.listeners().filter_map(|listener| Some(&*listener.listen.unix.as_ref()?.path));
-    config.admin_socket.as_deref().into_iter().chain(listened)
+    let page = config.status.as_ref().and_then(|page| match &page.listen {
+        StatusListen::Unix(path) => Some(path.as_path()),
+        StatusListen::Ip(_) => None,
+    });
+    config.admin_socket.as_deref().into_iter().chain(page).chain(listened)
 }
 
 fn is_deep(directory: &Path) -> bool {

@@ -224,9 +224,9 @@ impl Confinement {
         self.missing.push(lack(what, why, key));
     }
 
-    /// Hides memory if `config` has keys to hide. It stays hidden.
+    /// Hides memory if `config` has secrets. It stays hidden.
     fn hide_memory(&mut self, config: &Config) {
-        if self.hidden || !self.settings.memory || !config.has_keys() {
+        if self.hidden || !self.settings.memory || !config.has_secrets() {
             return;
         }
         let no_core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -281,7 +281,7 @@ impl Confinement {
         }
     }
 
-    /// Another configuration is in effect, which may have the first keys. What is not in force because of that is said.
+    /// Another configuration is in effect, which may have the first secrets. What is not in force because of that is said.
     pub(crate) fn reloaded(&mut self, config: &Config) {
         if config.confine != self.settings {
             tracing::warn!("user, group, confine: the change takes effect when the daemon is started again");
@@ -316,7 +316,7 @@ impl Confinement {
         };
         let memory = match (self.hidden, memory) {
             (true, _) => "memory hidden",
-            (false, true) => "memory not hidden (no keys)",
+            (false, true) => "memory not hidden (no secrets)",
             (false, false) => "memory not hidden (off)",
         };
         format!("{user}; {capabilities}; {landlock}; {seccomp}; {memory}")

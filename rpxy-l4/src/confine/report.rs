@@ -45,8 +45,8 @@ pub(crate) fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result
     writeln!(out, "Landlock: {version}{}", on(landlock))?;
     let filters = if calls::is_supported() { "possible" } else { "not possible, this kernel has no seccomp filters" };
     writeln!(out, "filters of system calls: {filters}{}", on(seccomp))?;
-    let keys = config.is_some_and(Config::has_keys);
-    writeln!(out, "hidden memory: {}{}", if keys { "yes, there are keys" } else { "no, there are no keys" }, on(memory))
+    let secrets = config.is_some_and(Config::has_secrets);
+    writeln!(out, "hidden memory: {}{}", if secrets { "yes, there are secrets" } else { "no, there are no secrets" }, on(memory))
 }
 
 /// Gives log files that root has just made to `user`, if nobody else could have put something else in their place.

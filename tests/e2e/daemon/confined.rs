@@ -276,7 +276,7 @@ fn memory_is_hidden_once_there_are_keys() {
     assert_eq!(core(&daemon), "0");
     drop(daemon);
     let mut daemon = Daemon::builder(&top).start(&net.gateway);
-    daemon.wait_for(0, "memory not hidden (no keys)");
+    daemon.wait_for(0, "memory not hidden (no secrets)");
     daemon.reload(Edit::Rename, &format!("{top}drain_timeout = \"2s\"\n"));
 }
 

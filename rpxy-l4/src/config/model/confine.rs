@@ -13,7 +13,7 @@ pub(crate) struct Confine {
     pub landlock: bool,
     /// System calls are those that are needed (seccomp).
     pub seccomp: bool,
-    /// Where there are private keys, memory is in no core dump and open to no other process.
+    /// Where there are private keys or tokens, memory is in no core dump and open to no other process.
     pub memory: bool,
 }
 
