@@ -1,6 +1,6 @@
 //! Arguments of the command line. Their doc comments are the help text.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
@@ -12,6 +12,9 @@ use crate::{
     config::model::{PIN_PATH, Transport},
     limit,
 };
+
+/// Times between two looks at a daemon: an overview costs its control thread some milliseconds.
+pub(crate) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(60);
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -62,6 +65,15 @@ pub(crate) enum Command {
         /// The daemon to ask
         #[command(flatten)]
         daemon: DaemonArgs,
+    },
+    /// Watch a running daemon: rates, rules, targets, connections, sessions and refusals
+    Top {
+        /// The daemon to watch
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// How to watch it
+        #[command(flatten)]
+        top: TopArgs,
     },
     /// List the TCP connections of a running daemon
     Connections {
@@ -233,6 +245,19 @@ pub(crate) struct ListArgs {
     pub target: Option<String>,
 }
 
+/// How to watch a daemon.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct TopArgs {
+    /// Time between two looks, 200ms to 60s
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+
+    /// Print what there is, with rates over one interval, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// What to drain, or to put back into service.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -271,6 +296,11 @@ fn network(text: &str) -> Result<IpNet, String> {
     limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let wanted = humantime::parse_duration(text).ok().filter(|wanted| INTERVALS.contains(wanted));
+    wanted.ok_or_else(|| "expected 200ms to 60s".to_owned())
+}
+
 fn listed(text: &str) -> Result<usize, String> {
     let wanted = text.parse().ok().filter(|count| (1..=admin::MOST_LISTED).contains(count));
     wanted.ok_or_else(|| format!("expected 1 to {}", admin::MOST_LISTED))
@@ -306,6 +336,9 @@ mod tests {
             &["flows", "-s", "s", "--limit", "10000"],
             &["flows", "-s", "s", "--limit", "1"],
             &["status"],
+            &["top"],
+            &["top", "-s", "s", "--interval", "200ms"],
+            &["top", "-c", "c.toml", "--once", "--json", "--interval", "60s"],
             &["connections", "--client", "192.0.2.0/24", "--rule", "web", "--target", "a.example:443"],
             &["close", "t0-1-2", "--socket", "s"],
             &["targets", "--json"],
@@ -339,6 +372,9 @@ mod tests {
             ("strict without a check", &["-c", "f", "--strict"]),
             ("unknown", &["-c", "f", "--nonsense"]),
             ("unknown command", &["stop"]),
+            ("too often", &["top", "--interval", "199ms"]),
+            ("too seldom", &["top", "--interval", "61s"]),
+            ("not a time", &["top", "--interval", "1"]),
             ("no ID", &["close", "-s", "s"]),
             ("not an ID", &["close", "-s", "s", "17"]),
             ("nothing to drain", &["drain"]),

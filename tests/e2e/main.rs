@@ -11,6 +11,7 @@ mod admin {
     mod connections;
     mod drain;
     mod socket;
+    mod top;
 }
 mod config {
     mod listen;

@@ -180,8 +180,9 @@ fn members_of_the_group_read_and_change_nothing() {
     fs::set_permissions(scratch.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let made = fs::metadata(scratch.socket()).unwrap();
     assert_eq!((made.permissions().mode() & 0o7777, made.gid()), (0o660, GROUP));
-    let reads: Vec<Value> =
-        ["status", "connections", "flows", "targets", "bans"].map(|command| json!({ "command": command })).into();
+    let reads: Vec<Value> = ["status", "overview", "rights", "connections", "flows", "targets", "bans"]
+        .map(|command| json!({ "command": command }))
+        .into();
     let changes = [
         json!({ "command": "ban", "network": "203.0.113.0/24" }),
         json!({ "command": "unban", "network": "203.0.113.0/24" }),

@@ -119,6 +119,8 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "sends traffic through a tunnel"),
     need(Probe::Program("fail2ban-regex"), Source::Apt("fail2ban"), Purpose::Test, "reads the access log by the filter of the package"),
     need(Probe::Program("promtool"), Source::Apt("prometheus"), Purpose::Test, "checks metrics and alerts"),
+    need(Probe::Program("tmux"), Source::Apt("tmux"), Purpose::Test, "a terminal for `rpxy-l4 top`"),
+    need(Probe::Program("jq"), Source::Apt("jq"), Purpose::Test, "reads what `rpxy-l4 top --once --json` prints"),
     need(Probe::Program("chromium"), Source::Apt("chromium"), Purpose::Test, "shows the status page"),
     need(Probe::Program("chromedriver"), Source::Apt("chromium-driver"), Purpose::Test, "drives it"),
     need(Probe::Program("unshare"), Source::Apt("util-linux"), Purpose::Test, "ends all of its processes"),
