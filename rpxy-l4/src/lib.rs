@@ -9,6 +9,7 @@ mod admin;
 mod cli;
 mod commands;
 mod config;
+mod confine;
 #[cfg(test)]
 mod docs;
 mod escape;
@@ -27,6 +28,7 @@ mod route;
 mod status_page;
 mod supervise;
 mod tcp;
+mod trust;
 mod udp;
 mod web;
 

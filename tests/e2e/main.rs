@@ -21,6 +21,7 @@ mod config {
     mod reload;
 }
 mod daemon {
+    mod confined;
     mod lifecycle;
     mod limits;
     mod logs;

@@ -29,7 +29,7 @@ use crate::{
     admin,
     cli::{Command, ListArgs, MaintainedArgs, TopArgs},
     config::{self, model::Config},
-    escape, offload,
+    confine, escape, offload,
 };
 
 /// Runs `command` and writes its result to the standard output.
@@ -84,7 +84,9 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             return Ok(out.flush()?);
         }
         Command::Doctor { config } => {
-            offload::doctor(&mut out, load(config.as_deref())?.as_ref())?;
+            let config = load(config.as_deref())?;
+            confine::doctor(&mut out, config.as_ref())?;
+            offload::doctor(&mut out, config.as_ref())?;
             return Ok(out.flush()?);
         }
     };

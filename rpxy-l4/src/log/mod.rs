@@ -33,6 +33,11 @@ use crate::metrics::Metrics;
 /// Target of access-log lines in `RUST_LOG` directives.
 const ACCESS_TARGET: &str = "rpxy_l4::access";
 
+/// Names of log files: of the system log and of the access log.
+pub(crate) const FILES: [&str; 2] = [SYSTEM_FILE, ACCESS_FILE];
+const SYSTEM_FILE: &str = "rpxy-l4.log";
+const ACCESS_FILE: &str = "access.log";
+
 /// Error of setting up logging.
 #[derive(Debug, Error)]
 pub(crate) enum LogError {
@@ -74,6 +79,18 @@ impl Logs {
     }
 }
 
+impl Logs {
+    /// Has each thread that writes do something, and returns the results.
+    pub(crate) fn on_each_thread<R: Send + 'static>(&self, work: impl Fn() -> R + Send + Sync + 'static) -> Vec<R> {
+        let work = Arc::new(work);
+        let on = |guard: &SinkGuard| {
+            let work = Arc::clone(&work);
+            guard.on_thread(move || work())
+        };
+        self.guards.iter().filter_map(on).collect()
+    }
+}
+
 /// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`. Lines that are lost are counted in
 /// `metrics`.
 pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics>) -> Result<Logs, LogError> {
@@ -91,8 +108,8 @@ pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics
                 let opened = Sink::file(&path, form, metrics);
                 opened.map_err(|error| LogError::Open { path: path.display().to_string(), error })
             };
-            let (system, system_guard) = open("rpxy-l4.log")?;
-            let (access, access_guard) = open("access.log")?;
+            let (system, system_guard) = open(SYSTEM_FILE)?;
+            let (access, access_guard) = open(ACCESS_FILE)?;
             (system, AccessLog::own_file(access), vec![system_guard, access_guard])
         }
     };

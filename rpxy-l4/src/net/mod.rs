@@ -110,6 +110,13 @@ fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES)
 }
 
+/// Reads what this module asks the kernel for once, before there are threads that may not open files.
+pub(crate) fn read_settings() {
+    ephemeral_ports();
+    any_can_be_bound(false);
+    udp::largest_receive_buffer();
+}
+
 /// Returns whether an address is one of this machine; its port does not matter. Where that cannot be found out it is not.
 pub(crate) fn is_local(address: SocketAddr) -> bool {
     let address = match address {

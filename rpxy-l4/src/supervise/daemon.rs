@@ -15,6 +15,7 @@ use crate::{
         Severity,
         model::{Config, TOP, Transport},
     },
+    confine::Confinement,
     health::Checks,
     limit::Bans,
     log::AccessLog,
@@ -70,6 +71,8 @@ pub(super) struct Daemon {
     pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
     pub(super) config: Arc<Config>,
+    /// What the process has given up.
+    pub(super) confinement: Confinement,
     /// What UDP workers go by.
     pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,

@@ -29,9 +29,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
 
 use crate::{
     config::{self, Severity, model::Config, watch::Watch},
+    confine::{Confinement, Enter, Places, Role, confine},
     health::{self, Checks},
     limit::Bans,
     log::{self, Form, Logs},
@@ -47,6 +49,8 @@ use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
 
+/// Longest wait for threads that have nothing left to do.
+const JOIN: Duration = Duration::from_secs(1);
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -89,15 +93,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let metrics = Metrics::new();
     let logs = log::start(options.log_dir.as_deref(), &options.form, &metrics)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the control runtime")?;
-    let result = runtime.block_on(control(options, &logs, metrics, started));
-    // Lookups still running in the background must not hold up the end.
-    runtime.shutdown_background();
+    let result = serve(options, &logs, metrics, started);
     if let (Err(error), Some(_)) = (&result, &options.log_dir) {
         say_each("", "", config::told_apart(error));
     }
     result
+}
+
+/// Reads the configuration on a runtime of its own, confines what threads are left, and starts everything else: threads have
+/// the rights of those that start them.
+fn serve(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
+    let runtime = runtime(None)?;
+    let first = runtime.block_on(first(options, logs));
+    // What a signal has interrupted must not hold up the end.
+    runtime.shutdown_timeout(if matches!(first, Ok(Some(_))) { JOIN } else { Duration::ZERO });
+    let Some((config, mut watch)) = first? else { return Ok(()) };
+    let places = Places { config: &options.config, files: watch.others(), logs: options.log_dir.as_deref() };
+    let confinement = confine(&config, &places, logs)?;
+    let enter = confinement.enter(Role::Files);
+    // Its thread gets the rights of the one that starts it.
+    std::thread::scope(|scope| {
+        let restart = || {
+            enter();
+            watch.restart();
+        };
+        drop(scope.spawn(restart).join());
+    });
+    let runtime = self::runtime(Some(enter))?;
+    let result = runtime.block_on(control(options, logs, metrics, (started, config, watch, confinement)));
+    // Lookups still running in the background must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// A runtime for the main thread; threads that it starts for work that blocks begin with `enter`.
+fn runtime(enter: Option<Enter>) -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if let Some(enter) = enter {
+        builder.on_thread_start(move || enter());
+    }
+    builder.enable_all().build().context("cannot start the control runtime")
 }
 
 /// Logs problems, each on a line of its own, the first behind `first`, the others behind `others`.
@@ -115,17 +150,32 @@ fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
     }
 }
 
-async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
+/// The configuration to start with, and the watch on its files; `None` when a signal came first.
+async fn first(options: &Options, logs: &Logs) -> Result<Option<(Config, Watch)>> {
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
-    options.fill_in(&mut config);
+    let config = first_config(options, logs, &mut watch, &mut signals).await?;
+    Ok(config.map(|mut config| {
+        options.fill_in(&mut config);
+        (config, watch)
+    }))
+}
+
+async fn control(
+    options: &Options,
+    logs: &Logs,
+    metrics: Arc<Metrics>,
+    (started, mut config, mut watch, confinement): (Instant, Config, Watch, Confinement),
+) -> Result<()> {
+    let mut signals = Signals::new().context("cannot handle signals")?;
     let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
+    // Workers may not open files.
+    net::read_settings();
 
     let config = Arc::new(config);
     let resolver = Resolver::new(tokio::runtime::Handle::current(), config.dns, Arc::clone(&metrics));
@@ -134,7 +184,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
     let (requests, mut asked) = crate::admin::requests();
-    let kernel = kernel::start(&config);
+    let kernel = kernel::start(&config, &confinement);
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
@@ -167,10 +217,15 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     checks.set(subjects, checked::sources(&config));
     let fallen = checks.fallen();
     let count = worker_count(&config);
-    let workers = worker::start(count, &tcp).context("cannot start the worker threads")?;
+    let workers =
+        worker::start(count, &tcp, &confinement.enter(Role::Tcp)).context("cannot start the worker threads")?;
     let runtime = tokio::runtime::Handle::current();
+    let enter = confinement.enter(Role::Udp);
     let udp_workers = (0..count)
-        .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_snapshot), runtime.clone()))
+        .map(|index| {
+            let enter = Arc::clone(&enter);
+            udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_snapshot), runtime.clone(), move || enter())
+        })
         .collect::<Result<_, _>>()
         .context("cannot start the UDP threads")?;
     let mut listeners = Listeners::new(workers, udp_workers);
@@ -187,6 +242,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         started,
         last_reload: None,
         config,
+        confinement,
         udp_snapshot,
         resolver,
         targets,
@@ -215,6 +271,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_page(page::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
+    daemon.confinement.ready();
     tracing::info!("ready: {}", daemon.summary());
 
     let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);

@@ -1,6 +1,6 @@
 //! The listening sockets that a configuration asks for, and how each of them is bound.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     listener: Arc<str>,
     /// Accept-queue length; 0 for UDP, which has none.
     pub(super) backlog: u32,
+    /// Receive buffer of UDP, in bytes.
+    receive_buffer: u32,
     /// Other processes may have the same port.
     pub(super) share: bool,
     /// The address need not be there.
@@ -52,6 +54,7 @@ impl Sockets {
             let wanted = |backlog, unix| Wanted {
                 listener: Arc::clone(name),
                 backlog,
+                receive_buffer: listener.udp.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get),
                 share: listen.reuse_port,
                 free_bind: listen.free_bind,
                 unix,
@@ -111,7 +114,7 @@ pub(super) fn probe((transport, address): &Key, want: &Wanted) -> io::Result<()>
 
 /// Binds a socket for each of so many workers.
 pub(super) fn bind((transport, address): &Key, want: &Wanted, workers: usize) -> io::Result<BoundAll> {
-    let Wanted { backlog, free_bind, .. } = *want;
+    let Wanted { backlog, receive_buffer, free_bind, .. } = *want;
     if let (Address::Unix(path), Some(UnixListen { mode, group, .. })) = (address, &want.unix) {
         let file = PublicListener::bind(path, *mode, *group, backlog)?;
         let share = |_| file.share().map(net::Bound::Unix);
@@ -125,7 +128,7 @@ pub(super) fn bind((transport, address): &Key, want: &Wanted, workers: usize) ->
             BoundAll::Tcp((0..workers).map(bind).collect::<io::Result<_>>()?, None)
         }
         Transport::Udp => {
-            let bind = |_| net::udp::listener(address, free_bind);
+            let bind = |_| net::udp::listener(address, free_bind, receive_buffer);
             BoundAll::Udp((0..workers).map(bind).collect::<io::Result<_>>()?)
         }
     })

@@ -5,6 +5,7 @@ use std::{collections::HashMap, io, sync::Arc, thread::JoinHandle, time::Duratio
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    confine::Enter,
     net::{Address, Bound},
     route::Selection,
     tcp::{self, ConnectionKey, ConnectionLine},
@@ -59,17 +60,18 @@ impl Drop for Worker {
     }
 }
 
-/// Starts `count` workers.
-pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<Worker>> {
+/// Starts `count` workers, which begin with `enter`.
+pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>, enter: &Enter) -> io::Result<Vec<Worker>> {
     (0..count)
         .map(|index| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             // Unbounded: only the supervisor sends, a few messages per reload.
             let (commands, inbox) = mpsc::unbounded_channel();
-            let shared = Arc::clone(shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || runtime.block_on(work(inbox, shared)))?;
+            let (shared, enter) = (Arc::clone(shared), Arc::clone(enter));
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                enter();
+                runtime.block_on(work(inbox, shared));
+            })?;
             Ok(Worker { commands: Some(commands), thread: Some(thread) })
         })
         .collect()

@@ -18,6 +18,7 @@ pub struct Builder {
     capabilities: Option<String>,
     allowed: Vec<String>,
     binary: Option<PathBuf>,
+    owner: Option<u32>,
 }
 
 impl Builder {
@@ -46,6 +47,13 @@ impl Builder {
     #[must_use]
     pub fn capabilities(mut self, names: &str) -> Self {
         self.capabilities = Some(names.to_owned());
+        self
+    }
+
+    /// Gives the directory of the configuration to this user and nobody else.
+    #[must_use]
+    pub fn owner(mut self, user: u32) -> Self {
+        self.owner = Some(user);
         self
     }
 
@@ -100,6 +108,12 @@ impl Builder {
         }
         std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
         let config = directory.path().join("current/config.toml");
+        if let Some(user) = self.owner {
+            let own = |path: &Path| std::os::unix::fs::chown(path, Some(user), None).or_fail("chown");
+            [directory.path(), &first, &config].into_iter().filter(|path| path.exists()).for_each(own);
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(directory.path(), private).or_fail("chmod");
+        }
 
         let binary = self.binary.unwrap_or_else(binary);
         let mut command = match (self.open_files, &self.capabilities) {
@@ -135,6 +149,7 @@ impl Daemon {
             capabilities: None,
             allowed: Vec::new(),
             binary: None,
+            owner: None,
         }
     }
 }

@@ -147,15 +147,13 @@ impl Relay {
             socket,
             appetite: Appetite::default(),
             losses: Losses::default(),
-            receive_buffer: udp::LISTENER_BUFFER,
+            // Whoever has bound the socket has set it.
+            receive_buffer: serves.receive_buffer,
             started: self.shared.metrics.of_listener(&serves.name, Transport::Udp),
         });
         match self.listeners.get_mut(slot) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
-        }
-        if let Some(held) = self.listener(number) {
-            held.set_receive_buffer(serves.receive_buffer);
         }
         self.sessions.handle_listening(number, serves);
         self.shared.ports.listen(address.port());

@@ -48,17 +48,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. Names are looked up on `runtime`.
+    /// Starts a worker, which begins with `enter`. Names are looked up on `runtime`.
     pub(crate) fn start(
         index: usize,
         shared: Arc<Shared>,
         snapshot: Arc<Snapshot>,
         runtime: Handle,
+        enter: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let poller = Arc::new(Poller::new()?);
         let (mailbox, inbox) = Mailbox::new(&poller);
         let lookups = Lookups::new(runtime, mailbox.clone());
         let thread = std::thread::Builder::new().name(format!("udp-{index}")).spawn(move || {
+            enter();
             let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups);
             Thread::new(relay).run(&poller, &inbox);
         })?;
