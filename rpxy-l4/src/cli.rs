@@ -238,12 +238,16 @@ pub(crate) struct ListArgs {
 #[group(skip)]
 pub(crate) struct MaintainedArgs {
     /// A target of any rule, as `targets` writes it
-    #[arg(required_unless_present = "listeners", conflicts_with = "listeners")]
+    #[arg(required_unless_present_any = ["listener", "listeners"], conflicts_with_all = ["listener", "listeners"])]
     pub target: Option<String>,
 
     /// Only as a target of TCP or UDP rules [default: both]
-    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listeners")]
+    #[arg(long, value_name = "PROTOCOL", conflicts_with_all = ["listener", "listeners"])]
     pub transport: Option<Transport>,
+
+    /// One listener; the top of the file is "default"
+    #[arg(long, value_name = "NAME", conflicts_with = "listeners")]
+    pub listener: Option<String>,
 
     /// All listeners: new connections are refused, and no UDP session begins
     #[arg(long)]
@@ -313,6 +317,8 @@ mod tests {
             &["drain", "--listeners", "-s", "s"],
             &["up", "a.example:443", "--transport", "udp"],
             &["up", "--listeners"],
+            &["drain", "--listener", "wg", "-s", "s"],
+            &["up", "--listener", "default"],
             &["ban", "192.0.2.0/24", "--socket", "s"],
             &["unban", "--socket", "s", "2001:db8::1"],
             &["bans", "--socket=s"],
@@ -343,6 +349,9 @@ mod tests {
             ("not an ID", &["close", "-s", "s", "17"]),
             ("nothing to drain", &["drain"]),
             ("a target and all listeners", &["drain", "a.example:443", "--listeners"]),
+            ("a target and a listener", &["up", "a.example:443", "--listener", "wg"]),
+            ("one listener and all", &["up", "--listeners", "--listener", "wg"]),
+            ("a listener of one transport", &["drain", "--listener", "wg", "--transport", "tcp"]),
             ("listeners of one transport", &["up", "--listeners", "--transport", "tcp"]),
             ("unknown transport", &["up", "a.example:443", "--transport", "sctp"]),
             ("not a client", &["connections", "--client", "everybody"]),

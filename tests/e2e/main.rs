@@ -18,10 +18,12 @@ mod config {
     mod reload;
 }
 mod daemon {
+    mod activation;
     mod lifecycle;
     mod limits;
     mod logs;
     mod metrics;
+    mod notify;
     mod refused;
     mod signals;
 }

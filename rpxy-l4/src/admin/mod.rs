@@ -45,10 +45,10 @@ pub(crate) enum Command {
     Up(TargetArgs),
     /// Let nothing new in.
     #[serde(rename = "drain_listeners")]
-    DrainListeners {},
+    DrainListeners(ListenerArgs),
     /// Let new connections and sessions in again.
     #[serde(rename = "up_listeners")]
-    UpListeners {},
+    UpListeners(ListenerArgs),
     /// Refuse a network.
     Ban {
         /// The network.
@@ -99,6 +99,15 @@ pub(crate) struct TargetArgs {
     pub transport: Option<Transport>,
 }
 
+/// One listener, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerArgs {
+    /// Name of the listener; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+}
+
 impl Command {
     /// Returns whether it changes something; other commands only read.
     #[must_use]
@@ -108,8 +117,8 @@ impl Command {
             Self::Close { .. }
             | Self::Drain(_)
             | Self::Up(_)
-            | Self::DrainListeners {}
-            | Self::UpListeners {}
+            | Self::DrainListeners(_)
+            | Self::UpListeners(_)
             | Self::Ban { .. }
             | Self::Unban { .. } => true,
         }
@@ -222,6 +231,10 @@ mod tests {
         TargetArgs { target: "b:1".to_owned(), transport }
     }
 
+    fn listener(name: &str) -> ListenerArgs {
+        ListenerArgs { listener: Some(name.to_owned()) }
+    }
+
     #[test]
     fn commands_are_read_as_documented() {
         let network = |text: &str| crate::limit::network(text).unwrap();
@@ -249,8 +262,11 @@ mod tests {
             (r#"{"command":"up","target":"b:1","transport":"udp"}"#, Some(Command::Up(target(Some(Transport::Udp))))),
             (r#"{"command":"drain"}"#, None),
             (r#"{"command":"up","target":"b:1","transport":"sctp"}"#, None),
-            (r#"{"command":"drain_listeners"}"#, Some(Command::DrainListeners {})),
-            (r#"{"command":"up_listeners"}"#, Some(Command::UpListeners {})),
+            (r#"{"command":"drain_listeners"}"#, Some(Command::DrainListeners(ListenerArgs::default()))),
+            (r#"{"command":"drain_listeners","listener":"wg"}"#, Some(Command::DrainListeners(listener("wg")))),
+            (r#"{"command":"up_listeners"}"#, Some(Command::UpListeners(ListenerArgs::default()))),
+            (r#"{"command":"up_listeners","listener":1}"#, None),
+            (r#"{"command":"up_listeners","listeners":"wg"}"#, None),
             (r#"{"command":"ban","network":"192.0.2.7/24"}"#, Some(Command::Ban { network: network("192.0.2.0/24") })),
             (r#"{"command":"ban","network":"::1"}"#, Some(Command::Ban { network: network("::1/128") })),
             (r#"{"command":"unban","network":"::/0"}"#, Some(Command::Unban { network: network("::/0") })),
@@ -280,8 +296,8 @@ mod tests {
             Command::Targets {},
             Command::Drain(target(None)),
             Command::Up(target(Some(Transport::Tcp))),
-            Command::DrainListeners {},
-            Command::UpListeners {},
+            Command::DrainListeners(listener("wg")),
+            Command::UpListeners(ListenerArgs::default()),
             Command::Ban { network },
             Command::Unban { network },
             Command::Bans {},

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::{
     ACCESS_TARGET, Sink,
+    head::Head,
     refused::{self, Gate, Kind, Refused},
     timestamp,
 };
@@ -53,7 +54,7 @@ pub(crate) struct AccessLines {
 #[derive(Debug, Clone, Copy)]
 enum LogTarget {
     /// Among the system lines, in their form.
-    SystemLines { ansi: bool },
+    SystemLines { head: Head },
     /// In a file of its own, without a level.
     OwnFile,
 }
@@ -154,8 +155,8 @@ pub(crate) struct Ended {
 }
 
 impl AccessLog {
-    pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()) }
+    pub(super) fn among_system_lines(sink: Sink, head: Head) -> Self {
+        Self { sink, target: LogTarget::SystemLines { head }, refused: Arc::new(Gate::new()) }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
@@ -227,7 +228,7 @@ impl AccessLog {
             AccessLogFormat::Off => return,
             AccessLogFormat::Text => self.head(&mut line).and_then(|()| writeln!(line, "{text}")),
             AccessLogFormat::Json => match json() {
-                Ok(json) => writeln!(line, "{}", escape::json(json)),
+                Ok(json) => writeln!(line, "{}{}", self.priority(), escape::json(json)),
                 Err(_) => Err(std::fmt::Error),
             },
         };
@@ -238,11 +239,17 @@ impl AccessLog {
 
     /// The part of a text line in front of the message.
     fn head(&self, line: &mut String) -> std::fmt::Result {
-        let now = timestamp();
         match self.target {
-            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO "),
-            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m "),
-            LogTarget::OwnFile => write!(line, "{now} "),
+            LogTarget::SystemLines { head } => head.write(tracing::Level::INFO, line),
+            LogTarget::OwnFile => write!(line, "{} ", timestamp()),
+        }
+    }
+
+    /// The part of a line in JSON in front of it.
+    fn priority(&self) -> &'static str {
+        match self.target {
+            LogTarget::SystemLines { head } => head.priority(tracing::Level::INFO),
+            LogTarget::OwnFile => "",
         }
     }
 }

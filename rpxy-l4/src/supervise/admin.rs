@@ -11,7 +11,7 @@ use super::{
     maintenance::Drained,
 };
 use crate::{
-    admin::{self, Answer, Command, Request},
+    admin::{self, Answer, Command, ListenerArgs, Request},
     config::model::{Config, Transport},
     limit::{self, BanSource, Unban},
     net::unix::{self, PrivateListener},
@@ -170,8 +170,8 @@ impl Daemon {
             Command::Targets {} => self.target_lines(),
             Command::Drain(args) => self.drain_target(&args),
             Command::Up(args) => self.up_target(&args),
-            Command::DrainListeners {} => self.drain_listeners(),
-            Command::UpListeners {} => self.up_listeners().await,
+            Command::DrainListeners(ListenerArgs { listener }) => self.drain_listeners(listener.as_deref()),
+            Command::UpListeners(ListenerArgs { listener }) => self.up_listeners(listener.as_deref()).await,
             Command::Ban { network } => self.ban(network),
             Command::Unban { network } => self.unban(network),
             Command::Bans {} => Answer::lines(self.bans.list().into_iter().map(|(network, source)| Ban {

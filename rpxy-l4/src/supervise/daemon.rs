@@ -17,7 +17,7 @@ use crate::{
         model::{Config, TOP, Transport},
     },
     health::Checks,
-    limit::Bans,
+    limit::{Bans, DrainedListeners},
     log::Form,
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
@@ -84,8 +84,8 @@ pub(super) struct Daemon {
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
-    /// Since when no new connections and sessions are let in, as uptime; `None` when they are.
-    pub(super) listeners_drained: Option<Duration>,
+    /// Where no new connections and sessions are let in.
+    pub(super) drained_listeners: DrainedListeners,
     pub(super) drained_targets: DrainedTargets,
     /// Open files but for listening sockets, connections and sessions.
     pub(super) other_files: u64,
@@ -119,5 +119,15 @@ impl Daemon {
             String::new()
         };
         format!("{tcp}; {udp}{sessions}; {} rules, {} workers", self.config.rules, self.listeners.workers())
+    }
+
+    /// One line for the service manager: load, and the latest reload where it was refused.
+    pub(super) fn status_line(&self) -> String {
+        let connections = self.tcp.active.count();
+        let sessions: u32 = self.udp.active.all().iter().map(|limit| limit.count()).sum();
+        let drained = if self.all_drained() { "; the listeners are drained" } else { "" };
+        let refused = self.last_reload.as_ref().and_then(|last| last.problems.first());
+        let refused = refused.map_or(String::new(), |(_, text)| format!("; the file is not what runs: {text}"));
+        format!("{connections} TCP connections, {sessions} UDP sessions{drained}{refused}")
     }
 }

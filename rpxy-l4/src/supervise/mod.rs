@@ -11,11 +11,14 @@ mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
+mod notify;
+mod passed;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod watchdog;
 mod worker;
 
 use std::{
@@ -24,29 +27,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     config::{self, Severity, model::Config, watch::Watch},
     health::{self, Checks},
-    limit::Bans,
+    limit::{Bans, DrainedListeners},
     log::{self, Form, Logs},
     metrics::{Metrics, Readiness},
-    net,
+    net::{self, PassedSocket},
     resolve::Resolver,
     tcp, udp,
 };
 use daemon::{Daemon, KnownTargets};
 use drained::DrainedTargets;
 use listeners::Listeners;
+use notify::Notify;
+use passed::Passed;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
+use watchdog::Watchdog;
 
 /// Interval of polling for the end of the last connection in a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
-/// Interval of telling how many lines about refused traffic were withheld.
-const TELL_WITHHELD: Duration = Duration::from_secs(10);
+/// Interval of telling how many lines about refused traffic were withheld, and the service manager how busy the daemon is.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
 /// Problems of one file that are logged.
 const MOST_PROBLEMS: usize = 100;
 
@@ -70,11 +76,13 @@ pub(crate) struct Options {
 /// Something that the configuration asks for cannot be started. Once the daemon is ready, nothing but a signal ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
+    // Before anything else opens descriptors.
+    let passed = net::take_passed().context("sockets of the service manager")?;
     let metrics = Metrics::new();
     let logs = log::start(options.log_dir.as_deref(), &options.form, &metrics)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the control runtime")?;
-    let result = runtime.block_on(control(options, &logs, metrics, started));
+    let result = runtime.block_on(control(options, &logs, metrics, (started, passed)));
     // Lookups still running in the background must not hold up the end.
     runtime.shutdown_background();
     if let (Err(error), Some(_)) = (&result, &options.log_dir) {
@@ -98,14 +106,23 @@ fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
     }
 }
 
-async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started: Instant) -> Result<()> {
+async fn control(
+    options: &Options,
+    logs: &Logs,
+    metrics: Arc<Metrics>,
+    (started, passed): (Instant, Vec<PassedSocket>),
+) -> Result<()> {
+    let passed = Passed::new(passed)?;
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
     if let Some(reason) = watch.degraded() {
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
-    let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
+    let mut notify = Notify::from_environment();
+    let Some(mut config) = first_config(options, logs, &mut watch, (&mut signals, &mut notify)).await? else {
+        return Ok(());
+    };
     options.form.overrule(&mut config);
     let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
@@ -156,8 +173,11 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         .map(|index| udp::Worker::start(index, Arc::clone(&udp), Arc::clone(&udp_snapshot), runtime.clone()))
         .collect::<Result<_, _>>()
         .context("cannot start the UDP threads")?;
-    let mut listeners = Listeners::new(workers, udp_workers);
+    let mut listeners = Listeners::new(workers, udp_workers, passed);
     let plan = listeners.plan(sockets)?;
+    if !plan.unserved.is_empty() {
+        bail!("{}", plan.unserved.join("; "));
+    }
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     // There are no connections yet.
     let open = net::open_files().unwrap_or(resources::TYPICAL);
@@ -181,7 +201,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         udp,
         kernel,
         listeners,
-        listeners_drained: None,
+        drained_listeners: DrainedListeners::default(),
         drained_targets: DrainedTargets::default(),
         other_files,
         metrics_server: None,
@@ -195,17 +215,27 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     tracing::info!("ready: {}", daemon.summary());
+    notify.ready(&daemon.status_line());
 
-    let mut tell_withheld = tokio::time::interval(TELL_WITHHELD);
+    let mut watchdog = Watchdog::new(notify.watchdog());
+    let mut now_and_then = tokio::time::interval(NOW_AND_THEN);
     let mut reloading = Reloading::default();
     loop {
         tokio::select! {
-            _ = tell_withheld.tick() => logs.access.withheld(daemon.config.access_log_format),
-            () = watch.changed() => reloading.begin(&daemon),
+            _ = now_and_then.tick() => {
+                logs.access.withheld(daemon.config.access_log_format);
+                notify.status(&daemon.status_line());
+            }
+            () = watchdog.due() => watchdog.look(&daemon.listeners, &notify),
+            () = watch.changed() => {
+                notify.reloading();
+                reloading.begin(&daemon);
+            }
             prepared = reloading.prepared() => {
                 if let Some(files) = daemon.reload(prepared) {
                     watch.set_others(&files);
                 }
+                notify.ready(&daemon.status_line());
                 reloading.go_on(&daemon);
             }
             Some(request) = asked.recv() => daemon.handle_command(request).await,
@@ -213,6 +243,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     logs.reopen();
+                    notify.reloading();
                     reloading.begin(&daemon);
                 }
                 Signal::Reopen => logs.reopen(),
@@ -223,7 +254,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     daemon.metrics.set_readiness(Readiness::Draining);
     drop(asked);
     daemon.close_admin().await;
-    drain(&mut daemon, &mut signals, logs).await;
+    drain(&mut daemon, &mut signals, logs, (&notify, &mut watchdog)).await;
     if let Some(kernel) = &daemon.kernel {
         kernel.leave();
     }
@@ -238,7 +269,7 @@ async fn first_config(
     options: &Options,
     logs: &Logs,
     watch: &mut Watch,
-    signals: &mut Signals,
+    (signals, notify): (&mut Signals, &mut Notify),
 ) -> Result<Option<Config>> {
     loop {
         let path = options.config.clone();
@@ -259,6 +290,7 @@ async fn first_config(
                 }
                 let problems = error.told_apart().into_iter().map(|(_, text)| (Severity::Warning, text));
                 let head = "waiting for a valid configuration: ";
+                notify.status(&format!("{head}{}", options.config.display()));
                 say_each(head, head, problems.collect());
                 watch.set_others(error.files());
             }
@@ -293,12 +325,13 @@ async fn beside<T: Send + 'static>(
 }
 
 /// Lets connections finish for `drain_timeout`; a second signal ends the wait.
-async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
+async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs, (notify, watchdog): (&Notify, &mut Watchdog)) {
     let limit = daemon.config.drain_timeout;
     let deadline = tokio::time::Instant::now() + limit;
     let closing = daemon.listeners.close_tcp();
     let active = Arc::clone(&daemon.tcp.active);
     tracing::info!("draining: {} connections, for {limit:?} at most", active.count());
+    notify.stopping(&format_args!("draining: {} connections, for {limit:?} at most", active.count()));
     let finished = async {
         for closed in closing {
             // Ends with an error, which is the sender being dropped.
@@ -313,6 +346,7 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs) {
         tokio::select! {
             () = &mut finished => break,
             () = tokio::time::sleep_until(deadline) => break,
+            () = watchdog.due() => watchdog.look(&daemon.listeners, notify),
             signal = signals.next() => match signal {
                 Signal::Reload | Signal::Reopen => logs.reopen(),
                 Signal::Stop => break,

@@ -35,7 +35,7 @@ impl Daemon {
         let (tcp, udp) = (self.config.tcp_connections(), self.config.udp_sessions());
         self.metrics.set_limits(tcp, self.tcp.descriptors.room().into(), udp);
         let is_open = |transport| self.listeners.addresses(transport).next().is_some();
-        self.metrics.set_readiness(if self.listeners_drained.is_some() {
+        self.metrics.set_readiness(if self.all_drained() {
             Readiness::Draining
         } else if is_open(Transport::Tcp) || is_open(Transport::Udp) {
             Readiness::Ready

@@ -16,6 +16,7 @@ use super::{
     core::{FlowLine, SessionId},
 };
 use crate::{
+    limit::DrainedListeners,
     net::{
         poller::{Alarm, Poller},
         udp::Local,
@@ -49,8 +50,10 @@ pub(crate) enum Control {
     Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
     /// End a session, and tell whether there was such a session.
     CloseSession(oneshot::Sender<bool>, SessionId),
-    /// Let no new sessions begin, or let them again.
-    Drain(bool),
+    /// Answer, as a sign of life.
+    Ping(oneshot::Sender<()>),
+    /// Let no new sessions begin at these listeners.
+    Drain(Arc<DrainedListeners>),
     /// End every session, then the thread.
     Stop,
 }

@@ -18,6 +18,7 @@ pub struct Builder {
     capabilities: Option<String>,
     allowed: Vec<String>,
     binary: Option<PathBuf>,
+    through: Vec<String>,
 }
 
 impl Builder {
@@ -53,6 +54,13 @@ impl Builder {
     #[must_use]
     pub fn binary(mut self, path: PathBuf) -> Self {
         self.binary = Some(path);
+        self
+    }
+
+    /// Has another program, with these arguments in front of the daemon's command line, execute the daemon.
+    #[must_use]
+    pub fn through<A: ToString>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.through = command.into_iter().map(|word| word.to_string()).collect();
         self
     }
 
@@ -103,7 +111,14 @@ impl Builder {
 
         let binary = self.binary.unwrap_or_else(binary);
         let mut command = match (self.open_files, &self.capabilities) {
-            (None, None) => host.command(binary),
+            (None, None) => match self.through.split_first() {
+                None => host.command(binary),
+                Some((program, arguments)) => {
+                    let mut command = host.command(program);
+                    command.args(arguments).arg(binary);
+                    command
+                }
+            },
             (Some(count), _) => {
                 let mut command = host.command("prlimit");
                 command.arg(format!("--nofile={count}:{count}")).arg(binary);
@@ -135,6 +150,7 @@ impl Daemon {
             capabilities: None,
             allowed: Vec::new(),
             binary: None,
+            through: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ mod send;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 pub(crate) use receive::{Received, Receiver};
@@ -41,18 +41,31 @@ pub(crate) fn listener(address: SocketAddr, free_bind: bool) -> io::Result<std::
     let socket = udp_socket(address)?;
     super::set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_port(true)?;
-    let wildcard = address.ip().is_unspecified();
-    control::ask_for_tos(&socket, address.is_ipv6())?;
-    if wildcard {
-        control::ask_for_local_address(&socket, address.is_ipv6())?;
-    }
-    control::ask_for_gro(&socket);
-    control::ask_for_drops(&socket);
-    set_receive_buffer(&socket, LISTENER_BUFFER);
-    // Without it the socket still works.
-    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    prepare(&socket, address)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// The same of a socket that somebody else has bound to `address`.
+pub(crate) fn listener_of(socket: OwnedFd, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    prepare(&socket, address)?;
+    Ok(socket.into())
+}
+
+/// Has a listening socket tell all that is needed of a datagram, and gives it room.
+fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    control::ask_for_tos(socket, address.is_ipv6())?;
+    if address.ip().is_unspecified() {
+        control::ask_for_local_address(socket, address.is_ipv6())?;
+    }
+    control::ask_for_gro(socket);
+    control::ask_for_drops(socket);
+    set_receive_buffer(socket, LISTENER_BUFFER);
+    // Without it the socket still works.
+    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    Ok(())
 }
 
 /// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].

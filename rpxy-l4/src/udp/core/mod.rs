@@ -69,7 +69,7 @@ use super::{
     affinity::{Affinity, SHORTEST},
 };
 use crate::{
-    limit::{Bans, ConnLimit, Prefixes},
+    limit::{Bans, ConnLimit, DrainedListeners, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
     net::udp::Local,
     route::{Datagrams, Random},
@@ -123,8 +123,8 @@ pub(crate) struct Sessions {
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
-    /// An operator wants no new sessions.
-    drained: bool,
+    /// Where an operator wants no new sessions.
+    drained: Arc<DrainedListeners>,
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
@@ -152,7 +152,7 @@ impl Sessions {
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
-            drained: false,
+            drained: Arc::default(),
             random: Random::new(seed),
             refreshed: 0,
             refresh_again: Duration::ZERO,
@@ -174,7 +174,7 @@ impl Sessions {
         let mut fresh = Self::new(snapshot, affinity, Arc::clone(&self.bans), self.random.next());
         fresh.table = self.table.successor();
         fresh.sockets = std::mem::take(&mut self.sockets);
-        fresh.drained = self.drained;
+        fresh.drained = Arc::clone(&self.drained);
         fresh.admissions.set_limits(&fresh.sockets);
         fresh
     }

@@ -54,7 +54,7 @@ impl Sessions {
         now: Duration,
         out: &mut Output,
     ) {
-        if self.drained {
+        if self.is_drained(flow) {
             out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::Drained, first.len());
             return;
         }
@@ -74,7 +74,7 @@ impl Sessions {
     /// Begins a session at the target that the client's address gives.
     pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
         let Arrival { flow, datagram, tos, now } = arrival;
-        if self.drained {
+        if self.is_drained(flow) {
             out.refuse(flow, route.carries, None, DatagramDrop::Drained, 1);
             return;
         }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::model::Transport,
+    limit::DrainedListeners,
     log::AccessLines,
     metrics::SessionEnd,
     net::{
@@ -155,15 +156,16 @@ impl Relay {
         Ok(())
     }
 
-    /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
+    /// Closes the sockets of `address`; their sessions end, since nothing else can answer their clients.
     pub(super) fn close(&mut self, address: SocketAddr) {
         let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
-        let Some(slot) = self.listeners.iter().position(is_it) else { return };
-        let number = u32::try_from(slot).ok();
-        self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
-        if let Some(held) = self.listeners.get_mut(slot) {
-            *held = None;
+        // Sockets that were passed on may be several.
+        while let Some(slot) = self.listeners.iter().position(is_it) {
+            let number = u32::try_from(slot).ok();
+            self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
             self.shared.ports.close(address.port());
+            let Some(held) = self.listeners.get_mut(slot) else { return };
+            *held = None;
         }
     }
 
@@ -217,8 +219,8 @@ impl Relay {
         self.with_core(Sessions::handle_fallen);
     }
 
-    /// Lets no new sessions begin, or lets them again.
-    pub(super) fn drain(&mut self, drained: bool) {
+    /// Lets no new sessions begin at these listeners.
+    pub(super) fn drain(&mut self, drained: Arc<DrainedListeners>) {
         self.sessions.set_drained(drained);
     }
 

@@ -168,6 +168,7 @@ impl Thread {
                 Ok(Control::Fallen) => self.relay.fallen(),
                 Ok(Control::Flows(asker, limit, selection)) => drop(asker.send(self.relay.flows(limit, &selection))),
                 Ok(Control::CloseSession(asker, session)) => drop(asker.send(self.relay.close_session(session))),
+                Ok(Control::Ping(asker)) => drop(asker.send(())),
                 Ok(Control::Drain(drained)) => self.relay.drain(drained),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => break,
