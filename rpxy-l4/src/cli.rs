@@ -49,6 +49,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Take over from the running daemon, which the admin_socket of the file leads to, without losing anybody
+    #[arg(long, conflicts_with_all = ["check", "wait_for_config"])]
+    pub take_over: bool,
+
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
@@ -137,6 +141,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// Replace a running daemon by this binary without losing a connection or a datagram
+    Upgrade(UpgradeArgs),
     /// Generate, show and rotate keys for Encrypted Client Hello
     #[command(subcommand)]
     Ech(EchCommand),
@@ -254,6 +260,27 @@ pub(crate) struct MaintainedArgs {
     pub listeners: bool,
 }
 
+/// Arguments of `upgrade`.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct UpgradeArgs {
+    /// Configuration file of the daemon, which names its admin socket; the new one goes by it
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Directory for log files of the new daemon [default: log to standard output]
+    #[arg(short, long, value_name = "LOG_DIR")]
+    pub log_dir: Option<PathBuf>,
+
+    /// Have the new daemon log in JSON lines
+    #[arg(long)]
+    pub json: bool,
+
+    /// Do nothing if the daemon runs this very binary
+    #[arg(long)]
+    pub if_changed: bool,
+}
+
 /// The way to a running daemon.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -322,6 +349,8 @@ mod tests {
             &["ban", "192.0.2.0/24", "--socket", "s"],
             &["unban", "--socket", "s", "2001:db8::1"],
             &["bans", "--socket=s"],
+            &["upgrade", "-c", "c.toml"],
+            &["upgrade", "--config", "c.toml", "--log-dir", "l", "--json", "--if-changed"],
             &["unpin"],
             &["unpin", "--path", "/sys/fs/bpf/other"],
             &["unpin", "-c", "c.toml"],
@@ -347,6 +376,8 @@ mod tests {
             ("unknown command", &["stop"]),
             ("no ID", &["close", "-s", "s"]),
             ("not an ID", &["close", "-s", "s", "17"]),
+            ("no file", &["upgrade"]),
+            ("take over and check", &["-c", "f", "--take-over", "--check"]),
             ("nothing to drain", &["drain"]),
             ("a target and all listeners", &["drain", "a.example:443", "--listeners"]),
             ("a target and a listener", &["up", "a.example:443", "--listener", "wg"]),

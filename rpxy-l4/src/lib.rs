@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use cli::Cli;
+use cli::{Cli, RunArgs};
 use log::Form;
 
 /// Runs the command or the daemon that the arguments of this process ask for. Usage errors end the process with 2.
@@ -42,8 +42,8 @@ pub fn run() -> ExitCode {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
         Cli { run: Some(run), .. } => {
-            let (config, log_dir, wait_for_config) = (run.config, run.log_dir, run.wait_for_config);
-            supervise::run(&supervise::Options { config, log_dir, wait_for_config, form: form.clone() })
+            let RunArgs { config, log_dir, wait_for_config, take_over, .. } = run;
+            supervise::run(&supervise::Options { config, log_dir, wait_for_config, form: form.clone(), take_over })
         }
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };

@@ -26,6 +26,7 @@ mod daemon {
     mod notify;
     mod refused;
     mod signals;
+    mod upgrade;
 }
 mod health {
     mod kinds;

@@ -49,6 +49,12 @@ pub(crate) enum Command {
     /// Let new connections and sessions in again.
     #[serde(rename = "up_listeners")]
     UpListeners(ListenerArgs),
+    /// Hand over to a successor, from the answer on in its own protocol.
+    #[serde(rename = "hand_over")]
+    HandOver {
+        /// Version of that.
+        version: u32,
+    },
     /// Refuse a network.
     Ban {
         /// The network.
@@ -119,6 +125,7 @@ impl Command {
             | Self::Up(_)
             | Self::DrainListeners(_)
             | Self::UpListeners(_)
+            | Self::HandOver { .. }
             | Self::Ban { .. }
             | Self::Unban { .. } => true,
         }
@@ -186,6 +193,21 @@ pub(crate) struct Request {
     pub command: Command,
     /// The way back; the client may have left.
     pub answer: oneshot::Sender<Answer>,
+}
+
+/// A process that wants to succeed this one, and waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    /// Its connection.
+    pub stream: tokio::net::UnixStream,
+    /// Version of the protocol that it speaks.
+    pub version: u32,
+}
+
+/// Creates the queue of successors, of which there is one at a time.
+#[must_use]
+pub(crate) fn successors() -> (mpsc::Sender<Successor>, mpsc::Receiver<Successor>) {
+    mpsc::channel(1)
 }
 
 /// Creates the queue between the server and the supervisor.
@@ -298,6 +320,7 @@ mod tests {
             Command::Up(target(Some(Transport::Tcp))),
             Command::DrainListeners(listener("wg")),
             Command::UpListeners(ListenerArgs::default()),
+            Command::HandOver { version: 1 },
             Command::Ban { network },
             Command::Unban { network },
             Command::Bans {},

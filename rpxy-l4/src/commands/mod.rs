@@ -5,6 +5,7 @@ mod client;
 mod ech;
 mod show;
 mod unpin;
+pub(crate) mod upgrade;
 
 use std::{
     io::{self, Write as _},
@@ -47,6 +48,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Upgrade(arguments) => {
+            upgrade::run(arguments, &mut out)?;
             return Ok(out.flush()?);
         }
         Command::Unpin { path, config } => {

@@ -27,6 +27,7 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
         Command::DrainListeners(_) | Command::UpListeners(_) => {
             lines.iter().try_for_each(|line| listeners_maintained(line, out))
         }
+        Command::HandOver { .. } => Ok(()),
         Command::Ban { .. } | Command::Unban { .. } => lines.iter().try_for_each(|line| ban(line, out)),
         Command::Bans {} => {
             let rows = lines.iter().map(|line| vec![text(&line["network"]), text(&line["source"])]).collect();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rpxy_l4_proto::{ech::ENCRYPTED_CLIENT_HELLO, tls::ClientHello};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     ACCESS_TARGET, Sink,
@@ -27,6 +27,8 @@ use crate::{
     net::Address,
 };
 
+/// State of Encrypted Client Hello where a rule has no keys.
+const OFFERED: &str = "offered";
 /// Protocol names (ALPN) shown of a hello, which may have tens of thousands.
 const MOST_ALPNS: usize = 8;
 /// The longest shown of each, in characters. Registered ones have up to 13.
@@ -75,20 +77,21 @@ pub(crate) struct Access {
 }
 
 /// Fields of the JSON form beyond the text form's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
     /// Server name the client asked for in the clear.
     pub server_name: Option<String>,
     /// Server name in the decrypted hello.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner_server_name: Option<String>,
     /// The first few ALPN protocol names offered, those of the decrypted hello where there is one.
     pub alpn: Vec<String>,
     /// Number of names offered.
     pub alpn_count: usize,
     /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
+    #[serde(skip_deserializing)]
     pub ech: Option<&'static str>,
 }
 
@@ -111,7 +114,7 @@ impl Detail {
             inner_server_name: None,
             alpn: hello.alpn().take(MOST_ALPNS).map(alpn).collect(),
             alpn_count: hello.alpn().count(),
-            ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered"),
+            ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| OFFERED),
         }
     }
 
@@ -119,6 +122,13 @@ impl Detail {
     #[must_use]
     pub(crate) fn of_host(rule: Option<Arc<str>>, host: Option<&str>) -> Self {
         Self { rule, server_name: host.map(bounded_name), ..Self::default() }
+    }
+
+    /// With the state of Encrypted Client Hello that is written like `text`.
+    #[must_use]
+    pub(crate) fn with_ech_named(self, text: Option<&str>) -> Self {
+        let known = |text: &str| if text == OFFERED { Some(OFFERED) } else { EchState::known(text) };
+        Self { ech: text.and_then(known), ..self }
     }
 
     /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.

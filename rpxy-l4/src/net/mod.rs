@@ -1,6 +1,7 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
 mod address;
+mod channel;
 mod dial;
 mod family;
 mod options;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub(crate) use address::Address;
+pub(crate) use channel::Channel;
 #[cfg(test)]
 pub(crate) use dial::tcp_connecting;
 pub(crate) use dial::{Dial, ephemeral_ports, is_connected_to_itself, is_source};

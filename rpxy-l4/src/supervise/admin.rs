@@ -25,6 +25,8 @@ use crate::{
 struct Status<'a> {
     version: &'static str,
     pid: u32,
+    /// Device and inode of the program that runs.
+    binary: Option<&'a str>,
     uptime_s: u64,
     config: &'a Path,
     rules: usize,
@@ -172,6 +174,8 @@ impl Daemon {
             Command::Up(args) => self.up_target(&args),
             Command::DrainListeners(ListenerArgs { listener }) => self.drain_listeners(listener.as_deref()),
             Command::UpListeners(ListenerArgs { listener }) => self.up_listeners(listener.as_deref()).await,
+            // The server has passed it on elsewhere.
+            Command::HandOver { .. } => return,
             Command::Ban { network } => self.ban(network),
             Command::Unban { network } => self.unban(network),
             Command::Bans {} => Answer::lines(self.bans.list().into_iter().map(|(network, source)| Ban {
@@ -190,7 +194,8 @@ impl Daemon {
             old.abort();
         }
         self.admin_members = listener.as_ref().map(|listener| Arc::clone(listener.members()));
-        self.admin_server = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
+        self.admin_server = listener
+            .map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone(), self.successors.clone())));
     }
 
     /// Closes the admin socket and removes its file, so that a successor can have the path.
@@ -218,6 +223,7 @@ impl Daemon {
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
+            binary: self.binary.as_deref(),
             uptime_s: uptime.as_secs(),
             config: &self.path,
             rules: self.config.rules,

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{drained::DrainedTargets, listeners::Listeners};
 use crate::{
-    admin::Request,
+    admin::{Request, Successor},
     config::{
         Severity,
         model::{Config, TOP, Transport},
@@ -66,6 +66,8 @@ pub(super) struct Daemon {
     /// The configuration file.
     pub(super) path: PathBuf,
     pub(super) started: Instant,
+    /// Device and inode of the program that runs; another one may be at its path.
+    pub(super) binary: Option<String>,
     /// The form of log lines.
     pub(super) form: Form,
     /// The latest reload.
@@ -93,6 +95,8 @@ pub(super) struct Daemon {
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// The end at which it puts processes that want to succeed this one.
+    pub(super) successors: mpsc::Sender<Successor>,
     /// Who else gets into the admin socket.
     pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.

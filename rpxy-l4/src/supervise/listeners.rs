@@ -1,12 +1,14 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
+    hand_over::HandedSocket,
     passed::Passed,
+    predecessor::OfWorker,
     sockets::{self, BoundAll, Key, Sockets, Wanted},
     worker::{ListenCommand, Worker},
 };
@@ -17,7 +19,7 @@ use crate::{
     net::{Address, unix::PublicListener},
     offload::Steered,
     tcp::ConnectionKey,
-    udp::{self, Control, SessionId},
+    udp::{self, Control, SessionId, TakenOver},
 };
 
 /// Wait for the sockets of drained listeners to be closed before they are opened again.
@@ -126,6 +128,45 @@ impl Listeners {
             drop(self.close(&key));
         }
         self.held = plan.wanted;
+    }
+
+    /// What the service manager has opened, for a successor.
+    pub(super) fn passed_sockets(&self) -> io::Result<Vec<(HandedSocket, OwnedFd)>> {
+        self.passed.to_hand_over()
+    }
+
+    /// A predecessor is one no more: its files are this daemon's, and what of its sockets is not used is closed.
+    pub(super) fn settle(&mut self) {
+        self.files.values_mut().for_each(PublicListener::own);
+        self.passed.settle();
+    }
+
+    /// A successor has everything but the TCP connections: UDP ends here, and the files of sockets stay.
+    pub(super) fn leave(&mut self) {
+        self.files.values_mut().for_each(PublicListener::leave);
+        self.tell_udp(|| Control::Leave);
+        self.udp_workers.clear();
+    }
+
+    /// Divides what a predecessor's workers have handed over among those of UDP, as their sockets are.
+    pub(super) fn take_over(&self, handed: Vec<OfWorker>) {
+        let count = self.udp_workers.len().max(1);
+        let mut parts: Vec<TakenOver> = self.udp_workers.iter().map(|_| TakenOver::new()).collect();
+        for (worker, what, socket) in handed {
+            if let Some(part) = parts.get_mut(worker % count) {
+                part.push((what, socket));
+            }
+        }
+        for (worker, part) in self.udp_workers.iter().zip(parts) {
+            worker.tell(Control::TakeOver(part));
+        }
+    }
+
+    /// Tells one UDP worker.
+    pub(super) fn tell_udp_worker(&self, worker: usize, control: Control) {
+        if let Some(worker) = self.udp_workers.get(worker) {
+            worker.tell(control);
+        }
     }
 
     /// Tells every UDP worker.

@@ -10,6 +10,7 @@ use super::{daemon::Daemon, sockets::Sockets};
 use crate::{
     admin::{Answer, TargetArgs},
     config::model::Transport,
+    limit::DrainedListeners,
     route::Health,
 };
 
@@ -147,6 +148,11 @@ impl Daemon {
             None => tracing::info!("listeners up by command: {}", self.summary()),
         }
         self.listeners_line(name, false)
+    }
+
+    /// Returns whether anything is drained.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained_listeners != DrainedListeners::default() || self.drained_targets.all().next().is_some()
     }
 
     /// Returns whether no listener lets anything new in.

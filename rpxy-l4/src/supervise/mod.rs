@@ -7,17 +7,20 @@ mod admin;
 mod checked;
 mod daemon;
 mod drained;
+mod hand_over;
 mod inspect;
 mod kernel;
 mod listeners;
 mod maintenance;
 mod notify;
 mod passed;
+mod predecessor;
 mod reload;
 mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod successor;
 mod watchdog;
 mod worker;
 
@@ -28,6 +31,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tokio::time::timeout;
 
 use crate::{
     config::{self, Severity, model::Config, watch::Watch},
@@ -39,13 +43,15 @@ use crate::{
     resolve::Resolver,
     tcp, udp,
 };
-use daemon::{Daemon, KnownTargets};
+use daemon::{Daemon, FIRST_ANSWERS, KnownTargets};
 use drained::DrainedTargets;
 use listeners::Listeners;
 use notify::Notify;
 use passed::Passed;
+use predecessor::Predecessor;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
+use successor::Handing;
 use watchdog::Watchdog;
 
 /// Interval of polling for the end of the last connection in a drain.
@@ -67,6 +73,8 @@ pub(crate) struct Options {
     pub(crate) wait_for_config: bool,
     /// The form of log lines.
     pub(crate) form: Form,
+    /// Take over from the daemon that runs with this configuration.
+    pub(crate) take_over: bool,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -112,7 +120,7 @@ async fn control(
     metrics: Arc<Metrics>,
     (started, passed): (Instant, Vec<PassedSocket>),
 ) -> Result<()> {
-    let passed = Passed::new(passed)?;
+    let mut passed = Passed::new(passed)?;
     let mut signals = Signals::new().context("cannot handle signals")?;
     let mut watch =
         Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
@@ -124,6 +132,20 @@ async fn control(
         return Ok(());
     };
     options.form.overrule(&mut config);
+    let mut predecessor = None;
+    let mut bans_before = Vec::new();
+    if options.take_over {
+        let path = config.admin_socket.clone();
+        let path =
+            path.context("--take-over: the file has no admin_socket, at which the running daemon could be asked")?;
+        let met = beside(move || Predecessor::meet(&path), &mut signals).await?;
+        let Some(met) = met else { return Ok(()) };
+        let (met, sockets, rest) = met.context("--take-over: the running daemon does not hand over")?;
+        passed.take_over(sockets);
+        notify.take_over(rest.notify, rest.watchdog);
+        bans_before = rest.bans;
+        predecessor = Some(met);
+    }
     let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
@@ -133,7 +155,13 @@ async fn control(
     metrics.set_targets(Arc::clone(&targets) as _);
     let bans = Arc::new(Bans::default());
     bans.set_configured(&config.ebpf.ban);
+    for network in bans_before {
+        if let Err(error) = bans.ban(network) {
+            tracing::warn!("{network} is not banned any more: {error}");
+        }
+    }
     let (requests, mut asked) = crate::admin::requests();
+    let (successors, mut succeeding) = crate::admin::successors();
     let kernel = kernel::start(&config);
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
@@ -181,6 +209,16 @@ async fn control(
     let inherited = kernel::hand_out_inherited(kernel.as_ref(), &udp_snapshot, &listeners).await;
     // There are no connections yet.
     let open = net::open_files().unwrap_or(resources::TYPICAL);
+    let predecessor = match predecessor {
+        None => None,
+        Some(predecessor) => {
+            drop(timeout(FIRST_ANSWERS, udp_snapshot.resolved()).await);
+            let Some(ready) = beside(move || predecessor.ready(), &mut signals).await? else { return Ok(()) };
+            let (predecessor, handed) = ready.context("--take-over")?;
+            listeners.take_over(handed);
+            Some(predecessor)
+        }
+    };
     listeners.apply(plan);
     let other_files = open.saturating_sub(listeners.sockets());
     resources::divide_descriptors(&config, lowered, &tcp, (count, open.saturating_add(for_checks)));
@@ -188,6 +226,7 @@ async fn control(
     let mut daemon = Daemon {
         path: options.config.clone(),
         started,
+        binary: std::fs::metadata("/proc/self/exe").ok().map(|of| crate::commands::upgrade::binary(&of)),
         form: options.form.clone(),
         last_reload: None,
         config,
@@ -206,6 +245,7 @@ async fn control(
         other_files,
         metrics_server: None,
         requests,
+        successors,
         admin_members: None,
         admin_server: None,
     };
@@ -214,13 +254,17 @@ async fn control(
     daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
+    if let Some(predecessor) = predecessor {
+        daemon.succeed(predecessor).await?;
+    }
     tracing::info!("ready: {}", daemon.summary());
     notify.ready(&daemon.status_line());
 
     let mut watchdog = Watchdog::new(notify.watchdog());
     let mut now_and_then = tokio::time::interval(NOW_AND_THEN);
     let mut reloading = Reloading::default();
-    loop {
+    let mut handing = Handing::default();
+    let left = loop {
         tokio::select! {
             _ = now_and_then.tick() => {
                 logs.access.withheld(daemon.config.access_log_format);
@@ -239,6 +283,12 @@ async fn control(
                 reloading.go_on(&daemon);
             }
             Some(request) = asked.recv() => daemon.handle_command(request).await,
+            Some(successor) = succeeding.recv() => handing.begin(successor, &daemon, &notify),
+            ready = handing.ready() => {
+                if daemon.hand_over(ready, &mut notify).await {
+                    break true;
+                }
+            }
             () = fallen.notified() => daemon.listeners.tell_udp(|| udp::Control::Fallen),
             signal = signals.next() => match signal {
                 Signal::Reload => {
@@ -247,14 +297,14 @@ async fn control(
                     reloading.begin(&daemon);
                 }
                 Signal::Reopen => logs.reopen(),
-                Signal::Stop => break,
+                Signal::Stop => break false,
             },
         }
-    }
+    };
     daemon.metrics.set_readiness(Readiness::Draining);
-    drop(asked);
+    drop((asked, succeeding, handing));
     daemon.close_admin().await;
-    drain(&mut daemon, &mut signals, logs, (&notify, &mut watchdog)).await;
+    drain(&mut daemon, &mut signals, logs, (&notify, &mut watchdog, left)).await;
     if let Some(kernel) = &daemon.kernel {
         kernel.leave();
     }
@@ -324,10 +374,18 @@ async fn beside<T: Send + 'static>(
     }
 }
 
-/// Lets connections finish for `drain_timeout`; a second signal ends the wait.
-async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs, (notify, watchdog): (&Notify, &mut Watchdog)) {
-    let limit = daemon.config.drain_timeout;
-    let deadline = tokio::time::Instant::now() + limit;
+/// Lets connections finish for `drain_timeout`; a second signal ends the wait. Where the daemon has `left` the rest to a
+/// successor, for `upgrade_timeout`, and a first signal shortens that.
+async fn drain(
+    daemon: &mut Daemon,
+    signals: &mut Signals,
+    logs: &Logs,
+    (notify, watchdog, left): (&Notify, &mut Watchdog, bool),
+) {
+    // A successor serves already: nobody waits for the end.
+    let limit = if left { daemon.config.upgrade_timeout } else { daemon.config.drain_timeout };
+    let mut deadline = tokio::time::Instant::now() + limit;
+    let mut may_be_told_again = left;
     let closing = daemon.listeners.close_tcp();
     let active = Arc::clone(&daemon.tcp.active);
     tracing::info!("draining: {} connections, for {limit:?} at most", active.count());
@@ -349,6 +407,9 @@ async fn drain(daemon: &mut Daemon, signals: &mut Signals, logs: &Logs, (notify,
             () = watchdog.due() => watchdog.look(&daemon.listeners, notify),
             signal = signals.next() => match signal {
                 Signal::Reload | Signal::Reopen => logs.reopen(),
+                Signal::Stop if std::mem::take(&mut may_be_told_again) => {
+                    deadline = deadline.min(tokio::time::Instant::now() + daemon.config.drain_timeout);
+                }
                 Signal::Stop => break,
             },
         }

@@ -14,6 +14,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    path::PathBuf,
     time::Duration,
 };
 
@@ -28,6 +29,8 @@ const LONGEST_STATUS: usize = 500;
 #[derive(Debug)]
 pub(super) struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
+    /// As the environment names it.
+    path: Option<OsString>,
     /// The status that was told last.
     status: String,
     watchdog: Option<Duration>,
@@ -38,14 +41,37 @@ impl Notify {
     pub(super) fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         let watchdog = watchdog(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), std::process::id());
-        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|path| match open(&path) {
+        Self::at(std::env::var_os("NOTIFY_SOCKET"), watchdog)
+    }
+
+    /// The service manager at this socket.
+    fn at(path: Option<OsString>, watchdog: Option<Duration>) -> Self {
+        let socket = path.as_ref().and_then(|path| match open(path) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 tracing::warn!("NOTIFY_SOCKET: the service manager is not told anything: {error}");
                 None
             }
         });
-        Self { socket, status: String::new(), watchdog }
+        Self { socket, path, status: String::new(), watchdog }
+    }
+
+    /// The service manager that a predecessor has told of, in place of another one.
+    pub(super) fn take_over(&mut self, path: Option<PathBuf>, watchdog: Option<Duration>) {
+        if let Some(path) = path {
+            *self = Self::at(Some(path.into()), watchdog);
+        }
+    }
+
+    /// What a successor has to know.
+    pub(super) fn to_hand_over(&self) -> (Option<PathBuf>, Option<Duration>) {
+        (self.path.clone().map(PathBuf::from), self.watchdog)
+    }
+
+    /// From now on the process `pid` is the service, and tells the rest.
+    pub(super) fn hand_over(&mut self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+        self.socket = None;
     }
 
     /// Interval within which the service manager wants a sign of life; `None` if it wants none.
@@ -130,7 +156,7 @@ mod tests {
     fn pair(name: &OsString, at: &SocketAddr) -> (Notify, UnixDatagram) {
         let manager = UnixDatagram::bind_addr(at).unwrap();
         manager.set_nonblocking(true).unwrap();
-        (Notify { socket: Some(open(name).unwrap()), status: String::new(), watchdog: None }, manager)
+        (Notify::at(Some(name.clone()), None), manager)
     }
 
     #[test]

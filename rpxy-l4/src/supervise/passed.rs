@@ -1,6 +1,7 @@
-//! Listening sockets that were opened by the service manager (systemd.socket(5)) and passed on by name. They stand in for
-//! those that the daemon would bind itself: the configuration says as ever where each listener listens, and a socket that
-//! does not fit it is an error, since clients would reach it and nobody would serve them.
+//! Listening sockets that others have opened: the service manager (systemd.socket(5)), which passes them on by name, or the
+//! daemon that this one succeeds. They stand in for those that the daemon would bind itself: the configuration says as ever
+//! where each listener listens. One of the service manager that does not fit it is an error, since clients would reach it
+//! and nobody would serve them; one of a predecessor is closed with it.
 
 use std::{
     collections::BTreeMap,
@@ -12,21 +13,24 @@ use std::{
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::sockets::{BoundAll, Key, Sockets, Wanted};
+use super::{
+    hand_over::HandedSocket,
+    sockets::{BoundAll, Key, Sockets, Wanted},
+};
 use crate::{
-    config::model::Transport,
-    net::{self, Address, Bound, PassedSocket},
+    config::model::{Transport, UnixListen},
+    net::{self, Address, Bound, PassedSocket, unix::PublicListener},
 };
 
-/// The sockets that were passed on. They stay open as long as the daemon runs: a reload may give them back their listener.
+/// Those sockets. The service manager's stay open as long as the daemon runs: a reload may give them back their listener.
 #[derive(Debug, Default)]
 pub(super) struct Passed(BTreeMap<Key, Vec<Held>>);
 
 #[derive(Debug)]
 struct Held {
-    /// Name of its listener.
-    listener: Arc<str>,
-    /// Its place among all that were passed on, which chooses the worker of a UDP socket.
+    /// Name of its listener, if the service manager has opened it.
+    named: Option<Arc<str>>,
+    /// Chooses the worker of a UDP socket: its worker before, or its place among all that were passed on.
     index: usize,
     socket: OwnedFd,
 }
@@ -52,15 +56,42 @@ impl Passed {
         for (index, PassedSocket { name, socket }) in passed.into_iter().enumerate() {
             let key =
                 identify(&socket).with_context(|| format!("the socket {name:?} that was passed on (LISTEN_FDS)"))?;
-            sockets.entry(key).or_default().push(Held { listener: name.into(), index, socket });
+            sockets.entry(key).or_default().push(Held { named: Some(name.into()), index, socket });
         }
         Ok(Self(sockets))
+    }
+
+    /// Adds what a predecessor has handed over.
+    pub(super) fn take_over(&mut self, sockets: Vec<(HandedSocket, OwnedFd)>) {
+        for (handed, socket) in sockets {
+            let named = handed.passed.then(|| handed.listener.as_str().into());
+            self.0.entry(handed.key()).or_default().push(Held { named, index: handed.worker, socket });
+        }
+    }
+
+    /// Closes what a predecessor had opened, as far as no worker has it.
+    pub(super) fn settle(&mut self) {
+        for held in self.0.values_mut() {
+            held.retain(|held| held.named.is_some());
+        }
+        self.0.retain(|_, held| !held.is_empty());
+    }
+
+    /// Those of the service manager, for a successor.
+    pub(super) fn to_hand_over(&self) -> io::Result<Vec<(HandedSocket, OwnedFd)>> {
+        let all = self.0.iter().flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
+        let named = all.filter_map(|(key, held)| Some((key, held, held.named.as_ref()?)));
+        let hand = |((transport, address), held, name): (&Key, &Held, &Arc<str>)| {
+            let handed = HandedSocket::new(*transport, address.clone(), held.index);
+            Ok((HandedSocket { listener: name.to_string(), passed: true, ..handed }, held.socket.try_clone()?))
+        };
+        named.map(hand).collect()
     }
 
     /// The sockets that nobody serves, if `wanted` is what the configuration asks for: each in words, with a remedy.
     pub(super) fn unserved(&self, wanted: &Sockets) -> Vec<String> {
         let all = self.0.iter().flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
-        all.filter_map(|(key, held)| reason(key, &held.listener, wanted)).collect()
+        all.filter_map(|(key, held)| reason(key, held.named.as_ref()?, wanted)).collect()
     }
 
     /// Returns whether there are sockets for `key`, as `want` asks for.
@@ -71,7 +102,7 @@ impl Passed {
     /// What is wrong with a socket that was passed on for `key`, but not as `want` asks for, so that it is in the way.
     pub(super) fn in_the_way(&self, key: &Key, want: &Wanted) -> Option<String> {
         let held = self.0.get(key)?.first().filter(|_| !self.has(key, want))?;
-        reason(key, &held.listener, &Sockets([(key.clone(), want.clone())].into()))
+        reason(key, held.named.as_ref()?, &Sockets([(key.clone(), want.clone())].into()))
     }
 
     /// A socket for each of so many workers, as far as they were passed on for `key`.
@@ -103,14 +134,26 @@ impl Passed {
                     Ok((index % workers.max(1), bound?))
                 };
                 let sockets = (0..held.len().max(workers)).map(bind).collect::<io::Result<_>>();
-                sockets.map(|sockets| BoundAll::Tcp(sockets, None))
+                sockets.and_then(|sockets| Ok(BoundAll::Tcp(sockets, file_of(&held, want)?)))
             }
         })
     }
 
     fn of(&self, key: &Key, want: &Wanted) -> impl Iterator<Item = &Held> {
         let listener = Arc::clone(&want.listener);
-        self.0.get(key).into_iter().flatten().filter(move |held| held.listener == listener)
+        let is_its = move |held: &&Held| held.named.as_ref().is_none_or(|named| *named == listener);
+        self.0.get(key).into_iter().flatten().filter(is_its)
+    }
+}
+
+/// The file of a unix socket that a predecessor has opened; the service manager's are not the daemon's.
+fn file_of(held: &[&Held], want: &Wanted) -> io::Result<Option<PublicListener>> {
+    match (held.first().filter(|held| held.named.is_none()), &want.unix) {
+        (Some(held), Some(UnixListen { path, mode, group, .. })) => {
+            let socket = held.socket.try_clone()?;
+            PublicListener::take_over(socket, path, *mode, *group, want.backlog).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

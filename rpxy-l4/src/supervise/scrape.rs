@@ -44,6 +44,15 @@ impl Daemon {
         });
     }
 
+    /// Closes the endpoint, so that a successor can have its address.
+    pub(super) async fn close_metrics(&mut self) {
+        if let Some(serving) = self.metrics_server.take() {
+            serving.abort();
+            // An aborted task lets go of the listener only when it has been dropped.
+            drop(serving.await);
+        }
+    }
+
     /// Serves metrics on `listener` in place of the present one, or not at all.
     pub(super) fn serve_metrics(&mut self, listener: Option<TcpListener>) {
         if let Some(old) = self.metrics_server.take() {

@@ -24,7 +24,7 @@ pub(super) struct Wanted {
     /// The address need not be there.
     free_bind: bool,
     /// The file of a unix socket.
-    unix: Option<UnixListen>,
+    pub(super) unix: Option<UnixListen>,
 }
 
 /// The listening sockets of a configuration.

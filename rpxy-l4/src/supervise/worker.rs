@@ -1,6 +1,6 @@
 //! Worker threads for TCP: one current-thread runtime each, with its own listening sockets.
 
-use std::{collections::HashMap, io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +25,8 @@ pub(super) enum ListenCommand {
     Close(Address, oneshot::Sender<()>),
     /// Describe so many connections at most, of those that are selected.
     Connections(oneshot::Sender<Vec<ConnectionLine>>, usize, Arc<Selection>),
+    /// Return copies of the listening sockets, with their addresses.
+    Share(oneshot::Sender<io::Result<Vec<(Address, OwnedFd)>>>),
     /// Answer, as a sign of life.
     Ping(oneshot::Sender<()>),
     /// Close a connection, and tell whether there was such a connection.
@@ -132,6 +134,11 @@ fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Sha
             });
         }
         ListenCommand::Connections(asker, limit, selection) => drop(asker.send(tcp::connections(limit, &selection))),
+        ListenCommand::Share(asker) => {
+            let all = open.iter().flat_map(|(address, held)| held.iter().map(move |held| (address, held)));
+            let share = |(address, held): (&Address, &Accepting)| Ok((address.clone(), held.socket.share()?));
+            drop(asker.send(all.map(share).collect()));
+        }
         ListenCommand::Ping(asker) => drop(asker.send(())),
         ListenCommand::CloseConnection(asker, key) => drop(asker.send(tcp::close(key))),
     }

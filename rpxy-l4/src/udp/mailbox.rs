@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     Snapshot,
     core::{FlowLine, SessionId},
+    handed::{HandOver, TakenOver},
 };
 use crate::{
     limit::DrainedListeners,
@@ -40,6 +42,20 @@ pub(crate) enum Control {
     Inherit(Vec<Steered>),
     /// All of those sockets have come: return the number of sessions inherited, and forget the rest.
     Inherited(oneshot::Sender<usize>),
+    /// Return copies of the listening sockets, with their addresses.
+    Share(oneshot::Sender<std::io::Result<Vec<(SocketAddr, OwnedFd)>>>),
+    /// Read no socket until [`Control::Thaw`]; what else comes waits until then.
+    Freeze(oneshot::Sender<()>),
+    /// Give all sessions to the successor of this process.
+    HandOver(HandOver),
+    /// Go on: there is no successor.
+    Thaw,
+    /// The successor has it all: end the thread, and nothing else.
+    Leave,
+    /// Sessions of this process's predecessor: go on with them when the sockets of their clients come.
+    TakeOver(TakenOver),
+    /// All of those sockets have come: return how many sessions go on, and how many do not.
+    TakenOver(oneshot::Sender<(usize, usize)>),
     /// Datagrams of a session here that arrived at another worker.
     Handover(Handover),
     /// Other networks are banned: end the sessions that this concerns.

@@ -7,6 +7,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod core;
+mod handed;
 mod inherited;
 mod io;
 mod mailbox;
@@ -25,6 +26,7 @@ use std::{
 pub use self::core::udp_core;
 pub(crate) use self::core::{FlowLine, SessionId};
 use affinity::Affinity;
+pub(crate) use handed::{HandOver, Handed, TakenOver};
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;
 pub(crate) use mailbox::Control;

@@ -83,7 +83,7 @@ fn sockets_that_were_passed_on_are_served_also_after_a_reload() {
         assert_eq!(text.trim(), "served", "{row}");
     };
     let clients: Vec<_> = (0..8).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
-    let wg = (front().ip(), 51820).into();
+    let wg = std::net::SocketAddr::from((front().ip(), 51820));
     is_served("at first");
     for client in &clients {
         assert_eq!(client.ask(wg, b"one"), b"one");
@@ -97,7 +97,7 @@ fn sockets_that_were_passed_on_are_served_also_after_a_reload() {
     assert_eq!(ports.len(), 8, "the sessions have gone on");
 
     // Without its listener a socket waits; with it, it is served again.
-    let without = format!("listen_port = 8443\ntcp_target = \"{}\"\n", at(7000));
+    let without = format!("listen_port = 8443\nworkers = 3\ntcp_target = \"{}\"\n", at(7000));
     daemon.allow("clients that come there wait");
     daemon.reload(Edit::Rename, &without);
     assert_eq!(daemon.lines_with("clients that come there wait").len(), 3);

@@ -75,7 +75,7 @@ fn the_service_manager_is_told_of_start_reload_load_and_end() {
     assert_eq!(manager.told(), ["READY=1", "STATUS=1 TCP connections, 0 UDP sessions"]);
 
     daemon.allow("not reloaded");
-    daemon.edit(Edit::Rename, "listen_port = 0\n");
+    daemon.edit(Edit::Rename, &config("").replace("443", "0"));
     daemon.wait_for(0, "not reloaded");
     assert_eq!(manager.told()[0], "RELOADING=1");
     let ready = manager.told();

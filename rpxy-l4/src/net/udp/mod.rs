@@ -16,6 +16,7 @@ use std::{
 
 pub(crate) use receive::{Received, Receiver};
 pub(crate) use send::{Message, Runs, Sender, Sent};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
@@ -27,7 +28,7 @@ pub(crate) const LISTENER_BUFFER: u32 = 4 << 20;
 const CONNECTED_BUFFER: usize = 1 << 20;
 
 /// The local address that a client has used, which replies have to leave from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Local {
     /// The address.
     pub address: IpAddr,

@@ -81,6 +81,11 @@ impl Table {
         id
     }
 
+    /// All sessions, those of a flow together and the latest last.
+    pub(super) fn by_flow(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.flows.values().flat_map(|members| members.earlier.iter().copied().chain([members.latest]))
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         self.get(id)?;
         let session = self.slab.try_remove(slot(id))?.session;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod commands;
+mod hand_over;
 mod kernel;
 mod kernel_flow;
 mod log;

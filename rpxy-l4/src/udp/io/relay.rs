@@ -31,6 +31,7 @@ use crate::{
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
+        handed::TakenOver,
         own::LocalAddresses,
     },
 };
@@ -62,6 +63,10 @@ pub(super) struct Relay {
     pub(super) heirless: Vec<Steered>,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
+    /// What a predecessor has handed over, until its clients' sockets are there.
+    pub(super) handed: TakenOver,
+    /// Number of its sessions that go on, and that do not.
+    pub(super) taken: (usize, usize),
     /// Addresses of this machine.
     pub(super) locals: LocalAddresses,
     pub(super) output: Output,
@@ -97,6 +102,8 @@ impl Relay {
             retries: Retries::default(),
             heirless: Vec::new(),
             inherited: 0,
+            handed: TakenOver::new(),
+            taken: (0, 0),
             locals: LocalAddresses::default(),
             output: Output::default(),
             sent: Sums::default(),
@@ -153,6 +160,7 @@ impl Relay {
         self.sessions.handle_listening(number, serves);
         self.shared.ports.listen(address.port());
         self.inherit_for(number, address);
+        self.take_over_for(number, address);
         Ok(())
     }
 
@@ -165,7 +173,10 @@ impl Relay {
             self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
             self.shared.ports.close(address.port());
             let Some(held) = self.listeners.get_mut(slot) else { return };
-            *held = None;
+            if let Some(held) = held.take() {
+                // One that was passed on stays open, and would be told of for ever.
+                drop(self.poller.remove(&held.socket));
+            }
         }
     }
 
