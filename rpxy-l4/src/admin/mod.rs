@@ -6,6 +6,8 @@
 mod id;
 mod server;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
@@ -193,6 +195,13 @@ pub(crate) struct Request {
     pub command: Command,
     /// The way back; the client may have left.
     pub answer: oneshot::Sender<Answer>,
+}
+
+/// Device and inode of the program that this process runs, by which `status` tells it from another one at its path.
+#[must_use]
+pub(crate) fn own_binary() -> Option<String> {
+    let program = std::fs::metadata("/proc/self/exe").ok()?;
+    Some(format!("{}:{}", program.dev(), program.ino()))
 }
 
 /// A process that wants to succeed this one, and waits for the answer.

@@ -5,7 +5,7 @@ mod client;
 mod ech;
 mod show;
 mod unpin;
-pub(crate) mod upgrade;
+mod upgrade;
 
 use std::{
     io::{self, Write as _},

@@ -3,9 +3,9 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::client;
-use crate::{cli::UpgradeArgs, net::unix};
+use crate::{admin, cli::UpgradeArgs, net::unix};
 
 /// Interval of looking whether the successor serves.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,15 +30,15 @@ pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
     let UpgradeArgs { config, log_dir, json, if_changed } = arguments;
     let socket = client::socket(None, Some(config))?;
     let before = status(&socket).with_context(|| format!("no daemon answers at {}", socket.display()))?;
-    let own = std::fs::metadata("/proc/self/exe").context("cannot read /proc/self/exe")?;
-    if *if_changed && before["binary"] == binary(&own) {
+    if *if_changed && admin::own_binary().is_some_and(|own| before["binary"] == own) {
         writeln!(out, "the running daemon is this binary already")?;
         return Ok(());
     }
     let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
     command.arg("--take-over").arg("--config").arg(config);
     if let Some(directory) = log_dir {
-        command.arg("--log-dir").arg(directory);
+        // All that it says is in there, and whoever reads this command's output must not wait for the daemon's end.
+        command.arg("--log-dir").arg(directory).stdout(Stdio::null()).stderr(Stdio::null());
     }
     if *json {
         command.arg("--json");
@@ -48,15 +48,10 @@ pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
         command.env_remove(variable);
     }
     // What ends this command by the terminal does not end the daemon.
-    let mut child = command.stdin(std::process::Stdio::null()).process_group(0).spawn().context("cannot start")?;
+    let mut child = command.stdin(Stdio::null()).process_group(0).spawn().context("cannot start")?;
     wait(&mut child, &socket)?;
     writeln!(out, "process {} has taken over from process {}", child.id(), before["pid"])?;
     Ok(())
-}
-
-/// The daemon's binary, as `status` tells it.
-pub(crate) fn binary(of: &std::fs::Metadata) -> String {
-    format!("{}:{}", of.dev(), of.ino())
 }
 
 fn wait(child: &mut Child, socket: &Path) -> Result<()> {

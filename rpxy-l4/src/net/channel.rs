@@ -141,8 +141,8 @@ mod tests {
             for n in 0..1000_u32 {
                 let message = vec![b'x'; usize::try_from(n).unwrap() * 7];
                 let file = tempfile::tempfile().unwrap();
-                std::io::Write::write_all(&mut &file, &n.to_be_bytes()).unwrap();
-                std::io::Seek::rewind(&mut &file).unwrap();
+                (&file).write_all(&n.to_be_bytes()).unwrap();
+                io::Seek::rewind(&mut &file).unwrap();
                 here.send(&message, (n % 3 != 0).then_some(file.as_fd())).unwrap();
             }
         });

@@ -120,10 +120,13 @@ pub(super) fn send(channel: &mut Channel, message: &impl Serialize, with: Option
 
 /// The next message.
 pub(super) fn receive<T: DeserializeOwned>(channel: &mut Channel) -> io::Result<(T, Option<OwnedFd>)> {
-    let (message, descriptor) = channel.receive().map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "it has ended the conversation"),
-        io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "it does not answer"),
-        _ => error,
+    let words = [
+        (io::ErrorKind::UnexpectedEof, "it has ended the conversation"),
+        (io::ErrorKind::WouldBlock, "it does not answer"),
+    ];
+    let (message, descriptor) = channel.receive().map_err(|error| {
+        let known = words.iter().find(|(kind, _)| *kind == error.kind());
+        known.map_or(error, |(kind, text)| io::Error::new(*kind, *text))
     })?;
     Ok((serde_json::from_slice(&message)?, descriptor))
 }

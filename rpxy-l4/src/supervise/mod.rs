@@ -226,7 +226,7 @@ async fn control(
     let mut daemon = Daemon {
         path: options.config.clone(),
         started,
-        binary: std::fs::metadata("/proc/self/exe").ok().map(|of| crate::commands::upgrade::binary(&of)),
+        binary: crate::admin::own_binary(),
         form: options.form.clone(),
         last_reload: None,
         config,

@@ -5,7 +5,6 @@ use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
-    time::Duration,
 };
 
 use rpxy_l4_tests::{
@@ -77,7 +76,8 @@ fn twenty_successors_lose_no_connection_and_no_datagram() {
     let mut running = Daemon::start(&net.gateway, &config);
     let long = socket::dial(&net.client, front());
     is_served(&long, "first");
-    let connection = QuicClient::new(&net.client, (CLIENT_V4, 0), &certificate).connect(front(), "a.example", &[]);
+    let quic_client = QuicClient::new(&net.client, (CLIENT_V4, 0), &certificate);
+    let connection = quic_client.connect(front(), "a.example", &[]);
     assert_eq!(connection.ask().tag, "quic");
     let flows: Vec<UdpClient> = (0..30).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
     let busy: Vec<UdpClient> = (0..2).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
@@ -114,8 +114,6 @@ fn twenty_successors_lose_no_connection_and_no_datagram() {
             for (progress, what) in progress.iter().zip(["short connections go on", "datagrams go on", "and these"]) {
                 progress.wait_for(5, what);
             }
-            let ended = before.iter().skip(1).all(|daemon| daemon.lines_with("stopped").len() == 1);
-            assert!(round < 2 || ended || !ended, "those without connections may have ended");
         }
     });
     for flow in &flows {
@@ -267,5 +265,4 @@ fn the_command_replaces_the_daemon_and_what_it_was_told_stays() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(new).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     wait::until("it has ended", || (!socket::is_listening(&net.gateway, PORT)).then_some(()));
-    let _short = Duration::ZERO;
 }

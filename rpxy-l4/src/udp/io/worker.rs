@@ -176,7 +176,12 @@ impl Thread {
                     self.frozen = Some(Vec::new());
                     let _gone = asker.send(());
                 }
-                Ok(Control::HandOver(HandOver { mut give, done })) => drop(done.send(self.relay.hand_over(&mut give))),
+                Ok(Control::HandOver(HandOver { mut give, done })) => {
+                    let given = self.relay.hand_over(&mut give);
+                    // Whoever is told has the conversation to itself.
+                    drop(give);
+                    drop(done.send(given));
+                }
                 // Nothing is frozen any more.
                 Ok(Control::Thaw) => {}
                 Ok(Control::Leave) => return ControlFlow::Break(End::Left),
@@ -226,7 +231,22 @@ impl Thread {
                     self.thawed = self.frozen.take().unwrap_or_default();
                     self.relay.thaw();
                 }
-                _ => kept.push(control),
+                Control::Listen(..)
+                | Control::Close(..)
+                | Control::Snapshot(_)
+                | Control::Resolved(_)
+                | Control::Inherit(_)
+                | Control::Inherited(_)
+                | Control::Share(_)
+                | Control::Freeze(_)
+                | Control::TakeOver(_)
+                | Control::TakenOver(_)
+                | Control::Handover(_)
+                | Control::Bans
+                | Control::Fallen
+                | Control::Flows(..)
+                | Control::CloseSession(..)
+                | Control::Drain(_) => kept.push(control),
             }
         }
     }
