@@ -57,6 +57,11 @@ pub(super) enum FromSuccessor {
     },
 }
 
+/// A listening socket, with its description.
+pub(super) type OfListener = (HandedSocket, OwnedFd);
+/// A session or datagram of a worker, with the socket of a session.
+pub(super) type OfWorker = (usize, Handed, Option<OwnedFd>);
+
 /// A listening socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct HandedSocket {

@@ -1,14 +1,13 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    hand_over::HandedSocket,
+    hand_over::{OfListener, OfWorker},
     passed::Passed,
-    predecessor::OfWorker,
     sockets::{self, BoundAll, Key, Sockets, Wanted},
     worker::{ListenCommand, Worker},
 };
@@ -131,7 +130,7 @@ impl Listeners {
     }
 
     /// What the service manager has opened, for a successor.
-    pub(super) fn passed_sockets(&self) -> io::Result<Vec<(HandedSocket, OwnedFd)>> {
+    pub(super) fn passed_sockets(&self) -> io::Result<Vec<OfListener>> {
         self.passed.to_hand_over()
     }
 

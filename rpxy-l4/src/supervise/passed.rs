@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::{
-    hand_over::HandedSocket,
+    hand_over::{HandedSocket, OfListener},
     sockets::{BoundAll, Key, Sockets, Wanted},
 };
 use crate::{
@@ -62,7 +62,7 @@ impl Passed {
     }
 
     /// Adds what a predecessor has handed over.
-    pub(super) fn take_over(&mut self, sockets: Vec<(HandedSocket, OwnedFd)>) {
+    pub(super) fn take_over(&mut self, sockets: Vec<OfListener>) {
         for (handed, socket) in sockets {
             let named = handed.passed.then(|| handed.listener.as_str().into());
             self.0.entry(handed.key()).or_default().push(Held { named, index: handed.worker, socket });
@@ -78,7 +78,7 @@ impl Passed {
     }
 
     /// Those of the service manager, for a successor.
-    pub(super) fn to_hand_over(&self) -> io::Result<Vec<(HandedSocket, OwnedFd)>> {
+    pub(super) fn to_hand_over(&self) -> io::Result<Vec<OfListener>> {
         let all = self.0.iter().flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
         let named = all.filter_map(|(key, held)| Some((key, held, held.named.as_ref()?)));
         let hand = |((transport, address), held, name): (&Key, &Held, &Arc<str>)| {

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::unix::net::UnixStream,
     path::Path,
 };
 
@@ -13,23 +13,17 @@ use tokio::task::spawn_blocking;
 
 use super::{
     daemon::Daemon,
-    hand_over::{self, FromPredecessor, FromSuccessor, HandedSocket, PATIENCE, Rest, START, VERSION},
+    hand_over::{self, FromPredecessor, FromSuccessor, OfListener, OfWorker, PATIENCE, Rest, START, VERSION},
 };
 use crate::{
     admin,
     net::{Channel, unix},
-    udp::{Control, Handed},
+    udp::Control,
 };
 
 /// The conversation with the predecessor. Dropping it leaves the predecessor serving, unless it is over.
 #[derive(Debug)]
 pub(super) struct Predecessor(Channel);
-
-/// A session or datagram of a worker.
-pub(super) type OfWorker = (usize, Handed, Option<OwnedFd>);
-
-/// A listening socket that it has handed over.
-pub(super) type Socket = (HandedSocket, OwnedFd);
 
 impl Predecessor {
     /// Asks the daemon at this admin socket to hand over, and takes its listening sockets. It goes on to serve them.
@@ -37,7 +31,7 @@ impl Predecessor {
     /// # Errors
     ///
     /// There is no such daemon, or it refuses and says why.
-    pub(super) fn meet(path: &Path) -> Result<(Self, Vec<Socket>, Rest)> {
+    pub(super) fn meet(path: &Path) -> Result<(Self, Vec<OfListener>, Rest)> {
         let mut stream =
             unix::connect(path, PATIENCE).context("no daemon answers there; start one without --take-over")?;
         let hello = admin::Command::HandOver { version: VERSION };

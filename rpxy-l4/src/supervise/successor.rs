@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     admin,
     daemon::Daemon,
-    hand_over::{self, FromPredecessor, FromSuccessor, HandedSocket, PATIENCE, Rest, START, VERSION},
+    hand_over::{self, FromPredecessor, FromSuccessor, HandedSocket, OfListener, PATIENCE, Rest, START, VERSION},
     notify::Notify,
     scrape,
     worker::ListenCommand,
@@ -31,6 +31,7 @@ use crate::{
     config::model::Transport,
     limit::BanSource,
     net::{Address, Channel},
+    offload::Kernel,
     udp::{self, Control, HandOver},
 };
 
@@ -98,12 +99,10 @@ impl Handing {
             let error = "something is drained by command, which a successor would undo".to_owned();
             return refusal(error, "put it back into service first: rpxy-l4 up");
         }
-        // The directory of pins, and XDP, are one daemon's at a time.
-        let ebpf = &daemon.config.ebpf;
-        if let Some(kernel) = &daemon.kernel
-            && (ebpf.pin || kernel.hook() != "tc")
-        {
-            let error = "the kernel plane cannot be handed over with XDP, or with ebpf.pin".to_owned();
+        // The directory of pins, XDP, and the filters of clsact are one daemon's at a time.
+        let of_one = |kernel: &Arc<Kernel>| kernel.attachments().iter().any(|(_, kind)| *kind != "tcx");
+        if daemon.config.ebpf.pin && daemon.kernel.is_some() || daemon.kernel.as_ref().is_some_and(of_one) {
+            let error = "the kernel plane cannot be handed over with XDP, with ebpf.pin or before Linux 6.6".to_owned();
             return refusal(
                 error,
                 "restart it instead: with ebpf.pin steered sessions go on; or set ebpf.mode = \"tc\"",
@@ -114,7 +113,7 @@ impl Handing {
 }
 
 /// Gives the listening sockets, and waits until the successor is ready.
-fn start(stream: std::os::unix::net::UnixStream, sockets: Vec<(HandedSocket, OwnedFd)>, rest: Rest) -> Result<Channel> {
+fn start(stream: std::os::unix::net::UnixStream, sockets: Vec<OfListener>, rest: Rest) -> Result<Channel> {
     let mut channel = Channel::new(stream, PATIENCE)?;
     for (handed, socket) in sockets {
         hand_over::send(&mut channel, &FromPredecessor::Socket(handed), Some(socket.as_fd()))?;
@@ -169,6 +168,9 @@ impl Daemon {
             Ok((mut channel, pid)) => {
                 notify.hand_over(pid);
                 self.listeners.leave();
+                if let Some(kernel) = &self.kernel {
+                    kernel.leave_hooks();
+                }
                 // Should it not hear it, it goes on all the same.
                 drop(hand_over::send(&mut channel, &FromPredecessor::Done, None));
                 Ok(())

@@ -29,6 +29,7 @@ use crate::support::{
     PORT,
     admin::{Scratch, say},
     at, front, rule,
+    steering::{self, Steering, with_object},
 };
 
 /// A configuration with an admin socket, a listener for each of TCP, UDP and QUIC, and a unix socket.
@@ -265,4 +266,46 @@ fn the_command_replaces_the_daemon_and_what_it_was_told_stays() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(new).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     wait::until("it has ended", || (!socket::is_listening(&net.gateway, PORT)).then_some(()));
+}
+
+#[test]
+fn steered_sessions_pass_through_both_daemons_and_are_steered_again() {
+    let Some(net) = with_object() else { return };
+    let _tcp = Server::echo(&net.backend, at(7000));
+    let server = UdpServer::echo(&net.backend, at(7000), "");
+    let config = |mode: &str| {
+        let table = steering::config(PORT, at(7000), &format!("mode = \"{mode}\""));
+        let top = format!("access_log_format = \"off\"\nworkers = 2\ntcp_target = \"{}\"\n", at(7000));
+        format!("{top}{table}")
+    };
+    let mut first = Steering::start_with(&net, &config("tc"));
+    let with_socket = |of: &Steering, mode: &str| format!("admin_socket = \"{}\"\n{}", of.socket(), config(mode));
+    let clients: Vec<UdpClient> = (0..8).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
+    let exchange = || {
+        for client in &clients {
+            is_answered(client, "x");
+        }
+    };
+    first.wait_forwarded(16, exchange);
+    // The first one stays for it, and must not be in the way.
+    let long = socket::dial(&net.client, front());
+    is_served(&long, "before");
+    let second = succeed(&net, &with_socket(&first, "tc"));
+    exchange();
+    // The same socket, at which the second one answers now.
+    first.wait_forwarded(16, exchange);
+    let ports: BTreeSet<SocketAddr> = server.received().into_iter().map(|datagram| datagram.source).collect();
+    assert_eq!(ports.len(), clients.len(), "each session has kept its port");
+    is_served(&long, "after");
+    drop(long);
+    assert!(first.daemon.wait().success());
+    drop(second);
+
+    let mut xdp = Steering::start_with(&net, &config("xdp"));
+    let mut refused = Daemon::builder(&with_socket(&xdp, "xdp")).args(["--take-over"]).launch(&net.gateway);
+    assert_eq!(refused.wait().code(), Some(1));
+    let text = refused.process().lines().join("\n");
+    assert!(text.contains("cannot be handed over with XDP"), "{text}");
+    exchange();
+    xdp.daemon.allow("no successor");
 }

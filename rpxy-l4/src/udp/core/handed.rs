@@ -125,10 +125,14 @@ impl Sessions {
         state.born = now.saturating_sub(handed.age);
         state.last_seen = now.saturating_sub(handed.idle);
         (state.bytes_up, state.bytes_down) = (handed.bytes_up, handed.bytes_down);
-        state.evidence = handed.evidence.taken_over(now);
         let session = self.insert(state, now, out);
         if let Some(state) = self.table.get_mut(session) {
+            // Not before: the kernel cannot have it until it has a socket.
+            state.evidence = handed.evidence.taken_over(now);
             self.identity.remember_all(state, &keys, now);
+            if state.evidence.is_answered() {
+                self.admissions.answered(session, &self.table);
+            }
         }
         let resumed = Some(handed.age);
         let started =

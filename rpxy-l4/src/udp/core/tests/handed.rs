@@ -31,6 +31,8 @@ fn succeed(bench: &mut Bench, config: &str) -> Bench {
         let handed: HandedSession = serde_json::from_str(&text).unwrap();
         let mut out = Output::default();
         let Some(taken) = successor.sessions.take_over(&handed, flow, successor.now, &mut out) else { continue };
+        let is_early = |command: &Command| matches!(command, Command::InstallFlow { .. });
+        assert!(!out.commands.iter().any(is_early), "it has no socket yet");
         successor.sockets.insert(taken, handed.backend);
         successor.carry_out(&mut out);
         successor.act(|sessions, _, out| sessions.handle_taken_over(taken, out));
