@@ -11,12 +11,14 @@ pub mod datagram;
 pub mod decide;
 pub mod mac1;
 pub mod map;
+#[macro_use]
 pub mod packet;
 #[cfg(any(test, feature = "properties"))]
 #[doc(hidden)]
 pub mod properties;
 pub mod rewrite;
 mod seal;
+pub mod tcp;
 pub mod verdict;
 
 #[cfg(test)]

@@ -15,14 +15,15 @@
 //! the element's next flow.
 
 use crate::map::{Flow, FlowKey, Hop, HopKey, Socket};
+use crate::tcp::flow::TcpFlow;
 
 /// The sum of nothing, so that an element of zeros is not an entry.
 const START: u64 = 0x7270_7879_2d6c_3421;
 
 /// Numbers of 31 bits, one for each word (splitmix64): two neighbours are added to theirs and multiplied, as NH does it
 /// (RFC 4418 section 5.2). A word that differs changes the product, whatever the other one is.
-const ADDED: [u64; 26] = {
-    let mut numbers = [0; 26];
+const ADDED: [u64; 32] = {
+    let mut numbers = [0; 32];
     let mut state = START;
     let mut index = 0;
     while index < numbers.len() {
@@ -78,6 +79,42 @@ impl Flow {
     /// Returns this entry as it is stored under `key`.
     #[must_use]
     pub const fn sealed(self, key: &FlowKey) -> Self {
+        Self { seal: self.seal_for(key), ..self }
+    }
+
+    /// Returns true if this is an entry that was stored under `key`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_whole(&self, key: &FlowKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+}
+
+impl TcpFlow {
+    /// Returns the sum for this entry under `key`: over everything, since each field decides what a packet becomes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seal_for(&self, key: &FlowKey) -> u64 {
+        let [a, b, c, d, e, f] = self.station;
+        let rest = u32::from_ne_bytes([e, f, self.state, self.window_shift.cast_unsigned()]);
+        let [zero_0, zero_1] = self.zero;
+        let side = u32::from_ne_bytes([self.side, self.may, zero_0, zero_1]);
+        let ([a_0, a_1], [p_0, p_1]) = (self.address_change.to_ne_bytes(), self.port_change.to_ne_bytes());
+        let changes = u32::from_ne_bytes([a_0, a_1, p_0, p_1]);
+        START
+            .wrapping_add(products!(&key.source, &key.destination, 0))
+            .wrapping_add(products!(&self.source, &self.destination, 10))
+            .wrapping_add(product!(self.interface, self.ingress, 20))
+            .wrapping_add(product!(u32::from_ne_bytes([a, b, c, d]), rest, 22))
+            .wrapping_add(product!(self.sequence, self.acknowledgement, 24))
+            .wrapping_add(product!(self.timestamp, self.echo, 26))
+            .wrapping_add(product!(self.slot, side, 28))
+            .wrapping_add(product!(self.promised, changes, 30))
+    }
+
+    /// Returns this entry with that sum.
+    #[must_use]
+    pub(crate) const fn sealed(self, key: &FlowKey) -> Self {
         Self { seal: self.seal_for(key), ..self }
     }
 

@@ -35,6 +35,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod tc;
 #[cfg(target_arch = "bpf")]
+mod tcp;
+#[cfg(target_arch = "bpf")]
 mod xdp;
 
 /// Nothing in the programs can panic, so that the linker leaves this out.

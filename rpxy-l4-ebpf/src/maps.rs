@@ -103,7 +103,7 @@ impl Copies {
 /// Both are within entries, at multiples of 8 bytes, and of plain bytes, so that what is read is a value even while the
 /// daemon replaces it. No earlier copy is used any more.
 #[inline(always)]
-unsafe fn copy<'s, T: Copy>(from: *const T, to: *mut T) -> &'s T {
+pub(crate) unsafe fn copy<'s, T: Copy>(from: *const T, to: *mut T) -> &'s T {
     const { assert!(size_of::<T>().is_multiple_of(8)) };
     let (source, target) = (from.cast::<u64>(), to.cast::<u64>());
     let mut word = 0;

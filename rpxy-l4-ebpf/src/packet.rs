@@ -12,11 +12,15 @@ use core::arch::asm;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use rpxy_l4_common::bytes::Bytes;
 use rpxy_l4_ebpf::write;
+
+/// The mark of a copy on its way out; the packet itself keeps the one that it has.
+const COPY: u32 = 0x7270_7879;
 
 /// Farther than any header. The verifier wants to see that an offset is small before it is added to a packet pointer.
 const FARTHEST: usize = 0x7fff;
@@ -173,6 +177,32 @@ impl Skb {
     pub(crate) fn has_vlan_aside(&self) -> bool {
         // SAFETY: the kernel's own pointer to the context.
         unsafe { (*self.pointer()).vlan_present != 0 }
+    }
+
+    /// Returns true if the packet came by an interface: this machine forwards it.
+    #[inline(always)]
+    pub(crate) fn is_forwarded(&self) -> bool {
+        // SAFETY: the kernel's own pointer to the context.
+        unsafe { (*self.pointer()).ingress_ifindex != 0 }
+    }
+
+    /// Returns true if the packet is one that [`Skb::send_copy`] has sent.
+    #[inline(always)]
+    pub(crate) fn is_copy(&self) -> bool {
+        // SAFETY: the kernel's own pointer to the context.
+        unsafe { (*self.pointer()).mark == COPY }
+    }
+
+    /// Sends a copy of the packet out of its interface at once. It passes the program again, which knows it by its mark.
+    #[inline(always)]
+    pub(crate) fn send_copy(&self) {
+        // SAFETY: the kernel's own pointer to the context, and a helper that copies the packet.
+        unsafe {
+            let mark = (*self.pointer()).mark;
+            (*self.pointer()).mark = COPY;
+            let _sent: i64 = bpf_clone_redirect(self.pointer(), self.interface(), 0);
+            (*self.pointer()).mark = mark;
+        }
     }
 
     /// Sends the packet out of an interface when the program ends, to the neighbour in the routing table. Returns the

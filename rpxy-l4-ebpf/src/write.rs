@@ -9,9 +9,13 @@ mod tests;
 use core::mem::offset_of;
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 use rpxy_l4_common::map::Family;
+pub use rpxy_l4_common::rewrite::Failed;
 use rpxy_l4_common::rewrite::Rewrite;
+use rpxy_l4_common::tcp::segment::Segment;
+use rpxy_l4_common::tcp::translate::Change;
 
 /// A packet that lies in memory (XDP).
 pub trait Frame {
@@ -29,15 +33,6 @@ pub trait Skb {
     fn change_checksum(&self, offset: usize, change: u32, addresses: bool) -> Option<()>;
     /// Adds to a checksum that the network card made over the whole packet, if there is one.
     fn add_to_sum(&self, change: u32);
-}
-
-/// The state of a packet after a rewrite that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failed {
-    /// It is unchanged.
-    Untouched,
-    /// It is partly rewritten.
-    Halfway,
 }
 
 /// Writes all fields as they are.
@@ -90,6 +85,18 @@ pub fn skb<S: Skb>(skb: &S, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
     skb.change_checksum(at, rewrite.port_change, false).ok_or(Failed::Halfway)?;
     if matches!(rewrite.family, Family::V6) {
         skb.add_to_sum(rewrite.address_change);
+    }
+    Ok(())
+}
+
+/// Changes the checksum of a segment that was translated; TCP always has one. In IPv6, see [`skb`].
+#[inline(always)]
+pub fn checksum<S: Skb>(skb: &S, segment: &Segment<'_>, change: Change) -> Result<(), Failed> {
+    let at = segment.l4 + offset_of!(TcpHdr, check);
+    skb.change_checksum(at, change.of_addresses(), true).ok_or(Failed::Halfway)?;
+    skb.change_checksum(at, change.of_words(), false).ok_or(Failed::Halfway)?;
+    if matches!(segment.family, Family::V6) {
+        skb.add_to_sum(change.of_addresses());
     }
     Ok(())
 }

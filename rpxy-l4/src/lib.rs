@@ -18,13 +18,16 @@ mod log;
 mod metrics;
 mod net;
 mod offload;
+mod overview;
 #[cfg(any(test, feature = "properties"))]
 pub mod properties;
 mod resolve;
 mod route;
+mod status_page;
 mod supervise;
 mod tcp;
 mod udp;
+mod web;
 
 use std::process::ExitCode;
 

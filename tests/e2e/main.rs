@@ -26,6 +26,7 @@ mod daemon {
     mod notify;
     mod refused;
     mod signals;
+    mod status_page;
     mod upgrade;
 }
 mod health {
@@ -49,6 +50,7 @@ mod routing {
     mod dns;
     mod precedence;
     mod protocols;
+    mod services;
 }
 mod tcp {
     mod balance;
@@ -67,6 +69,7 @@ mod udp {
     mod backends;
     mod balance;
     mod gateways;
+    mod limits;
     mod listeners;
     mod marks;
     mod quic_datagrams;

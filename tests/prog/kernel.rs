@@ -8,6 +8,7 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use rpxy_l4_common::map::{FlowKey, Hop, HopKey, name};
+use rpxy_l4_common::tcp;
 use rpxy_l4_common::verdict::Counter;
 use rpxy_l4_tests::privilege;
 
@@ -25,7 +26,11 @@ const EINVAL: i32 = 22;
 const GSO_SIZE: usize = 176;
 const CONTEXT_LEN: usize = GSO_SIZE + 4;
 
-/// The entry points of the object.
+/// The entry points for TCP: what arrives, and what this machine sends itself.
+pub(crate) const TCP_IN: &str = "rpxy_l4_tcp_in";
+pub(crate) const TCP_OUT: &str = "rpxy_l4_tcp_out";
+
+/// The entry points for UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     Xdp,
@@ -85,21 +90,24 @@ impl Kernel {
         for map in [name::FLOWS, name::LISTENERS, name::LOCAL, name::BANNED, name::ACCESS, name::HOPS, name::SOURCES] {
             loader.map_max_entries(map, 256);
         }
+        for map in [tcp::name::TCP_FLOWS, tcp::name::TCP_NOTES] {
+            loader.map_max_entries(map, 16);
+        }
         // What the daemon gets is the same without; the log of a program that passes would be long.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         let mut ebpf = loader.load(object).unwrap();
         let xdp: &mut Xdp = ebpf.program_mut(Program::Xdp.name()).unwrap().try_into().unwrap();
         xdp.load().unwrap();
-        let tc: &mut SchedClassifier = ebpf.program_mut(Program::Tc.name()).unwrap().try_into().unwrap();
-        tc.load().unwrap();
-        let one: &mut SchedClassifier = ebpf.program_mut(Program::TcOne.name()).unwrap().try_into().unwrap();
-        one.load().unwrap();
+        for classifier in [Program::Tc.name(), Program::TcOne.name(), TCP_IN, TCP_OUT] {
+            let classifier: &mut SchedClassifier = ebpf.program_mut(classifier).unwrap().try_into().unwrap();
+            classifier.load().unwrap();
+        }
         Self(ebpf)
     }
 
     /// Instructions that the verifier walked through.
-    pub(crate) fn verified(&self, program: Program) -> u32 {
-        self.0.program(program.name()).unwrap().info().unwrap().verified_instruction_count().unwrap_or(0)
+    pub(crate) fn verified(&self, program: &str) -> u32 {
+        self.0.program(program).unwrap().info().unwrap().verified_instruction_count().unwrap_or(0)
     }
 
     /// The object, for who reads its log.
@@ -186,6 +194,18 @@ impl Kernel {
     /// The same; nothing when a test run does not take such a packet.
     pub(crate) fn try_run(&self, program: Program, packet: &[u8], segment: u32) -> Option<Outcome> {
         let before = self.counters();
+        let (action, packet) = self.raw_run(program.name(), packet, segment)?;
+        let counted: Vec<Counter> = Counter::ALL
+            .iter()
+            .zip(before.iter().zip(self.counters()))
+            .flat_map(|(counter, (before, after))| (*before..after).map(|_| *counter))
+            .collect();
+        let [counter] = counted[..] else { panic!("not one outcome, but {counted:?}") };
+        Some(Outcome { action: program.action(action), packet, counter })
+    }
+
+    /// Runs a program on a packet. Returns what it returned, and the packet; nothing when a test run does not take it.
+    pub(crate) fn raw_run(&self, program: &str, packet: &[u8], segment: u32) -> Option<(u32, Vec<u8>)> {
         let mut out = vec![0; packet.len() + ROOM];
         let mut context = [0; CONTEXT_LEN];
         context[GSO_SIZE..].copy_from_slice(&segment.to_ne_bytes());
@@ -195,29 +215,20 @@ impl Kernel {
             ctx_in: (segment != 0).then_some(&context),
             ..TestRunOptions::default()
         };
-        let result = match program {
-            Program::Xdp => {
-                let xdp: &Xdp = self.0.program(program.name()).unwrap().try_into().unwrap();
-                xdp.test_run(options)
-            }
-            Program::Tc | Program::TcOne => {
-                let tc: &SchedClassifier = self.0.program(program.name()).unwrap().try_into().unwrap();
-                tc.test_run(options)
-            }
+        let loaded = self.0.program(program).unwrap();
+        let result = if let aya::programs::Program::Xdp(xdp) = loaded {
+            xdp.test_run(options)
+        } else {
+            let classifier: &SchedClassifier = loaded.try_into().unwrap();
+            classifier.test_run(options)
         };
         let result = match result {
             Ok(result) => result,
             Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EINVAL) => return None,
-            Err(error) => panic!("{program:?}: {error}"),
+            Err(error) => panic!("{program}: {error}"),
         };
         out.truncate(result.data_size_out.try_into().unwrap());
-        let counted: Vec<Counter> = Counter::ALL
-            .iter()
-            .zip(before.iter().zip(self.counters()))
-            .flat_map(|(counter, (before, after))| (*before..after).map(|_| *counter))
-            .collect();
-        let [counter] = counted[..] else { panic!("not one outcome, but {counted:?}") };
-        Some(Outcome { action: program.action(result.return_value), packet: out, counter })
+        Some((result.return_value, out))
     }
 
     /// What was accounted in a flow: last seen, packets, bytes, packets that came another way.
@@ -230,18 +241,23 @@ impl Kernel {
         self.hash::<K, V>(name).insert(key, value, 0).unwrap();
     }
 
-    fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+    pub(crate) fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
         self.0.map_mut(name).unwrap().try_into().unwrap()
     }
 
-    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+    pub(crate) fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         self.0.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    /// The numbers of a map of counters, summed up over the processors.
+    pub(crate) fn sums(&self, name: &str, count: u32) -> Vec<u64> {
+        let counters: PerCpuArray<&MapData, u64> = self.0.map(name).unwrap().try_into().unwrap();
+        (0..count).map(|index| counters.get(&index, 0).unwrap().iter().sum()).collect()
     }
 
     /// All counters, summed up over the processors.
     fn counters(&self) -> Vec<u64> {
-        let counters: PerCpuArray<&MapData, u64> = self.0.map(name::COUNTERS).unwrap().try_into().unwrap();
-        Counter::ALL.iter().map(|c| counters.get(&c.index(), 0).unwrap().iter().sum()).collect()
+        self.sums(name::COUNTERS, Counter::COUNT)
     }
 }
 
@@ -249,7 +265,7 @@ impl Program {
     /// Those that decide about every packet.
     pub(crate) const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Xdp => "rpxy_l4_xdp",
             Self::Tc => "rpxy_l4_tc",

@@ -26,4 +26,6 @@ mod rows;
 #[cfg(test)]
 mod seal;
 #[cfg(test)]
+mod spliced;
+#[cfg(test)]
 mod tables;

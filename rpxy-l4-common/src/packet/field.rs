@@ -29,7 +29,7 @@ macro_rules! bytes {
 
 /// Copies `N` bytes from an offset that lies within the header; the compiler sees that and leaves the checks out.
 #[inline(always)]
-pub(super) const fn chunk<const LEN: usize, const N: usize>(header: &[u8; LEN], offset: usize) -> [u8; N] {
+pub(crate) const fn chunk<const LEN: usize, const N: usize>(header: &[u8; LEN], offset: usize) -> [u8; N] {
     match header.split_at_checked(offset) {
         Some((_, rest)) => match rest.first_chunk() {
             Some(field) => *field,

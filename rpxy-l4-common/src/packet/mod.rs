@@ -1,10 +1,10 @@
-//! Reads the headers of a packet: Ethernet, up to two VLAN tags, IPv4 or IPv6, UDP.
+//! Reads the headers of a packet: Ethernet, up to two VLAN tags, IPv4 or IPv6, UDP. TCP is in [`crate::tcp`].
 //!
 //! It errs towards [`Pass`]: whatever is not plain UDP in one piece, with length fields that agree, is left to the
 //! kernel, which knows more.
 
 #[macro_use]
-mod field;
+pub(crate) mod field;
 mod pass;
 #[cfg(test)]
 mod tests;
@@ -68,13 +68,20 @@ pub struct Packet<'k> {
 /// returned value they would be copied byte by byte, and the stack of a program has 512 bytes.
 #[inline(always)]
 pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
+    let ip = ip(bytes, link, IpProto::Udp as u8, key)?;
+    udp(bytes, ip, key)
+}
+
+/// Reads what stands before the header of a transport protocol. Addresses go to `key`.
+#[inline(always)]
+pub(crate) fn ip<B: Bytes>(bytes: &B, link: Link, protocol: u8, key: &mut FlowKey) -> Result<Ip, Pass> {
     match link {
-        Link::Ethernet => ethernet(bytes, key),
+        Link::Ethernet => ethernet(bytes, protocol, key),
         Link::Bare => {
             let [version] = bytes.read(0).ok_or(Pass::Truncated)?;
             match version >> 4 {
-                4 => ipv4(bytes, BARE, key),
-                6 => ipv6(bytes, BARE, key),
+                4 => ipv4(bytes, BARE, protocol, key),
+                6 => ipv6(bytes, BARE, protocol, key),
                 _ => Err(Pass::NotIp),
             }
         }
@@ -82,7 +89,7 @@ pub fn parse<'k, B: Bytes>(bytes: &B, link: Link, key: &'k mut FlowKey) -> Resul
 }
 
 #[inline(always)]
-fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
+fn ethernet<B: Bytes>(bytes: &B, protocol: u8, key: &mut FlowKey) -> Result<Ip, Pass> {
     const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
     const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
     const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
@@ -106,8 +113,8 @@ fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>,
     }
     let before = Before { station, vlan_tags, l3 };
     match ether_type {
-        IPV4 => ipv4(bytes, before, key),
-        IPV6 => ipv6(bytes, before, key),
+        IPV4 => ipv4(bytes, before, protocol, key),
+        IPV6 => ipv6(bytes, before, protocol, key),
         VLAN | OUTER_VLAN => Err(Pass::VlanDepth),
         _ => Err(Pass::NotIp),
     }
@@ -115,18 +122,17 @@ fn ethernet<'k, B: Bytes>(bytes: &B, key: &'k mut FlowKey) -> Result<Packet<'k>,
 
 /// What stands before the IP header.
 #[derive(Clone, Copy)]
-struct Before {
-    station: [u8; 6],
-    vlan_tags: u8,
-    l3: usize,
+pub(crate) struct Before {
+    pub(crate) station: [u8; 6],
+    pub(crate) vlan_tags: u8,
+    pub(crate) l3: usize,
 }
 
 /// Nothing.
 const BARE: Before = Before { station: [0; 6], vlan_tags: 0, l3: 0 };
 
 #[inline(always)]
-fn ipv4<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    const UDP: u8 = IpProto::Udp as u8;
+fn ipv4<B: Bytes>(bytes: &B, before: Before, protocol: u8, key: &mut FlowKey) -> Result<Ip, Pass> {
     const ICMP: u8 = IpProto::Icmp as u8;
 
     let header: [u8; Ipv4Hdr::LEN] = bytes.read(before.l3).ok_or(Pass::Truncated)?;
@@ -135,10 +141,10 @@ fn ipv4<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
         return Err(Pass::IpVersion);
     }
     match byte!(header: Ipv4Hdr, proto) {
-        UDP => {}
+        other if other == protocol => {}
         ICMP if version_ihl & 0xf == 5 => return Err(icmp(bytes, before.l3 + Ipv4Hdr::LEN, [3, 4])),
         ICMP => return Err(Pass::Icmp),
-        _ => return Err(Pass::NotUdp),
+        _ => return Err(Pass::OtherTransport),
     }
     match version_ihl & 0xf {
         5 => {}
@@ -151,20 +157,18 @@ fn ipv4<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
     key.source.address = in_first_four(bytes!(header: Ipv4Hdr, src_addr));
     key.destination.address = in_first_four(bytes!(header: Ipv4Hdr, dst_addr));
     let ttl = byte!(header: Ipv4Hdr, ttl);
-    let ip = Ip {
+    Ok(Ip {
         family: Family::V4,
         before,
         ttl,
         checksum: word!(header: Ipv4Hdr, check),
         header_len: Ipv4Hdr::LEN,
         len: usize::from(word!(header: Ipv4Hdr, tot_len)),
-    };
-    udp(bytes, ip, key)
+    })
 }
 
 #[inline(always)]
-fn ipv6<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result<Packet<'k>, Pass> {
-    const UDP: u8 = IpProto::Udp as u8;
+fn ipv6<B: Bytes>(bytes: &B, before: Before, protocol: u8, key: &mut FlowKey) -> Result<Ip, Pass> {
     const ICMP: u8 = IpProto::Ipv6Icmp as u8;
     const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
     // The extension headers of the IANA registry behind which UDP may stand in the clear.
@@ -182,26 +186,25 @@ fn ipv6<'k, B: Bytes>(bytes: &B, before: Before, key: &'k mut FlowKey) -> Result
         return Err(Pass::IpVersion);
     }
     match byte!(header: Ipv6Hdr, next_hdr) {
-        UDP => {}
+        other if other == protocol => {}
         ICMP => return Err(icmp(bytes, before.l3 + Ipv6Hdr::LEN, [2, 0])),
         FRAGMENT => return Err(Pass::Fragment),
         HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6 => {
             return Err(Pass::ExtensionHeader);
         }
-        _ => return Err(Pass::NotUdp),
+        _ => return Err(Pass::OtherTransport),
     }
     key.source.address = bytes!(header: Ipv6Hdr, src_addr);
     key.destination.address = bytes!(header: Ipv6Hdr, dst_addr);
     let hop_limit = byte!(header: Ipv6Hdr, hop_limit);
-    let ip = Ip {
+    Ok(Ip {
         family: Family::V6,
         before,
         ttl: hop_limit,
         checksum: 0,
         header_len: Ipv6Hdr::LEN,
         len: Ipv6Hdr::LEN + usize::from(word!(header: Ipv6Hdr, payload_len)),
-    };
-    udp(bytes, ip, key)
+    })
 }
 
 /// Tells ICMP of this type and code, by which routers say that a packet is too big (RFC 792, RFC 4443 section 3.2), from
@@ -211,15 +214,16 @@ fn icmp<B: Bytes>(bytes: &B, offset: usize, too_big: [u8; 2]) -> Pass {
     if bytes.read(offset) == Some(too_big) { Pass::TooBig } else { Pass::Icmp }
 }
 
-/// The fields that both versions have in a packet that carries UDP.
+/// The fields that both versions have.
 #[derive(Clone, Copy)]
-struct Ip {
-    family: Family,
-    before: Before,
-    ttl: u8,
-    checksum: u16,
-    header_len: usize,
-    len: usize,
+pub(crate) struct Ip {
+    pub(crate) family: Family,
+    pub(crate) before: Before,
+    pub(crate) ttl: u8,
+    pub(crate) checksum: u16,
+    pub(crate) header_len: usize,
+    /// Length of the whole packet.
+    pub(crate) len: usize,
 }
 
 /// An IPv4 address in the field of both families. In one piece: see [`crate::map::Socket::end`].
@@ -243,7 +247,7 @@ fn udp<'k, B: Bytes>(bytes: &B, ip: Ip, key: &'k mut FlowKey) -> Result<Packet<'
     let l4 = l3 + header_len;
     let header: [u8; UdpHdr::LEN] = bytes.read(l4).ok_or(Pass::Truncated)?;
     if usize::from(word!(header: UdpHdr, len)) != ip_len - header_len {
-        return Err(Pass::UdpLength);
+        return Err(Pass::TransportLength);
     }
     let udp_checksum = word!(header: UdpHdr, check);
     // A receiver has to discard it, unless it knows better (RFC 8200 section 8.1, RFC 6935).

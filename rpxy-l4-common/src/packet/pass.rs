@@ -13,8 +13,8 @@ pub enum Pass {
     LinkGroup,
     /// The version of the IP header is not the one that the header before announces.
     IpVersion,
-    /// Another protocol over IP than UDP and ICMP.
-    NotUdp,
+    /// Another protocol over IP than the one that is looked for, and ICMP.
+    OtherTransport,
     /// ICMP or ICMPv6.
     Icmp,
     /// The same, by which a router says that a packet is too big for the way.
@@ -25,12 +25,13 @@ pub enum Pass {
     IpHeaderLength,
     /// A fragment, including the first one, or an IPv6 fragment header.
     Fragment,
-    /// UDP may stand behind extension headers.
+    /// The transport may stand behind extension headers.
     ExtensionHeader,
-    /// An IP packet too short for a UDP header; IPv6 jumbograms are counted here, too.
+    /// An IP packet too short for a header of the transport; IPv6 jumbograms are counted here, too.
     IpLength,
-    /// The length of the datagram is not what the IP header leaves for it.
-    UdpLength,
+    /// The length in the header of the transport is not what the IP header leaves for it: that of a datagram, or of a TCP
+    /// header.
+    TransportLength,
     /// UDP over IPv6 without a checksum.
     NoChecksum,
 }

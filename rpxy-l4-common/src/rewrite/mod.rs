@@ -15,6 +15,15 @@ use checksum::{difference, kernel_sum, sum_ipv4, sum_ipv6, update};
 use crate::map::{Family, Flow, Socket};
 use crate::packet::Packet;
 
+/// The state of a packet after a rewrite that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// It is unchanged.
+    Untouched,
+    /// It is partly rewritten.
+    Halfway,
+}
+
 /// The new values of all fields that change.
 ///
 /// XDP and the host write them as they are. TC writes all but the UDP checksum, for which the kernel has to know what

@@ -176,7 +176,7 @@ impl From<Pass> for Counter {
             Pass::VlanDepth => Self::VlanDepth,
             Pass::LinkGroup => Self::LinkGroup,
             Pass::IpVersion => Self::IpVersion,
-            Pass::NotUdp => Self::NotUdp,
+            Pass::OtherTransport => Self::NotUdp,
             Pass::Icmp => Self::Icmp,
             Pass::TooBig => Self::IcmpTooBig,
             Pass::IpOptions => Self::IpOptions,
@@ -184,7 +184,7 @@ impl From<Pass> for Counter {
             Pass::Fragment => Self::Fragment,
             Pass::ExtensionHeader => Self::ExtensionHeader,
             Pass::IpLength => Self::IpLength,
-            Pass::UdpLength => Self::UdpLength,
+            Pass::TransportLength => Self::UdpLength,
             Pass::NoChecksum => Self::NoChecksum,
         }
     }

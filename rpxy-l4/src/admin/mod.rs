@@ -30,6 +30,10 @@ const QUEUE: usize = 16;
 pub(crate) enum Command {
     /// The state and load of the daemon.
     Status {},
+    /// All that an overview tells.
+    Overview {},
+    /// What this client may ask for.
+    Rights {},
     /// The UDP sessions.
     Flows(List),
     /// The TCP connections.
@@ -121,7 +125,13 @@ impl Command {
     #[must_use]
     pub(crate) fn changes(&self) -> bool {
         match self {
-            Self::Status {} | Self::Flows(_) | Self::Connections(_) | Self::Targets {} | Self::Bans {} => false,
+            Self::Status {}
+            | Self::Overview {}
+            | Self::Rights {}
+            | Self::Flows(_)
+            | Self::Connections(_)
+            | Self::Targets {}
+            | Self::Bans {} => false,
             Self::Close { .. }
             | Self::Drain(_)
             | Self::Up(_)
@@ -272,6 +282,8 @@ mod tests {
         for (text, expected) in [
             (r#"{"command":"status"}"#, Some(Command::Status {})),
             (r#" { "command" : "bans" } "#, Some(Command::Bans {})),
+            (r#"{"command":"overview"}"#, Some(Command::Overview {})),
+            (r#"{"command":"rights"}"#, Some(Command::Rights {})),
             (r#"{"command":"flows"}"#, Some(Command::Flows(list(LISTED)))),
             (r#"{"limit":7,"command":"flows"}"#, Some(Command::Flows(list(7)))),
             (r#"{"command":"connections"}"#, Some(Command::Connections(list(LISTED)))),
@@ -321,6 +333,8 @@ mod tests {
         let network = "2001:db8::/32".parse().unwrap();
         for command in [
             Command::Status {},
+            Command::Overview {},
+            Command::Rights {},
             Command::Flows(list(3)),
             Command::Connections(List { client: Some(network), rule: Some("a".to_owned()), ..list(3) }),
             Command::Close { id: "u1-2-3".parse().unwrap() },

@@ -13,6 +13,7 @@ use crate::{
 pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn Write) -> io::Result<()> {
     match command {
         Command::Status {} => lines.iter().try_for_each(|line| status(line, out)),
+        Command::Overview {} | Command::Rights {} => lines.iter().try_for_each(|line| writeln!(out, "{line}")),
         Command::Flows(List { limit, .. }) => {
             table(&FLOW, lines.iter().map(flow).collect(), out)?;
             if more { writeln!(out, "there are more than {limit}; see --limit") } else { Ok(()) }

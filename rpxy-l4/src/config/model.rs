@@ -18,11 +18,13 @@ use ipnet::IpNet;
 mod health;
 mod listener;
 mod rule;
+mod status;
 mod transport;
 
 pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
+pub(crate) use status::{StatusListen, StatusPage, StatusToken};
 pub(crate) use transport::Transport;
 
 /// One whole configuration file.
@@ -46,10 +48,13 @@ pub(crate) struct Config {
     pub access_log_refused: AccessLogRefused,
     /// Address at which `GET /metrics` is answered (OpenMetrics text format); `None` is off.
     pub metrics_listen: Option<SocketAddr>,
+    /// The status page; `None` is off.
+    pub status: Option<StatusPage>,
     /// Absolute path of the unix socket that takes commands of `rpxy-l4 status` and the like, of [`MAX_SOCKET_PATH`]
     /// bytes at most; `None` is off. A reload opens, moves or removes it; bans stay.
     pub admin_socket: Option<PathBuf>,
-    /// ID of the group whose members may read through that socket; `None` is none.
+    /// ID of the group whose members may read through that socket, and through a unix socket of the status page; `None` is
+    /// none.
     pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
@@ -417,7 +422,7 @@ pub(crate) struct Target {
     pub backup: bool,
     /// Never chosen, but known: what it has already goes on.
     pub down: bool,
-    /// TCP: connections at once, of all rules that name it with this limit; `None` is no other limit than theirs. A reload
+    /// Connections or sessions at once, of all rules over its transport that name it with this limit; `None` is no other limit than theirs. A reload
     /// closes none.
     pub max_connections: Option<NonZeroU32>,
 }
@@ -428,6 +433,7 @@ impl fmt::Display for Target {
             Host::Ip { address, scope } => socket_address(*address, *scope, self.port).fmt(f),
             Host::LinkLocal { address, zone } => write!(f, "[{address}%{zone}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Srv(name) => write!(f, "srv:{name}"),
             Host::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -439,7 +445,7 @@ impl Target {
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip { address, scope } => Some(socket_address(address, scope, self.port)),
-            Host::LinkLocal { .. } | Host::Name(_) | Host::Unix(_) => None,
+            Host::LinkLocal { .. } | Host::Name(_) | Host::Srv(_) | Host::Unix(_) => None,
         }
     }
 }
@@ -482,6 +488,8 @@ pub(crate) enum Host {
     },
     /// A name to resolve; lower case, without a trailing dot.
     Name(Arc<str>),
+    /// A name whose SRV records tell hosts and ports; lower case, without a trailing dot unless it is complete. The port is 0.
+    Srv(Arc<str>),
     /// A unix socket (TCP only), by an absolute path of [`MAX_SOCKET_PATH`] bytes at most. Its port is 0.
     Unix(Arc<Path>),
 }

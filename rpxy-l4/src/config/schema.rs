@@ -67,6 +67,7 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
             | "private_keys"
             | "private_server_names"
             | "config_files"
+            | "status_hosts"
             | "tcp_source_addresses"
             | "tcp_trusted_proxies",
         ) => Kind::Texts,
@@ -79,9 +80,9 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (_, "tcp_recv_proxy_protocol") => Kind::SwitchOr("optional"),
         (
             _,
-            "listen_unix" | "listen_unix_mode" | "metrics_listen" | "admin_socket" | "pin_path" | "public_key"
-            | "ech_config_list" | "address" | "quic_server_id" | "health" | "tcp_health" | "udp_health" | "path"
-            | "host" | "server_name" | "hex",
+            "listen_unix" | "listen_unix_mode" | "metrics_listen" | "status_listen" | "status_token_file"
+            | "admin_socket" | "pin_path" | "public_key" | "ech_config_list" | "address" | "quic_server_id" | "health"
+            | "tcp_health" | "udp_health" | "path" | "host" | "server_name" | "hex",
         ) => Kind::Text,
         (
             _,

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     num::NonZeroU16,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,13 +17,14 @@ use tokio::{
 
 use super::{
     MOST_ADDRESSES, MOST_AT_ONCE, Subject, Wanted,
-    checker::{Common, Event, Key, Place, Running},
+    checker::{Common, Event, Key, Place as Where, Running},
     kinds, schedule, uptime,
     voice::{Told, Voice},
 };
 use crate::{
     config::model::{Host, Target, socket_address},
     limit::LogThrottle,
+    resolve::{Lookup, Place},
     route::{Random, Standing},
 };
 
@@ -80,8 +81,8 @@ struct Keeper {
 /// A target that is checked, with what its checkers were made for.
 struct Watched {
     subject: Subject,
-    /// Its name's addresses; `None` before the first look, and for a literal one.
-    seen: Option<Arc<Vec<IpAddr>>>,
+    /// Where its name led; `None` before the first look, and for a literal one.
+    seen: Option<Vec<Place>>,
     keys: Vec<Arc<Key>>,
 }
 
@@ -111,11 +112,11 @@ impl Keeper {
         self.look(|_| true);
     }
 
-    /// Follows names whose addresses have changed.
+    /// Follows names and services whose addresses have changed.
     fn follow(&mut self) {
-        self.look(|watched| match watched.subject.name.as_ref().and_then(|name| name.known()) {
+        self.look(|watched| match watched.subject.lookup.as_ref().and_then(Lookup::known) {
             None => false,
-            Some(known) => watched.seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &known)),
+            Some(known) => watched.seen.as_ref() != Some(&known),
         });
     }
 
@@ -126,26 +127,27 @@ impl Keeper {
         let mut any = false;
         for (index, watched) in self.subjects.iter_mut().enumerate().filter(|(_, watched)| changed(watched)) {
             any = true;
-            let Subject { active, name, .. } = &watched.subject;
-            watched.seen = name.as_ref().and_then(|name| name.known());
-            let keys = watched.subject.keys(watched.seen.as_deref().map_or(&[], Vec::as_slice));
+            let Subject { active, lookup, .. } = &watched.subject;
+            watched.seen = lookup.as_ref().and_then(Lookup::known);
+            let keys = watched.subject.keys(watched.seen.as_deref().unwrap_or_default());
             let before = active.checked.addresses();
-            let standings = keys.iter().map(|key| {
+            let standings = keys.iter().map(|(backend, key)| {
                 if let Some(Kept { running, .. }) = self.checkers.get(key) {
                     running.set(&active.check);
-                    return (key.place.ip(), Arc::clone(&running.standing));
+                    return (*backend, Arc::clone(&running.standing));
                 }
                 let standing = new.entry(Arc::clone(key)).or_insert_with(|| {
                     // What was found of this address with another port or name holds until the first check.
-                    let before = before.iter().find(|(address, _)| *address == key.place.ip());
+                    let before =
+                        before.iter().find(|(address, _)| address.map(|address| address.ip()) == key.place.ip());
                     let standing = Arc::new(before.map_or_else(Standing::default, |(_, before)| before.successor()));
                     starting.push((Arc::clone(key), Arc::clone(&standing), index));
                     standing
                 });
-                (key.place.ip(), Arc::clone(standing))
+                (*backend, Arc::clone(standing))
             });
             active.checked.set(standings.collect());
-            watched.keys = keys;
+            watched.keys = keys.into_iter().map(|(_, key)| key).collect();
         }
         if !any {
             return;
@@ -237,6 +239,10 @@ impl Keeper {
                 Some(address) => format!("{} at {address}", watched.subject.target),
                 None => watched.subject.target.to_string(),
             },
+            Host::Srv(_) => match &key.place {
+                Where::Address(address) => format!("{} at {address}", watched.subject.target),
+                Where::LinkLocal { .. } | Where::Unix(_) => watched.subject.target.to_string(),
+            },
             Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => watched.subject.target.to_string(),
         };
         let mut targets = self.of(key).map(text);
@@ -249,28 +255,40 @@ impl Keeper {
 }
 
 impl Subject {
-    /// The checkers of the target, of which `known` are the addresses if it is a name.
-    fn keys(&self, known: &[IpAddr]) -> Vec<Arc<Key>> {
+    /// The checkers of the target, each with the backend address that it speaks for, `None` for a path. A name or service led
+    /// to `known`.
+    fn keys(&self, known: &[Place]) -> Vec<(Option<SocketAddr>, Arc<Key>)> {
         let check = &self.active.check;
         let Target { host, port, .. } = &self.target;
-        let port = check.port.map_or(*port, NonZeroU16::get);
-        let places = match host {
-            Host::Ip { address, scope } => vec![Place::Address(socket_address(*address, *scope, port))],
-            Host::LinkLocal { address, zone } => {
-                vec![Place::LinkLocal { address: *address, zone: Arc::clone(zone), port }]
-            }
-            Host::Unix(path) => vec![Place::Unix(Arc::clone(path))],
-            Host::Name(_) => {
-                let known = known.iter().take(MOST_ADDRESSES);
-                known.map(|address| Place::Address(SocketAddr::new(*address, port))).collect()
-            }
-        };
-        let addressee = kinds::addressee(check, &self.target);
-        let key = |place| {
+        let asked = |port: u16| check.port.map_or(port, NonZeroU16::get);
+        let key = |place, addressee| {
             let (check, udp) = ((Arc::clone(&check.name), check.variant()), check.kind.is_udp());
-            Arc::new(Key { check, udp, place, addressee: addressee.clone() })
+            Arc::new(Key { check, udp, place, addressee })
         };
-        places.into_iter().map(key).collect()
+        let addressee = kinds::addressee(check, host, *port);
+        let fixed = |backend, place| vec![(backend, key(place, addressee.clone()))];
+        match host {
+            Host::Ip { address, scope } => {
+                let place = Where::Address(socket_address(*address, *scope, asked(*port)));
+                fixed(Some(SocketAddr::new(*address, *port)), place)
+            }
+            Host::LinkLocal { address, zone } => {
+                let place = Where::LinkLocal { address: *address, zone: Arc::clone(zone), port: asked(*port) };
+                fixed(Some(SocketAddr::new((*address).into(), *port)), place)
+            }
+            Host::Unix(path) => fixed(None, Where::Unix(Arc::clone(path))),
+            Host::Name(_) | Host::Srv(_) => {
+                let of_place = |Place { address, record }: &Place| {
+                    let addressee = match record {
+                        Some(record) => kinds::addressee(check, &Host::Name(Arc::clone(&record.host)), address.port()),
+                        None => addressee.clone(),
+                    };
+                    let place = Where::Address(SocketAddr::new(address.ip(), asked(address.port())));
+                    (Some(*address), key(place, addressee))
+                };
+                known.iter().take(MOST_ADDRESSES).map(of_place).collect()
+            }
+        }
     }
 }
 

@@ -25,20 +25,20 @@ use tokio::{
 
 use crate::{
     config::model::Target,
-    resolve::Name,
+    resolve::Lookup,
     route::{Active, Endpoint, Health},
 };
 
 /// Checks at once; further ones wait for their turn. Each takes a descriptor.
 const MOST_AT_ONCE: usize = 128;
-/// Addresses of one name that are checked.
+/// Addresses of one name or service that are checked.
 const MOST_ADDRESSES: usize = 16;
 
 /// A target that is checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     target: Target,
-    name: Option<Arc<Name>>,
+    lookup: Option<Lookup>,
     health: Arc<Health>,
     active: Active,
 }
@@ -52,7 +52,7 @@ impl Subject {
         }
         Some(Self {
             target: endpoint.target.clone(),
-            name: endpoint.name().cloned(),
+            lookup: endpoint.lookup().cloned(),
             health: Arc::clone(&endpoint.health),
             active: endpoint.active.clone()?,
         })
@@ -62,7 +62,7 @@ impl Subject {
 /// The descriptors that checks of `subjects` take at most.
 #[must_use]
 pub(crate) fn descriptors(subjects: &[Subject]) -> u64 {
-    let addresses = subjects.iter().map(|subject| if subject.name.is_some() { MOST_ADDRESSES } else { 1 });
+    let addresses = subjects.iter().map(|subject| if subject.lookup.is_some() { MOST_ADDRESSES } else { 1 });
     addresses.sum::<usize>().min(MOST_AT_ONCE) as u64
 }
 

@@ -134,6 +134,18 @@ impl Bans {
         self.lock().all().into_iter().collect()
     }
 
+    /// The first `most` of them.
+    #[must_use]
+    pub(crate) fn first(&self, most: usize) -> Vec<(IpNet, BanSource)> {
+        let lists = self.lock();
+        let source = |network| match lists.configured.contains(network) {
+            true => BanSource::Configuration,
+            false => BanSource::Command,
+        };
+        let first = lists.commanded.union(&lists.configured).take(most);
+        first.map(|network| (*network, source(network))).collect()
+    }
+
     /// All banned networks in order, for the kernel plane.
     #[must_use]
     pub(crate) fn networks(&self) -> Vec<IpNet> {
@@ -151,7 +163,10 @@ impl Bans {
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         let lists = self.lock();
-        lists.commanded.union(&lists.configured).count()
+        let mut both = [&lists.commanded, &lists.configured];
+        both.sort_by_key(|list| list.len());
+        let [few, many] = both;
+        many.len() + few.difference(many).count()
     }
 
     /// Only with the lists locked, so that no change is lost.

@@ -22,6 +22,11 @@ impl<T> ByListener<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, used)| used).collect()
     }
 
+    /// The one for `of`, if it is in use.
+    pub(crate) fn find(&self, of: &LimitOf) -> Option<Arc<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(of)
+    }
+
     /// The one for `of`, which is made if there is none.
     pub(crate) fn of(&self, of: &LimitOf, make: impl FnOnce() -> T) -> Arc<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(of.clone(), make)

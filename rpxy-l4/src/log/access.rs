@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     ACCESS_TARGET, Sink,
     head::Head,
-    refused::{self, Gate, Kind, Refused},
+    latest::Latest,
+    refused::{self, Gate, Kind, Let, Refused},
     timestamp,
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     escape,
     metrics::EchState,
     net::Address,
+    overview,
 };
 
 /// State of Encrypted Client Hello where a rule has no keys.
@@ -42,6 +44,7 @@ pub(crate) struct AccessLog {
     sink: Sink,
     target: LogTarget,
     refused: Arc<Gate>,
+    latest: Arc<Latest>,
 }
 
 /// What the access log shows, and how.
@@ -166,11 +169,11 @@ pub(crate) struct Ended {
 
 impl AccessLog {
     pub(super) fn among_system_lines(sink: Sink, head: Head) -> Self {
-        Self { sink, target: LogTarget::SystemLines { head }, refused: Arc::new(Gate::new()) }
+        Self { sink, target: LogTarget::SystemLines { head }, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
     pub(super) fn own_file(sink: Sink) -> Self {
-        Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()) }
+        Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
     /// Logs that `access`, which came to the listener of this name, now has a backend.
@@ -183,18 +186,32 @@ impl AccessLog {
         self.write(format, "finish", (listener, access), Some(ended));
     }
 
-    /// Logs that traffic of `source` was turned away, as `refused` describes it, which is asked only if there is a line.
+    /// Logs and keeps that traffic of `source` was turned away, as `refused` describes it, which is asked only if it is
+    /// its source's turn.
     pub(crate) fn refused<'a>(
         &self,
         lines: AccessLines,
         (kind, source): (Kind, IpAddr),
         refused: impl FnOnce() -> Refused<'a>,
     ) {
-        if lines.format == AccessLogFormat::Off || !self.is_shown() || !self.refused.lets(lines.refused, kind, source) {
+        let shown = lines.format != AccessLogFormat::Off && self.is_shown();
+        let Let { logged, kept } =
+            self.refused.lets(if shown { lines.refused } else { AccessLogRefused::Off }, kind, source);
+        if !logged && !kept {
             return;
         }
         let refused = refused();
-        self.put(lines.format, format_args!("{refused}"), || refused::as_json(&refused));
+        if logged {
+            self.put(lines.format, format_args!("{refused}"), || refused::as_json(&refused));
+        }
+        if kept {
+            self.latest.keep(kind, &refused, Instant::now());
+        }
+    }
+
+    /// The latest refusals, the latest first, whether or not they have lines.
+    pub(crate) fn latest_refused(&self) -> Vec<overview::Refused> {
+        self.latest.list(Instant::now())
     }
 
     /// Logs how many lines about refused traffic were withheld since the last time, if any.

@@ -7,6 +7,7 @@
 mod access;
 mod form;
 mod head;
+mod latest;
 mod output;
 mod refused;
 mod sink;

@@ -19,11 +19,13 @@ use crate::limit::WeakMap;
 pub(super) const TCP_REFUSALS: [Outcome; 5] =
     [Outcome::EchInvalid, Outcome::RuleConnections, Outcome::TargetConnections, Outcome::Unreachable, Outcome::NoPort];
 /// Refusals of sessions that a rule had been chosen for.
-pub(super) const UDP_REFUSALS: [DatagramDrop; 7] = [
+pub(super) const UDP_REFUSALS: [DatagramDrop; 9] = [
     DatagramDrop::EchInvalid,
     DatagramDrop::SourceLimited,
     DatagramDrop::RateLimited,
     DatagramDrop::TooMany,
+    DatagramDrop::RuleConnections,
+    DatagramDrop::TargetConnections,
     DatagramDrop::Unreachable,
     DatagramDrop::NoPort,
     DatagramDrop::Shortage,
@@ -77,7 +79,7 @@ impl Load {
 pub(crate) struct RuleAccount {
     pub(super) load: Load,
     /// In the order of [`TCP_REFUSALS`] or [`UDP_REFUSALS`]; a rule is of one transport.
-    refused: [AtomicU64; 7],
+    refused: [AtomicU64; UDP_REFUSALS.len()],
 }
 
 impl RuleAccount {
@@ -187,6 +189,18 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// The account of the rule of this name, or of default targets by their key, if it is in use.
+    #[must_use]
+    pub(crate) fn find_rule(&self, rule: &str) -> Option<Arc<RuleAccount>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).get(rule)
+    }
+
+    /// The account of the target at this host and port, if it is in use.
+    #[must_use]
+    pub(crate) fn find_target(&self, target: &str) -> Option<Arc<TargetAccount>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(target)
+    }
+
     /// The account of the rule of this name, or of default targets by their key.
     #[must_use]
     pub(crate) fn rule(&self, rule: &Arc<str>) -> Arc<RuleAccount> {
@@ -260,11 +274,11 @@ mod tests {
         rule.refused(Outcome::Unreachable);
         rule.refused(Outcome::ClientGone);
         rule.refused(Outcome::Unmatched);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0]);
         let rule = RuleAccount::default();
         rule.refused_session(DatagramDrop::Shortage);
         rule.refused_session(DatagramDrop::Overflow);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(TCP_REFUSALS.iter().all(|outcome| outcome.is_refusal()));
         assert!(UDP_REFUSALS.iter().all(|reason| reason.is_refusal()));
     }

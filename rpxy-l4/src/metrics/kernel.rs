@@ -39,6 +39,12 @@ impl KernelSource {
     pub(super) fn fill(&self, plane: Arc<dyn KernelPlane>) {
         let _second = self.0.set(plane);
     }
+
+    /// Packets that it has forwarded.
+    pub(super) fn steered(&self) -> u64 {
+        let packets = self.0.get().map(|plane| plane.packets()).unwrap_or_default();
+        packets.iter().filter(|packets| packets.action == "steer").map(|packets| packets.count).sum()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -6,14 +6,16 @@
 mod accounts;
 mod ech;
 mod endpoint;
+mod format;
 mod kernel;
 mod process;
 mod readiness;
-mod request;
+mod sample;
 mod series;
 mod targets;
 mod text;
 mod times;
+mod totals;
 mod udp;
 
 use std::{
@@ -26,7 +28,6 @@ pub(crate) use accounts::rule_refusals;
 pub(crate) use accounts::{Accounts, Carried, RuleAccount, TargetAccount};
 use ech::Ech;
 pub(crate) use ech::EchState;
-pub(crate) use endpoint::serve;
 pub(crate) use kernel::{KernelPackets, KernelPlane};
 use process::Process;
 use prometheus_client::{
@@ -39,6 +40,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 pub(crate) use readiness::Readiness;
+pub(crate) use sample::Sample;
 use series::Series;
 pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;

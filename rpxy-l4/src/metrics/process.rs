@@ -28,10 +28,40 @@ impl Process {
     }
 }
 
+/// What the process uses now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    /// Processor time so far.
+    pub(super) cpu: Duration,
+    /// Bytes of memory and of address space.
+    pub(super) memory: Option<Memory>,
+    pub(super) open_files: Option<u64>,
+    pub(super) max_open_files: Option<u64>,
+}
+
+/// Memory of the process, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    pub(super) resident: u64,
+    pub(super) address_space: u64,
+}
+
+impl Usage {
+    /// Asks the kernel.
+    pub(super) fn now() -> Self {
+        Self {
+            cpu: Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default(),
+            memory: memory(),
+            open_files: net::open_files(),
+            max_open_files: net::open_files_limit(),
+        }
+    }
+}
+
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let cpu = Duration::try_from(cpu).unwrap_or_default().as_secs_f64();
+        let Usage { cpu, memory, open_files, max_open_files } = Usage::now();
+        let cpu = cpu.as_secs_f64();
         let help = "Processor time used, in user and kernel mode";
         let encoder_of = encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
         ConstCounter::new(cpu).encode(encoder_of)?;
@@ -39,25 +69,30 @@ impl Collector for Process {
             let Some(value) = value else { return Ok(()) };
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
         };
-        let [total, resident] = memory().map_or([None; 2], |memory| memory.map(Some));
-        gauge("process_resident_memory", "Memory in use", Some(&Unit::Bytes), resident)?;
-        gauge("process_virtual_memory", "Address space in use", Some(&Unit::Bytes), total)?;
-        gauge("process_open_fds", "Open file descriptors", None, net::open_files().map(as_f64))?;
-        gauge("process_max_fds", "Most file descriptors that may be open", None, net::open_files_limit().map(as_f64))?;
+        let bytes = |of: fn(Memory) -> u64| memory.map(of).map(as_f64);
+        gauge("process_resident_memory", "Memory in use", Some(&Unit::Bytes), bytes(|memory| memory.resident))?;
+        gauge(
+            "process_virtual_memory",
+            "Address space in use",
+            Some(&Unit::Bytes),
+            bytes(|memory| memory.address_space),
+        )?;
+        gauge("process_open_fds", "Open file descriptors", None, open_files.map(as_f64))?;
+        gauge("process_max_fds", "Most file descriptors that may be open", None, max_open_files.map(as_f64))?;
         let help = "When the process started, in seconds since 1970";
         gauge("process_start_time", help, Some(&Unit::Seconds), Some(self.started.as_secs_f64()))
     }
 }
 
-/// Bytes in all and in memory (proc_pid_status(5)).
-fn memory() -> Option<[f64; 2]> {
+/// What proc_pid_status(5) tells.
+fn memory() -> Option<Memory> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let bytes = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(as_f64(kib.saturating_mul(1024)))
+        Some(kib.saturating_mul(1024))
     };
-    Some([bytes("VmSize:")?, bytes("VmRSS:")?])
+    Some(Memory { resident: bytes("VmRSS:")?, address_space: bytes("VmSize:")? })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]

@@ -8,6 +8,7 @@ use prometheus_client::{
 };
 
 use super::{ByDirection, member};
+use crate::offload::NotSteered;
 
 /// Defines an enum whose variants have names for logs and labels.
 macro_rules! named {
@@ -17,7 +18,7 @@ macro_rules! named {
         pub(crate) enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
-            const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub(super) const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As logs and labels write it.
             #[must_use]
@@ -79,6 +80,10 @@ named! {
         Overflow = "overflow",
         /// Over `udp_max_connections`.
         TooMany = "too_many",
+        /// Its rule has `max_connections`.
+        RuleConnections = "rule_connections",
+        /// Every target of its rule has `max_connections`.
+        TargetConnections = "target_connections",
         /// From a banned network.
         Banned = "banned",
         /// It would have begun a session while an operator lets none begin.
@@ -120,6 +125,8 @@ impl DatagramDrop {
             | Self::Malformed
             | Self::EchInvalid
             | Self::TooMany
+            | Self::RuleConnections
+            | Self::TargetConnections
             | Self::Banned
             | Self::Drained
             | Self::Denied
@@ -168,17 +175,18 @@ struct ByEvent {
 /// Counters made once, so that counting is one atomic addition.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    started: Counter,
-    ended: Vec<Counter>,
-    active: Gauge,
-    dropped: Vec<Counter>,
-    datagrams_up: Counter,
-    datagrams_down: Counter,
+    pub(super) started: Counter,
+    pub(super) ended: Vec<Counter>,
+    pub(super) active: Gauge,
+    pub(super) dropped: Vec<Counter>,
+    pub(super) datagrams_up: Counter,
+    pub(super) datagrams_down: Counter,
     bytes_up: Counter,
     bytes_down: Counter,
     affinity: Vec<Counter>,
     lost_up: Counter,
     lost_down: Counter,
+    pub(super) not_steered: Vec<Counter>,
 }
 
 impl Udp {
@@ -189,6 +197,7 @@ impl Udp {
         let bytes = Family::<ByDirection, Counter>::default();
         let affinity = Family::<ByEvent, Counter>::default();
         let lost = Family::<ByDirection, Counter>::default();
+        let not_steered = Family::<ByReason, Counter>::default();
         let (up, down) = (ByDirection { direction: "up" }, ByDirection { direction: "down" });
         let udp = Self {
             started: Counter::default(),
@@ -202,6 +211,10 @@ impl Udp {
             affinity: AffinityEvent::ALL.iter().map(|e| member(&affinity, &ByEvent { event: e.name() })).collect(),
             lost_up: member(&lost, &up),
             lost_down: member(&lost, &down),
+            not_steered: NotSteered::ALL
+                .iter()
+                .map(|reason| member(&not_steered, &ByReason { reason: reason.name() }))
+                .collect(),
         };
         registry.register("udp_sessions", "UDP sessions that got a backend", udp.started.clone());
         registry.register("udp_ended", "UDP sessions ended, by end", ended);
@@ -210,6 +223,8 @@ impl Udp {
         registry.register("udp_datagrams", "Datagrams forwarded", datagrams);
         registry.register_with_unit("udp_relayed", "Payload of forwarded datagrams", Unit::Bytes, bytes);
         registry.register("udp_affinity", "Connection IDs and tunnel indices, by event", affinity);
+        let help = "UDP sessions that the kernel did not take, by reason";
+        registry.register("udp_not_steered", help, not_steered);
         registry.register("udp_kernel_drops", "Datagrams for which a socket had no room", lost);
         udp
     }
@@ -259,6 +274,11 @@ impl Udp {
         self.lost_up.get() + self.lost_down.get()
     }
 
+    /// Counts a session that the kernel did not take.
+    pub(crate) fn stays(&self, reason: NotSteered) {
+        inc(&self.not_steered, reason as usize, 1);
+    }
+
     /// Counts an event of a connection ID or index.
     pub(crate) fn affinity(&self, event: AffinityEvent) {
         inc(&self.affinity, event as usize, 1);
@@ -288,6 +308,7 @@ mod tests {
         udp.sent_up(2, 100);
         udp.sent_down(1, 7);
         udp.affinity(AffinityEvent::Refused);
+        udp.stays(NotSteered::Failed);
         udp.lost_up(5);
         udp.lost_down(1);
         assert_eq!(udp.lost(), 6);
@@ -301,6 +322,7 @@ mod tests {
             "rpxy_l4_udp_relayed_bytes_total{direction=\"down\"} 7",
             "rpxy_l4_udp_kernel_drops_total{direction=\"up\"} 5",
             "rpxy_l4_udp_affinity_total{event=\"refused\"} 1",
+            "rpxy_l4_udp_not_steered_total{reason=\"failed\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

@@ -47,6 +47,18 @@ pub(crate) enum NotSteered {
 }
 
 impl NotSteered {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Off,
+        Self::Family,
+        Self::Loopback,
+        Self::Address,
+        Self::NoRoute,
+        Self::Full,
+        Self::Interface,
+        Self::Failed,
+    ];
+
     /// Returns true if the reason can go away while the session lives. [`Offload::changes`] then tells when to retry.
     #[must_use]
     pub(crate) fn is_temporary(self) -> bool {
@@ -153,4 +165,16 @@ impl Offload for Off {
 pub(crate) struct Unavailable {
     pub(crate) what: String,
     pub(crate) remedy: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_in_the_order_of_their_discriminants() {
+        for (index, reason) in NotSteered::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "{}", reason.name());
+        }
+    }
 }

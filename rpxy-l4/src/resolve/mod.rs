@@ -2,17 +2,22 @@
 //!
 //! Each configured name has one task that looks it up when its answer expires; connections read the latest answer and
 //! wait for nothing, except for the very first answer. An answer stays in use while its renewal fails: a backend is
-//! more likely to be where it was than to be nowhere.
+//! more likely to be where it was than to be nowhere. SRV records are kept in the same way, and the names of their hosts are
+//! names like others.
 //!
 //! Few names are looked up at once, and fewer of those that failed the last time: a name server that is down takes neither
 //! the descriptors nor the turns of others.
 
 mod answer;
 mod failures;
+mod lookup;
 mod servers;
+mod service;
 mod system;
 
 use std::{
+    fmt,
+    future::Future,
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -29,6 +34,11 @@ use tokio::{
 use crate::{config::model::Dns, limit::WeakMap, metrics::Metrics};
 use failures::Failures;
 use system::System;
+
+pub(crate) use lookup::{Lookup, NOT_OFFERED, Place, Weighted};
+#[cfg(test)]
+pub(crate) use service::Record;
+pub(crate) use service::Service;
 
 /// One whole lookup, all servers and families included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +68,7 @@ pub(crate) struct Resolver {
 #[derive(Debug)]
 struct Shared {
     names: Mutex<WeakMap<Arc<str>, Name>>,
+    services: Mutex<WeakMap<Arc<str>, Service>>,
     bounds: watch::Sender<Dns>,
     system: System,
     runtime: Handle,
@@ -69,14 +80,39 @@ struct Shared {
     spread: RandomState,
 }
 
-/// One name and its latest addresses. Its refreshing ends when the last user drops it.
+/// What one name leads to, as of the latest answer. Its refreshing ends when the last user drops it.
 #[derive(Debug)]
-pub(crate) struct Name {
+pub(crate) struct Entry<T> {
     name: Arc<str>,
-    addresses: ArcSwapOption<Vec<IpAddr>>,
+    answer: ArcSwapOption<T>,
     /// True if a first lookup has ended, well or not.
     settled: watch::Sender<bool>,
     wanted: Arc<Notify>,
+}
+
+/// A name of hosts.
+pub(crate) type Name = Entry<Vec<IpAddr>>;
+
+/// What can be asked for under a name.
+trait Sought: fmt::Debug + Send + Sync + Sized + 'static {
+    /// Asks once. `known` is the last answer, of which a part may have to do. Returns the answer with the time for which it
+    /// holds, if it says so.
+    fn look_up(
+        shared: &Arc<Shared>,
+        name: &Arc<str>,
+        known: Option<&Self>,
+    ) -> impl Future<Output = Result<(Self, Option<Duration>), String>> + Send;
+}
+
+impl Sought for Vec<IpAddr> {
+    async fn look_up(
+        shared: &Arc<Shared>,
+        name: &Arc<str>,
+        known: Option<&Self>,
+    ) -> Result<(Self, Option<Duration>), String> {
+        let (addresses, ttl) = shared.system.lookup(name, known.map_or(&[], Vec::as_slice)).await?;
+        Ok((distinct(addresses), ttl))
+    }
 }
 
 impl Resolver {
@@ -86,6 +122,7 @@ impl Resolver {
         let system = System::new(&runtime);
         let shared = Shared {
             names: Mutex::default(),
+            services: Mutex::default(),
             bounds: watch::Sender::new(bounds),
             system,
             runtime,
@@ -106,13 +143,23 @@ impl Resolver {
     /// The entry of `name`; a new one starts to resolve at once.
     #[must_use]
     pub(crate) fn name(&self, name: &Arc<str>) -> Arc<Name> {
-        let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = names.get(name) {
+        self.entry(&self.shared.names, name)
+    }
+
+    /// The SRV records of `name`; a new one starts to resolve at once.
+    #[must_use]
+    pub(crate) fn service(&self, name: &Arc<str>) -> Arc<Service> {
+        self.entry(&self.shared.services, name)
+    }
+
+    fn entry<T: Sought>(&self, entries: &Mutex<WeakMap<Arc<str>, Entry<T>>>, name: &Arc<str>) -> Arc<Entry<T>> {
+        let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = entries.get(name) {
             return known;
         }
-        let entry = names.get_or_insert_with(Arc::clone(name), || Name {
+        let entry = entries.get_or_insert_with(Arc::clone(name), || Entry {
             name: Arc::clone(name),
-            addresses: ArcSwapOption::empty(),
+            answer: ArcSwapOption::empty(),
             settled: watch::Sender::new(false),
             wanted: Arc::default(),
         });
@@ -125,15 +172,15 @@ impl Resolver {
     }
 }
 
-impl Name {
-    /// The latest addresses, at once; `None` when there never were any.
+impl<T> Entry<T> {
+    /// The latest answer, at once; `None` when there never was any.
     #[must_use]
-    pub(crate) fn known(&self) -> Option<Arc<Vec<IpAddr>>> {
-        self.addresses.load_full()
+    pub(crate) fn known(&self) -> Option<Arc<T>> {
+        self.answer.load_full()
     }
 
-    /// The latest addresses. Waits only while the very first lookup runs; `None` when the name does not resolve.
-    pub(crate) async fn addresses(&self) -> Option<Arc<Vec<IpAddr>>> {
+    /// The latest answer. Waits only while the very first lookup runs; `None` when the name does not resolve.
+    pub(crate) async fn first(&self) -> Option<Arc<T>> {
         if let Some(known) = self.known() {
             return Some(known);
         }
@@ -147,30 +194,26 @@ impl Name {
         known
     }
 
-    /// Has the name resolve to `addresses` from now on.
+    /// Has the name resolve to `answer` from now on.
     #[cfg(test)]
-    pub(crate) fn set(&self, addresses: Vec<IpAddr>) {
-        self.store(addresses);
+    pub(crate) fn set(&self, answer: T) {
+        self.answer.store(Some(Arc::new(answer)));
     }
 
-    /// Has the name looked up again soon, at most once a second: its addresses may have moved.
+    /// Has the name looked up again soon, at most once a second: its answer may have changed.
     pub(crate) fn ask_again(&self) {
         self.wanted.notify_one();
     }
-
-    fn store(&self, addresses: Vec<IpAddr>) {
-        self.addresses.store(Some(Arc::new(addresses)));
-    }
 }
 
-impl Drop for Name {
+impl<T> Drop for Entry<T> {
     fn drop(&mut self) {
         // Lets the refreshing task see that nobody is left.
         self.wanted.notify_one();
     }
 }
 
-async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>) {
+async fn keep_fresh<T: Sought>(entry: Weak<Entry<T>>, wanted: Arc<Notify>, shared: Arc<Shared>) {
     let Some(name) = entry.upgrade().map(|entry| Arc::clone(&entry.name)) else { return };
     let mut failures = 0_u32;
     let mut system_changed = shared.system.changes();
@@ -180,14 +223,15 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
         let Some((asked, answer)) = shared.look_up(&entry, failures > 0).await else { break };
         let Some(entry) = entry.upgrade() else { break };
         let wait = match answer {
-            Ok((addresses, ttl)) => {
+            Ok((answer, ttl)) => {
                 if failures > 0
                     && let Some(message) = shared.failures.ended(&entry.name, true)
                 {
                     tracing::info!("{message}");
                 }
                 failures = 0;
-                accept(&entry, addresses);
+                tracing::debug!("{} is {answer:?}", entry.name);
+                entry.answer.store(Some(Arc::new(answer)));
                 let bounds = *bounds_changed.borrow_and_update();
                 let wait = ttl.unwrap_or(bounds.min_ttl).clamp(bounds.min_ttl, bounds.max_ttl);
                 shared.spread(&entry.name, wait, EARLY).max(bounds.min_ttl).max(SHORTEST)
@@ -220,19 +264,22 @@ async fn keep_fresh(entry: Weak<Name>, wanted: Arc<Notify>, shared: Arc<Shared>)
 }
 
 /// What a look-up came to.
-type LookedUp = Result<(Vec<IpAddr>, Option<Duration>), String>;
+type LookedUp<T> = Result<(T, Option<Duration>), String>;
 
 impl Shared {
     /// Looks a name up when it is its turn, and says when that was; `None` when nobody uses it any more.
-    async fn look_up(&self, entry: &Weak<Name>, failed: bool) -> Option<(Instant, LookedUp)> {
+    async fn look_up<T: Sought>(
+        self: &Arc<Self>,
+        entry: &Weak<Entry<T>>,
+        failed: bool,
+    ) -> Option<(Instant, LookedUp<T>)> {
         // Never closed.
         let _of_failed = if failed { self.failed_at_once.acquire().await.ok() } else { None };
         let _turn = self.at_once.acquire().await.ok();
         let (name, known) = entry.upgrade().map(|entry| (Arc::clone(&entry.name), entry.known()))?;
         let asked = Instant::now();
-        let known = known.as_deref().map_or(&[][..], Vec::as_slice);
         // Boxed, so that a name takes little memory while it is not looked up.
-        let answer = Box::pin(timeout(LOOKUP_TIMEOUT, self.system.lookup(&name, known))).await;
+        let answer = Box::pin(timeout(LOOKUP_TIMEOUT, T::look_up(self, &name, known.as_deref()))).await;
         Some((asked, answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned()))))
     }
 
@@ -243,7 +290,8 @@ impl Shared {
     }
 }
 
-fn accept(entry: &Name, mut addresses: Vec<IpAddr>) {
+/// As many different ones of `addresses` as are used.
+fn distinct(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.truncate(MAX_ADDRESSES);
     let mut unique = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -251,8 +299,7 @@ fn accept(entry: &Name, mut addresses: Vec<IpAddr>) {
             unique.push(address);
         }
     }
-    tracing::debug!("{} is {unique:?}", entry.name);
-    entry.store(unique);
+    unique
 }
 
 fn retry_wait(failures: u32) -> Duration {
@@ -289,7 +336,7 @@ mod tests {
         let localhost: Arc<str> = "localhost".into();
         let (one, two) = (resolver.name(&localhost), resolver.name(&localhost));
         assert!(Arc::ptr_eq(&one, &two));
-        let addresses = one.addresses().await.expect("localhost resolves from /etc/hosts");
+        let addresses = one.first().await.expect("localhost resolves from /etc/hosts");
         assert!(addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
         let forgotten = Arc::downgrade(&one);
         drop((one, two));

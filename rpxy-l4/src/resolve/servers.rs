@@ -13,12 +13,18 @@ use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
-    proto::{op::ResponseCode, rr::Name},
+    proto::{
+        op::ResponseCode,
+        rr::{Name, RData, Record, RecordType},
+    },
     system_conf::parse_resolv_conf,
 };
 use tokio::time::{Instant, sleep};
 
-use super::answer::{Answer, Missing, Why, found};
+use super::{
+    answer::{Answer, Missing, Why, found},
+    service::Told,
+};
 
 /// Name servers that count, as for the C library (`MAXNS`).
 const MOST: usize = 3;
@@ -91,10 +97,18 @@ impl Servers {
 
     /// The addresses of a complete name.
     pub(super) async fn ask(&self, name: &Name, family: Family) -> Answer {
+        in_turn(self.in_order().map(|server| (server.ask(name, family), &server.silence)).collect()).await
+    }
+
+    /// The SRV records of a complete name.
+    pub(super) async fn ask_service(&self, name: &Name) -> Result<(Vec<Told>, Duration), Missing> {
+        in_turn(self.in_order().map(|server| (server.ask_service(name), &server.silence)).collect()).await
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &Server> {
         let first = if self.rotate { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let count = self.list.len();
-        let in_order = (0..count).filter_map(|index| self.list.get((first + index) % count));
-        in_turn(in_order.map(|server| (server.ask(name, family), &server.silence)).collect()).await
+        (0..count).filter_map(move |index| self.list.get((first + index) % count))
     }
 }
 
@@ -128,6 +142,32 @@ impl Server {
             Err(error) => Err(Missing { why: why(&error), reason: error.to_string() }),
         }
     }
+
+    async fn ask_service(&self, name: &Name) -> Result<(Vec<Told>, Duration), Missing> {
+        let told = |record: &Record| {
+            let RData::SRV(srv) = &record.data else { return None };
+            Some((srv.priority, srv.weight, srv.port, host(&srv.target)?))
+        };
+        // Either of the two does.
+        match self.v4.lookup(name.clone(), RecordType::SRV).await {
+            Ok(answer) => {
+                let ttl = answer.valid_until().saturating_duration_since(std::time::Instant::now());
+                if !answer.answers().iter().any(|record| matches!(record.data, RData::SRV(_))) {
+                    return Err(Missing { why: Why::Absent, reason: "the name has no SRV records".to_owned() });
+                }
+                Ok((answer.answers().iter().filter_map(told).collect(), ttl))
+            }
+            Err(error) => Err(Missing { why: why(&error), reason: error.to_string() }),
+        }
+    }
+}
+
+/// The host of an SRV record, empty for the root (RFC 2782, "Target"); `None` where it is no name that can be asked for.
+fn host(name: &Name) -> Option<String> {
+    let labels: Option<Vec<&str>> = name.iter().map(|label| std::str::from_utf8(label).ok()).collect();
+    let host = labels?.join(".").to_ascii_lowercase();
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (host.bytes().all(usual) && host.split('.').count() == usize::from(name.num_labels()).max(1)).then_some(host)
 }
 
 /// SERVFAIL counts as no records, too, but says nothing of the name.
@@ -199,16 +239,16 @@ impl Silence {
 }
 
 /// One server being asked.
-type Attempt<'a> = (Pin<Box<dyn Future<Output = Answer> + Send + 'a>>, &'a Silence);
+type Attempt<'a, T> = (Pin<Box<dyn Future<Output = Result<T, Missing>> + Send + 'a>>, &'a Silence);
 
 /// The answer of the first server that knows whether the name has addresses. Each has a head start over the next one, which
 /// is asked at once when it fails.
-async fn in_turn<'a, F>(servers: Vec<(F, &'a Silence)>) -> Answer
+async fn in_turn<'a, T, F>(servers: Vec<(F, &'a Silence)>) -> Result<T, Missing>
 where
-    F: Future<Output = Answer> + Send + 'a,
+    F: Future<Output = Result<T, Missing>> + Send + 'a,
 {
     let mut waiting = servers.into_iter();
-    let mut running: Vec<Attempt<'a>> = Vec::with_capacity(waiting.len());
+    let mut running: Vec<Attempt<'a, T>> = Vec::with_capacity(waiting.len());
     let mut last = Err(Missing { why: Why::Failed, reason: "there is no name server".to_owned() });
     loop {
         let mut head_start = HEAD_START;
@@ -235,7 +275,7 @@ where
 }
 
 /// Ready when one server has answered or failed, which is then gone from `running`.
-fn poll_any<'a>(running: &mut Vec<Attempt<'a>>, cx: &mut Context<'_>) -> Poll<(Answer, &'a Silence)> {
+fn poll_any<'a, T>(running: &mut Vec<Attempt<'a, T>>, cx: &mut Context<'_>) -> Poll<(Result<T, Missing>, &'a Silence)> {
     for (index, (attempt, silence)) in running.iter_mut().enumerate() {
         if let Poll::Ready(answer) = attempt.as_mut().poll(cx) {
             let silence = *silence;

@@ -15,6 +15,7 @@ use tokio::{runtime::Handle, sync::watch, time::sleep};
 use super::{
     answer::{Answer, Missing, Why, both, found, merged},
     servers::{Family, Servers},
+    service::Told,
 };
 
 /// The files that say how names resolve.
@@ -82,6 +83,15 @@ impl System {
         told.map_err(|missing| missing.reason)
     }
 
+    /// The SRV records of `name`, and how long they hold.
+    pub(super) async fn look_up_service(&self, name: &str) -> Result<(Vec<Told>, Duration), String> {
+        let servers = match self.backend() {
+            Backend::Files(_, servers) => servers,
+            Backend::Libc => return Err(format!("SRV records need name servers, and {RESOLV_CONF} cannot be used")),
+        };
+        ask_service(&servers, name).await.map_err(|missing| missing.reason)
+    }
+
     fn backend(&self) -> Backend {
         let mut cached = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
         let now = fingerprint();
@@ -96,19 +106,49 @@ impl System {
     }
 }
 
-/// Asks for each name that `name` may stand for, until one has addresses, of either family.
+/// Asks for the addresses of each name that `name` may stand for.
 async fn ask(servers: &Servers, name: &str, known: &[IpAddr]) -> Answer {
-    let mut last = Err(Missing { why: Why::Absent, reason: "the name has no address".to_owned() });
+    let mut told = InOrder::new();
     for candidate in servers.candidates(name).map_err(|reason| Missing { why: Why::Absent, reason })? {
         let answers = both(servers.ask(&candidate, Family::V4), servers.ask(&candidate, Family::V6)).await;
-        match (merged(answers, known), &last) {
-            (Err(Missing { why: Why::Absent, .. }), Err(Missing { why: Why::Failed, .. })) => {}
-            // Who says nothing to this name will say nothing to the next.
-            (answer @ (Ok(_) | Err(Missing { why: Why::Silent, .. })), _) => return answer,
-            (answer @ Err(_), _) => last = answer,
+        if let Some(answer) = told.note(merged(answers, known)) {
+            return answer;
         }
     }
-    last
+    told.0
+}
+
+/// The same for its SRV records.
+async fn ask_service(servers: &Servers, name: &str) -> Result<(Vec<Told>, Duration), Missing> {
+    let mut told = InOrder::new();
+    for candidate in servers.candidates(name).map_err(|reason| Missing { why: Why::Absent, reason })? {
+        if let Some(answer) = told.note(servers.ask_service(&candidate).await) {
+            return answer;
+        }
+    }
+    told.0
+}
+
+/// Answers to the names that one may stand for, in order: what counts of them so far.
+struct InOrder<T>(Result<T, Missing>);
+
+impl<T> InOrder<T> {
+    fn new() -> Self {
+        Self(Err(Missing { why: Why::Absent, reason: "the name has no address".to_owned() }))
+    }
+
+    /// The next one; returned if it is the last word.
+    fn note(&mut self, answer: Result<T, Missing>) -> Option<Result<T, Missing>> {
+        match (answer, &self.0) {
+            (Err(Missing { why: Why::Absent, .. }), Err(Missing { why: Why::Failed, .. })) => None,
+            // Who says nothing to this name will say nothing to the next.
+            (answer @ (Ok(_) | Err(Missing { why: Why::Silent, .. })), _) => Some(answer),
+            (answer @ Err(_), _) => {
+                self.0 = answer;
+                None
+            }
+        }
+    }
 }
 
 /// A hosts file (hosts(5)).

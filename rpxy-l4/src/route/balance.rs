@@ -1,12 +1,6 @@
 //! The choice among the targets of a group, and the next one when a target cannot be reached.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
     health::{Checked, Health, State, Targets},
@@ -19,19 +13,21 @@ use crate::{
     limit::ConnLimit,
     metrics::TargetAccount,
     net,
-    resolve::{Name, Resolver},
+    resolve::{Lookup, Place, Resolver},
 };
 
 /// A group of targets with its balancing state.
 #[derive(Debug)]
 pub(crate) struct Group {
     endpoints: Vec<Endpoint>,
-    balance: Balance,
+    pub(super) balance: Balance,
     /// Those that are tried first.
     ordinary: Class,
     backups: Class,
     /// What is down is not tried at all.
-    only_healthy: bool,
+    pub(super) only_healthy: bool,
+    /// A target has a limit of its own.
+    limited: bool,
     reaching: Arc<ConnLimit>,
 }
 
@@ -78,8 +74,8 @@ pub(crate) struct Endpoint {
     pub account: Arc<TargetAccount>,
     /// What a check says of it, if its rule has one.
     pub active: Option<Active>,
-    /// The name to resolve; `None` for a literal address.
-    name: Option<Arc<Name>>,
+    /// What tells its addresses; `None` where it has them.
+    lookup: Option<Lookup>,
     /// Hash of the target's text form.
     hash: u64,
 }
@@ -98,7 +94,7 @@ pub(crate) struct Active {
 pub(crate) struct Tried {
     targets: Vec<usize>,
     /// Of the target that is being tried.
-    addresses: Vec<IpAddr>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Tried {
@@ -110,17 +106,25 @@ impl Tried {
         }
     }
 
+    /// Returns whether `index` was tried.
+    #[must_use]
+    pub(crate) fn holds(&self, index: usize) -> bool {
+        self.targets.contains(&index)
+    }
+
     /// Marks one address of the target that is being tried.
-    pub(crate) fn add_address(&mut self, address: IpAddr) {
+    pub(crate) fn add_address(&mut self, address: SocketAddr) {
+        let address = bare(address);
         if !self.addresses.contains(&address) {
             self.addresses.push(address);
         }
     }
 
-    /// Those of `addresses` that were not tried.
+    /// Those of `places` that were not tried.
     #[must_use]
-    pub(crate) fn untried(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        addresses.iter().filter(|address| !self.addresses.contains(address)).copied().collect()
+    pub(crate) fn untried(&self, mut places: Vec<Place>) -> Vec<Place> {
+        places.retain(|place| !self.addresses.contains(&place.address));
+        places
     }
 
     /// Returns whether none was tried.
@@ -143,9 +147,10 @@ impl Group {
                     .check
                     .as_ref()
                     .map(|check| Active { check: Arc::clone(check), checked: targets.checked(target, check) }),
-                name: match &target.host {
+                lookup: match &target.host {
                     Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
-                    Host::Name(name) => Some(resolver.name(name)),
+                    Host::Name(name) => Some(Lookup::Name(resolver.name(name), target.port)),
+                    Host::Srv(name) => Some(Lookup::Service(resolver.service(name))),
                 },
                 hash: rendezvous::hash(&[text.as_bytes()]),
                 text,
@@ -158,7 +163,8 @@ impl Group {
     fn of(endpoints: Vec<Endpoint>, balance: Balance) -> Self {
         let class = |backup| Class::new(&endpoints, balance, |target| target.backup == backup && !target.down);
         let (ordinary, backups) = (class(false), class(true));
-        Self { endpoints, balance, ordinary, backups, only_healthy: false, reaching: Arc::default() }
+        let limited = endpoints.iter().any(|endpoint| endpoint.target.max_connections.is_some());
+        Self { endpoints, balance, ordinary, backups, only_healthy: false, limited, reaching: Arc::default() }
     }
 
     /// The endpoint at `index`.
@@ -170,12 +176,9 @@ impl Group {
     /// Index of the target that has this address, as far as its addresses are known.
     #[must_use]
     pub(crate) fn position_at(&self, address: SocketAddr) -> Option<usize> {
-        self.endpoints.iter().position(|endpoint| match endpoint.name() {
+        self.endpoints.iter().position(|endpoint| match endpoint.lookup() {
             None => endpoint.address().is_some_and(|own| own.is_ok_and(|own| own == address)),
-            Some(name) => {
-                endpoint.target.port == address.port()
-                    && name.known().is_some_and(|known| known.contains(&address.ip()))
-            }
+            Some(lookup) => lookup.leads_to(address) == Some(true),
         })
     }
 
@@ -209,6 +212,24 @@ impl Group {
     #[must_use]
     pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
         self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried }).map(|pick| pick.index)
+    }
+
+    /// The targets, with their indices, that could be chosen at `now`, but for their `max_connections`.
+    pub(crate) fn full(&self, now: Duration) -> impl Iterator<Item = (usize, &Endpoint)> {
+        self.endpoints.iter().enumerate().filter(move |(_, endpoint)| {
+            let in_service = match endpoint.state(now) {
+                State::Up | State::Due => true,
+                State::Down => !self.only_healthy,
+                State::Drained => false,
+            };
+            in_service && !endpoint.target.down && endpoint.is_full()
+        })
+    }
+
+    /// Returns whether one of the targets has a limit of its own.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited
     }
 
     /// The number of connections that are being established to a target of the group.
@@ -262,57 +283,6 @@ impl Group {
                 taken.push(index);
             }
         })
-    }
-
-    /// Orders the addresses of one target: by rendezvous where the client's address decides, otherwise as DNS gave them
-    /// (`none`) or from a random one on; then the families alternate, the first address's family first (RFC 8305
-    /// section 4). What a check of `endpoint` has found to be down comes last, or not at all.
-    #[must_use]
-    pub(crate) fn order(
-        &self,
-        endpoint: &Endpoint,
-        addresses: &[IpAddr],
-        client: SocketAddr,
-        random: u64,
-    ) -> Vec<IpAddr> {
-        let mut ordered = self.alternating(addresses, client, random);
-        if let Some(active) = &endpoint.active {
-            let is_down = |address: &IpAddr| active.checked.down_since(Some(*address)).is_some();
-            ordered.sort_by_key(is_down);
-            if self.only_healthy {
-                ordered.retain(|address| !is_down(address));
-            }
-        }
-        ordered
-    }
-
-    fn alternating(&self, addresses: &[IpAddr], client: SocketAddr, random: u64) -> Vec<IpAddr> {
-        let mut ordered = addresses.to_vec();
-        if ordered.len() == 1 {
-            return ordered;
-        }
-        match self.balance {
-            Balance::None => {}
-            Balance::SourceIp | Balance::SourceSocket => {
-                let client = rendezvous::client(client, self.balance == Balance::SourceSocket);
-                ordered.sort_by_key(|address| std::cmp::Reverse(rendezvous::of_address(client, *address)));
-            }
-            Balance::Random | Balance::RoundRobin | Balance::LeastConn => {
-                if let Some(shift) = usize::try_from(random >> 32).ok().and_then(|r| r.checked_rem(ordered.len())) {
-                    ordered.rotate_left(shift);
-                }
-            }
-        }
-        let first_is_v6 = ordered.first().is_some_and(IpAddr::is_ipv6);
-        let (first, second): (Vec<_>, Vec<_>) =
-            ordered.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
-        let (mut first, mut second) = (first.into_iter(), second.into_iter());
-        let mut alternating = Vec::with_capacity(addresses.len());
-        while first.len() + second.len() > 0 {
-            alternating.extend(first.next());
-            alternating.extend(second.next());
-        }
-        alternating
     }
 }
 
@@ -405,9 +375,23 @@ impl Endpoint {
 
     /// Since when `address`, one of its own, is down by a check that ends sessions.
     #[must_use]
-    pub(crate) fn fallen_since(&self, address: IpAddr) -> Option<Duration> {
+    pub(crate) fn fallen_since(&self, address: SocketAddr) -> Option<Duration> {
         let active = self.active.as_ref().filter(|active| active.check.close)?;
-        active.checked.down_since(Some(address))
+        active.checked.down_since(Some(bare(address)))
+    }
+
+    /// One of its addresses could not be reached at `now`, which is remembered where others take its place.
+    pub(crate) fn missed(&self, address: SocketAddr, now: Duration, retry: Duration) {
+        if let Some(Lookup::Service(_)) = self.lookup {
+            self.health.missed().add(address, now, retry);
+        }
+    }
+
+    /// One of its addresses was reached.
+    pub(crate) fn reached_at(&self, address: SocketAddr) {
+        if let Some(Lookup::Service(_)) = self.lookup {
+            self.health.missed().reached(address);
+        }
     }
 
     /// Returns whether the target has as many connections as it may have.
@@ -416,7 +400,13 @@ impl Endpoint {
         self.target.max_connections.is_some_and(|most| self.health.active() >= most.get())
     }
 
-    /// The address, if the target is no name.
+    /// Returns whether the target has one part in `part` of the connections that it may have.
+    #[must_use]
+    pub(crate) fn is_filled(&self, part: u32) -> bool {
+        self.target.max_connections.is_some_and(|most| self.health.active() >= most.get() / part)
+    }
+
+    /// The address, if it need not be looked up by DNS.
     ///
     /// # Errors
     ///
@@ -425,7 +415,7 @@ impl Endpoint {
         match &self.target.host {
             Host::Ip { .. } => self.target.literal().map(Ok),
             Host::LinkLocal { address, zone } => Some(net::link_local(*address, zone, self.target.port)),
-            Host::Name(_) | Host::Unix(_) => None,
+            Host::Name(_) | Host::Srv(_) | Host::Unix(_) => None,
         }
     }
 
@@ -434,17 +424,23 @@ impl Endpoint {
     pub(crate) fn path(&self) -> Option<&Arc<Path>> {
         match &self.target.host {
             Host::Unix(path) => Some(path),
-            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) => None,
+            Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) | Host::Srv(_) => None,
         }
     }
 
-    /// The name, if the target is one.
+    /// What tells its addresses, if the target is a name or a service.
     #[must_use]
-    pub(crate) fn name(&self) -> Option<&Arc<Name>> {
-        self.name.as_ref()
+    pub(crate) fn lookup(&self) -> Option<&Lookup> {
+        self.lookup.as_ref()
     }
+}
+
+/// The address without the interface that it was reached by.
+#[must_use]
+pub(crate) fn bare(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
 }
 
 #[cfg(test)]
 #[path = "balance_tests.rs"]
-mod tests;
+pub(super) mod tests;

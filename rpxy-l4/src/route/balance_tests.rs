@@ -13,7 +13,7 @@ const BALANCES: [Balance; 6] =
     [Balance::None, Balance::SourceIp, Balance::SourceSocket, Balance::Random, Balance::RoundRobin, Balance::LeastConn];
 
 /// Targets as `port*weight`, backups with a `b` in front, those marked as down with a `d`.
-fn group(balance: Balance, targets: &[&str]) -> Group {
+pub(in crate::route) fn group(balance: Balance, targets: &[&str]) -> Group {
     let endpoint = |text: &&str| {
         let number = text.trim_start_matches(['b', 'd']);
         let (port, weight) = number.split_once('*').unwrap_or((number, "1"));
@@ -32,13 +32,13 @@ fn group(balance: Balance, targets: &[&str]) -> Group {
             target,
             health: Arc::default(),
             active: None,
-            name: None,
+            lookup: None,
         }
     };
     Group::of(targets.iter().map(endpoint).collect(), balance)
 }
 
-fn client(n: u16) -> SocketAddr {
+pub(in crate::route) fn client(n: u16) -> SocketAddr {
     let [high, low] = n.to_be_bytes();
     SocketAddr::from(([198, 51, high, low], 1000))
 }
@@ -212,23 +212,8 @@ fn source_ip_ignores_the_port_and_source_socket_does_not() {
     assert_eq!(group.pick(mapped, 0, NOW, &Tried::default()), group.pick(plain, 0, NOW, &Tried::default()));
 }
 
-#[test]
-fn families_alternate() {
-    let [a, b, c, x, y] =
-        ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"].map(|ip| ip.parse().unwrap());
-    let group = group(Balance::None, &["1"]);
-    for (case, given, expected) in [
-        ("one family stays as it is", vec![b, a], vec![b, a]),
-        ("v6 first", vec![x, y, a, b, c], vec![x, a, y, b, c]),
-        ("v4 first", vec![a, b, x], vec![a, x, b]),
-        ("empty", vec![], vec![]),
-    ] {
-        assert_eq!(group.order(&group.endpoints()[0], &given, client(1), 0), expected, "{case}");
-    }
-}
-
 /// A group whose targets are checked, with what was found of the address of each.
-fn checked(only_healthy: bool, targets: &[&str]) -> (Group, Vec<Arc<Standing>>) {
+pub(in crate::route) fn checked(only_healthy: bool, targets: &[&str]) -> (Group, Vec<Arc<Standing>>) {
     let mut checked = group(Balance::None, targets);
     checked.only_healthy = only_healthy;
     let check = Arc::new(Check {
@@ -246,7 +231,7 @@ fn checked(only_healthy: bool, targets: &[&str]) -> (Group, Vec<Arc<Standing>>) 
     let standings: Vec<_> = targets.iter().map(|_| Arc::<Standing>::default()).collect();
     for (endpoint, standing) in checked.endpoints.iter_mut().zip(&standings) {
         let found = Arc::new(Checked::default());
-        found.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(standing))]);
+        found.set(vec![(Some(([192, 0, 2, 1], 1).into()), Arc::clone(standing))]);
         endpoint.active = Some(Active { check: Arc::clone(&check), checked: found });
     }
     (checked, standings)
@@ -290,18 +275,6 @@ fn the_only_target_is_tried_although_it_is_down_unless_it_has_to_be_healthy() {
         assert_eq!(order(&group), expected);
         let due: Vec<_> = (0..3).filter_map(|n| group.pick(client(n), 0, NOW + RETRY, &Tried::default())).collect();
         assert_eq!(due.len(), if only_healthy { 1 } else { 3 });
-    }
-}
-
-#[test]
-fn addresses_that_are_down_come_last_or_not_at_all() {
-    let addresses: Vec<IpAddr> = (1..=3).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-    for (only_healthy, expected) in [(false, vec![2, 3, 1]), (true, vec![2, 3])] {
-        let (group, standings) = checked(only_healthy, &["1"]);
-        standings[0].set_down(NOW);
-        let ordered = group.order(&group.endpoints()[0], &addresses, client(1), 0);
-        let expected: Vec<IpAddr> = expected.into_iter().map(|last: u8| IpAddr::from([192, 0, 2, last])).collect();
-        assert_eq!(ordered, expected, "only healthy: {only_healthy}");
     }
 }
 

@@ -6,6 +6,7 @@ mod from;
 mod health;
 mod mac1;
 mod names;
+mod order;
 mod random;
 mod rendezvous;
 mod selection;
@@ -15,10 +16,11 @@ mod udp;
 
 use std::sync::Arc;
 
-pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried};
+pub(crate) use balance::{Active, Endpoint, Group, Pick, Tried, bare};
 pub(crate) use ech::{EchDecision, EchRoute};
-pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, TargetReport, Targets};
+pub(crate) use health::{Busy, CheckedTarget, DownTarget, Health, Standing, Targets};
 pub(crate) use names::{Conditions, NameTable};
+pub(crate) use order::Tier;
 pub(crate) use random::Random;
 pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
@@ -53,6 +55,12 @@ impl UdpRoute {
         std::iter::once(self).chain(self.ech.iter().flat_map(EchRoute::iter))
     }
 
+    /// Returns whether it, or one of its targets, has a limit of its own.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.max_connections.is_some() || self.group.is_limited()
+    }
+
     /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
     /// may have the same; with the backend it tells enough.
     #[must_use]
@@ -67,7 +75,7 @@ impl UdpRoute {
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.
 pub(crate) async fn resolved(endpoints: impl Iterator<Item = &Endpoint>) {
-    for name in endpoints.filter_map(Endpoint::name) {
-        drop(name.addresses().await);
+    for lookup in endpoints.filter_map(Endpoint::lookup) {
+        drop(lookup.first().await);
     }
 }

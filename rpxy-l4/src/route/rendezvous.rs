@@ -133,6 +133,15 @@ pub(super) fn of_address(client: u64, address: IpAddr) -> u64 {
     hash(&[&client.to_be_bytes(), &octets(address)])
 }
 
+/// The score of an SRV record, whose highest comes first, so that the first of several is one by weight. `seed` is a client's
+/// hash, or random.
+pub(super) fn of_record(seed: u64, host: &str, port: u16, weight: u16) -> f64 {
+    /// Against weights of 1 and more, those of 0 have "a very small chance" (RFC 2782).
+    const ONE: u64 = 100;
+    let bits = significant(hash(&[&seed.to_be_bytes(), &port.to_be_bytes(), host.as_bytes()]));
+    score(bits, if weight == 0 { 1 } else { u64::from(weight) * ONE })
+}
+
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     let mut hasher = hasher();
     for part in parts {

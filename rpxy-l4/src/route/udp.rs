@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     config::model::{Listener, Matcher, Orphan, Rule, ServerId, Target, UnknownVersion, Unmatched, Upstream},
+    limit::ConnLimit,
     metrics::RuleAccount,
     resolve::Resolver,
 };
@@ -70,6 +72,10 @@ pub(crate) struct UdpRoute {
     pub from: Arc<From>,
     /// The share that its sessions count to.
     pub share: ShareOf,
+    /// The sessions of its rule on all its listeners, or of the default targets of one.
+    pub connections: Arc<ConnLimit>,
+    /// How many there may be of these; `None` is no limit of its own.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 /// The destination of QUIC of a version whose hello cannot be read.
@@ -140,6 +146,8 @@ impl UdpRoutes {
             private: false,
             affinity: rule.is_none_or(|rule| rule.affinity),
             share: share(rule),
+            connections: targets.of_rule(share(rule)),
+            max_connections: rule.and_then(|rule| rule.max_connections),
             from: Arc::new(rule.map(|rule| From::new(&rule.from)).unwrap_or_default()),
         };
         let default = listener.udp.default.as_ref();

@@ -72,7 +72,7 @@ mod tests {
         let standing = Arc::new(Standing::default());
         standing.passed();
         for checked in &found {
-            checked.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(&standing))]);
+            checked.set(vec![(Some(([192, 0, 2, 1], 443).into()), Arc::clone(&standing))]);
         }
         let both = TargetCheck {
             transport: "tcp",

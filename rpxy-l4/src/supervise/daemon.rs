@@ -18,12 +18,13 @@ use crate::{
     },
     health::Checks,
     limit::{Bans, DrainedListeners},
-    log::Form,
+    log::{AccessLog, Form},
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
     offload::Kernel,
     resolve::Resolver,
     route::Targets,
+    status_page::Page,
     tcp, udp,
 };
 
@@ -81,6 +82,8 @@ pub(super) struct Daemon {
     /// What asks targets whether they live.
     pub(super) checks: Checks,
     pub(super) metrics: Arc<Metrics>,
+    /// It keeps the latest refusals.
+    pub(super) access: AccessLog,
     pub(super) bans: Arc<Bans>,
     pub(super) tcp: Arc<tcp::Shared>,
     pub(super) udp: Arc<udp::Shared>,
@@ -97,6 +100,12 @@ pub(super) struct Daemon {
     pub(super) requests: mpsc::Sender<Request>,
     /// The end at which it puts processes that want to succeed this one.
     pub(super) successors: mpsc::Sender<Successor>,
+    /// The status page, if there is one.
+    pub(super) page: Option<Arc<Page>>,
+    /// Who else gets into its unix socket.
+    pub(super) page_members: Option<Arc<Members>>,
+    /// The task of its server.
+    pub(super) page_server: Option<JoinHandle<()>>,
     /// Who else gets into the admin socket.
     pub(super) admin_members: Option<Arc<Members>>,
     /// The task of the admin server.

@@ -1,4 +1,4 @@
-//! What the admin socket lists, and what it closes: connections and sessions, asked of the workers, and targets.
+//! What the admin socket lists, and what it closes: connections and sessions, asked of the workers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,6 @@ use super::{daemon::Daemon, worker::ListenCommand};
 use crate::{
     admin::{Answer, Id, List, MOST_LISTED},
     config::model::Transport,
-    route::TargetReport,
     tcp::{ConnectionKey, ConnectionLine},
     udp::{Control, FlowLine, SessionId},
 };
@@ -30,18 +29,6 @@ struct Named<T> {
 struct Closed {
     id: Id,
     closed: bool,
-}
-
-/// One line of `targets`.
-#[derive(Debug, Serialize)]
-struct TargetLine<'a> {
-    transport: Transport,
-    rule: Option<&'a str>,
-    target: String,
-    backup: bool,
-    weight: u16,
-    #[serde(flatten)]
-    report: TargetReport,
 }
 
 impl Daemon {
@@ -85,37 +72,6 @@ impl Daemon {
             };
             drop(answer.send(done));
         });
-    }
-
-    /// Describes each target of each rule, in the order of the file, then those that are drained and no longer in it.
-    pub(super) fn target_lines(&self) -> Answer {
-        let now = self.started.elapsed();
-        let mut lines = Vec::new();
-        for (transport, rule, upstream) in self.config.upstreams() {
-            for target in &upstream.targets {
-                let health = self.targets.of(transport).health(target);
-                let check = upstream.check.as_ref();
-                let check = check.map(|check| (&check.name, self.targets.of(transport).checked(target, check)));
-                lines.push(TargetLine {
-                    transport,
-                    rule: rule.map(|rule| &**rule),
-                    target: target.to_string(),
-                    backup: target.backup,
-                    weight: target.weight.get(),
-                    report: health.report(target.down, check.as_ref().map(|(name, checked)| (*name, &**checked)), now),
-                });
-            }
-        }
-        let removed = self.drained_targets.removed(&self.config);
-        lines.extend(removed.map(|(transport, target, health)| TargetLine {
-            transport,
-            rule: None,
-            target: target.to_owned(),
-            backup: false,
-            weight: 1,
-            report: health.report(false, None, now),
-        }));
-        Answer::lines(lines)
     }
 }
 

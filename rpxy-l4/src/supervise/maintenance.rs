@@ -11,6 +11,7 @@ use crate::{
     admin::{Answer, TargetArgs},
     config::model::Transport,
     limit::DrainedListeners,
+    overview::{Drained, DrainedListener, DrainedTarget},
     route::Health,
 };
 
@@ -39,32 +40,6 @@ struct ListenersMaintained {
 struct ListenerMaintained<'a> {
     listener: &'a str,
     drained: bool,
-}
-
-/// What is drained, for `status`.
-#[derive(Debug, Serialize)]
-pub(super) struct Drained {
-    /// Since when the listeners let nothing new in, in seconds; `None` when they do.
-    listeners_s: Option<u64>,
-    /// Those that are drained by name.
-    listeners: Vec<DrainedListener>,
-    targets: Vec<DrainedTarget>,
-}
-
-/// A listener that is drained by name.
-#[derive(Debug, Serialize)]
-struct DrainedListener {
-    listener: Arc<str>,
-    since_s: u64,
-}
-
-/// A target that is drained.
-#[derive(Debug, Serialize)]
-struct DrainedTarget {
-    transport: Transport,
-    target: String,
-    active: u32,
-    since_s: u64,
 }
 
 impl Daemon {
@@ -219,8 +194,7 @@ impl Daemon {
             return Answer::one(&ListenerMaintained { listener, drained });
         }
         let connections = self.tcp.active.count();
-        let sessions = self.udp.active.all().iter().map(|limit| limit.count()).sum();
-        Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions })
+        Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions: self.sessions() })
     }
 }
 

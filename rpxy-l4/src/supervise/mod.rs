@@ -13,6 +13,8 @@ mod kernel;
 mod listeners;
 mod maintenance;
 mod notify;
+mod overview;
+mod page;
 mod passed;
 mod predecessor;
 mod reload;
@@ -20,6 +22,7 @@ mod resources;
 mod scrape;
 mod signals;
 mod sockets;
+mod status;
 mod successor;
 mod watchdog;
 mod worker;
@@ -235,6 +238,7 @@ async fn control(
         targets,
         checks,
         metrics,
+        access: logs.access.clone(),
         bans,
         tcp,
         udp,
@@ -246,6 +250,9 @@ async fn control(
         metrics_server: None,
         requests,
         successors,
+        page: None,
+        page_members: None,
+        page_server: None,
         admin_members: None,
         admin_server: None,
     };
@@ -253,6 +260,7 @@ async fn control(
     daemon.start_inherited(inherited).await;
     daemon.tell_metrics();
     daemon.serve_metrics(scrape::bind(&daemon.config, None)?);
+    daemon.serve_page(page::bind(&daemon.config, None)?);
     daemon.serve_admin(socket);
     if let Some(predecessor) = predecessor {
         daemon.succeed(predecessor).await?;
@@ -303,6 +311,7 @@ async fn control(
     };
     daemon.metrics.set_readiness(Readiness::Draining);
     drop((asked, succeeding, handing));
+    daemon.close_page().await;
     daemon.close_admin().await;
     drain(&mut daemon, &mut signals, logs, (&notify, &mut watchdog, left)).await;
     if let Some(kernel) = &daemon.kernel {

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     admin, checked,
     daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
-    kernel, resources, say_each, scrape,
+    kernel, page, resources, say_each, scrape,
     sockets::Sockets,
 };
 use crate::{
@@ -198,6 +198,8 @@ impl Daemon {
             Some(scrape::bind(&config, ours)?)
         };
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
+        let page =
+            if page::moves(&self.config, &config) { Some(page::bind(&config, Some(&self.config))?) } else { None };
         admin::give(&config, &self.config)?;
         let subjects = checked::subjects(&snapshot, &udp_snapshot);
         // Last, and without a pause until they are served: these sockets get connections from now on.
@@ -231,6 +233,10 @@ impl Daemon {
         self.tell_metrics();
         if let Some(listener) = metrics {
             self.serve_metrics(listener);
+        }
+        match page {
+            Some(listener) => self.serve_page(listener),
+            None => self.tell_page(),
         }
         if let Some(listener) = socket {
             self.serve_admin(listener);

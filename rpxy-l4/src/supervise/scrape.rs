@@ -1,6 +1,6 @@
 //! The metrics endpoint in the life of the daemon.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
@@ -8,24 +8,28 @@ use tokio::net::TcpListener;
 use super::daemon::Daemon;
 use crate::{
     config::model::{Config, Transport},
-    metrics::{self, Readiness},
+    metrics::Readiness,
     net,
+    web::{self, Listener},
 };
 
-/// Scrapers are few.
+/// Scrapers and viewers are few.
 const BACKLOG: u32 = 16;
 
-/// Binds the metrics endpoint, if the configuration has one. `ours` is the port that it has now: a wildcard and a
-/// single address of one port overlap.
-pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<TcpListener>> {
+/// Binds the metrics endpoint, if the configuration has one. `ours` is the port that it has now.
+pub(super) fn bind(config: &Config, ours: Option<u16>) -> Result<Option<Listener>> {
     let Some(address) = config.metrics_listen else { return Ok(None) };
-    let bind = || {
-        if ours != Some(address.port()) {
-            net::tcp_port_is_free(address, false)?;
-        }
-        TcpListener::from_std(net::tcp_listener(address, BACKLOG, false)?)
-    };
-    bind().map(Some).with_context(|| format!("metrics_listen: cannot listen on {address}"))
+    let bound = bind_tcp(address, ours).with_context(|| format!("metrics_listen: cannot listen on {address}"))?;
+    Ok(Some(Listener::Tcp(bound)))
+}
+
+/// Binds `address` for those who look at the daemon. `ours` is the port that they have now: a wildcard and a single
+/// address of one port overlap.
+pub(super) fn bind_tcp(address: SocketAddr, ours: Option<u16>) -> Result<TcpListener> {
+    if ours != Some(address.port()) {
+        net::tcp_port_is_free(address, false)?;
+    }
+    Ok(TcpListener::from_std(net::tcp_listener(address, BACKLOG, false)?)?)
 }
 
 impl Daemon {
@@ -54,11 +58,10 @@ impl Daemon {
     }
 
     /// Serves metrics on `listener` in place of the present one, or not at all.
-    pub(super) fn serve_metrics(&mut self, listener: Option<TcpListener>) {
+    pub(super) fn serve_metrics(&mut self, listener: Option<Listener>) {
         if let Some(old) = self.metrics_server.take() {
             old.abort();
         }
-        self.metrics_server =
-            listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&self.metrics))));
+        self.metrics_server = listener.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&self.metrics))));
     }
 }

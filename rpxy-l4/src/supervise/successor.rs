@@ -23,7 +23,7 @@ use super::{
     daemon::Daemon,
     hand_over::{self, FromPredecessor, FromSuccessor, HandedSocket, OfListener, PATIENCE, Rest, START, VERSION},
     notify::Notify,
-    scrape,
+    page, scrape,
     worker::ListenCommand,
 };
 use crate::{
@@ -183,8 +183,8 @@ impl Daemon {
         }
     }
 
-    /// Stops UDP, and gives its sessions; then stops the endpoints of metrics and commands, whose addresses the successor
-    /// needs.
+    /// Stops UDP, and gives its sessions; then stops the endpoints of metrics, status page and commands, whose addresses the
+    /// successor needs.
     async fn freeze_and_give(&mut self, channel: Channel) -> Result<Channel> {
         for frozen in self.listeners.ask_udp(Control::Freeze) {
             timeout(WORKER, frozen).await.context("a UDP worker does not answer")?.context("a UDP worker has ended")?;
@@ -204,6 +204,7 @@ impl Daemon {
         let channel = Arc::into_inner(channel).and_then(|channel| channel.into_inner().ok());
         let mut channel = channel.context("a UDP worker keeps the conversation")?;
         self.close_metrics().await;
+        self.close_page().await;
         self.close_admin().await;
         hand_over::send(&mut channel, &FromPredecessor::Go, None)?;
         Ok(channel)
@@ -221,11 +222,15 @@ impl Daemon {
         }
     }
 
-    /// Opens the endpoints of metrics and commands again.
+    /// Opens the endpoints of metrics, status page and commands again.
     fn serve_again(&mut self) {
         match scrape::bind(&self.config, None) {
             Ok(listener) => self.serve_metrics(listener),
             Err(error) => tracing::error!("metrics are not served any more: {error:#}"),
+        }
+        match page::bind(&self.config, None) {
+            Ok(listener) => self.serve_page(listener),
+            Err(error) => tracing::error!("the status page is not served any more: {error:#}"),
         }
         match admin::bind(&self.config) {
             Ok(listener) => self.serve_admin(listener),

@@ -1,4 +1,5 @@
-//! Reaching a backend: targets in the order that balancing gives, addresses of a name raced (RFC 8305).
+//! Reaching a backend: targets in the order that balancing gives, addresses of a name raced (RFC 8305), those of
+//! a service priority by priority (RFC 2782).
 
 use std::{
     future::Future,
@@ -24,7 +25,8 @@ use crate::{
     limit::AcceptBackoff,
     metrics::{Carried, Outcome},
     net::{self, Address},
-    route::{Busy, Endpoint, Pick, Route, Tried},
+    resolve::NOT_OFFERED,
+    route::{self, Busy, Endpoint, Pick, Route, Tier, Tried},
 };
 
 /// Head start of one address over the next (RFC 8305 section 5, "Connection Attempt Delay").
@@ -43,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 4;
 
 /// One address being tried.
-type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send + 'a>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = (io::Result<TcpStream>, SocketAddr)> + Send + 'a>>;
 
 /// Where a connection to a backend comes from.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +134,7 @@ async fn reach_any(
         left = if up { left - 1 } else { 0 };
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
-        let (remaining, draw) = (give_up.saturating_duration_since(now), random);
+        let (remaining, draw, began) = (give_up.saturating_duration_since(now), random, shared.uptime(now));
         let from = From { sources: &settings.source_addresses, random };
         let over_ip = async {
             match endpoint.address() {
@@ -142,13 +144,21 @@ async fn reach_any(
                     start(address, from, deadline, timer, preamble).await.map(|stream| (stream, address))
                 }
                 None => {
-                    let mut addresses = candidates(route, endpoint, source, draw, within).await?;
-                    addresses.retain(|address| !listener.own.is(*address));
-                    match addresses.as_slice() {
-                        [] => Err(own()),
-                        [only] => start(*only, from, deadline, timer, preamble).await.map(|stream| (stream, *only)),
-                        several => race(several, from, within.min(remaining)).await,
-                    }
+                    let mut tiers = candidates(route, endpoint, source, draw, within, began).await?;
+                    tiers.iter_mut().for_each(|tier| tier.retain(|address| !listener.own.is(*address)));
+                    tiers.retain(|tier| !tier.is_empty());
+                    let missed =
+                        |address| endpoint.missed(address, shared.uptime(Instant::now()), settings.target_retry);
+                    let (stream, address) = match tiers.as_slice() {
+                        [] => return Err(own()),
+                        [tier] if tier.len() == 1 => {
+                            let only = tier.first().copied().ok_or_else(own)?;
+                            start(only, from, deadline, timer, preamble).await.map(|stream| (stream, only))?
+                        }
+                        several => race_tiers(several, from, within.min(remaining), missed).await?,
+                    };
+                    endpoint.reached_at(address);
+                    Ok((stream, address))
                 }
             }
         };
@@ -165,7 +175,7 @@ async fn reach_any(
                 let connected = Instant::now();
                 endpoint.account.connected(connected - now);
                 let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
-                let ending = Ending::new(endpoint, address.ip().map(|address| address.ip()), shared.uptime(now));
+                let ending = Ending::new(endpoint, address.ip().map(route::bare), shared.uptime(now));
                 return Ok(Reached { stream, address, busy, meter, target: Arc::clone(&endpoint.text), ending });
             }
             Err(error) => {
@@ -230,8 +240,8 @@ fn failed(shared: &Shared, settings: &Tcp, endpoint: &Endpoint, error: &io::Erro
         }
         return;
     }
-    if let Some(name) = endpoint.name() {
-        name.ask_again();
+    if let Some(lookup) = endpoint.lookup() {
+        lookup.ask_again();
     }
     endpoint.health.failed_because(error);
     if endpoint.failed(shared.uptime(now), settings.target_retry) {
@@ -244,25 +254,30 @@ async fn has_ended(client: &TcpStream) -> bool {
     matches!(state, Some(Ok(ready)) if ready.is_read_closed())
 }
 
-/// The addresses of a name, in the order in which they are to be tried.
+/// The addresses of a name or service, in the order in which they are to be tried.
 async fn candidates(
     route: &Route,
     endpoint: &Endpoint,
     client: SocketAddr,
     random: u64,
     within: Duration,
-) -> io::Result<Vec<SocketAddr>> {
-    let unresolved = || io::Error::new(io::ErrorKind::NotFound, "the name does not resolve");
-    let name = endpoint.name().ok_or_else(unresolved)?;
-    let addresses = match name.known() {
+    now: Duration,
+) -> io::Result<Vec<Tier>> {
+    let not_found = |text| io::Error::new(io::ErrorKind::NotFound, text);
+    let unresolved = || not_found("the name does not resolve");
+    let lookup = endpoint.lookup().ok_or_else(unresolved)?;
+    let places = match lookup.known() {
         Some(known) => known,
-        None => limited(async { name.addresses().await.ok_or_else(unresolved) }, within).await?,
+        None => limited(async { lookup.first().await.ok_or_else(unresolved) }, within).await?,
     };
-    let ordered = route.group.order(endpoint, &addresses, client, random);
-    if ordered.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "each of its addresses is down"));
+    if places.is_empty() {
+        return Err(not_found(NOT_OFFERED));
     }
-    Ok(ordered.into_iter().map(|address| SocketAddr::new(address, endpoint.target.port)).collect())
+    let tiers = route.group.order(endpoint, &places, client, random, now);
+    if tiers.is_empty() {
+        return Err(not_found("each of its addresses is down"));
+    }
+    Ok(tiers)
 }
 
 /// Connects to `address` and sends as much of `preamble` as the socket takes at once. The send tells as well as
@@ -295,9 +310,43 @@ async fn start(
     }
 }
 
+/// Connects to an address of the first of `tiers` in which one answers. Each has `within`, but [`KNOWN_DOWN`] at most where
+/// there is another one. `missed` is told of each address that failed, or was silent so long.
+async fn race_tiers(
+    tiers: &[Tier],
+    from: From<'_>,
+    within: Duration,
+    missed: impl Fn(SocketAddr),
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let give_up = Instant::now() + within;
+    let mut last_error = timed_out("no address to connect to");
+    for (index, tier) in tiers.iter().enumerate() {
+        let left = give_up.saturating_duration_since(Instant::now());
+        let mut failed = Vec::new();
+        let result = if index + 1 == tiers.len() {
+            race(tier, from, left, &mut failed).await
+        } else {
+            let within = left.min(KNOWN_DOWN);
+            limited(race(tier, from, within, &mut failed), within).await
+        };
+        let silent = if result.is_ok() { &[][..] } else { tier };
+        failed.iter().chain(silent).copied().for_each(&missed);
+        match result {
+            Ok(reached) => return Ok(reached),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
 /// Connects to the first address that answers; each later one starts when the one before failed or was silent for
-/// [`ATTEMPT_DELAY`]. Each has `within` of its own. The last error is returned when all fail.
-async fn race(addresses: &[SocketAddr], from: From<'_>, within: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+/// [`ATTEMPT_DELAY`]. Each has `within` of its own. The last error is returned when all fail; what fails is added to `failed`.
+async fn race(
+    addresses: &[SocketAddr],
+    from: From<'_>,
+    within: Duration,
+    failed: &mut Vec<SocketAddr>,
+) -> io::Result<(TcpStream, SocketAddr)> {
     let mut waiting = addresses.iter().copied();
     let mut running: Vec<Attempt<'_>> = Vec::new();
     let mut last_error = timed_out("no address to connect to");
@@ -305,14 +354,11 @@ async fn race(addresses: &[SocketAddr], from: From<'_>, within: Duration) -> io:
         if running.len() < MOST_AT_ONCE
             && let Some(address) = waiting.next()
         {
-            running.push(Box::pin(async move {
-                let stream = limited(connect(address, from), within).await?;
-                Ok((stream, address))
-            }));
+            running.push(Box::pin(async move { (limited(connect(address, from), within).await, address) }));
         }
         let more = waiting.len() > 0 && running.len() < MOST_AT_ONCE;
         tokio::select! {
-            result = std::future::poll_fn(|cx| poll_any(&mut running, cx)), if !running.is_empty() => match result {
+            result = std::future::poll_fn(|cx| poll_any(&mut running, failed, cx)), if !running.is_empty() => match result {
                 Ok(winner) => return Ok(winner),
                 Err(error) => last_error = error,
             },
@@ -323,14 +369,24 @@ async fn race(addresses: &[SocketAddr], from: From<'_>, within: Duration) -> io:
 }
 
 /// Ready when one attempt has won or at least one has failed; ended attempts are gone from `running`.
-fn poll_any(running: &mut Vec<Attempt<'_>>, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+fn poll_any(
+    running: &mut Vec<Attempt<'_>>,
+    failed: &mut Vec<SocketAddr>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
     let mut result = Poll::Pending;
     running.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
         Poll::Pending => true,
-        Poll::Ready(ended) => {
+        Poll::Ready((Ok(_), _)) if matches!(result, Poll::Ready(Ok(_))) => false,
+        Poll::Ready((Ok(stream), address)) => {
+            result = Poll::Ready(Ok((stream, address)));
+            false
+        }
+        Poll::Ready((Err(error), address)) => {
+            failed.push(address);
             // A winner in the same turn stays.
             if !matches!(result, Poll::Ready(Ok(_))) {
-                result = Poll::Ready(ended);
+                result = Poll::Ready(Err(error));
             }
             false
         }
@@ -384,7 +440,7 @@ mod tests {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-        let (_stream, address) = race(&addresses, ANY, Duration::from_secs(5)).await.unwrap();
+        let (_stream, address) = race(&addresses, ANY, Duration::from_secs(5), &mut Vec::new()).await.unwrap();
         assert_eq!(address, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
 
@@ -394,10 +450,13 @@ mod tests {
         for addresses in [vec!["127.0.0.1"], vec!["127.0.0.1", "127.0.0.2"]] {
             let addresses: Vec<_> =
                 addresses.into_iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect();
-            let error = race(&addresses, ANY, Duration::from_secs(5)).await.unwrap_err();
+            let error = race(&addresses, ANY, Duration::from_secs(5), &mut Vec::new()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
-        assert_eq!(race(&[], ANY, Duration::from_secs(5)).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            race(&[], ANY, Duration::from_secs(5), &mut Vec::new()).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    net::IpAddr,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -47,7 +47,7 @@ impl Wake for Bell {
 
 impl Ending {
     /// For a connection to `address` of `endpoint`, to its path for `None`, that began at `since`; `None` where no check ends connections.
-    pub(super) fn new(endpoint: &Endpoint, address: Option<IpAddr>, since: Duration) -> Option<Box<Self>> {
+    pub(super) fn new(endpoint: &Endpoint, address: Option<SocketAddr>, since: Duration) -> Option<Box<Self>> {
         let active = endpoint.active.as_ref().filter(|active| active.check.close)?;
         Some(Box::new(Self::when(Arc::clone(&active.checked).fallen(address, since))))
     }

@@ -210,6 +210,11 @@ impl Shared {
         before
     }
 
+    /// Connections open now under the limit `of`.
+    pub(crate) fn active_of(&self, of: &model::LimitOf) -> u32 {
+        self.connections.find(of).map_or(0, |limit| limit.count())
+    }
+
     /// Divides the descriptors: `others` are open or promised to something else; of what is left, pipes of the `workers`
     /// get a part. Returns the number of connections for which there is room.
     pub(crate) fn divide_descriptors(&self, others: u64, workers: usize) -> u32 {

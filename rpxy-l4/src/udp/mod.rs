@@ -158,6 +158,7 @@ pub(crate) struct Shared {
     access: AccessLog,
     started: Instant,
     said_too_many: LogThrottle,
+    said_rule: LogThrottle,
     said_no_port: LogThrottle,
     said_shortage: LogThrottle,
 }
@@ -185,6 +186,7 @@ impl Shared {
             access,
             started,
             said_too_many: LogThrottle::new(SAY_AGAIN),
+            said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
             said_shortage: LogThrottle::new(SAY_AGAIN),
         }

@@ -1,6 +1,8 @@
 //! Servers behind the proxy, and helpers around the client programs.
 
+pub mod browser;
 pub mod dns;
+pub mod dnsmasq;
 pub mod ecn;
 pub mod programs;
 pub mod quic;

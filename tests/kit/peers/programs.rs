@@ -36,7 +36,7 @@ impl Program {
         self.directory.path()
     }
 
-    fn start(name: &str, command: &mut Command, directory: TempDir, host: &Host, ports: &[u16]) -> Self {
+    pub(super) fn start(name: &str, command: &mut Command, directory: TempDir, host: &Host, ports: &[u16]) -> Self {
         let mut program = Self { process: Process::spawn(name, command).or_fail(name), directory };
         for port in ports {
             wait::until(&format!("{name} listens on port {port}"), || {

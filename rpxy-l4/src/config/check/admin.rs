@@ -9,6 +9,9 @@ use crate::config::{
     report::{Position, Report, quote},
 };
 
+/// What is written before the path of a unix socket where an address could stand.
+pub(super) const UNIX: &str = "unix:";
+
 /// The path of a unix socket: absolute, since a daemon is started from anywhere.
 pub(super) fn socket(report: &mut Report<'_>, field: &Field<'_>) -> Option<PathBuf> {
     let text = field.string(report)?;
@@ -35,8 +38,9 @@ pub(super) fn path(report: &mut Report<'_>, position: &Position, text: &str) -> 
 /// The group that may read through the socket.
 pub(super) fn readers(report: &mut Report<'_>, root: &Table<'_>) -> Option<u32> {
     let field = root.field("admin_group")?;
-    if root.field("admin_socket").is_none() {
-        report.warn(&field.position, "without admin_socket it has no effect");
+    let page = root.field("status_listen").and_then(|field| field.as_string());
+    if root.field("admin_socket").is_none() && !page.is_some_and(|page| page.starts_with(UNIX)) {
+        report.warn(&field.position, "without admin_socket, or status_listen at a unix socket, it has no effect");
     }
     group::group(report, &field)
 }

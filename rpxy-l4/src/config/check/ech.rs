@@ -157,8 +157,9 @@ fn dialled(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults<'
             targets::address(report, &position, &format!("{text}:{}", defaults.listen_port))
         };
         let Some(target) = target else { continue };
-        if matches!(target.host, Host::Unix(_)) {
-            report.error_with(&position, "is not a name", "give unix sockets a private table of their own");
+        if matches!(target.host, Host::Unix(_) | Host::Srv(_)) {
+            let remedy = "give unix sockets and services a private table of their own";
+            report.error_with(&position, "is not the name of a host", remedy);
             continue;
         }
         let name = NamePattern::Exact(inner_name(&target));
@@ -177,7 +178,7 @@ fn inner_name(target: &Target) -> std::sync::Arc<str> {
     match &target.host {
         Host::Ip { address, .. } => address.to_string().into(),
         Host::LinkLocal { address, .. } => address.to_string().into(),
-        Host::Name(name) => name.strip_suffix('.').unwrap_or(name).into(),
+        Host::Name(name) | Host::Srv(name) => name.strip_suffix('.').unwrap_or(name).into(),
         Host::Unix(path) => path.display().to_string().into(),
     }
 }

@@ -28,6 +28,7 @@ mod rules;
 mod server_ids;
 mod shadow;
 mod sources;
+mod status;
 mod targets;
 mod tcp;
 mod udp;
@@ -131,6 +132,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
             .and_then(|field| field.word(report, REFUSED))
             .unwrap_or_default(),
         metrics_listen: root.field("metrics_listen").and_then(|field| listen::socket_address(report, &field)),
+        status: status::status(report, &root, directory),
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         admin_group: admin::readers(report, &root),
         dns: dns::dns(report, &root),

@@ -52,12 +52,11 @@ pub(super) fn refuse(report: &mut Report<'_>, drafts: &[Draft<'_>], listeners: &
 
 impl Own<'_> {
     fn refuse(&self, report: &mut Report<'_>, position: &Position, transport: Transport, upstream: &Upstream) {
-        if transport == Transport::Udp {
-            targets::refuse_unix(report, position, upstream);
-        }
+        targets::over(report, position, transport, upstream);
         for target in &upstream.targets {
             let is_own = match &target.host {
                 Host::Unix(path) => self.paths.contains(&**path),
+                Host::Srv(_) => false,
                 Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) => {
                     target.literal().is_some_and(|address| self.has(transport, address))
                 }

@@ -15,7 +15,7 @@ use super::{
 use crate::config::{
     file::{Field, Table},
     keys::{self, Scope},
-    model::{Matcher, Rule, TlsMatcher},
+    model::Rule,
     report::{Position, Report, quote},
 };
 
@@ -80,7 +80,7 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, table, protocol, defaults), ..defaults.clone() };
     let health = defaults.checks.of(report, table, ("health", "only_healthy"), protocol.map(Asker::from));
     let defaults = &RuleDefaults { health, ..defaults.clone() };
-    let mut matcher = matcher::matcher(report, table, protocol, defaults);
+    let matcher = matcher::matcher(report, table, protocol, defaults);
     let from = access::from(report, table);
     let upstream = targets::of_rule(report, table, defaults);
     let upstream = match protocol {
@@ -90,20 +90,6 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     let idle_lifetime = idle_lifetime(report, table, protocol);
     let affinity = affinity(report, table, protocol);
     let max_connections = connections::most(report, table, "max_connections");
-    let (upstream, max_connections) = match protocol {
-        Some(protocol) if protocol.is_udp() => {
-            if let Some(field) = table.field("max_connections") {
-                report.warn(&field.position, "has no effect on protocols over UDP, whose rules have shares");
-            }
-            if let Some(Matcher::Quic(TlsMatcher { ech: Some(ech), .. })) = &mut matcher {
-                for private in &mut Arc::make_mut(ech).private {
-                    private.upstream = targets::without_limits(report, &table.position, private.upstream.clone());
-                }
-            }
-            (targets::without_limits(report, &table.position, upstream), None)
-        }
-        Some(_) | None => (upstream, max_connections),
-    };
     Some(Rule { name: name.into(), matcher: matcher?, from, upstream, idle_lifetime, affinity, max_connections })
 }
 

@@ -13,7 +13,7 @@ use crate::config::model::Check;
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Balance, Host, ServerId, Target, Upstream, is_one_host},
+    model::{Balance, Host, ServerId, Target, Transport, Upstream, is_one_host},
     report::{Position, Report, quote},
 };
 
@@ -38,13 +38,24 @@ pub(super) fn of_rule(report: &mut Report<'_>, rule: &Table<'_>, defaults: &Rule
     with_defaults(upstream, defaults)
 }
 
-/// Refuses unix sockets among the targets of UDP.
-pub(super) fn refuse_unix(report: &mut Report<'_>, position: &Position, upstream: &Upstream) {
-    for target in upstream.targets.iter().filter(|target| matches!(target.host, Host::Unix(_))) {
-        report.error(
-            position,
-            format!("{} is for TCP: datagrams are not sent to unix sockets", quote(&target.to_string())),
-        );
+/// Refuses unix sockets among the targets of UDP, and doubts services of the other transport.
+pub(super) fn over(report: &mut Report<'_>, position: &Position, transport: Transport, upstream: &Upstream) {
+    let (own, other) = match transport {
+        Transport::Tcp => ("_tcp", "_udp"),
+        Transport::Udp => ("_udp", "_tcp"),
+    };
+    for target in &upstream.targets {
+        match &target.host {
+            Host::Unix(_) if transport == Transport::Udp => {
+                let target = quote(&target.to_string());
+                report.error(position, format!("{target} is for TCP: datagrams are not sent to unix sockets"));
+            }
+            Host::Srv(name) if name.split('.').nth(1) == Some(other) => {
+                let message = format!("{} is the name of a service over the other transport", quote(name));
+                report.warn_with(position, message, format!("ask for \"srv:{}\"", name.replacen(other, own, 1)));
+            }
+            Host::Unix(_) | Host::Srv(_) | Host::Ip { .. } | Host::LinkLocal { .. } | Host::Name(_) => {}
+        }
     }
 }
 
@@ -94,8 +105,7 @@ pub(super) fn default(
         table.warn_unused(report, balance_key, &message, Some(remedy));
     }
     let field = field?;
-    let upstream = server_ids::without(report, &field.position, upstream);
-    Some(if target_key == "udp_target" { without_limits(report, &field.position, upstream) } else { upstream })
+    Some(server_ids::without(report, &field.position, upstream))
 }
 
 /// The group that `field` lists, chosen from by `balance_key`.
@@ -162,19 +172,14 @@ fn target(report: &mut Report<'_>, element: &Field<'_>) -> Option<(Target, Optio
     Some((Target { weight: weight.unwrap_or(ONE), backup, down, max_connections, ..target }, server_id))
 }
 
-/// Takes limits from targets over UDP, where they mean nothing.
-pub(super) fn without_limits(report: &mut Report<'_>, position: &Position, mut upstream: Upstream) -> Upstream {
-    if upstream.targets.iter().any(|target| target.max_connections.is_some()) {
-        report.warn(position, "max_connections of a target has no effect on protocols over UDP");
-        upstream.targets.iter_mut().for_each(|target| target.max_connections = None);
-    }
-    upstream
-}
-
 /// Parses `host:port`, with an IPv6 address in brackets, a link-local one with its zone.
 ///
-/// Or `unix:` with the path of a socket.
+/// Or `unix:` with the path of a socket, or `srv:` with the name of a service.
 pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Target> {
+    if let Some(name) = text.strip_prefix("srv:") {
+        let host = service(report, position, name)?;
+        return Some(Target { host, port: 0, weight: ONE, backup: false, down: false, max_connections: None });
+    }
     if let Some(path) = text.strip_prefix("unix:") {
         let path = admin::path(report, position, path)?;
         let host = Host::Unix(path.into());
@@ -206,6 +211,31 @@ pub(super) fn address(report: &mut Report<'_>, position: &Position, text: &str) 
         report.warn(position, format!("{} can never be reached, because its port is 0", quote(text)));
     }
     Some(Target { host, port, weight: ONE, backup: false, down: false, max_connections: None })
+}
+
+/// The name of SRV records.
+fn service(report: &mut Report<'_>, position: &Position, text: &str) -> Option<Host> {
+    if let Some((name, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        let message = format!("{} has a port, but its SRV records tell the ports", quote(text));
+        report.error_with(position, message, format!("write \"srv:{name}\""));
+        return None;
+    }
+    match names::host(text) {
+        Ok(name) => {
+            if let Some(reason) = names::unresolvable(&name) {
+                report.warn(position, format!("{} can never be resolved: {reason}", quote(text)));
+            }
+            // The dot at the end says that the search list does not hold.
+            Some(Host::Srv(if text.ends_with('.') { format!("{name}.").into() } else { name }))
+        }
+        Err(reason) => {
+            let message = format!("{} is not the name of a service: {reason}", quote(text));
+            report.error_with(position, message, "write \"srv:_service._tcp.example.com\"");
+            None
+        }
+    }
 }
 
 /// The parts of `[fe80::1%eth0]:443`.

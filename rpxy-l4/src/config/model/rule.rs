@@ -24,8 +24,7 @@ pub(crate) struct Rule {
     /// UDP protocols: clients that change their address are followed by connection ID or index; true unless told. A reload
     /// changes it for what is learned from then on.
     pub affinity: bool,
-    /// TCP protocols: connections at once; `None` is all places but those that other rules have a share in. A reload closes
-    /// none.
+    /// Connections or sessions at once; `None` is all places but those that other rules have a share in. A reload closes none.
     pub max_connections: Option<NonZeroU32>,
 }
 
@@ -57,6 +56,19 @@ pub(crate) enum Matcher {
 }
 
 impl Matcher {
+    /// The protocol as the file writes it.
+    #[must_use]
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "http",
+            Self::Tls(_) => "tls",
+            Self::Ssh => "ssh",
+            Self::Socks5 => "socks5",
+            Self::WireGuard { .. } => "wireguard",
+            Self::Quic(_) => "quic",
+        }
+    }
+
     /// Returns whether the protocol is over UDP.
     #[must_use]
     pub(crate) fn is_udp(&self) -> bool {

@@ -52,6 +52,9 @@ fn loads_with_every_key_switched_on() {
     let key_file =
         std::fs::File::options().write(true).create_new(true).mode(0o600).open(directory.path().join("ech.pem"));
     std::io::Write::write_all(&mut key_file.unwrap(), super::ech::pem(1).as_bytes()).unwrap();
+    let token_file =
+        std::fs::File::options().write(true).create_new(true).mode(0o600).open(directory.path().join("status.token"));
+    std::io::Write::write_all(&mut token_file.unwrap(), b"0123456789abcdef\n").unwrap();
     let path = directory.path().join("config.toml");
     // A default of no limit would leave its companions without effect.
     let text = all_switched_on()

@@ -86,18 +86,11 @@ fn connections_of_each_source() {
         "\n[protocols.a]\nprotocol='ssh'\ntarget=['192.0.2.1:22']\nmax_connections=0",
         "7: protocols.\"a\".max_connections",
     )]);
-    warns(&[
-        (
-            "over UDP",
-            "\n[protocols.a]\nprotocol='quic'\ntarget=['192.0.2.1:22']\nmax_connections=1",
-            Some("7: protocols.\"a\".max_connections"),
-        ),
-        (
-            "a target over UDP",
-            "\n[protocols.a]\nprotocol='quic'\ntarget=[{address='192.0.2.1:22',max_connections=1}]",
-            Some("4: protocols.\"a\""),
-        ),
-    ]);
+    let udp = with(
+        "\n[protocols.a]\nprotocol='quic'\nmax_connections=1\ntarget=[{address='192.0.2.1:22',max_connections=4294967295}]",
+    );
+    assert_eq!(udp.top.rules[0].max_connections.map(NonZeroU32::get), Some(1));
+    assert_eq!(udp.top.rules[0].upstream.targets[0].max_connections, NonZeroU32::new(u32::MAX));
     let from = with("tcp_source_addresses = ['192.0.2.2', '2001:db8::2', '192.0.2.2', '::ffff:192.0.2.3']");
     let expected = ["192.0.2.2", "2001:db8::2", "192.0.2.3"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
     assert_eq!(*from.top.tcp.source_addresses, expected);

@@ -15,6 +15,7 @@ mod protocols;
 mod reference;
 mod schema;
 mod seed;
+mod status;
 mod targets;
 
 use super::{Loaded, Problem, Severity, model::Config, parse};

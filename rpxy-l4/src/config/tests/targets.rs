@@ -24,6 +24,9 @@ fn addresses() {
         ("highest port", "a:65535", "a:65535"),
         ("plus sign, as 0.2.x", "a:+80", "a:80"),
         ("leading zero", "a:080", "a:80"),
+        ("service", "srv:_dns._udp.Example.com", "srv:_dns._udp.example.com"),
+        ("service, complete", "srv:_dns._udp.example.com.", "srv:_dns._udp.example.com."),
+        ("service of Consul", "srv:web.service.consul", "srv:web.service.consul"),
     ];
     for (name, text, expected) in rows {
         let upstream = upstream(&format!("[\"{text}\"]"));
@@ -55,6 +58,7 @@ fn accepted_with_a_warning() {
     let rows = [
         ("port 0", "['a:1', 'b:0']", "2: udp_target[1]"),
         ("no IPv4 address", "['300.1.1.1:80']", "2: udp_target[0]"),
+        ("service over TCP", "['srv:_dns._tcp.example.com']", "2: udp_target"),
         ("weights for nothing", "[{ address = 'a:1', weight = 2 }]", "2: udp_target"),
     ];
     for (name, value, expected) in rows {
@@ -73,6 +77,9 @@ fn refused() {
         ("no port", "['a']", "2: udp_target[0]"),
         ("unix socket, of UDP", "['unix:/run/a']", "2: udp_target"),
         ("path", "['/run/a']", "2: udp_target[0]"),
+        ("service with a port", "['srv:_dns._udp.example.com:53']", "2: udp_target[0]"),
+        ("service without a name", "['srv:']", "2: udp_target[0]"),
+        ("service with an empty label", "['srv:_dns.._udp.a']", "2: udp_target[0]"),
         ("no host", "[':80']", "2: udp_target[0]"),
         ("port too large", "['a:65536']", "2: udp_target[0]"),
         ("port is a name", "['a:http']", "2: udp_target[0]"),

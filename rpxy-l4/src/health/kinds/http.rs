@@ -11,7 +11,7 @@ pub(super) fn authority(host: &Host, port: u16) -> String {
     let host = match host {
         Host::Ip { address: IpAddr::V4(address), .. } => address.to_string(),
         Host::Ip { address: IpAddr::V6(address), .. } | Host::LinkLocal { address, .. } => format!("[{address}]"),
-        Host::Name(name) => name.to_string(),
+        Host::Name(name) | Host::Srv(name) => name.to_string(),
         // As clients of such sockets do.
         Host::Unix(_) => return "localhost".to_owned(),
     };

@@ -13,7 +13,7 @@ use quic::VersionNegotiation;
 use tls::ServerHello;
 
 use crate::{
-    config::model::{Check, CheckKind, Host, HttpCheck, Target},
+    config::model::{Check, CheckKind, Host, HttpCheck},
     route::Random,
 };
 
@@ -58,19 +58,20 @@ enum Answer {
     Versions(VersionNegotiation),
 }
 
-/// Whom `check` asks for at `target`: the name in a hello, the host of a request; `None` where nobody is named.
-pub(super) fn addressee(check: &Check, target: &Target) -> Option<Arc<str>> {
+/// Whom `check` asks for at `host`, with a target's `port`: the name in a hello, the host of a request; `None` where nobody
+/// is named.
+pub(super) fn addressee(check: &Check, host: &Host, port: u16) -> Option<Arc<str>> {
     match &check.kind {
         CheckKind::Tls { server_name: Some(name) } => Some(Arc::clone(name)),
         // An address must not be sent (RFC 6066 section 3).
-        CheckKind::Tls { server_name: None } => match &target.host {
-            Host::Name(name) => Some(Arc::clone(name)),
+        CheckKind::Tls { server_name: None } => match host {
+            Host::Name(name) | Host::Srv(name) => Some(Arc::clone(name)),
             Host::Ip { .. } | Host::LinkLocal { .. } | Host::Unix(_) => None,
         },
         CheckKind::Http(HttpCheck { host: Some(host), .. }) => Some(Arc::clone(host)),
         CheckKind::Http(HttpCheck { host: None, .. }) => {
-            let port = check.port.map_or(target.port, NonZeroU16::get);
-            Some(http::authority(&target.host, port).into())
+            let port = check.port.map_or(port, NonZeroU16::get);
+            Some(http::authority(host, port).into())
         }
         CheckKind::Connect | CheckKind::Stream { .. } | CheckKind::Datagram { .. } | CheckKind::Quic => None,
     }

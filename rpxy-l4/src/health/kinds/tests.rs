@@ -36,9 +36,7 @@ fn asked(check: &Check, host: &str) -> Question {
         Ok(address) => Host::Ip { address, scope: 0 },
         Err(_) => Host::Name(host.into()),
     };
-    let target =
-        Target { host, port: 8443, weight: NonZeroU16::MIN, backup: false, down: false, max_connections: None };
-    Question::new(check, addressee(check, &target).as_deref(), &Random::new(7))
+    Question::new(check, addressee(check, &host, 8443).as_deref(), &Random::new(7))
 }
 
 /// The judgement of a stream that arrives in pieces of `size` bytes.

@@ -15,6 +15,7 @@ use std::{io, ops::RangeInclusive};
 
 use aya::EbpfLoader;
 use rpxy_l4_common::map::name;
+use rpxy_l4_common::tcp;
 
 use self::pin::Pins;
 pub(crate) use self::pin::{Pinned, unpin, warn_of_unowned};
@@ -92,6 +93,9 @@ pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(name::FLOWS, entries)
         .map_max_entries(name::HOPS, hops)
+        // No program of spliced TCP is attached, and its maps take no memory.
+        .map_max_entries(tcp::name::TCP_FLOWS, 1)
+        .map_max_entries(tcp::name::TCP_NOTES, 1)
         .override_global(aya_log::LEVEL, &level, false)
         .load(object)
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;

@@ -1,10 +1,10 @@
 //! What checks have found: of one address ([`Standing`]), and of a target with all its addresses ([`Checked`]).
 //!
-//! Checkers write, balancing reads. It errs towards up: what was never checked counts as up, and a target is down only
+//! An address is that of a backend with its port, whatever port the check asks. Checkers write, balancing reads. It errs towards up: what was never checked counts as up, and a target is down only
 //! when each of its addresses is.
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -91,20 +91,20 @@ impl Standing {
 /// What one check has found of one target.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    addresses: ArcSwap<Vec<(Option<IpAddr>, Arc<Standing>)>>,
+    addresses: ArcSwap<Vec<(Option<SocketAddr>, Arc<Standing>)>>,
     /// Told when an address has gone down.
     fallen: watch::Sender<()>,
 }
 
 impl Checked {
     /// The addresses that are checked from now on.
-    pub(crate) fn set(&self, addresses: Vec<(Option<IpAddr>, Arc<Standing>)>) {
+    pub(crate) fn set(&self, addresses: Vec<(Option<SocketAddr>, Arc<Standing>)>) {
         self.addresses.store(Arc::new(addresses));
     }
 
     /// The addresses that are checked.
     #[must_use]
-    pub(crate) fn addresses(&self) -> Arc<Vec<(Option<IpAddr>, Arc<Standing>)>> {
+    pub(crate) fn addresses(&self) -> Arc<Vec<(Option<SocketAddr>, Arc<Standing>)>> {
         self.addresses.load_full()
     }
 
@@ -117,7 +117,7 @@ impl Checked {
 
     /// Since when `address` is down, the path of a unix socket for `None`; `None` when it is up, or not known.
     #[must_use]
-    pub(crate) fn down_since(&self, address: Option<IpAddr>) -> Option<Duration> {
+    pub(crate) fn down_since(&self, address: Option<SocketAddr>) -> Option<Duration> {
         let addresses = self.addresses.load();
         let (_, standing) = addresses.iter().find(|(checked, _)| *checked == address)?;
         standing.down_since()
@@ -152,7 +152,7 @@ impl Checked {
     }
 
     /// Waits until `address` goes down after `since`.
-    pub(crate) async fn fallen(self: Arc<Self>, address: Option<IpAddr>, since: Duration) {
+    pub(crate) async fn fallen(self: Arc<Self>, address: Option<SocketAddr>, since: Duration) {
         let mut fallen = self.fallen.subscribe();
         while self.down_since(address).is_none_or(|at| at <= since) {
             // The sender is a part of `self`.
@@ -172,8 +172,8 @@ mod tests {
         (checked, standings)
     }
 
-    fn ip(last: u8) -> Option<IpAddr> {
-        Some([192, 0, 2, last].into())
+    fn ip(last: u8) -> Option<SocketAddr> {
+        Some(([192, 0, 2, last], 443).into())
     }
 
     #[test]

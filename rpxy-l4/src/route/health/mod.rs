@@ -1,11 +1,12 @@
 //! State of a target beyond one configuration: its connections, what they have met there, what checks have found, and what
 //! the operator says.
 //!
-//! Each kind of state has an owner: [`Passive`] what connections find out, [`Checked`] what checks do, [`Administrative`]
+//! Each kind of state has an owner: [`Passive`] what connections find out, [`Missed`] the same of the addresses of a service, [`Checked`] what checks do, [`Administrative`]
 //! what the operator says at run time. [`State`] is what balancing makes of them. State is kept by target across reloads.
 
 mod administrative;
 mod checked;
+mod missed;
 mod passive;
 mod report;
 mod targets;
@@ -21,8 +22,8 @@ use std::{
 
 pub(crate) use administrative::Administrative;
 pub(crate) use checked::{Checked, Standing};
+use missed::Missed;
 use passive::{Finding, Passive};
-pub(crate) use report::TargetReport;
 pub(crate) use targets::{CheckedTarget, DownTarget, Targets};
 
 /// Precision of the time of the last answer, in milliseconds: workers share it, and would contend for it.
@@ -33,6 +34,7 @@ const HEARING: u64 = 50;
 pub(crate) struct Health {
     active: AtomicU32,
     passive: Passive,
+    missed: Missed,
     administrative: Administrative,
     /// When it answered anybody last, to within [`HEARING`]; 0 when it never did.
     heard: AtomicU64,
@@ -64,6 +66,12 @@ impl Health {
     #[must_use]
     pub(crate) fn administrative(&self) -> &Administrative {
         &self.administrative
+    }
+
+    /// Of a service, the addresses that could not be reached.
+    #[must_use]
+    pub(crate) fn missed(&self) -> &Missed {
+        &self.missed
     }
 
     /// The state at `now` (time since the daemon's start).
@@ -154,6 +162,12 @@ impl Busy {
         let busy = Self::new(health);
         // Workers race here; adding first keeps the bound exact without a loop.
         most.is_none_or(|most| health.active() <= most.get()).then_some(busy)
+    }
+
+    /// Returns whether it counts for the target of `health`.
+    #[must_use]
+    pub(crate) fn is_of(&self, health: &Arc<Health>) -> bool {
+        Arc::ptr_eq(&self.health, health)
     }
 
     /// The target has answered at `now`; returns whether the log should say that it is back.

@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::Serialize;
-
 use super::{Checked, Health, millis};
+use crate::overview::{Check, Target};
 
 /// State of one target as `rpxy-l4 targets` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetReport {
     /// `up`, `down`, `drained`, or `off` for `down = true` in the file.
     pub state: &'static str,
@@ -20,18 +19,17 @@ pub(crate) struct TargetReport {
     /// Failures of connections or sessions to reach it since the daemon's start.
     pub failures: u64,
     /// What a check has found, if the rule has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub check: Option<CheckReport>,
+    pub check: Option<Check>,
 }
 
-/// What a check has found of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct CheckReport {
-    name: Arc<str>,
-    /// Checks that passed.
-    passed: u64,
-    /// Checks that failed.
-    failed: u64,
+impl TargetReport {
+    /// Fills in what is said here.
+    pub(crate) fn fill_in(self, target: &mut Target) {
+        let Self { state, reason, since_ms, active, failures, check } = self;
+        target.state = state.into();
+        (target.reason, target.since_ms, target.check) = (reason, since_ms, check);
+        (target.active, target.failures) = (active, failures);
+    }
 }
 
 impl Health {
@@ -57,7 +55,7 @@ impl Health {
         };
         let check = check.map(|(name, checked)| {
             let (passed, failed) = checked.counts();
-            CheckReport { name: Arc::clone(name), passed, failed }
+            Check { name: Arc::clone(name), passed, failed }
         });
         TargetReport { state, reason, since_ms, active: self.active(), failures: self.passive.failures(), check }
     }
@@ -110,7 +108,9 @@ mod tests {
         let at = Duration::from_secs;
         let report = |now| health.report(false, Some((&name, &checked)), at(now));
         assert_eq!(report(1).state, "up", "not checked yet");
-        checked.set((1..).zip(&standings).map(|(n, each)| (Some([192, 0, 2, n].into()), Arc::clone(each))).collect());
+        checked.set(
+            (1..).zip(&standings).map(|(n, each)| (Some(([192, 0, 2, n], 443).into()), Arc::clone(each))).collect(),
+        );
         standings[0].failed("status 503");
         standings[0].set_down(at(5));
         standings[1].passed();
@@ -119,7 +119,7 @@ mod tests {
         standings[1].set_down(at(7));
         let TargetReport { state, reason, since_ms, check, .. } = report(9);
         assert_eq!((state, reason.as_deref(), since_ms), ("down", Some("check web: status 503"), Some(2000)));
-        assert_eq!(check, Some(CheckReport { name: Arc::clone(&name), passed: 1, failed: 2 }));
+        assert_eq!(check, Some(Check { name: Arc::clone(&name), passed: 1, failed: 2 }));
         standings[0].set_up();
         assert_eq!(report(10).state, "up");
     }

@@ -219,7 +219,7 @@ mod tests {
         let checked = targets.checked(&target, &check);
         assert!(Arc::ptr_eq(&checked, &targets.checked(&target, &check)), "found again");
         let standing = Arc::new(Standing::default());
-        checked.set(vec![(Some([192, 0, 2, 1].into()), Arc::clone(&standing))]);
+        checked.set(vec![(Some(([192, 0, 2, 1], 443).into()), Arc::clone(&standing))]);
         let now = Duration::from_secs(5);
         assert_eq!(targets.down(now), []);
         standing.failed("status 503");

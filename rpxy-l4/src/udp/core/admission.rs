@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::model::LimitOf,
     limit::ConnPermit,
-    route::{Datagrams, ShareOf},
+    route::{Datagrams, ShareOf, UdpRoute},
     udp::{Listener, SessionLimit},
 };
 
@@ -33,6 +33,8 @@ const DONE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(5);
 /// Sessions looked at for one that is quiet, for each new session.
 const LOOKS: usize = 32;
+/// Unproven sessions looked through for one at a certain target.
+const LOOKED_THROUGH: usize = 256;
 /// The part of a rule's share, as a divisor, that unproven sessions have for themselves.
 const UNPROVEN_PART: usize = 4;
 /// Sessions of one client socket at most; the oldest gives way. Each costs every datagram of that socket a look.
@@ -62,6 +64,39 @@ impl Admissions {
     /// The sessions under the limit of `of`.
     pub(super) fn of(&mut self, of: &LimitOf) -> Option<&mut Admission> {
         self.0.get_mut(of)
+    }
+
+    /// Returns whether a limit of a rule, or of one of its targets, is reached to one part in `part`.
+    pub(super) fn rules_are_filled(&self, part: u32) -> bool {
+        self.limited().any(|route| {
+            let targets = route.group.endpoints().iter();
+            let of_rule = route.max_connections.is_some_and(|most| route.connections.count() >= most.get() / part);
+            of_rule || targets.into_iter().any(|endpoint| endpoint.is_filled(part))
+        })
+    }
+
+    /// The rules with limits that another worker waits for room in.
+    pub(super) fn rules_that_owe_room(&self) -> Vec<Arc<UdpRoute>> {
+        self.limited().filter(|route| route.connections.is_wanted()).cloned().collect()
+    }
+
+    fn limited(&self) -> impl Iterator<Item = &Arc<UdpRoute>> {
+        self.0.values().flat_map(|admission| admission.rules.values().filter_map(|share| share.limited.as_ref()))
+    }
+
+    /// Returns the session of `share` that gives way to another one, of those of which `at` is true.
+    pub(super) fn least_proven_of(
+        &mut self,
+        share: &ShareOf,
+        at: &dyn Fn(&Session) -> bool,
+        table: &Table,
+        now: Duration,
+    ) -> Option<SessionId> {
+        let mut shares = self.0.values_mut().filter_map(|admission| admission.rules.get_mut(share));
+        shares.find_map(|share| {
+            share.sweep(table);
+            share.least_proven_at(at, table, now)
+        })
     }
 
     /// Whose limits there are.
@@ -115,6 +150,8 @@ struct Share {
     answered: VecDeque<SessionId>,
     /// Sessions that have proved something, in no order.
     proven: VecDeque<SessionId>,
+    /// The rule as of its latest session, if it or one of its targets has a limit.
+    limited: Option<Arc<UdpRoute>>,
     /// Questions until `unproven` is gone through for those that have proved something since, or are over.
     until_sweep: usize,
 }
@@ -157,6 +194,7 @@ impl Admission {
         let Some(route) = session.route() else { return };
         let share = self.rules.entry(route.share.clone()).or_default();
         share.sessions += 1;
+        share.limited = Some(route).filter(|route| route.is_limited()).cloned();
         share.unproven.push_back(id);
         share.tidy(table);
     }
@@ -237,7 +275,20 @@ impl Share {
     /// A session of one question that was answered; or the oldest whose client has proved nothing; or one that only took
     /// turns and is quiet.
     fn least_proven(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        self.unproven(table, now).or_else(|| self.quietest(table, Rank::Turns, QUIET, now))
+        self.unproven(table, now).or_else(|| self.quietest(&|_| true, table, Rank::Turns, QUIET, now))
+    }
+
+    /// The same of those of which `at` is true, as far as a look at some of them tells.
+    fn least_proven_at(&mut self, at: &dyn Fn(&Session) -> bool, table: &Table, now: Duration) -> Option<SessionId> {
+        let is_there = |id: &SessionId| table.get(*id).is_some_and(at);
+        let done = if self.answered.front().is_none_or(is_there) { self.done(table, now) } else { None };
+        let unproven =
+            |id: &SessionId| table.get(*id).is_some_and(|session| session.rank() == Rank::Unproven && at(session));
+        done.or_else(|| {
+            let first = self.unproven.iter().take(LOOKED_THROUGH).position(unproven)?;
+            self.unproven.remove(first)
+        })
+        .or_else(|| self.quietest(at, table, Rank::Turns, QUIET, now))
     }
 
     /// A session of one question that was answered; or the oldest whose client has proved nothing.
@@ -265,7 +316,7 @@ impl Share {
 
     /// A session of a rule that has more than its share, whatever its client has proved.
     fn beyond_share(&mut self, table: &Table, now: Duration) -> Option<SessionId> {
-        let mut quietest = |most| self.quietest(table, most, Duration::ZERO, now);
+        let mut quietest = |most| self.quietest(&|_| true, table, most, Duration::ZERO, now);
         quietest(Rank::Turns).or_else(|| quietest(Rank::Secret))
     }
 
@@ -294,13 +345,20 @@ impl Share {
 
     /// The one of the next few that has been quiet for the longest, and at least for `quiet`, of those that have proved no
     /// more than `most`.
-    fn quietest(&mut self, table: &Table, most: Rank, quiet: Duration, now: Duration) -> Option<SessionId> {
+    fn quietest(
+        &mut self,
+        at: &dyn Fn(&Session) -> bool,
+        table: &Table,
+        most: Rank,
+        quiet: Duration,
+        now: Duration,
+    ) -> Option<SessionId> {
         let mut quietest = None;
         for _ in 0..self.proven.len().min(LOOKS) {
             let Some(id) = self.proven.pop_front() else { break };
             let Some(session) = table.get(id) else { continue };
             self.proven.push_back(id);
-            if session.rank() <= most && session.last_seen.saturating_add(quiet) <= now {
+            if session.rank() <= most && session.last_seen.saturating_add(quiet) <= now && at(session) {
                 quietest = quietest.into_iter().chain([(session.last_seen, id)]).min();
             }
         }

@@ -8,7 +8,7 @@ use super::{Flow, SessionId};
 use crate::{
     log::Detail,
     metrics::{Carried, DatagramDrop, EchState, SessionEnd},
-    resolve::Name,
+    resolve::Lookup,
     route::{Datagrams, UdpRoute},
 };
 
@@ -22,12 +22,12 @@ pub(crate) enum Command {
         /// The backend.
         address: SocketAddr,
     },
-    /// Find the first addresses of `name`, and answer with `handle_resolved`.
+    /// Wait for the first addresses that `lookup` finds, and answer with `handle_resolved`.
     Resolve {
         /// The session that waits for it.
         session: SessionId,
-        /// The name.
-        name: Arc<Name>,
+        /// What its target is found by.
+        lookup: Lookup,
     },
     /// Send a datagram that had to wait to the session's backend.
     Send {
@@ -101,12 +101,19 @@ pub(crate) struct Started {
     pub resumed: Option<Duration>,
 }
 
-/// Messages for the system log. The worker limits how often the first three are told.
+/// Messages for the system log. The worker limits how often the first four are told.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// As many sessions as allowed.
     TooMany {
         /// The limit.
+        max: u32,
+    },
+    /// A rule has as many as it may.
+    RuleFull {
+        /// The rule.
+        rule: Arc<str>,
+        /// Its limit.
         max: u32,
     },
     /// No local port is left towards this target.

@@ -16,6 +16,9 @@ impl Sessions {
             OpenError::Unreachable(error) => {
                 if let Some(endpoint) = endpoint {
                     endpoint.account.connect_failed();
+                    if let Some(address) = opening.address {
+                        endpoint.missed(address, now, retry);
+                    }
                 }
                 if opening.candidates.is_empty()
                     && let Some(endpoint) = endpoint

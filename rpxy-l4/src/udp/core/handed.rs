@@ -104,7 +104,8 @@ impl Sessions {
         let endpoint = route.group.endpoint(target)?;
         let (busy, carried) = (Busy::new(&endpoint.health), Carried::new(&route.account, &endpoint.account));
         let of = self.at(&flow).sessions.of.clone();
-        let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of };
+        let of_rule = route.connections.acquire(u32::MAX)?;
+        let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of, of_rule };
         let HandedSession { backend, fixed, detail, ech, .. } = handed;
         let detail = detail.as_ref().map(|detail| Box::new(Detail::clone(detail).with_ech_named(ech.as_deref())));
         let carries = route.carries;

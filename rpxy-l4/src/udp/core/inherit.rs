@@ -60,7 +60,8 @@ impl Sessions {
         };
         let busy = Busy::new(&route.group.endpoint(target)?.health);
         let of = self.at(flow).sessions.of.clone();
-        let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of };
+        let of_rule = route.connections.acquire(u32::MAX)?;
+        let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of, of_rule };
         let opening = Opening {
             route,
             held: Held::new(&self.opening_budget),

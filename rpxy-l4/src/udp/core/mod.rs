@@ -240,6 +240,12 @@ impl Sessions {
         {
             out.commands.push_back(Command::Log(Notice::Up(endpoint.target.to_string())));
         }
+        if first
+            && let Stage::Open(reached) = &state.stage
+            && let Some(endpoint) = reached.route.group.endpoint(reached.target)
+        {
+            endpoint.reached_at(reached.address);
+        }
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {
             for datagram in datagrams(bytes, segment) {

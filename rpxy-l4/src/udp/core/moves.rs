@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
+    resolve::Lookup,
     route::{Busy, Datagrams, Tried},
 };
 
@@ -107,14 +108,17 @@ impl Sessions {
         let group = &reached.route.group;
         let endpoint = group.endpoint(reached.target)?;
         let mut tried = reached.tried.take().map(|tried| *tried).unwrap_or_default();
-        tried.add_address(reached.address.ip());
-        let known = endpoint.name().and_then(|name| name.known());
-        let has_others = known.is_some_and(|known| !tried.untried(&known).is_empty());
+        tried.add_address(reached.address);
+        let known = endpoint.lookup().and_then(Lookup::known);
+        let has_others = known.is_some_and(|known| !tried.untried(known).is_empty());
         let at_once = matches!(cause, Cause::RefusedAtOnce(_));
         if at_once {
             endpoint.account.connect_failed();
         }
         let heard = !at_once && since.is_some_and(|since| endpoint.health.may_have_answered(since));
+        if !heard {
+            endpoint.missed(reached.address, now, retry);
+        }
         if !has_others && !heard {
             let text = cause.describe();
             endpoint.health.failed_because(&text);
@@ -154,7 +158,7 @@ impl Sessions {
         let (route, left) = (Arc::clone(&reached.route), reached.address);
         let detail = reached.detail.take();
         let known_to_it = answered || reached.fixed;
-        let (permit, limit_of) = (state.permit.take(), state.limit_of.clone());
+        let (permit, of_rule, limit_of) = (state.permit.take(), state.of_rule.take(), state.limit_of.clone());
         let ids = if known_to_it { state.ids.anew() } else { std::mem::take(&mut state.ids) };
         let end = if at_once { SessionEnd::Refused } else { SessionEnd::Moved };
         self.end(session, end, DatagramDrop::Unreachable, now, out);
@@ -170,7 +174,7 @@ impl Sessions {
             detail,
         };
         let state = Session::new(flow, ids, Stage::Opening(Box::new(opening)), now);
-        let session = self.insert(Session { permit, limit_of, left: Some(left), ..state }, now, out);
+        let session = self.insert(Session { permit, of_rule, limit_of, left: Some(left), ..state }, now, out);
         self.use_target(session, false, now, out);
         Some(session)
     }
@@ -180,8 +184,8 @@ impl Session {
     /// Returns whether its target is a name that no longer leads to its backend.
     fn has_left_name(&self) -> bool {
         let Some(reached) = self.reached() else { return false };
-        let name = reached.route.group.endpoint(reached.target).and_then(|endpoint| endpoint.name());
-        name.and_then(|name| name.known()).is_some_and(|known| !known.contains(&reached.address.ip()))
+        let lookup = reached.route.group.endpoint(reached.target).and_then(|endpoint| endpoint.lookup());
+        lookup.and_then(|lookup| lookup.leads_to(reached.address)) == Some(false)
     }
 
     /// Returns whether its client goes on without an answer. WireGuard may be silent for long, but answers handshakes.

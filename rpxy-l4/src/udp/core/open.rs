@@ -1,10 +1,9 @@
 //! From a rule to a backend: admission, the target, its addresses, and the next one when one cannot be reached.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     Command, Flow, Notice, Output, SessionId, Sessions, Started,
-    admission::Admission,
     classify::Arrival,
     held::{Held, OPENING},
     ids::Ids,
@@ -15,7 +14,8 @@ use crate::{
     limit::ConnPermit,
     log::Detail,
     metrics::{Carried, DatagramDrop, SessionEnd},
-    route::{self, Busy, ShareOf, Tried, UdpRoute},
+    resolve::NOT_OFFERED,
+    route::{self, Busy, Endpoint, Health, Tried, UdpRoute},
     udp::affinity::Backend,
 };
 
@@ -25,12 +25,22 @@ pub(super) struct Admitted {
     pub(super) permit: ConnPermit,
     /// Whose limit it is.
     pub(super) of: LimitOf,
+    /// The place among those of its rule.
+    pub(super) of_rule: ConnPermit,
+}
+
+/// Whether the limits of a rule hold for a session: not if its connection or tunnel is one that there is already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Anew,
+    Known,
 }
 
 impl Admitted {
     /// The session.
     pub(super) fn session(self, flow: Flow, ids: Ids, stage: Stage, now: Duration) -> Session {
-        Session { permit: Some(self.permit), limit_of: self.of, ..Session::new(flow, ids, stage, now) }
+        let (permit, of_rule) = (Some(self.permit), Some(self.of_rule));
+        Session { permit, of_rule, limit_of: self.of, ..Session::new(flow, ids, stage, now) }
     }
 }
 
@@ -62,10 +72,13 @@ impl Sessions {
             out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
             return;
         }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            let count = first.len() + ids.waiting();
-            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::TooMany, count);
-            return;
+        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                let count = first.len() + ids.waiting();
+                out.refuse_of(&route, flow, name_of(detail.as_deref()), reason, count);
+                return;
+            }
         };
         let opening = self.opening(route, first, detail, out);
         self.begin(flow, ids, opening, permit, now, out);
@@ -78,9 +91,12 @@ impl Sessions {
             out.refuse(flow, route.carries, None, DatagramDrop::Drained, 1);
             return;
         }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
-            return;
+        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                out.refuse_of(&route, flow, None, reason, 1);
+                return;
+            }
         };
         let opening = self.opening(route, &[(datagram, tos)], None, out);
         self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
@@ -100,14 +116,20 @@ impl Sessions {
             out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
+        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                out.refuse_of(&route, flow, None, reason, 1);
+                return;
+            }
+        };
+        let Some(busy) = self.place_at(&route, target, now, out) else {
+            out.refuse_of(&route, flow, None, DatagramDrop::TargetConnections, 1);
             return;
         };
-        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
         let mut opening = self.opening(route, &[(datagram, tos)], None, out);
         opening.fixed = true;
-        opening.target = busy.map(|busy| (target, busy));
+        opening.target = Some((target, busy));
         let stage = Stage::Opening(Box::new(opening));
         let session = self.insert(permit.session(*flow, ids, stage, now), now, out);
         self.use_target(session, false, now, out);
@@ -128,9 +150,12 @@ impl Sessions {
             out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
             return;
         }
-        let Some(permit) = self.admit(flow, &route.share, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TooMany, 1);
-            return;
+        let permit = match self.admit(flow, &route, Begins::Known, now, out) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                out.refuse_of(&route, flow, None, reason, 1);
+                return;
+            }
         };
         self.identity.followed();
         let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
@@ -199,21 +224,73 @@ impl Sessions {
 
     /// Makes room for one more session of a rule on a flow. Where there is none, one whose client has shown less gives way:
     /// so forged addresses cannot keep real clients out.
-    fn admit(&mut self, flow: &Flow, share: &ShareOf, now: Duration, out: &mut Output) -> Option<Admitted> {
+    fn admit(
+        &mut self,
+        flow: &Flow,
+        route: &UdpRoute,
+        begins: Begins,
+        now: Duration,
+        out: &mut Output,
+    ) -> Result<Admitted, DatagramDrop> {
+        let of_rule = self.place_of_rule(route, begins, now, out).ok_or(DatagramDrop::RuleConnections)?;
         let of = self.at(flow).sessions.of.clone();
-        let admission = self.admissions.of(&of)?;
-        let acquire = |admission: &Admission| admission.acquire().map(|permit| Admitted { permit, of: of.clone() });
-        if let Some(admitted) = acquire(admission) {
-            return Some(admitted);
+        let admission = self.admissions.of(&of).ok_or(DatagramDrop::TooMany)?;
+        if let Some(permit) = admission.acquire() {
+            return Ok(Admitted { permit, of, of_rule });
         }
         out.commands.push_back(Command::Log(Notice::TooMany { max: admission.limit().most }));
-        if let Some(session) = admission.gives_way_to(share, &self.table, now) {
+        if let Some(session) = admission.gives_way_to(&route.share, &self.table, now) {
             self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             // A lowered limit may still be exceeded.
-            return self.admissions.of(&of).and_then(|admission| acquire(admission));
+            let permit = self.admissions.of(&of).and_then(|admission| admission.acquire());
+            return permit.map(|permit| Admitted { permit, of, of_rule }).ok_or(DatagramDrop::TooMany);
         }
         admission.ask_others();
-        None
+        Err(DatagramDrop::TooMany)
+    }
+
+    /// The place of a session among those of its rule.
+    fn place_of_rule(
+        &mut self,
+        route: &UdpRoute,
+        begins: Begins,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<ConnPermit> {
+        let most = route.max_connections.filter(|_| begins == Begins::Anew).map_or(u32::MAX, NonZeroU32::get);
+        if let Some(place) = route.connections.acquire(most) {
+            return Some(place);
+        }
+        let rule = route.rule.clone().unwrap_or_default();
+        out.commands.push_back(Command::Log(Notice::RuleFull { rule, max: most }));
+        match self.admissions.least_proven_of(&route.share, &|_| true, &self.table, now) {
+            Some(session) => self.end(session, SessionEnd::Evicted, DatagramDrop::RuleConnections, now, out),
+            // Another worker may have one; the client will ask again.
+            None => route.connections.want(),
+        }
+        route.connections.acquire(most)
+    }
+
+    /// The place of a session at the only target that will do.
+    fn place_at(&mut self, route: &UdpRoute, target: usize, now: Duration, out: &mut Output) -> Option<Busy> {
+        let endpoint = route.group.endpoint(target)?;
+        let place = || Busy::within(&endpoint.health, endpoint.target.max_connections);
+        place().or_else(|| {
+            self.make_room_at(route, std::slice::from_ref(&endpoint.health), now, out);
+            place()
+        })
+    }
+
+    /// Ends the session at one of `targets` whose client has shown the least, of those of the rule of `route`. False where none
+    /// has to give way.
+    fn make_room_at(&mut self, route: &UdpRoute, targets: &[Arc<Health>], now: Duration, out: &mut Output) -> bool {
+        let there =
+            |session: &Session| session.busy().is_some_and(|busy| targets.iter().any(|target| busy.is_of(target)));
+        let least = self.admissions.least_proven_of(&route.share, &there, &self.table, now);
+        if let Some(session) = least {
+            self.end(session, SessionEnd::Evicted, DatagramDrop::TargetConnections, now, out);
+        }
+        least.is_some()
     }
 
     /// Makes the room that other workers have asked for, as far as there is any.
@@ -224,6 +301,12 @@ impl Sessions {
                 admission.granted();
                 let Some(session) = session else { break };
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
+            }
+        }
+        for route in self.admissions.rules_that_owe_room() {
+            route.connections.give();
+            if let Some(session) = self.admissions.least_proven_of(&route.share, &|_| true, &self.table, now) {
+                self.end(session, SessionEnd::Evicted, DatagramDrop::RuleConnections, now, out);
             }
         }
     }
@@ -250,20 +333,45 @@ impl Sessions {
             opening.tried.add(target);
         }
         let group = &opening.route.group;
-        let next = match (opening.fixed, opening.by_source) {
-            (true, _) => None,
-            (false, true) => group.pick_by_source(client, now, &opening.tried),
-            (false, false) => group.pick(client, random, now, &opening.tried),
+        // Those that were tried, and those that have no room.
+        let mut passed = opening.tried.clone();
+        let next = loop {
+            let next = match (opening.fixed, opening.by_source) {
+                (true, _) => None,
+                (false, true) => group.pick_by_source(client, now, &passed),
+                (false, false) => group.pick(client, random, now, &passed),
+            };
+            let Some((index, endpoint)) = next.and_then(|index| Some((index, group.endpoint(index)?))) else {
+                break None;
+            };
+            if let Some(busy) = Busy::within(&endpoint.health, endpoint.target.max_connections) {
+                break Some((index, busy));
+            }
+            endpoint.health.unclaim(now);
+            passed.add(index);
         };
-        let busy = next.and_then(|next| Some((next, Busy::new(&group.endpoint(next)?.health))));
-        let Some(target) = busy else {
-            let unhealthy = group.only_healthy() && opening.tried.is_empty() && !opening.fixed;
-            let reason = if unhealthy { DatagramDrop::Unhealthy } else { DatagramDrop::Unreachable };
-            self.end(session, SessionEnd::Refused, reason, now, out);
+        if let Some(target) = next {
+            opening.target = Some(target);
+            self.use_target(session, false, now, out);
             return;
+        }
+        let untried = |(index, _): &(usize, &Endpoint)| !opening.fixed && !opening.tried.holds(*index);
+        let full = group.full(now).filter(untried).map(|(_, endpoint)| Arc::clone(&endpoint.health));
+        let full: Vec<Arc<Health>> = full.collect();
+        let unhealthy = group.only_healthy() && opening.tried.is_empty() && !opening.fixed;
+        let route = Arc::clone(&opening.route);
+        let reason = if !full.is_empty() {
+            if self.make_room_at(&route, &full, now, out) {
+                self.try_next(session, now, out);
+                return;
+            }
+            DatagramDrop::TargetConnections
+        } else if unhealthy {
+            DatagramDrop::Unhealthy
+        } else {
+            DatagramDrop::Unreachable
         };
-        opening.target = Some(target);
-        self.use_target(session, false, now, out);
+        self.end(session, SessionEnd::Refused, reason, now, out);
     }
 
     /// Finds the addresses of the chosen target.
@@ -276,30 +384,31 @@ impl Sessions {
         else {
             return;
         };
+        let mut has_none = |why: &dyn std::fmt::Display| {
+            endpoint.account.connect_failed();
+            endpoint.health.failed_because(&why);
+            if endpoint.failed(now, retry) {
+                let text = format!("{} cannot be reached: {why}; tried last for {retry:?}", endpoint.target);
+                out.commands.push_back(Command::Log(Notice::Down(text)));
+            }
+        };
         if let Some(address) = endpoint.address() {
             match address {
                 Ok(address) => opening.candidates = vec![address],
-                Err(error) => {
-                    endpoint.account.connect_failed();
-                    endpoint.health.failed_because(&error);
-                    if endpoint.failed(now, retry) {
-                        let text = format!("{} cannot be reached: {error}; tried last for {retry:?}", endpoint.target);
-                        out.commands.push_back(Command::Log(Notice::Down(text)));
-                    }
-                }
+                Err(error) => has_none(&error),
             }
-        } else if let Some(name) = endpoint.name() {
-            match name.known() {
+        } else if let Some(lookup) = endpoint.lookup() {
+            match lookup.known() {
+                Some(known) if known.is_empty() => has_none(&NOT_OFFERED),
                 Some(known) => {
-                    let port = endpoint.target.port;
-                    let untried = opening.tried.untried(&known);
-                    let ordered = opening.route.group.order(endpoint, &untried, client, random);
-                    opening.candidates = ordered.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+                    let untried = opening.tried.untried(known);
+                    let tiers = opening.route.group.order(endpoint, &untried, client, random, now);
+                    opening.candidates = tiers.into_iter().flatten().collect();
                 }
                 None if !settled => {
-                    let name = Arc::clone(name);
+                    let lookup = lookup.clone();
                     opening.address = None;
-                    out.commands.push_back(Command::Resolve { session, name });
+                    out.commands.push_back(Command::Resolve { session, lookup });
                     return;
                 }
                 // The resolver says why.

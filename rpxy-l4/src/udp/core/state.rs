@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) steered: bool,
     /// Counts it as one of `udp_max_connections`; `None` while undecided.
     pub(super) permit: Option<ConnPermit>,
+    /// Counts it as one of its rule, likewise.
+    pub(super) of_rule: Option<ConnPermit>,
     /// Whose limit that is.
     pub(super) limit_of: LimitOf,
     pub(super) stage: Stage,
@@ -115,6 +117,7 @@ impl Session {
             left: None,
             steered: false,
             permit: None,
+            of_rule: None,
             limit_of: None,
             stage,
         }
@@ -126,6 +129,15 @@ impl Session {
             Stage::Undecided(_) => None,
             Stage::Opening(opening) => Some(&opening.route),
             Stage::Open(reached) => Some(&reached.route),
+        }
+    }
+
+    /// What counts it as its target's, once there is one.
+    pub(super) fn busy(&self) -> Option<&Busy> {
+        match &self.stage {
+            Stage::Undecided(_) => None,
+            Stage::Opening(opening) => opening.target.as_ref().map(|(_, busy)| busy),
+            Stage::Open(reached) => Some(&reached.busy),
         }
     }
 
@@ -158,7 +170,7 @@ impl Session {
     /// Since when its backend is down by a check that ends sessions.
     pub(super) fn fallen_since(&self) -> Option<Duration> {
         let reached = self.reached()?;
-        reached.route.group.endpoint(reached.target)?.fallen_since(reached.address.ip())
+        reached.route.group.endpoint(reached.target)?.fallen_since(reached.address)
     }
 
     pub(super) fn is_open(&self) -> bool {

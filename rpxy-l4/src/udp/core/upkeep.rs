@@ -27,7 +27,7 @@ impl Sessions {
         steered: impl Fn(SessionId) -> Option<Duration>,
         out: &mut Output,
     ) {
-        if self.admissions.are_filled(2) {
+        if self.admissions.are_filled(2) || self.admissions.rules_are_filled(2) {
             self.refresh_steered(REFRESHED_AT_ONCE, now, &steered);
         }
         self.follow_names(now, out);

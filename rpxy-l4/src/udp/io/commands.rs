@@ -51,7 +51,7 @@ impl Relay {
                 Ok(()) => self.sessions.handle_opened(session, self.now, output),
                 Err(error) => self.sessions.handle_open_failed(session, open_error(error), self.now, output),
             },
-            Command::Resolve { session, name } => self.lookups.begin(session, name),
+            Command::Resolve { session, lookup } => self.lookups.begin(session, lookup),
             Command::Send { session, datagram, tos } => {
                 self.send_up(session, &[Message::new(None, None, tos, &datagram, datagram.len())]);
             }

@@ -34,6 +34,9 @@ impl Relay {
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, mark, cid };
             upstream.kernel.install(&*self.shared.offload, Box::new(flow));
+            if let Some(reason) = upstream.kernel.reason() {
+                self.shared.metrics.udp().stays(reason);
+            }
             self.sessions.handle_installed(session, matches!(upstream.kernel, KernelFlow::Installed(_)));
             if matches!(upstream.kernel, KernelFlow::Waiting(..)) {
                 let upstreams = &self.upstreams;

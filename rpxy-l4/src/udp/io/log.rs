@@ -35,6 +35,14 @@ impl Relay {
                     );
                 }
             }
+            Notice::RuleFull { rule, max } => {
+                if let Some(withheld) = self.shared.said_rule.speak(now) {
+                    tracing::warn!(
+                        "{rule} has {max} sessions, its max_connections: new ones take the place of unanswered ones, or \
+                         none ({withheld} more not shown)"
+                    );
+                }
+            }
             Notice::NoPort { what } => {
                 if let Some(withheld) = self.shared.said_no_port.speak(now) {
                     tracing::warn!(

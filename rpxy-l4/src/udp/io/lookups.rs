@@ -1,11 +1,9 @@
-//! Lookups of names for sessions, on the control runtime.
-
-use std::sync::Arc;
+//! Lookups of targets for sessions, on the control runtime.
 
 use tokio::runtime::Handle;
 
 use crate::{
-    resolve::Name,
+    resolve::Lookup,
     udp::{
         core::SessionId,
         mailbox::{Control, Mailbox},
@@ -29,11 +27,11 @@ impl Lookups {
         self.answers.clone()
     }
 
-    /// Has `name` looked up; [`Control::Resolved`] follows.
-    pub(super) fn begin(&self, session: SessionId, name: Arc<Name>) {
+    /// Waits for what `lookup` finds; [`Control::Resolved`] follows.
+    pub(super) fn begin(&self, session: SessionId, lookup: Lookup) {
         let answers = self.answers.clone();
         self.runtime.spawn(async move {
-            drop(name.addresses().await);
+            drop(lookup.first().await);
             answers.send(Control::Resolved(session));
         });
     }

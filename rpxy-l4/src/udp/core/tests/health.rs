@@ -14,7 +14,7 @@ fn config(keys: &str, check: &str) -> String {
 fn standings(bench: &Bench) -> [Arc<Standing>; 2] {
     let standings = [1, 2].map(|_| Arc::<Standing>::default());
     for (number, (endpoint, standing)) in (1..).zip(bench.sessions.snapshot.endpoints().zip(&standings)) {
-        let address = Some([198, 51, 100, number].into());
+        let address = Some(([198, 51, 100, number], 1).into());
         endpoint.active.as_ref().unwrap().checked.set(vec![(address, Arc::clone(standing))]);
     }
     standings

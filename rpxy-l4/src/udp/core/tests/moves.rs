@@ -4,6 +4,7 @@ use super::{
     packets::{SERVER_INITIAL, first, long, short, wireguard},
     *,
 };
+use crate::resolve::{Lookup, Record};
 
 /// Targets at ports 1 and 2 for what no rule claims.
 fn two() -> String {
@@ -220,7 +221,8 @@ fn with_nowhere_to_go_a_session_stays_and_with_all_tried_it_begins_again() {
 fn named(port_of_another: Option<u16>) -> (Bench, impl Fn(&[u8])) {
     let another = port_of_another.map(|port| format!(", \"198.51.100.1:{port}\"")).unwrap_or_default();
     let bench = Bench::new(&format!("{TOP}udp_target = [\"backend.test:5\"{another}]\n"));
-    let name = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap().name().cloned().unwrap();
+    let endpoint = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap();
+    let Some(Lookup::Name(name, _)) = endpoint.lookup().cloned() else { panic!("it is a name") };
     let set = move |hosts: &[u8]| name.set(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect());
     (bench, set)
 }
@@ -331,4 +333,38 @@ fn refusals_count_at_once_where_no_kernel_forwards_answers() {
         bench.now += seconds(1);
     }
     assert_eq!(bench.sockets.values().map(SocketAddr::port).collect::<Vec<_>>(), [2]);
+}
+
+/// Sets the records of the service: priority, port.
+fn offered(bench: &Bench, records: &[(u16, u16)]) {
+    let endpoint = bench.sessions.sockets[0].routes.default().unwrap().group.endpoint(0).unwrap();
+    let Some(Lookup::Service(service)) = endpoint.lookup().cloned() else { panic!("it is a service") };
+    let record = |(priority, port): &(u16, u16)| {
+        let name = bench.resolver.name(&"host.invalid.".into());
+        name.set(vec![[198, 51, 100, 1].into()]);
+        Record { priority: *priority, weight: 0, port: *port, host: "host.invalid".into(), name }
+    };
+    service.set(records.iter().map(record).collect());
+}
+
+#[test]
+fn records_of_a_service_are_tried_by_priority_and_one_that_refuses_comes_last() {
+    let mut bench = Bench::new(&format!("{TOP}udp_target = \"srv:_x._udp.invalid\"\nudp_target_retry = \"60s\"\n"));
+    offered(&bench, &[(10, 1), (20, 2)]);
+    let reached = |bench: &mut Bench, n| {
+        bench.client(flow(n), b"x");
+        bench.sent.last().unwrap().1.port()
+    };
+    assert_eq!(reached(&mut bench, 1), 1);
+    // It refuses: the client goes on with the next record, and others begin there.
+    bench.refuse(only(&bench));
+    assert_eq!((reached(&mut bench, 1), reached(&mut bench, 2)), (2, 2));
+    assert_eq!(downs(&bench), 0, "the service is there");
+    bench.now += milliseconds(60_000);
+    assert_eq!((reached(&mut bench, 3), reached(&mut bench, 4)), (1, 2), "one finds out whether it is back");
+    offered(&bench, &[]);
+    let before = bench.sent.len();
+    bench.client(flow(5), b"x");
+    assert_eq!(bench.sent.len(), before, "it is not offered any more");
+    assert_eq!(downs(&bench), 1);
 }

@@ -1,6 +1,6 @@
 //! Targets, limits, lifetimes, reloads.
 
-use super::*;
+use super::{packets::wireguard, *};
 
 const ONE: &str = "udp_target = [\"198.51.100.1:1\"]\n";
 
@@ -105,12 +105,6 @@ fn a_full_table_gives_up_who_shows_least() {
         bench.client(flow(n), b"x");
     }
     // The first two talk with their backend.
-    let take_turns = |bench: &mut Bench, session| {
-        for _ in 0..3 {
-            let from = bench.answer(session, b"y").unwrap();
-            bench.client(from, b"x");
-        }
-    };
     for session in bench.sockets.keys().copied().take(2).collect::<Vec<_>>() {
         take_turns(&mut bench, session);
     }
@@ -133,6 +127,100 @@ fn a_full_table_gives_up_who_shows_least() {
     bench.client(flow(4), b"x");
     assert_eq!(bench.sessions.table.flows(), 3);
     assert!(!bench.sessions.knows(&flow(2)), "the one that was quiet for longest");
+}
+
+/// Has a session take turns with its backend, so that it is believed to be wanted.
+fn take_turns(bench: &mut Bench, session: SessionId) {
+    for _ in 0..3 {
+        let from = bench.answer(session, b"y").unwrap();
+        bench.client(from, b"x");
+    }
+}
+
+/// A WireGuard initiation whose sender is `n`, and the backend's response to it.
+fn tunnel(bench: &mut Bench, n: u16) -> bool {
+    let before = bench.sent.len();
+    bench.client(flow(n), &wireguard(1, n.into(), 0, 148));
+    bench.sent.len() > before
+}
+
+#[test]
+fn a_rule_has_no_more_sessions_than_it_may_and_those_that_show_least_give_way() {
+    let rule = |most: u16| {
+        let keys = format!("max_connections = {most}");
+        format!("{TOP}{ONE}{}", rule("wg", "wireguard", 2, &keys))
+    };
+    let mut bench = Bench::new(&rule(2));
+    assert!((1..=3).all(|n| tunnel(&mut bench, n)), "the third takes the place of the first");
+    assert!(!bench.sessions.knows(&flow(1)) && bench.sessions.knows(&flow(2)));
+    assert!(bench.log.contains(&"finish evicted 198.51.100.1:2".to_owned()));
+    assert!(bench.said[0].contains("RuleFull { rule: \"wg\", max: 2 }"), "{:?}", bench.said);
+    // Each server tells its client an index, which the client repeats.
+    for (index, session) in (100..).zip(bench.sockets.keys().copied().collect::<Vec<_>>()) {
+        let sender = bench.sessions.table.get(session).unwrap().flow.client.port() - 1000;
+        let from = bench.answer(session, &wireguard(2, index, sender.into(), 92)).unwrap();
+        bench.client(from, &wireguard(4, index, 0, 64));
+    }
+    assert!(!tunnel(&mut bench, 4), "both have proved that they receive");
+    assert_eq!((bench.drops(DatagramDrop::RuleConnections), bench.sockets.len()), (1, 2));
+    bench.client(flow(5), b"x");
+    assert_eq!(bench.sockets.len(), 3, "what is not of the rule has room");
+    bench.reload(&rule(3));
+    assert!(tunnel(&mut bench, 4), "a reload raises the limit");
+    bench.reload(&rule(1));
+    assert_eq!(bench.sockets.len(), 4, "or lowers it, and ends none");
+    assert!(!tunnel(&mut bench, 6));
+}
+
+#[test]
+fn a_target_has_no_more_sessions_than_it_may_and_the_next_one_gets_them() {
+    let with = |targets: &str| Bench::new(&format!("{TOP}udp_target = [{targets}]\n"));
+    let limited = |port: u16| format!("{{ address = \"198.51.100.1:{port}\", max_connections = 1 }}");
+    let mut bench = with(&format!("{}, {}", limited(1), limited(2)));
+    for (n, expected) in [(1, 1), (2, 2)] {
+        bench.client(flow(n), b"x");
+        assert_eq!(bench.last().unwrap().1, expected);
+    }
+    // Each is full: the session that has shown the least gives way.
+    let first = *bench.sockets.keys().next().unwrap();
+    take_turns(&mut bench, first);
+    bench.client(flow(3), b"x");
+    assert_eq!(bench.last().unwrap().1, 2);
+    assert!(bench.sessions.knows(&flow(1)) && !bench.sessions.knows(&flow(2)));
+    let last = bench.last().unwrap().0;
+    take_turns(&mut bench, last);
+    bench.client(flow(4), b"x");
+    assert_eq!((bench.drops(DatagramDrop::TargetConnections), bench.sockets.len()), (1, 2), "both are in use");
+    bench.now += seconds(6);
+    bench.client(flow(5), b"x");
+    assert_eq!(bench.sockets.len(), 2);
+    assert!(bench.sessions.knows(&flow(5)), "one that is quiet gives way");
+    assert_eq!(bench.active.count(), 2);
+
+    let mut only = with(&limited(1));
+    only.client(flow(1), b"x");
+    only.client(flow(2), b"x");
+    assert!(only.sessions.knows(&flow(2)) && !only.sessions.knows(&flow(1)), "the only target");
+}
+
+#[test]
+fn a_flood_at_a_limit_costs_only_what_has_shown_nothing() {
+    let mut bench = Bench::new(&format!(
+        "{TOP}udp_target = [{{ address = \"198.51.100.1:1\", max_connections = 8 }}]\n{}",
+        rule("wg", "wireguard", 2, "max_connections = 8")
+    ));
+    bench.client(flow(1), b"x");
+    let first = bench.last().unwrap().0;
+    take_turns(&mut bench, first);
+    for n in 1000..1500 {
+        bench.now += Duration::from_millis(5);
+        bench.client(flow(n), b"x");
+        assert!(tunnel(&mut bench, n), "{n}");
+        bench.client(flow(1), b"x");
+    }
+    assert!(bench.sessions.knows(&flow(1)));
+    assert_eq!(bench.sockets.len(), 16);
+    assert_eq!(bench.drops(DatagramDrop::RuleConnections) + bench.drops(DatagramDrop::TargetConnections), 0);
 }
 
 #[test]

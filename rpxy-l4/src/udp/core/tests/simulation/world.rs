@@ -6,7 +6,7 @@ use super::{
     super::{packets::short, *},
     clients::{Client, Speech},
 };
-use crate::{metrics::SessionEnd, udp::core::evidence::Rank};
+use crate::{metrics::SessionEnd, resolve::Lookup, udp::core::evidence::Rank};
 
 /// `udp_max_connections` in all configurations.
 pub(super) const MOST: usize = 48;
@@ -235,7 +235,7 @@ impl World {
     pub(super) fn name(&mut self, host: u8) {
         self.host = host;
         let route = self.bench.sessions.at(&listener_flow()).routes.named(Some("B"));
-        if let Some(name) = route.and_then(|route| route.group.endpoint(0)?.name()) {
+        if let Some(Lookup::Name(name, _)) = route.and_then(|route| route.group.endpoint(0)?.lookup()) {
             name.set(vec![self.backend(2).ip()]);
         }
     }

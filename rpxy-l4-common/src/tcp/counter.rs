@@ -1,0 +1,88 @@
+//! The outcomes of packets of spliced connections, numbered for the programs and named for the metrics.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// The outcome of a packet: index into `TCP_COUNTERS`. Packets of other connections have none.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum TcpCounter {
+            $($(#[$doc])+ $variant = $number,)+
+        }
+
+        impl TcpCounter {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Number of counters.
+            pub const COUNT: u32 = match Self::ALL {
+                [.., last] => last.index() + 1,
+                [] => 0,
+            };
+
+            /// Returns the name in the metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Returns the index in `TCP_COUNTERS`.
+            #[inline(always)]
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                self as u32
+            }
+        }
+    };
+}
+
+counters! {
+    /// Translated and sent on.
+    Forwarded = 0, "forwarded";
+    /// Left to the daemon: the connection is not handed over yet.
+    ToDaemon = 1, "to_daemon";
+    /// Left to the network stack: a SYN where a connection has ended.
+    NewConnection = 2, "new_connection";
+    /// Left to the network stack: the entry was being replaced.
+    EntryChanged = 3, "entry_changed";
+    /// Left to the network stack: the entry is for another family.
+    Family = 4, "family";
+    /// Left to the rules of the host: came by another interface than the one that leads to its sender.
+    OtherInterface = 5, "other_interface";
+    /// Left to the network stack: a frame to another station.
+    OtherStation = 6, "other_station";
+    /// Left to the network stack: TTL or hop limit used up; the kernel answers.
+    Ttl = 7, "ttl";
+    /// Left to the network stack: carries a VLAN tag.
+    VlanTagged = 8, "vlan_tagged";
+    /// Left to the network stack: the kernel refused a step before anything was changed.
+    Refused = 9, "refused";
+    /// Dropped: the kernel refused a step when the packet was partly rewritten.
+    Broken = 10, "broken";
+    /// Dropped: this machine's own acknowledgement or reset on a connection that it has handed over, or is about to.
+    Silenced = 11, "silenced";
+    /// Dropped: a SYN of this machine's on addresses that a spliced connection uses.
+    PortInUse = 12, "port_in_use";
+    /// Dropped: a probe of this machine's, of which the timestamps were noted.
+    Probed = 13, "probed";
+    /// Sent with a lower acknowledgement number, so that no more is promised during a hand-over.
+    Clamped = 14, "clamped";
+    /// Left to the network stack: the daemon that has attached the program is gone, and could not take it along.
+    Lapsed = 15, "lapsed";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn counters_are_numbered_without_gaps_and_named_once() {
+        for (number, counter) in (0..).zip(TcpCounter::ALL) {
+            assert_eq!(counter.index(), number);
+        }
+        let names: BTreeSet<_> = TcpCounter::ALL.iter().map(|counter| counter.name()).collect();
+        assert_eq!(names.len(), TcpCounter::ALL.len());
+    }
+}

@@ -1,0 +1,73 @@
+//! What a segment of a spliced connection means for its entry: whether it is a sign of life, and whether it ends it.
+//!
+//! No one but the two ends ends a connection. What an outsider can forge without knowing numbers changes nothing (RFC
+//! 5961), and every segment is forwarded whatever is found here: the ends know better.
+
+use super::flow::{Side, TcpFlow, seen};
+use super::segment::{Segment, flag};
+use super::sequence::{is_after, is_within, later};
+
+/// What a segment means for the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// A sign of life: idle limits begin again.
+    Alive,
+    /// It can be from before, forged, or a challenge: nothing changes.
+    Nothing,
+    /// Both directions have ended, by FINs that were acknowledged or an RST that must be accepted.
+    Ended,
+}
+
+/// Follows a segment, and notes what it says in `sender` and `peer`, each of which is in the numbers of its own side; `flow`
+/// has the differences of this direction. Without a sign of life nothing is noted.
+#[inline(always)]
+#[must_use]
+pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &mut Side) -> Meaning {
+    if segment.has(flag::SYN) {
+        return Meaning::Nothing;
+    }
+    // What the peer has acknowledged, in the sender's numbers: the acknowledgement that it sees.
+    let expected = peer.acknowledged.wrapping_sub(flow.sequence);
+    if segment.has(flag::RST) {
+        // RFC 5961 section 3.2: any other number in the window is challenged.
+        if segment.sequence != expected {
+            return Meaning::Nothing;
+        }
+        sender.seen |= seen::RST;
+        return Meaning::Ended;
+    }
+    let acknowledged = segment.acknowledgement.wrapping_add(flow.acknowledgement);
+    if !segment.has(flag::ACK) || !is_acceptable(acknowledged, sender, peer, flow) {
+        return Meaning::Nothing;
+    }
+    // In the peer's window, which may have begun one largest window ago (RFC 9293 section 3.10.7.4); empty probes stand
+    // just before it.
+    let start = expected.wrapping_sub(peer.largest_window).wrapping_sub(1);
+    let len = peer.largest_window.saturating_mul(2).saturating_add(2);
+    if !is_within(segment.sequence, start, len) {
+        return Meaning::Nothing;
+    }
+    let end = segment.sequence.wrapping_add(segment.sequence_len());
+    sender.next = later(end, sender.next);
+    sender.acknowledged = later(segment.acknowledgement, sender.acknowledged);
+    let offered = u32::from(segment.window) << (sender.scale & 15);
+    if offered > sender.largest_window {
+        sender.largest_window = offered;
+    }
+    if segment.has(flag::FIN) {
+        sender.seen |= seen::FIN;
+        sender.end = end;
+    }
+    if peer.seen & seen::FIN != 0 && !is_after(peer.end, acknowledged) {
+        peer.seen |= seen::FIN_ACKNOWLEDGED;
+    }
+    if sender.seen & peer.seen & seen::FIN_ACKNOWLEDGED != 0 { Meaning::Ended } else { Meaning::Alive }
+}
+
+/// Returns true for an acknowledgement, in the peer's numbers, of something that the peer has sent, and that is no older
+/// than one window (RFC 5961 section 5.2).
+#[inline(always)]
+fn is_acceptable(acknowledged: u32, sender: &Side, peer: &Side, flow: &TcpFlow) -> bool {
+    let oldest = sender.acknowledged.wrapping_add(flow.acknowledgement).wrapping_sub(sender.largest_window);
+    !is_after(acknowledged, peer.next) && !is_after(oldest, acknowledged)
+}

@@ -1,0 +1,65 @@
+//! The options that are translated: timestamps and SACK blocks.
+
+use crate::bytes::{Bytes, Span};
+
+/// Most blocks of one SACK option: four take 34 of the 40 bytes (RFC 2018 section 3).
+pub const MAX_BLOCKS: usize = 4;
+
+/// End of the option list, and no operation: the only options without a length (RFC 9293 section 3.2).
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+/// SACK (RFC 2018 section 3): 2 bytes, then 8 for each block.
+const SACK: u8 = 5;
+/// Timestamps (RFC 7323 section 3.2): 2 bytes, then TSval and TSecr.
+const TIMESTAMPS: u8 = 8;
+const TIMESTAMPS_LEN: usize = 10;
+/// Most options in 40 bytes: each is at least one.
+const MAX_OPTIONS: usize = 40;
+
+/// Where the options that are translated stand: offsets of their values in the packet, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// TSval, with TSecr behind it.
+    pub timestamps: Option<usize>,
+    /// The edges of SACK blocks, and the number of blocks, 1 to [`MAX_BLOCKS`].
+    pub sack: Option<(usize, usize)>,
+}
+
+/// Finds the options of a segment, in any order and at any offset. The last one of a kind counts, and nothing behind a
+/// length that cannot be right, as in `tcp_parse_options` of Linux.
+#[inline(always)]
+pub fn find<B: Bytes>(bytes: &B, span: Span) -> Options {
+    // All numbers are opaque, so that a verifier takes all ways through a turn of the loop for the same. None of the
+    // offsets is 0, where a packet begins.
+    let (mut at, mut timestamps, mut sack, mut blocks) = (0, bytes.opaque(0), bytes.opaque(0), bytes.opaque(0));
+    for _ in 0..MAX_OPTIONS {
+        let here = bytes.opaque(at);
+        let Some([kind]) = span.read(bytes, here) else { break };
+        if kind == END {
+            break;
+        }
+        if kind == NO_OPERATION {
+            at = here + 1;
+            continue;
+        }
+        let Some([len]) = span.read(bytes, here + 1) else { break };
+        let len = bytes.opaque(usize::from(len));
+        if len < 2 || here + len > span.len {
+            break;
+        }
+        let value = span.offset + here + 2;
+        if kind == TIMESTAMPS && len == TIMESTAMPS_LEN {
+            timestamps = bytes.opaque(value);
+        }
+        if kind == SACK && len > 2 && (len - 2).is_multiple_of(8) {
+            sack = bytes.opaque(value);
+            blocks = bytes.opaque((len - 2) / 8);
+        }
+        at = here + len;
+    }
+    Options {
+        timestamps: (timestamps != 0).then_some(timestamps),
+        // No more than there can be, in a way that keeps a compiler from writing the turns of a loop over them out.
+        sack: (sack != 0).then_some((sack, blocks & 0xf)),
+    }
+}
