@@ -12,6 +12,7 @@ mod config;
 #[cfg(test)]
 mod docs;
 mod escape;
+mod explain;
 mod health;
 mod limit;
 mod log;
@@ -36,6 +37,18 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use cli::{Cli, RunArgs};
 use log::Form;
 
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The JSON Schema of the configuration file, as `rpxy-l4 schema` prints it.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    config::schema::schema()
+}
+
 /// Runs the command or the daemon that the arguments of this process ask for. Usage errors end the process with 2.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -45,8 +58,10 @@ pub fn run() -> ExitCode {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
         Cli { run: Some(run), .. } => {
-            let RunArgs { config, log_dir, wait_for_config, take_over, .. } = run;
-            supervise::run(&supervise::Options { config, log_dir, wait_for_config, form: form.clone(), take_over })
+            let RunArgs { config, log_dir, wait_for_config, admin_socket, take_over, .. } = run;
+            let form = form.clone();
+            let options = supervise::Options { config, log_dir, wait_for_config, admin_socket, form, take_over };
+            supervise::run(&options)
         }
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };

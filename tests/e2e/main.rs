@@ -10,7 +10,9 @@ mod admin {
     mod bans;
     mod connections;
     mod drain;
+    mod healthcheck;
     mod socket;
+    mod top;
 }
 mod config {
     mod listen;
@@ -28,6 +30,10 @@ mod daemon {
     mod signals;
     mod status_page;
     mod upgrade;
+}
+mod documents {
+    mod kubernetes;
+    mod migrate;
 }
 mod health {
     mod kinds;
@@ -48,6 +54,7 @@ mod offload {
 }
 mod routing {
     mod dns;
+    mod explain;
     mod precedence;
     mod protocols;
     mod services;

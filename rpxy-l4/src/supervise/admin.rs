@@ -83,6 +83,7 @@ impl Daemon {
             Command::Targets {} => Answer::lines(self.target_lines()),
             Command::Drain(args) => self.drain_target(&args),
             Command::Up(args) => self.up_target(&args),
+            Command::Explain(question) => return self.explain(question, answer),
             Command::DrainListeners(ListenerArgs { listener }) => self.drain_listeners(listener.as_deref()),
             Command::UpListeners(ListenerArgs { listener }) => self.up_listeners(listener.as_deref()).await,
             // The server has passed it on elsewhere.

@@ -7,6 +7,7 @@ mod admin;
 mod checked;
 mod daemon;
 mod drained;
+mod explain;
 mod hand_over;
 mod inspect;
 mod kernel;
@@ -48,6 +49,7 @@ use crate::{
 };
 use daemon::{Daemon, FIRST_ANSWERS, KnownTargets};
 use drained::DrainedTargets;
+pub(crate) use explain::from_file as explain_file;
 use listeners::Listeners;
 use notify::Notify;
 use passed::Passed;
@@ -66,7 +68,7 @@ const NOW_AND_THEN: Duration = Duration::from_secs(10);
 const MOST_PROBLEMS: usize = 100;
 
 /// Arguments of the daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// The configuration file.
     pub(crate) config: PathBuf,
@@ -74,10 +76,22 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     /// Wait for a valid configuration instead of failing.
     pub(crate) wait_for_config: bool,
+    /// The admin socket where the configuration names none.
+    pub(crate) admin_socket: Option<PathBuf>,
     /// The form of log lines.
     pub(crate) form: Form,
     /// Take over from the daemon that runs with this configuration.
     pub(crate) take_over: bool,
+}
+
+impl Options {
+    /// Has `config` take what the command line says beside or above it.
+    fn fill_in(&self, config: &mut Config) {
+        self.form.overrule(config);
+        if config.admin_socket.is_none() {
+            config.admin_socket.clone_from(&self.admin_socket);
+        }
+    }
 }
 
 /// Runs the daemon until a signal ends it.
@@ -134,7 +148,7 @@ async fn control(
     let Some(mut config) = first_config(options, logs, &mut watch, (&mut signals, &mut notify)).await? else {
         return Ok(());
     };
-    options.form.overrule(&mut config);
+    options.fill_in(&mut config);
     let mut predecessor = None;
     let mut bans_before = Vec::new();
     if options.take_over {
@@ -227,10 +241,9 @@ async fn control(
     resources::divide_descriptors(&config, lowered, &tcp, (count, open.saturating_add(for_checks)));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
-        path: options.config.clone(),
+        options: options.clone(),
         started,
         binary: crate::admin::own_binary(),
-        form: options.form.clone(),
         last_reload: None,
         config,
         udp_snapshot,

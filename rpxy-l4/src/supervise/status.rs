@@ -67,7 +67,7 @@ impl Daemon {
             pid: std::process::id(),
             binary: self.binary.as_deref(),
             uptime_s: uptime.as_secs(),
-            config: &self.path,
+            config: &self.options.config,
             rules: self.config.rules,
             last_reload: self.last_reload.as_ref().map(Reload::from),
             workers: self.listeners.workers(),

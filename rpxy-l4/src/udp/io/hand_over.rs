@@ -63,7 +63,9 @@ impl Relay {
             }
             let handed = self.sessions.handed(session, self.now);
             if let Some((mut handed, upstream)) = handed.zip(open_upstream(&self.upstreams, session)) {
-                handed.add_steered(upstream.steered.bytes_up, upstream.steered.bytes_down);
+                if let Some(steered) = &upstream.steered {
+                    handed.add_steered(steered.bytes_up, steered.bytes_down);
+                }
                 give(&Handed::Session(end, Box::new(handed)), Some(upstream.socket.as_fd()))?;
                 count += 1;
             }
