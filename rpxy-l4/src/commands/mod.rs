@@ -12,6 +12,7 @@ mod show;
 mod top;
 mod units;
 mod unpin;
+mod upgrade;
 mod values;
 
 use std::{
@@ -47,10 +48,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Close { daemon, id } => (daemon, admin::Command::Close { id: *id }),
         Command::Targets { daemon } => (daemon, admin::Command::Targets {}),
         Command::Drain { daemon, what } => {
-            (daemon, target(what).map_or(admin::Command::DrainListeners {}, admin::Command::Drain))
+            (daemon, target(what).map_or_else(|| admin::Command::DrainListeners(listener(what)), admin::Command::Drain))
         }
         Command::Up { daemon, what } => {
-            (daemon, target(what).map_or(admin::Command::UpListeners {}, admin::Command::Up))
+            (daemon, target(what).map_or_else(|| admin::Command::UpListeners(listener(what)), admin::Command::Up))
         }
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
@@ -73,6 +74,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Upgrade(arguments) => {
+            upgrade::run(arguments, &mut out)?;
             return Ok(out.flush()?);
         }
         Command::Unpin { path, config } => {
@@ -108,7 +113,12 @@ fn listed(ListArgs { limit, client, rule, target }: &ListArgs) -> admin::List {
     admin::List { limit: *limit, client: *client, rule: rule.clone(), target: target.clone() }
 }
 
-/// The target; `None` for all listeners.
+/// The listener, or all of them.
+fn listener(what: &MaintainedArgs) -> admin::ListenerArgs {
+    admin::ListenerArgs { listener: what.listener.clone() }
+}
+
+/// The target; `None` for listeners.
 fn target(what: &MaintainedArgs) -> Option<admin::TargetArgs> {
     what.target.clone().map(|target| admin::TargetArgs { target, transport: what.transport })
 }

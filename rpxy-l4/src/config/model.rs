@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Time for which established connections may go on after SIGTERM before they are closed.
     pub drain_timeout: Duration,
+    /// Time for which established connections may go on in a daemon whose successor serves.
+    pub upgrade_timeout: Duration,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
     /// Lines of the access log about traffic that is turned away.

@@ -89,6 +89,7 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (
             _,
             "drain_timeout"
+            | "upgrade_timeout"
             | "dns_cache_min_ttl"
             | "dns_cache_max_ttl"
             | "tcp_probe_timeout"

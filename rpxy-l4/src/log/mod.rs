@@ -6,23 +6,21 @@
 
 mod access;
 mod form;
+mod head;
 mod latest;
 mod output;
 mod refused;
 mod sink;
 mod system;
 
-use std::{
-    io::{self, IsTerminal},
-    path::Path,
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended};
 pub(crate) use form::Form;
 pub(crate) use refused::{Kind, Refused};
 pub(crate) use sink::{Sink, SinkGuard};
 
+use head::Head;
 use system::SystemLines;
 use thiserror::Error;
 use tracing::{Level, level_filters::LevelFilter};
@@ -95,12 +93,11 @@ impl Logs {
 /// `metrics`.
 pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics>) -> Result<Logs, LogError> {
     let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default())?;
-    let ansi =
-        directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let head = if directory.is_none() { Head::of_stdout() } else { Head::Plain };
     let (system, access, guards) = match directory {
         None => {
             let (sink, guard) = Sink::stdout(form, metrics).map_err(LogError::Thread)?;
-            (sink.clone(), AccessLog::among_system_lines(sink, ansi), vec![guard])
+            (sink.clone(), AccessLog::among_system_lines(sink, head), vec![guard])
         }
         Some(directory) => {
             let open = |name: &str| {
@@ -114,7 +111,7 @@ pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics
         }
     };
     let layer =
-        tracing_subscriber::fmt::layer().event_format(SystemLines { form: form.clone(), ansi }).with_writer(system);
+        tracing_subscriber::fmt::layer().event_format(SystemLines { form: form.clone(), head }).with_writer(system);
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_already| LogError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
         // In one line, like everything else.

@@ -10,8 +10,8 @@ mod part;
 use std::{borrow::Cow, sync::Arc};
 
 pub(crate) use part::{
-    Ban, Bans, Bounded, Check, Configuration, Drained, DrainedTarget, KernelPlane, Listener, LoadedFile, Process,
-    Refused, Reload, Tcp, Times, Udp,
+    Ban, Bans, Bounded, Check, Configuration, Drained, DrainedListener, DrainedTarget, KernelPlane, Listener,
+    LoadedFile, Process, Refused, Reload, Tcp, Times, Udp,
 };
 use serde::{Deserialize, Serialize};
 

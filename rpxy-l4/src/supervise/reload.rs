@@ -226,6 +226,9 @@ impl Daemon {
         let plan = plan.inspect_err(|_| drop(admin::give(&self.config, &config)))?;
 
         // Nothing below can fail.
+        for socket in &plan.unserved {
+            tracing::warn!("{socket}: clients that come there wait until it is served again");
+        }
         if config.workers != self.config.workers {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }

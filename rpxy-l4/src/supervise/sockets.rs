@@ -16,29 +16,29 @@ pub(super) type Key = (Transport, Address);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Name of its listener.
-    listener: Arc<str>,
+    pub(super) listener: Arc<str>,
     /// Accept-queue length; 0 for UDP, which has none.
     pub(super) backlog: u32,
     /// Receive buffer of UDP, in bytes.
-    receive_buffer: u32,
+    pub(super) receive_buffer: u32,
     /// Other processes may have the same port.
     pub(super) share: bool,
     /// The address need not be there.
     free_bind: bool,
     /// The file of a unix socket.
-    unix: Option<UnixListen>,
+    pub(super) unix: Option<UnixListen>,
 }
 
 /// The listening sockets of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sockets(pub(super) BTreeMap<Key, Wanted>);
 
-/// A bound socket, once for each worker.
+/// A bound socket, as often as workers have it, with the number of the worker.
 #[derive(Debug)]
 pub(super) enum BoundAll {
-    /// With its file, if it is a unix socket.
-    Tcp(Vec<net::Bound>, Option<PublicListener>),
-    Udp(Vec<std::net::UdpSocket>),
+    /// With its file, if it is a unix socket of the daemon's own.
+    Tcp(Vec<(usize, net::Bound)>, Option<PublicListener>),
+    Udp(Vec<(usize, std::net::UdpSocket)>),
 }
 
 impl Sockets {
@@ -117,18 +117,18 @@ pub(super) fn bind((transport, address): &Key, want: &Wanted, workers: usize) ->
     let Wanted { backlog, receive_buffer, free_bind, .. } = *want;
     if let (Address::Unix(path), Some(UnixListen { mode, group, .. })) = (address, &want.unix) {
         let file = PublicListener::bind(path, *mode, *group, backlog)?;
-        let share = |_| file.share().map(net::Bound::Unix);
+        let share = |worker| Ok((worker, net::Bound::Unix(file.share()?)));
         let sockets = (0..workers).map(share).collect::<io::Result<_>>()?;
         return Ok(BoundAll::Tcp(sockets, Some(file)));
     }
     let Some(address) = address.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
     Ok(match transport {
         Transport::Tcp => {
-            let bind = |_| net::tcp_listener(address, backlog, free_bind).map(net::Bound::Tcp);
+            let bind = |worker| Ok((worker, net::Bound::Tcp(net::tcp_listener(address, backlog, free_bind)?)));
             BoundAll::Tcp((0..workers).map(bind).collect::<io::Result<_>>()?, None)
         }
         Transport::Udp => {
-            let bind = |_| net::udp::listener(address, free_bind, receive_buffer);
+            let bind = |worker| Ok((worker, net::udp::listener(address, free_bind, receive_buffer)?));
             BoundAll::Udp((0..workers).map(bind).collect::<io::Result<_>>()?)
         }
     })

@@ -19,6 +19,7 @@ pub struct Builder {
     allowed: Vec<String>,
     binary: Option<PathBuf>,
     owner: Option<u32>,
+    through: Vec<String>,
 }
 
 impl Builder {
@@ -61,6 +62,13 @@ impl Builder {
     #[must_use]
     pub fn binary(mut self, path: PathBuf) -> Self {
         self.binary = Some(path);
+        self
+    }
+
+    /// Has another program, with these arguments in front of the daemon's command line, execute the daemon.
+    #[must_use]
+    pub fn through<A: ToString>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.through = command.into_iter().map(|word| word.to_string()).collect();
         self
     }
 
@@ -117,7 +125,14 @@ impl Builder {
 
         let binary = self.binary.unwrap_or_else(binary);
         let mut command = match (self.open_files, &self.capabilities) {
-            (None, None) => host.command(binary),
+            (None, None) => match self.through.split_first() {
+                None => host.command(binary),
+                Some((program, arguments)) => {
+                    let mut command = host.command(program);
+                    command.args(arguments).arg(binary);
+                    command
+                }
+            },
             (Some(count), _) => {
                 let mut command = host.command("prlimit");
                 command.arg(format!("--nofile={count}:{count}")).arg(binary);
@@ -150,6 +165,7 @@ impl Daemon {
             allowed: Vec::new(),
             binary: None,
             owner: None,
+            through: Vec::new(),
         }
     }
 }

@@ -119,6 +119,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         rules: protocols.len(),
         workers: root.field("workers").and_then(|field| workers(report, &field)),
         drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
+        upgrade_timeout: duration::or_default(report, &root, "upgrade_timeout", duration::UPGRADE),
         access_log_format: root
             .field("access_log_format")
             .and_then(|field| {

@@ -11,12 +11,13 @@ mod send;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::OnceLock,
 };
 
 pub(crate) use receive::{Received, Receiver};
 pub(crate) use send::{Message, Runs, Sender, Sent};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
@@ -28,7 +29,7 @@ pub(crate) const LISTENER_BUFFER: u32 = 4 << 20;
 const CONNECTED_BUFFER: u32 = 1 << 20;
 
 /// The local address that a client has used, which replies have to leave from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Local {
     /// The address.
     pub address: IpAddr,
@@ -37,24 +38,36 @@ pub(crate) struct Local {
 }
 
 /// A UDP socket on `address` that shares its port with the daemon's other workers, with a receive buffer of so many bytes as
-/// far as the kernel allows. With `free_bind`, the address need not
-/// be one of this machine (yet).
+/// far as the kernel allows. With `free_bind`, the address need not be one of this machine (yet).
 pub(crate) fn listener(address: SocketAddr, free_bind: bool, buffer: u32) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
     super::set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_port(true)?;
-    let wildcard = address.ip().is_unspecified();
-    control::ask_for_tos(&socket, address.is_ipv6())?;
-    if wildcard {
-        control::ask_for_local_address(&socket, address.is_ipv6())?;
-    }
-    control::ask_for_gro(&socket);
-    control::ask_for_drops(&socket);
-    set_receive_buffer(&socket, buffer);
-    // Without it the socket still works.
-    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    prepare(&socket, address, buffer)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// The same of a socket that somebody else has bound to `address`.
+pub(crate) fn listener_of(socket: OwnedFd, address: SocketAddr, buffer: u32) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    prepare(&socket, address, buffer)?;
+    Ok(socket.into())
+}
+
+/// Has a listening socket tell all that is needed of a datagram, and gives it room.
+fn prepare(socket: &Socket, address: SocketAddr, buffer: u32) -> io::Result<()> {
+    control::ask_for_tos(socket, address.is_ipv6())?;
+    if address.ip().is_unspecified() {
+        control::ask_for_local_address(socket, address.is_ipv6())?;
+    }
+    control::ask_for_gro(socket);
+    control::ask_for_drops(socket);
+    set_receive_buffer(socket, buffer);
+    // Without it the socket still works.
+    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    Ok(())
 }
 
 /// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].

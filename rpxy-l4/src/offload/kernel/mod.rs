@@ -98,6 +98,11 @@ impl Kernel {
         }
     }
 
+    /// Leaves the hooks to a successor, whose programs are behind these. Nothing is steered any more.
+    pub(crate) fn leave_hooks(&self) {
+        self.inner.state().programs.leave();
+    }
+
     /// Replaces the listening sockets, wildcards included, each with the name of its listener in `config` and its bits of
     /// `map::drop_class`.
     pub(crate) fn set_listeners(&self, listeners: &[(SocketAddr, &str, u32)], config: &Config) {

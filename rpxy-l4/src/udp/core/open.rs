@@ -63,7 +63,7 @@ impl Sessions {
         let endpoint = route.group.endpoint(target);
         let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
         let (flow, shown) = (state.flow, detail.clone());
-        let started = Started { session, flow, carries, destination: address, detail: shown, carried };
+        let started = Started { session, flow, carries, destination: address, detail: shown, carried, resumed: None };
         state.stage =
             Stage::Open(Reached { route, since: now, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
