@@ -10,12 +10,14 @@ mod admin {
     mod bans;
     mod connections;
     mod drain;
+    mod healthcheck;
     mod socket;
     mod top;
 }
 mod config {
     mod listen;
     mod listeners;
+    mod peers;
     mod reload;
 }
 mod daemon {
@@ -27,6 +29,10 @@ mod daemon {
     mod refused;
     mod signals;
     mod status_page;
+}
+mod documents {
+    mod kubernetes;
+    mod migrate;
 }
 mod health {
     mod kinds;
@@ -47,6 +53,7 @@ mod offload {
 }
 mod routing {
     mod dns;
+    mod explain;
     mod precedence;
     mod protocols;
     mod services;

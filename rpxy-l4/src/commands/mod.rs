@@ -2,12 +2,17 @@
 
 mod check;
 mod client;
+mod container;
 mod ech;
+mod explain;
+mod explanation;
+mod healthcheck;
 mod show;
 #[cfg(feature = "top")]
 mod top;
 mod units;
 mod unpin;
+mod values;
 
 use std::{
     io::{self, Write},
@@ -53,6 +58,18 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Top { daemon, top } => {
             let socket = client::socket(daemon.socket.as_deref(), daemon.config.as_deref())?;
             return watch(socket, daemon.json, top, out);
+        }
+        Command::Healthcheck(arguments) => {
+            healthcheck::run(arguments, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Container => {
+            out.flush()?;
+            return container::run();
+        }
+        Command::Explain(args) => {
+            explain::run(args, &mut out)?;
+            return Ok(out.flush()?);
         }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;

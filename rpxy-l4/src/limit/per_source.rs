@@ -6,16 +6,22 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::sources::network;
+use super::{LogThrottle, sources::network};
 use crate::config::model::SourcePrefix;
+
+/// Interval of messages about refused networks.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Connections by source network. Networks without one are forgotten, so there are never more entries than connections.
 #[derive(Debug)]
 pub(crate) struct PerSource {
     /// Networks are told apart by a keyed hash of 64 bits: nobody can choose two that collide.
     key: RandomState,
+    /// Tells that a limit of one is reached.
+    said: LogThrottle,
     shards: Box<[Shard]>,
 }
 
@@ -35,7 +41,14 @@ impl PerSource {
     /// No connection yet.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { key: RandomState::new(), shards: (0..Self::SHARDS).map(|_| Shard::default()).collect() }
+        let shards = (0..Self::SHARDS).map(|_| Shard::default()).collect();
+        Self { key: RandomState::new(), said: LogThrottle::new(SAY_AGAIN), shards }
+    }
+
+    /// What lets the log say so often that a network is refused, whatever happens at other listeners.
+    #[must_use]
+    pub(crate) fn said(&self) -> &LogThrottle {
+        &self.said
     }
 
     /// Counts one more of the network of `source`, unless it has `max` already.
@@ -46,7 +59,7 @@ impl PerSource {
         prefix: SourcePrefix,
         max: NonZeroU32,
     ) -> Option<SourcePermit> {
-        let hash = self.key.hash_one(network(source, prefix.v4, prefix.v6));
+        let hash = self.hash(source, prefix);
         let mut shard = self.shard(hash)?;
         let count = shard.entry(hash).or_default();
         if *count >= max.get() {
@@ -55,6 +68,17 @@ impl PerSource {
         *count += 1;
         drop(shard);
         Some(SourcePermit { sources: Arc::clone(self), network: hash })
+    }
+
+    /// Connections of the network of `source`.
+    #[must_use]
+    pub(crate) fn count(&self, source: IpAddr, prefix: SourcePrefix) -> u32 {
+        let hash = self.hash(source, prefix);
+        self.shard(hash).and_then(|shard| shard.get(&hash).copied()).unwrap_or(0)
+    }
+
+    fn hash(&self, source: IpAddr, prefix: SourcePrefix) -> u64 {
+        self.key.hash_one(network(source, prefix.v4, prefix.v6))
     }
 
     fn shard(&self, hash: u64) -> Option<MutexGuard<'_, HashMap<u64, u32, BuildHasherDefault<AsItIs>>>> {

@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod ech;
 mod ending;
+mod explain;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 #[cfg(feature = "proxy-protocol")]
@@ -36,6 +37,7 @@ use std::{
 
 pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
+pub(crate) use explain::explain;
 use own::Own;
 pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;
@@ -170,8 +172,6 @@ pub(crate) struct Shared {
     /// Hellos of Encrypted Client Hello that did not open, by network.
     failed_hellos: Prefixes,
     backoff: AcceptBackoff,
-    said_too_many: LogThrottle,
-    said_source: LogThrottle,
     said_reaching: LogThrottle,
     said_rule: LogThrottle,
     said_no_port: LogThrottle,
@@ -195,8 +195,6 @@ impl Shared {
             random: Random::new(RandomState::new().hash_one(std::process::id())),
             failed_hellos: Prefixes::new(RandomState::new().hash_one(started)),
             backoff: AcceptBackoff::new(SAY_AGAIN),
-            said_too_many: LogThrottle::new(SAY_AGAIN),
-            said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
             said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),

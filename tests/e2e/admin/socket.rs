@@ -102,7 +102,7 @@ fn flows_show_each_session_with_its_bytes() {
     let expected = json!({
         "client": address, "local": GATEWAY_V4, "listener": format!("0.0.0.0:{PORT}"), "backend": at(7000),
         "target": at(7000), "stage": "open", "carries": "udp", "rule": null, "bytes_up": 8, "bytes_down": 18, "answered": true,
-        "confirmed": false, "plane": "userspace",
+        "confirmed": false, "plane": "userspace", "listener_name": "default",
     });
     assert_eq!(flow, expected);
 
@@ -273,7 +273,7 @@ fn garbage_is_answered_and_what_is_too_long_ends_the_connection() {
     admin.refused(&[[b'['; 2000].as_slice(), b"\n"].concat());
     admin.ask(&json!({ "command": "status" }));
     // Without an end, and far more than is ever read.
-    assert!(admin.refused(&[b' '; 100_000])["error"].as_str().unwrap().contains("4096"));
+    assert!(admin.refused(&[b' '; 200_000])["error"].as_str().unwrap().contains("131072"));
     assert!(admin.answer().is_none(), "closed");
     Admin::connect(&scratch.socket()).ask(&json!({ "command": "status" }));
 }
