@@ -21,6 +21,7 @@ pub const MOST_KEYS: usize = 8;
 
 /// Offset of mac1 in an initiation; it covers all bytes before.
 const MAC1_AT: usize = 116;
+const MAC1_LEN: usize = 16;
 const BLOCK: usize = 64;
 
 const IV: [u32; 8] =
@@ -103,6 +104,18 @@ impl Mac1Key {
                 initiation.is_for(self)
             }
     }
+
+    /// Writes mac1 of an initiation, whose reserved bytes are zero, for the server with this key.
+    pub fn sign(&self, datagram: &mut [u8; WIREGUARD_INITIATION_LEN]) {
+        let payload = Span { offset: 0, len: datagram.len() };
+        let mut initiation = Initiation::default();
+        if initiation.read(&datagram.as_slice(), payload).is_none() {
+            return;
+        }
+        initiation.hash(self);
+        let words = initiation.state.iter().flat_map(|word| word.to_le_bytes());
+        datagram.iter_mut().skip(MAC1_AT).take(MAC1_LEN).zip(words).for_each(|(to, byte)| *to = byte);
+    }
 }
 
 impl Initiation {
@@ -122,17 +135,23 @@ impl Initiation {
 
     /// Returns true if this is made for `key`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "at most 180")]
     #[must_use]
     pub fn is_for(&mut self, key: &Mac1Key) -> bool {
-        let Self { blocks, mac1, state, work } = self;
+        self.hash(key);
+        let ([a, b, c, d, ..], [e, f, g, h]) = (self.state, self.mac1);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+
+    /// Computes the MAC for `key` into the state.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 180")]
+    fn hash(&mut self, key: &Mac1Key) {
+        let Self { blocks, mac1: _, state, work } = self;
         *state = key.state;
         for (index, block) in blocks.iter().enumerate() {
             let last = index == 1;
             compress(state, work, block, if last { BLOCK + MAC1_AT } else { 2 * BLOCK } as u32, last);
         }
-        let ([a, b, c, d, ..], [e, f, g, h]) = (*state, *mac1);
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 }
 

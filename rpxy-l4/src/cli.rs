@@ -1,17 +1,30 @@
 //! Arguments of the command line. Their doc comments are the help text.
 
-use std::path::PathBuf;
+mod url;
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use rpxy_l4_proto::ech::{CipherSuite, Kem};
 
+pub(crate) use url::Url;
+
 use crate::{
     admin::{self, Id},
-    config::model::{PIN_PATH, Transport},
-    limit,
+    config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
+    explain, limit,
 };
+
+/// Times between two looks at a daemon: an overview costs its control thread some milliseconds.
+pub(crate) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(60);
 
 /// Layer-4 reverse proxy and protocol multiplexer for TCP and UDP. Without a command, runs it.
 #[derive(Debug, Parser)]
@@ -52,6 +65,10 @@ pub(crate) struct RunArgs {
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
+
+    /// Admin socket where the configuration file names none
+    #[arg(long, value_name = "PATH", value_parser = socket)]
+    pub admin_socket: Option<PathBuf>,
 }
 
 /// Commands to a running daemon, and those that need none.
@@ -62,6 +79,15 @@ pub(crate) enum Command {
         /// The daemon to ask
         #[command(flatten)]
         daemon: DaemonArgs,
+    },
+    /// Watch a running daemon: rates, rules, targets, connections, sessions and refusals
+    Top {
+        /// The daemon to watch
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// How to watch it
+        #[command(flatten)]
+        top: TopArgs,
     },
     /// List the TCP connections of a running daemon
     Connections {
@@ -95,6 +121,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// Explain where a connection or datagram would go, and why
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Box<ExplainArgs>),
     /// Send nothing new to a target, or let nothing new in, until `up`
     Drain {
         /// The daemon to ask
@@ -137,6 +166,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// Tell by the exit status whether a daemon answers and listens, for containers and scripts
+    Healthcheck(HealthcheckArgs),
     /// Generate, show and rotate keys for Encrypted Client Hello
     #[command(subcommand)]
     Ech(EchCommand),
@@ -151,6 +182,8 @@ pub(crate) enum Command {
     },
     /// Print a JSON Schema of the configuration file
     Schema,
+    /// Run the daemon as the container image does, by variables and mounts
+    Container,
     /// Check what this machine supports for forwarding in the kernel, and suggest changes
     Doctor {
         /// Configuration file whose settings are checked as well
@@ -158,6 +191,127 @@ pub(crate) enum Command {
         config: Option<PathBuf>,
     },
 }
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// Admin socket of the daemon [default: /run/rpxy-l4/admin.sock]
+    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["config", "url"])]
+    pub socket: Option<PathBuf>,
+
+    /// Configuration file of the daemon, which names its admin socket, or else where it answers /healthz
+    #[arg(short, long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+
+    /// Ask this instead, like http://127.0.0.1:9901/readyz
+    #[arg(long, value_name = "URL", conflicts_with = "ready")]
+    pub url: Option<Url>,
+
+    /// Fail while the listeners are drained, too
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// Examples of `explain --help`.
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  Which backend would this client get from the running daemon?
+    rpxy-l4 explain --from 203.0.113.7 --sni www.example.com --alpn h2
+  And from a file that is not in effect yet? Nothing is looked up and no daemon is asked.
+    rpxy-l4 explain --config new.toml --udp --sni www.example.com --alpn h3
+  Why does this host not reach rule `web`?
+    rpxy-l4 explain --host www.example.com --rule web
+  What is the tunnel of this server?
+    rpxy-l4 explain --public-key \"$(wg show wg0 public-key)\"
+  What are these captured bytes taken for?
+    xxd first-bytes.bin | rpxy-l4 explain --hex -";
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A TCP connection [default, unless the protocol is one of UDP]
+    #[arg(long, conflicts_with = "udp")]
+    pub tcp: bool,
+
+    /// A UDP datagram
+    #[arg(long)]
+    pub udp: bool,
+
+    /// The listener that it comes to [default: the first that serves the transport]
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+
+    /// The client, as an address with or without port
+    #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.1", value_parser = client)]
+    pub from: SocketAddr,
+
+    /// Server name of a TLS or QUIC client
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["host", "public_key", "hex"])]
+    pub sni: Option<String>,
+
+    /// ALPN protocol of a TLS or QUIC client; may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["host", "public_key", "hex"])]
+    pub alpn: Vec<String>,
+
+    /// Host of an HTTP request
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["public_key", "hex", "udp"])]
+    pub host: Option<String>,
+
+    /// Public key of the server of a WireGuard client, in base64
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["hex", "tcp"], value_parser = public_key)]
+    pub public_key: Option<PublicKey>,
+
+    /// File with the first bytes in hex, as xxd, `xxd -p` or `hexdump -C` print them; - is the standard input. Over UDP
+    /// an empty line begins another datagram
+    #[arg(long, value_name = "FILE")]
+    pub hex: Option<PathBuf>,
+
+    /// Protocol of the client, where nothing else tells it
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "hex")]
+    pub protocol: Option<Spoken>,
+
+    /// Of the rules that are not chosen, tell only of this one
+    #[arg(long, value_name = "NAME")]
+    pub rule: Option<String>,
+
+    /// Of the rules that are not chosen, tell of so many
+    #[arg(long, value_name = "COUNT", default_value_t = explain::LISTED, value_parser = listed)]
+    pub limit: usize,
+
+    /// Admin socket of the daemon to ask [default: /run/rpxy-l4/admin.sock]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+
+    /// Configuration file to ask instead of a daemon
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A protocol that first bytes can be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Spoken {
+    /// HTTP/1.1 over TCP
+    Http,
+    /// TLS over TCP
+    Tls,
+    /// SSH over TCP
+    Ssh,
+    /// SOCKS5 over TCP
+    Socks5,
+    /// QUIC over UDP
+    Quic,
+    /// WireGuard over UDP
+    #[value(name = "wireguard")]
+    WireGuard,
+}
+
+/// A public key of WireGuard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PublicKey(pub [u8; 32]);
 
 /// Commands about key files for Encrypted Client Hello (RFC 9934).
 #[derive(Debug, Subcommand)]
@@ -233,6 +387,19 @@ pub(crate) struct ListArgs {
     pub target: Option<String>,
 }
 
+/// How to watch a daemon.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct TopArgs {
+    /// Time between two looks, 200ms to 60s
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+
+    /// Print what there is, with rates over one interval, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// What to drain, or to put back into service.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -267,8 +434,35 @@ pub(crate) struct DaemonArgs {
     pub json: bool,
 }
 
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() && text.len() <= MAX_SOCKET_PATH {
+        return Ok(path);
+    }
+    Err(format!("expected an absolute path of {MAX_SOCKET_PATH} bytes at most"))
+}
+
+fn client(text: &str) -> Result<SocketAddr, String> {
+    let address = || text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| SocketAddr::new(address, 0));
+    let client = text.parse().or_else(|_| address());
+    client.map_err(|_neither| {
+        "expected an address such as 203.0.113.7, 203.0.113.7:50000 or [2001:db8::7]:50000".to_owned()
+    })
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    let key = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+    key.map(PublicKey)
+        .ok_or_else(|| "expected 32 bytes in base64, as `wg show <interface> public-key` prints".to_owned())
+}
+
 fn network(text: &str) -> Result<IpNet, String> {
     limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let wanted = humantime::parse_duration(text).ok().filter(|wanted| INTERVALS.contains(wanted));
+    wanted.ok_or_else(|| "expected 200ms to 60s".to_owned())
 }
 
 fn listed(text: &str) -> Result<usize, String> {
@@ -306,6 +500,9 @@ mod tests {
             &["flows", "-s", "s", "--limit", "10000"],
             &["flows", "-s", "s", "--limit", "1"],
             &["status"],
+            &["top"],
+            &["top", "-s", "s", "--interval", "200ms"],
+            &["top", "-c", "c.toml", "--once", "--json", "--interval", "60s"],
             &["connections", "--client", "192.0.2.0/24", "--rule", "web", "--target", "a.example:443"],
             &["close", "t0-1-2", "--socket", "s"],
             &["targets", "--json"],
@@ -322,6 +519,11 @@ mod tests {
             &["schema"],
             &["doctor"],
             &["doctor", "--config", "c.toml"],
+            &["container"],
+            &["healthcheck"],
+            &["healthcheck", "--ready", "-s", "s"],
+            &["healthcheck", "-c", "c.toml"],
+            &["healthcheck", "--url", "http://[::1]:9901/readyz"],
             &["ech", "generate", "--public-name", "p.example"],
             &["ech", "generate", "--public-name", "p.example", "--kem", "p256", "--suites", "hkdf-sha512/aes-256-gcm"],
             &["ech", "show", "ech.pem"],
@@ -339,6 +541,9 @@ mod tests {
             ("strict without a check", &["-c", "f", "--strict"]),
             ("unknown", &["-c", "f", "--nonsense"]),
             ("unknown command", &["stop"]),
+            ("too often", &["top", "--interval", "199ms"]),
+            ("too seldom", &["top", "--interval", "61s"]),
+            ("not a time", &["top", "--interval", "1"]),
             ("no ID", &["close", "-s", "s"]),
             ("not an ID", &["close", "-s", "s", "17"]),
             ("nothing to drain", &["drain"]),
@@ -356,6 +561,9 @@ mod tests {
             ("unknown mechanism", &["ech", "generate", "--public-name", "p.example", "--kem", "x448"]),
             ("unknown suite", &["ech", "generate", "--public-name", "p.example", "--suites", "hkdf-sha256/des"]),
             ("number out of range", &["ech", "generate", "--public-name", "p.example", "--config-id", "256"]),
+            ("relative socket", &["-c", "f", "--admin-socket", "s"]),
+            ("socket and URL", &["healthcheck", "--socket", "s", "--url", "http://127.0.0.1:1/"]),
+            ("not a URL", &["healthcheck", "--url", "https://127.0.0.1:1/"]),
             ("too many flows", &["flows", "--socket", "s", "--limit", "10001"]),
         ] {
             let error = parse(arguments).unwrap_err();

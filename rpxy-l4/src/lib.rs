@@ -12,6 +12,7 @@ mod config;
 #[cfg(test)]
 mod docs;
 mod escape;
+mod explain;
 mod health;
 mod limit;
 mod log;
@@ -33,8 +34,20 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use cli::Cli;
+use cli::{Cli, RunArgs};
 use log::Form;
+
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The JSON Schema of the configuration file, as `rpxy-l4 schema` prints it.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    config::schema::schema()
+}
 
 /// Runs the command or the daemon that the arguments of this process ask for. Usage errors end the process with 2.
 #[must_use]
@@ -45,8 +58,8 @@ pub fn run() -> ExitCode {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
         Cli { run: Some(run), .. } => {
-            let (config, log_dir, wait_for_config) = (run.config, run.log_dir, run.wait_for_config);
-            supervise::run(&supervise::Options { config, log_dir, wait_for_config, form: form.clone() })
+            let RunArgs { config, log_dir, wait_for_config, admin_socket, .. } = run;
+            supervise::run(&supervise::Options { config, log_dir, wait_for_config, admin_socket, form: form.clone() })
         }
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };

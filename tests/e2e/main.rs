@@ -10,7 +10,9 @@ mod admin {
     mod bans;
     mod connections;
     mod drain;
+    mod healthcheck;
     mod socket;
+    mod top;
 }
 mod config {
     mod listen;
@@ -26,6 +28,10 @@ mod daemon {
     mod refused;
     mod signals;
     mod status_page;
+}
+mod documents {
+    mod kubernetes;
+    mod migrate;
 }
 mod health {
     mod kinds;
@@ -46,6 +52,7 @@ mod offload {
 }
 mod routing {
     mod dns;
+    mod explain;
     mod precedence;
     mod protocols;
     mod services;

@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod process;
 pub mod processor;
 pub mod socket;
+pub mod terminal;
 pub mod topology;
 pub mod wait;
 mod waiting;

@@ -7,13 +7,16 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
 mod bench;
+mod dist;
 mod ebpf;
 mod fuzz;
+mod pages;
 mod process;
 mod run;
 mod setup;
 mod sim;
 mod test;
+mod test_install;
 mod test_kernel;
 mod tidy;
 mod workspace;
@@ -46,8 +49,14 @@ enum Task {
     Run(run::Arguments),
     /// Build the eBPF programs, which the daemon then embeds
     BuildEbpf(ebpf::Arguments),
+    /// Write the manual pages and completions that packages have
+    Pages(pages::Arguments),
+    /// Build the packages, the archive and the root of the container image
+    Dist(dist::Arguments),
     /// Check everything that this machine can check: the one command before a commit
     Test,
+    /// Install, start, upgrade and purge what `dist` has built, in a clean Debian, and run the container image; as root
+    TestInstall(test_install::Arguments),
     /// Test the eBPF programs in another kernel (Debian's, or a given one) under QEMU
     TestKernel(test_kernel::Arguments),
     /// Measure the daemon side by side with HAProxy, nginx, sslh and kernel NAT
@@ -83,7 +92,13 @@ fn perform(cli: &Cli) -> Result<()> {
             setup::require(&workspace, cli.task.purposes())?;
             ebpf::command(&workspace, arguments.log)
         }
+        Task::Pages(arguments) => pages::command(&workspace, arguments),
+        Task::Dist(arguments) => {
+            setup::require(&workspace, cli.task.purposes())?;
+            dist::command(&workspace, arguments)
+        }
         Task::Test => test::command(&workspace, cli.setup),
+        Task::TestInstall(arguments) => test_install::command(&workspace, arguments),
         Task::TestKernel(arguments) => test_kernel::command(&workspace, arguments),
         Task::Bench(arguments) => bench::command(&workspace, arguments),
         Task::Fuzz(arguments) => fuzz::command(&workspace, arguments),
@@ -98,8 +113,10 @@ impl Task {
     fn purposes(&self) -> &'static [Purpose] {
         match self {
             Self::Setup(_) | Self::Test | Self::Tidy => &[],
-            Self::Run(_) | Self::Sim(_) => &[Purpose::Build],
+            Self::Run(_) | Self::Sim(_) | Self::Pages(_) => &[Purpose::Build],
+            Self::Dist(_) => &[Purpose::Build, Purpose::Dist],
             Self::BuildEbpf(_) => &[Purpose::Build, Purpose::Ebpf],
+            Self::TestInstall(_) => &[Purpose::Build, Purpose::Dist, Purpose::Install],
             Self::TestKernel(_) => &[Purpose::Build, Purpose::Kernel],
             Self::Bench(_) => &[Purpose::Build, Purpose::Bench],
             Self::Fuzz(_) => &[Purpose::Build, Purpose::Fuzz],

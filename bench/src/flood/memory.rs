@@ -5,18 +5,25 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rpxy_l4_tests::{
+    admin::Admin,
+    checksum,
     hello::Hello,
     initial::{self, Initial},
     owned,
     peers::udp::{UdpClient, UdpServer},
     process::Process,
-    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, Topology},
+    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, Topology, client_pool},
     wait,
 };
 
-use super::network::{NAME, raise_descriptors};
+use serde_json::json;
+
+use super::{
+    Plane,
+    network::{NAME, raise_descriptors},
+};
 use crate::{procfs, rig::guarded};
 
 /// Sessions of each kind.
@@ -34,36 +41,41 @@ enum Kind {
 }
 
 /// Measures both kinds, as rows of a table.
-pub(super) fn measure(daemon: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<String> {
+pub(super) fn measure(daemon: &Path, planes: &[Plane], progress: &dyn Fn(&str)) -> anyhow::Result<String> {
     raise_descriptors()?;
     let mut text = format!(
-        "{SESSIONS} sessions, in userspace, in the daemon's proportional set size; the kernel's socket is not in it.\n\n\
-         | session | before, MiB | with all, MiB | KiB each |\n|---|---:|---:|---:|\n"
+        "{SESSIONS} sessions of 126 addresses, in the daemon's proportional set size; the kernel's sockets and maps are not \
+         in it.\n\n| session | plane | before, MiB | with all, MiB | KiB each |\n|---|---|---:|---:|---:|\n"
     );
     for (kind, title) in [
         (Kind::Question, "one question and its answer, over `udp_target`"),
         (Kind::Quic, "QUIC: two connection IDs, a client that has shown that it receives"),
     ] {
-        let (before, with) = hold(kind, daemon)?;
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let each = with.saturating_sub(before) as f64 / f64::from(SESSIONS) / 1024.0;
-        let row = format!("| {title} | {:.1} | {:.1} | {each:.2} |\n", mib(before), mib(with));
-        progress(row.trim_end());
-        text += &row;
+        for plane in planes {
+            let (before, with) = hold(kind, *plane, daemon)?;
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let each = with.saturating_sub(before) as f64 / f64::from(SESSIONS) / 1024.0;
+            let row = format!("| {title} | {plane:?} | {:.1} | {:.1} | {each:.2} |\n", mib(before), mib(with));
+            progress(row.trim_end());
+            text += &row;
+        }
     }
     Ok(text)
 }
 
 /// Memory before the first session and with all of them, in bytes.
-fn hold(kind: Kind, daemon: &Path) -> anyhow::Result<(u64, u64)> {
+fn hold(kind: Kind, plane: Plane, daemon: &Path) -> anyhow::Result<(u64, u64)> {
     let net = Topology::new().context("network namespaces (run as root)")?;
+    checksum::prepare((&net.client, "eth0"), &net.gateway, (&net.backend, "eth0"), plane.mode())?;
     let back = SocketAddr::from((BACKENDS_V4[0], BACK));
     let _server = UdpServer::start(&net.backend, back, |datagram| vec![answer(&datagram.bytes)]);
     let directory = owned::directory();
     let file = directory.path().join("config.toml");
+    let (table, socket) = (plane.mode().table().unwrap_or_default(), directory.path().join("admin"));
     let config = format!(
-        "listen_port = {PORT}\nudp_target = [\"{back}\"]\nudp_idle_lifetime = 600\n\
-         [protocols.quic]\nprotocol = \"quic\"\nidle_lifetime = 600\nserver_names = [\"{NAME}\"]\ntarget = [\"{back}\"]\n"
+        "admin_socket = \"{}\"\nlisten_port = {PORT}\nudp_target = [\"{back}\"]\nudp_idle_lifetime = 600\n\
+         [protocols.quic]\nprotocol = \"quic\"\nidle_lifetime = 600\nserver_names = [\"{NAME}\"]\ntarget = [\"{back}\"]\n{table}",
+        socket.display()
     );
     std::fs::write(&file, config).with_context(|| file.display().to_string())?;
     let mut command = guarded(&net.gateway, daemon);
@@ -72,10 +84,15 @@ fn hold(kind: Kind, daemon: &Path) -> anyhow::Result<(u64, u64)> {
     wait::until("the daemon serves", || {
         UdpClient::bind(&net.client, (CLIENT_V4, 0)).try_ask(front, b"hello").map(drop)
     });
+    let steered = || {
+        let status = Admin::connect(&socket).ask(&json!({ "command": "status" })).pop().unwrap_or_default();
+        status["kernel_plane"]["flows"].as_u64().unwrap_or(0)
+    };
     let before = procfs::memory(process.pid())?;
     let mut held = Vec::new();
     for number in 0..SESSIONS {
-        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        let address = client_pool(u8::try_from(number % 126)?);
+        let client = UdpClient::bind(&net.client, (address, 0));
         match kind {
             Kind::Question => drop(client.ask(front, &[0x15; 100])),
             Kind::Quic => {
@@ -89,6 +106,8 @@ fn hold(kind: Kind, daemon: &Path) -> anyhow::Result<(u64, u64)> {
         held.push(client);
     }
     let with = procfs::memory(process.pid())?;
+    let expected = if plane == Plane::Userspace { 0 } else { u64::from(SESSIONS) };
+    ensure!(steered() >= expected, "the kernel has {} of {expected}", steered());
     Ok((before, with))
 }
 

@@ -112,7 +112,7 @@ impl Plan {
                 }
             }
         }
-        text += &format!("\n## Memory of sessions\n\n{}", memory::measure(&self.daemon, progress)?);
+        text += &format!("\n## Memory of sessions\n\n{}", memory::measure(&self.daemon, &self.planes, progress)?);
         for kind in &self.kinds {
             text += &format!("\nConfiguration for {kind:?}:\n\n```toml\n{}```\n", network::configuration(*kind));
         }

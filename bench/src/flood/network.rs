@@ -202,7 +202,7 @@ impl Running {
 }
 
 impl Plane {
-    fn mode(self) -> OffloadMode {
+    pub(super) fn mode(self) -> OffloadMode {
         match self {
             Self::Userspace => OffloadMode::Off,
             Self::Tc => OffloadMode::Tc,

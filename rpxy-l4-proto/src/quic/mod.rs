@@ -17,6 +17,7 @@ mod packet_number;
 mod probe;
 mod rewrite;
 mod varint;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use keys::{InitialKeys, Opened};
 pub use packet::{LongPacket, Packets, packets};
 pub use probe::InitialProbe;
 pub use rewrite::{InitialRewriter, Rewritten};
+pub use write::first_datagrams;
 
 /// The shortest UDP payload that may carry an Initial packet, in bytes (RFC 9000 section 14.1).
 pub const MIN_INITIAL_DATAGRAM: usize = 1200;

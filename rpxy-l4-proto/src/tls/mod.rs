@@ -13,6 +13,7 @@ mod record;
 mod second_hello;
 mod server_flight;
 mod walk;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use hello::{Alpn, ClientHello, Extension};
 pub use record::{HelloProbe, fatal_alert, handshake_records};
 pub use second_hello::{Found, SecondHello};
 pub use server_flight::{ServerFlight, ServerFlightProbe};
+pub use write::{Offer, client_hello};
 
 /// The longest ClientHello read, in bytes, its four-byte handshake header included.
 ///

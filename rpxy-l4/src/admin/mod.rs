@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use id::Id;
 pub(crate) use server::serve;
 
-use crate::{config::model::Transport, escape, route::Selection};
+use crate::{config::model::Transport, escape, explain::Question, route::Selection};
 
 /// Lines of a list unless the command says how many.
 pub(crate) const LISTED: usize = 1000;
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     },
     /// The targets of all rules.
     Targets {},
+    /// What would become of a connection or datagram.
+    Explain(Question),
     /// Let nothing new go to a target.
     Drain(TargetArgs),
     /// Let a target have new connections and sessions again.
@@ -114,6 +116,7 @@ impl Command {
             | Self::Flows(_)
             | Self::Connections(_)
             | Self::Targets {}
+            | Self::Explain(_)
             | Self::Bans {} => false,
             Self::Close { .. }
             | Self::Drain(_)

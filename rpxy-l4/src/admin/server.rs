@@ -20,8 +20,8 @@ use crate::{
 const MAX_AT_ONCE: usize = 16;
 /// Connections at once of those who may only read, so that they keep nobody else out.
 const MAX_READERS: usize = 8;
-/// Longest request in bytes, its line feed included.
-const MAX_REQUEST: usize = 4096;
+/// Longest request in bytes, its line feed included: first bytes in base64 take the most.
+const MAX_REQUEST: usize = 128 << 10;
 /// Limit on each of: receiving a request, answering it, and sending the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

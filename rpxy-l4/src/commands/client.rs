@@ -1,7 +1,7 @@
 //! The client of the admin socket.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read as _, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,22 +20,22 @@ use crate::{
 /// Longer than the daemon takes for an answer, which then says that it is busy.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest answer in bytes: more than that of any file that a daemon loads.
+const LONGEST_ANSWER: u64 = 256 << 20;
+
+/// The answer of a daemon.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its lines, as they came and as values.
+    pub(super) lines: Vec<(String, Value)>,
+    /// There would be more.
+    pub(super) more: bool,
+}
+
 /// Sends `command` to the daemon that listens on `path` and writes its answer to `out`, as a table or, with `json`, as
 /// the lines that came.
 pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Write) -> Result<()> {
-    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
-    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
-    let mut request = serde_json::to_vec(command)?;
-    request.push(b'\n');
-    // A daemon that turns somebody away says why and closes; its answer is there all the same.
-    let asked = stream.write_all(&request);
-    let (lines, more) = match answer(&mut BufReader::new(&stream)) {
-        Ok(answer) => answer,
-        Err(error) => {
-            asked.context("cannot send the command")?;
-            return Err(error);
-        }
-    };
+    let Answer { lines, more } = ask(path, command)?;
     let shown = if json {
         lines.iter().try_for_each(|(text, _)| writeln!(out, "{}", escape::json(text.clone())))
     } else {
@@ -46,6 +46,23 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
         // `| head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         shown => Ok(shown?),
+    }
+}
+
+/// The answer of the daemon that listens on `path` to `command`. A refusal is an error.
+pub(super) fn ask(path: &Path, command: &Command) -> Result<Answer> {
+    let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
+    let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
+    let mut request = serde_json::to_vec(command)?;
+    request.push(b'\n');
+    // A daemon that turns somebody away says why and closes; its answer is there all the same.
+    let asked = stream.write_all(&request);
+    match answer(&mut BufReader::new(&stream)) {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            asked.context("cannot send the command")?;
+            Err(error)
+        }
     }
 }
 
@@ -77,9 +94,9 @@ fn explain(error: io::Error) -> anyhow::Error {
 }
 
 /// The lines up to the end of an answer, as they came and as values, and whether there would be more.
-fn answer(stream: &mut impl BufRead) -> Result<(Vec<(String, Value)>, bool)> {
+fn answer(stream: &mut impl BufRead) -> Result<Answer> {
     let mut lines = Vec::new();
-    for text in stream.lines() {
+    for text in stream.take(LONGEST_ANSWER).lines() {
         let text = text.context("the daemon does not answer")?;
         let value: Value = serde_json::from_str(&text).context("not an answer of rpxy-l4")?;
         if let Some(error) = value.get("error").and_then(Value::as_str) {
@@ -89,7 +106,8 @@ fn answer(stream: &mut impl BufRead) -> Result<(Vec<(String, Value)>, bool)> {
             }
         }
         if value.get("end").is_some() {
-            return Ok((lines, value.get("more").and_then(Value::as_bool).unwrap_or(false)));
+            let more = value.get("more").and_then(Value::as_bool).unwrap_or(false);
+            return Ok(Answer { lines, more });
         }
         lines.push((text, value));
     }
@@ -104,7 +122,7 @@ mod tests {
     fn an_answer_ends_with_its_end_or_an_error() {
         let read = |text: &str| {
             let answer = answer(&mut text.as_bytes());
-            answer.map(|(lines, more)| (lines.len(), more)).map_err(|error| error.to_string())
+            answer.map(|answer| (answer.lines.len(), answer.more)).map_err(|error| error.to_string())
         };
         for (text, expected) in [
             ("{\"end\":true}\n", Ok((0, false))),

@@ -2,22 +2,32 @@
 
 mod check;
 mod client;
+mod container;
 mod ech;
+mod explain;
+mod explanation;
+mod healthcheck;
 mod show;
+#[cfg(feature = "top")]
+mod top;
+mod units;
 mod unpin;
+mod values;
 
 use std::{
-    io::{self, Write as _},
-    path::Path,
+    io::{self, Write},
+    path::{Path, PathBuf},
 };
 
 use anyhow::Result;
+#[cfg(not(feature = "top"))]
+use anyhow::bail;
 
 pub(crate) use check::check;
 
 use crate::{
     admin,
-    cli::{Command, ListArgs, MaintainedArgs},
+    cli::{Command, ListArgs, MaintainedArgs, TopArgs},
     config::{self, model::Config},
     escape, offload,
 };
@@ -45,6 +55,22 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
         Command::Bans { daemon } => (daemon, admin::Command::Bans {}),
+        Command::Top { daemon, top } => {
+            let socket = client::socket(daemon.socket.as_deref(), daemon.config.as_deref())?;
+            return watch(socket, daemon.json, top, out);
+        }
+        Command::Healthcheck(arguments) => {
+            healthcheck::run(arguments, &mut out)?;
+            return Ok(out.flush()?);
+        }
+        Command::Container => {
+            out.flush()?;
+            return container::run();
+        }
+        Command::Explain(args) => {
+            explain::run(args, &mut out)?;
+            return Ok(out.flush()?);
+        }
         Command::Ech(command) => {
             ech::run(command, &mut out)?;
             return Ok(out.flush()?);
@@ -64,6 +90,16 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     };
     let socket = client::socket(daemon.socket.as_deref(), daemon.config.as_deref())?;
     client::run(&socket, &request, daemon.json, &mut out)
+}
+
+#[cfg(feature = "top")]
+fn watch(socket: PathBuf, json: bool, args: &TopArgs, out: impl Write) -> Result<()> {
+    top::run(socket, json, args, out)
+}
+
+#[cfg(not(feature = "top"))]
+fn watch(_socket: PathBuf, _json: bool, _args: &TopArgs, _out: impl Write) -> Result<()> {
+    bail!("this program was built without `top`: build it with --features top")
 }
 
 fn listed(ListArgs { limit, client, rule, target }: &ListArgs) -> admin::List {

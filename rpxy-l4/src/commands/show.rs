@@ -4,6 +4,11 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use super::{
+    explanation,
+    units::time,
+    values::{millis, size, text},
+};
 use crate::{
     admin::{Command, List},
     config::model::TOP,
@@ -25,6 +30,7 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
         }
         Command::Close { .. } => lines.iter().try_for_each(|line| writeln!(out, "{} is closed", text(&line["id"]))),
         Command::Targets {} => table(&TARGET, lines.iter().map(target).collect(), out),
+        Command::Explain(_) => lines.iter().try_for_each(|line| explanation::show(line, out)),
         Command::Drain(_) | Command::Up(_) => lines.iter().try_for_each(|line| maintained(line, out)),
         Command::DrainListeners {} | Command::UpListeners {} => {
             lines.iter().try_for_each(|line| listeners_maintained(line, out))
@@ -244,49 +250,6 @@ fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> io::Resu
     Ok(())
 }
 
-/// A value on one line: names are the operator's, but must not move the cursor.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => escape::line(text).into_owned(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
-}
-
-/// A duration in milliseconds.
-fn millis(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".to_owned(), |millis| time(millis / 1000))
-}
-
-/// A number of bytes.
-fn size(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".to_owned(), bytes)
-}
-
-/// Two units: seconds matter for minutes, not for days.
-fn time(seconds: u64) -> String {
-    let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{rest}s"),
-        (0, 0, _) => format!("{minutes}m{rest}s"),
-        (0, ..) => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
-    }
-}
-
-/// Powers of 1024, with three digits or so.
-fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let power = (count.max(1).ilog2() / 10).min(6);
-    let unit = usize::try_from(power).ok().and_then(|power| units.get(power)).unwrap_or(&"B");
-    let whole = count >> (10 * power);
-    if power == 0 || whole >= 10 {
-        return format!("{whole} {unit}");
-    }
-    let tenths = (count >> (10 * (power - 1))) % 1024 * 10 / 1024;
-    format!("{whole}.{tenths} {unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -298,31 +261,6 @@ mod tests {
         let mut out = Vec::new();
         show(command, lines, more, &mut out).unwrap();
         String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn quantities_are_short() {
-        for (count, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (10_239, "9.9 KiB"),
-            (10_240, "10 KiB"),
-            (u64::MAX, "15 EiB"),
-        ] {
-            assert_eq!(bytes(count), expected, "{count}");
-        }
-        for (seconds, expected) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m0s"),
-            (3599, "59m59s"),
-            (3600, "1h0m"),
-            (86_399, "23h59m"),
-            (90_000, "1d1h"),
-        ] {
-            assert_eq!(time(seconds), expected, "{seconds}");
-        }
     }
 
     #[test]

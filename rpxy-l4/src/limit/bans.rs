@@ -82,6 +82,12 @@ impl Bans {
         self.some.load(Ordering::Relaxed) && self.in_force.load().contains(source.to_canonical())
     }
 
+    /// The smallest banned network that `source` is in, for who asks why it is refused.
+    #[must_use]
+    pub(crate) fn around(&self, source: IpAddr) -> Option<(IpNet, BanSource)> {
+        self.lock().longest_around(source.to_canonical().into())
+    }
+
     /// Replaces the bans of the configuration; those by command stay. Returns whether anything has changed.
     pub(crate) fn set_configured(&self, networks: &[IpNet]) -> bool {
         let configured = networks.iter().copied().map(canonical).collect();

@@ -24,7 +24,7 @@ pub(crate) use conn::{ConnLimit, ConnPermit};
 pub(crate) use descriptors::Descriptors;
 pub(crate) use lines::{LineRate, Lines};
 pub(crate) use log_throttle::LogThrottle;
-pub(crate) use network_set::{AccessList, NetworkSet};
+pub(crate) use network_set::{AccessDenied, AccessList, NetworkSet};
 pub(crate) use per_source::{PerSource, SourcePermit};
 pub(crate) use prefixes::Prefixes;
 pub(crate) use sources::{Sources, timing};

@@ -74,6 +74,15 @@ impl NetworkSet {
     }
 }
 
+/// Why a client is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessDenied {
+    /// It is in no network of `allow`.
+    Outside,
+    /// It is in a network of `deny` with a prefix of this length.
+    Inside(u8),
+}
+
 /// The access lists of a listener. Errs towards refusing: `deny` wins over `allow`.
 #[derive(Debug, Default)]
 pub(crate) struct AccessList {
@@ -92,8 +101,23 @@ impl AccessList {
     /// Returns whether the listener does not take a client at `source`.
     #[must_use]
     pub(crate) fn refuses(&self, source: IpAddr) -> bool {
-        let outside = self.allow.as_ref().is_some_and(|allow| !allow.contains(source));
-        outside || (!self.deny.is_empty() && self.deny.contains(source))
+        self.why(source).is_some()
+    }
+
+    /// Why the listener does not take a client at `source`; `None` if it does.
+    #[must_use]
+    pub(crate) fn why(&self, source: IpAddr) -> Option<AccessDenied> {
+        if self.allow.as_ref().is_some_and(|allow| !allow.contains(source)) {
+            return Some(AccessDenied::Outside);
+        }
+        let length = if self.deny.is_empty() { None } else { self.deny.longest(source) };
+        length.map(AccessDenied::Inside)
+    }
+
+    /// Returns whether there is neither list.
+    #[must_use]
+    pub(crate) fn is_open(&self) -> bool {
+        self.allow.is_none() && self.deny.is_empty()
     }
 }
 

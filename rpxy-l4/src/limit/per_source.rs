@@ -59,7 +59,7 @@ impl PerSource {
         prefix: SourcePrefix,
         max: NonZeroU32,
     ) -> Option<SourcePermit> {
-        let hash = self.key.hash_one(network(source, prefix.v4, prefix.v6));
+        let hash = self.hash(source, prefix);
         let mut shard = self.shard(hash)?;
         let count = shard.entry(hash).or_default();
         if *count >= max.get() {
@@ -68,6 +68,17 @@ impl PerSource {
         *count += 1;
         drop(shard);
         Some(SourcePermit { sources: Arc::clone(self), network: hash })
+    }
+
+    /// Connections of the network of `source`.
+    #[must_use]
+    pub(crate) fn count(&self, source: IpAddr, prefix: SourcePrefix) -> u32 {
+        let hash = self.hash(source, prefix);
+        self.shard(hash).and_then(|shard| shard.get(&hash).copied()).unwrap_or(0)
+    }
+
+    fn hash(&self, source: IpAddr, prefix: SourcePrefix) -> u64 {
+        self.key.hash_one(network(source, prefix.v4, prefix.v6))
     }
 
     fn shard(&self, hash: u64) -> Option<MutexGuard<'_, HashMap<u64, u32, BuildHasherDefault<AsItIs>>>> {

@@ -45,13 +45,33 @@ impl Sources {
 
     /// Charges a session that begins at `now` (any monotonic time) to the network of `source`; returns whether it may.
     pub(crate) fn allow(&self, source: IpAddr, now: Duration) -> bool {
-        let hash = self.key.hash_one(network(source, self.limit.prefix_v4, self.limit.prefix_v6)) | 1;
-        let index = usize::try_from(hash >> 32).unwrap_or_default() % self.slots.len().max(1);
-        let Some(slot) = self.slots.get(index) else { return true };
+        let Some((hash, slot)) = self.slot(source) else { return true };
         if slot.network.swap(hash, Ordering::Relaxed) != hash {
             slot.bucket.fill();
         }
         slot.bucket.take(now, Rate::from_timing(timing(&self.limit, 1)))
+    }
+
+    /// Returns whether [`Sources::allow`] would allow it, and charges nobody.
+    #[must_use]
+    pub(crate) fn would_allow(&self, source: IpAddr, now: Duration) -> bool {
+        self.slot(source).is_none_or(|(hash, slot)| {
+            slot.network.load(Ordering::Relaxed) != hash
+                || slot.bucket.has_room(now, Rate::from_timing(timing(&self.limit, 1)))
+        })
+    }
+
+    /// The limit.
+    #[must_use]
+    pub(crate) fn limit(&self) -> &NewSessions {
+        &self.limit
+    }
+
+    /// The slot of a network, with the hash of that.
+    fn slot(&self, source: IpAddr) -> Option<(u64, &Slot)> {
+        let hash = self.key.hash_one(network(source, self.limit.prefix_v4, self.limit.prefix_v6)) | 1;
+        let index = usize::try_from(hash >> 32).unwrap_or_default() % self.slots.len().max(1);
+        self.slots.get(index).map(|slot| (hash, slot))
     }
 }
 

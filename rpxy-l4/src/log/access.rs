@@ -161,6 +161,11 @@ impl AccessLog {
         Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
+    /// A log that nobody reads, for who asks what would happen.
+    pub(crate) fn nowhere() -> Self {
+        Self::own_file(Sink::nowhere())
+    }
+
     pub(super) fn own_file(sink: Sink) -> Self {
         Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }

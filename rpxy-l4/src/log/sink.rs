@@ -73,6 +73,11 @@ impl Sink {
         Self::start(Output::file(path)?, form, metrics)
     }
 
+    /// Writes nothing. What is pushed is lost once the buffer is full.
+    pub(super) fn nowhere() -> Self {
+        Self { buffer: Arc::default() }
+    }
+
     /// Adds one line, which ends in a newline. An urgent line is written at once.
     pub(crate) fn push(&self, line: &[u8], urgent: bool) {
         let mut pending = self.buffer.lock();

@@ -92,6 +92,8 @@ named! {
         Denied = "denied",
         /// From a socket of the daemon itself.
         Loop = "loop",
+        /// An answer that the host's reverse-path filter does not take from the interface that it arrived by.
+        OtherInterface = "other_interface",
         /// Too many changes of address from one network.
         RateLimited = "rate_limited",
         /// Over `udp_new_sessions_per_source`.
@@ -136,7 +138,7 @@ impl DatagramDrop {
             | Self::Unreachable
             | Self::NoPort
             | Self::Shortage => true,
-            Self::Overflow | Self::Loop | Self::NotSentUp | Self::NotSentDown => false,
+            Self::Overflow | Self::Loop | Self::OtherInterface | Self::NotSentUp | Self::NotSentDown => false,
         }
     }
 

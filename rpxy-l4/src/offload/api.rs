@@ -25,6 +25,15 @@ pub(crate) struct Steered {
     pub cid: Option<ConnectionId>,
 }
 
+/// A session that the kernel steers. Small, for every session has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Installed {
+    /// Where it is in the flow table.
+    pub(super) slot: u32,
+    /// Tells it from earlier ones there.
+    pub(super) generation: u32,
+}
+
 /// Reason why a session stays in userspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum NotSteered {
@@ -110,25 +119,25 @@ impl Usage {
 
 /// Steers established sessions past the daemon. Calls are made per session, never per datagram: they take system calls.
 pub(crate) trait Offload: Send + Sync + Debug {
-    /// Lets the session's datagrams bypass the daemon. A session that is installed already is replaced, and its counters
-    /// start again from zero.
+    /// Lets the session's datagrams bypass the daemon. A session that is installed with the same client's end is replaced,
+    /// and its counters start again from zero.
     ///
     /// # Errors
     ///
     /// The reason why the session stays in userspace; nothing of it is left in the kernel.
-    fn install(&self, flow: &Steered) -> Result<(), NotSteered>;
+    fn install(&self, flow: &Steered) -> Result<Installed, NotSteered>;
 
-    /// Steers by another connection ID or index, `flow.cid`, that the client now uses.
-    fn update_cid(&self, flow: &Steered);
+    /// Steers by another connection ID or index, that the client now uses.
+    fn update_cid(&self, session: Installed, cid: &ConnectionId);
 
     /// Takes the session back: its datagrams no longer bypass the daemon.
-    fn revoke(&self, flow: &Steered);
+    fn revoke(&self, session: Installed);
 
     /// Reads the route to the session's backend again, after ICMP reported a smaller path MTU.
-    fn path_changed(&self, flow: &Steered);
+    fn path_changed(&self, session: Installed);
 
-    /// Returns what was steered so far; `None` if the session is not installed.
-    fn usage(&self, flow: &Steered) -> Option<Usage>;
+    /// Returns what was steered so far; `None` if the session was replaced.
+    fn usage(&self, session: Installed) -> Option<Usage>;
 
     /// Returns a number that changes whenever a session that was refused for a temporary reason may be accepted: a slot
     /// became free, or the network changed.
@@ -140,17 +149,17 @@ pub(crate) trait Offload: Send + Sync + Debug {
 pub(crate) struct Off;
 
 impl Offload for Off {
-    fn install(&self, _flow: &Steered) -> Result<(), NotSteered> {
+    fn install(&self, _flow: &Steered) -> Result<Installed, NotSteered> {
         Err(NotSteered::Off)
     }
 
-    fn update_cid(&self, _flow: &Steered) {}
+    fn update_cid(&self, _session: Installed, _cid: &ConnectionId) {}
 
-    fn revoke(&self, _flow: &Steered) {}
+    fn revoke(&self, _session: Installed) {}
 
-    fn path_changed(&self, _flow: &Steered) {}
+    fn path_changed(&self, _session: Installed) {}
 
-    fn usage(&self, _flow: &Steered) -> Option<Usage> {
+    fn usage(&self, _session: Installed) -> Option<Usage> {
         None
     }
 

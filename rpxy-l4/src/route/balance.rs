@@ -59,6 +59,15 @@ struct Question<'a> {
     /// Time since the daemon's start.
     now: Duration,
     tried: &'a Tried,
+    /// The answer leaves no trace: it takes neither turns nor tries.
+    rehearsed: bool,
+}
+
+impl Question<'_> {
+    /// Takes the one try of a target that is due; false when somebody else has it.
+    fn claims(&self, endpoint: &Endpoint) -> bool {
+        self.rehearsed || endpoint.health.claim(self.now)
+    }
 }
 
 /// One target of a group.
@@ -205,13 +214,49 @@ impl Group {
     /// The same, and whether it is known to be down.
     #[must_use]
     pub(crate) fn pick_told(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<Pick> {
-        self.answer(Question { balance: self.balance, client, random, now, tried })
+        self.answer(Question { balance: self.balance, client, random, now, tried, rehearsed: false })
+    }
+
+    /// The answer that [`Group::pick_told`] would give, without taking a turn or a try.
+    #[must_use]
+    pub(crate) fn rehearse(&self, client: SocketAddr, random: u64, now: Duration, tried: &Tried) -> Option<Pick> {
+        self.answer(Question { balance: self.balance, client, random, now, tried, rehearsed: true })
+    }
+
+    /// The same for [`Group::pick_by_source`].
+    #[must_use]
+    pub(crate) fn rehearse_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<Pick> {
+        self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried, rehearsed: true })
+    }
+
+    /// The targets that may be picked in place of `first`, that one included: those that balancing by chance, turn or
+    /// number of connections chooses among. In file order.
+    #[must_use]
+    pub(crate) fn alternatives(&self, first: Pick, now: Duration) -> Vec<usize> {
+        let stands = |index: usize| {
+            let endpoint = self.endpoints.get(index)?;
+            let up = match endpoint.state(now) {
+                State::Up | State::Due => true,
+                State::Down => false,
+                State::Drained => return None,
+            };
+            Some((up, endpoint.target.backup, endpoint.target.down || endpoint.is_full()))
+        };
+        let own = self.endpoints.get(first.index).map(|endpoint| (first.up, endpoint.target.backup, false));
+        (0..self.endpoints.len()).filter(|index| *index == first.index || stands(*index) == own).collect()
+    }
+
+    /// How one of several targets is chosen.
+    #[must_use]
+    pub(crate) fn balance(&self) -> Balance {
+        self.balance
     }
 
     /// The same, by the client's address whatever the group's balancing is.
     #[must_use]
     pub(crate) fn pick_by_source(&self, client: SocketAddr, now: Duration, tried: &Tried) -> Option<usize> {
-        self.answer(Question { balance: Balance::SourceIp, client, random: 0, now, tried }).map(|pick| pick.index)
+        let by_source = Question { balance: Balance::SourceIp, client, random: 0, now, tried, rehearsed: false };
+        self.answer(by_source).map(|pick| pick.index)
     }
 
     /// The targets, with their indices, that could be chosen at `now`, but for their `max_connections`.
@@ -252,7 +297,7 @@ impl Group {
             let eligible = question.tried.targets.is_empty();
             return match endpoint.state(question.now) {
                 // The one try of a target that is due is counted only where it decides who is refused.
-                State::Due if self.only_healthy && eligible && !endpoint.health.claim(question.now) => None,
+                State::Due if self.only_healthy && eligible && !question.claims(endpoint) => None,
                 State::Up | State::Due => eligible.then_some(Pick { index: *only, up: true }),
                 State::Down if self.only_healthy => None,
                 State::Down => eligible.then_some(Pick { index: *only, up: false }),
@@ -277,7 +322,7 @@ impl Group {
                 let index = class.pick(&self.endpoints, question, eligible)?;
                 let endpoint = self.endpoints.get(index)?;
                 // A target that is due counts as up for the one connection that finds out.
-                if !up || endpoint.state(question.now) != State::Due || endpoint.health.claim(question.now) {
+                if !up || endpoint.state(question.now) != State::Due || question.claims(endpoint) {
                     return Some(Pick { index, up });
                 }
                 taken.push(index);
@@ -305,7 +350,7 @@ impl Class {
     fn pick(&self, endpoints: &[Endpoint], question: Question<'_>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         let members = || self.members.iter().map(|(index, _)| *index);
         let weight = |index: usize| endpoints.get(index).map_or(1, |endpoint| u64::from(endpoint.target.weight.get()));
-        let Question { balance, client, random, tried, .. } = question;
+        let Question { balance, client, random, tried, rehearsed, .. } = question;
         match balance {
             Balance::None => members().find(|index| eligible(*index)),
             Balance::SourceIp | Balance::SourceSocket => {
@@ -315,6 +360,7 @@ impl Class {
                 .draw(random)
                 .filter(|index| eligible(*index))
                 .or_else(|| by_weight(members, weight, mixed(random), &eligible)),
+            Balance::RoundRobin if rehearsed => self.turns.peek(tried.is_empty(), eligible),
             Balance::RoundRobin => self.turns.pick(tried.is_empty(), eligible),
             Balance::LeastConn => {
                 let active = |index: usize| endpoints.get(index).map_or(0, |e| u64::from(e.health.active()));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rpxy_l4_proto::{
-    ech::{Alert, Context, ENCRYPTED_CLIENT_HELLO, EchKeys, FirstHello, Rejection, open_first},
+    ech::{Alert, Context, ENCRYPTED_CLIENT_HELLO, EchKeys, FirstHello, open_first},
     tls::ClientHello,
 };
 
@@ -83,6 +83,21 @@ impl<T> EchRoute<T> {
         failures: &Prefixes,
         now: Duration,
     ) -> EchDecision<T> {
+        let decision = self.rehearse(hello, source, failures, now);
+        if matches!(decision, EchDecision::Outer(EchState::Undecryptable)) {
+            failures.allow(source, now);
+        }
+        decision
+    }
+
+    /// The same decision, charged to nobody.
+    pub(crate) fn rehearse(
+        &self,
+        hello: &ClientHello,
+        source: IpAddr,
+        failures: &Prefixes,
+        now: Duration,
+    ) -> EchDecision<T> {
         if self.policy == EchPolicy::Rejected {
             let offered = hello.extension(ENCRYPTED_CLIENT_HELLO).is_some();
             return EchDecision::Outer(if offered { EchState::SwitchedOff } else { EchState::NotOffered });
@@ -92,12 +107,7 @@ impl<T> EchRoute<T> {
                 EchDecision::Unmatched(EchState::NotOffered)
             }
             FirstHello::NotOffered => EchDecision::Outer(EchState::NotOffered),
-            FirstHello::Rejected(rejection) => {
-                if rejection == Rejection::Undecryptable {
-                    failures.allow(source, now);
-                }
-                EchDecision::Outer(rejection.into())
-            }
+            FirstHello::Rejected(rejection) => EchDecision::Outer(rejection.into()),
             FirstHello::Accepted { inner, context } => match self.find(&inner) {
                 Some(route) => EchDecision::Opened { route: Arc::clone(route), inner, context },
                 // Ends like any hello whose name has no rule: no default takes what was meant to be private.

@@ -4,6 +4,7 @@ mod balance;
 mod ech;
 mod from;
 mod health;
+mod keys;
 mod mac1;
 mod names;
 mod order;
@@ -13,6 +14,7 @@ mod selection;
 mod table;
 mod turns;
 mod udp;
+mod why;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ pub(crate) use random::Random;
 pub(crate) use selection::Selection;
 pub(crate) use table::{Protocol, Route, TcpRoutes};
 pub(crate) use udp::{Datagrams, Stray, UdpRoute, UdpRoutes, UnknownVersionRoute};
+pub(crate) use why::{Asked, KeyConditions, Misfit, Outranked, of_hello, of_initiation};
 
 use crate::config::model::TOP;
 

@@ -25,6 +25,17 @@ impl Turns {
         Self { round, turn: AtomicUsize::new(0), stand_in: AtomicUsize::new(0) }
     }
 
+    /// Whose turn is next among the `eligible`, without taking it.
+    pub(super) fn peek(&self, first: bool, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let at = |turn: usize| {
+            let index = self.round.get(turn.checked_rem(self.round.len())?).copied();
+            index.filter(|index| eligible(*index))
+        };
+        let own = if first { at(self.turn.load(Ordering::Relaxed)) } else { None };
+        let stand_in = self.stand_in.load(Ordering::Relaxed);
+        own.or_else(|| (0..self.round.len()).find_map(|later| at(stand_in.wrapping_add(later))))
+    }
+
     /// The next `eligible` one; one that stands in for a target that was tried in vain, unless this is the `first`.
     pub(super) fn pick(&self, first: bool, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         // A class in which nobody can moves no turn.

@@ -8,16 +8,13 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::{mac1::Mac1Key, map::kind};
-use rpxy_l4_proto::{
-    tls::ClientHello,
-    wireguard::{self, Reserved},
-};
+use rpxy_l4_common::map::kind;
+use rpxy_l4_proto::{tls::ClientHello, wireguard};
 
 use super::{
     Conditions, EchRoute, Endpoint, Group, NameTable, ShareOf, Targets,
     from::{From, most_specific},
-    mac1::Initiation,
+    keys::KeyTable,
 };
 use crate::{
     config::model::{Listener, Matcher, Orphan, Rule, ServerId, Target, UnknownVersion, Unmatched, Upstream},
@@ -108,8 +105,7 @@ pub(crate) struct UdpRoutes {
     quic: NameTable<UdpRoute>,
     /// The QUIC rules without conditions on the hello, in file order.
     quic_any: Vec<Arc<UdpRoute>>,
-    /// With their keys, in file order.
-    wireguard: Vec<WireGuardRule>,
+    wireguard: KeyTable<UdpRoute>,
     default: Option<Arc<UdpRoute>>,
     /// A datagram that may be a short header of QUIC can be of the one rule for it, and nothing else.
     only_quic: bool,
@@ -119,13 +115,6 @@ pub(crate) struct UdpRoutes {
     unmatched: Unmatched,
     orphan: Orphan,
     unknown_version: UnknownVersion,
-}
-
-#[derive(Debug)]
-struct WireGuardRule {
-    key: Option<Mac1Key>,
-    reserved: Reserved,
-    route: Arc<UdpRoute>,
 }
 
 impl UdpRoutes {
@@ -185,11 +174,7 @@ impl UdpRoutes {
                         routes.by_name.insert(Arc::clone(&rule.name), to);
                         continue;
                     }
-                    routes.wireguard.push(WireGuardRule {
-                        key: key.map(Mac1Key::new),
-                        reserved: *reserved,
-                        route: Arc::clone(&to),
-                    });
+                    routes.wireguard.add(key, *reserved, &to.from, &to);
                     to
                 }
                 Matcher::Http { .. } | Matcher::Tls(_) | Matcher::Ssh | Matcher::Socks5 => continue,
@@ -247,9 +232,7 @@ impl UdpRoutes {
     /// A WireGuard message that some rule may be about.
     #[must_use]
     pub(crate) fn wireguard_message(&self, datagram: &[u8]) -> Option<wireguard::Message> {
-        let reserved = self.wireguard.iter().any(|rule| rule.reserved == Reserved::Any);
-        let reserved = if reserved { Reserved::Any } else { Reserved::Zero };
-        if self.has_wireguard() { wireguard::parse(datagram, reserved) } else { None }
+        self.wireguard.message(datagram)
     }
 
     /// The default targets.
@@ -301,21 +284,10 @@ impl UdpRoutes {
         }
     }
 
-    /// The rule for a WireGuard handshake initiation of a client at `source`; `None` when none fits. A rule whose key fits
-    /// comes before one without a key.
+    /// The rule for a WireGuard handshake initiation of a client at `source`; `None` when none fits.
     #[must_use]
     pub(crate) fn wireguard(&self, initiation: &[u8], source: IpAddr) -> Option<&Arc<UdpRoute>> {
-        let accepts = |rule: &&WireGuardRule| {
-            rule.route.from.holds(source) && wireguard::parse(initiation, rule.reserved).is_some()
-        };
-        let mut read = Initiation::read(initiation);
-        let mut fits = |key: &Mac1Key| read.as_mut().is_some_and(|read| read.is_for(key));
-        let key = self.wireguard.iter().filter(accepts).filter_map(|rule| rule.key.as_ref()).find(|key| fits(key));
-        let best = |key: Option<&Mac1Key>| {
-            let with_key = self.wireguard.iter().filter(|rule| rule.key.as_ref() == key).filter(accepts);
-            most_specific(with_key.map(|rule| (&*rule.route.from, &rule.route)), source)
-        };
-        key.and_then(|key| best(Some(key))).or_else(|| best(None)).or_else(|| self.unmatched())
+        self.wireguard.find(initiation, source).or_else(|| self.unmatched())
     }
 
     /// The destination of a datagram from the middle of an unknown connection or tunnel, which carries QUIC or

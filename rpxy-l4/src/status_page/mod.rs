@@ -68,6 +68,7 @@ impl Page {
     /// Remembers how things are, every few seconds, until dropped.
     async fn remember(&self) {
         let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             let sample = self.metrics.sample();

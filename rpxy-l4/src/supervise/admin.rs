@@ -83,6 +83,7 @@ impl Daemon {
             Command::Targets {} => Answer::lines(self.target_lines()),
             Command::Drain(args) => self.drain_target(&args),
             Command::Up(args) => self.up_target(&args),
+            Command::Explain(question) => return self.explain(question, answer),
             Command::DrainListeners {} => self.drain_listeners(),
             Command::UpListeners {} => self.up_listeners().await,
             Command::Ban { network } => self.ban(network),

@@ -2,14 +2,13 @@
 //! in the modules of those names.
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{drained::DrainedTargets, listeners::Listeners};
+use super::{Options, drained::DrainedTargets, listeners::Listeners};
 use crate::{
     admin::Request,
     config::{
@@ -18,7 +17,7 @@ use crate::{
     },
     health::Checks,
     limit::Bans,
-    log::{AccessLog, Form},
+    log::AccessLog,
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
     offload::Kernel,
@@ -64,11 +63,9 @@ pub(super) struct LastReload {
 
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// The configuration file.
-    pub(super) path: PathBuf,
+    /// What the command line asks for.
+    pub(super) options: Options,
     pub(super) started: Instant,
-    /// The form of log lines.
-    pub(super) form: Form,
     /// The latest reload.
     pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.

@@ -85,6 +85,7 @@ impl Daemon {
             for told in self.listeners.ask_udp(Control::Inherited) {
                 resumed += told.await.unwrap_or_default();
             }
+            self.listeners.tell_udp(|| Control::Receive);
             tracing::info!("kernel plane: {resumed} of {inherited} sessions of an earlier daemon go on");
         }
         kernel.inherit();

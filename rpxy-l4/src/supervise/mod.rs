@@ -7,6 +7,7 @@ mod admin;
 mod checked;
 mod daemon;
 mod drained;
+mod explain;
 mod inspect;
 mod kernel;
 mod listeners;
@@ -41,6 +42,7 @@ use crate::{
 };
 use daemon::{Daemon, KnownTargets};
 use drained::DrainedTargets;
+pub(crate) use explain::from_file as explain_file;
 use listeners::Listeners;
 use reload::{Compiler, Reloading, Snapshots};
 use signals::{Signal, Signals};
@@ -54,7 +56,7 @@ const TELL_WITHHELD: Duration = Duration::from_secs(10);
 const MOST_PROBLEMS: usize = 100;
 
 /// Arguments of the daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// The configuration file.
     pub(crate) config: PathBuf,
@@ -62,8 +64,20 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     /// Wait for a valid configuration instead of failing.
     pub(crate) wait_for_config: bool,
+    /// The admin socket where the configuration names none.
+    pub(crate) admin_socket: Option<PathBuf>,
     /// The form of log lines.
     pub(crate) form: Form,
+}
+
+impl Options {
+    /// Has `config` take what the command line says beside or above it.
+    fn fill_in(&self, config: &mut Config) {
+        self.form.overrule(config);
+        if config.admin_socket.is_none() {
+            config.admin_socket.clone_from(&self.admin_socket);
+        }
+    }
 }
 
 /// Runs the daemon until a signal ends it.
@@ -109,7 +123,7 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
         tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
     }
     let Some(mut config) = first_config(options, logs, &mut watch, &mut signals).await? else { return Ok(()) };
-    options.form.overrule(&mut config);
+    options.fill_in(&mut config);
     let lowered = resources::fill_in(&mut config);
     resources::warn_of_limits(&config);
 
@@ -169,9 +183,8 @@ async fn control(options: &Options, logs: &Logs, metrics: Arc<Metrics>, started:
     resources::divide_descriptors(&config, lowered, &tcp, (count, open.saturating_add(for_checks)));
     let socket = admin::bind(&config)?;
     let mut daemon = Daemon {
-        path: options.config.clone(),
+        options: options.clone(),
         started,
-        form: options.form.clone(),
         last_reload: None,
         config,
         udp_snapshot,

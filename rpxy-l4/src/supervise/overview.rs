@@ -174,7 +174,7 @@ impl Daemon {
     fn configuration(&self) -> Configuration {
         let refused = self.metrics.is_file_refused();
         Configuration {
-            path: self.path.display().to_string(),
+            path: self.options.config.display().to_string(),
             state: if refused { LoadedFile::Refused } else { LoadedFile::InEffect },
             last_reload: self.last_reload.as_ref().map(Reload::from),
         }

@@ -5,7 +5,6 @@
 
 use std::{
     num::NonZeroU32,
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    admin, checked,
+    Options, admin, checked,
     daemon::{Daemon, FIRST_ANSWERS, KnownTargets, LastReload},
     kernel, page, resources, say_each, scrape,
     sockets::Sockets,
@@ -25,7 +24,6 @@ use super::{
 use crate::{
     config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
     health,
-    log::Form,
     metrics::Reload,
     resolve::Resolver,
     tcp, udp,
@@ -112,7 +110,7 @@ impl Reloading {
             self.again = true;
             return;
         }
-        let (path, form, current) = (daemon.path.clone(), daemon.form.clone(), Arc::clone(&daemon.config));
+        let (options, current) = (daemon.options.clone(), Arc::clone(&daemon.config));
         let compiler = Compiler {
             targets: Arc::clone(&daemon.targets),
             resolver: daemon.resolver.clone(),
@@ -120,7 +118,7 @@ impl Reloading {
             udp: Arc::clone(&daemon.udp),
         };
         self.task = Some(tokio::spawn(async move {
-            let prepared = spawn_blocking(move || prepare(&path, &form, &current, &compiler)).await;
+            let prepared = spawn_blocking(move || prepare(&options, &current, &compiler)).await;
             let prepared = prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             if let Ok(Compiled { snapshots: Some(Ok(snapshots)), .. }) = &prepared.loaded {
                 snapshots.resolved().await;
@@ -145,11 +143,11 @@ impl Reloading {
     }
 }
 
-fn prepare(path: &Path, form: &Form, current: &Config, compiler: &Compiler) -> Prepared {
-    let loaded = config::load(path);
+fn prepare(options: &Options, current: &Config, compiler: &Compiler) -> Prepared {
+    let loaded = config::load(&options.config);
     let files = loaded.as_ref().map_or_else(LoadError::files, |loaded| &loaded.files).to_vec();
     let loaded = loaded.map(|Loaded { mut config, warnings, .. }| {
-        form.overrule(&mut config);
+        options.fill_in(&mut config);
         let lowered = resources::fill_in(&mut config);
         let snapshots = (config != *current).then(|| compiler.compile(&config));
         Compiled { config, lowered, warnings, snapshots }
@@ -164,7 +162,7 @@ impl Daemon {
             Ok(Prepared { loaded, files }) => (loaded.map_err(Into::into).and_then(|new| self.apply(new)), Some(files)),
             Err(error) => (Err(error), None),
         };
-        let path = self.path.display();
+        let path = self.options.config.display();
         let (result, mut problems) = match result {
             Ok(result) => (result, Vec::new()),
             Err(error) => (Reload::Refused, config::told_apart(&error)),
@@ -187,7 +185,7 @@ impl Daemon {
     fn apply(&mut self, new: Compiled) -> Result<Reload> {
         let Compiled { config, lowered, warnings, snapshots } = new;
         for warning in &warnings {
-            tracing::warn!("{}", warning.in_file(&self.path));
+            tracing::warn!("{}", warning.in_file(&self.options.config));
         }
         let Some(snapshots) = snapshots else { return Ok(Reload::Unchanged) };
         let Snapshots { sockets, tcp: snapshot, udp: udp_snapshot } = snapshots?;
@@ -212,7 +210,7 @@ impl Daemon {
         }
         kernel::warn_of_postponed(&self.config, &config);
         resources::warn_of_limits(&config);
-        self.form.follow(config.access_log_format);
+        self.options.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);
         let old_tcp = self.tcp.replace(snapshot);
         self.udp.affinity.set_linger(config.quic_affinity_lifetime);

@@ -64,7 +64,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_s: uptime.as_secs(),
-            config: &self.path,
+            config: &self.options.config,
             rules: self.config.rules,
             last_reload: self.last_reload.as_ref().map(Reload::from),
             workers: self.listeners.workers(),

@@ -140,7 +140,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, address:
     if !is_unnamed(peer) && shared.bans.refuses(peer.ip()) {
         return refused(Outcome::Banned);
     }
-    if listener.refuses(peer, Introduction::None) {
+    if listener.refuses(peer, Introduction::None).is_some() {
         return refused(Outcome::Denied);
     }
     let place = match shared.place(listener, peer, Introduction::None) {

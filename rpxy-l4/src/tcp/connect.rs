@@ -26,7 +26,7 @@ use crate::{
     metrics::{Carried, Outcome},
     net::{self, Address},
     resolve::NOT_OFFERED,
-    route::{self, Busy, Endpoint, Pick, Route, Tier, Tried},
+    route::{self, Busy, Endpoint, Group, Pick, Route, Tier, Tried},
 };
 
 /// Head start of one address over the next (RFC 8305 section 5, "Connection Attempt Delay").
@@ -84,10 +84,8 @@ pub(super) async fn reach(
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> Result<Reached, Outcome> {
-    let max = listener.settings.max_connections.get();
-    // While places are short, those who wait for one rule's backends leave some to the other rules.
-    let most = if listener.connections.count() > max - max / SHORT { max / SHARE } else { u32::MAX };
-    let Some(_reaching) = route.group.reaching().acquire(most.max(1)) else {
+    let most = most_reaching(listener);
+    let Some(_reaching) = route.group.reaching().acquire(most) else {
         if let Some(withheld) = shared.said_reaching.speak(std::time::Instant::now()) {
             let rule = route.rule.as_deref().unwrap_or("tcp_target");
             tracing::warn!(
@@ -102,6 +100,12 @@ pub(super) async fn reach(
         reached = reach_any(shared, listener, route, (client, source), timer, preamble) => reached,
         _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
     }
+}
+
+/// Connections of one rule that may wait for its targets. While places are short, they leave some to the other rules.
+pub(super) fn most_reaching(listener: &Listener) -> u32 {
+    let max = listener.settings.max_connections.get();
+    if listener.connections.count() > max - max / SHORT { (max / SHARE).max(1) } else { u32::MAX }
 }
 
 async fn reach_any(
@@ -211,20 +215,19 @@ async fn reach_any(
             return Err(Outcome::ClientGone);
         }
     }
-    // Nothing was tried, because there is no room anywhere that is not out of service.
+    Err(if left == settings.connect_attempts.get() { none_to_try(group, &tried).unwrap_or(outcome) } else { outcome })
+}
+
+/// Why no target of a group was tried, but for what is the same for every client: those `tried` had no room.
+pub(super) fn none_to_try(group: &Group, tried: &Tried) -> Option<Outcome> {
     let is_out =
         |endpoint: &Endpoint| endpoint.target.down || endpoint.health.administrative().drained_since().is_some();
     let mut in_service = group.endpoints().iter().filter(|endpoint| !is_out(endpoint)).peekable();
-    if left == settings.connect_attempts.get() && in_service.peek().is_some() && in_service.all(Endpoint::is_full) {
-        outcome = Outcome::TargetConnections;
-    } else if group.only_healthy() && tried.is_empty() {
-        outcome = Outcome::Unhealthy;
+    if in_service.peek().is_some() && in_service.all(Endpoint::is_full) {
+        Some(Outcome::TargetConnections)
+    } else {
+        (group.only_healthy() && tried.is_empty()).then_some(Outcome::Unhealthy)
     }
-    // Nothing was tried, because nothing is up.
-    if group.only_healthy() && outcome == Outcome::Unreachable && tried.is_empty() {
-        outcome = Outcome::Unhealthy;
-    }
-    Err(outcome)
 }
 
 /// Notes that a target could not be reached.

@@ -36,7 +36,7 @@ use crate::{
     limit::ConnPermit,
     metrics::Outcome,
     net,
-    route::{Busy, Protocol, Route},
+    route::{Busy, Protocol, Route, TcpRoutes},
 };
 
 /// Longest wait for the arrival of the last bytes before a reset.
@@ -188,7 +188,7 @@ async fn prepare(
     #[cfg(feature = "proxy-protocol")]
     if settings.receive_proxy.is_some() {
         let introduced = super::source::Introduction::Header;
-        if listener.refuses(origin.source, introduced) {
+        if listener.refuses(origin.source, introduced).is_some() {
             return Err(Outcome::Denied.into());
         }
         record.introduced(listener.source(origin.source), shared.place(listener, origin.source, introduced)?);
@@ -200,7 +200,7 @@ async fn prepare(
         recognise(listener, client, &mut timer, &mut received, (deadline, &mut *seen)).await?;
     }
     let recognised = &seen.recognised;
-    let route = choose(listener, recognised.as_ref(), origin.source.ip());
+    let route = choose(&listener.routes, recognised.as_ref(), origin.source.ip());
     let protocol = seen.protocol();
     let refused = |refusal: Refusal| {
         let Refusal { outcome, alert } = refusal;
@@ -310,8 +310,11 @@ async fn recognise(
 }
 
 /// Where a connection goes, if anywhere.
-fn choose<'a>(listener: &'a Listener, recognised: Option<&Recognised>, source: IpAddr) -> Option<&'a Arc<Route>> {
-    let routes = &listener.routes;
+pub(super) fn choose<'a>(
+    routes: &'a TcpRoutes,
+    recognised: Option<&Recognised>,
+    source: IpAddr,
+) -> Option<&'a Arc<Route>> {
     match recognised {
         Some(Recognised::Http(request)) => routes.http(request.host.as_deref(), source),
         Some(Recognised::Http2Waiting) => routes.http2_waiting(source),

@@ -26,36 +26,67 @@ pub(super) async fn read_header(
     peer: SocketAddr,
     (timer, received): (&mut Timer, &mut BytesMut),
 ) -> Result<(Origin, Tlvs), Outcome> {
+    let accepted = Instant::now();
+    loop {
+        let may_be_absent = match introduction(settings, peer, received) {
+            Introduced::By { origin, tlvs, len } => {
+                received.advance(len);
+                return Ok((origin, tlvs));
+            }
+            Introduced::Refused(outcome) => return Err(outcome),
+            Introduced::NeedMore { may_be_absent } => may_be_absent,
+        };
+        let wait = if may_be_absent { DEADLINE.min(patience) } else { DEADLINE };
+        match timer.limit(accepted + wait, scratch::read_into(client, received, READ)).await {
+            Some(Ok(1..)) => {}
+            Some(Ok(0)) | None => return no_more(may_be_absent, peer),
+            Some(Err(_reset)) => return Err(Outcome::ClientGone),
+        }
+    }
+}
+
+/// What the first bytes of a connection say of who it is from.
+#[derive(Debug)]
+pub(super) enum Introduced {
+    /// A client, by the first `len` bytes; none where the peer speaks for itself.
+    By { origin: Origin, tlvs: Tlvs, len: usize },
+    /// Nobody who may say anything.
+    Refused(Outcome),
+    /// Not known yet. Without more it is the peer's own connection, or an error.
+    NeedMore { may_be_absent: bool },
+}
+
+/// Reads what has been `received` so far from `peer`.
+pub(super) fn introduction(settings: &ReceiveProxy, peer: SocketAddr, received: &[u8]) -> Introduced {
     let address = peer.ip().to_canonical();
     // Who may connect to a unix socket is a matter of its permissions.
     if !is_unnamed(peer) && !settings.trusted.iter().any(|network| network.contains(&address)) {
         tracing::trace!("{peer}: not in tcp_trusted_proxies");
-        return Err(Outcome::ProxyUntrusted);
+        return Introduced::Refused(Outcome::ProxyUntrusted);
     }
-    let own = || (Origin { source: peer, destination: None }, Tlvs::default());
-    let accepted = Instant::now();
-    loop {
-        match decode(received) {
-            Decoded::Complete { header, len } => {
-                received.advance(len);
-                return Ok((origin(header.addresses, peer), header.tlvs));
-            }
-            Decoded::Invalid(DecodeError::NoSignature) if settings.optional => return Ok(own()),
-            Decoded::Invalid(error) => {
-                tracing::trace!("{peer}: PROXY header: {error}");
-                return Err(Outcome::ProxyInvalid);
-            }
-            Decoded::NeedMore => {}
+    match decode(received) {
+        Decoded::Complete { header, len } => {
+            Introduced::By { origin: origin(header.addresses, peer), tlvs: header.tlvs, len }
         }
-        let may_be_absent = settings.optional && !has_signature(received);
-        let wait = if may_be_absent { DEADLINE.min(patience) } else { DEADLINE };
-        match timer.limit(accepted + wait, scratch::read_into(client, received, READ)).await {
-            Some(Ok(1..)) => {}
-            Some(Ok(0)) | None if may_be_absent => return Ok(own()),
-            Some(Ok(0)) | None => return Err(Outcome::ProxyIncomplete),
-            Some(Err(_reset)) => return Err(Outcome::ClientGone),
+        Decoded::Invalid(DecodeError::NoSignature) if settings.optional => {
+            let (origin, tlvs) = own(peer);
+            Introduced::By { origin, tlvs, len: 0 }
         }
+        Decoded::Invalid(error) => {
+            tracing::trace!("{peer}: PROXY header: {error}");
+            Introduced::Refused(Outcome::ProxyInvalid)
+        }
+        Decoded::NeedMore => Introduced::NeedMore { may_be_absent: settings.optional && !has_signature(received) },
     }
+}
+
+/// The answer when the peer says no more, or not in time.
+pub(super) fn no_more(may_be_absent: bool, peer: SocketAddr) -> Result<(Origin, Tlvs), Outcome> {
+    if may_be_absent { Ok(own(peer)) } else { Err(Outcome::ProxyIncomplete) }
+}
+
+fn own(peer: SocketAddr) -> (Origin, Tlvs) {
+    (Origin { source: peer, destination: None }, Tlvs::default())
 }
 
 /// LOCAL and UNKNOWN say nothing of a client (health checks): the socket's own addresses hold. IPv4 addresses in their

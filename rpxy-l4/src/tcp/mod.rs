@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod ech;
 mod ending;
+mod explain;
 #[cfg(feature = "proxy-protocol")]
 mod inbound;
 #[cfg(feature = "proxy-protocol")]
@@ -36,6 +37,7 @@ use std::{
 
 pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
+pub(crate) use explain::explain;
 use own::Own;
 pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
 use relay::Limits;

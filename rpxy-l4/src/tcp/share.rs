@@ -14,11 +14,7 @@ impl Shared {
     /// The place of a connection among those of its rule: within the rule's own limit, or else within its share once
     /// places are short.
     pub(super) fn place_of_rule(&self, listener: &Listener, route: &Route) -> Result<ConnPermit, Outcome> {
-        let places = listener.settings.max_connections.get().min(self.descriptors.room());
-        let most = match route.max_connections {
-            Some(most) => most.get(),
-            None => share(places, listener.connections.count(), listener.sharers),
-        };
+        let most = self.most_of_rule(listener, route);
         route.connections.acquire(most).ok_or_else(|| {
             if let Some(withheld) = self.said_rule.speak(Instant::now()) {
                 let rule = route.rule.as_deref().unwrap_or("tcp_target");
@@ -30,6 +26,15 @@ impl Shared {
             }
             Outcome::RuleConnections
         })
+    }
+
+    /// Connections that a rule may have now.
+    pub(super) fn most_of_rule(&self, listener: &Listener, route: &Route) -> u32 {
+        let places = listener.settings.max_connections.get().min(self.descriptors.room());
+        match route.max_connections {
+            Some(most) => most.get(),
+            None => share(places, listener.connections.count(), listener.sharers),
+        }
     }
 }
 

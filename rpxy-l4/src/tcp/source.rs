@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{Listener, Shared, is_unnamed};
-use crate::{config::model::TOP, limit::SourcePermit, metrics::Outcome};
+use crate::{
+    config::model::TOP,
+    limit::{AccessDenied, SourcePermit},
+    metrics::Outcome,
+};
 
 /// Whether a load balancer has said who the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +23,15 @@ pub(super) enum Introduction {
 }
 
 impl Listener {
-    /// Returns whether the access lists refuse a client at `source`. They are about clients, not about load balancers that
+    /// Why the access lists refuse a client at `source`, if they do. They are about clients, not about load balancers that
     /// introduce them.
-    pub(super) fn refuses(&self, source: SocketAddr, introduction: Introduction) -> bool {
-        self.knows_client(introduction) && !is_unnamed(source) && self.access.refuses(source.ip())
+    pub(super) fn refuses(&self, source: SocketAddr, introduction: Introduction) -> Option<AccessDenied> {
+        if self.knows_client(introduction) && !is_unnamed(source) { self.access.why(source.ip()) } else { None }
     }
 
     /// Returns whether an address is the client's own, and not that of a load balancer that has yet to say whose connection
     /// it is.
-    fn knows_client(&self, introduction: Introduction) -> bool {
+    pub(super) fn knows_client(&self, introduction: Introduction) -> bool {
         match introduction {
             #[cfg(feature = "proxy-protocol")]
             Introduction::None => self.settings.receive_proxy.is_none(),
@@ -66,6 +70,27 @@ impl Shared {
             return Err(Outcome::SourceConnections);
         }
         Ok(place)
+    }
+
+    /// The refusal that [`Shared::place`] would answer with, without taking a place.
+    pub(super) fn would_place(
+        &self,
+        listener: &Listener,
+        source: SocketAddr,
+        introduction: Introduction,
+    ) -> Option<Outcome> {
+        let settings = &listener.settings;
+        if !listener.knows_client(introduction) || is_unnamed(source) {
+            return None;
+        }
+        let source = source.ip();
+        let now = self.uptime(tokio::time::Instant::now());
+        if listener.rates.as_ref().is_some_and(|rates| !rates.would_allow(source, now)) {
+            return Some(Outcome::SourceRate);
+        }
+        let max = settings.max_connections_per_source?;
+        let is_full = listener.per_source.count(source, settings.source_prefix) >= max.get();
+        is_full.then_some(Outcome::SourceConnections)
     }
 }
 

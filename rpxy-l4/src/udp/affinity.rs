@@ -204,7 +204,7 @@ impl Affinity {
             }
             let claim = Claim::new(owner, self.budget, 1, now, socket);
             let taken = claim.is_some();
-            claims.extend(claim);
+            add(claims, claim);
             if claims.is_empty() {
                 shard.entries.remove(&key);
             }
@@ -251,7 +251,7 @@ impl Affinity {
             let claim = (claims.len() < CLAIMS).then(|| Claim::new(owner, self.budget, 0, until, None)).flatten();
             let learned = claim.is_some();
             // Behind those that were there before: nobody's index is taken away by claiming it again.
-            claims.extend(claim);
+            add(claims, claim);
             if claims.is_empty() {
                 shard.entries.remove(&key);
             }
@@ -354,6 +354,12 @@ fn make_room(shard: &mut Shard, key: Key, most: usize, now: Duration) -> bool {
         !claims.is_empty()
     });
     shard.entries.len() < most
+}
+
+/// Adds a claim. Most keys have one for good, and a [`Vec`] would make room for four.
+fn add(claims: &mut Vec<Claim>, claim: Option<Claim>) {
+    claims.reserve_exact(1);
+    claims.extend(claim);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

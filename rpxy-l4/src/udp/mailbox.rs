@@ -35,10 +35,13 @@ pub(crate) enum Control {
     Snapshot(Arc<Snapshot>),
     /// The first lookup of a session's name has ended.
     Resolved(SessionId),
-    /// Sessions that an earlier daemon left to the kernel: inherit them when the sockets of their clients come.
+    /// Sessions that an earlier daemon left to the kernel: inherit them when the sockets of their clients come, and receive
+    /// nothing from clients before [`Control::Receive`].
     Inherit(Vec<Steered>),
     /// All of those sockets have come: return the number of sessions inherited, and forget the rest.
     Inherited(oneshot::Sender<usize>),
+    /// All workers have inherited their sessions, so that each finds whose a datagram is.
+    Receive,
     /// Datagrams of a session here that arrived at another worker.
     Handover(Handover),
     /// Other networks are banned: end the sessions that this concerns.

@@ -7,10 +7,12 @@
 
 pub(crate) mod affinity;
 pub(crate) mod core;
+mod explain;
 mod inherited;
 mod io;
 mod mailbox;
 mod own;
+mod rehearsal;
 
 use std::{
     collections::HashMap,
@@ -25,6 +27,7 @@ use std::{
 pub use self::core::udp_core;
 pub(crate) use self::core::{FlowLine, SessionId};
 use affinity::Affinity;
+pub(crate) use explain::{State, explain};
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;
 pub(crate) use mailbox::Control;
@@ -69,24 +72,8 @@ impl Snapshot {
         resolver: &Resolver,
     ) -> Self {
         let sources = ByListener::default();
-        let compile = |listener: &model::Listener| {
-            let settings = &listener.udp;
-            Arc::new(Listener {
-                name: Arc::clone(&listener.name),
-                sessions: SessionLimit {
-                    of: settings.max_connections_of.clone(),
-                    most: settings.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
-                    active: active.of(&settings.max_connections_of, ConnLimit::default),
-                },
-                sources: settings
-                    .new_sessions
-                    .map(|limit| sources.of(&settings.new_sessions_of, || Sources::new(limit))),
-                access: AccessList::new(&listener.access),
-                routes: UdpRoutes::new(listener, targets, resolver),
-                target_retry: settings.target_retry,
-                receive_buffer: settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get),
-            })
-        };
+        let compile =
+            |listener: &model::Listener| Arc::new(Listener::new(listener, (active, &sources), targets, resolver));
         let serves = |listener: &&model::Listener| listener.serves(Transport::Udp);
         let listeners: HashMap<&str, Arc<Listener>> =
             config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
@@ -126,6 +113,31 @@ pub(crate) struct Listener {
     target_retry: Duration,
     /// Bytes, of each of its sockets.
     receive_buffer: u32,
+}
+
+impl Listener {
+    /// Compiles `listener`, whose sessions are counted in `active` and `sources`.
+    fn new(
+        listener: &model::Listener,
+        (active, sources): (&ByListener<ConnLimit>, &ByListener<Sources>),
+        targets: &Targets,
+        resolver: &Resolver,
+    ) -> Self {
+        let settings = &listener.udp;
+        Self {
+            name: Arc::clone(&listener.name),
+            sessions: SessionLimit {
+                of: settings.max_connections_of.clone(),
+                most: settings.max_connections.map_or(FEW_SESSIONS, NonZeroU32::get),
+                active: active.of(&settings.max_connections_of, ConnLimit::default),
+            },
+            sources: settings.new_sessions.map(|limit| sources.of(&settings.new_sessions_of, || Sources::new(limit))),
+            access: AccessList::new(&listener.access),
+            routes: UdpRoutes::new(listener, targets, resolver),
+            target_retry: settings.target_retry,
+            receive_buffer: settings.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get),
+        }
+    }
 }
 
 /// A limit on sessions, over all workers.

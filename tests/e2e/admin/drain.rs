@@ -176,6 +176,15 @@ fn targets_are_listed_by_rule_with_state_and_reason() {
     let since = lines[0].as_object_mut().unwrap().insert("since_ms".to_owned(), json!(0)).unwrap();
     let reason = lines[0].as_object_mut().unwrap().insert("reason".to_owned(), json!("why")).unwrap();
     assert!(since.is_u64() && reason.as_str().is_some_and(|reason| !reason.is_empty()), "{since} {reason}");
+    // What they carry is counted as well; the default target over TCP alone has had a connection.
+    let mut taken = |line: usize, key: &str| lines[line].as_object_mut().unwrap().remove(key);
+    for (number, connected) in [(0, Some(0)), (1, Some(1)), (2, None), (3, None)] {
+        let counts = |times: Option<Value>| times.map(|times| times["count"].as_u64().unwrap());
+        assert_eq!(counts(taken(number, "connect")), connected, "{number}");
+        assert_eq!(counts(taken(number, "first_byte")), connected, "{number}");
+        let counted = ["started", "bytes_up", "bytes_down", "max"].map(|key| taken(number, key).unwrap());
+        assert_eq!((&counted[0], &counted[3]), (&json!(connected.unwrap_or(0)), &Value::Null), "{number}: {counted:?}");
+    }
     let line = |transport: &str, target: String, state: &str, reason: Value, active: u32| {
         json!({
             "transport": transport, "rule": null, "target": target, "backup": false, "weight": 1, "state": state,

@@ -180,8 +180,9 @@ fn members_of_the_group_read_and_change_nothing() {
     fs::set_permissions(scratch.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let made = fs::metadata(scratch.socket()).unwrap();
     assert_eq!((made.permissions().mode() & 0o7777, made.gid()), (0o660, GROUP));
-    let reads: Vec<Value> =
-        ["status", "connections", "flows", "targets", "bans"].map(|command| json!({ "command": command })).into();
+    let reads: Vec<Value> = ["status", "overview", "rights", "connections", "flows", "targets", "bans"]
+        .map(|command| json!({ "command": command }))
+        .into();
     let changes = [
         json!({ "command": "ban", "network": "203.0.113.0/24" }),
         json!({ "command": "unban", "network": "203.0.113.0/24" }),
@@ -272,7 +273,7 @@ fn garbage_is_answered_and_what_is_too_long_ends_the_connection() {
     admin.refused(&[[b'['; 2000].as_slice(), b"\n"].concat());
     admin.ask(&json!({ "command": "status" }));
     // Without an end, and far more than is ever read.
-    assert!(admin.refused(&[b' '; 100_000])["error"].as_str().unwrap().contains("4096"));
+    assert!(admin.refused(&[b' '; 200_000])["error"].as_str().unwrap().contains("131072"));
     assert!(admin.answer().is_none(), "closed");
     Admin::connect(&scratch.socket()).ask(&json!({ "command": "status" }));
 }

@@ -8,6 +8,7 @@ use std::{
 
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
+    hello::Hello,
     owned,
     peers::{
         server::{Recorder, Server},
@@ -166,6 +167,43 @@ fn promtool_is_content_with_the_alerts_and_with_what_the_dashboard_asks() {
     let file = directory.path().join("dashboard.yml");
     fs::write(&file, rules).unwrap();
     promtool(&["check", "rules", &file.display().to_string()], None);
+}
+
+#[test]
+fn the_file_decides_how_many_series_there_are_and_no_client_does() {
+    const RULES: usize = 1000;
+    const TARGETS: usize = 100;
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = Server::tagged(&net.backend, at(7000), "served");
+    let mut daemon = Daemon::start(&net.gateway, &to_port(7000));
+    let samples = |text: &str, prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
+    let one = scrape(&net);
+    let (of_rule, of_target) = (samples(&one, "rpxy_l4_rule_"), samples(&one, "rpxy_l4_target_"));
+    assert!(of_rule > 0 && of_target > 0, "those of tcp_target");
+
+    let name = |n: usize| format!("server_names = [\"{n}.test\"]");
+    let port = |n: usize| 7100 + u16::try_from(n % TARGETS).unwrap();
+    let rules = (0..RULES).map(|n| rule(&format!("tenant-{n}"), "tls", at(port(n)), &name(n)));
+    daemon.reload(Edit::Rename, &format!("{}{}", to_port(7000), rules.collect::<String>()));
+    let many = scrape(&net);
+    assert_eq!(samples(&many, "rpxy_l4_rule_"), of_rule * (RULES + 1));
+    assert_eq!(samples(&many, "rpxy_l4_target_"), of_target * (TARGETS + 1));
+
+    for n in 0..20 {
+        let stream = socket::dial(&net.client, front());
+        socket::send(&stream, &Hello::to(&format!("{n}.stranger.test")).bytes());
+        socket::read_to_end(&stream);
+        assert_eq!(reached_by(&net, format!("GARBAGE{n}\r\n").as_bytes()).as_deref(), Some("served"));
+    }
+    wait_for(&net, "rpxy_l4_tcp_ended_total{outcome=\"unmatched\"}", 20);
+    let all = |text: &str| samples(text, "rpxy_l4_");
+    let text = scrape(&net);
+    assert_eq!(all(&text), all(&many), "whatever clients say");
+
+    let directory = owned::directory();
+    let file = directory.path().join("metrics");
+    fs::write(&file, text).unwrap();
+    promtool(&["check", "metrics"], Some(&file));
 }
 
 #[test]

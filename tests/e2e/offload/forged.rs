@@ -7,11 +7,11 @@ use rpxy_l4_tests::{
     hello::Hello,
     initial::Initial,
     peers::{
-        programs::Certificate,
+        programs::{self, Certificate},
         quic::{QuicClient, QuicServer},
         udp::{UdpClient, UdpServer},
     },
-    topology::{BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, Host, client_pool},
+    topology::{BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, Host, Topology, client_pool},
     wait,
 };
 use serde_json::json;
@@ -68,46 +68,118 @@ fn forge(host: &Host, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
     });
 }
 
+/// Metrics of a daemon whose file begins with [`METRICS`].
+const METRICS: &str = "metrics_listen = \"127.0.0.1:9100\"";
+
+/// Packets that arrived by an interface from which the reverse-path filter takes no packets of their sender: what the
+/// kernel has dropped, and what it has let through to a connected socket and the daemon has dropped.
+fn refused(net: &Topology) -> u64 {
+    let snmp = net.gateway.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).unwrap();
+    let [names, values] = snmp.lines().take(2).collect::<Vec<_>>()[..] else { panic!("{snmp}") };
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let by_kernel = columns.find(|(name, _)| *name == "IPReversePathFilter").unwrap().1.parse::<u64>().unwrap();
+    let metrics = programs::text(programs::curl(&net.gateway).arg("http://127.0.0.1:9100/metrics"));
+    let counter = "rpxy_l4_udp_dropped_total{reason=\"other_interface\"} ";
+    let by_daemon = metrics.lines().find_map(|line| line.strip_prefix(counter)).unwrap().parse::<u64>().unwrap();
+    by_kernel + by_daemon
+}
+
 #[test]
-fn a_forged_packet_at_the_other_interface_is_left_to_the_hosts_rules() {
-    for (mode, v6) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+fn a_forged_packet_at_the_other_interface_reaches_nobody() {
+    for mode in ["off", "tc", "xdp-generic"] {
         let Some(net) = with_object() else { return };
-        let (target, front) = if v6 { (at_v6(7000), front_v6()) } else { (at(7000), front()) };
-        let (from, backend): (SocketAddr, SocketAddr) = if v6 {
-            ((CLIENT_V6, 0).into(), (BACKENDS_V6[0], 7000).into())
-        } else {
-            ((CLIENT_V4, 0).into(), (BACKENDS_V4[0], 7000).into())
-        };
-        // The strict reverse-path filter, which there is for IPv4 only.
+        // The strict reverse-path filter.
         for interface in ["all", "eth0", "eth1"] {
             net.gateway.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "1").unwrap();
         }
-        let server = UdpServer::echo(&net.backend, target, "");
-        let steering = Steering::start(&net, target, &format!("mode = \"{mode}\""), "");
-        let client = UdpClient::bind(&net.client, from);
-        assert_eq!(client.ask_text(front, "first"), "first");
-        steering.wait_steered(client.address());
-        steering.wait_forwarded(2, || client.ask_again(front, "ready?"));
+        let server = UdpServer::echo(&net.backend, at(7000), "");
+        let steering = Steering::start(&net, at(7000), &format!("mode = \"{mode}\""), METRICS);
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        assert_eq!(client.ask_text(front(), "first"), "first");
         let upstream = server.take()[0].source;
-        let passed = |count: u64| {
-            wait::until("it is passed", || (steering.counted("other_interface") >= count).then_some(()));
-        };
+        let plane = if mode == "off" { "userspace" } else { "kernel" };
+        if plane == "kernel" {
+            steering.wait_steered(client.address());
+            steering.wait_forwarded(2, || client.ask_again(front(), "ready?"));
+        }
+        let backend = SocketAddr::from((BACKENDS_V4[0], 7000));
+        for (count, (at_host, from, to, text)) in (1..).zip([
+            (&net.client, backend, upstream, b"forged answer 1"),
+            (&net.client, backend, upstream, b"forged answer 2"),
+            (&net.backend, client.address(), front(), b"forged question"),
+        ]) {
+            forge(at_host, from, to, text);
+            wait::until("it is refused", || (refused(&net) == count).then_some(()));
+        }
 
-        forge(&net.client, backend, upstream, b"forged answer");
-        passed(1);
-        forge(&net.backend, client.address(), front, b"forged question");
-        passed(2);
         // Those behind it arrive, and nothing before them.
-        client.ask_again(front, "last");
+        client.send(front(), b"last");
+        let answers = std::iter::from_fn(|| Some(client.receive().bytes).filter(|answer| answer != b"last"));
+        let answers: Vec<_> = answers.filter(|answer| answer.starts_with(b"forged")).collect();
         let questions = server.payloads();
-        if v6 {
-            continue;
-        }
+        assert!(answers.is_empty(), "{mode}: {answers:?}");
         assert!(!questions.iter().any(|question| question == b"forged question"), "{mode}: {questions:?}");
-        while let Some(answer) = client.receive_within(std::time::Duration::from_millis(1)) {
-            assert_ne!(answer.bytes, b"forged answer", "{mode}");
+        let reason = if plane == "kernel" { json!(null) } else { json!("off") };
+        assert_eq!(steering.session_of(client.address()), (json!(plane), reason), "{mode}");
+    }
+}
+
+/// The kernel has no reverse-path filter for IPv6: without a rule of the host's firewall, forged packets are let in.
+#[test]
+fn a_forged_packet_at_the_other_interface_is_left_to_the_hosts_rules() {
+    for mode in MODES {
+        let Some(net) = with_object() else { return };
+        let server = UdpServer::echo(&net.backend, at_v6(7000), "");
+        let steering = Steering::start(&net, at_v6(7000), &format!("mode = \"{mode}\""), "");
+        let client = UdpClient::bind(&net.client, (CLIENT_V6, 0));
+        assert_eq!(client.ask_text(front_v6(), "first"), "first");
+        steering.wait_steered(client.address());
+        steering.wait_forwarded(2, || client.ask_again(front_v6(), "ready?"));
+        let upstream = server.take()[0].source;
+        let passed = steering.counted("other_interface");
+        forge(&net.client, (BACKENDS_V6[0], 7000).into(), upstream, b"forged answer");
+        wait::until("it comes by way of the daemon", || (client.receive().bytes == b"forged answer").then_some(()));
+        forge(&net.backend, client.address(), front_v6(), b"forged question");
+        wait::until("it comes by way of the daemon", || {
+            server.payloads().iter().any(|question| question == b"forged question").then_some(())
+        });
+        assert_eq!(steering.counted("other_interface"), passed + 2, "{mode}");
+    }
+}
+
+#[test]
+fn answers_that_come_another_way_arrive_as_far_as_the_host_takes_them() {
+    for (mode, rp_filter, taken) in [("off", "0", true), ("off", "1", false), ("off", "2", true), ("tc", "1", false)] {
+        let Some(net) = with_object() else { return };
+        net.gateway.ip(&format!("link add eth2 type veth peer name eth1 netns {}", net.backend.name())).unwrap();
+        for line in ["addr add 203.0.113.1/24 dev eth2", "link set eth2 up"] {
+            net.gateway.ip(line).unwrap();
         }
-        assert_eq!(steering.session_of(client.address()), (json!("kernel"), json!(null)), "{mode}");
+        for line in ["addr add 203.0.113.2/24 dev eth1", "link set eth1 up"] {
+            net.backend.ip(line).unwrap();
+        }
+        // Or the filter would refuse its questions for the gateway's Ethernet address, too.
+        net.backend.sysctl("ipv4/conf/eth1/arp_announce", "2").unwrap();
+        for interface in ["all", "eth1", "eth2"] {
+            net.gateway.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), rp_filter).unwrap();
+        }
+        let server = UdpServer::echo(&net.backend, at(7000), "");
+        let steering = Steering::start(&net, at(7000), &format!("mode = \"{mode}\""), METRICS);
+        let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+        assert_eq!(client.ask_text(front(), "first"), "first");
+        let upstream = server.take()[0].source;
+        net.backend.ip(&format!("route add {}/32 via 203.0.113.1 dev eth1", upstream.ip())).unwrap();
+        client.send(front(), b"second");
+        if taken {
+            wait::until("it arrives", || (client.receive().bytes == b"second").then_some(()));
+            assert_eq!(refused(&net), 0, "{mode}, {rp_filter}");
+        } else {
+            wait::until("it is refused", || (refused(&net) == 1).then_some(()));
+        }
+        // The way there follows, and the strict filter takes the way back, too.
+        net.gateway.ip(&format!("route add {}/32 via 203.0.113.2 dev eth2", BACKENDS_V4[0])).unwrap();
+        wait::until("answers arrive", || client.try_ask(front(), b"third").filter(|answer| answer == b"third"));
+        drop(steering);
     }
 }
 

@@ -48,6 +48,22 @@ fn scrapers_and_status_see_what_the_programs_count() {
     }
 }
 
+#[test]
+fn counters_are_told_when_no_descriptor_is_left() {
+    let Some(net) = with_object() else { return };
+    let _server = UdpServer::echo(&net.backend, at(7000), "");
+    let steering = Steering::start(&net, at(7000), "mode = \"tc\"", "");
+    let mut admin = steering.admin();
+    admin.ask(&json!({ "command": "bans" }));
+    assert_eq!(UdpClient::bind(&net.client, (CLIENT_V4, 0)).ask_text(front(), "x"), "x");
+    // Whatever is opened from now on fails.
+    steering.daemon.limit_open_files(1);
+    let status = admin.ask(&json!({ "command": "status" })).remove(0);
+    let counters = status["kernel_plane"]["counters"].as_object();
+    assert!(counters.is_some_and(|counters| !counters.is_empty()), "{status}");
+    steering.daemon.limit_open_files(1024);
+}
+
 /// XDP is looked at in `attach`. A link of TC goes with the process; a filter, which older kernels have, stays and
 /// does nothing any more when the lease is over.
 #[test]

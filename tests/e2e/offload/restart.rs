@@ -1,6 +1,7 @@
 //! A QUIC transfer and a WireGuard tunnel under way while their daemon is killed and another one takes over.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,6 +13,7 @@ use rpxy_l4_tests::{
     peers::{
         programs::Certificate,
         quic::{QuicClient, QuicServer},
+        udp::{Datagram, UdpClient, UdpServer},
         wireguard::{Implementation, KeyPair, Peer, Tunnel},
     },
     topology::CLIENT_V4,
@@ -24,6 +26,42 @@ use crate::support::{
     front, rule,
     steering::{Steering, with_object},
 };
+
+/// The datagrams of a client may reach another worker than the one that inherits its session.
+#[test]
+fn clients_that_speak_while_the_daemon_starts_keep_their_sessions() {
+    const CLIENTS: usize = 200;
+    let Some(net) = with_object() else { return };
+    let fs = BpfFs::mount();
+    let server = UdpServer::echo(&net.backend, at(7000), "");
+    let keys = format!("{}\n", fs.keys("tc"));
+    let config = format!("listen_port = {PORT}\nworkers = 2\nudp_target = [\"{}\"]\n[ebpf]\n{keys}", at(7000));
+    let mut steering = Steering::start_with(&net, &config);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
+    let name = |client: &UdpClient| client.address().port().to_be_bytes();
+    for client in &clients {
+        assert_eq!(client.ask(front(), &name(client)), name(client));
+    }
+    let port_of = |datagram: &Datagram| (datagram.bytes[..2].to_vec(), datagram.source);
+    let before: BTreeMap<_, _> = server.take().iter().map(port_of).collect();
+    assert_eq!(steering.kernel_plane()["flows"], CLIENTS);
+    kill(&mut steering);
+
+    // Larger than a packet: the program leaves fragments to the daemon.
+    let speak = || clients.iter().for_each(|client| client.send(front(), &[&name(client)[..], &[0; 2000]].concat()));
+    let _steering = alongside(vec![Box::new(speak)], |progress| {
+        let steering = Steering::start_with(&net, &config);
+        steering.daemon.wait_for(0, &format!("{CLIENTS} of {CLIENTS} sessions of an earlier daemon go on"));
+        progress[0].wait_for(2, "all have spoken");
+        steering
+    });
+    let after: BTreeSet<_> = wait::until("all are heard", || {
+        let heard: BTreeSet<_> = server.received().iter().map(port_of).collect();
+        (heard.iter().map(|(client, _)| client).collect::<BTreeSet<_>>().len() == CLIENTS).then_some(heard)
+    });
+    let moved: Vec<_> = after.iter().filter(|(client, source)| before[client] != *source).collect();
+    assert!(moved.is_empty(), "{} sessions more than clients: {moved:?}", moved.len());
+}
 
 #[test]
 fn transfers_and_tunnels_go_on_through_a_kill_and_a_restart() {

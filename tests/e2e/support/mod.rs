@@ -9,6 +9,7 @@ use std::{fs, net::SocketAddr};
 
 pub(crate) use rpxy_l4_tests::topology::{at, at_v6};
 use rpxy_l4_tests::{
+    daemon, owned,
     peers::dns::DnsServer,
     socket,
     topology::{BACKENDS_V4, GATEWAY_V4, GATEWAY_V6, Topology},
@@ -49,6 +50,18 @@ pub(crate) fn reached_by(net: &Topology, first: &[u8]) -> Option<String> {
 /// A configuration with `keys` at its top whose default UDP destination is `target`.
 pub(crate) fn udp_to(target: SocketAddr, keys: &str) -> String {
     format!("listen_port = {PORT}\n{keys}\nudp_target = [\"{target}\"]\n")
+}
+
+/// Has the daemon check `config`, down to its warnings.
+#[track_caller]
+pub(crate) fn strictly_valid(net: &Topology, config: String) -> String {
+    let directory = owned::directory();
+    let file = directory.path().join("config.toml");
+    fs::write(&file, &config).unwrap();
+    let arguments = ["--check", "--strict", "--config", &file.display().to_string()];
+    let (status, lines) = daemon::run_to_end(&net.gateway, &arguments);
+    assert!(status.success(), "{lines:#?}");
+    config
 }
 
 /// An HTTP/1.1 request for `host`.

@@ -89,6 +89,19 @@ pub fn haproxy(host: &Host, sections: &str, ports: &[u16]) -> Program {
     Program::start("haproxy", &mut command, directory, host, ports)
 }
 
+/// `program` on `host` with `config` in a file, for which `FILE` stands in its arguments, as `DIR` does for the file's
+/// directory. Ready when it listens on all `ports`.
+#[track_caller]
+pub fn configured(host: &Host, program: &str, arguments: &[&str], config: &str, ports: &[u16]) -> Program {
+    let directory = owned::directory();
+    let file = directory.path().join("config");
+    fs::write(&file, config).or_fail("configuration");
+    let mut command = host.command(program);
+    let (file, path) = (file.display().to_string(), directory.path().display().to_string());
+    command.args(arguments.iter().map(|argument| argument.replace("FILE", &file).replace("DIR", &path)));
+    Program::start(program, &mut command, directory, host, ports)
+}
+
 /// An OpenSSH server that lets the test's own user in by a key made for the occasion.
 #[derive(Debug)]
 pub struct SshServer {

@@ -29,10 +29,14 @@ pub(crate) enum Purpose {
     Ebpf,
     /// `cargo xtask test-kernel`.
     Kernel,
+    /// `cargo xtask dist`.
+    Dist,
+    /// `cargo xtask test-install`.
+    Install,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Build,
         Self::Test,
         Self::Interop,
@@ -42,6 +46,8 @@ impl Purpose {
         Self::Fuzz,
         Self::Ebpf,
         Self::Kernel,
+        Self::Dist,
+        Self::Install,
     ];
 }
 
@@ -111,6 +117,12 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("sshd"), Source::Apt("openssh-server"), Purpose::Test, "SSH server"),
     need(Probe::Program("haproxy"), Source::Apt("haproxy"), Purpose::Test, "PROXY protocol peer, bench candidate"),
     need(Probe::Program("nginx"), Source::Apt("nginx"), Purpose::Test, "HTTP and TLS server, bench candidate"),
+    need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Test,
+         "nginx as a layer-4 proxy, bench candidate"),
+    need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Test, "runs the example of docs/migrate, bench candidate"),
+    need(Probe::DebianFile("/usr/lib/python3/dist-packages/yaml/__init__.py"), Source::Apt("python3-yaml"), Purpose::Test,
+         "reads the manifests for Kubernetes"),
+    need(Probe::Program("mandoc"), Source::Apt("mandoc"), Purpose::Test, "checks the manual pages"),
     need(Probe::Program("dnsmasq"), Source::Apt("dnsmasq-base"), Purpose::Test, "name server with SRV records"),
     need(Probe::Program("pg_ctlcluster"), Source::Apt("postgresql"), Purpose::Test, "PostgreSQL server"),
     need(Probe::Program("psql"), Source::Apt("postgresql-client"), Purpose::Test, "its client"),
@@ -122,6 +134,8 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("ping"), Source::Apt("iputils-ping"), Purpose::Test, "sends traffic through a tunnel"),
     need(Probe::Program("fail2ban-regex"), Source::Apt("fail2ban"), Purpose::Test, "reads the access log by the filter of the package"),
     need(Probe::Program("promtool"), Source::Apt("prometheus"), Purpose::Test, "checks metrics and alerts"),
+    need(Probe::Program("tmux"), Source::Apt("tmux"), Purpose::Test, "a terminal for `rpxy-l4 top`"),
+    need(Probe::Program("jq"), Source::Apt("jq"), Purpose::Test, "reads what `rpxy-l4 top --once --json` prints"),
     need(Probe::Program("chromium"), Source::Apt("chromium"), Purpose::Test, "shows the status page"),
     need(Probe::Program("chromedriver"), Source::Apt("chromium-driver"), Purpose::Test, "drives it"),
     need(Probe::Program("unshare"), Source::Apt("util-linux"), Purpose::Test, "ends all of its processes"),
@@ -136,9 +150,6 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::DebianFile("/usr/share/gocode/src/github.com/lucas-clemente/quic-go/client.go"),
          Source::Apt("golang-github-lucas-clemente-quic-go-dev"), Purpose::Go, "QUIC client"),
     need(Probe::CargoDeny, Source::CargoDeny, Purpose::Dependencies, "checks licences and sources of the dependencies"),
-    need(Probe::DebianFile("/usr/lib/nginx/modules/ngx_stream_module.so"), Source::Apt("libnginx-mod-stream"), Purpose::Bench,
-         "nginx as a layer-4 proxy"),
-    need(Probe::Program("sslh-select"), Source::Apt("sslh"), Purpose::Bench, "bench candidate"),
     need(Probe::Program("nft"), Source::Apt("nftables"), Purpose::Bench, "kernel NAT as bench candidate"),
     need(Probe::Program("c++"), Source::Apt("g++"), Purpose::Fuzz, "compiles libFuzzer"),
     need(Probe::Cargo("fuzz"), Source::Crate("cargo-fuzz"), Purpose::Fuzz, "drives libFuzzer"),
@@ -153,6 +164,12 @@ pub(crate) const NEEDS: &[Need] = &[
     need(Probe::Program("qemu-system-x86_64"), Source::Apt("qemu-system-x86"), Purpose::Kernel, "runs another kernel"),
     need(Probe::Program("busybox"), Source::Apt("busybox-static"), Purpose::Kernel, "userspace of that kernel"),
     need(Probe::Program("strip"), Source::Apt("binutils"), Purpose::Kernel, "shrinks the test program"),
+    need(Probe::Program("dpkg-shlibdeps"), Source::Apt("dpkg-dev"), Purpose::Dist, "finds the packages of libraries"),
+    need(Probe::Program("rpmbuild"), Source::Apt("rpm"), Purpose::Dist, "builds the rpm"),
+    need(Probe::Program("zstd"), Source::Apt("zstd"), Purpose::Dist, "compresses archives"),
+    need(Probe::Program("mmdebstrap"), Source::Apt("mmdebstrap"), Purpose::Install, "makes a clean Debian"),
+    need(Probe::Program("lintian"), Source::Apt("lintian"), Purpose::Install, "checks the Debian package"),
+    need(Probe::Program("capsh"), Source::Apt("libcap2-bin"), Purpose::Install, "runs the image without a right"),
 ];
 
 /// Returns the needs of `purposes` that this machine does not meet.

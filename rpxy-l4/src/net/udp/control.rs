@@ -24,7 +24,7 @@ pub(super) fn ask_for_tos(socket: &Socket, v6: bool) -> io::Result<()> {
     if v6 { socket.set_recv_tclass_v6(true) } else { socket.set_recv_tos_v4(true) }
 }
 
-/// Asks that the address a datagram was sent to comes with it.
+/// Asks that the address a datagram was sent to comes with it, and the interface that it arrived by.
 pub(super) fn ask_for_local_address(socket: &Socket, v6: bool) -> io::Result<()> {
     options::set_packet_info(socket, v6)
 }
@@ -48,6 +48,8 @@ pub(super) struct Control(pub(super) [u8; ROOM]);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) local: Option<Local>,
+    /// Index of the interface that it arrived by; 0 where that is not asked for.
+    pub(super) ingress: u32,
     pub(super) tos: u8,
     /// Length of the datagrams in the buffer but the last; `None` when it holds one.
     pub(super) segment: Option<u16>,
@@ -129,11 +131,13 @@ impl Told {
                 // ipi_spec_dst: for a broadcast the interface's own address, which alone can be a source.
                 let address = data.get(4..).and_then(|rest| rest.first_chunk::<4>());
                 self.local = address.map(|ip| Local { address: Ipv4Addr::from(*ip).into(), interface: 0 });
+                self.ingress = data.first_chunk().map_or(0, |index| u32::from_ne_bytes(*index));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let parts =
                     data.split_first_chunk::<16>().and_then(|(ip, rest)| Some((*ip, *rest.first_chunk::<4>()?)));
                 self.local = parts.and_then(|(ip, index)| local_v6(ip.into(), u32::from_ne_bytes(index)));
+                self.ingress = parts.map_or(0, |(_, index)| u32::from_ne_bytes(index));
             }
             (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 // One byte for IPv4, an int for IPv6.
@@ -215,6 +219,18 @@ mod tests {
         assert_eq!(control.read(len).tos, 0b1011_1001);
         let len = control.put(0, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0b1011_1010_i32.to_ne_bytes());
         assert_eq!(control.read(len).tos, 0b1011_1010);
+    }
+
+    #[test]
+    fn the_interface_of_arrival_is_told_in_either_form() {
+        let mut control = Control::EMPTY;
+        let v4 = [&7_u32.to_ne_bytes()[..], &[192, 0, 2, 1], &[192, 0, 2, 1]].concat();
+        let len = control.put(0, libc::IPPROTO_IP, libc::IP_PKTINFO, &v4);
+        assert_eq!((control.read(len).ingress, control.read(len).local), (7, local("192.0.2.1", 0)));
+        let address = "2001:db8::1".parse::<Ipv6Addr>().unwrap();
+        let v6 = [&address.octets()[..], &9_u32.to_ne_bytes()].concat();
+        let len = control.put(0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &v6);
+        assert_eq!((control.read(len).ingress, control.read(len).local), (9, local("2001:db8::1", 0)));
     }
 
     #[test]

@@ -77,6 +77,10 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP));
     let socket = socket.map_err(|error| super::family::explain(error, address))?;
     control::ask_for_tos(&socket, address.is_ipv6())?;
+    if address.is_ipv4() {
+        // The kernel filters by reverse path for IPv4 only, and here not all that it should; see `udp::io::ingress`.
+        control::ask_for_local_address(&socket, false)?;
+    }
     control::ask_for_gro(&socket);
     control::ask_for_drops(&socket);
     // Without the privilege the default has to do; bursts of the backend are then lost sooner.

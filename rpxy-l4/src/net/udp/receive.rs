@@ -8,7 +8,11 @@ use std::{
     ptr,
 };
 
-use super::{Local, address::Name, control::Control};
+use super::{
+    Local,
+    address::Name,
+    control::{Control, Told},
+};
 
 /// The largest buffer that the kernel hands over: a UDP payload, or as many datagrams as UDP_GRO puts together.
 const BUFFER: usize = 1 << 16;
@@ -23,6 +27,9 @@ pub(crate) struct Received<'a> {
     pub from: Option<SocketAddr>,
     /// The local address that it used; `None` where the socket is bound to just one.
     pub local: Option<Local>,
+    /// Index of the interface that they arrived by; 0 where it is not told: on sockets towards IPv6 backends, and on those
+    /// bound to just one address.
+    pub ingress: u32,
     /// Type of service (traffic class in IPv6): DSCP and ECN.
     pub tos: u8,
     /// Datagrams that the socket has had no room for so far (a counter that wraps); `None` while that is none.
@@ -127,7 +134,8 @@ impl Receiver {
         let told = self.controls.get(index)?.read(header.msg_hdr.msg_controllen);
         let from = if self.connected { None } else { self.names.get(index)?.address() };
         let segment = told.segment.map_or(bytes.len(), usize::from).max(1);
-        Some(Received { from, local: told.local, tos: told.tos, lost: told.lost, bytes, segment })
+        let Told { local, ingress, tos, lost, .. } = told;
+        Some(Received { from, local, ingress, tos, lost, bytes, segment })
     }
 }
 

@@ -20,6 +20,7 @@ use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use self::state::{Inner, State};
+pub(crate) use self::steer::by_addresses;
 use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},
@@ -53,6 +54,9 @@ impl Kernel {
         let state = State::new(table, maps, programs, netlink);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
         inner.learn(network);
+        // The first look at a counter reads the number of processors from a file, once in each thread (`aya::util::nr_cpus`).
+        // Counters are asked for in this one, also when no descriptor is left.
+        let _first = inner.readers.counter(Counter::IcmpTooBig.index());
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| loader::no_network(&error.into()))?;
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
         let thread = watch::start(Arc::clone(&inner), events, requests, stopped, lease)

@@ -6,80 +6,54 @@ use std::{
     time::Duration,
 };
 
-use rpxy_l4_common::map::{Counted, Flow, FlowKey};
+use rpxy_l4_common::map::Counted;
 use rpxy_l4_proto::quic::ConnectionId;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Kernel;
 use crate::offload::{
-    api::{NotSteered, Offload, Steered, Usage},
+    api::{Installed, NotSteered, Offload, Steered, Usage},
     maps,
-    routes::{Direction, RoutePair, is_link_local, is_unicast},
+    routes::{Direction, Routes, Session, is_link_local, is_unicast},
 };
-
-/// Returns the keys of both directions, the forward one first.
-fn keys(flow: &Steered) -> [FlowKey; 2] {
-    [
-        FlowKey { source: maps::socket(flow.client), destination: maps::socket(flow.local) },
-        FlowKey { source: maps::socket(flow.backend), destination: maps::socket(flow.upstream) },
-    ]
-}
 
 fn ip(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
-/// Adds what only the direction of the client has.
-fn with_cid(mut entry: Flow, flow: &Steered) -> Flow {
-    let id = flow.cid.as_ref().map(ConnectionId::as_bytes).unwrap_or_default();
-    entry.cid = [0; 20];
-    entry.cid.iter_mut().zip(id).for_each(|(byte, from)| *byte = *from);
-    entry.cid_len = u8::try_from(id.len()).unwrap_or_default();
-    entry.mark = flow.mark.to_ne_bytes();
-    entry
+/// What speaks against steering a session between these addresses, whatever the routes.
+#[must_use]
+pub(crate) fn by_addresses(addresses: &[IpAddr]) -> Option<NotSteered> {
+    let is_v4 = |address: &IpAddr| address.to_canonical().is_ipv4();
+    if addresses.iter().map(is_v4).any(|v4| addresses.first().map(is_v4) != Some(v4)) {
+        return Some(NotSteered::Family);
+    }
+    // A link-local address is ambiguous without its link.
+    let is_ambiguous = |address: &IpAddr| is_link_local(*address) || !is_unicast(*address);
+    addresses.iter().any(is_ambiguous).then_some(NotSteered::Address)
 }
 
 impl Offload for Kernel {
-    fn install(&self, flow: &Steered) -> Result<(), NotSteered> {
+    fn install(&self, flow: &Steered) -> Result<Installed, NotSteered> {
         let addresses = [flow.client, flow.local, flow.upstream, flow.backend].map(ip);
-        if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
-            return Err(NotSteered::Family);
+        if let Some(reason) = by_addresses(&addresses) {
+            return Err(reason);
         }
-        // A link-local address is ambiguous without its link.
-        if addresses.iter().any(|address| is_link_local(*address) || !is_unicast(*address)) {
-            return Err(NotSteered::Address);
-        }
-        let [client, local, upstream, backend] = addresses;
-        let [forward, reverse] = keys(flow);
-        let there = RoutePair { source: upstream, destination: backend };
-        let back = RoutePair { source: local, destination: client };
+        let session = Session::new(flow);
 
         let state = &mut *self.inner.state();
         // Checked first: route look-ups take system calls.
-        if state.table.is_full(&forward) {
+        if state.table.is_full(&session) {
             state.turned_away = true;
             return Err(NotSteered::Full);
         }
-        let route_there = state.route(&there)?;
-        let route_back = state.route(&back)?;
-        let entry = |source, destination| Flow {
-            source: maps::socket(source),
-            destination: maps::socket(destination),
-            kind: flow.kind,
-            ..Flow::default()
-        };
-        let reply = Direction { key: reverse, flow: entry(flow.local, flow.client), pair: back, route: route_back };
-        let request = Direction {
-            key: forward,
-            flow: with_cid(entry(flow.upstream, flow.backend), flow),
-            pair: there,
-            route: route_there,
-        };
-        let updates = state.table.install([reply, request]).inspect_err(|reason| {
+        let there = state.route(&session.pair(Direction::Forward))?;
+        let back = state.route(&session.pair(Direction::Reverse))?;
+        let (installed, updates) = state.table.install(session, Routes { there, back }).inspect_err(|reason| {
             state.turned_away |= matches!(reason, NotSteered::Full);
         })?;
-        let Err(error) = state.maps.apply(&updates) else { return Ok(()) };
-        let undo = state.table.revoke([forward, reverse]);
+        let Err(error) = state.maps.apply(&updates) else { return Ok(installed) };
+        let undo = state.table.revoke(installed);
         state.maps.apply_all(&undo);
         if maps::is_full(&error) {
             state.turned_away = true;
@@ -89,20 +63,19 @@ impl Offload for Kernel {
         Err(NotSteered::Failed)
     }
 
-    fn update_cid(&self, flow: &Steered) {
-        let [forward, _] = keys(flow);
+    fn update_cid(&self, session: Installed, cid: &ConnectionId) {
         let state = &mut *self.inner.state();
-        if let Some(updates) = state.table.change(forward, |entry| *entry = with_cid(*entry, flow)) {
+        if let Some(updates) = state.table.set_cid(session, cid) {
             state.maps.apply_all(&updates);
         }
     }
 
-    fn revoke(&self, flow: &Steered) {
+    fn revoke(&self, session: Installed) {
         if self.leaving.load(Ordering::Relaxed) {
             return;
         }
         let state = &mut *self.inner.state();
-        let updates = state.table.revoke(keys(flow));
+        let updates = state.table.revoke(session);
         state.maps.apply_all(&updates);
         // One notification for each refusal: the retries that it causes refuse again if the table is still full.
         if !updates.is_empty() && std::mem::take(&mut state.turned_away) {
@@ -110,17 +83,24 @@ impl Offload for Kernel {
         }
     }
 
-    fn path_changed(&self, flow: &Steered) {
-        let pair = RoutePair { source: ip(flow.upstream), destination: ip(flow.backend) };
-        self.inner.state().refresh_route(pair);
+    fn path_changed(&self, session: Installed) {
+        let state = &mut *self.inner.state();
+        if let Some(pair) = state.table.get(session).map(|session| session.pair(Direction::Forward)) {
+            state.refresh_route(pair);
+        }
     }
 
-    fn usage(&self, flow: &Steered) -> Option<Usage> {
+    fn usage(&self, session: Installed) -> Option<Usage> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
+        let session = *self.inner.state().table.get(session)?;
         // A parked flow has counters as well.
         let parked = |key| self.inner.state().maps.parked(&key);
-        usage(keys(flow).map(|key| self.inner.readers.counted(&key).or_else(|| parked(key))), now)
+        let counted = |direction| {
+            let key = session.key(direction);
+            self.inner.readers.counted(&key).or_else(|| parked(key))
+        };
+        usage([Direction::Forward, Direction::Reverse].map(counted), now)
     }
 
     fn changes(&self) -> u64 {

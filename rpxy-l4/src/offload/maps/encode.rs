@@ -43,12 +43,15 @@ pub(crate) fn socket(from: SocketAddr) -> Socket {
 
 /// Converts a socket of the maps; `None` if it has no family.
 pub(crate) fn socket_address(socket: &Socket) -> Option<SocketAddr> {
-    let ip = match (socket.family(), socket.address) {
+    matches!(socket.family(), 4 | 6).then(|| SocketAddr::new(ip(socket), u16::from_be_bytes(socket.port())))
+}
+
+/// Returns the address of a socket of the maps that has a family.
+pub(crate) fn ip(socket: &Socket) -> IpAddr {
+    match (socket.family(), socket.address) {
         (4, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
-        (6, address) => IpAddr::from(address),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_be_bytes(socket.port())))
+        (_, address) => IpAddr::from(address),
+    }
 }
 
 /// Converts a network to the number of bits that count and the bytes they are of.

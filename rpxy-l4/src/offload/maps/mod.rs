@@ -24,7 +24,7 @@ use self::encode::{HopBytes, ListenerBytes, Mac1KeyBytes, NetworkBytes, SocketBy
 use super::policy::{Access, Guards};
 
 pub(super) use self::{
-    encode::{FlowBytes, FlowKeyBytes, read_flow, socket, socket_address},
+    encode::{FlowBytes, FlowKeyBytes, ip, read_flow, socket, socket_address},
     update::Update,
 };
 

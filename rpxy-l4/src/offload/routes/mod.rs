@@ -3,8 +3,12 @@
 mod hop_keys;
 mod netlink;
 mod scope;
+mod session;
 mod table;
+mod users;
 
-pub(super) use netlink::{Event, Events, Link, Netlink, Route};
+pub(crate) use netlink::Netlink;
+pub(super) use netlink::{Event, Events, Link, Route};
 pub(super) use scope::{is_link_local, is_unicast};
-pub(super) use table::{Direction, RoutePair, Table};
+pub(super) use session::{Direction, RoutePair, Session};
+pub(super) use table::{Routes, Table};

@@ -5,44 +5,40 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasher as _, RandomState},
     net::IpAddr,
 };
 
-use rpxy_l4_common::map::{Flow, FlowKey, Hop, HopKey, hop_flag};
+use hashbrown::HashTable;
+use rpxy_l4_common::map::{FlowKey, Hop, HopKey, hop_flag};
+use rpxy_l4_proto::quic::ConnectionId;
+use slab::Slab;
 
 use super::{
     hop_keys::HopKeys,
     netlink::{Event, Link, Route},
     scope::is_link_local,
+    session::{Direction, RoutePair, Session, Way},
+    users::Users,
 };
-use crate::offload::{api::NotSteered, maps::Update};
+use crate::offload::{
+    api::{Installed, NotSteered},
+    maps::Update,
+};
 
-/// A local and a remote address: what a route is looked up for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct RoutePair {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-}
-
-/// One direction of a session.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Direction {
-    pub(crate) key: FlowKey,
-    /// The table fills in the way: `ingress`, `station`, `interface` and `hop`.
-    pub(crate) flow: Flow,
-    pub(crate) pair: RoutePair,
-    pub(crate) route: Route,
-}
-
-/// A flow that is installed, or parked.
+/// A session in its slot.
 #[derive(Debug)]
-struct Entry {
-    flow: Flow,
-    /// What its packets leave by.
-    to: RoutePair,
-    /// What answers to its packets leave by. Its packets have to arrive by the same interface: others may be forged, and
-    /// stay with the daemon, as far as the host lets them in (`rp_filter`).
-    from: RoutePair,
+struct Held {
+    /// Tells it from earlier ones in the same slot.
+    generation: u32,
+    session: Session,
+}
+
+/// Routes of a session: of packets to the backend, and of those to the client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Routes {
+    pub(crate) there: Route,
+    pub(crate) back: Route,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,8 +61,8 @@ struct HopUse {
 struct RouteUse {
     /// `None` while there is no route, or none that can be used.
     route: Option<Route>,
-    /// Those that leave by it, and those that arrive by its interface.
-    flows: HashSet<FlowKey>,
+    /// Those with packets that leave by it, or arrive by its interface.
+    users: Users,
 }
 
 #[derive(Debug)]
@@ -79,7 +75,11 @@ pub(crate) struct Table {
     /// Bounded by the kernel (`gc_thresh3`).
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     attached: HashSet<u32>,
-    flows: HashMap<FlowKey, Entry>,
+    sessions: Slab<Held>,
+    generation: u32,
+    /// Slots, by the keys of the forward direction.
+    slots: HashTable<u32>,
+    hasher: RandomState,
     routes: HashMap<RoutePair, RouteUse>,
     hops: HashMap<HopId, HopUse>,
     hop_keys: HopKeys,
@@ -95,7 +95,10 @@ impl Table {
             addresses: HashSet::new(),
             neighbours: HashMap::new(),
             attached: HashSet::new(),
-            flows: HashMap::new(),
+            sessions: Slab::new(),
+            generation: 0,
+            slots: HashTable::new(),
+            hasher: RandomState::new(),
             routes: HashMap::new(),
             hops: HashMap::new(),
             hop_keys: HopKeys::new(hops),
@@ -104,16 +107,32 @@ impl Table {
 
     /// Returns the number of installed sessions.
     pub(crate) fn sessions(&self) -> usize {
-        self.flows.len() / 2
+        self.sessions.len()
     }
 
     pub(crate) fn max_sessions(&self) -> usize {
         self.max_sessions
     }
 
-    /// Returns true if there is no slot for the session that `key` is a direction of. An installed session has its own.
-    pub(crate) fn is_full(&self, key: &FlowKey) -> bool {
-        self.sessions() >= self.max_sessions && !self.flows.contains_key(key)
+    /// Returns true if there is no slot for a session. An installed one has its own.
+    pub(crate) fn is_full(&self, session: &Session) -> bool {
+        self.sessions() >= self.max_sessions && self.find(&session.key(Direction::Forward)).is_none()
+    }
+
+    /// Returns an installed session.
+    pub(crate) fn get(&self, installed: Installed) -> Option<&Session> {
+        let held = self.sessions.get(usize::try_from(installed.slot).ok()?)?;
+        (held.generation == installed.generation).then_some(&held.session)
+    }
+
+    /// Returns the slot of the session with a forward entry of this key.
+    fn find(&self, key: &FlowKey) -> Option<u32> {
+        self.slots.find(self.hasher.hash_one(key), |slot| self.key_of(*slot) == Some(*key)).copied()
+    }
+
+    /// Returns the key of the forward entry of the session in a slot.
+    fn key_of(&self, slot: u32) -> Option<FlowKey> {
+        Some(self.sessions.get(usize::try_from(slot).ok()?)?.session.key(Direction::Forward))
     }
 
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
@@ -160,60 +179,81 @@ impl Table {
         Ok(())
     }
 
-    /// Installs a session: both directions, the reverse one first.
-    pub(crate) fn install(&mut self, directions: [Direction; 2]) -> Result<Vec<Update>, NotSteered> {
-        for direction in &directions {
-            self.check(&direction.route)?;
+    /// Installs a session: both directions, the reverse one first. It takes the place of one with the same client's end.
+    pub(crate) fn install(&mut self, session: Session, routes: Routes) -> Result<(Installed, Vec<Update>), NotSteered> {
+        let Routes { there, back } = routes;
+        for route in [back, there] {
+            self.check(&route)?;
         }
-        let [reverse, forward] = &directions;
-        let new_hops = directions.iter().filter(|direction| !self.hops.contains_key(&hop_id(&direction.route)));
-        if new_hops.count() > self.hop_keys.free() {
+        let new_hops = [back, there].iter().filter(|route| !self.hops.contains_key(&hop_id(route))).count();
+        if new_hops > self.hop_keys.free() {
             return Err(NotSteered::Full);
         }
-        let mut updates = self.revoke([forward.key, reverse.key]);
+        let key = session.key(Direction::Forward);
+        let mut updates = self.find(&key).map(|slot| self.remove(slot)).unwrap_or_default();
         if self.sessions() >= self.max_sessions {
             return Err(NotSteered::Full);
         }
-        let pairs = directions.map(|direction| direction.pair);
-        let keys = directions.map(|direction| direction.key);
-        for Direction { pair, route, .. } in directions {
-            self.routes.entry(pair).or_insert_with(|| RouteUse { route: None, flows: HashSet::new() });
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        // The number of sessions is 32 bits wide.
+        let slot = u32::try_from(self.sessions.insert(Held { generation, session })).unwrap_or(u32::MAX);
+        let Self { slots, sessions, hasher, .. } = self;
+        let hash = |slot: &u32| {
+            let held = usize::try_from(*slot).ok().and_then(|slot| sessions.get(slot));
+            held.map_or(0, |held| hasher.hash_one(held.session.key(Direction::Forward)))
+        };
+        slots.insert_unique(hasher.hash_one(key), slot, hash);
+        for (direction, route) in [(Direction::Reverse, back), (Direction::Forward, there)] {
+            let pair = session.pair(direction);
+            self.routes.entry(pair).or_insert_with(|| RouteUse { route: None, users: Users::default() });
             self.reroute(pair, Some(route), &mut updates);
-            if let Some(used) = self.routes.get_mut(&pair) {
-                used.flows.extend(keys);
+        }
+        for direction in [Direction::Reverse, Direction::Forward] {
+            if let Some(used) = self.routes.get_mut(&session.pair(direction)) {
+                used.users.add(slot);
             }
+            self.write(slot, direction, &mut updates);
         }
-        for (Direction { key, flow, .. }, [to, from]) in directions.into_iter().zip([pairs, [pairs[1], pairs[0]]]) {
-            self.flows.insert(key, Entry { flow, to, from });
-            self.write(key, &mut updates);
-        }
-        Ok(updates)
+        Ok((Installed { slot, generation }, updates))
     }
 
-    /// Removes a session: both directions, the forward one first.
-    pub(crate) fn revoke(&mut self, keys: [FlowKey; 2]) -> Vec<Update> {
+    /// Removes a session: both directions, the forward one first. Nothing for one that is not there any more.
+    pub(crate) fn revoke(&mut self, installed: Installed) -> Vec<Update> {
+        if self.get(installed).is_some() { self.remove(installed.slot) } else { Vec::new() }
+    }
+
+    fn remove(&mut self, slot: u32) -> Vec<Update> {
         let mut updates = Vec::new();
-        for key in keys {
-            let Some(Entry { to, from, .. }) = self.flows.remove(&key) else { continue };
-            updates.push(Update::NoFlow(key));
-            for pair in [to, from] {
-                let Some(used) = self.routes.get_mut(&pair) else { continue };
-                used.flows.remove(&key);
-                if used.flows.is_empty() {
-                    let route = used.route;
-                    self.routes.remove(&pair);
-                    self.release_hop(route, &mut updates);
-                }
+        let held = usize::try_from(slot).ok().and_then(|slot| self.sessions.try_remove(slot));
+        let Some(Held { session, .. }) = held else { return updates };
+        let hash = self.hasher.hash_one(session.key(Direction::Forward));
+        if let Ok(entry) = self.slots.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        for direction in [Direction::Forward, Direction::Reverse] {
+            updates.push(Update::NoFlow(session.key(direction)));
+        }
+        for direction in [Direction::Reverse, Direction::Forward] {
+            let pair = session.pair(direction);
+            let Some(used) = self.routes.get_mut(&pair) else { continue };
+            used.users.remove(slot);
+            if used.users.is_empty() {
+                let route = used.route;
+                self.routes.remove(&pair);
+                self.release_hop(route, &mut updates);
             }
         }
         updates
     }
 
-    /// Changes an entry. Returns `None` if there is none.
-    pub(crate) fn change(&mut self, key: FlowKey, change: impl FnOnce(&mut Flow)) -> Option<Vec<Update>> {
-        change(&mut self.flows.get_mut(&key)?.flow);
+    /// Has the client's datagrams of a session carry another connection ID or index. Returns `None` if there is no such
+    /// session.
+    pub(crate) fn set_cid(&mut self, installed: Installed, cid: &ConnectionId) -> Option<Vec<Update>> {
+        self.get(installed)?;
+        self.sessions.get_mut(usize::try_from(installed.slot).ok()?)?.session.set_cid(cid);
         let mut updates = Vec::new();
-        self.write(key, &mut updates);
+        self.write(installed.slot, Direction::Forward, &mut updates);
         Some(updates)
     }
 
@@ -244,14 +284,16 @@ impl Table {
         }
         // Another neighbour or MTU does not concern those that arrive.
         let elsewhere = before.map(|route| route.interface) != route.map(|route| route.interface);
-        let flows = &self.flows;
-        let concerned = |key: &&FlowKey| elsewhere || flows.get(key).is_some_and(|entry| entry.to == pair);
-        let keys: Vec<FlowKey> = used.flows.iter().filter(concerned).copied().collect();
+        let users = used.users.all();
         if let Some(route) = route {
             self.acquire_hop(route, updates);
         }
-        for key in keys {
-            self.write(key, updates);
+        for slot in users {
+            for direction in [Direction::Forward, Direction::Reverse] {
+                if elsewhere || self.pair_of(slot, direction) == Some(pair) {
+                    self.write(slot, direction, updates);
+                }
+            }
         }
         self.release_hop(before, updates);
     }
@@ -327,8 +369,11 @@ impl Table {
     /// Writes all flows again whose packets arrive by an interface, which has another address.
     fn rewrite(&mut self, interface: u32, updates: &mut Vec<Update>) {
         let there = self.routes.values().filter(|used| used.route.is_some_and(|route| route.interface == interface));
-        let keys: HashSet<FlowKey> = there.flat_map(|used| used.flows.iter().copied()).collect();
-        keys.into_iter().for_each(|key| self.write(key, updates));
+        let users: HashSet<u32> = there.flat_map(|used| used.users.all()).collect();
+        for slot in users {
+            self.write(slot, Direction::Forward, updates);
+            self.write(slot, Direction::Reverse, updates);
+        }
     }
 
     fn set_hop(&mut self, id: HopId, updates: &mut Vec<Update>) {
@@ -386,20 +431,27 @@ impl Table {
         }
     }
 
-    fn write(&mut self, key: FlowKey, updates: &mut Vec<Update>) {
-        let Some(Entry { flow, to, from }) = self.flows.get_mut(&key) else { return };
-        let route = |pair| self.routes.get(pair).and_then(|used| used.route);
-        let way = route(to).zip(route(from)).and_then(|(to, from)| {
-            let station = self.links.get(&from.interface)?.mac;
-            Some((from.interface, station, to.interface, self.hops.get(&hop_id(&to))?.key))
-        });
-        updates.push(match way {
-            Some(way) => {
-                (flow.ingress, flow.station, flow.interface, flow.hop) = way;
-                Update::Flow(key, *flow)
-            }
+    fn pair_of(&self, slot: u32, direction: Direction) -> Option<RoutePair> {
+        Some(self.sessions.get(usize::try_from(slot).ok()?)?.session.pair(direction))
+    }
+
+    /// Writes the entry of a direction, or parks it while there is no way for its packets.
+    fn write(&self, slot: u32, direction: Direction, updates: &mut Vec<Update>) {
+        let held = usize::try_from(slot).ok().and_then(|slot| self.sessions.get(slot));
+        let Some(Held { session, .. }) = held else { return };
+        let key = session.key(direction);
+        updates.push(match self.way(session, direction) {
+            Some(way) => Update::Flow(key, session.entry(direction, way)),
             None => Update::Park(key),
         });
+    }
+
+    fn way(&self, session: &Session, direction: Direction) -> Option<Way> {
+        let route = |direction| self.known_route(&session.pair(direction));
+        let (to, from) = (route(direction)?, route(direction.opposite())?);
+        let station = self.links.get(&from.interface)?.mac;
+        let hop = self.hops.get(&hop_id(&to))?.key;
+        Some(Way { ingress: from.interface, station, interface: to.interface, hop })
     }
 }
 

@@ -16,6 +16,7 @@ export class Feed {
   #timer = null;
   #asking = false;
   #paused = false;
+  #locked = false;
   #every = EVERY;
   #past = [];
   #events;
@@ -32,7 +33,12 @@ export class Feed {
 
   /** Asks with this token from now on; it is nowhere but here. */
   login(token) {
+    if (!/^[!-~]+$/.test(token)) {
+      this.#events.locked(true);
+      return;
+    }
     this.#token = token;
+    this.#locked = false;
     this.#go();
   }
 
@@ -44,39 +50,42 @@ export class Feed {
 
   #go() {
     clearTimeout(this.#timer);
-    if (!this.#paused && !document.hidden && !this.#asking) this.#ask();
+    if (!this.#locked && !this.#paused && !document.hidden && !this.#asking) this.#ask();
   }
 
   async #ask() {
     this.#asking = true;
-    let wait = this.#every;
     try {
-      const headers = this.#token === null ? {} : { Authorization: `Bearer ${this.#token}` };
-      const answer = await fetch('status.json', {
-        headers, cache: 'no-store', credentials: 'omit', redirect: 'error', signal: AbortSignal.timeout(PATIENCE),
-      });
-      if (answer.status === 401) {
-        const refused = this.#token !== null;
-        this.#token = null;
-        wait = null;
-        this.#events.locked(refused);
-      } else if (answer.ok) {
-        const text = await answer.text();
-        this.#every = text.length > LARGE ? SELDOM : EVERY;
-        const { overview, history } = JSON.parse(text);
-        this.#events.told(overview, history, this.#rates(overview));
-      } else {
-        this.#events.lost(answer.status === 503 ? 'The daemon is stopping.' : `The daemon answers ${answer.status}.`);
-      }
-    } catch (error) {
-      if (error instanceof SyntaxError || error.name === 'TypeError' || error.name === 'TimeoutError') {
-        this.#events.lost('The daemon does not answer.');
-      } else throw error;
+      await this.#exchange();
     } finally {
       this.#asking = false;
-      if (wait !== null && !this.#paused && !document.hidden) {
-        this.#timer = setTimeout(() => this.#go(), wait);
-      }
+      if (!this.#locked && !this.#paused && !document.hidden) this.#timer = setTimeout(() => this.#go(), this.#every);
+    }
+  }
+
+  async #exchange() {
+    const headers = this.#token === null ? {} : { Authorization: `Bearer ${this.#token}` };
+    let answer, text;
+    try {
+      answer = await fetch('status.json', {
+        headers, cache: 'no-store', credentials: 'omit', redirect: 'error', signal: AbortSignal.timeout(PATIENCE),
+      });
+      text = await answer.text();
+    } catch {
+      this.#events.lost('The daemon does not answer.');
+      return;
+    }
+    this.#locked = answer.status === 401;
+    if (this.#locked) {
+      const refused = this.#token !== null;
+      this.#token = null;
+      this.#events.locked(refused);
+    } else if (answer.ok) {
+      this.#every = text.length > LARGE ? SELDOM : EVERY;
+      const { overview, history } = JSON.parse(text);
+      this.#events.told(overview, history, this.#rates(overview));
+    } else {
+      this.#events.lost(answer.status === 503 ? 'The daemon is stopping.' : `The daemon answers ${answer.status}.`);
     }
   }
 

@@ -193,7 +193,7 @@ function traffic(overview, history, rates) {
   const changes = (...fields) => samples.slice(1).map((sample, index) => {
     const before = samples[index];
     const seconds = (sample[at.uptime_ms] - before[at.uptime_ms]) / 1000;
-    return { age: age(sample), values: fields.map((field) => Math.max(0, sample[at[field]] - before[at[field]]) / seconds) };
+    return { age: age(sample), values: fields.map((field) => Math.max(0, sample[at[field]] - before[at[field]]) / Math.max(1, seconds)) };
   });
   const { before } = rates;
   const of = (of) => rates.of(of(overview), before && of(before));

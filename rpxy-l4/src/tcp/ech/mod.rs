@@ -55,15 +55,12 @@ impl Ech {
         let Some(rule) = &route.ech else { return Ok(Self::NotConfigured) };
         let decision = rule.decide(hello, source, &shared.failed_hellos, shared.uptime(Instant::now()));
         shared.metrics.tcp_ech(decision.state());
-        match decision {
-            EchDecision::Outer(state) => Ok(Self::Outer(state)),
-            EchDecision::Opened { inner, route, context } => {
-                let end = end.ok_or_else(|| invalid(Alert::IllegalParameter))?;
+        match destination(decision, end)? {
+            Destination::Outer(state) => Ok(Self::Outer(state)),
+            Destination::Private { inner, route, context, end } => {
                 let handshake = Handshake::begin(context, &inner, end, received);
                 Ok(Self::Private(Private { inner, route, handshake }))
             }
-            EchDecision::Unmatched(_) => Err(Outcome::Unmatched.into()),
-            EchDecision::Invalid(alert) => Err(invalid(alert)),
         }
     }
 
@@ -97,6 +94,27 @@ impl Ech {
             Self::NotConfigured | Self::Outer(_) => None,
             Self::Private(private) => Some(private.handshake),
         }
+    }
+}
+
+/// Where a hello with extension goes.
+pub(super) enum Destination {
+    /// To the targets of its rule.
+    Outer(EchState),
+    /// To private ones, in place of what was received up to `end`.
+    Private { inner: Box<ClientHello>, route: Arc<Route>, context: Context, end: usize },
+}
+
+/// What a decision about a hello that ends at `end` of the stream, if it fills its last record, comes to.
+pub(super) fn destination(decision: EchDecision<Route>, end: Option<usize>) -> Result<Destination, Refusal> {
+    match decision {
+        EchDecision::Outer(state) => Ok(Destination::Outer(state)),
+        EchDecision::Opened { inner, route, context } => {
+            let end = end.ok_or_else(|| invalid(Alert::IllegalParameter))?;
+            Ok(Destination::Private { inner, route, context, end })
+        }
+        EchDecision::Unmatched(_) => Err(Outcome::Unmatched.into()),
+        EchDecision::Invalid(alert) => Err(invalid(alert)),
     }
 }
 

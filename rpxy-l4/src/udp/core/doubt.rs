@@ -3,7 +3,7 @@
 //! One of them proves nothing: datagrams get lost, and a backend that is being restarted refuses for a moment. It takes
 //! several, over a time, and any answer refutes them all. So it errs towards staying.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 /// Refusals, or handshakes without an answer, after which a backend counts as gone.
 const SEVERAL: u8 = 3;
@@ -24,34 +24,51 @@ pub(super) struct Doubt {
     handshakes: Attempts,
     /// Datagrams of the client.
     asked: Attempts,
-    /// When it was last taken back from the kernel, so that its answers are seen.
-    taken_back: Option<Duration>,
+    /// When it was last taken back from the kernel, so that its answers are seen, in nanoseconds.
+    taken_back: Option<NonZeroU64>,
     /// It has been taken back, and was not answered since.
     returns: bool,
 }
 
-/// Attempts without an answer.
+/// Attempts without an answer. Every session has three of them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Attempts {
+    /// When the first was, in nanoseconds.
+    first: u64,
+    /// Milliseconds from that to the last.
+    lasted: u32,
     times: u8,
-    first: Duration,
-    last: Duration,
 }
 
 impl Attempts {
     fn add(&mut self, now: Duration) {
         if self.times == 0 {
-            self.first = now;
-        } else if now < self.last.saturating_add(APART) {
+            self.first = nanoseconds(now);
+        }
+        let since = now.saturating_sub(self.first());
+        if self.times > 0 && since < self.lasted().saturating_add(APART) {
             return;
         }
-        self.last = now;
+        self.lasted = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
         self.times = self.times.saturating_add(1);
     }
 
-    fn last_for(&self, time: Duration) -> bool {
-        self.last.saturating_sub(self.first) >= time
+    fn first(&self) -> Duration {
+        Duration::from_nanos(self.first)
     }
+
+    fn lasted(&self) -> Duration {
+        Duration::from_millis(self.lasted.into())
+    }
+
+    fn last_for(&self, time: Duration) -> bool {
+        self.lasted() >= time
+    }
+}
+
+/// The daemon's uptime in nanoseconds, for 584 years.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Doubt {
@@ -91,15 +108,16 @@ impl Doubt {
 
     /// Since when there is something that speaks against the backend.
     pub(super) fn since(&self) -> Option<Duration> {
-        [&self.refusals, &self.handshakes].into_iter().filter(|seen| seen.times > 0).map(|seen| seen.first).min()
+        [&self.refusals, &self.handshakes].into_iter().filter(|seen| seen.times > 0).map(Attempts::first).min()
     }
 
     /// Takes a session back from the kernel, so that its answers are seen; false if that was done less than `rest` ago.
     pub(super) fn take_back(&mut self, rest: Duration, now: Duration) -> bool {
-        if self.taken_back.is_some_and(|at| now < at.saturating_add(rest)) {
+        if self.taken_back.is_some_and(|at| now < Duration::from_nanos(at.get()).saturating_add(rest)) {
             return false;
         }
-        *self = Self { taken_back: Some(now), returns: true, ..Self::default() };
+        let taken_back = NonZeroU64::new(nanoseconds(now).max(1));
+        *self = Self { taken_back, returns: true, ..Self::default() };
         true
     }
 

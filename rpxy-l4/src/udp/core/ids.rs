@@ -196,6 +196,8 @@ impl QuicIds {
 
     /// The affinity table has taken this key for this session.
     pub(super) fn remember(&mut self, key: Key) {
+        // Most sessions stay with one or two.
+        self.remembered.reserve_exact(1);
         self.remembered.push(key);
     }
 

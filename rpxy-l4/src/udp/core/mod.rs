@@ -13,6 +13,7 @@
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
 mod admission;
+mod begin;
 mod classify;
 mod command;
 mod deadlines;
@@ -38,6 +39,7 @@ mod packets;
 mod properties;
 mod quic;
 mod rebind;
+mod rehearse;
 mod state;
 mod steering;
 mod table;
@@ -60,6 +62,7 @@ use ids::Ids;
 pub(crate) use inherit::Inherited;
 #[cfg(any(test, feature = "properties"))]
 pub use properties::udp_core;
+pub(crate) use rehearse::Rehearsed;
 use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;

@@ -174,7 +174,7 @@ impl Sessions {
             detail,
         };
         let state = Session::new(flow, ids, Stage::Opening(Box::new(opening)), now);
-        let session = self.insert(Session { permit, of_rule, limit_of, left: Some(left), ..state }, now, out);
+        let session = self.insert(Session { permit, of_rule, limit_of, left: Some(Box::new(left)), ..state }, now, out);
         self.use_target(session, false, now, out);
         Some(session)
     }

@@ -1,22 +1,19 @@
-//! From a rule to a backend: admission, the target, its addresses, and the next one when one cannot be reached.
+//! From a rule to a backend: room for a session, its target, the addresses of that, and the next one when one cannot be reached.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     Command, Flow, Notice, Output, SessionId, Sessions, Started,
-    classify::Arrival,
-    held::{Held, OPENING},
     ids::Ids,
-    state::{Opening, Reached, Session, Stage},
+    state::{Reached, Session, Stage},
 };
 use crate::{
     config::model::LimitOf,
     limit::ConnPermit,
-    log::Detail,
     metrics::{Carried, DatagramDrop, SessionEnd},
     resolve::NOT_OFFERED,
-    route::{self, Busy, Endpoint, Health, Tried, UdpRoute},
-    udp::{SessionLimit, affinity::Backend},
+    route::{self, Busy, Endpoint, Health, UdpRoute},
+    udp::SessionLimit,
 };
 
 /// The place of a session that has yet to begin.
@@ -31,7 +28,7 @@ pub(super) struct Admitted {
 
 /// Whether the limits of a rule hold for a session: not if its connection or tunnel is one that there is already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begins {
+pub(super) enum Begins {
     Anew,
     Known,
 }
@@ -44,128 +41,7 @@ impl Admitted {
     }
 }
 
-/// Datagrams with their type of service.
-type Datagrams<'a> = &'a [(&'a [u8], u8)];
-
-fn name_of(detail: Option<&Detail>) -> Option<&str> {
-    detail.and_then(|detail| detail.server_name.as_deref())
-}
-
 impl Sessions {
-    /// Begins a session of `route` with its first datagrams.
-    #[expect(clippy::too_many_arguments, reason = "a session's beginning has as many sides")]
-    pub(super) fn start(
-        &mut self,
-        flow: &Flow,
-        route: Arc<UdpRoute>,
-        ids: Ids,
-        first: Datagrams<'_>,
-        detail: Option<Box<Detail>>,
-        now: Duration,
-        out: &mut Output,
-    ) {
-        if self.drained {
-            out.refuse(flow, route.carries, name_of(detail.as_deref()), DatagramDrop::Drained, first.len());
-            return;
-        }
-        if self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(flow.client.ip(), now)) {
-            out.refuse_of(&route, flow, name_of(detail.as_deref()), DatagramDrop::SourceLimited, first.len());
-            return;
-        }
-        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                let count = first.len() + ids.waiting();
-                out.refuse_of(&route, flow, name_of(detail.as_deref()), reason, count);
-                return;
-            }
-        };
-        let opening = self.opening(route, first, detail, out);
-        self.begin(flow, ids, opening, permit, now, out);
-    }
-
-    /// Begins a session at the target that the client's address gives.
-    pub(super) fn start_by_source(&mut self, arrival: Arrival<'_>, route: Arc<UdpRoute>, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, tos, now } = arrival;
-        if self.drained {
-            out.refuse(flow, route.carries, None, DatagramDrop::Drained, 1);
-            return;
-        }
-        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                out.refuse_of(&route, flow, None, reason, 1);
-                return;
-            }
-        };
-        let opening = self.opening(route, &[(datagram, tos)], None, out);
-        self.begin(flow, ids, Opening { by_source: true, ..opening }, permit, now, out);
-    }
-
-    /// Begins a session with the one target that can know it.
-    pub(super) fn start_at(
-        &mut self,
-        arrival: Arrival<'_>,
-        route: Arc<UdpRoute>,
-        target: usize,
-        ids: Ids,
-        out: &mut Output,
-    ) {
-        let Arrival { flow, datagram, tos, now } = arrival;
-        if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
-            return;
-        }
-        let permit = match self.admit(flow, &route, Begins::Anew, now, out) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                out.refuse_of(&route, flow, None, reason, 1);
-                return;
-            }
-        };
-        let Some(busy) = self.place_at(&route, target, now, out) else {
-            out.refuse_of(&route, flow, None, DatagramDrop::TargetConnections, 1);
-            return;
-        };
-        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
-        opening.fixed = true;
-        opening.target = Some((target, busy));
-        let stage = Stage::Opening(Box::new(opening));
-        let session = self.insert(permit.session(*flow, ids, stage, now), now, out);
-        self.use_target(session, false, now, out);
-    }
-
-    /// Begins a session with the backend that an earlier one of the same client had.
-    pub(super) fn start_known(&mut self, arrival: Arrival<'_>, backend: &Backend, ids: Ids, out: &mut Output) {
-        let Arrival { flow, datagram, tos, now } = arrival;
-        let found = self.find_target(flow, backend).filter(|(route, _)| route.from.holds(flow.client.ip()));
-        let Some((route, target)) = found else {
-            // The configuration has changed since, or the client is where the rule does not take it.
-            let carries =
-                if matches!(ids, Ids::WireGuard(_)) { route::Datagrams::WireGuard } else { route::Datagrams::Quic };
-            self.stray(arrival, carries, out);
-            return;
-        };
-        if !self.arrivals.allow(flow.client.ip(), now) {
-            out.refuse_of(&route, flow, None, DatagramDrop::RateLimited, 1);
-            return;
-        }
-        let permit = match self.admit(flow, &route, Begins::Known, now, out) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                out.refuse_of(&route, flow, None, reason, 1);
-                return;
-            }
-        };
-        self.identity.followed();
-        let busy = route.group.endpoint(target).map(|endpoint| Busy::new(&endpoint.health));
-        let mut opening = self.opening(route, &[(datagram, tos)], None, out);
-        opening.fixed = true;
-        opening.target = busy.map(|busy| (target, busy));
-        opening.candidates = vec![backend.address];
-        self.begin(flow, ids, opening, permit, now, out);
-    }
-
     /// The socket of a session is connected.
     pub(crate) fn handle_opened(&mut self, session: SessionId, now: Duration, out: &mut Output) {
         let Some(state) = self.table.get_mut(session) else { return };
@@ -206,25 +82,9 @@ impl Sessions {
         }
     }
 
-    fn opening(
-        &mut self,
-        route: Arc<UdpRoute>,
-        first: Datagrams<'_>,
-        detail: Option<Box<Detail>>,
-        out: &mut Output,
-    ) -> Opening {
-        let mut held = Held::new(&self.opening_budget);
-        for (datagram, tos) in first {
-            let given_up = held.push(datagram, *tos, OPENING);
-            out.discard(DatagramDrop::Overflow, given_up);
-        }
-        let (tried, candidates) = (Tried::default(), Vec::new());
-        Opening { route, held, tried, target: None, candidates, address: None, fixed: false, by_source: false, detail }
-    }
-
     /// Makes room for one more session of a rule on a flow. Where there is none, one whose client has shown less gives way:
     /// so forged addresses cannot keep real clients out.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         flow: &Flow,
         route: &UdpRoute,
@@ -277,7 +137,13 @@ impl Sessions {
     }
 
     /// The place of a session at the only target that will do.
-    fn place_at(&mut self, route: &UdpRoute, target: usize, now: Duration, out: &mut Output) -> Option<Busy> {
+    pub(super) fn place_at(
+        &mut self,
+        route: &UdpRoute,
+        target: usize,
+        now: Duration,
+        out: &mut Output,
+    ) -> Option<Busy> {
         let endpoint = route.group.endpoint(target)?;
         let place = || Busy::within(&endpoint.health, endpoint.target.max_connections);
         place().or_else(|| {
@@ -314,12 +180,6 @@ impl Sessions {
                 self.end(session, SessionEnd::Evicted, DatagramDrop::RuleConnections, now, out);
             }
         }
-    }
-
-    fn begin(&mut self, flow: &Flow, ids: Ids, opening: Opening, admitted: Admitted, now: Duration, out: &mut Output) {
-        let stage = Stage::Opening(Box::new(opening));
-        let session = self.insert(admitted.session(*flow, ids, stage, now), now, out);
-        self.try_next(session, now, out);
     }
 
     /// Tries the next address of the target, then the next target; ends the session when there is none.

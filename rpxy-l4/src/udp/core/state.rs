@@ -34,7 +34,7 @@ pub(super) struct Session {
     /// What speaks against its backend.
     pub(super) doubt: Doubt,
     /// The backend that an earlier session of this client had to leave for this one.
-    pub(super) left: Option<SocketAddr>,
+    pub(super) left: Option<Box<SocketAddr>>,
     /// The kernel has been asked to steer it.
     pub(super) steered: bool,
     /// Counts it as one of `udp_max_connections`; `None` while undecided.
@@ -211,7 +211,7 @@ impl Session {
     /// Returns whether it leads to that backend, or to the one that took its place.
     pub(super) fn leads_to(&self, backend: &Backend) -> bool {
         let address = self.reached().map(|reached| reached.address);
-        let same = address == Some(backend.address) || self.left == Some(backend.address);
+        let same = address == Some(backend.address) || self.left.as_deref() == Some(&backend.address);
         same && self.route().is_some_and(|route| route.rule == backend.rule)
     }
 

@@ -3,8 +3,9 @@
 //! Invariants kept here: a [`SessionId`] is never used twice; every session is a member of its flow exactly once, and
 //! every member is a session.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 
+use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{Flow, SessionId, state::Session};
@@ -13,7 +14,9 @@ use super::{Flow, SessionId, state::Session};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     slab: Slab<Entry>,
-    flows: HashMap<Flow, Members>,
+    /// By the flow that their sessions have: it is kept once.
+    flows: HashTable<Members>,
+    hasher: RandomState,
     generation: u32,
 }
 
@@ -74,32 +77,40 @@ impl Table {
         self.generation = self.generation.wrapping_add(1);
         let flow = session.flow;
         let id = id(self.slab.insert(Entry { generation: self.generation, session }), self.generation);
-        match self.flows.get_mut(&flow) {
+        match self.members_mut(&flow) {
             Some(members) => members.earlier.push(std::mem::replace(&mut members.latest, id)),
-            None => drop(self.flows.insert(flow, Members { latest: id, earlier: Vec::new() })),
+            None => {
+                let Self { slab, flows, hasher, .. } = self;
+                let members = Members { latest: id, earlier: Vec::new() };
+                let hash = |members: &Members| flow_of(slab, members).map_or(0, |flow| hasher.hash_one(flow));
+                flows.insert_unique(hasher.hash_one(flow), members, hash);
+            }
         }
         id
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        self.get(id)?;
-        let session = self.slab.try_remove(slot(id))?.session;
-        if let Some(members) = self.flows.get_mut(&session.flow) {
+        let flow = self.get(id)?.flow;
+        let Self { slab, flows, hasher, .. } = self;
+        // Before the session goes, by which its flow is found.
+        let found = flows.find_entry(hasher.hash_one(flow), |members| flow_of(slab, members) == Some(&flow));
+        if let Ok(mut entry) = found {
+            let members = entry.get_mut();
             if members.latest != id {
                 members.earlier.retain(|earlier| *earlier != id);
             } else if let Some(before) = members.earlier.pop() {
                 members.latest = before;
             } else {
-                self.flows.remove(&session.flow);
+                entry.remove();
             }
         }
-        Some(session)
+        Some(self.slab.try_remove(slot(id))?.session)
     }
 
     /// Makes a session its flow's latest.
     pub(super) fn prefer(&mut self, id: SessionId) {
         let Some(flow) = self.get(id).map(|session| session.flow) else { return };
-        if let Some(members) = self.flows.get_mut(&flow)
+        if let Some(members) = self.members_mut(&flow)
             && members.latest != id
         {
             members.earlier.retain(|earlier| *earlier != id);
@@ -108,7 +119,13 @@ impl Table {
     }
 
     pub(super) fn members(&self, flow: &Flow) -> Option<&Members> {
-        self.flows.get(flow)
+        let hash = self.hasher.hash_one(flow);
+        self.flows.find(hash, |members| flow_of(&self.slab, members) == Some(flow))
+    }
+
+    fn members_mut(&mut self, flow: &Flow) -> Option<&mut Members> {
+        let Self { slab, flows, hasher, .. } = self;
+        flows.find_mut(hasher.hash_one(flow), |members| flow_of(slab, members) == Some(flow))
     }
 
     /// Returns the latest session of a flow that is `wanted`.
@@ -159,6 +176,11 @@ impl Table {
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
+}
+
+/// The flow of these sessions.
+fn flow_of<'a>(slab: &'a Slab<Entry>, members: &Members) -> Option<&'a Flow> {
+    Some(&slab.get(slot(members.latest))?.session.flow)
 }
 
 fn slot(id: SessionId) -> usize {

@@ -30,7 +30,8 @@ impl Upstream {
     pub(super) fn tell_accounts(&mut self, offload: &dyn Offload, up: u64, down: u64) {
         let Some(carried) = &mut self.carried else { return };
         let now = self.kernel.usage(offload).unwrap_or_default();
-        let steered = |of: fn(&Usage) -> u64| of(&self.steered).saturating_add(of(&now));
+        let earlier = self.steered.as_deref().copied().unwrap_or_default();
+        let steered = |of: fn(&Usage) -> u64| of(&earlier).saturating_add(of(&now));
         carried.tell(up + steered(|usage| usage.bytes_up), down + steered(|usage| usage.bytes_down));
     }
 }

@@ -105,8 +105,9 @@ impl Relay {
                 _port: port,
                 appetite: Appetite::default(),
                 losses: Losses::default(),
+                ingress: 0,
                 kernel: KernelFlow::Unasked,
-                steered: Usage::default(),
+                steered: None,
                 inherited: None,
                 format: self.lines.format,
                 listener: Arc::default(),
@@ -156,7 +157,8 @@ impl Relay {
         let now = self.now;
         if let Some(access) = &upstream.access {
             let duration = access.since.elapsed();
-            let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } = upstream.steered;
+            let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } =
+                upstream.steered.as_deref().copied().unwrap_or_default();
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
             let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
             self.shared.access.finish(upstream.format, &upstream.listener, access, &ended);

@@ -9,6 +9,7 @@ use super::{
     kernel_flow::KernelFlow,
     relay::Relay,
     sockets::{kernel_flow, open_upstream_mut},
+    token::Token,
 };
 use crate::{
     metrics::DatagramDrop,
@@ -33,7 +34,7 @@ impl Relay {
         let own = SockRef::from(&upstream.socket).local_addr().ok().and_then(|own| own.as_socket());
         if let Some((own, backend)) = own.zip(upstream.backend()) {
             let flow = Steered { client: flow.client, local, upstream: own, backend, kind, mark, cid };
-            upstream.kernel.install(&*self.shared.offload, Box::new(flow));
+            upstream.kernel.install(&*self.shared.offload, flow);
             if let Some(reason) = upstream.kernel.reason() {
                 self.shared.metrics.udp().stays(reason);
             }
@@ -50,13 +51,22 @@ impl Relay {
         if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session)
             && let Some(usage) = upstream.kernel.revoke(&*self.shared.offload)
         {
-            upstream.steered.add(&usage);
+            upstream.steered.get_or_insert_default().add(&usage);
         }
     }
 
     /// Inherits sessions when the sockets of their clients come.
     pub(super) fn inherit(&mut self, sessions: Vec<Steered>) {
         self.heirless.extend(sessions);
+        self.inheriting = true;
+    }
+
+    /// All workers have inherited.
+    pub(super) fn receive_from_clients(&mut self) -> io::Result<()> {
+        self.inheriting = false;
+        let all = (0..).zip(&self.listeners);
+        all.filter_map(|(number, held)| Some((number, held.as_ref()?)))
+            .try_for_each(|(number, held)| self.poller.add(&held.socket, Token::listener(number)))
     }
 
     /// All of those sockets have come. Returns the number of sessions inherited; the rest ends.
@@ -96,7 +106,7 @@ impl Relay {
         opened?;
         let end = ClientEnd { listener: address, client: steered.client, local };
         if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
-            upstream.inherited = Some(end);
+            upstream.inherited = Some(Box::new(end));
             self.shared.inherited.add(end, self.lookups.own_mailbox());
             self.inherited += 1;
         }

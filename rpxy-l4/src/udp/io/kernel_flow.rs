@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use rpxy_l4_proto::quic::ConnectionId;
 
 use crate::{
-    offload::{NotSteered, Offload, Steered, Usage},
+    offload::{Installed, NotSteered, Offload, Steered, Usage},
     udp::core::SessionId,
 };
 
@@ -22,15 +22,15 @@ pub(super) enum KernelFlow {
     /// It stays in the daemon for now.
     Waiting(Box<Steered>, NotSteered),
     /// The kernel has its entries.
-    Installed(Box<Steered>),
+    Installed(Installed),
 }
 
 impl KernelFlow {
     /// Asks the kernel to steer `flow`.
-    pub(super) fn install(&mut self, offload: &dyn Offload, flow: Box<Steered>) {
+    pub(super) fn install(&mut self, offload: &dyn Offload, flow: Steered) {
         *self = match offload.install(&flow) {
-            Ok(()) => Self::Installed(flow),
-            Err(reason) if reason.is_temporary() => Self::Waiting(flow, reason),
+            Ok(installed) => Self::Installed(installed),
+            Err(reason) if reason.is_temporary() => Self::Waiting(Box::new(flow), reason),
             Err(reason) => Self::Not(reason),
         };
     }
@@ -38,7 +38,7 @@ impl KernelFlow {
     /// Asks again for a session that waits. Nothing for others.
     pub(super) fn retry(&mut self, offload: &dyn Offload) {
         match std::mem::replace(self, Self::Unasked) {
-            Self::Waiting(flow, _) => self.install(offload, flow),
+            Self::Waiting(flow, _) => self.install(offload, *flow),
             other @ (Self::Unasked | Self::Not(_) | Self::Installed(_)) => *self = other,
         }
     }
@@ -54,10 +54,7 @@ impl KernelFlow {
     /// The client goes on with another connection ID or index.
     pub(super) fn update(&mut self, offload: &dyn Offload, cid: ConnectionId) {
         match self {
-            Self::Installed(flow) => {
-                flow.cid = Some(cid);
-                offload.update_cid(flow);
-            }
+            Self::Installed(session) => offload.update_cid(*session, &cid),
             Self::Waiting(flow, _) => flow.cid = Some(cid),
             Self::Unasked | Self::Not(_) => {}
         }
@@ -65,24 +62,24 @@ impl KernelFlow {
 
     /// A router has told of a smaller MTU on the way to the backend.
     pub(super) fn path_changed(&self, offload: &dyn Offload) {
-        if let Self::Installed(flow) = self {
-            offload.path_changed(flow);
+        if let Self::Installed(session) = self {
+            offload.path_changed(*session);
         }
     }
 
     /// Takes the session back; what the kernel has done for it.
     pub(super) fn revoke(&mut self, offload: &dyn Offload) -> Option<Usage> {
-        let Self::Installed(flow) = std::mem::replace(self, Self::Unasked) else { return None };
+        let Self::Installed(session) = std::mem::replace(self, Self::Unasked) else { return None };
         // What arrives in between is counted by nobody.
-        let usage = offload.usage(&flow);
-        offload.revoke(&flow);
+        let usage = offload.usage(session);
+        offload.revoke(session);
         usage
     }
 
     /// What the kernel has done so far.
     pub(super) fn usage(&self, offload: &dyn Offload) -> Option<Usage> {
         match self {
-            Self::Installed(flow) => offload.usage(flow),
+            Self::Installed(session) => offload.usage(*session),
             Self::Unasked | Self::Not(_) | Self::Waiting(..) => None,
         }
     }

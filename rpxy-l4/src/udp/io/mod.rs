@@ -2,6 +2,7 @@
 
 mod accounts;
 mod commands;
+mod ingress;
 mod kernel;
 mod kernel_flow;
 mod log;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    ingress::Ingress,
     kernel_flow::{KernelFlow, Retries},
     lookups::Lookups,
     sockets::{Appetite, Listener, Losses, Upstream, kernel_flow, open_upstream, open_upstream_mut},
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     config::model::Transport,
     log::AccessLines,
-    metrics::SessionEnd,
+    metrics::{DatagramDrop, SessionEnd},
     net::{
         poller::Poller,
         udp::{self, Received, Sender},
@@ -59,10 +60,13 @@ pub(super) struct Relay {
     pub(super) retries: Retries,
     /// Sessions to inherit whose clients' socket is not there yet.
     pub(super) heirless: Vec<Steered>,
+    /// Other workers may still be inheriting: what arrives here for them waits in the sockets.
+    pub(super) inheriting: bool,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
     /// Addresses of this machine.
     pub(super) locals: LocalAddresses,
+    ingress: Ingress,
     pub(super) output: Output,
     pub(super) sent: Sums,
     /// The slot of the next session whose accounts are told.
@@ -95,8 +99,10 @@ impl Relay {
             closing: VecDeque::new(),
             retries: Retries::default(),
             heirless: Vec::new(),
+            inheriting: false,
             inherited: 0,
             locals: LocalAddresses::default(),
+            ingress: Ingress::default(),
             output: Output::default(),
             sent: Sums::default(),
             told_up_to: 0,
@@ -131,7 +137,9 @@ impl Relay {
     pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let number = u32::try_from(slot).unwrap_or(u32::MAX);
-        self.poller.add(&socket, Token::listener(number))?;
+        if !self.inheriting {
+            self.poller.add(&socket, Token::listener(number))?;
+        }
         let serves = Arc::clone(self.snapshot.at(address));
         let listener = Some(Listener {
             address,
@@ -293,7 +301,24 @@ impl Relay {
 
     /// Gives datagrams of a backend to the core; returns the client's end that they go to.
     pub(super) fn answers(&mut self, session: SessionId, got: &Received<'_>) -> Option<Flow> {
+        if !self.takes_from(session, got.ingress) {
+            self.count_drop(DatagramDrop::OtherInterface, got.bytes.len().div_ceil(got.segment).max(1));
+            return None;
+        }
         self.with_core(|sessions, now, out| sessions.handle_answers(session, got.bytes, got.segment, now, out))
+    }
+
+    /// Returns whether answers of a session may arrive by `interface`.
+    fn takes_from(&mut self, session: SessionId, interface: u32) -> bool {
+        let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return true };
+        if upstream.ingress != interface {
+            let way = if upstream.ingress == 0 { None } else { upstream.way(interface) };
+            if way.is_some_and(|way| !self.ingress.takes(way, self.now)) {
+                return false;
+            }
+            upstream.ingress = interface;
+        }
+        true
     }
 
     /// A session's socket reported an error.

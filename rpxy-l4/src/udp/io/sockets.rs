@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::kernel_flow::KernelFlow;
+use socket2::SockRef;
+
+use super::{ingress::Way, kernel_flow::KernelFlow};
 use crate::{
     config::model::AccessLogFormat,
     log::Access,
@@ -93,11 +95,13 @@ pub(super) struct Upstream {
     pub(super) _port: Option<OwnPort>,
     pub(super) appetite: Appetite,
     pub(super) losses: Losses,
+    /// Interface that its answers arrive by; 0 before the first, and where that is not told.
+    pub(super) ingress: u32,
     pub(super) kernel: KernelFlow,
-    /// What the kernel had forwarded when it gave the session back.
-    pub(super) steered: Usage,
+    /// What the kernel had forwarded when it gave the session back, if it has.
+    pub(super) steered: Option<Box<Usage>>,
     /// Set where it was inherited from an earlier daemon.
-    pub(super) inherited: Option<ClientEnd>,
+    pub(super) inherited: Option<Box<ClientEnd>>,
     pub(super) format: AccessLogFormat,
     /// Name of the listener, once the session has started.
     pub(super) listener: Arc<str>,
@@ -107,6 +111,14 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    /// How datagrams of the backend come that arrive by `interface`; `None` for IPv6.
+    pub(super) fn way(&self, interface: u32) -> Option<Way> {
+        let socket = SockRef::from(&self.socket);
+        let source = *socket.peer_addr().ok()?.as_socket_ipv4()?.ip();
+        let destination = *socket.local_addr().ok()?.as_socket_ipv4()?.ip();
+        Some(Way { source, destination, interface })
+    }
+
     /// The backend, once the session has started.
     pub(super) fn backend(&self) -> Option<SocketAddr> {
         self.access.as_ref()?.destination.ip()

@@ -163,6 +163,11 @@ impl Thread {
                 Ok(Control::Resolved(session)) => self.relay.resolved(session),
                 Ok(Control::Inherit(sessions)) => self.relay.inherit(sessions),
                 Ok(Control::Inherited(asker)) => drop(asker.send(self.relay.inherited())),
+                Ok(Control::Receive) => {
+                    if let Err(error) = self.relay.receive_from_clients() {
+                        tracing::error!("cannot receive from clients: {error}");
+                    }
+                }
                 Ok(Control::Handover(handover)) => self.relay.take_over(&handover),
                 Ok(Control::Bans) => bans = true,
                 Ok(Control::Fallen) => self.relay.fallen(),

@@ -6,7 +6,10 @@
 
 mod event;
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 pub(crate) use event::{Event, Link};
 use netlink_packet_core::{
@@ -100,6 +103,25 @@ impl Netlink {
             _ => None,
         });
         route.ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
+    }
+
+    /// Returns whether this machine takes packets from `source` to its own address `destination` that arrive by `interface`:
+    /// the kernel looks up their route as that of any first packet, through its reverse-path filter (`rp_filter`). An error
+    /// that says nothing about that is passed on.
+    pub(crate) fn takes(&mut self, source: Ipv4Addr, destination: Ipv4Addr, interface: u32) -> io::Result<bool> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet;
+        request.header.destination_prefix_length = 32;
+        request.header.source_prefix_length = 32;
+        request.attributes.push(RouteAttribute::Destination(IpAddr::from(destination).into()));
+        request.attributes.push(RouteAttribute::Source(IpAddr::from(source).into()));
+        request.attributes.push(RouteAttribute::Iif(interface));
+        match self.request(RouteNetlinkMessage::GetRoute(request), 0) {
+            Ok(_route) => Ok(true),
+            // Of `fib_validate_source`; newer kernels have one number for all reasons (`inet_rtm_getroute`).
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EINVAL)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the kernel resolve or confirm a neighbour, as if a packet were sent to it. The result arrives as an event.
@@ -259,8 +281,6 @@ fn read_route(route: &RouteMessage, destination: IpAddr) -> Option<Route> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
@@ -278,6 +298,15 @@ mod tests {
         assert!(netlink.route(loopback, Some(Ipv4Addr::new(192, 0, 2, 9).into())).is_err(), "a source of nobody");
         assert!(netlink.route(loopback, None).unwrap().local, "and the socket still works");
         assert!(netlink.route(Ipv4Addr::BROADCAST.into(), None).is_err());
+    }
+
+    #[test]
+    fn packets_of_nobody_are_not_taken() {
+        let mut netlink = Netlink::open().unwrap();
+        let loopback = Ipv4Addr::LOCALHOST;
+        assert!(!netlink.takes(Ipv4Addr::BROADCAST, loopback, 1).unwrap(), "a source that cannot be");
+        assert!(netlink.takes(loopback, loopback, u32::MAX >> 1).is_err(), "no such interface");
+        assert!(netlink.route(loopback.into(), None).unwrap().local, "and the socket still works");
     }
 
     #[test]

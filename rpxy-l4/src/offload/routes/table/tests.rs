@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use rpxy_l4_common::map::Socket;
+use rpxy_l4_common::map::Flow;
 
 use super::*;
-use crate::offload::maps;
+use crate::offload::api::Steered;
 
 const CLIENT: &str = "192.0.2.7";
 const BACKEND: &str = "10.0.0.2";
@@ -13,10 +13,6 @@ const GATEWAY: &str = "192.0.2.254";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-fn socket(text: &str) -> Socket {
-    maps::socket(text.parse::<SocketAddr>().unwrap())
 }
 
 fn link(index: u32) -> Link {
@@ -43,28 +39,22 @@ fn table(needs_mac: bool, max: u32) -> Table {
     table
 }
 
-/// Reverse and forward direction of a session of the client's `port`.
-fn session(port: u16) -> [Direction; 2] {
-    let client = socket(&format!("{CLIENT}:{port}"));
-    let (local, upstream) = (socket("192.0.2.1:443"), socket(&format!("10.0.0.1:{port}")));
-    let backend = socket("10.0.0.2:443");
-    let back = RoutePair { source: ip("192.0.2.1"), destination: ip(CLIENT) };
-    let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
-    let direction = |source, destination, from, to, pair, route| Direction {
-        key: FlowKey { source, destination },
-        flow: Flow { source: from, destination: to, ..Flow::default() },
-        pair,
-        route,
-    };
-    [
-        direction(backend, upstream, local, client, back, route(1, GATEWAY)),
-        direction(client, local, upstream, backend, there, route(2, BACKEND)),
-    ]
+fn steered(port: u16, client: &str) -> Session {
+    let [client, upstream] =
+        [(client, port), ("10.0.0.1", port)].map(|(address, port)| SocketAddr::new(ip(address), port));
+    let [local, backend] = ["192.0.2.1:443", "10.0.0.2:443"].map(|text| text.parse().unwrap());
+    Session::new(&Steered { client, local, upstream, backend, kind: 0, mark: 1, cid: None })
 }
 
-fn keys(port: u16) -> [FlowKey; 2] {
-    let [reverse, forward] = session(port);
-    [forward.key, reverse.key]
+/// A session of the client's `port`, with its routes.
+fn session(port: u16) -> (Session, Routes) {
+    (steered(port, CLIENT), Routes { there: route(2, BACKEND), back: route(1, GATEWAY) })
+}
+
+impl Table {
+    fn add(&mut self, (session, routes): (Session, Routes)) -> Result<(Installed, Vec<String>), NotSteered> {
+        self.install(session, routes).map(|(installed, updates)| (installed, short(&updates)))
+    }
 }
 
 /// Updates in short.
@@ -86,9 +76,9 @@ fn short(updates: &[Update]) -> Vec<String> {
 #[test]
 fn reverse_first_and_forward_first_out() {
     let mut table = table(false, 10);
-    let updates = table.install(session(1000)).unwrap();
+    let (installed, updates) = table.add(session(1000)).unwrap();
     assert_eq!(
-        short(&updates),
+        updates,
         [
             "hop 1 at 1 mtu 1500 mac 0",
             "hop 2 at 2 mtu 1500 mac 2",
@@ -96,21 +86,19 @@ fn reverse_first_and_forward_first_out() {
             "flow to 443 from 1 by 2 at 2",
         ]
     );
-    let updates = table.revoke(keys(1000));
+    let updates = table.revoke(installed);
     assert_eq!(short(&updates), ["no flow to 443", "no flow to 1000", "no hop 1", "no hop 2"]);
-    assert!(table.pairs().is_empty() && table.neighbours_in_use().is_empty() && table.flows.is_empty());
-    assert_eq!(table.revoke(keys(1000)), []);
+    assert!(table.pairs().is_empty() && table.neighbours_in_use().is_empty() && table.slots.is_empty());
+    assert_eq!(table.revoke(installed), []);
 }
 
 #[test]
 fn sessions_share_hops() {
     let mut table = table(false, 10);
-    table.install(session(1000)).unwrap();
-    assert_eq!(
-        short(&table.install(session(1001)).unwrap()),
-        ["flow to 1001 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]
-    );
-    assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000"]);
+    let (first, _) = table.add(session(1000)).unwrap();
+    let (_, updates) = table.add(session(1001)).unwrap();
+    assert_eq!(updates, ["flow to 1001 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]);
+    assert_eq!(short(&table.revoke(first)), ["no flow to 443", "no flow to 1000"]);
     assert_eq!(table.neighbours_in_use().len(), 2);
 }
 
@@ -118,17 +106,13 @@ fn sessions_share_hops() {
 fn flows_whose_hop_finds_no_slot_stay_in_the_daemon() {
     // Keys 1 to 4; each client of its own is a hop.
     let mut table = table(false, 10);
-    let of = |port: u16, client: &str| {
-        let [mut reverse, forward] = session(port);
-        reverse.pair.destination = ip(client);
-        reverse.route = route(1, client);
-        [reverse, forward]
-    };
-    table.install(of(1000, "192.0.2.10")).unwrap();
-    table.install(of(1001, "192.0.2.11")).unwrap();
-    let updates = short(&table.install(of(1002, "192.0.2.12")).unwrap());
+    let of =
+        |port: u16, client: &str| (steered(port, client), Routes { there: route(2, BACKEND), back: route(1, client) });
+    table.add(of(1000, "192.0.2.10")).unwrap();
+    let (second, _) = table.add(of(1001, "192.0.2.11")).unwrap();
+    let (_, updates) = table.add(of(1002, "192.0.2.12")).unwrap();
     assert_eq!(updates.first().map(String::as_str), Some("hop 4 at 1 mtu 1500 mac 0"));
-    assert_eq!(table.install(of(1003, "192.0.2.13")).unwrap_err(), NotSteered::Full);
+    assert_eq!(table.add(of(1003, "192.0.2.13")).unwrap_err(), NotSteered::Full);
     assert_eq!(table.sessions(), 3, "those that were there stay");
     // A new route needs a free slot as well.
     let pair = RoutePair { source: ip("192.0.2.1"), destination: ip("192.0.2.10") };
@@ -146,20 +130,17 @@ fn flows_whose_hop_finds_no_slot_stay_in_the_daemon() {
         ["flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2", "hop 1 at 1 mtu 1500 mac 0"],
         "its own, now free"
     );
-    table.revoke(keys(1001));
-    let updates = short(&table.install(of(1003, "192.0.2.13")).unwrap());
+    table.revoke(second);
+    let (_, updates) = table.add(of(1003, "192.0.2.13")).unwrap();
     assert_eq!(updates.first().map(String::as_str), Some("hop 3 at 1 mtu 1500 mac 0"));
 }
 
 #[test]
 fn xdp_waits_for_the_neighbour() {
     let mut table = table(true, 10);
-    let updates = table.install(session(1000)).unwrap();
+    let (_, updates) = table.add(session(1000)).unwrap();
     // Without the entry of hop 1 the program passes the packet to the daemon.
-    assert_eq!(
-        short(&updates),
-        ["hop 2 at 2 mtu 1500 mac 2", "flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]
-    );
+    assert_eq!(updates, ["hop 2 at 2 mtu 1500 mac 2", "flow to 1000 from 2 by 1 at 1", "flow to 443 from 1 by 2 at 2"]);
     let mut learn = |event| short(&table.learn(event).0);
     assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), ["hop 1 at 1 mtu 1500 mac 9"]);
     assert_eq!(learn(neighbour(1, GATEWAY, Some(9))), [""; 0], "nothing new");
@@ -171,7 +152,7 @@ fn xdp_waits_for_the_neighbour() {
 #[test]
 fn links_that_change() {
     let mut table = table(false, 10);
-    table.install(session(1000)).unwrap();
+    table.add(session(1000)).unwrap();
     let (updates, reroute) = table.learn(Event::Link(Link { mtu: 1400, ..link(2) }));
     assert_eq!((short(&updates), reroute), (vec!["hop 2 at 2 mtu 1400 mac 2".to_owned()], true));
     let (updates, reroute) = table.learn(Event::Link(Link { up: false, ..link(2) }));
@@ -183,7 +164,7 @@ fn links_that_change() {
 #[test]
 fn a_route_that_goes_takes_the_flow_out_and_brings_it_back() {
     let mut table = table(false, 10);
-    table.install(session(1000)).unwrap();
+    table.add(session(1000)).unwrap();
     let there = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
     let mut reroute = |route| {
         let mut updates = Vec::new();
@@ -218,7 +199,8 @@ fn packets_turn_round_on_a_veth_by_a_redirect() {
     for (kind, flags) in [(None, 0), (Some("vlan"), 0), (Some("veth"), hop_flag::REDIRECT)] {
         let mut table = table(false, 10);
         table.learn(Event::Link(Link { kind: kind.map(str::to_owned), ..link(2) }));
-        let updates = table.install(session(1000)).unwrap();
+        let (session, routes) = session(1000);
+        let (_, updates) = table.install(session, routes).unwrap();
         let hop = updates.iter().find_map(|update| {
             let Update::Hop(2, hop) = update else { return None };
             Some(hop.flags)
@@ -230,7 +212,7 @@ fn packets_turn_round_on_a_veth_by_a_redirect() {
 #[test]
 fn packets_arrive_at_the_address_that_their_interface_has() {
     let mut table = table(false, 10);
-    table.install(session(1000)).unwrap();
+    table.add(session(1000)).unwrap();
     let (updates, _) = table.learn(Event::Link(Link { mac: [7; 6], ..link(1) }));
     let stations: Vec<_> = updates
         .iter()
@@ -247,13 +229,13 @@ fn packets_arrive_at_the_address_that_their_interface_has() {
 #[test]
 fn a_client_that_is_its_own_backend_has_one_route() {
     let mut table = table(false, 10);
-    let session = session(1000).map(|direction| {
-        let pair = RoutePair { source: ip("10.0.0.1"), destination: ip(BACKEND) };
-        Direction { pair, route: route(2, BACKEND), ..direction }
-    });
-    let updates = short(&table.install(session).unwrap());
+    let ends = ["10.0.0.2:1000", "10.0.0.1:443", "10.0.0.1:1000", "10.0.0.2:443"].map(|text| text.parse().unwrap());
+    let [client, local, upstream, backend] = ends;
+    let session = Session::new(&Steered { client, local, upstream, backend, kind: 0, mark: 1, cid: None });
+    let routes = Routes { there: route(2, BACKEND), back: route(2, BACKEND) };
+    let (installed, updates) = table.add((session, routes)).unwrap();
     assert_eq!(updates, ["hop 1 at 2 mtu 1500 mac 2", "flow to 1000 from 2 by 1 at 2", "flow to 443 from 2 by 1 at 2"]);
-    assert_eq!(short(&table.revoke(keys(1000))), ["no flow to 443", "no flow to 1000", "no hop 1"]);
+    assert_eq!(short(&table.revoke(installed)), ["no flow to 443", "no flow to 1000", "no hop 1"]);
     assert!(table.pairs().is_empty() && table.hops.is_empty());
 }
 
@@ -264,9 +246,9 @@ fn what_is_not_steered() {
     table.learn(Event::Link(Link { ethernet: false, ..link(4) }));
     table.learn(Event::Link(link(5)));
     table.set_attached(4, true);
-    let with = |route| {
-        let [reverse, forward] = session(1000);
-        [reverse, Direction { route, ..forward }]
+    let with = |there| {
+        let (session, routes) = session(1000);
+        (session, Routes { there, ..routes })
     };
     let rows = [
         ("loopback", route(3, BACKEND), NotSteered::Loopback),
@@ -276,29 +258,34 @@ fn what_is_not_steered() {
         ("no such link", route(6, BACKEND), NotSteered::Interface),
     ];
     for (name, route, expected) in rows {
-        assert_eq!(table.install(with(route)).unwrap_err(), expected, "{name}");
-        assert!(table.flows.is_empty(), "{name}");
+        assert_eq!(table.add(with(route)).unwrap_err(), expected, "{name}");
+        assert_eq!(table.sessions(), 0, "{name}");
     }
-    table.install(session(1000)).unwrap();
-    assert_eq!(table.install(session(1001)).unwrap_err(), NotSteered::Full);
-    table.install(session(1000)).expect("again, in its own slot");
-    table.revoke(keys(1000));
-    table.install(session(1001)).expect("the slot is free");
+    let (replaced, _) = table.add(session(1000)).unwrap();
+    assert_eq!(table.add(session(1001)).unwrap_err(), NotSteered::Full);
+    assert!(table.is_full(&session(1001).0) && !table.is_full(&session(1000).0));
+    let (installed, _) = table.add(session(1000)).expect("again, in its own slot");
+    assert_eq!(table.revoke(replaced), [], "it is another one's place now");
+    assert!(table.get(replaced).is_none() && table.get(installed).is_some());
+    table.revoke(installed);
+    table.add(session(1001)).expect("the slot is free");
 }
 
 #[test]
 fn connection_ids_change_in_place() {
     let mut table = table(false, 10);
-    assert_eq!(table.change(keys(1000)[0], |_| {}), None, "not installed");
-    table.install(session(1000)).unwrap();
-    let updates = table.change(keys(1000)[0], |flow| flow.cid_len = 4).unwrap();
+    let (installed, _) = table.add(session(1000)).unwrap();
+    let cid = ConnectionId::new(b"abcd").unwrap();
+    let updates = table.set_cid(installed, &cid).unwrap();
     assert!(matches!(updates[..], [Update::Flow(_, Flow { cid_len: 4, hop: 2, .. })]), "{updates:?}");
+    table.revoke(installed);
+    assert_eq!(table.set_cid(installed, &cid), None, "not installed");
 }
 
 #[test]
 fn lost_events_are_made_up_for() {
     let mut table = table(true, 10);
-    table.install(session(1000)).unwrap();
+    table.add(session(1000)).unwrap();
     table.forget_network();
     table.learn(Event::Link(link(1)));
     assert_eq!(short(&table.learn(neighbour(1, GATEWAY, Some(9))).0), ["hop 1 at 1 mtu 1500 mac 9"]);

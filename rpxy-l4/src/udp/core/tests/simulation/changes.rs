@@ -71,8 +71,12 @@ impl World {
     pub(super) fn follow(&mut self, first: usize) {
         let Some((client, home)) = self.find_settled(first, |home| home == self.backend(2)) else { return };
         self.bench.faults.clear();
-        self.name(home.ip().to_string().rsplit('.').next().unwrap().parse::<u8>().unwrap() % 250 + 1);
         let answers = self.dice.roll(2) == 0;
+        // Handshakes that were in vain before would have it leave with the next one.
+        if let Some(path) = self.clients[client].path.filter(|_| answers) {
+            self.answer_honestly(path, client);
+        }
+        self.name(home.ip().to_string().rsplit('.').next().unwrap().parse::<u8>().unwrap() % 250 + 1);
         let full = self.bench.drops(DatagramDrop::TooMany);
         let mut reached = Vec::new();
         // One that was taken back from the kernel just now is so again after 10 s.
