@@ -15,6 +15,7 @@ pub mod processor;
 pub mod procfs;
 pub mod report;
 pub mod rig;
+pub mod scale;
 pub mod session;
 pub mod settings;
 pub mod setup;

@@ -17,6 +17,7 @@ mod admin {
 mod config {
     mod listen;
     mod listeners;
+    mod peers;
     mod reload;
 }
 mod daemon {

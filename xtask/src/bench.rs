@@ -12,7 +12,7 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` (when absent), `udp`, `offload`, `flood` or `ech`, then arguments of its program (`tcp --help`
+    /// The suite to run, `tcp` (when absent), `udp`, `offload`, `flood`, `scale` or `ech`, then arguments of its program (`tcp --help`
     /// lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
@@ -50,6 +50,7 @@ enum Suite {
     Udp,
     Offload,
     Flood,
+    Scale,
     Ech,
 }
 
@@ -60,6 +61,7 @@ impl Suite {
             Self::Udp => "bench-udp",
             Self::Offload => "bench-offload",
             Self::Flood => "bench-flood",
+            Self::Scale => "bench-scale",
             Self::Ech => "bench-ech",
         }
     }
@@ -72,9 +74,13 @@ fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
         Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
         Some((first, rest)) if first == "offload" => Ok((Suite::Offload, rest)),
         Some((first, rest)) if first == "flood" => Ok((Suite::Flood, rest)),
+        Some((first, rest)) if first == "scale" => Ok((Suite::Scale, rest)),
         Some((first, rest)) if first == "ech" => Ok((Suite::Ech, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
-            bail!("there is no suite `{}`; there are `tcp`, `udp`, `offload`, `flood` and `ech`", first.display())
+            bail!(
+                "there is no suite `{}`; there are `tcp`, `udp`, `offload`, `flood`, `scale` and `ech`",
+                first.display()
+            )
         }
         Some(_) | None => Ok((Suite::Tcp, words)),
     }
@@ -86,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<Suite>, usize); 9] = [
+        let rows: [(&str, &[&str], Option<Suite>, usize); 10] = [
+            ("large files", &["scale", "--connections", "3"], Some(Suite::Scale), 2),
             ("floods", &["flood", "--seconds", "3"], Some(Suite::Flood), 2),
             ("the suite of the kernel plane", &["offload", "--rounds", "3"], Some(Suite::Offload), 2),
             ("nothing", &[], Some(Suite::Tcp), 0),

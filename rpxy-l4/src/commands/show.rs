@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     admin::{Command, List},
+    config::model::TOP,
     escape,
 };
 
@@ -59,7 +60,7 @@ fn flow(line: &Value) -> Vec<String> {
     vec![
         text(&line["id"]),
         text(&line["client"]),
-        text(&line["listener"]),
+        listener(line),
         backend(line),
         text(&line["carries"]),
         text(&line["rule"]),
@@ -80,7 +81,7 @@ fn connection(line: &Value) -> Vec<String> {
     vec![
         text(&line["id"]),
         text(&line["client"]),
-        text(&line["listener"]),
+        listener(line),
         backend(line),
         text(&line["carries"]),
         text(&line["rule"]),
@@ -93,6 +94,14 @@ fn connection(line: &Value) -> Vec<String> {
     ]
 }
 
+/// The address that is listened on, with the listener's name unless it is the top of the file.
+fn listener(line: &Value) -> String {
+    match line["listener_name"].as_str() {
+        Some(name) if name != TOP => format!("{} ({})", text(&line["listener"]), text(&line["listener_name"])),
+        _ => text(&line["listener"]),
+    }
+}
+
 /// The backend's address, with its target where that is a name.
 fn backend(line: &Value) -> String {
     match (line["backend"].as_str(), line["target"].as_str()) {
@@ -103,7 +112,8 @@ fn backend(line: &Value) -> String {
     }
 }
 
-const TARGET: [&str; 8] = ["TARGET", "TRANSPORT", "RULE", "STATE", "SINCE", "ACTIVE", "FAILURES", "REASON"];
+const TARGET: [&str; 9] =
+    ["TARGET", "TRANSPORT", "RULE", "LISTENERS", "STATE", "SINCE", "ACTIVE", "FAILURES", "REASON"];
 
 fn target(line: &Value) -> Vec<String> {
     let state = match line["backup"].as_bool() {
@@ -114,6 +124,7 @@ fn target(line: &Value) -> Vec<String> {
         text(&line["target"]),
         text(&line["transport"]),
         text(&line["rule"]),
+        words(line["listeners"].as_array().into_iter().flatten().map(text), "-"),
         state,
         millis(&line["since_ms"]),
         text(&line["active"]),
@@ -287,22 +298,27 @@ mod tests {
              KiB  0 B   open"
         );
         let mut literal = line;
+        literal["listener_name"] = json!("in");
         literal["target"] = json!("192.0.2.9:443");
         literal["inner_server_name"] = json!("private.example");
         let text = shown(&Command::Connections(list(9)), &[literal], false);
-        assert!(text.contains("  192.0.2.9:443  tcp:tls") && text.contains("  private.example  "), "{text}");
+        assert!(
+            text.contains("  0.0.0.0:443 (in)  192.0.2.9:443  tcp:tls") && text.contains("  private.example  "),
+            "{text}"
+        );
     }
 
     #[test]
     fn targets_are_a_table() {
         let line = json!({
             "transport": "tcp", "rule": "web", "target": "a.example:443", "backup": true, "weight": 1, "state": "down",
+            "listeners": ["default", "in"],
             "reason": "connection refused", "since_ms": 61_500, "active": 3, "failures": 7,
         });
         let text = shown(&Command::Targets {}, &[line], false);
         assert_eq!(
             text.lines().nth(1).unwrap(),
-            "a.example:443  tcp        web   down (backup)  1m1s   3       7         connection refused"
+            "a.example:443  tcp        web   default, in  down (backup)  1m1s   3       7         connection refused"
         );
     }
 

@@ -4,7 +4,7 @@
 //! nothing outside `config` knows the file's shape. File order is kept wherever it decides (rules, targets).
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
@@ -102,6 +102,9 @@ impl Config {
     }
 }
 
+/// A group of targets: its transport, the name of its rule, and the names of the listeners that it is on.
+pub(crate) type PlacedUpstream<'a> = (Transport, Option<&'a Arc<str>>, Vec<&'a Arc<str>>, &'a Upstream);
+
 impl Config {
     /// All groups of targets, those of decrypted hellos included, each with its transport and the name of its rule; `None`
     /// for the default targets of a listener. A rule on several listeners comes once; the default targets come last.
@@ -109,20 +112,64 @@ impl Config {
         let mut seen = HashSet::new();
         let rules = self.listeners().flat_map(|listener| &listener.rules);
         let rules = rules.filter(move |rule| seen.insert(&rule.name));
-        let of_rules = rules.flat_map(|rule| {
-            let transport = if rule.matcher.is_udp() { Transport::Udp } else { Transport::Tcp };
-            let ech = match &rule.matcher {
-                Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.as_ref(),
-                Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => None,
-            };
-            let private = ech.into_iter().flat_map(|ech| ech.private.iter().map(|private| &private.upstream));
-            std::iter::once(&rule.upstream).chain(private).map(move |upstream| (transport, Some(&rule.name), upstream))
+        let of_rules =
+            rules.flat_map(|rule| rule.upstreams().map(move |upstream| (rule.transport(), Some(&rule.name), upstream)));
+        of_rules.chain(
+            self.listeners().flat_map(Listener::defaults).map(|(transport, upstream)| (transport, None, upstream)),
+        )
+    }
+
+    /// The same with the names of the listeners that a rule or default target is on. A rule comes again for listeners on which
+    /// their settings have made another one of it.
+    pub(crate) fn placed_upstreams(&self) -> Vec<PlacedUpstream<'_>> {
+        let mut rules: Vec<(&Arc<Rule>, Vec<&Arc<str>>)> = Vec::new();
+        let mut by_name: HashMap<&Arc<str>, Vec<usize>> = HashMap::new();
+        for listener in self.listeners() {
+            for rule in &listener.rules {
+                let known = by_name.entry(&rule.name).or_default();
+                let same = known.iter().copied().find(|index| {
+                    rules.get(*index).is_some_and(|(other, _)| Arc::ptr_eq(other, rule) || *other == rule)
+                });
+                match same.and_then(|index| rules.get_mut(index)) {
+                    Some((_, listeners)) => listeners.push(&listener.name),
+                    None => {
+                        known.push(rules.len());
+                        rules.push((rule, vec![&listener.name]));
+                    }
+                }
+            }
+        }
+        let of_rules = rules.into_iter().flat_map(|(rule, listeners)| {
+            rule.upstreams().map(move |upstream| (rule.transport(), Some(&rule.name), listeners.clone(), upstream))
         });
         let defaults = self.listeners().flat_map(|listener| {
-            let tcp = listener.tcp.default.iter().map(|upstream| (Transport::Tcp, None, upstream));
-            tcp.chain(listener.udp.default.iter().map(|upstream| (Transport::Udp, None, upstream)))
+            listener.defaults().map(|(transport, upstream)| (transport, None, vec![&listener.name], upstream))
         });
-        of_rules.chain(defaults)
+        of_rules.chain(defaults).collect()
+    }
+}
+
+impl Rule {
+    fn transport(&self) -> Transport {
+        if self.matcher.is_udp() { Transport::Udp } else { Transport::Tcp }
+    }
+
+    /// Its targets, and those of its decrypted hellos.
+    fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        let ech = match &self.matcher {
+            Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.as_ref(),
+            Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => None,
+        };
+        let private = ech.into_iter().flat_map(|ech| ech.private.iter().map(|private| &private.upstream));
+        std::iter::once(&self.upstream).chain(private)
+    }
+}
+
+impl Listener {
+    /// Its default targets.
+    fn defaults(&self) -> impl Iterator<Item = (Transport, &Upstream)> {
+        let tcp = self.tcp.default.iter().map(|upstream| (Transport::Tcp, upstream));
+        tcp.chain(self.udp.default.iter().map(|upstream| (Transport::Udp, upstream)))
     }
 }
 

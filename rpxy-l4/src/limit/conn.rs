@@ -6,12 +6,18 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
+use super::LogThrottle;
+
+/// Interval of messages about one limit.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
 /// The number of connections or sessions that exist now, bounded by a limit that may change on reload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ConnLimit {
     now: AtomicU32,
     /// Those that wait for a place.
@@ -19,6 +25,8 @@ pub(crate) struct ConnLimit {
     freed: Notify,
     /// Requests that holders of less important permits give them up.
     wanted: AtomicU32,
+    /// Tells that the limit is reached.
+    said: LogThrottle,
     /// Another one in which all of these count as well.
     within: Option<Arc<Self>>,
 }
@@ -27,6 +35,19 @@ pub(crate) struct ConnLimit {
 #[derive(Debug)]
 pub(crate) struct ConnPermit {
     limit: Arc<ConnLimit>,
+}
+
+impl Default for ConnLimit {
+    fn default() -> Self {
+        Self {
+            now: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            freed: Notify::new(),
+            wanted: AtomicU32::new(0),
+            said: LogThrottle::new(SAY_AGAIN),
+            within: None,
+        }
+    }
 }
 
 impl ConnLimit {
@@ -50,6 +71,12 @@ impl ConnLimit {
             all.now.fetch_add(1, Ordering::Relaxed);
         }
         Some(ConnPermit { limit: Arc::clone(self) })
+    }
+
+    /// What lets the log say so often that the limit is reached, whatever happens at others.
+    #[must_use]
+    pub(crate) fn said(&self) -> &LogThrottle {
+        &self.said
     }
 
     /// Asks the holder of a less important permit to give it up. At most 16 such requests are kept.

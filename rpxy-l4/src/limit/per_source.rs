@@ -6,16 +6,22 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::sources::network;
+use super::{LogThrottle, sources::network};
 use crate::config::model::SourcePrefix;
+
+/// Interval of messages about refused networks.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Connections by source network. Networks without one are forgotten, so there are never more entries than connections.
 #[derive(Debug)]
 pub(crate) struct PerSource {
     /// Networks are told apart by a keyed hash of 64 bits: nobody can choose two that collide.
     key: RandomState,
+    /// Tells that a limit of one is reached.
+    said: LogThrottle,
     shards: Box<[Shard]>,
 }
 
@@ -35,7 +41,14 @@ impl PerSource {
     /// No connection yet.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { key: RandomState::new(), shards: (0..Self::SHARDS).map(|_| Shard::default()).collect() }
+        let shards = (0..Self::SHARDS).map(|_| Shard::default()).collect();
+        Self { key: RandomState::new(), said: LogThrottle::new(SAY_AGAIN), shards }
+    }
+
+    /// What lets the log say so often that a network is refused, whatever happens at other listeners.
+    #[must_use]
+    pub(crate) fn said(&self) -> &LogThrottle {
+        &self.said
     }
 
     /// Counts one more of the network of `source`, unless it has `max` already.

@@ -3,13 +3,12 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use super::refused::{Kind, LONGEST_NAME, Refused};
-use crate::{escape, overview};
+use crate::{escape, net::Address, overview};
 
 /// Refusals kept of each kind.
 const KEPT: usize = 20;
@@ -22,8 +21,8 @@ pub(super) struct Latest([Mutex<VecDeque<Kept>>; 3]);
 struct Kept {
     when: Instant,
     proto: &'static str,
-    source: SocketAddr,
-    listener: SocketAddr,
+    source: Address,
+    listener: Address,
     reason: &'static str,
     server_name: Option<Arc<str>>,
 }
@@ -31,7 +30,8 @@ struct Kept {
 impl Latest {
     /// Keeps one more; the oldest of its kind goes.
     pub(super) fn keep(&self, kind: Kind, refused: &Refused<'_>, when: Instant) {
-        let Refused { proto, source, listener, reason, server_name } = *refused;
+        let Refused { proto, source, listener, reason, server_name } = refused;
+        let (source, listener) = (source.clone(), listener.clone());
         let server_name = server_name.map(|name| escape::bounded(name, LONGEST_NAME).into());
         let Some(kept) = self.0.get(kind as usize) else { return };
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,8 +44,8 @@ impl Latest {
         let told = |kept: &Kept| overview::Refused {
             age_ms: u64::try_from(now.saturating_duration_since(kept.when).as_millis()).unwrap_or(u64::MAX),
             proto: kept.proto.into(),
-            source: kept.source,
-            listener: kept.listener,
+            source: kept.source.to_string(),
+            listener: kept.listener.to_string(),
             reason: kept.reason.into(),
             server_name: kept.server_name.clone(),
         };
@@ -69,9 +69,10 @@ mod tests {
         let latest = Latest::default();
         let began = Instant::now();
         let keep = |kind, name: &str, ms| {
-            let address = "192.0.2.1:1".parse().unwrap();
+            let address = Address::from("192.0.2.1:1".parse::<std::net::SocketAddr>().unwrap());
             let server_name = Some(name);
-            let refused = Refused { proto: "tcp", source: address, listener: address, reason: "banned", server_name };
+            let refused =
+                Refused { proto: "tcp", source: address.clone(), listener: address, reason: "banned", server_name };
             latest.keep(kind, &refused, began + Duration::from_millis(ms));
         };
         keep(Kind::Tcp, "first", 1);

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use crate::{
     config::model::AccessLogRefused,
     escape,
     limit::{LineRate, Lines},
+    net::Address,
 };
 
 /// Lines of one source network (an IPv4 address, or the /64 of an IPv6 address).
@@ -29,10 +30,11 @@ pub(super) const LONGEST_NAME: usize = 253;
 pub(crate) struct Refused<'a> {
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: &'static str,
-    /// The client, as told by an inbound PROXY header where there is one.
-    pub source: SocketAddr,
+    /// The client, as told by an inbound PROXY header where there is one; the path of the unix socket that it came by where it
+    /// has no address.
+    pub source: Address,
     /// The address that it used of ours.
-    pub listener: SocketAddr,
+    pub listener: Address,
     /// Reason, as the counters name it.
     pub reason: &'static str,
     /// The name that the client asked for in the clear.
@@ -124,8 +126,8 @@ struct JsonLine<'a> {
     time: String,
     event: &'static str,
     proto: &'static str,
-    src: SocketAddr,
-    listener: SocketAddr,
+    src: &'a Address,
+    listener: &'a Address,
     reason: &'static str,
     server_name: Option<&'a str>,
 }
@@ -136,8 +138,8 @@ pub(super) fn as_json(refused: &Refused<'_>) -> serde_json::Result<String> {
         time: timestamp().to_string(),
         event: "refused",
         proto: refused.proto,
-        src: refused.source,
-        listener: refused.listener,
+        src: &refused.source,
+        listener: &refused.listener,
         reason: refused.reason,
         server_name: refused.server_name.map(|name| escape::bounded(name, LONGEST_NAME)),
     })
@@ -157,13 +159,15 @@ pub(super) fn withheld_as_json(count: u64) -> serde_json::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn refused(server_name: Option<&str>) -> Refused<'_> {
         Refused {
             proto: "tcp:tls",
-            source: "[2001:db8::7]:5000".parse().unwrap(),
-            listener: "192.0.2.1:443".parse().unwrap(),
+            source: "[2001:db8::7]:5000".parse::<SocketAddr>().unwrap().into(),
+            listener: "192.0.2.1:443".parse::<SocketAddr>().unwrap().into(),
             reason: "unmatched",
             server_name,
         }

@@ -109,6 +109,9 @@ pub(crate) struct Target {
     pub transport: Transport,
     /// `None` for the default targets of a listener, and for one that has left the file while it was drained.
     pub rule: Option<Arc<str>>,
+    /// The listeners that its rule is on so; empty for one that has left the file.
+    #[serde(default)]
+    pub listeners: Vec<Arc<str>>,
     /// As the file writes it.
     pub target: String,
     /// It is for when all others are down.
@@ -150,7 +153,7 @@ pub(crate) struct Target {
     /// How long TCP connections to it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Times>,
-    /// How long its first byte took from then on.
+    /// How long its first byte took from then on; its first datagram, from the first to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<Times>,
 }
@@ -181,6 +184,7 @@ impl Target {
         Self {
             transport,
             rule: None,
+            listeners: Vec::new(),
             target,
             backup: false,
             weight: 1,

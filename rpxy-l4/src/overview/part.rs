@@ -1,6 +1,6 @@
 //! The parts of an overview.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -158,10 +158,10 @@ pub(crate) struct Refused {
     pub age_ms: u64,
     /// `tcp`, `tcp:tls`, `udp:quic`, …
     pub proto: Word,
-    /// The client.
-    pub source: SocketAddr,
-    /// The address that it used of ours.
-    pub listener: SocketAddr,
+    /// The client: its address, or the unix socket that it came by.
+    pub source: String,
+    /// The address that it used of ours, likewise.
+    pub listener: String,
     /// Why, as the counters name it.
     pub reason: Word,
     /// The name that the client asked for in the clear, as it came.

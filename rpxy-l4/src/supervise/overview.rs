@@ -95,17 +95,19 @@ impl Daemon {
         }
     }
 
-    /// Each target of each rule, in the order of the file, then those that are drained and no longer in it.
+    /// Each target of each rule, in the order of the file, then those that are drained and no longer in it. A rule comes once,
+    /// and again for listeners on which it is another one, as with another check.
     pub(super) fn target_lines(&self) -> Vec<Target> {
         let now = self.started.elapsed();
         let mut lines = Vec::new();
-        for (transport, rule, upstream) in self.config.upstreams() {
+        for (transport, rule, listeners, upstream) in self.config.placed_upstreams() {
             let known = self.targets.of(transport);
             for target in &upstream.targets {
                 let check = upstream.check.as_ref().map(|check| (&check.name, known.checked(target, check)));
                 let check = check.as_ref().map(|(name, checked)| (*name, &**checked));
                 let mut line = Target::new(transport, target.to_string());
                 (line.rule, line.backup, line.weight) = (rule.cloned(), target.backup, target.weight.get());
+                line.listeners = listeners.iter().map(|name| Arc::clone(name)).collect();
                 line.max = target.max_connections.map(Into::into);
                 known.health(target).report(target.down, check, now).fill_in(&mut line);
                 lines.push(line);

@@ -150,7 +150,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, address:
     let max = listener.settings.max_connections.get();
     let Some(permit) = listener.connections.acquire(max) else {
         refused(Outcome::TooMany);
-        if let Some(withheld) = shared.said_too_many.speak(Instant::now()) {
+        if let Some(withheld) = listener.connections.said().speak(Instant::now()) {
             let of = listener.settings.max_connections_of.as_ref().map(|name| format!(" of listener {name}"));
             tracing::warn!(
                 "tcp_max_connections ({max}){} reached: closing new connections ({withheld} closed since the last such \
@@ -160,7 +160,7 @@ fn admit(listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr, address:
         }
         return;
     };
-    let entered = Entered::new(listener.source(peer), address.clone());
+    let entered = Entered::new(listener.source(peer), address.clone(), Arc::clone(&listener.name));
     let slot = entered.slot();
     let record = Record::new(Arc::clone(shared), Arc::clone(listener), permit, place, entered).into();
     let task = tokio::spawn(serve(Arc::clone(shared), Arc::clone(listener), Accepted { stream, peer }, record));

@@ -172,8 +172,6 @@ pub(crate) struct Shared {
     /// Hellos of Encrypted Client Hello that did not open, by network.
     failed_hellos: Prefixes,
     backoff: AcceptBackoff,
-    said_too_many: LogThrottle,
-    said_source: LogThrottle,
     said_reaching: LogThrottle,
     said_rule: LogThrottle,
     said_no_port: LogThrottle,
@@ -197,8 +195,6 @@ impl Shared {
             random: Random::new(RandomState::new().hash_one(std::process::id())),
             failed_hellos: Prefixes::new(RandomState::new().hash_one(started)),
             backoff: AcceptBackoff::new(SAY_AGAIN),
-            said_too_many: LogThrottle::new(SAY_AGAIN),
-            said_source: LogThrottle::new(SAY_AGAIN),
             said_reaching: LogThrottle::new(SAY_AGAIN),
             said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),

@@ -1,13 +1,14 @@
 //! Connections that are turned away: their line in the access log.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::{Listener, Shared, probe::Recognised};
+use super::{Listener, Shared, UNNAMED, probe::Recognised};
 use crate::{
     log::{Kind, Refused},
     metrics::Outcome,
+    net::Address,
     route::Protocol,
 };
 
@@ -54,9 +55,9 @@ impl Shared {
         let kind = if outcome == Outcome::Banned { Kind::Banned } else { Kind::Tcp };
         self.access.refused(listener.access_lines, (kind, seen.source.ip()), || Refused {
             proto: seen.protocol().name(),
-            source: seen.source,
-            // A socket that was accepted has an address.
-            listener: client.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into()),
+            source: listener.source(seen.source),
+            // A socket that was accepted has an address, or a path.
+            listener: client.local_addr().map_or_else(|_| listener.source(UNNAMED), Address::from),
             reason: outcome.name(),
             server_name: seen.server_name(),
         });

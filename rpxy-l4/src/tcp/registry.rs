@@ -49,6 +49,7 @@ pub(super) struct Entry {
     pub(super) client: Address,
     /// The address that is listened on.
     listener: Address,
+    listener_name: Arc<str>,
     pub(super) since: Instant,
     /// When bytes moved last.
     seen: Timespec,
@@ -84,14 +85,15 @@ pub(super) struct Entered {
 }
 
 impl Entered {
-    /// Enters a connection from `client`, accepted at `listener`.
-    pub(super) fn new(client: Address, listener: Address) -> Self {
+    /// Enters a connection from `client`, accepted at the address `listener` of the listener with this name.
+    pub(super) fn new(client: Address, listener: Address, listener_name: Arc<str>) -> Self {
         let slot = REGISTRY.with_borrow_mut(|registry| {
             registry.serial = registry.serial.wrapping_add(1);
             registry.entries.insert(Entry {
                 serial: registry.serial,
                 client,
                 listener,
+                listener_name,
                 since: Instant::now(),
                 seen: now(),
                 up: 0,
@@ -162,6 +164,8 @@ pub(crate) struct ConnectionLine {
     pub client: Address,
     /// The address that is listened on.
     pub listener: Address,
+    /// The listener's name.
+    pub listener_name: Arc<str>,
     /// The stage: `undecided`, `opening` or `open`.
     pub stage: &'static str,
     /// The protocol, as in the access log.
@@ -222,6 +226,7 @@ impl Entry {
             key: ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: self.serial },
             client: self.client.clone(),
             listener: self.listener.clone(),
+            listener_name: Arc::clone(&self.listener_name),
             stage: match (route, &self.access) {
                 (_, Some(_)) => "open",
                 (Some(_), None) => "opening",
@@ -260,7 +265,7 @@ mod tests {
     }
 
     fn enter(client: &str) -> Entered {
-        Entered::new(address(client), address("0.0.0.0:443"))
+        Entered::new(address(client), address("0.0.0.0:443"), "default".into())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use super::{Listener, Shared, is_unnamed};
 use crate::{
+    config::model::TOP,
     limit::{AccessDenied, SourcePermit},
     metrics::Outcome,
 };
@@ -59,13 +60,13 @@ impl Shared {
         if let Some(rates) = &listener.rates
             && !rates.allow(source, self.uptime(tokio::time::Instant::now()))
         {
-            self.say_refused(source, Outcome::SourceRate, "tcp_new_connections_per_source");
+            say_refused(listener, source, Outcome::SourceRate, "tcp_new_connections_per_source");
             return Err(Outcome::SourceRate);
         }
         let Some(max) = settings.max_connections_per_source else { return Ok(None) };
         let place = listener.per_source.acquire(source, settings.source_prefix, max);
         if place.is_none() {
-            self.say_refused(source, Outcome::SourceConnections, "tcp_max_connections_per_source");
+            say_refused(listener, source, Outcome::SourceConnections, "tcp_max_connections_per_source");
             return Err(Outcome::SourceConnections);
         }
         Ok(place)
@@ -91,14 +92,15 @@ impl Shared {
         let is_full = listener.per_source.count(source, settings.source_prefix) >= max.get();
         is_full.then_some(Outcome::SourceConnections)
     }
+}
 
-    fn say_refused(&self, source: IpAddr, outcome: Outcome, key: &str) {
-        if let Some(withheld) = self.said_source.speak(Instant::now()) {
-            let name = outcome.name();
-            tracing::warn!(
-                "{source}: over {key}: closing new connections of its network ({name}; {withheld} of such networks closed \
-                 since the last such line)"
-            );
-        }
+fn say_refused(listener: &Listener, source: IpAddr, outcome: Outcome, key: &str) {
+    if let Some(withheld) = listener.per_source.said().speak(Instant::now()) {
+        let (name, of) = (outcome.name(), &listener.name);
+        let of = if **of == *TOP { String::new() } else { format!(" of listener {of}") };
+        tracing::warn!(
+            "{source}: over {key}{of}: closing new connections of its network ({name}; {withheld} of such networks closed \
+             since the last such line)"
+        );
     }
 }

@@ -102,7 +102,7 @@ fn flows_show_each_session_with_its_bytes() {
     let expected = json!({
         "client": address, "local": GATEWAY_V4, "listener": format!("0.0.0.0:{PORT}"), "backend": at(7000),
         "target": at(7000), "stage": "open", "carries": "udp", "rule": null, "bytes_up": 8, "bytes_down": 18, "answered": true,
-        "confirmed": false, "plane": "userspace",
+        "confirmed": false, "plane": "userspace", "listener_name": "default",
     });
     assert_eq!(flow, expected);
 

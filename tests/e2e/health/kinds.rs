@@ -1,6 +1,11 @@
 //! Every kind of check against real servers: what passes, and what fails for which reason.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use rpxy_l4_tests::{
     admin::Admin,
@@ -9,12 +14,14 @@ use rpxy_l4_tests::{
     peers::{
         programs::{self, Certificate, SshServer, curl},
         quic::QuicServer,
+        server::{Recorder, Server},
         udp::UdpServer,
     },
     topology::{BACKENDS_V4, Topology, at},
     wait,
 };
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 use crate::support::PORT;
 
@@ -99,7 +106,7 @@ fn checks_over_tcp_find_what_nginx_haproxy_and_sshd_do() {
          listen dead\n  bind {first}:82\n  timeout http-request 10s\n  tcp-request connection reject"
     );
     let _haproxy = programs::haproxy(&net.backend, &haproxy, &[81, 82]);
-    let _silent = rpxy_l4_tests::peers::server::Recorder::start(&net.backend, at(90));
+    let _silent = Recorder::start(&net.backend, at(90));
     let row = |name, port, check: &str, expected| -> Row<'_> { (name, port, check.to_owned(), expected) };
     let rows = [
         row("connection", 80, "kind = \"connect\"", None),
@@ -156,7 +163,7 @@ fn checks_over_udp_find_what_quinn_and_others_do() {
     let _quinn = QuicServer::start(&net.backend, at(8443), "q", &certificate, &["h3"]);
     let _echo = UdpServer::echo(&net.backend, at(7000), "echo:");
     let _silent = UdpServer::recorder(&net.backend, at(7001));
-    let _status = rpxy_l4_tests::peers::server::Server::tagged(&net.backend, at(9000), "fine");
+    let _status = Server::tagged(&net.backend, at(9000), "fine");
     // A refusal for every datagram, not for one a second.
     net.backend.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
     let row = |name, port, check: &str, expected| -> Row<'_> { (name, port, check.to_owned(), expected) };
@@ -173,4 +180,44 @@ fn checks_over_udp_find_what_quinn_and_others_do() {
         row("a port over TCP", 7777, "kind = \"connect\"\nport = 9000", None),
     ];
     found(&net, &config("quic", &rows, ""), &rows);
+}
+
+#[test]
+fn checks_of_targets_that_never_come_to_an_end_fail_in_time() {
+    let Some(net) = Topology::or_skip() else { return };
+    let reset = |mut stream: &TcpStream| {
+        let _asked = stream.read(&mut [0; 1024]);
+        let _reset = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    };
+    let endless = |bytes: &'static [u8]| move |mut stream: &TcpStream, _| while stream.write_all(bytes).is_ok() {};
+    let _servers = [
+        Server::start(&net.backend, at(7001), endless(&[0; 4096])),
+        Server::start(&net.backend, at(7002), endless(b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")),
+        Server::start(&net.backend, at(7003), endless(b"\x16\x03\x03\x00\x04\x00\x00\x00\x00")),
+        // A byte now and then, for ever.
+        Server::start(&net.backend, at(7004), |mut stream, _| {
+            while stream.write_all(b" ").is_ok() {
+                wait::pause(Duration::from_millis(20));
+            }
+        }),
+        Server::start(&net.backend, at(7005), move |stream, _| reset(stream)),
+        Server::start(&net.backend, at(7006), |mut stream, _| drop(stream.write_all(b"HTTP/1.1 2"))),
+        Server::start(&net.backend, at(7007), |mut stream, _| drop(stream.write_all(&[0x16, 3, 3, 0xff, 0xff, 2]))),
+    ];
+    let row = |name, port, check: &str, expected| -> Row<'_> { (name, port, check.to_owned(), Some(expected)) };
+    let expect = "kind = \"send\"\nexpect = \"never\"";
+    let rows = [
+        row("zeros of http", 7001, "kind = \"http\"", "the answer is not HTTP/1"),
+        row("zeros of tls", 7001, "kind = \"tls\"", "the answer is not TLS"),
+        row("zeros", 7001, expect, "not what is expected in the first 8192 bytes"),
+        row("interim responses", 7002, "kind = \"http\"", "no status in the first 8192 bytes"),
+        row("empty messages", 7003, "kind = \"tls\"", ""),
+        row("a byte now and then", 7004, expect, "no answer in 200ms"),
+        row("a byte of http now and then", 7004, "kind = \"http\"", "the answer is not HTTP/1"),
+        row("reset of http", 7005, "kind = \"http\"", "Connection reset"),
+        row("reset of tls", 7005, "kind = \"tls\"", "Connection reset"),
+        row("a part of a status", 7006, "kind = \"http\"", ""),
+        row("a part of a record", 7007, "kind = \"tls\"", ""),
+    ];
+    found(&net, &config("tls", &rows, ""), &rows);
 }

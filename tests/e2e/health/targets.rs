@@ -194,3 +194,24 @@ fn a_unix_socket_is_checked_like_an_address() {
     daemon.wait_for(0, "backend.sock: up again");
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("unix"));
 }
+
+#[test]
+fn a_target_that_passes_its_checks_and_refuses_clients_is_tried_last_and_spoken_of_once() {
+    let Some(net) = Topology::or_skip() else { return };
+    // The check asks elsewhere, where all is well.
+    let alive = [0, 1].map(|index| Server::tagged(&net.backend, (BACKENDS_V4[index], 7001), "alive"));
+    let _two = server(&net, 1, "two");
+    let config = two("tcp_target_retry = \"1h\"", "port = 7001\ninterval = \"100ms\"");
+    let mut daemon = Daemon::builder(&config).allow("198.51.100.10:7000 cannot be reached").start(&net.gateway);
+    let asked = alive[0].accepted();
+    for _ in 0..20 {
+        assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"));
+    }
+    alive[0].wait_for_accepted(asked + 5);
+    assert_eq!(reached_by(&net, b"x").as_deref(), Some("two"), "checks that pass elsewhere refute nothing");
+    assert_eq!(daemon.lines_with("cannot be reached").len(), 1);
+    daemon.reload(Edit::Rename, &config.replace("\nport = 7001", ""));
+    daemon.allow(": down, check");
+    let line = daemon.wait_for(0, ": down, check");
+    assert!(line.contains("198.51.100.10:7000: down"), "{line}");
+}

@@ -16,7 +16,7 @@ use rpxy_l4_tests::{
     wait,
 };
 
-use crate::support::{PORT, at, front, rule};
+use crate::support::{PORT, at, front, rule, steering::with_object};
 
 rpxy_l4_tests::offload_modes! {
     Steered {
@@ -167,4 +167,34 @@ fn a_flood_on_one_listener_costs_one_with_a_limit_of_its_own_nothing() {
     daemon.wait_for(0, "udp_max_connections");
     wait::until("its session goes on", || kept.try_ask(other(), b"x"));
     assert!(!daemon.lines_with("[finish]").iter().any(|line| line.contains(&kept.address().to_string())));
+}
+
+#[test]
+fn each_listener_has_source_limits_of_its_own_whatever_the_kernel_drops_early() {
+    const STRICT: u16 = 4001;
+    const FREE: u16 = 4002;
+    for mode in ["off", "tc", "xdp-generic"] {
+        let Some(net) = with_object() else { return };
+        let _server = UdpServer::echo(&net.backend, at(7001), "wg:");
+        // The programs hold one limit, the first of the file; it must not be that of the others.
+        let config = format!(
+            "listen_port = {PORT}\nudp_new_sessions_per_source = 1000\nudp_new_sessions_burst = 1000\n\
+             [listeners.strict]\nlisten_port = {STRICT}\nudp_new_sessions_per_source = 1\nudp_new_sessions_burst = 3\n\
+             [listeners.free]\nlisten_port = {FREE}\nudp_new_sessions_per_source = 0\n\
+             [ebpf]\nmode = \"{mode}\"\nearly_drop = true\n{}",
+            rule("wg", "wireguard", at(7001), "listeners = [\"default\", \"strict\", \"free\"]")
+        );
+        let _daemon = Daemon::start(&net.gateway, &config);
+        let mut initiation = vec![0; 148];
+        initiation[0] = 1;
+        // Before the others have used up anything that they might share, and after.
+        for (port, all) in [(STRICT, false), (PORT, true), (FREE, true), (PORT, true)] {
+            let served = (0..20).filter(|_| client(&net).try_ask((GATEWAY_V4, port), &initiation).is_some()).count();
+            if all {
+                assert_eq!(served, 20, "{mode}: {port}");
+            } else {
+                assert!((3..20).contains(&served), "{mode}: {served} at {port}");
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod dns;
 pub mod dnsmasq;
 pub mod ecn;
+pub mod postgres;
 pub mod programs;
 pub mod quic;
 pub mod server;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -140,7 +140,17 @@ impl SshServer {
 
     /// A client on `host` that connects to `to` and runs `remote` there.
     pub fn client(&self, host: &Host, to: SocketAddr, remote: &str) -> Command {
+        self.client_with(host, &[], to, remote)
+    }
+
+    /// The same from an address of its host.
+    pub fn client_from(&self, host: &Host, from: Ipv4Addr, to: SocketAddr, remote: &str) -> Command {
+        self.client_with(host, &["-b", &from.to_string()], to, remote)
+    }
+
+    fn client_with(&self, host: &Host, options: &[&str], to: SocketAddr, remote: &str) -> Command {
         let mut command = host.command("ssh");
+        command.args(options);
         command.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
         command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"]);
         command.arg("-i").arg(self.program.directory().join("user"));

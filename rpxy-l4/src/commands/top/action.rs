@@ -33,9 +33,11 @@ pub(super) fn everything() -> admin::List {
 /// It does something, but not with this one.
 pub(super) fn question(key: char, subject: &Subject) -> Result<Option<Question>, &'static str> {
     Ok(Some(match (key, subject) {
-        ('b', Subject::Client(address) | Subject::Line { address: Some(address), .. }) => ban((*address).into()),
-        ('B', Subject::Client(address) | Subject::Line { address: Some(address), .. }) => ban(around(*address)),
-        ('b' | 'B', Subject::Line { address: None, .. }) => return Err("a client without an address cannot be banned"),
+        ('b', Subject::Client(Some(address)) | Subject::Line { address: Some(address), .. }) => ban((*address).into()),
+        ('B', Subject::Client(Some(address)) | Subject::Line { address: Some(address), .. }) => ban(around(*address)),
+        ('b' | 'B', Subject::Client(None) | Subject::Line { address: None, .. }) => {
+            return Err("a client without an address cannot be banned");
+        }
         ('d', Subject::Target { drained: true, .. }) => return Err("it is drained already; `u` puts it back"),
         ('d', Subject::Target { transport, target, active, .. }) => drain(*transport, target, *active),
         ('u', Subject::Target { drained: false, .. }) => return Err("it is not drained"),
@@ -71,10 +73,15 @@ fn ban(network: IpNet) -> Question {
 
 fn drain(transport: Transport, target: &str, active: u32) -> Question {
     let (shown, what) = (escape::line(target), carried(transport));
+    let left = match active {
+        0 => "It has none now.".to_owned(),
+        1 => "The one that it has goes on.".to_owned(),
+        some => format!("The {some} that it has go on."),
+    };
     Question {
         text: format!(
             "Drain {shown} ({})? In all rules that name it, it gets no new {what}, even if all others are down, until it \
-             is put back. The {active} that it has go on.",
+             is put back. {left}",
             transport.name()
         ),
         command: Command::Drain(TargetArgs { target: target.to_owned(), transport: Some(transport) }),
@@ -148,7 +155,7 @@ mod tests {
             (
                 "who was refused",
                 'B',
-                Subject::Client("2001:db8::1".parse().unwrap()),
+                Subject::Client("2001:db8::1".parse().ok()),
                 "Ban 2001:db8::/64?",
                 Command::Ban { network: network("2001:db8::/64") },
             ),

@@ -30,8 +30,8 @@ pub(super) enum Subject {
     Target { transport: Transport, target: String, drained: bool, active: u32 },
     /// A connection or session, by its ID.
     Line { transport: Transport, id: String, client: String, rule: Option<String>, address: Option<IpAddr> },
-    /// A client that was turned away.
-    Client(IpAddr),
+    /// A client that was turned away; by a unix socket it has no address.
+    Client(Option<IpAddr>),
 }
 
 const RULES: &[Column] = &[
@@ -95,7 +95,7 @@ const SESSIONS: &[Column] = &[
     Column::number("SENT UP", 8, 7),
     Column::number("SENT DOWN", 9, 7),
     Column::word("STATE", 10, 4),
-    Column::text("PLANE", 9, 3),
+    Column::text("PLANE", 14, 3),
     Column::word("ID", 8, 8),
 ];
 
@@ -318,13 +318,13 @@ fn refused(overview: &Overview) -> Vec<Row<Subject>> {
         ),
         cells: vec![
             Cell::time(Some(refused.age_ms)),
-            Cell::text(&refused.source.to_string()),
+            Cell::text(&refused.source),
             Cell::text(&refused.proto),
-            Cell::text(&refused.listener.to_string()),
+            Cell::text(&refused.listener),
             Cell::text(&refused.reason),
             Cell::optional(refused.server_name.as_deref()),
         ],
-        subject: Subject::Client(refused.source.ip()),
+        subject: Subject::Client(refused.source.parse().ok().map(|client: std::net::SocketAddr| client.ip())),
     };
     overview.refused.iter().map(row).collect()
 }
@@ -344,11 +344,11 @@ mod tests {
         let mut overview = Overview::default();
         overview.rules.push(Rule::new("web".into(), Transport::Tcp));
         overview.targets.push(Target::new(Transport::Udp, "a:1".to_owned()));
-        let address = "192.0.2.1:1".parse().unwrap();
+        let address = "192.0.2.1:1".to_owned();
         overview.refused.push(crate::overview::Refused {
             age_ms: 1,
             proto: "tcp".into(),
-            source: address,
+            source: address.clone(),
             listener: address,
             reason: "banned".into(),
             server_name: None,

@@ -6,6 +6,8 @@ use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{Flow, SessionId};
 use crate::{
+    config::model::LimitOf,
+    limit::ConnLimit,
     log::Detail,
     metrics::{Carried, DatagramDrop, EchState, SessionEnd},
     resolve::Lookup,
@@ -106,6 +108,10 @@ pub(crate) enum Notice {
     TooMany {
         /// The limit.
         max: u32,
+        /// The listener whose own it is; `None` for all that say none.
+        of: LimitOf,
+        /// Who has them.
+        active: Arc<ConnLimit>,
     },
     /// A rule has as many as it may.
     RuleFull {

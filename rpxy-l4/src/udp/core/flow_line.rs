@@ -20,6 +20,8 @@ pub(crate) struct FlowLine {
     pub local: Option<Local>,
     /// The address that is listened on; filled in by the worker.
     pub listener: Option<SocketAddr>,
+    /// The listener's name; none if a reload has just removed it.
+    pub listener_name: Option<Arc<str>>,
     /// The target as the file writes it; none while it is being looked for.
     pub target: Option<Arc<str>>,
     /// The backend; none while it is being looked for.
@@ -79,6 +81,7 @@ impl Sessions {
                 client: state.flow.client,
                 local: state.flow.local,
                 listener: None,
+                listener_name: Some(&self.at(&state.flow).name).filter(|name| !name.is_empty()).cloned(),
                 target: state.target().cloned(),
                 backend,
                 stage,

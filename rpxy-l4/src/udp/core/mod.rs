@@ -246,6 +246,7 @@ impl Sessions {
             && let Some(endpoint) = reached.route.group.endpoint(reached.target)
         {
             endpoint.reached_at(reached.address);
+            endpoint.account.answered(now.saturating_sub(reached.since));
         }
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {

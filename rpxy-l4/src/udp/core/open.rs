@@ -13,6 +13,7 @@ use crate::{
     metrics::{Carried, DatagramDrop, SessionEnd},
     resolve::NOT_OFFERED,
     route::{self, Busy, Endpoint, Health, UdpRoute},
+    udp::SessionLimit,
 };
 
 /// The place of a session that has yet to begin.
@@ -63,7 +64,8 @@ impl Sessions {
         let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
         let (flow, shown) = (state.flow, detail.clone());
         let started = Started { session, flow, carries, destination: address, detail: shown, carried };
-        state.stage = Stage::Open(Reached { route, address, target, busy, fixed, owner: None, tried, detail });
+        state.stage =
+            Stage::Open(Reached { route, since: now, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);
         let deadline = state.deadline();
         self.deadlines.add(deadline, session, &self.table);
@@ -97,7 +99,12 @@ impl Sessions {
         if let Some(permit) = admission.acquire() {
             return Ok(Admitted { permit, of, of_rule });
         }
-        out.commands.push_back(Command::Log(Notice::TooMany { max: admission.limit().most }));
+        let SessionLimit { most, active, .. } = admission.limit();
+        out.commands.push_back(Command::Log(Notice::TooMany {
+            max: *most,
+            of: of.clone(),
+            active: Arc::clone(active),
+        }));
         if let Some(session) = admission.gives_way_to(&route.share, &self.table, now) {
             self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             // A lowered limit may still be exceeded.

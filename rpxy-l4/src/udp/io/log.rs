@@ -17,8 +17,8 @@ impl Relay {
         let kind = if *reason == DatagramDrop::Banned { Kind::Banned } else { Kind::Udp };
         self.shared.access.refused(self.lines, (kind, flow.client.ip()), || Refused {
             proto: carries.name(),
-            source: flow.client,
-            listener: flow.local.map_or(listener, |local| SocketAddr::new(local.address, listener.port())),
+            source: flow.client.into(),
+            listener: flow.local.map_or(listener, |local| SocketAddr::new(local.address, listener.port())).into(),
             reason: reason.name(),
             server_name: server_name.as_deref(),
         });
@@ -27,10 +27,11 @@ impl Relay {
     pub(super) fn log(&self, notice: Notice) {
         let now = Instant::now();
         match notice {
-            Notice::TooMany { max } => {
-                if let Some(withheld) = self.shared.said_too_many.speak(now) {
+            Notice::TooMany { max, of, active } => {
+                if let Some(withheld) = active.said().speak(now) {
+                    let of = of.map(|name| format!(" of listener {name}")).unwrap_or_default();
                     tracing::warn!(
-                        "udp_max_connections ({max}) reached: new sessions take the place of unanswered ones, or none \
+                        "udp_max_connections ({max}){of} reached: new sessions take the place of unanswered ones, or none \
                          ({withheld} more not shown)"
                     );
                 }

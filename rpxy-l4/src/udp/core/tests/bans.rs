@@ -49,7 +49,7 @@ fn a_line_tells_what_a_session_has_come_to() {
     assert_eq!(lines.len(), 2);
     let json = serde_json::to_value(&lines[0]).unwrap();
     let expected = serde_json::json!({
-        "client": "192.0.0.1:1001", "local": null, "listener": null, "target": "198.51.100.1:7000",
+        "client": "192.0.0.1:1001", "local": null, "listener": null, "listener_name": "default", "target": "198.51.100.1:7000",
         "backend": "198.51.100.1:7000", "stage": "open", "carries": "udp", "rule": null, "age_ms": 3000, "idle_ms": 1000, "bytes_up": 8, "bytes_down": 6,
         "answered": true, "confirmed": false, "plane": "userspace", "reason": null,
     });

@@ -146,3 +146,22 @@ fn lists_are_bounded_and_selected() {
         assert_eq!(bench.sessions.flow_lines(limit, &selection, bench.now).count(), expected, "{row}");
     }
 }
+
+#[test]
+fn a_target_tells_how_long_its_first_answers_took() {
+    let mut bench = Bench::new(&config());
+    let times = |bench: &Bench| {
+        let mut target = crate::overview::Target::new(config::model::Transport::Udp, String::new());
+        bench.targets.accounts().find_target("198.51.100.1:1").unwrap().fill_in(&mut target);
+        target.first_byte.map(|times| (times.count, times.sum_us))
+    };
+    bench.client(flow(1), b"x");
+    let session = bench.last().unwrap().0;
+    assert_eq!(times(&bench), Some((0, 0)));
+    bench.now += Duration::from_millis(30);
+    bench.answer(session, b"y");
+    assert_eq!(times(&bench), Some((1, 30_000)));
+    bench.now += Duration::from_millis(50);
+    bench.answer(session, b"y");
+    assert_eq!(times(&bench), Some((1, 30_000)), "the first one alone");
+}
