@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The programs: the daemon, and what is embedded in it.
-const ROOTS: [&str; 2] = ["rpxy-l4", "rpxy-l4-ebpf"];
+/// The programs: the daemon, and what is embedded in it, which has a target of its own.
+const ROOTS: [(&str, Option<&str>); 2] = [("rpxy-l4", None), ("rpxy-l4-ebpf", Some("bpfel-unknown-none"))];
 
 /// A crate of the release.
 #[derive(Debug, Clone)]
@@ -46,11 +46,25 @@ impl Graph {
     /// Asks cargo.
     pub(super) fn of(workspace: &Workspace, target: &str) -> Result<Self> {
         let mut cargo = workspace.cargo();
-        cargo.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", target]);
+        cargo.args(["metadata", "--locked", "--format-version", "1"]);
         let metadata =
             serde_json::from_str(&process::read(&mut cargo)?).context("cargo metadata did not print JSON")?;
         let lock = std::fs::read_to_string(workspace.path("Cargo.lock")).context("cannot read Cargo.lock")?;
-        Self::read(&metadata, &checksums(&lock)).context("cargo metadata is not as expected")
+        let mut graph = Self::read(&metadata, &checksums(&lock)).context("cargo metadata is not as expected")?;
+        // The metadata has features that only tests turn on, and all targets.
+        let mut linked = BTreeSet::new();
+        for (root, its_target) in ROOTS {
+            let mut cargo = workspace.cargo();
+            cargo.args(["tree", "--locked", "--package", root, "--edges", "normal"]);
+            cargo.args(["--target", its_target.unwrap_or(target)]);
+            let said = process::read(cargo.args(["--prefix", "none", "--format", "{p}"]))?;
+            linked.extend(said.lines().filter_map(purl_of));
+        }
+        graph.crates.retain(|purl, _| linked.contains(purl));
+        for krate in graph.crates.values_mut() {
+            krate.needs.retain(|purl| linked.contains(purl));
+        }
+        Ok(graph)
     }
 
     fn read(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Option<Self> {
@@ -64,7 +78,8 @@ impl Graph {
             .iter()
             .filter_map(|node| Some((node["id"].as_str()?, node)))
             .collect();
-        let is_root = |id: &&&str| packages.get(**id).is_some_and(|of| ROOTS.iter().any(|root| of["name"] == *root));
+        let is_root =
+            |id: &&&str| packages.get(**id).is_some_and(|of| ROOTS.iter().any(|(root, _)| of["name"] == *root));
         let mut left: Vec<&str> = packages.keys().filter(is_root).copied().collect();
         let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         while let Some(id) = left.pop() {
@@ -84,6 +99,12 @@ impl Graph {
         });
         Some(Self { crates: crates.collect() })
     }
+}
+
+/// The identifier of the crate in a line of `cargo tree`, like `a v1.0.0 (*)`.
+fn purl_of(line: &str) -> Option<String> {
+    let mut words = line.split(' ');
+    Some(format!("pkg:cargo/{}@{}", words.next()?, words.next()?.strip_prefix('v')?))
 }
 
 /// Identifiers of what a node is linked with: neither build scripts nor tests.
@@ -152,5 +173,7 @@ mod tests {
         let (a, b) = (&graph.crates["pkg:cargo/a@1.0.0"], &graph.crates["pkg:cargo/b@1.0.0"]);
         assert_eq!((a.licence.as_str(), a.needs.len(), &a.checksum), ("MIT OR Apache-2.0", 1, &None));
         assert_eq!(b.checksum.as_deref(), Some("abc"));
+        assert_eq!(purl_of("b v1.0.0 (*)").as_deref(), Some("pkg:cargo/b@1.0.0"));
+        assert_eq!(purl_of(""), None);
     }
 }
