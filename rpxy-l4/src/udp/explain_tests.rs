@@ -243,7 +243,11 @@ async fn an_explanation_is_what_the_core_decides() {
             let affinity = Arc::new(Affinity::new(Duration::ZERO, Arc::clone(&metrics)));
             let mut sessions = Sessions::new(Arc::clone(&snapshot), affinity, Arc::clone(&bans), seed);
             sessions.handle_listening(0, Arc::clone(snapshot.at(socket)));
-            sessions.set_drained(drained);
+            let mut of = crate::limit::DrainedListeners::default();
+            if drained {
+                of.drain(None, Duration::ZERO);
+            }
+            sessions.set_drained(of.into());
             let decided = decided(&mut sessions, client, &first, now);
             let kind = match &explained.verdict {
                 Verdict::Goes { to, .. } => {
