@@ -8,6 +8,7 @@ mod checked;
 mod daemon;
 mod drained;
 mod explain;
+mod first;
 mod hand_over;
 mod inspect;
 mod kernel;
@@ -38,7 +39,7 @@ use anyhow::{Context, Result, bail};
 use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{
-    config::{self, Severity, model::Config, watch::Watch},
+    config::{self, model::Config, watch::Watch},
     confine::{Confinement, Enter, Places, Role, confine},
     health::{self, Checks},
     limit::{Bans, DrainedListeners},
@@ -51,6 +52,7 @@ use crate::{
 use daemon::{Daemon, FIRST_ANSWERS, KnownTargets};
 use drained::DrainedTargets;
 pub(crate) use explain::from_file as explain_file;
+use first::{first, say_each};
 use listeners::Listeners;
 use notify::Notify;
 use passed::Passed;
@@ -67,8 +69,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// Interval of telling how many lines about refused traffic were withheld, and the service manager how busy the daemon is.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
-/// Problems of one file that are logged.
-const MOST_PROBLEMS: usize = 100;
 
 /// Arguments of the daemon.
 #[derive(Debug, Clone)]
@@ -161,36 +161,6 @@ fn runtime(enter: Option<Enter>) -> Result<Runtime> {
         builder.on_thread_start(move || enter());
     }
     builder.enable_all().build().context("cannot start the control runtime")
-}
-
-/// Logs problems, each on a line of its own, the first behind `first`, the others behind `others`.
-fn say_each(first: &str, others: &str, problems: Vec<(Severity, String)>) {
-    let left = problems.len().saturating_sub(MOST_PROBLEMS);
-    for (index, (severity, text)) in problems.into_iter().take(MOST_PROBLEMS).enumerate() {
-        let head = if index == 0 { first } else { others };
-        match severity {
-            Severity::Error => tracing::error!("{head}{text}"),
-            Severity::Warning => tracing::warn!("{head}{text}"),
-        }
-    }
-    if left > 0 {
-        tracing::error!("{others}{left} more problems; `rpxy-l4 --check` tells all of them");
-    }
-}
-
-/// The configuration to start with, and the watch on its files; `None` when a signal came first.
-async fn first(options: &Options, logs: &Logs, notify: &mut Notify) -> Result<Option<(Config, Watch)>> {
-    let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut watch =
-        Watch::new(&options.config).with_context(|| format!("cannot watch {}", options.config.display()))?;
-    if let Some(reason) = watch.degraded() {
-        tracing::warn!("the configuration is polled every few seconds, without change events: {reason}");
-    }
-    let config = first_config(options, logs, &mut watch, (&mut signals, notify)).await?;
-    Ok(config.map(|mut config| {
-        options.fill_in(&mut config);
-        (config, watch)
-    }))
 }
 
 /// What the process has been given by whoever has started it.
@@ -402,48 +372,6 @@ async fn control(
     logs.access.withheld(daemon.config.access_log_format);
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The configuration to start with; `None` when a signal came first.
-async fn first_config(
-    options: &Options,
-    logs: &Logs,
-    watch: &mut Watch,
-    (signals, notify): (&mut Signals, &mut Notify),
-) -> Result<Option<Config>> {
-    loop {
-        let path = options.config.clone();
-        let Some(loaded) = beside(move || config::load(&path), signals).await? else { return Ok(None) };
-        match loaded {
-            Ok(loaded) => {
-                options.form.follow(loaded.config.access_log_format);
-                for warning in &loaded.warnings {
-                    tracing::warn!("{}", warning.in_file(&options.config));
-                }
-                watch.set_others(&loaded.files);
-                return Ok(Some(loaded.config));
-            }
-            Err(error) => {
-                options.form.follow(error.log_format());
-                if !options.wait_for_config {
-                    return Err(error.into());
-                }
-                let problems = error.told_apart().into_iter().map(|(_, text)| (Severity::Warning, text));
-                let head = "waiting for a valid configuration: ";
-                notify.status(&format!("{head}{}", options.config.display()));
-                say_each(head, head, problems.collect());
-                watch.set_others(error.files());
-            }
-        }
-        tokio::select! {
-            () = watch.changed() => {}
-            signal = signals.next() => match signal {
-                Signal::Reload => {}
-                Signal::Reopen => logs.reopen(),
-                Signal::Stop => return Ok(None),
-            },
-        }
-    }
 }
 
 /// The result of `work`, which is done beside the control thread; `None` when a signal came first that ends the daemon.
