@@ -110,7 +110,7 @@ fn send(net: &Topology, row: &Row) -> Option<String> {
     let client = UdpClient::new(&net.client);
     row.first.iter().for_each(|datagram| client.send(front(), datagram));
     let answer = row.becomes.is_ok().then(|| client.receive().bytes)?;
-    let tag = TAGS.iter().map(|(tag, ..)| *tag).filter(|tag| answer.starts_with(format!("{tag}:").as_bytes())).next();
+    let tag = TAGS.iter().map(|(tag, ..)| *tag).find(|tag| answer.starts_with(format!("{tag}:").as_bytes()));
     tag.map(str::to_owned)
 }
 
