@@ -62,6 +62,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Take over from the running daemon, which the admin_socket of the file leads to, without losing anybody
+    #[arg(long, conflicts_with_all = ["check", "wait_for_config"])]
+    pub take_over: bool,
+
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
@@ -166,6 +170,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         daemon: DaemonArgs,
     },
+    /// Replace a running daemon by this binary without losing a connection or a datagram
+    Upgrade(UpgradeArgs),
     /// Tell by the exit status whether a daemon answers and listens, for containers and scripts
     Healthcheck(HealthcheckArgs),
     /// Generate, show and rotate keys for Encrypted Client Hello
@@ -405,16 +411,41 @@ pub(crate) struct TopArgs {
 #[group(skip)]
 pub(crate) struct MaintainedArgs {
     /// A target of any rule, as `targets` writes it
-    #[arg(required_unless_present = "listeners", conflicts_with = "listeners")]
+    #[arg(required_unless_present_any = ["listener", "listeners"], conflicts_with_all = ["listener", "listeners"])]
     pub target: Option<String>,
 
     /// Only as a target of TCP or UDP rules [default: both]
-    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listeners")]
+    #[arg(long, value_name = "PROTOCOL", conflicts_with_all = ["listener", "listeners"])]
     pub transport: Option<Transport>,
+
+    /// One listener; the top of the file is "default"
+    #[arg(long, value_name = "NAME", conflicts_with = "listeners")]
+    pub listener: Option<String>,
 
     /// All listeners: new connections are refused, and no UDP session begins
     #[arg(long)]
     pub listeners: bool,
+}
+
+/// Arguments of `upgrade`.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct UpgradeArgs {
+    /// Configuration file of the daemon, which names its admin socket; the new one goes by it
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Directory for log files of the new daemon [default: log to standard output]
+    #[arg(short, long, value_name = "LOG_DIR")]
+    pub log_dir: Option<PathBuf>,
+
+    /// Have the new daemon log in JSON lines
+    #[arg(long)]
+    pub json: bool,
+
+    /// Do nothing if the daemon runs this very binary
+    #[arg(long)]
+    pub if_changed: bool,
 }
 
 /// The way to a running daemon.
@@ -510,9 +541,13 @@ mod tests {
             &["drain", "--listeners", "-s", "s"],
             &["up", "a.example:443", "--transport", "udp"],
             &["up", "--listeners"],
+            &["drain", "--listener", "wg", "-s", "s"],
+            &["up", "--listener", "default"],
             &["ban", "192.0.2.0/24", "--socket", "s"],
             &["unban", "--socket", "s", "2001:db8::1"],
             &["bans", "--socket=s"],
+            &["upgrade", "-c", "c.toml"],
+            &["upgrade", "--config", "c.toml", "--log-dir", "l", "--json", "--if-changed"],
             &["unpin"],
             &["unpin", "--path", "/sys/fs/bpf/other"],
             &["unpin", "-c", "c.toml"],
@@ -546,8 +581,13 @@ mod tests {
             ("not a time", &["top", "--interval", "1"]),
             ("no ID", &["close", "-s", "s"]),
             ("not an ID", &["close", "-s", "s", "17"]),
+            ("no file", &["upgrade"]),
+            ("take over and check", &["-c", "f", "--take-over", "--check"]),
             ("nothing to drain", &["drain"]),
             ("a target and all listeners", &["drain", "a.example:443", "--listeners"]),
+            ("a target and a listener", &["up", "a.example:443", "--listener", "wg"]),
+            ("one listener and all", &["up", "--listeners", "--listener", "wg"]),
+            ("a listener of one transport", &["drain", "--listener", "wg", "--transport", "tcp"]),
             ("listeners of one transport", &["up", "--listeners", "--transport", "tcp"]),
             ("unknown transport", &["up", "a.example:443", "--transport", "sctp"]),
             ("not a client", &["connections", "--client", "everybody"]),

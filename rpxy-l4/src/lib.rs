@@ -9,6 +9,7 @@ mod admin;
 mod cli;
 mod commands;
 mod config;
+mod confine;
 #[cfg(test)]
 mod docs;
 mod escape;
@@ -27,6 +28,7 @@ mod route;
 mod status_page;
 mod supervise;
 mod tcp;
+mod trust;
 mod udp;
 mod web;
 
@@ -58,8 +60,10 @@ pub fn run() -> ExitCode {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
         Cli { run: Some(run), .. } => {
-            let RunArgs { config, log_dir, wait_for_config, admin_socket, .. } = run;
-            supervise::run(&supervise::Options { config, log_dir, wait_for_config, admin_socket, form: form.clone() })
+            let RunArgs { config, log_dir, wait_for_config, admin_socket, take_over, .. } = run;
+            let form = form.clone();
+            let options = supervise::Options { config, log_dir, wait_for_config, admin_socket, form, take_over };
+            supervise::run(&options)
         }
         Cli { run: None, .. } => Cli::command().error(ErrorKind::MissingRequiredArgument, "no --config <FILE>").exit(),
     };

@@ -21,13 +21,17 @@ mod config {
     mod reload;
 }
 mod daemon {
+    mod activation;
+    mod confined;
     mod lifecycle;
     mod limits;
     mod logs;
     mod metrics;
+    mod notify;
     mod refused;
     mod signals;
     mod status_page;
+    mod upgrade;
 }
 mod documents {
     mod kubernetes;

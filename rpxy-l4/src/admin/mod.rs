@@ -6,6 +6,8 @@
 mod id;
 mod server;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
@@ -51,10 +53,16 @@ pub(crate) enum Command {
     Up(TargetArgs),
     /// Let nothing new in.
     #[serde(rename = "drain_listeners")]
-    DrainListeners {},
+    DrainListeners(ListenerArgs),
     /// Let new connections and sessions in again.
     #[serde(rename = "up_listeners")]
-    UpListeners {},
+    UpListeners(ListenerArgs),
+    /// Hand over to a successor, from the answer on in its own protocol.
+    #[serde(rename = "hand_over")]
+    HandOver {
+        /// Version of that.
+        version: u32,
+    },
     /// Refuse a network.
     Ban {
         /// The network.
@@ -105,6 +113,15 @@ pub(crate) struct TargetArgs {
     pub transport: Option<Transport>,
 }
 
+/// One listener, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerArgs {
+    /// Name of the listener; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+}
+
 impl Command {
     /// Returns whether it changes something; other commands only read.
     #[must_use]
@@ -121,8 +138,9 @@ impl Command {
             Self::Close { .. }
             | Self::Drain(_)
             | Self::Up(_)
-            | Self::DrainListeners {}
-            | Self::UpListeners {}
+            | Self::DrainListeners(_)
+            | Self::UpListeners(_)
+            | Self::HandOver { .. }
             | Self::Ban { .. }
             | Self::Unban { .. } => true,
         }
@@ -192,6 +210,28 @@ pub(crate) struct Request {
     pub answer: oneshot::Sender<Answer>,
 }
 
+/// Device and inode of the program that this process runs, by which `status` tells it from another one at its path.
+#[must_use]
+pub(crate) fn own_binary() -> Option<String> {
+    let program = std::fs::metadata("/proc/self/exe").ok()?;
+    Some(format!("{}:{}", program.dev(), program.ino()))
+}
+
+/// A process that wants to succeed this one, and waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    /// Its connection.
+    pub stream: tokio::net::UnixStream,
+    /// Version of the protocol that it speaks.
+    pub version: u32,
+}
+
+/// Creates the queue of successors, of which there is one at a time.
+#[must_use]
+pub(crate) fn successors() -> (mpsc::Sender<Successor>, mpsc::Receiver<Successor>) {
+    mpsc::channel(1)
+}
+
 /// Creates the queue between the server and the supervisor.
 #[must_use]
 pub(crate) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
@@ -235,6 +275,10 @@ mod tests {
         TargetArgs { target: "b:1".to_owned(), transport }
     }
 
+    fn listener(name: &str) -> ListenerArgs {
+        ListenerArgs { listener: Some(name.to_owned()) }
+    }
+
     #[test]
     fn commands_are_read_as_documented() {
         let network = |text: &str| crate::limit::network(text).unwrap();
@@ -264,8 +308,11 @@ mod tests {
             (r#"{"command":"up","target":"b:1","transport":"udp"}"#, Some(Command::Up(target(Some(Transport::Udp))))),
             (r#"{"command":"drain"}"#, None),
             (r#"{"command":"up","target":"b:1","transport":"sctp"}"#, None),
-            (r#"{"command":"drain_listeners"}"#, Some(Command::DrainListeners {})),
-            (r#"{"command":"up_listeners"}"#, Some(Command::UpListeners {})),
+            (r#"{"command":"drain_listeners"}"#, Some(Command::DrainListeners(ListenerArgs::default()))),
+            (r#"{"command":"drain_listeners","listener":"wg"}"#, Some(Command::DrainListeners(listener("wg")))),
+            (r#"{"command":"up_listeners"}"#, Some(Command::UpListeners(ListenerArgs::default()))),
+            (r#"{"command":"up_listeners","listener":1}"#, None),
+            (r#"{"command":"up_listeners","listeners":"wg"}"#, None),
             (r#"{"command":"ban","network":"192.0.2.7/24"}"#, Some(Command::Ban { network: network("192.0.2.0/24") })),
             (r#"{"command":"ban","network":"::1"}"#, Some(Command::Ban { network: network("::1/128") })),
             (r#"{"command":"unban","network":"::/0"}"#, Some(Command::Unban { network: network("::/0") })),
@@ -297,8 +344,9 @@ mod tests {
             Command::Targets {},
             Command::Drain(target(None)),
             Command::Up(target(Some(Transport::Tcp))),
-            Command::DrainListeners {},
-            Command::UpListeners {},
+            Command::DrainListeners(listener("wg")),
+            Command::UpListeners(ListenerArgs::default()),
+            Command::HandOver { version: 1 },
             Command::Ban { network },
             Command::Unban { network },
             Command::Bans {},

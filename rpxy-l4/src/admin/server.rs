@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, Command, Refusal, Request};
+use super::{Answer, Command, Refusal, Request, Successor};
 use crate::{
     escape,
     net::unix::{Peer, PrivateListener},
@@ -31,6 +31,8 @@ enum End {
     Gone,
     /// It is told why.
     Refused(Refusal),
+    /// From here on it is spoken to in another protocol, of this version.
+    Succeeds(u32),
 }
 
 /// What a client may ask for.
@@ -43,7 +45,11 @@ enum Rights {
 }
 
 /// Answers clients until dropped.
-pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Request>) {
+pub(crate) async fn serve(
+    listener: PrivateListener,
+    requests: mpsc::Sender<Request>,
+    successors: mpsc::Sender<Successor>,
+) {
     let slots = Arc::new(Semaphore::new(MAX_AT_ONCE));
     let readers = Arc::new(Semaphore::new(MAX_READERS));
     loop {
@@ -66,7 +72,10 @@ pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Requ
                 .ok_or_else(crowded),
         };
         match welcome {
-            Ok((rights, slots)) => drop(tokio::spawn(converse(stream, rights, requests.clone(), slots))),
+            Ok((rights, slots)) => {
+                let to = (requests.clone(), successors.clone());
+                tokio::spawn(converse(stream, rights, to, slots));
+            }
             // Room for a line is there in a new socket.
             Err(refusal) => drop(stream.try_write(&line(&refusal))),
         }
@@ -77,7 +86,7 @@ pub(crate) async fn serve(listener: PrivateListener, requests: mpsc::Sender<Requ
 async fn converse(
     mut stream: UnixStream,
     rights: Rights,
-    requests: mpsc::Sender<Request>,
+    (requests, successors): (mpsc::Sender<Request>, mpsc::Sender<Successor>),
     _slots: [Option<OwnedSemaphorePermit>; 2],
 ) {
     let mut received = Vec::new();
@@ -90,6 +99,10 @@ async fn converse(
         match end {
             Ok(()) => {}
             Err(End::Gone) => return,
+            Err(End::Succeeds(version)) => {
+                drop(successors.send(Successor { stream, version }).await);
+                return;
+            }
             Err(End::Refused(refusal)) => {
                 drop(timeout(TIMEOUT, stream.write_all(&line(&refusal))).await);
                 return;
@@ -110,6 +123,7 @@ async fn exchange(
             "permission denied: members of admin_group may only read",
             "run this as root, or as the user of the daemon",
         ),
+        Ok(Command::HandOver { version }) => return Err(End::Succeeds(version)),
         // Nobody but this module knows.
         Ok(Command::Rights {}) => Answer::one(&serde_json::json!({ "change": rights == Rights::All })),
         Ok(command) => {
@@ -184,7 +198,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
 
     use super::*;
-    use crate::admin::requests;
+    use crate::admin::{requests, successors};
 
     struct Served {
         directory: tempfile::TempDir,
@@ -206,7 +220,7 @@ mod tests {
                 }
             }
         });
-        Served { directory, task: tokio::spawn(serve(listener, sender)) }
+        Served { directory, task: tokio::spawn(serve(listener, sender, successors().0)) }
     }
 
     impl Served {

@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read as _, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::socket_peercred;
 use serde_json::Value;
 
 use super::show;
@@ -15,6 +17,7 @@ use crate::{
     config::{self, model::ADMIN_SOCKET},
     escape,
     net::unix,
+    trust,
 };
 
 /// Longer than the daemon takes for an answer, which then says that it is busy.
@@ -53,6 +56,7 @@ pub(super) fn run(path: &Path, command: &Command, json: bool, out: &mut dyn Writ
 pub(super) fn ask(path: &Path, command: &Command) -> Result<Answer> {
     let stream = unix::connect(path, ANSWER_TIMEOUT).map_err(explain);
     let mut stream = stream.with_context(|| format!("cannot connect to the daemon at {}", path.display()))?;
+    believe(path, &stream)?;
     let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
     // A daemon that turns somebody away says why and closes; its answer is there all the same.
@@ -79,6 +83,18 @@ fn configured(file: &Path) -> Result<PathBuf> {
     let socket = config::load(file)?.config.admin_socket;
     socket.with_context(|| {
         format!("{} has no admin_socket; add admin_socket = \"{ADMIN_SOCKET}\", or pass --socket", file.display())
+    })
+}
+
+/// Makes sure that whoever answers at `path` may be the daemon.
+fn believe(path: &Path, stream: &UnixStream) -> Result<()> {
+    let peer = socket_peercred(stream).context("cannot find out who answers")?.uid.as_raw();
+    trust::may_answer(path, peer).with_context(|| {
+        format!(
+            "user {peer} answers at {}, who may not be the daemon (run this as that user, or move admin_socket to a directory \
+             of root or of the daemon's user)",
+            path.display()
+        )
     })
 }
 

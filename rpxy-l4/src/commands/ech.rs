@@ -64,7 +64,7 @@ fn show(path: &Path, private: bool, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  extensions       {}", config.extensions.len())?;
     }
     if let Some(mode) = file.exposed {
-        writeln!(out, "\nThe key file is readable by others (mode {mode:04o}): chmod 600 {}", path.display())?;
+        writeln!(out, "\nThe key file is open to everybody (mode {mode:04o}): chmod o-rwx {}", path.display())?;
     }
     let Some(first) = file.keys.first() else { return Ok(()) };
     let list = |keys: &[EchKey]| {

@@ -12,6 +12,7 @@ mod show;
 mod top;
 mod units;
 mod unpin;
+mod upgrade;
 mod values;
 
 use std::{
@@ -29,7 +30,7 @@ use crate::{
     admin,
     cli::{Command, ListArgs, MaintainedArgs, TopArgs},
     config::{self, model::Config},
-    escape, offload,
+    confine, escape, offload,
 };
 
 /// Runs `command` and writes its result to the standard output.
@@ -47,10 +48,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Close { daemon, id } => (daemon, admin::Command::Close { id: *id }),
         Command::Targets { daemon } => (daemon, admin::Command::Targets {}),
         Command::Drain { daemon, what } => {
-            (daemon, target(what).map_or(admin::Command::DrainListeners {}, admin::Command::Drain))
+            (daemon, target(what).map_or_else(|| admin::Command::DrainListeners(listener(what)), admin::Command::Drain))
         }
         Command::Up { daemon, what } => {
-            (daemon, target(what).map_or(admin::Command::UpListeners {}, admin::Command::Up))
+            (daemon, target(what).map_or_else(|| admin::Command::UpListeners(listener(what)), admin::Command::Up))
         }
         Command::Ban { daemon, network } => (daemon, admin::Command::Ban { network: *network }),
         Command::Unban { daemon, network } => (daemon, admin::Command::Unban { network: *network }),
@@ -75,6 +76,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             ech::run(command, &mut out)?;
             return Ok(out.flush()?);
         }
+        Command::Upgrade(arguments) => {
+            upgrade::run(arguments, &mut out)?;
+            return Ok(out.flush()?);
+        }
         Command::Unpin { path, config } => {
             unpin::unpin(path, config.as_deref(), &mut out)?;
             return Ok(out.flush()?);
@@ -84,7 +89,9 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             return Ok(out.flush()?);
         }
         Command::Doctor { config } => {
-            offload::doctor(&mut out, load(config.as_deref())?.as_ref())?;
+            let config = load(config.as_deref())?;
+            confine::doctor(&mut out, config.as_ref())?;
+            offload::doctor(&mut out, config.as_ref())?;
             return Ok(out.flush()?);
         }
     };
@@ -106,7 +113,12 @@ fn listed(ListArgs { limit, client, rule, target }: &ListArgs) -> admin::List {
     admin::List { limit: *limit, client: *client, rule: rule.clone(), target: target.clone() }
 }
 
-/// The target; `None` for all listeners.
+/// The listener, or all of them.
+fn listener(what: &MaintainedArgs) -> admin::ListenerArgs {
+    admin::ListenerArgs { listener: what.listener.clone() }
+}
+
+/// The target; `None` for listeners.
 fn target(what: &MaintainedArgs) -> Option<admin::TargetArgs> {
     what.target.clone().map(|target| admin::TargetArgs { target, transport: what.transport })
 }

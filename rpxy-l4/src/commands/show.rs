@@ -32,9 +32,10 @@ pub(super) fn show(command: &Command, lines: &[Value], more: bool, out: &mut dyn
         Command::Targets {} => table(&TARGET, lines.iter().map(target).collect(), out),
         Command::Explain(_) => lines.iter().try_for_each(|line| explanation::show(line, out)),
         Command::Drain(_) | Command::Up(_) => lines.iter().try_for_each(|line| maintained(line, out)),
-        Command::DrainListeners {} | Command::UpListeners {} => {
+        Command::DrainListeners(_) | Command::UpListeners(_) => {
             lines.iter().try_for_each(|line| listeners_maintained(line, out))
         }
+        Command::HandOver { .. } => Ok(()),
         Command::Ban { .. } | Command::Unban { .. } => lines.iter().try_for_each(|line| ban(line, out)),
         Command::Bans {} => {
             let rows = lines.iter().map(|line| vec![text(&line["network"]), text(&line["source"])]).collect();
@@ -142,6 +143,10 @@ fn maintained(line: &Value, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn listeners_maintained(line: &Value, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(drained) = line["drained"].as_bool() {
+        let state = if drained { "drained; what it has goes on" } else { "in service" };
+        return writeln!(out, "the listener {} is {state}", text(&line["listener"]));
+    }
     match line["listeners_drained"].as_bool() {
         Some(true) => {
             let (connections, sessions) = (text(&line["connections"]), text(&line["sessions"]));
@@ -170,8 +175,11 @@ fn status(line: &Value, out: &mut dyn Write) -> io::Result<()> {
         })
         .collect();
     let drained_since = line["drained"]["listeners_s"].as_u64();
-    let listeners =
-        drained_since.map_or("in service".to_owned(), |since| format!("drained by command {} ago", time(since)));
+    let ago = |since: u64| format!("drained by command {} ago", time(since));
+    let named = line["drained"]["listeners"].as_array().into_iter().flatten();
+    let named =
+        named.map(|of| format!("{} {}", text(&of["listener"]), of["since_s"].as_u64().map_or_else(String::new, ago)));
+    let listeners = drained_since.map_or_else(|| words(named, "in service"), ago);
     let drained = line["drained"]["targets"].as_array().into_iter().flatten().map(|target| {
         format!("{} ({}, {} go on)", text(&target["target"]), text(&target["transport"]), text(&target["active"]))
     });
@@ -255,7 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admin::TargetArgs;
+    use crate::admin::{ListenerArgs, TargetArgs};
 
     fn shown(command: &Command, lines: &[Value], more: bool) -> String {
         let mut out = Vec::new();
@@ -326,22 +334,29 @@ mod tests {
     fn what_is_drained_is_told() {
         let target = |drained| json!({ "transport": "tcp", "target": "a:1", "drained": drained, "active": 3 });
         let listeners = |drained| json!({ "listeners_drained": drained, "connections": 3, "sessions": 4 });
+        let listener = |drained| json!({ "listener": "wg", "drained": drained });
+        let one = || ListenerArgs { listener: Some("wg".to_owned()) };
         let args = || TargetArgs { target: "a:1".to_owned(), transport: None };
         for (command, line, expected) in [
             (Command::Drain(args()), target(true), "a:1 (tcp) is drained; 3 go on\n"),
             (Command::Up(args()), target(false), "a:1 (tcp) is in service\n"),
             (
-                Command::DrainListeners {},
+                Command::DrainListeners(ListenerArgs::default()),
                 listeners(true),
                 "the listeners are drained; 3 connections and 4 sessions go on\n",
             ),
-            (Command::UpListeners {}, listeners(false), "the listeners are in service\n"),
+            (Command::UpListeners(ListenerArgs::default()), listeners(false), "the listeners are in service\n"),
+            (Command::DrainListeners(one()), listener(true), "the listener wg is drained; what it has goes on\n"),
+            (Command::UpListeners(one()), listener(false), "the listener wg is in service\n"),
         ] {
             assert_eq!(shown(&command, &[line], false), expected, "{command:?}");
         }
         let drained = json!({ "listeners_s": 61, "targets": [{ "transport": "tcp", "target": "a:1", "active": 3 }] });
         let text = shown(&Command::Status {}, &[json!({ "drained": drained })], false);
         assert!(text.contains("listeners        drained by command 1m1s ago\n"), "{text}");
+        let drained = json!({ "listeners_s": null, "listeners": [{ "listener": "wg", "since_s": 61 }] });
+        let some = shown(&Command::Status {}, &[json!({ "drained": drained })], false);
+        assert!(some.contains("listeners        wg drained by command 1m1s ago\n"), "{some}");
         assert!(text.contains("targets drained  a:1 (tcp, 3 go on)\n"), "{text}");
     }
 

@@ -14,6 +14,7 @@ use base64::{
 };
 use rpxy_l4_proto::ech::{EchConfig, EchConfigListError, EchKey, Kem, PemError, parse_config_list, read_pem};
 
+use super::report::open_to_others;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -134,7 +135,7 @@ pub(crate) enum KeyFileError {
 pub(crate) struct KeyFile {
     /// Its keys, the newest first.
     pub keys: Vec<EchKey>,
-    /// Its mode, if others than its owner may read it.
+    /// Its mode, if others than its owner and group have rights to it.
     pub exposed: Option<u32>,
 }
 
@@ -151,6 +152,5 @@ pub(crate) fn read_key_file(path: &Path) -> Result<KeyFile, KeyFileError> {
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
     let keys = read_pem(&text).map_err(|error| KeyFileError::Invalid { path: path.to_owned(), error })?;
-    let exposed = Some(metadata.mode() & 0o7777).filter(|mode| mode & 0o077 != 0);
-    Ok(KeyFile { keys, exposed })
+    Ok(KeyFile { keys, exposed: open_to_others(metadata.mode()) })
 }

@@ -11,6 +11,8 @@ pub(super) enum Scope {
     Global,
     /// `[listeners."<name>"]`.
     Listener,
+    /// `[confine]`.
+    Confine,
     /// `[ebpf]`.
     Ebpf,
     /// `[protocols."<name>"]`.
@@ -32,6 +34,7 @@ impl Scope {
         match self {
             Self::Global => "the top of the file, above the first [table]: below one, a key is that table's",
             Self::Listener => "[listeners.\"<name>\"]",
+            Self::Confine => "[confine]",
             Self::Ebpf => "[ebpf]",
             Self::Rule => "[protocols.\"<name>\"]",
             Self::Ech => "[protocols.\"<name>\".ech]",
@@ -58,8 +61,12 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "allow"),
     (Scope::Global, "deny"),
     (Scope::Global, "listeners"),
+    (Scope::Global, "user"),
+    (Scope::Global, "group"),
+    (Scope::Global, "confine"),
     (Scope::Global, "workers"),
     (Scope::Global, "drain_timeout"),
+    (Scope::Global, "upgrade_timeout"),
     (Scope::Global, "unmatched"),
     (Scope::Global, "tls_refused"),
     (Scope::Global, "access_log_format"),
@@ -109,6 +116,10 @@ const KEYS: &[(Scope, &str)] = &[
     (Scope::Global, "tcp_only_healthy"),
     (Scope::Global, "udp_health"),
     (Scope::Global, "udp_only_healthy"),
+    (Scope::Confine, "capabilities"),
+    (Scope::Confine, "landlock"),
+    (Scope::Confine, "seccomp"),
+    (Scope::Confine, "memory"),
     (Scope::Ebpf, "mode"),
     (Scope::Ebpf, "interfaces"),
     (Scope::Ebpf, "max_flows"),
@@ -179,8 +190,12 @@ const PROCESS_KEYS: &[&str] = &[
     "ban",
     "include",
     "listeners",
+    "user",
+    "group",
+    "confine",
     "workers",
     "drain_timeout",
+    "upgrade_timeout",
     "access_log_format",
     "metrics_listen",
     "status_listen",

@@ -17,6 +17,7 @@ pub(crate) mod watch;
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -119,7 +120,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let (checked, log_format) = match std::str::from_utf8(&bytes) {
         Ok(text) => {
-            let checked = check::check(text, directory);
+            let mode = fs::metadata(path).map_or(0, |of| of.mode());
+            let checked = check::check(text, directory, mode);
             let log_format = checked.log_format;
             (usable(checked), log_format)
         }
@@ -135,7 +137,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// The text is not TOML (one problem), or at least one key is wrong (all problems).
 #[cfg(any(test, feature = "properties"))]
 pub(crate) fn parse(text: &str) -> Result<Loaded, Problems> {
-    usable(check::check(text, Path::new(""))).map_err(|(problems, _)| problems)
+    usable(check::check(text, Path::new(""), 0)).map_err(|(problems, _)| problems)
 }
 
 fn usable(checked: check::Checked) -> Result<Loaded, (Problems, Vec<watch::Seen>)> {

@@ -15,12 +15,14 @@ use std::{
 
 use ipnet::IpNet;
 
+mod confine;
 mod health;
 mod listener;
 mod rule;
 mod status;
 mod transport;
 
+pub(crate) use confine::{Confine, User};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
 pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
@@ -40,6 +42,8 @@ pub(crate) struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Time for which established connections may go on after SIGTERM before they are closed.
     pub drain_timeout: Duration,
+    /// Time for which established connections may go on in a daemon whose successor serves.
+    pub upgrade_timeout: Duration,
     /// Format of the access log.
     pub access_log_format: AccessLogFormat,
     /// Lines of the access log about traffic that is turned away.
@@ -56,6 +60,8 @@ pub(crate) struct Config {
     pub admin_group: Option<u32>,
     /// Name resolution.
     pub dns: Dns,
+    /// What the process gives up. Read at start only.
+    pub confine: Confine,
     /// The kernel plane.
     pub ebpf: Ebpf,
     /// Time for which the connection IDs of a QUIC session are remembered after it has ended, so that a client that
@@ -73,6 +79,17 @@ impl Config {
     /// The same, to be changed.
     pub(crate) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
         std::iter::once(&mut self.top).chain(&mut self.named)
+    }
+
+    /// Returns whether there are secrets: private keys, or the token of the status page.
+    #[must_use]
+    pub(crate) fn has_secrets(&self) -> bool {
+        let has_keys = |rule: &Arc<Rule>| match &rule.matcher {
+            Matcher::Tls(tls) | Matcher::Quic(tls) => tls.ech.is_some(),
+            Matcher::Http { .. } | Matcher::Ssh | Matcher::Socks5 | Matcher::WireGuard { .. } => false,
+        };
+        let has_token = self.status.as_ref().is_some_and(|page| page.token.is_some());
+        has_token || self.listeners().any(|listener| listener.rules.iter().any(has_keys))
     }
 
     /// TCP connections at once, over all limits.

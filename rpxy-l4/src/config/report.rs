@@ -1,7 +1,11 @@
 //! Collects the problems of one file while it is checked, and turns byte offsets into lines and columns, in one go at the
 //! end: a file may have as many problems as lines.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use zeroize::Zeroizing;
 
@@ -24,6 +28,8 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
+    /// Mode of its file; 0 where there is none.
+    mode: u32,
     /// Included files in the order of their beginnings.
     included: Vec<Included>,
     /// With the offset of each; file, line and column follow.
@@ -37,8 +43,13 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
+        Self::of_file(text, 0)
+    }
+
+    /// The same of a text whose file has this mode.
+    pub(super) fn of_file(text: &'t str, mode: u32) -> Self {
         let (problems, unknown, missing, files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { text, included: Vec::new(), problems, unknown, missing, files }
+        Self { text, mode, included: Vec::new(), problems, unknown, missing, files }
     }
 
     /// Another file has a part in what the configuration says, and is about to be read.
@@ -54,8 +65,15 @@ impl<'t> Report<'t> {
     /// The text of an included file. Returns the offset at which it begins.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) -> usize {
         let base = self.included.last().map_or(self.text.len(), |last| last.base + last.text.len()) + 1;
-        self.included.push(Included { path: path.to_owned(), base, text: text.to_owned().into() });
+        let mode = fs::metadata(path).map_or(0, |of| of.mode());
+        self.included.push(Included { path: path.to_owned(), base, mode, text: text.to_owned().into() });
         base
+    }
+
+    /// The mode of the file that has something private at `position`, if everybody may read it or write to it.
+    pub(super) fn open_to_others(&self, position: &Position) -> Option<u32> {
+        let included = self.included.iter().rev().find(|file| file.base <= position.offset);
+        open_to_others(included.map_or(self.mode, |file| file.mode))
     }
 
     /// The files noted so far.
@@ -150,8 +168,15 @@ struct Included {
     path: PathBuf,
     /// The offset at which it begins.
     base: usize,
+    mode: u32,
     /// May hold private keys.
     text: Zeroizing<String>,
+}
+
+/// The bits of a mode for permissions, if others than owner and group have some.
+#[must_use]
+pub(super) fn open_to_others(mode: u32) -> Option<u32> {
+    Some(mode & 0o7777).filter(|mode| mode & 0o007 != 0)
 }
 
 /// Walks through a text once.

@@ -51,6 +51,7 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (_, "kind") => Kind::Words(&["connect", "tls", "http", "send", "quic"]),
         (_, "fall" | "rise") => Kind::Integer(1, 100),
         (_, "port") => Kind::Integer(1, 65_535),
+        (_, "confine") => Kind::Table(Scope::Confine),
         (_, "ebpf") => Kind::Table(Scope::Ebpf),
         (_, "ech") => Kind::Table(Scope::Ech),
         (_, "private") => Kind::Array(Scope::EchPrivate),
@@ -74,9 +75,10 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (
             _,
             "listen_ipv6" | "reuse_port" | "free_bind" | "early_drop" | "pin" | "affinity" | "backup" | "down"
-            | "close" | "only_healthy" | "tcp_only_healthy" | "udp_only_healthy",
+            | "close" | "capabilities" | "landlock" | "seccomp" | "memory" | "only_healthy" | "tcp_only_healthy"
+            | "udp_only_healthy",
         ) => Kind::Switch,
-        (_, "admin_group" | "listen_unix_group") => Kind::TextOrInteger(0, u32::MAX - 1),
+        (_, "user" | "group" | "admin_group" | "listen_unix_group") => Kind::TextOrInteger(0, u32::MAX - 1),
         (_, "tcp_recv_proxy_protocol") => Kind::SwitchOr("optional"),
         (
             _,
@@ -87,6 +89,7 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (
             _,
             "drain_timeout"
+            | "upgrade_timeout"
             | "dns_cache_min_ttl"
             | "dns_cache_max_ttl"
             | "tcp_probe_timeout"
@@ -138,7 +141,7 @@ pub(super) fn required(scope: Scope) -> &'static [&'static str] {
         Scope::Target => &["address"],
         Scope::Health => &["kind"],
         Scope::Bytes => &["hex"],
-        Scope::Global | Scope::Listener | Scope::Ebpf | Scope::Ech => &[],
+        Scope::Global | Scope::Listener | Scope::Confine | Scope::Ebpf | Scope::Ech => &[],
     }
 }
 
@@ -149,6 +152,7 @@ pub(crate) fn schema() -> Value {
     schema.insert("title".to_owned(), json!("Configuration of rpxy-l4"));
     let definitions: Map<String, Value> = [
         Scope::Listener,
+        Scope::Confine,
         Scope::Ebpf,
         Scope::Rule,
         Scope::Ech,
@@ -220,6 +224,7 @@ fn name(scope: Scope) -> &'static str {
     match scope {
         Scope::Global => "file",
         Scope::Listener => "listener",
+        Scope::Confine => "confine",
         Scope::Ebpf => "ebpf",
         Scope::Rule => "rule",
         Scope::Ech => "ech",

@@ -12,10 +12,11 @@ use std::{
 };
 
 use rpxy_l4_proto::{ech::ENCRYPTED_CLIENT_HELLO, tls::ClientHello};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     ACCESS_TARGET, Sink,
+    head::Head,
     latest::Latest,
     refused::{self, Gate, Kind, Let, Refused},
     timestamp,
@@ -28,6 +29,8 @@ use crate::{
     overview,
 };
 
+/// State of Encrypted Client Hello where a rule has no keys.
+const OFFERED: &str = "offered";
 /// Protocol names (ALPN) shown of a hello, which may have tens of thousands.
 const MOST_ALPNS: usize = 8;
 /// The longest shown of each, in characters. Registered ones have up to 13.
@@ -56,7 +59,7 @@ pub(crate) struct AccessLines {
 #[derive(Debug, Clone, Copy)]
 enum LogTarget {
     /// Among the system lines, in their form.
-    SystemLines { ansi: bool },
+    SystemLines { head: Head },
     /// In a file of its own, without a level.
     OwnFile,
 }
@@ -77,20 +80,21 @@ pub(crate) struct Access {
 }
 
 /// Fields of the JSON form beyond the text form's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Detail {
     /// Name of the `[protocols]` table; `None` for the default target.
     pub rule: Option<Arc<str>>,
     /// Server name the client asked for in the clear.
     pub server_name: Option<String>,
     /// Server name in the decrypted hello.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner_server_name: Option<String>,
     /// The first few ALPN protocol names offered, those of the decrypted hello where there is one.
     pub alpn: Vec<String>,
     /// Number of names offered.
     pub alpn_count: usize,
     /// State of Encrypted Client Hello; `None` when the hello has no such extension or there is no hello.
+    #[serde(skip_deserializing)]
     pub ech: Option<&'static str>,
 }
 
@@ -113,7 +117,7 @@ impl Detail {
             inner_server_name: None,
             alpn: hello.alpn().take(MOST_ALPNS).map(alpn).collect(),
             alpn_count: hello.alpn().count(),
-            ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| "offered"),
+            ech: hello.extension(ENCRYPTED_CLIENT_HELLO).map(|_| OFFERED),
         }
     }
 
@@ -121,6 +125,13 @@ impl Detail {
     #[must_use]
     pub(crate) fn of_host(rule: Option<Arc<str>>, host: Option<&str>) -> Self {
         Self { rule, server_name: host.map(bounded_name), ..Self::default() }
+    }
+
+    /// With the state of Encrypted Client Hello that is written like `text`.
+    #[must_use]
+    pub(crate) fn with_ech_named(self, text: Option<&str>) -> Self {
+        let known = |text: &str| if text == OFFERED { Some(OFFERED) } else { EchState::known(text) };
+        Self { ech: text.and_then(known), ..self }
     }
 
     /// With the state of Encrypted Client Hello at a rule that has keys, and the hello that was decrypted.
@@ -157,8 +168,8 @@ pub(crate) struct Ended {
 }
 
 impl AccessLog {
-    pub(super) fn among_system_lines(sink: Sink, ansi: bool) -> Self {
-        Self { sink, target: LogTarget::SystemLines { ansi }, refused: Arc::new(Gate::new()), latest: Arc::default() }
+    pub(super) fn among_system_lines(sink: Sink, head: Head) -> Self {
+        Self { sink, target: LogTarget::SystemLines { head }, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
     /// A log that nobody reads, for who asks what would happen.
@@ -249,7 +260,7 @@ impl AccessLog {
             AccessLogFormat::Off => return,
             AccessLogFormat::Text => self.head(&mut line).and_then(|()| writeln!(line, "{text}")),
             AccessLogFormat::Json => match json() {
-                Ok(json) => writeln!(line, "{}", escape::json(json)),
+                Ok(json) => writeln!(line, "{}{}", self.priority(), escape::json(json)),
                 Err(_) => Err(std::fmt::Error),
             },
         };
@@ -260,11 +271,17 @@ impl AccessLog {
 
     /// The part of a text line in front of the message.
     fn head(&self, line: &mut String) -> std::fmt::Result {
-        let now = timestamp();
         match self.target {
-            LogTarget::SystemLines { ansi: false } => write!(line, "{now}  INFO "),
-            LogTarget::SystemLines { ansi: true } => write!(line, "\x1b[2m{now}\x1b[0m \x1b[32m INFO\x1b[0m "),
-            LogTarget::OwnFile => write!(line, "{now} "),
+            LogTarget::SystemLines { head } => head.write(tracing::Level::INFO, line),
+            LogTarget::OwnFile => write!(line, "{} ", timestamp()),
+        }
+    }
+
+    /// The part of a line in JSON in front of it.
+    fn priority(&self) -> &'static str {
+        match self.target {
+            LogTarget::SystemLines { head } => head.priority(tracing::Level::INFO),
+            LogTarget::OwnFile => "",
         }
     }
 }

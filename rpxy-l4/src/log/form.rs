@@ -10,8 +10,12 @@ use std::{
 };
 
 use serde::Serialize;
+use tracing::Level;
 
-use super::timestamp;
+use super::{
+    head::{self, Head},
+    timestamp,
+};
 use crate::{
     config::{
         Severity,
@@ -62,8 +66,13 @@ impl Form {
             (true, Severity::Error) => as_json("ERROR", &message),
             (true, Severity::Warning) => as_json("WARN", &message),
         };
+        let priority = match severity {
+            _ if !head::is_journal(&io::stderr()) => "",
+            Severity::Error => Head::Journal.priority(Level::ERROR),
+            Severity::Warning => Head::Journal.priority(Level::WARN),
+        };
         // The standard error may be closed; the exit code says it all the same.
-        drop(writeln!(io::stderr(), "{line}"));
+        drop(writeln!(io::stderr(), "{priority}{line}"));
     }
 }
 

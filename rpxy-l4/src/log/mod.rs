@@ -6,23 +6,21 @@
 
 mod access;
 mod form;
+mod head;
 mod latest;
 mod output;
 mod refused;
 mod sink;
 mod system;
 
-use std::{
-    io::{self, IsTerminal},
-    path::Path,
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended};
 pub(crate) use form::Form;
 pub(crate) use refused::{Kind, Refused};
 pub(crate) use sink::{Sink, SinkGuard};
 
+use head::Head;
 use system::SystemLines;
 use thiserror::Error;
 use tracing::{Level, level_filters::LevelFilter};
@@ -32,6 +30,11 @@ use crate::metrics::Metrics;
 
 /// Target of access-log lines in `RUST_LOG` directives.
 const ACCESS_TARGET: &str = "rpxy_l4::access";
+
+/// Names of log files: of the system log and of the access log.
+pub(crate) const FILES: [&str; 2] = [SYSTEM_FILE, ACCESS_FILE];
+const SYSTEM_FILE: &str = "rpxy-l4.log";
+const ACCESS_FILE: &str = "access.log";
 
 /// Error of setting up logging.
 #[derive(Debug, Error)]
@@ -74,16 +77,27 @@ impl Logs {
     }
 }
 
+impl Logs {
+    /// Has each thread that writes do something, and returns the results.
+    pub(crate) fn on_each_thread<R: Send + 'static>(&self, work: impl Fn() -> R + Send + Sync + 'static) -> Vec<R> {
+        let work = Arc::new(work);
+        let on = |guard: &SinkGuard| {
+            let work = Arc::clone(&work);
+            guard.on_thread(move || work())
+        };
+        self.guards.iter().filter_map(on).collect()
+    }
+}
+
 /// Starts logging: to stdout, or to `access.log` and `rpxy-l4.log` in `directory`. Lines that are lost are counted in
 /// `metrics`.
 pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics>) -> Result<Logs, LogError> {
     let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default())?;
-    let ansi =
-        directory.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let head = if directory.is_none() { Head::of_stdout() } else { Head::Plain };
     let (system, access, guards) = match directory {
         None => {
             let (sink, guard) = Sink::stdout(form, metrics).map_err(LogError::Thread)?;
-            (sink.clone(), AccessLog::among_system_lines(sink, ansi), vec![guard])
+            (sink.clone(), AccessLog::among_system_lines(sink, head), vec![guard])
         }
         Some(directory) => {
             let open = |name: &str| {
@@ -91,13 +105,13 @@ pub(crate) fn start(directory: Option<&Path>, form: &Form, metrics: &Arc<Metrics
                 let opened = Sink::file(&path, form, metrics);
                 opened.map_err(|error| LogError::Open { path: path.display().to_string(), error })
             };
-            let (system, system_guard) = open("rpxy-l4.log")?;
-            let (access, access_guard) = open("access.log")?;
+            let (system, system_guard) = open(SYSTEM_FILE)?;
+            let (access, access_guard) = open(ACCESS_FILE)?;
             (system, AccessLog::own_file(access), vec![system_guard, access_guard])
         }
     };
     let layer =
-        tracing_subscriber::fmt::layer().event_format(SystemLines { form: form.clone(), ansi }).with_writer(system);
+        tracing_subscriber::fmt::layer().event_format(SystemLines { form: form.clone(), head }).with_writer(system);
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_already| LogError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
         // In one line, like everything else.

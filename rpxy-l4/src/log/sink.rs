@@ -5,9 +5,9 @@
 //! are reopened after a rotation.
 
 use std::{
-    io, mem,
+    fmt, io, mem,
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -51,8 +51,18 @@ struct Pending {
     lost: u64,
     urgent: bool,
     reopen: bool,
+    task: Option<Task>,
     closed: bool,
     done: bool,
+}
+
+/// Something that the writing thread does once.
+struct Task(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
 }
 
 impl Buffer {
@@ -121,6 +131,14 @@ impl SinkGuard {
     pub(crate) fn reopen(&self) {
         self.buffer.lock().reopen = true;
     }
+
+    /// Has the writing thread do something, and waits for the result; `None` if that thread is gone.
+    pub(crate) fn on_thread<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.buffer.lock().task = Some(Task(Box::new(move || drop(done.send(work())))));
+        self.buffer.wake.notify_one();
+        result.recv().ok()
+    }
 }
 
 impl Drop for SinkGuard {
@@ -144,8 +162,13 @@ fn write_out(buffer: &Buffer, mut output: Output, tell: &dyn Fn(Event<'_>)) {
     let mut batch = Vec::new();
     loop {
         let mut pending = buffer.lock();
-        while pending.lines.is_empty() && !pending.closed {
+        while pending.lines.is_empty() && !pending.closed && pending.task.is_none() {
             pending = buffer.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(Task(work)) = pending.task.take() {
+            drop(pending);
+            work();
+            continue;
         }
         if !pending.urgent && !pending.closed {
             let quiet = |pending: &mut Pending| !pending.urgent && !pending.closed;
@@ -207,6 +230,17 @@ mod tests {
         drop(guard);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
         assert_eq!(std::fs::read_to_string(&old).unwrap(), "");
+    }
+
+    #[test]
+    fn work_is_done_by_the_thread_that_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sink, guard) = file(&directory.path().join("a.log"));
+        sink.push(b"line\n", false);
+        let name = || std::thread::current().name().map(str::to_owned);
+        assert_eq!(guard.on_thread(name).flatten().as_deref(), Some("log"));
+        drop(guard);
+        assert_eq!(std::fs::read_to_string(directory.path().join("a.log")).unwrap(), "line\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fmt::{self, Debug, Write as _};
 
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -14,15 +14,15 @@ use tracing_subscriber::{
 
 use super::{
     form::{Form, as_json},
-    timestamp,
+    head::Head,
 };
 use crate::escape;
 
-/// Formats events as `<time> <LEVEL> <message>`, or as JSON.
+/// Formats events as text, a [`Head`] and the message, or as JSON.
 #[derive(Debug)]
 pub(super) struct SystemLines {
     pub(super) form: Form,
-    pub(super) ansi: bool,
+    pub(super) head: Head,
 }
 
 impl<S, N> FormatEvent<S, N> for SystemLines
@@ -36,24 +36,10 @@ where
         let message = text.finish();
         let level = *event.metadata().level();
         if self.form.is_json() {
-            return writeln!(writer, "{}", as_json(level.as_str(), &message));
+            return writeln!(writer, "{}{}", self.head.priority(level), as_json(level.as_str(), &message));
         }
-        let (now, message) = (timestamp(), escape::line(&message));
-        if self.ansi {
-            writeln!(writer, "\x1b[2m{now}\x1b[0m {}{level:>5}\x1b[0m {message}", colour(level))
-        } else {
-            writeln!(writer, "{now} {level:>5} {message}")
-        }
-    }
-}
-
-fn colour(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "\x1b[31m",
-        Level::WARN => "\x1b[33m",
-        Level::INFO => "\x1b[32m",
-        Level::DEBUG => "\x1b[34m",
-        Level::TRACE => "\x1b[35m",
+        self.head.write(level, &mut writer)?;
+        writeln!(writer, "{}", escape::line(&message))
     }
 }
 
@@ -106,10 +92,10 @@ mod tests {
         }
     }
 
-    fn written(json: bool, ansi: bool, log: impl FnOnce()) -> String {
+    fn written(json: bool, head: Head, log: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let lines = SystemLines { form: Form::new(json), ansi };
+        let lines = SystemLines { form: Form::new(json), head };
         let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         let bytes = written.0.lock().unwrap().clone();
@@ -119,12 +105,13 @@ mod tests {
     #[test]
     fn each_event_is_one_line_whatever_it_says() {
         let hostile = "a\nb\u{1b}[2J\u{9b}\u{202e}";
-        for (json, ansi, expected) in [
-            (false, false, "  WARN name a\\nb\\u{1b}[2J\\u{9b}\\u{202e} n=7\n"),
-            (false, true, "\x1b[33m WARN\x1b[0m name a\\nb\\u{1b}[2J\\u{9b}\\u{202e} n=7\n"),
-            (true, false, "\"level\":\"WARN\",\"message\":\"name a\\nb\\u001b[2J\\u009b\\u202e n=7\"}\n"),
+        for (json, head, expected) in [
+            (false, Head::Plain, "  WARN name a\\nb\\u{1b}[2J\\u{9b}\\u{202e} n=7\n"),
+            (false, Head::Coloured, "\x1b[33m WARN\x1b[0m name a\\nb\\u{1b}[2J\\u{9b}\\u{202e} n=7\n"),
+            (true, Head::Plain, "\"level\":\"WARN\",\"message\":\"name a\\nb\\u001b[2J\\u009b\\u202e n=7\"}\n"),
+            (false, Head::Journal, "<4>WARN name a\\nb\\u{1b}[2J\\u{9b}\\u{202e} n=7\n"),
         ] {
-            let text = written(json, ansi, || tracing::warn!(n = 7, "name {hostile}"));
+            let text = written(json, head, || tracing::warn!(n = 7, "name {hostile}"));
             assert!(text.ends_with(expected), "{text:?}");
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         }

@@ -124,6 +124,11 @@ impl TargetAccount {
     pub(crate) fn connected(&self, time: Duration) {
         self.connect.add(time);
     }
+
+    /// Its first byte, or its first datagram of a session, came after `time`.
+    pub(crate) fn answered(&self, time: Duration) {
+        self.first_byte.add(time);
+    }
 }
 
 /// A connection or session in the accounts of its rule and its target, until dropped.
@@ -163,7 +168,7 @@ impl Carried {
 
     /// The first byte of the backend came `time` after the connection to it.
     pub(crate) fn answered(&self, time: Duration) {
-        self.target.first_byte.add(time);
+        self.target.answered(time);
     }
 
     fn loads(&self) -> [&Load; 2] {

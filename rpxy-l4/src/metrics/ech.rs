@@ -42,6 +42,11 @@ impl EchState {
         Self::SwitchedOff,
     ];
 
+    /// The name that is written like `text`.
+    pub(crate) fn known(text: &str) -> Option<&'static str> {
+        Self::ALL.into_iter().map(Self::name).find(|name| *name == text)
+    }
+
     /// As the counter and the access log write it.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {

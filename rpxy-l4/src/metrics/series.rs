@@ -101,13 +101,14 @@ impl Collector for Series {
         for (labels, account) in &targets {
             counter(&mut family, labels, account.connect_failed.load(Ordering::Relaxed))?;
         }
-        let of_tcp = || targets.iter().filter(|(labels, _)| labels.transport == "tcp");
-        let times = || of_tcp().map(|(labels, account)| (labels, &account.connect));
+        let of_tcp = targets.iter().filter(|(labels, _)| labels.transport == "tcp");
+        let times = of_tcp.map(|(labels, account)| (labels, &account.connect));
         let help = "Time that a TCP connection to a target took to be established";
-        encode_times(&mut encoder, "target_connect", help, times())?;
-        let times = || of_tcp().map(|(labels, account)| (labels, &account.first_byte));
-        let help = "Time from a TCP connection to a target to the first byte of its backend";
-        encode_times(&mut encoder, "target_first_byte", help, times())
+        encode_times(&mut encoder, "target_connect", help, times)?;
+        let times = targets.iter().map(|(labels, account)| (labels, &account.first_byte));
+        let help =
+            "Time from a connection to a target, or a session's first datagram, to the first byte of its backend";
+        encode_times(&mut encoder, "target_first_byte", help, times)
     }
 }
 

@@ -85,8 +85,8 @@ impl TargetAccount {
         (target.started, (target.bytes_up, target.bytes_down)) = carried(&self.load);
         if target.transport == Transport::Tcp {
             target.connect = Some(self.connect.summary());
-            target.first_byte = Some(self.first_byte.summary());
         }
+        target.first_byte = Some(self.first_byte.summary());
     }
 }
 

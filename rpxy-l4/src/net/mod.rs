@@ -1,9 +1,11 @@
 //! Sockets and descriptors: the options that the data path relies on, set in one place.
 
 mod address;
+mod channel;
 mod dial;
 mod family;
 mod options;
+mod passed;
 mod peer_groups;
 pub(crate) mod poller;
 mod queue;
@@ -14,14 +16,17 @@ use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroU16,
+    os::fd::OwnedFd,
     sync::OnceLock,
     time::Duration,
 };
 
 pub(crate) use address::Address;
+pub(crate) use channel::Channel;
 #[cfg(test)]
 pub(crate) use dial::tcp_connecting;
 pub(crate) use dial::{Dial, ephemeral_ports, is_connected_to_itself, is_source};
+pub(crate) use passed::{PassedSocket, take_passed};
 pub(crate) use queue::undelivered;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -45,11 +50,16 @@ pub(crate) fn tcp_listener(address: SocketAddr, backlog: u32, free_bind: bool) -
     set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
+    set_inherited(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// Options that connections inherit from the socket that accepts them.
+fn set_inherited(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())
 }
 
 /// A socket that listens for streams.
@@ -59,6 +69,28 @@ pub(crate) enum Bound {
     Tcp(std::net::TcpListener),
     /// A unix socket.
     Unix(std::os::unix::net::UnixListener),
+}
+
+impl Bound {
+    /// A listening socket of TCP that somebody else has opened, with the options of [`tcp_listener`].
+    pub(crate) fn tcp_of(socket: OwnedFd, backlog: u32) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        set_inherited(&socket)?;
+        Self::prepare(&socket, backlog)?;
+        Ok(Self::Tcp(socket.into()))
+    }
+
+    /// A listening unix socket that somebody else has opened.
+    pub(crate) fn unix_of(socket: OwnedFd, backlog: u32) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        Self::prepare(&socket, backlog)?;
+        Ok(Self::Unix(OwnedFd::from(socket).into()))
+    }
+
+    fn prepare(socket: &Socket, backlog: u32) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        set_backlog(socket, backlog)
+    }
 }
 
 /// Changes the length of the accept queue of a socket that listens already.
@@ -108,6 +140,13 @@ pub(crate) fn reset_on_close(socket: &impl std::os::fd::AsFd) {
 
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES)
+}
+
+/// Reads what this module asks the kernel for once, before there are threads that may not open files.
+pub(crate) fn read_settings() {
+    ephemeral_ports();
+    any_can_be_bound(false);
+    udp::largest_receive_buffer();
 }
 
 /// Returns whether an address is one of this machine; its port does not matter. Where that cannot be found out it is not.

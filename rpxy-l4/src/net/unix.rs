@@ -89,8 +89,8 @@ pub(crate) enum BindError {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: another daemon may have put its own in the place.
-    identity: (u64, u64),
+    /// Device and inode: another daemon may have put its own in the place. `None` if it is another process's.
+    identity: Option<(u64, u64)>,
 }
 
 impl PrivateListener {
@@ -161,14 +161,14 @@ fn bind(path: &Path) -> io::Result<(Socket, SocketFile)> {
         socket.bind(&address)?;
     }
     let made = fs::symlink_metadata(path)?;
-    Ok((socket, SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) }))
+    Ok((socket, SocketFile { path: path.to_owned(), identity: Some((made.dev(), made.ino())) }))
 }
 
 /// A listening socket for clients, with its file, which goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct PublicListener {
     socket: Socket,
-    _file: SocketFile,
+    file: SocketFile,
 }
 
 impl PublicListener {
@@ -184,7 +184,36 @@ impl PublicListener {
         }
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        Ok(Self { socket, _file: file })
+        Ok(Self { socket, file })
+    }
+
+    /// A socket that another process has opened at `path`, for those whom `mode` and `group` let connect now. The file is
+    /// the other process's until [`PublicListener::own`].
+    pub(crate) fn take_over(
+        socket: OwnedFd,
+        path: &Path,
+        mode: u32,
+        group: Option<u32>,
+        backlog: u32,
+    ) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if let Some(group) = group {
+            chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Self { socket, file: SocketFile { path: path.to_owned(), identity: None } })
+    }
+
+    /// From now on the file goes when this is dropped.
+    pub(crate) fn own(&mut self) {
+        self.file.identity = fs::symlink_metadata(&self.file.path).ok().map(|found| (found.dev(), found.ino()));
+    }
+
+    /// Leaves the file to another process.
+    pub(crate) fn leave(&mut self) {
+        self.file.identity = None;
     }
 
     /// The same socket, for a worker.
@@ -213,7 +242,7 @@ pub(crate) fn connected(path: &Path) -> io::Result<tokio::net::TcpStream> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
+        let ours = |found: fs::Metadata| Some((found.dev(), found.ino())) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // A file that cannot be removed is found to be stale by the next start.
             drop(fs::remove_file(&self.path));

@@ -26,6 +26,6 @@ mod routes;
 pub(crate) use api::{Installed, NotSteered, Off, Offload, Steered, Usage};
 pub(crate) use doctor::doctor;
 pub(crate) use kernel::{Kernel, by_addresses};
-pub(crate) use loader::{Pinned, unpin, warn_of_unowned};
+pub(crate) use loader::{Pinned, is_older_than, prepare_pins, unpin, warn_of_unowned};
 pub(crate) use policy::{Guards, drops};
 pub(crate) use routes::Netlink;

@@ -10,8 +10,8 @@ mod part;
 use std::{borrow::Cow, sync::Arc};
 
 pub(crate) use part::{
-    Ban, Bans, Bounded, Check, Configuration, Drained, DrainedTarget, KernelPlane, Listener, LoadedFile, Process,
-    Refused, Reload, Tcp, Times, Udp,
+    Ban, Bans, Bounded, Check, Configuration, Drained, DrainedListener, DrainedTarget, KernelPlane, Listener,
+    LoadedFile, Process, Refused, Reload, Tcp, Times, Udp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +153,7 @@ pub(crate) struct Target {
     /// How long TCP connections to it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Times>,
-    /// How long its first byte took from then on.
+    /// How long its first byte took from then on; its first datagram, from the first to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<Times>,
 }

@@ -195,8 +195,20 @@ pub(crate) struct KernelPlane {
 pub(crate) struct Drained {
     /// For how many seconds the listeners let nothing new in; `None` when they do.
     pub listeners_s: Option<u64>,
+    /// Those that are drained by name.
+    #[serde(default)]
+    pub listeners: Vec<DrainedListener>,
     /// Targets that get nothing new.
     pub targets: Vec<DrainedTarget>,
+}
+
+/// A listener that is drained by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DrainedListener {
+    /// Its name.
+    pub listener: Arc<str>,
+    /// For so many seconds.
+    pub since_s: u64,
 }
 
 /// A target that is drained.

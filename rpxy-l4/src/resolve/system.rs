@@ -98,7 +98,8 @@ impl System {
         match &*cached {
             Some((made_for, backend)) if *made_for == now => backend.clone(),
             _ => {
-                let backend = build();
+                let backend =
+                    build().unwrap_or_else(|refused| refused.go_on(cached.as_ref().map(|(_, before)| before)));
                 *cached = Some((now, backend.clone()));
                 backend
             }
@@ -177,18 +178,40 @@ impl Hosts {
     }
 }
 
-fn build() -> Backend {
-    let servers = std::fs::read(RESOLV_CONF).map_err(NetError::from).and_then(|text| Servers::read(&text));
-    match servers {
+/// A file that may not be read any more: a new one has taken the place of the one that the daemon let itself read (Landlock).
+#[derive(Debug, PartialEq, Eq)]
+struct Refused(&'static str);
+
+impl Refused {
+    /// Goes on with what was read before, or by the C library.
+    fn go_on(&self, before: Option<&Backend>) -> Backend {
+        let Self(file) = self;
+        let instead =
+            if before.is_some() { "names are resolved as before" } else { "names are resolved by the C library" };
+        tracing::warn!(
+            "{file} was replaced and may not be read, {instead}: start the daemon again, as a user that is not root, or with \
+             confine.landlock = false"
+        );
+        before.cloned().unwrap_or(Backend::Libc)
+    }
+}
+
+fn build() -> Result<Backend, Refused> {
+    let read = |file| match std::fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Refused(file)),
+        read => Ok(read),
+    };
+    let servers = read(RESOLV_CONF)?.map_err(NetError::from).and_then(|text| Servers::read(&text));
+    Ok(match servers {
         Ok(servers) => {
-            let hosts = Hosts::read(&std::fs::read_to_string(HOSTS).unwrap_or_default());
-            Backend::Files(hosts.into(), servers.into())
+            let hosts = read(HOSTS)?.unwrap_or_default();
+            Backend::Files(Hosts::read(&String::from_utf8_lossy(&hosts)).into(), servers.into())
         }
         Err(error) => {
             tracing::info!("{RESOLV_CONF} cannot be used ({error}): names are resolved by the C library");
             Backend::Libc
         }
-    }
+    })
 }
 
 fn fingerprint() -> Fingerprint {
@@ -201,6 +224,15 @@ fn fingerprint() -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_before_holds_where_a_file_may_not_be_read_any_more() {
+        let before =
+            Backend::Files(Hosts::read("192.0.2.1 a").into(), Servers::read(b"nameserver 192.0.2.2").unwrap().into());
+        let Backend::Files(hosts, _) = Refused(RESOLV_CONF).go_on(Some(&before)) else { panic!("another one") };
+        assert_eq!(hosts.addresses("a").len(), 1);
+        assert!(matches!(Refused(HOSTS).go_on(None), Backend::Libc));
+    }
 
     #[test]
     fn hosts_are_found_by_any_of_their_names() {

@@ -104,3 +104,34 @@ impl Page {
 pub(crate) async fn serve(listener: Listener, page: Arc<Page>) {
     tokio::join!(web::serve(listener, Arc::clone(&page)), page.remember());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin;
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_look_one_overview_is_made_and_none_by_a_daemon_that_stops() {
+        let (requests, mut asked) = admin::requests();
+        let page = Page::new(Access::default(), Instant::now(), &Metrics::new(), requests);
+        let viewers: Vec<_> = (0..5)
+            .map(|_| {
+                let page = Arc::clone(&page);
+                tokio::spawn(async move { page.tell().await })
+            })
+            .collect();
+        let Request { command, answer } = asked.recv().await.unwrap();
+        assert_eq!(command, Command::Overview {});
+        answer.send(Answer::one(&"all is well")).unwrap();
+        for viewer in viewers {
+            let told = viewer.await.unwrap().unwrap();
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(told["overview"], "all is well");
+        }
+        assert!(asked.try_recv().is_err(), "nobody asked again");
+
+        drop(asked);
+        *page.told.lock().await = None;
+        assert_eq!(page.tell().await, None);
+    }
+}

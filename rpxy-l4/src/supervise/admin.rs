@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::daemon::Daemon;
 use crate::{
-    admin::{self, Answer, Command, Request},
+    admin::{self, Answer, Command, ListenerArgs, Request},
     config::model::{Config, StatusListen},
     limit::{self, BanSource, Unban},
     net::unix::{self, PrivateListener},
@@ -84,8 +84,10 @@ impl Daemon {
             Command::Drain(args) => self.drain_target(&args),
             Command::Up(args) => self.up_target(&args),
             Command::Explain(question) => return self.explain(question, answer),
-            Command::DrainListeners {} => self.drain_listeners(),
-            Command::UpListeners {} => self.up_listeners().await,
+            Command::DrainListeners(ListenerArgs { listener }) => self.drain_listeners(listener.as_deref()),
+            Command::UpListeners(ListenerArgs { listener }) => self.up_listeners(listener.as_deref()).await,
+            // The server has passed it on elsewhere.
+            Command::HandOver { .. } => return,
             Command::Ban { network } => self.ban(network),
             Command::Unban { network } => self.unban(network),
             Command::Bans {} => Answer::lines(self.bans.list().into_iter().map(|(network, source)| Ban {
@@ -104,7 +106,8 @@ impl Daemon {
             old.abort();
         }
         self.admin_members = listener.as_ref().map(|listener| Arc::clone(listener.members()));
-        self.admin_server = listener.map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone())));
+        self.admin_server = listener
+            .map(|listener| tokio::spawn(admin::serve(listener, self.requests.clone(), self.successors.clone())));
     }
 
     /// Closes the admin socket and removes its file, so that a successor can have the path.

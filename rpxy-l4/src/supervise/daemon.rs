@@ -10,13 +10,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Options, drained::DrainedTargets, listeners::Listeners};
 use crate::{
-    admin::Request,
+    admin::{Request, Successor},
     config::{
         Severity,
         model::{Config, TOP, Transport},
     },
+    confine::Confinement,
     health::Checks,
-    limit::Bans,
+    limit::{Bans, DrainedListeners},
     log::AccessLog,
     metrics::{Metrics, Reload},
     net::{Address, unix::Members},
@@ -66,10 +67,14 @@ pub(super) struct Daemon {
     /// What the command line asks for.
     pub(super) options: Options,
     pub(super) started: Instant,
+    /// Device and inode of the program that runs; another one may be at its path.
+    pub(super) binary: Option<String>,
     /// The latest reload.
     pub(super) last_reload: Option<LastReload>,
     /// The configuration in effect.
     pub(super) config: Arc<Config>,
+    /// What the process has given up.
+    pub(super) confinement: Confinement,
     /// What UDP workers go by.
     pub(super) udp_snapshot: Arc<udp::Snapshot>,
     pub(super) resolver: Resolver,
@@ -84,8 +89,8 @@ pub(super) struct Daemon {
     pub(super) udp: Arc<udp::Shared>,
     pub(super) kernel: Option<Arc<Kernel>>,
     pub(super) listeners: Listeners,
-    /// Since when no new connections and sessions are let in, as uptime; `None` when they are.
-    pub(super) listeners_drained: Option<Duration>,
+    /// Where no new connections and sessions are let in.
+    pub(super) drained_listeners: DrainedListeners,
     pub(super) drained_targets: DrainedTargets,
     /// Open files but for listening sockets, connections and sessions.
     pub(super) other_files: u64,
@@ -93,6 +98,8 @@ pub(super) struct Daemon {
     pub(super) metrics_server: Option<JoinHandle<()>>,
     /// The end at which the admin server puts requests.
     pub(super) requests: mpsc::Sender<Request>,
+    /// The end at which it puts processes that want to succeed this one.
+    pub(super) successors: mpsc::Sender<Successor>,
     /// The status page, if there is one.
     pub(super) page: Option<Arc<Page>>,
     /// Who else gets into its unix socket.
@@ -125,5 +132,15 @@ impl Daemon {
             String::new()
         };
         format!("{tcp}; {udp}{sessions}; {} rules, {} workers", self.config.rules, self.listeners.workers())
+    }
+
+    /// One line for the service manager: load, and the latest reload where it was refused.
+    pub(super) fn status_line(&self) -> String {
+        let connections = self.tcp.active.count();
+        let sessions: u32 = self.udp.active.all().iter().map(|limit| limit.count()).sum();
+        let drained = if self.all_drained() { "; the listeners are drained" } else { "" };
+        let refused = self.last_reload.as_ref().and_then(|last| last.problems.first());
+        let refused = refused.map_or(String::new(), |(_, text)| format!("; the file is not what runs: {text}"));
+        format!("{connections} TCP connections, {sessions} UDP sessions{drained}{refused}")
     }
 }

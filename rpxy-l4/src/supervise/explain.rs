@@ -17,7 +17,7 @@ use crate::{
     admin::Answer,
     config::model::{Config, EbpfMode, Listener, Transport},
     explain::{Explanation, NoListener, Question, listener},
-    limit::Bans,
+    limit::{Bans, DrainedListeners},
     log::AccessLog,
     metrics::Metrics,
     offload::Off,
@@ -56,7 +56,7 @@ struct Ground {
     tcp: Arc<tcp::Shared>,
     tcp_snapshot: Arc<tcp::Snapshot>,
     udp_snapshot: Arc<udp::Snapshot>,
-    drained: bool,
+    drained: DrainedListeners,
     not_steered: Option<&'static str>,
     started: Instant,
     answered_by: &'static str,
@@ -67,7 +67,7 @@ impl Ground {
         let listener: &Listener = listener(&self.config, question)?;
         let explanation = match question.transport {
             Transport::Tcp => {
-                let (by, drained) = (self.answered_by, self.drained);
+                let (by, drained) = (self.answered_by, self.drained.contains(&listener.name));
                 tcp::explain(&self.tcp, &self.tcp_snapshot, listener, question, (by, drained))
             }
             Transport::Udp => {
@@ -76,7 +76,7 @@ impl Ground {
                     bans: &self.bans,
                     targets: &self.targets.udp,
                     resolver: &self.resolver,
-                    drained: self.drained,
+                    drained: self.drained.contains(&listener.name),
                     not_steered: self.not_steered,
                     now: self.started.elapsed(),
                 };
@@ -98,7 +98,7 @@ impl Daemon {
             tcp: Arc::clone(&self.tcp),
             tcp_snapshot: self.tcp.snapshot.load_full(),
             udp_snapshot: Arc::clone(&self.udp_snapshot),
-            drained: self.listeners_drained.is_some(),
+            drained: self.drained_listeners.clone(),
             not_steered: self.kernel.is_none().then(|| not_steered(&self.config)),
             started: self.started,
             answered_by: "daemon",
@@ -148,7 +148,7 @@ pub(crate) fn from_file(mut config: Config, question: &Question) -> Result<Expla
         tcp,
         tcp_snapshot: Arc::new(tcp_snapshot),
         udp_snapshot: Arc::new(udp_snapshot),
-        drained: false,
+        drained: DrainedListeners::default(),
         not_steered: (config.ebpf.mode == EbpfMode::Off).then(|| not_steered(&config)),
         started,
         answered_by: "file",

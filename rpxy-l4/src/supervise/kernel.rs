@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::model::{Config, EbpfMode, Listener},
+    confine::{Confinement, Role},
     metrics::{KernelPackets, KernelPlane},
     offload::{self, Kernel, Off, Offload},
     udp::{self, Control},
@@ -32,12 +33,12 @@ impl KernelPlane for Kernel {
 }
 
 /// Starts the kernel plane that `config` asks for. A failure is logged once, and all datagrams pass through the daemon.
-pub(super) fn start(config: &Config) -> Option<Arc<Kernel>> {
+pub(super) fn start(config: &Config, confinement: &Confinement) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
         offload::warn_of_unowned(&config.ebpf.pin_path);
         return None;
     }
-    match Kernel::start(&config.ebpf) {
+    match Kernel::start(&config.ebpf, &confinement.enter(Role::Network)) {
         Ok(kernel) => {
             let interfaces: Vec<String> =
                 kernel.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();

@@ -1,21 +1,24 @@
 //! The listening sockets: a plan is bound completely before anything changes, then applied.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    sockets::{self, BoundAll, Key, Sockets},
+    hand_over::{OfListener, OfWorker},
+    passed::Passed,
+    sockets::{self, BoundAll, Key, Sockets, Wanted},
     worker::{ListenCommand, Worker},
 };
 use crate::{
     admin,
     config::model::Transport,
+    limit::DrainedListeners,
     net::{Address, unix::PublicListener},
     offload::Steered,
     tcp::ConnectionKey,
-    udp::{self, Control, SessionId},
+    udp::{self, Control, SessionId, TakenOver},
 };
 
 /// Wait for the sockets of drained listeners to be closed before they are opened again.
@@ -29,8 +32,10 @@ pub(super) struct Listeners {
     held: Sockets,
     /// Unix sockets, whose files go when these are dropped.
     files: BTreeMap<Address, PublicListener>,
-    /// No sockets of TCP: an operator wants no new connections.
-    drained: bool,
+    /// Sockets that the service manager has opened.
+    passed: Passed,
+    /// Listeners without sockets of TCP: an operator wants no new connections.
+    drained: DrainedListeners,
     /// Sockets that are being closed for that.
     closing: Vec<oneshot::Receiver<()>>,
 }
@@ -42,26 +47,28 @@ pub(super) struct Plan {
     open: Vec<(Address, BoundAll)>,
     backlog: Vec<(Address, u32)>,
     close: Vec<Key>,
+    /// Sockets that were passed on and are not served any more, in words.
+    pub(super) unserved: Vec<String>,
 }
 
 impl Listeners {
-    /// No sockets yet.
-    pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>) -> Self {
+    /// No sockets yet but those that were passed on, which nobody serves so far.
+    pub(super) fn new(workers: Vec<Worker>, udp_workers: Vec<udp::Worker>, passed: Passed) -> Self {
         Self {
             workers,
             udp_workers,
             held: Sockets::default(),
             files: BTreeMap::new(),
-            drained: false,
+            passed,
+            drained: DrainedListeners::default(),
             closing: Vec::new(),
         }
     }
 
-    /// Binds what `wanted` needs beyond what is open; nothing for TCP while that is drained. On failure nothing has changed.
+    /// Binds what `wanted` needs beyond what is open; nothing for TCP where that is drained. On failure nothing has changed.
     pub(super) fn plan(&self, mut wanted: Sockets) -> Result<Plan> {
-        if self.drained {
-            wanted.0.retain(|(transport, _), _| *transport == Transport::Udp);
-        }
+        let unserved = self.passed.unserved(&wanted);
+        wanted.0.retain(|(transport, _), want| *transport == Transport::Udp || !self.drained.contains(&want.listener));
         let failed =
             |key: &Key, error| sockets::explain(error, key).context(format!("cannot listen on {} ({})", key.1, key.0));
         let (mut new, mut backlog) = (Vec::new(), Vec::new());
@@ -73,16 +80,21 @@ impl Listeners {
             }
         }
         // All before any is bound: those of one port, on several addresses, would be in each other's way.
-        for (key, want) in new.iter().filter(|(key, want)| !want.share && !self.held.has_port_of(key)) {
+        let is_ours = |key: &Key, want: &Wanted| self.held.has_port_of(key) || self.passed.has(key, want);
+        if let Some(reason) = new.iter().find_map(|(key, want)| self.passed.in_the_way(key, want)) {
+            bail!("{reason}");
+        }
+        for (key, want) in new.iter().filter(|(key, want)| !want.share && !is_ours(key, want)) {
             sockets::probe(key, want).map_err(|error| failed(key, error))?;
         }
         let bind = |(key, want): (&Key, &_)| {
-            let bound = sockets::bind(key, want, self.workers.len()).map_err(|error| failed(key, error))?;
-            Ok((key.1.clone(), bound))
+            let count = self.workers.len();
+            let bound = self.passed.bind(key, want, count).unwrap_or_else(|| sockets::bind(key, want, count));
+            Ok((key.1.clone(), bound.map_err(|error| failed(key, error))?))
         };
         let open = new.into_iter().map(bind).collect::<Result<_>>()?;
         let close = self.held.0.keys().filter(|key| !wanted.0.contains_key(key)).cloned().collect();
-        Ok(Plan { wanted, open, backlog, close })
+        Ok(Plan { wanted, open, backlog, close, unserved })
     }
 
     /// Hands the sockets of `plan` to the workers and closes what is no longer wanted.
@@ -90,14 +102,16 @@ impl Listeners {
         for (address, bound) in plan.open {
             match bound {
                 BoundAll::Tcp(sockets, file) => {
-                    for (worker, socket) in self.workers.iter().zip(sockets) {
-                        worker.tell(ListenCommand::Listen(address.clone(), socket));
+                    for (worker, socket) in sockets {
+                        if let Some(worker) = self.workers.get(worker) {
+                            worker.tell(ListenCommand::Listen(address.clone(), socket));
+                        }
                     }
                     self.files.extend(file.map(|file| (address, file)));
                 }
                 BoundAll::Udp(sockets) => {
-                    for (worker, socket) in self.udp_workers.iter().zip(sockets) {
-                        if let Some(address) = address.ip() {
+                    for (worker, socket) in sockets {
+                        if let Some((worker, address)) = self.udp_workers.get(worker).zip(address.ip()) {
                             worker.tell(Control::Listen(address, socket));
                         }
                     }
@@ -113,6 +127,45 @@ impl Listeners {
             drop(self.close(&key));
         }
         self.held = plan.wanted;
+    }
+
+    /// What the service manager has opened, for a successor.
+    pub(super) fn passed_sockets(&self) -> io::Result<Vec<OfListener>> {
+        self.passed.to_hand_over()
+    }
+
+    /// A predecessor is one no more: its files are this daemon's, and what of its sockets is not used is closed.
+    pub(super) fn settle(&mut self) {
+        self.files.values_mut().for_each(PublicListener::own);
+        self.passed.settle();
+    }
+
+    /// A successor has everything but the TCP connections: UDP ends here, and the files of sockets stay.
+    pub(super) fn leave(&mut self) {
+        self.files.values_mut().for_each(PublicListener::leave);
+        self.tell_udp(|| Control::Leave);
+        self.udp_workers.clear();
+    }
+
+    /// Divides what a predecessor's workers have handed over among those of UDP, as their sockets are.
+    pub(super) fn take_over(&self, handed: Vec<OfWorker>) {
+        let count = self.udp_workers.len().max(1);
+        let mut parts: Vec<TakenOver> = self.udp_workers.iter().map(|_| TakenOver::new()).collect();
+        for (worker, what, socket) in handed {
+            if let Some(part) = parts.get_mut(worker % count) {
+                part.push((what, socket));
+            }
+        }
+        for (worker, part) in self.udp_workers.iter().zip(parts) {
+            worker.tell(Control::TakeOver(part));
+        }
+    }
+
+    /// Tells one UDP worker.
+    pub(super) fn tell_udp_worker(&self, worker: usize, control: Control) {
+        if let Some(worker) = self.udp_workers.get(worker) {
+            worker.tell(control);
+        }
     }
 
     /// Tells every UDP worker.
@@ -181,27 +234,41 @@ impl Listeners {
     /// Closes the TCP sockets; connections go on. The receivers end when what waited on a socket was accepted. UDP is
     /// served until the end: it has no connections that could be waited for.
     pub(super) fn close_tcp(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let held: Vec<Key> =
-            self.held.0.keys().filter(|(transport, _)| *transport == Transport::Tcp).cloned().collect();
-        held.iter().flat_map(|key| self.close(key)).collect()
+        self.close_tcp_of(|_| true)
     }
 
-    /// Closes the sockets of TCP until [`Listeners::undrain`]; connections go on.
-    pub(super) fn drain(&mut self) {
-        self.drained = true;
-        self.closing = self.close_tcp();
+    /// Closes the sockets of TCP of listeners that are drained, until [`Listeners::undrain`]; connections go on.
+    pub(super) fn drain(&mut self, drained: DrainedListeners) {
+        let closing = self.close_tcp_of(|listener| drained.contains(listener));
+        self.closing.extend(closing);
+        self.tell_drained(drained);
     }
 
-    /// Opens the sockets of TCP again that `wanted` asks for. On failure it stays drained.
-    pub(super) async fn undrain(&mut self, wanted: Sockets) -> Result<()> {
+    /// Opens the sockets of TCP again that `wanted` asks for, of all listeners but those that are `drained` yet. On failure
+    /// it stays as it was.
+    pub(super) async fn undrain(&mut self, wanted: Sockets, drained: DrainedListeners) -> Result<()> {
         for closed in self.closing.drain(..) {
             // Ends with an error, which is the sender being dropped.
             drop(timeout(CLOSING, closed).await);
         }
-        self.drained = false;
-        let plan = self.plan(wanted).inspect_err(|_| self.drained = true)?;
+        let before = std::mem::replace(&mut self.drained, drained.clone());
+        let plan = self.plan(wanted).inspect_err(|_| self.drained = before)?;
         self.apply(plan);
+        self.tell_drained(drained);
         Ok(())
+    }
+
+    fn tell_drained(&mut self, drained: DrainedListeners) {
+        let told = Arc::new(drained.clone());
+        self.drained = drained;
+        self.tell_udp(|| Control::Drain(Arc::clone(&told)));
+    }
+
+    fn close_tcp_of(&mut self, is_meant: impl Fn(&str) -> bool) -> Vec<oneshot::Receiver<()>> {
+        let is_it = |(transport, _): &Key, want: &Wanted| *transport == Transport::Tcp && is_meant(&want.listener);
+        let held = self.held.0.iter().filter(|(key, want)| is_it(key, want)).map(|(key, _)| key.clone());
+        let held: Vec<Key> = held.collect();
+        held.iter().flat_map(|key| self.close(key)).collect()
     }
 
     fn close(&mut self, key: &Key) -> Vec<oneshot::Receiver<()>> {

@@ -10,9 +10,9 @@ use super::{daemon::Daemon, sockets::Sockets};
 use crate::{
     admin::{Answer, TargetArgs},
     config::model::Transport,
-    overview::{Drained, DrainedTarget},
+    limit::DrainedListeners,
+    overview::{Drained, DrainedListener, DrainedTarget},
     route::Health,
-    udp::Control,
 };
 
 /// One line of `drain` and `up`.
@@ -33,6 +33,13 @@ struct ListenersMaintained {
     connections: u32,
     /// UDP sessions that go on.
     sessions: u32,
+}
+
+/// The line of `drain --listener` and `up --listener`.
+#[derive(Debug, Serialize)]
+struct ListenerMaintained<'a> {
+    listener: &'a str,
+    drained: bool,
 }
 
 impl Daemon {
@@ -73,36 +80,59 @@ impl Daemon {
         Answer::lines(up.collect::<Vec<_>>())
     }
 
-    /// Lets no new connection or session in.
-    pub(super) fn drain_listeners(&mut self) -> Answer {
-        if self.listeners_drained.is_none() {
-            self.listeners_drained = Some(self.started.elapsed());
-            // What waits in the queues of the sockets is still accepted.
-            self.listeners.drain();
-            self.listeners.tell_udp(|| Control::Drain(true));
-            self.tell_metrics();
-            tracing::info!("listeners drained by command: no new connections and sessions until `up --listeners`");
+    /// Lets no new connection or session in, at one listener or at all.
+    pub(super) fn drain_listeners(&mut self, name: Option<&str>) -> Answer {
+        if let Some(name) = name.filter(|name| !self.config.listeners().any(|listener| *listener.name == **name)) {
+            return Answer::refused(format!("there is no listener {name}"), "`rpxy-l4 status` lists them");
         }
-        self.listeners_line(true)
+        if self.drained_listeners.drain(name, self.started.elapsed()) {
+            // What waits in the queues of the sockets is still accepted.
+            self.listeners.drain(self.drained_listeners.clone());
+            self.tell_metrics();
+            match name {
+                Some(name) => tracing::info!(
+                    "listener {name} drained by command: no new connections and sessions until `up --listener {name}`"
+                ),
+                None => tracing::info!(
+                    "listeners drained by command: no new connections and sessions until `up --listeners`"
+                ),
+            }
+        }
+        self.listeners_line(name, true)
     }
 
-    /// Lets new connections and sessions in again.
-    pub(super) async fn up_listeners(&mut self) -> Answer {
-        if self.listeners_drained.is_none() {
-            return Answer::refused("the listeners are not drained", "`rpxy-l4 status` says when they are");
+    /// Lets new connections and sessions in again, where they were drained by this name, or all.
+    pub(super) async fn up_listeners(&mut self, name: Option<&str>) -> Answer {
+        let mut drained = self.drained_listeners.clone();
+        if !drained.up(name) {
+            let what = name.map_or("the listeners are".to_owned(), |name| format!("the listener {name} is"));
+            return Answer::refused(format!("{what} not drained"), "`rpxy-l4 status` says what is");
         }
         let opened = match Sockets::new(&self.config) {
-            Ok(wanted) => self.listeners.undrain(wanted).await,
+            Ok(wanted) => self.listeners.undrain(wanted, drained.clone()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = opened {
-            return Answer::refused(format!("{error:#}"), "the listeners stay drained; try again");
+            let stays = if name.is_some() { "the listener stays drained" } else { "the listeners stay drained" };
+            return Answer::refused(format!("{error:#}"), format!("{stays}; try again"));
         }
-        self.listeners_drained = None;
-        self.listeners.tell_udp(|| Control::Drain(false));
+        self.drained_listeners = drained;
         self.tell_metrics();
-        tracing::info!("listeners up by command: {}", self.summary());
-        self.listeners_line(false)
+        match name {
+            Some(name) => tracing::info!("listener {name} up by command: {}", self.summary()),
+            None => tracing::info!("listeners up by command: {}", self.summary()),
+        }
+        self.listeners_line(name, false)
+    }
+
+    /// Returns whether anything is drained.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained_listeners != DrainedListeners::default() || self.drained_targets.all().next().is_some()
+    }
+
+    /// Returns whether no listener lets anything new in.
+    pub(super) fn all_drained(&self) -> bool {
+        self.config.listeners().all(|listener| self.drained_listeners.contains(&listener.name))
     }
 
     /// What is drained.
@@ -115,7 +145,14 @@ impl Daemon {
             active: health.active(),
             since_s: health.administrative().drained_since().map_or(0, since),
         });
-        Drained { listeners_s: self.listeners_drained.map(since), targets: targets.collect() }
+        let listeners = self.drained_listeners.named();
+        let listeners =
+            listeners.map(|(listener, at)| DrainedListener { listener: Arc::clone(listener), since_s: since(at) });
+        Drained {
+            listeners_s: self.drained_listeners.all().map(since),
+            listeners: listeners.collect(),
+            targets: targets.collect(),
+        }
     }
 
     /// Says after a reload what is still drained.
@@ -123,7 +160,8 @@ impl Daemon {
         let targets = self.drained_targets.all();
         let mut drained: Vec<_> =
             targets.map(|(transport, target, _)| format!("{target} ({})", transport.name())).collect();
-        if self.listeners_drained.is_some() {
+        drained.extend(self.drained_listeners.named().map(|(name, _)| format!("listener {name}")));
+        if self.drained_listeners.all().is_some() {
             drained.insert(0, "the listeners".to_owned());
         }
         if !drained.is_empty() {
@@ -151,7 +189,10 @@ impl Daemon {
         states
     }
 
-    fn listeners_line(&self, drained: bool) -> Answer {
+    fn listeners_line(&self, name: Option<&str>, drained: bool) -> Answer {
+        if let Some(listener) = name {
+            return Answer::one(&ListenerMaintained { listener, drained });
+        }
         let connections = self.tcp.active.count();
         Answer::one(&ListenersMaintained { listeners_drained: drained, connections, sessions: self.sessions() })
     }

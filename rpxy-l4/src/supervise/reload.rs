@@ -5,11 +5,12 @@
 
 use std::{
     num::NonZeroU32,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
@@ -22,7 +23,7 @@ use super::{
     sockets::Sockets,
 };
 use crate::{
-    config::{self, LoadError, Loaded, Problem, model::Config, watch::Seen},
+    config::{self, LoadError, Loaded, Problem, Severity, model::Config, watch::Seen},
     health,
     metrics::Reload,
     resolve::Resolver,
@@ -167,6 +168,9 @@ impl Daemon {
             Ok(result) => (result, Vec::new()),
             Err(error) => (Reload::Refused, config::told_apart(&error)),
         };
+        if result == Reload::Refused {
+            problems.extend(self.out_of_reach(files.as_deref().unwrap_or_default()));
+        }
         match result {
             Reload::Unchanged => tracing::info!("configuration unchanged in {path}"),
             Reload::Applied => tracing::info!("configuration reloaded from {path}: {}", self.summary()),
@@ -182,6 +186,17 @@ impl Daemon {
         files
     }
 
+    /// What of the files of a refused configuration cannot be read, by the daemon's own choice.
+    fn out_of_reach(&self, files: &[Seen]) -> Vec<(Severity, String)> {
+        let line = |path: PathBuf| {
+            let path = path.display();
+            let text = format!("{path}: the daemon confined itself to other directories (Landlock); start it again");
+            (Severity::Error, text)
+        };
+        let all: Vec<Seen> = files.iter().cloned().chain([Seen::now(&self.options.config)]).collect();
+        self.confinement.unreadable(&all).into_iter().map(line).collect()
+    }
+
     fn apply(&mut self, new: Compiled) -> Result<Reload> {
         let Compiled { config, lowered, warnings, snapshots } = new;
         for warning in &warnings {
@@ -195,6 +210,12 @@ impl Daemon {
             let ours = self.config.metrics_listen.map(|held| held.port());
             Some(scrape::bind(&config, ours)?)
         };
+        if let Some(path) = self.confinement.without_socket(&config).first() {
+            bail!(
+                "cannot listen on {}: the daemon confined itself to other directories (Landlock); start it again",
+                path.display()
+            );
+        }
         let socket = if config.admin_socket == self.config.admin_socket { None } else { Some(admin::bind(&config)?) };
         let page =
             if page::moves(&self.config, &config) { Some(page::bind(&config, Some(&self.config))?) } else { None };
@@ -205,10 +226,14 @@ impl Daemon {
         let plan = plan.inspect_err(|_| drop(admin::give(&self.config, &config)))?;
 
         // Nothing below can fail.
+        for socket in &plan.unserved {
+            tracing::warn!("{socket}: clients that come there wait until it is served again");
+        }
         if config.workers != self.config.workers {
             tracing::warn!("workers: the change takes effect when the daemon is started again");
         }
         kernel::warn_of_postponed(&self.config, &config);
+        self.confinement.reloaded(&config);
         resources::warn_of_limits(&config);
         self.options.form.follow(config.access_log_format);
         self.resolver.set_bounds(config.dns);

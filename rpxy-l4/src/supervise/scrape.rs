@@ -39,13 +39,22 @@ impl Daemon {
         let (tcp, udp) = (self.config.tcp_connections(), self.config.udp_sessions());
         self.metrics.set_limits(tcp, self.tcp.descriptors.room().into(), udp);
         let is_open = |transport| self.listeners.addresses(transport).next().is_some();
-        self.metrics.set_readiness(if self.listeners_drained.is_some() {
+        self.metrics.set_readiness(if self.all_drained() {
             Readiness::Draining
         } else if is_open(Transport::Tcp) || is_open(Transport::Udp) {
             Readiness::Ready
         } else {
             Readiness::Idle
         });
+    }
+
+    /// Closes the endpoint, so that a successor can have its address.
+    pub(super) async fn close_metrics(&mut self) {
+        if let Some(serving) = self.metrics_server.take() {
+            serving.abort();
+            // An aborted task lets go of the listener only when it has been dropped.
+            drop(serving.await);
+        }
     }
 
     /// Serves metrics on `listener` in place of the present one, or not at all.

@@ -1,6 +1,6 @@
 //! The listening sockets that a configuration asks for, and how each of them is bound.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,27 +16,29 @@ pub(super) type Key = (Transport, Address);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Name of its listener.
-    listener: Arc<str>,
+    pub(super) listener: Arc<str>,
     /// Accept-queue length; 0 for UDP, which has none.
     pub(super) backlog: u32,
+    /// Receive buffer of UDP, in bytes.
+    pub(super) receive_buffer: u32,
     /// Other processes may have the same port.
     pub(super) share: bool,
     /// The address need not be there.
     free_bind: bool,
     /// The file of a unix socket.
-    unix: Option<UnixListen>,
+    pub(super) unix: Option<UnixListen>,
 }
 
 /// The listening sockets of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sockets(pub(super) BTreeMap<Key, Wanted>);
 
-/// A bound socket, once for each worker.
+/// A bound socket, as often as workers have it, with the number of the worker.
 #[derive(Debug)]
 pub(super) enum BoundAll {
-    /// With its file, if it is a unix socket.
-    Tcp(Vec<net::Bound>, Option<PublicListener>),
-    Udp(Vec<std::net::UdpSocket>),
+    /// With its file, if it is a unix socket of the daemon's own.
+    Tcp(Vec<(usize, net::Bound)>, Option<PublicListener>),
+    Udp(Vec<(usize, std::net::UdpSocket)>),
 }
 
 impl Sockets {
@@ -52,6 +54,7 @@ impl Sockets {
             let wanted = |backlog, unix| Wanted {
                 listener: Arc::clone(name),
                 backlog,
+                receive_buffer: listener.udp.receive_buffer.map_or(net::udp::LISTENER_BUFFER, NonZeroU32::get),
                 share: listen.reuse_port,
                 free_bind: listen.free_bind,
                 unix,
@@ -111,21 +114,21 @@ pub(super) fn probe((transport, address): &Key, want: &Wanted) -> io::Result<()>
 
 /// Binds a socket for each of so many workers.
 pub(super) fn bind((transport, address): &Key, want: &Wanted, workers: usize) -> io::Result<BoundAll> {
-    let Wanted { backlog, free_bind, .. } = *want;
+    let Wanted { backlog, receive_buffer, free_bind, .. } = *want;
     if let (Address::Unix(path), Some(UnixListen { mode, group, .. })) = (address, &want.unix) {
         let file = PublicListener::bind(path, *mode, *group, backlog)?;
-        let share = |_| file.share().map(net::Bound::Unix);
+        let share = |worker| Ok((worker, net::Bound::Unix(file.share()?)));
         let sockets = (0..workers).map(share).collect::<io::Result<_>>()?;
         return Ok(BoundAll::Tcp(sockets, Some(file)));
     }
     let Some(address) = address.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
     Ok(match transport {
         Transport::Tcp => {
-            let bind = |_| net::tcp_listener(address, backlog, free_bind).map(net::Bound::Tcp);
+            let bind = |worker| Ok((worker, net::Bound::Tcp(net::tcp_listener(address, backlog, free_bind)?)));
             BoundAll::Tcp((0..workers).map(bind).collect::<io::Result<_>>()?, None)
         }
         Transport::Udp => {
-            let bind = |_| net::udp::listener(address, free_bind);
+            let bind = |worker| Ok((worker, net::udp::listener(address, free_bind, receive_buffer)?));
             BoundAll::Udp((0..workers).map(bind).collect::<io::Result<_>>()?)
         }
     })

@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Status<'a> {
     version: &'static str,
     pid: u32,
+    /// Device and inode of the program that runs.
+    binary: Option<&'a str>,
     uptime_s: u64,
     config: &'a Path,
     rules: usize,
@@ -63,6 +65,7 @@ impl Daemon {
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
+            binary: self.binary.as_deref(),
             uptime_s: uptime.as_secs(),
             config: &self.options.config,
             rules: self.config.rules,

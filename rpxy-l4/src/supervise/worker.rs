@@ -1,10 +1,11 @@
 //! Worker threads for TCP: one current-thread runtime each, with its own listening sockets.
 
-use std::{collections::HashMap, io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    confine::Enter,
     net::{Address, Bound},
     route::Selection,
     tcp::{self, ConnectionKey, ConnectionLine},
@@ -21,10 +22,14 @@ pub(super) enum ListenCommand {
     Listen(Address, Bound),
     /// Change the accept queue of that address.
     Backlog(Address, u32),
-    /// Take what waits on that address, then close the socket, then drop the sender.
+    /// Take what waits on that address, then close its sockets, then drop the sender.
     Close(Address, oneshot::Sender<()>),
     /// Describe so many connections at most, of those that are selected.
     Connections(oneshot::Sender<Vec<ConnectionLine>>, usize, Arc<Selection>),
+    /// Return copies of the listening sockets, with their addresses.
+    Share(oneshot::Sender<io::Result<Vec<(Address, OwnedFd)>>>),
+    /// Answer, as a sign of life.
+    Ping(oneshot::Sender<()>),
     /// Close a connection, and tell whether there was such a connection.
     CloseConnection(oneshot::Sender<bool>, ConnectionKey),
 }
@@ -59,24 +64,25 @@ impl Drop for Worker {
     }
 }
 
-/// Starts `count` workers.
-pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>) -> io::Result<Vec<Worker>> {
+/// Starts `count` workers, which begin with `enter`.
+pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>, enter: &Enter) -> io::Result<Vec<Worker>> {
     (0..count)
         .map(|index| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             // Unbounded: only the supervisor sends, a few messages per reload.
             let (commands, inbox) = mpsc::unbounded_channel();
-            let shared = Arc::clone(shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || runtime.block_on(work(inbox, shared)))?;
+            let (shared, enter) = (Arc::clone(shared), Arc::clone(enter));
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                enter();
+                runtime.block_on(work(inbox, shared));
+            })?;
             Ok(Worker { commands: Some(commands), thread: Some(thread) })
         })
         .collect()
 }
 
-/// The listening sockets of a worker.
-type Open = HashMap<Address, Accepting>;
+/// The listening sockets of a worker. Those that were passed on may be several of one address.
+type Open = HashMap<Address, Vec<Accepting>>;
 
 /// One listening socket and the task that accepts on it.
 struct Accepting {
@@ -104,24 +110,38 @@ async fn work(mut inbox: mpsc::UnboundedReceiver<ListenCommand>, shared: Arc<tcp
 fn handle_command(command: ListenCommand, open: &mut Open, shared: &Arc<tcp::Shared>) {
     match command {
         ListenCommand::Listen(address, socket) => match listen(socket, address.clone(), shared) {
-            Ok(entry) => drop(open.insert(address, entry)),
+            Ok(entry) => open.entry(address).or_default().push(entry),
             Err(error) => tracing::error!("cannot accept on {address}: {error}"),
         },
         ListenCommand::Backlog(address, backlog) => {
-            if let Some(Err(error)) = open.get(&address).map(|held| held.socket.set_backlog(backlog)) {
-                tracing::error!("cannot change the backlog of {address}: {error}");
+            for held in open.get(&address).into_iter().flatten() {
+                if let Err(error) = held.socket.set_backlog(backlog) {
+                    tracing::error!("cannot change the backlog of {address}: {error}");
+                }
             }
         }
         ListenCommand::Close(address, closed) => {
-            if let Some(Accepting { socket, stop, task }) = open.remove(&address) {
+            let held = open.remove(&address).unwrap_or_default();
+            // All stop at once.
+            let stop = |Accepting { socket, stop, task }: Accepting| {
                 drop((socket, stop));
-                tokio::spawn(async move {
+                task
+            };
+            let tasks: Vec<_> = held.into_iter().map(stop).collect();
+            tokio::spawn(async move {
+                for task in tasks {
                     drop(task.await);
-                    drop(closed);
-                });
-            }
+                }
+                drop(closed);
+            });
         }
         ListenCommand::Connections(asker, limit, selection) => drop(asker.send(tcp::connections(limit, &selection))),
+        ListenCommand::Share(asker) => {
+            let all = open.iter().flat_map(|(address, held)| held.iter().map(move |held| (address, held)));
+            let share = |(address, held): (&Address, &Accepting)| Ok((address.clone(), held.socket.share()?));
+            drop(asker.send(all.map(share).collect()));
+        }
+        ListenCommand::Ping(asker) => drop(asker.send(())),
         ListenCommand::CloseConnection(asker, key) => drop(asker.send(tcp::close(key))),
     }
 }

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,6 +51,14 @@ impl Socket {
         match self {
             Self::Tcp(socket) => net::set_backlog(socket, backlog),
             Self::Unix(socket) => net::set_backlog(socket, backlog),
+        }
+    }
+
+    /// The same socket by another descriptor.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            Self::Unix(socket) => socket.as_fd().try_clone_to_owned(),
         }
     }
 

@@ -184,7 +184,7 @@ impl Asking<'_> {
     /// Whether one more session may begin.
     fn places(&mut self, route: &UdpRoute, client: SocketAddr, is_fixed: bool, by_source: bool) {
         if self.state.drained && !is_fixed {
-            let answer = "the listeners are drained by command: `rpxy-l4 up --listeners`";
+            let answer = "the listener is drained by command: see `rpxy-l4 up`";
             self.refuses("in service", DatagramDrop::Drained, answer);
         }
         if let Some(sources) = self.listener.sources.as_ref().filter(|_| !is_fixed && !by_source) {

@@ -22,7 +22,7 @@ use crate::{
     config,
     config::model::{Dns, Transport},
     explain::{Question, Verdict},
-    limit::{Bans, ByListener},
+    limit::{Bans, ByListener, DrainedListeners},
     metrics::Metrics,
     resolve::Resolver,
     route::{Random, Targets},
@@ -243,7 +243,11 @@ async fn an_explanation_is_what_the_core_decides() {
             let affinity = Arc::new(Affinity::new(Duration::ZERO, Arc::clone(&metrics)));
             let mut sessions = Sessions::new(Arc::clone(&snapshot), affinity, Arc::clone(&bans), seed);
             sessions.handle_listening(0, Arc::clone(snapshot.at(socket)));
-            sessions.set_drained(drained);
+            let mut listeners = DrainedListeners::default();
+            if drained {
+                listeners.drain(None, Duration::ZERO);
+            }
+            sessions.set_drained(Arc::new(listeners));
             let decided = decided(&mut sessions, client, &first, now);
             let kind = match &explained.verdict {
                 Verdict::Goes { to, .. } => {

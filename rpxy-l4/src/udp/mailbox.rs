@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,8 +15,10 @@ use tokio::sync::oneshot;
 use super::{
     Snapshot,
     core::{FlowLine, SessionId},
+    handed::{HandOver, TakenOver},
 };
 use crate::{
+    limit::DrainedListeners,
     net::{
         poller::{Alarm, Poller},
         udp::Local,
@@ -40,6 +43,20 @@ pub(crate) enum Control {
     Inherit(Vec<Steered>),
     /// All of those sockets have come: return the number of sessions inherited, and forget the rest.
     Inherited(oneshot::Sender<usize>),
+    /// Return copies of the listening sockets, with their addresses.
+    Share(oneshot::Sender<std::io::Result<Vec<(SocketAddr, OwnedFd)>>>),
+    /// Read no socket until [`Control::Thaw`]; what else comes waits until then.
+    Freeze(oneshot::Sender<()>),
+    /// Give all sessions to the successor of this process.
+    HandOver(HandOver),
+    /// Go on: there is no successor.
+    Thaw,
+    /// The successor has it all: end the thread, and nothing else.
+    Leave,
+    /// Sessions of this process's predecessor: go on with them when the sockets of their clients come.
+    TakeOver(TakenOver),
+    /// All of those sockets have come: return how many sessions go on, and how many do not.
+    TakenOver(oneshot::Sender<(usize, usize)>),
     /// All workers have inherited their sessions, so that each finds whose a datagram is.
     Receive,
     /// Datagrams of a session here that arrived at another worker.
@@ -52,8 +69,10 @@ pub(crate) enum Control {
     Flows(oneshot::Sender<Vec<FlowLine>>, usize, Arc<Selection>),
     /// End a session, and tell whether there was such a session.
     CloseSession(oneshot::Sender<bool>, SessionId),
-    /// Let no new sessions begin, or let them again.
-    Drain(bool),
+    /// Answer, as a sign of life.
+    Ping(oneshot::Sender<()>),
+    /// Let no new sessions begin at these listeners.
+    Drain(Arc<DrainedListeners>),
     /// End every session, then the thread.
     Stop,
 }

@@ -8,6 +8,7 @@
 pub(crate) mod affinity;
 pub(crate) mod core;
 mod explain;
+mod handed;
 mod inherited;
 mod io;
 mod mailbox;
@@ -28,6 +29,7 @@ pub use self::core::udp_core;
 pub(crate) use self::core::{FlowLine, SessionId};
 use affinity::Affinity;
 pub(crate) use explain::{State, explain};
+pub(crate) use handed::{HandOver, Handed, TakenOver};
 use inherited::InheritedSessions;
 pub(crate) use io::Worker;
 pub(crate) use mailbox::Control;

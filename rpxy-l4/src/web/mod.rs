@@ -86,3 +86,83 @@ async fn exchange(
     stream.write_all(&response.into_bytes(is_head)).await?;
     stream.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Answers with the path.
+    #[derive(Debug)]
+    struct Echo;
+
+    impl Site for Echo {
+        async fn answer(&self, request: &Request<'_>, _local: Option<SocketAddr>) -> Response {
+            Response::plain("200 OK", request.path.to_owned())
+        }
+    }
+
+    async fn served() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(Listener::Tcp(listener), Arc::new(Echo)));
+        address
+    }
+
+    /// What is answered to `text`, until the end.
+    async fn answer(stream: &mut TcpStream, text: &str) -> String {
+        let mut read = Vec::new();
+        // A connection that is closed at once may be reset.
+        let _sent = stream.write_all(text.as_bytes()).await;
+        let _ended = stream.read_to_end(&mut read).await;
+        String::from_utf8(read).unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_their_places_free_again() {
+        let address = served().await;
+        let mut held = Vec::new();
+        for number in 0..MAX_AT_ONCE {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /").await.unwrap();
+            held.push((number, stream));
+        }
+        let mut further = TcpStream::connect(address).await.unwrap();
+        assert_eq!(answer(&mut further, "GET /a HTTP/1.1\r\n\r\n").await, "", "one too many");
+        let (number, mut last) = held.pop().unwrap();
+        let text = answer(&mut last, &format!("{number} HTTP/1.1\r\n\r\n")).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n/15"), "{text}");
+        // The place is free a moment after the answer.
+        loop {
+            let mut next = TcpStream::connect(address).await.unwrap();
+            if answer(&mut next, "GET /b HTTP/1.1\r\n\r\n").await.ends_with("/b") {
+                break;
+            }
+        }
+    }
+
+    /// Time passes while everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_finish_a_request_is_closed() {
+        let address = served().await;
+        for text in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let begun = tokio::time::Instant::now();
+            assert_eq!(answer(&mut stream, text).await, "", "{text}");
+            assert!(begun.elapsed() >= DEADLINE, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let address = served().await;
+        for (row, length, status) in [("longest", MAX_HEAD - 1, "200 OK"), ("one more", MAX_HEAD, "400 Bad Request")] {
+            let (begin, end) = ("GET / HTTP/1.1\r\nX: ", "\r\n\r\n");
+            let filling = "x".repeat(length - begin.len() - end.len());
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let text = answer(&mut stream, &format!("{begin}{filling}{end}")).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{row}: {text}");
+        }
+    }
+}

@@ -181,7 +181,7 @@ fn targets_are_listed_by_rule_with_state_and_reason() {
     for (number, connected) in [(0, Some(0)), (1, Some(1)), (2, None), (3, None)] {
         let counts = |times: Option<Value>| times.map(|times| times["count"].as_u64().unwrap());
         assert_eq!(counts(taken(number, "connect")), connected, "{number}");
-        assert_eq!(counts(taken(number, "first_byte")), connected, "{number}");
+        assert_eq!(counts(taken(number, "first_byte")), Some(connected.unwrap_or(0)), "{number}");
         let counted = ["started", "bytes_up", "bytes_down", "max"].map(|key| taken(number, key).unwrap());
         assert_eq!((&counted[0], &counted[3]), (&json!(connected.unwrap_or(0)), &Value::Null), "{number}: {counted:?}");
     }
@@ -353,4 +353,60 @@ fn steered_sessions_go_on_while_all_is_drained() {
         assert!(!server.payloads().contains(&b"late".to_vec()), "{mode}");
         assert_eq!(late.ask_text(front(), "late"), "late", "{mode}");
     }
+}
+
+#[test]
+fn one_listener_is_drained_by_name_and_others_serve_on() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _tcp = tagged(&net, 7000, "a");
+    let _udp = UdpServer::echo(&net.backend, at(7000), "");
+    let scratch = Scratch::new();
+    let config = |keys: &str| {
+        let other =
+            format!("[listeners.other]\nlisten_port = 8443\ntcp_target = \"{0}\"\nudp_target = \"{0}\"\n", at(7000));
+        scratch.config(&format!("{METRICS}\n{keys}")) + &other
+    };
+    let mut daemon = Daemon::start(&net.gateway, &config(""));
+    let other = std::net::SocketAddr::from((front().ip(), 8443));
+    let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    client.ask(other, b"begin");
+    let stream = socket::dial(&net.client, other);
+    assert_eq!(socket::read_line(&stream).as_deref(), Some("a"));
+
+    let (code, lines) = say(&net, &scratch, &["drain", "--listener", "nobody"]);
+    assert!(code == Some(1) && lines[0].contains("there is no listener nobody"), "{lines:#?}");
+    let (code, lines) = say(&net, &scratch, &["drain", "--listener", "other"]);
+    assert_eq!((code, lines), (Some(0), vec!["the listener other is drained; what it has goes on".to_owned()]));
+    wait::until("nobody listens", || (!socket::is_listening(&net.gateway, 8443)).then_some(()));
+    let new = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    new.send(other, b"new");
+    wait::until("the datagram is counted", || (dropped(&net, "drained") == 1).then_some(()));
+    let of_both = |row: &str| {
+        is_served(&stream);
+        assert_eq!(client.ask(other, b"under way"), b"under way", "{row}");
+        assert_eq!(reached(&net).as_deref(), Some("a"), "{row}");
+        assert_eq!(new.ask(front(), b"new"), b"new", "{row}");
+        assert_eq!(readiness(&net), "ready", "{row}");
+    };
+    of_both("drained");
+    daemon.reload(Edit::Rename, &config("tcp_target_retry = \"1s\""));
+    daemon.wait_for(0, "still drained by command: listener other");
+    assert!(!socket::is_listening(&net.gateway, 8443), "a reload opens nothing");
+    of_both("after a reload");
+    let (_, lines) = say(&net, &scratch, &["status"]);
+    assert!(lines.iter().any(|line| line.starts_with("listeners        other drained by command ")), "{lines:#?}");
+
+    // All of them are something else, which does not lift it.
+    let (code, _) = say(&net, &scratch, &["up", "--listeners"]);
+    assert_eq!(code, Some(1));
+    say(&net, &scratch, &["drain", "--listeners"]);
+    assert_eq!(readiness(&net), "not ready: draining");
+    say(&net, &scratch, &["up", "--listeners"]);
+    assert!(!socket::is_listening(&net.gateway, 8443), "it was drained by name");
+    of_both("all are up");
+    let (code, lines) = say(&net, &scratch, &["up", "--listener", "other"]);
+    assert_eq!((code, lines), (Some(0), vec!["the listener other is in service".to_owned()]));
+    assert_eq!(socket::read_line(&socket::dial(&net.client, other)).as_deref(), Some("a"));
+    assert_eq!(new.ask(other, b"new"), b"new");
+    of_both("up");
 }

@@ -313,8 +313,12 @@ fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
 fn a_reload_moves_and_removes_the_socket_and_a_drain_gives_it_up() {
     let Some(net) = Topology::or_skip() else { return };
     let server = Server::echo(&net.backend, at(7000));
-    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let scratch = Scratch::new();
+    let other = Scratch::beside(&scratch, "other.sock");
     let mut daemon = Daemon::start(&net.gateway, &scratch.config(""));
+    let elsewhere = Scratch::new();
+    let said = daemon.reload_refused(Edit::Rename, &elsewhere.config(""));
+    assert!(said.contains(&elsewhere.socket().display().to_string()) && said.contains("start it again"), "{said}");
     daemon.reload(Edit::Rename, &other.config(""));
     Admin::connect(&other.socket()).ask(&json!({ "command": "status" }));
     wait::until("the old socket is gone", || (!scratch.socket().exists()).then_some(()));

@@ -183,7 +183,7 @@ fn an_operator_looks_and_changes_what_was_asked_for_alone() {
     terminal.type_text("d");
     let question = terminal.wait_for("yes, do it");
     assert!(
-        question.contains(&format!("Drain {target} (tcp)?")) && question.contains("1 that it has go on"),
+        question.contains(&format!("Drain {target} (tcp)?")) && question.contains("The one that it has goes on"),
         "{question}"
     );
     terminal.type_text("n");

@@ -1,9 +1,10 @@
 //! The status page: who is told what, by name, token and socket, and how a browser shows it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     process::Command,
 };
@@ -11,15 +12,26 @@ use std::{
 use rpxy_l4_tests::{
     daemon::{Daemon, Edit},
     hello::Hello,
+    offload_mode::OffloadMode,
     owned,
-    peers::{browser::Browser, server::Server},
+    peers::{
+        browser::Browser,
+        server::Server,
+        udp::{UdpClient, UdpServer},
+    },
     socket,
-    topology::{GATEWAY_V4, Topology},
+    topology::{CLIENT_V4, GATEWAY_V4, Topology},
     wait,
 };
 use serde_json::{Value, json};
 
 use crate::support::{PORT, at, front, reached_by, rule};
+
+rpxy_l4_tests::offload_modes! {
+    Steered {
+        the_kernels_part_is_in_the_history,
+    }
+}
 
 const PAGE: u16 = 9902;
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -180,6 +192,45 @@ fn at_a_unix_socket_it_is_for_its_owner_and_gone_with_the_daemon() {
     assert!(!elsewhere.exists());
 }
 
+#[test]
+fn members_of_the_admin_group_see_it_at_a_unix_socket_from_a_reload_on() {
+    const GROUP: u32 = 41_234;
+    let Some(net) = Topology::or_skip() else { return };
+    let directory = owned::directory();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("status.sock");
+    let keys = format!("status_listen = \"unix:{}\"", path.display());
+    let mut daemon = Daemon::start(&net.gateway, &config(&keys));
+    let made = fs::metadata(&path).unwrap().ino();
+    // Neither root nor the daemon's user.
+    let sees = |group: u32| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "65534",
+            "--regid",
+            &group.to_string(),
+            "--clear-groups",
+            "curl",
+            "-s",
+            "--unix-socket",
+        ]);
+        let output = command.arg(&path).arg("http://localhost/status.json").output().expect("setpriv, curl");
+        String::from_utf8(output.stdout).unwrap().contains("secret-rule")
+    };
+    assert!(!sees(GROUP), "it is for nobody else yet");
+    daemon.reload(Edit::Rename, &config(&format!("{keys}\nadmin_group = {GROUP}")));
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!((file.permissions().mode() & 0o777, file.gid(), file.ino()), (0o660, GROUP, made), "the same socket");
+    assert!(sees(GROUP));
+    assert!(!sees(GROUP + 1), "another group");
+    // Somebody has opened the file to all: the daemon looks at who comes.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(!sees(GROUP + 1), "through an open file");
+    daemon.reload(Edit::Rename, &config(&keys));
+    assert!(!sees(GROUP), "no more");
+}
+
 /// The first answer has been drawn.
 const DRAWN: &str = "return document.documentElement.dataset.told >= 1";
 
@@ -302,4 +353,32 @@ fn a_phone_shows_it_without_scrolling_sideways_and_in_the_dark() {
     daemon.stop();
     browser.wait_for("the end is told", "return !document.getElementById('lost').hidden");
     assert_eq!(browser.run("return document.getElementById('all').hidden"), json!(false), "what was known stays");
+}
+
+fn the_kernels_part_is_in_the_history() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _server = UdpServer::echo(&net.backend, at(7000), "");
+    let directory = owned::directory();
+    let token = directory.path().join("token");
+    write_token(&token, TOKEN);
+    let keys = format!("listen_port = {PORT}\n{}\nudp_target = [\"{}\"]", open_to_all(&token), at(7000));
+    let _daemon = Daemon::start(&net.gateway, &keys);
+    let client = UdpClient::bind(&net.client, (CLIENT_V4, 0));
+    for _ in 0..10 {
+        assert_eq!(client.ask_text(front(), "x"), "x");
+    }
+    let fields = format!("Host: {GATEWAY_V4}\r\nAuthorization: Bearer {TOKEN}\r\n");
+    let last = wait::until("a sample has the session", || {
+        let (_, body) = ask(&net, (GATEWAY_V4, PAGE), "GET /status.json", &fields);
+        let told: Value = serde_json::from_str(&body).unwrap();
+        let names = told["history"]["fields"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
+        let values = told["history"]["samples"].as_array().unwrap().last().unwrap().as_array().unwrap();
+        let last: BTreeMap<String, u64> = names.zip(values.iter().map(|value| value.as_u64().unwrap())).collect();
+        (last["sessions"] == 1 && last["bytes_down"] == 10).then_some(last)
+    });
+    assert_eq!(last["bytes_up"], 10);
+    // Each of ten questions and their answers went one way or the other; both may see what the kernel passed on first.
+    assert!(last["relayed"] > 0 && last["relayed"] + last["steered"] >= 20, "{last:?}");
+    let is_steered = OffloadMode::current().is_some_and(|mode| mode != OffloadMode::Off);
+    assert_eq!(last["steered"] > 0, is_steered, "{last:?}");
 }

@@ -1,6 +1,6 @@
 //! A daemon's admin socket, and the program's own commands to it.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use rpxy_l4_tests::{admin::Admin, daemon, owned, topology::Topology, wait};
 use serde_json::{Value, json};
@@ -9,12 +9,18 @@ use super::{PORT, at};
 
 /// A path for a socket, in a directory of its own.
 pub(crate) struct Scratch {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Arc<tempfile::TempDir>,
+    socket: &'static str,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { directory: owned::directory() }
+        Self { directory: Arc::new(owned::directory()), socket: "admin.sock" }
+    }
+
+    /// Another path in the same directory.
+    pub(crate) fn beside(scratch: &Self, socket: &'static str) -> Self {
+        Self { directory: Arc::clone(&scratch.directory), socket }
     }
 
     pub(crate) fn named(&self, name: &str) -> PathBuf {
@@ -22,7 +28,7 @@ impl Scratch {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.named("admin.sock")
+        self.named(self.socket)
     }
 
     /// The top of a configuration with this socket.

@@ -115,7 +115,12 @@ fn a_unix_socket_in_use_or_in_a_missing_directory_is_refused_with_a_remedy() {
     let Some(net) = Topology::or_skip() else { return };
     let sockets = Sockets::new();
     let used = UnixListener::bind(sockets.path("used.sock")).unwrap();
-    let base = format!("listen_port = {PORT}\ntcp_target = \"{}\"\n", at(7001));
+    // Sockets are made in directories that were there at the start.
+    let base = format!(
+        "listen_port = {PORT}\ntcp_target = \"{0}\"\n[listeners.here]\nlisten_unix = \"{1}\"\ntcp_target = \"{0}\"\n",
+        at(7001),
+        sockets.path("here.sock").display()
+    );
     let mut daemon = Daemon::start(&net.gateway, &base);
     for (name, said) in [("used.sock", "another process listens there"), ("none/in.sock", "create it")] {
         let line = daemon.reload_refused(

@@ -18,6 +18,8 @@ pub struct Builder {
     capabilities: Option<String>,
     allowed: Vec<String>,
     binary: Option<PathBuf>,
+    owner: Option<u32>,
+    through: Vec<String>,
 }
 
 impl Builder {
@@ -49,10 +51,24 @@ impl Builder {
         self
     }
 
+    /// Gives the directory of the configuration to this user and nobody else.
+    #[must_use]
+    pub fn owner(mut self, user: u32) -> Self {
+        self.owner = Some(user);
+        self
+    }
+
     /// Starts another binary.
     #[must_use]
     pub fn binary(mut self, path: PathBuf) -> Self {
         self.binary = Some(path);
+        self
+    }
+
+    /// Has another program, with these arguments in front of the daemon's command line, execute the daemon.
+    #[must_use]
+    pub fn through<A: ToString>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.through = command.into_iter().map(|word| word.to_string()).collect();
         self
     }
 
@@ -100,10 +116,23 @@ impl Builder {
         }
         std::os::unix::fs::symlink("0", directory.path().join("current")).or_fail("link");
         let config = directory.path().join("current/config.toml");
+        if let Some(user) = self.owner {
+            let own = |path: &Path| std::os::unix::fs::chown(path, Some(user), None).or_fail("chown");
+            [directory.path(), &first, &config].into_iter().filter(|path| path.exists()).for_each(own);
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(directory.path(), private).or_fail("chmod");
+        }
 
         let binary = self.binary.unwrap_or_else(binary);
         let mut command = match (self.open_files, &self.capabilities) {
-            (None, None) => host.command(binary),
+            (None, None) => match self.through.split_first() {
+                None => host.command(binary),
+                Some((program, arguments)) => {
+                    let mut command = host.command(program);
+                    command.args(arguments).arg(binary);
+                    command
+                }
+            },
             (Some(count), _) => {
                 let mut command = host.command("prlimit");
                 command.arg(format!("--nofile={count}:{count}")).arg(binary);
@@ -135,6 +164,8 @@ impl Daemon {
             capabilities: None,
             allowed: Vec::new(),
             binary: None,
+            owner: None,
+            through: Vec::new(),
         }
     }
 }

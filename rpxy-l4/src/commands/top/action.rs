@@ -73,10 +73,15 @@ fn ban(network: IpNet) -> Question {
 
 fn drain(transport: Transport, target: &str, active: u32) -> Question {
     let (shown, what) = (escape::line(target), carried(transport));
+    let left = match active {
+        0 => "It has none now.".to_owned(),
+        1 => "The one that it has goes on.".to_owned(),
+        some => format!("The {some} that it has go on."),
+    };
     Question {
         text: format!(
             "Drain {shown} ({})? In all rules that name it, it gets no new {what}, even if all others are down, until it \
-             is put back. The {active} that it has go on.",
+             is put back. {left}",
             transport.name()
         ),
         command: Command::Drain(TargetArgs { target: target.to_owned(), transport: Some(transport) }),
@@ -150,7 +155,7 @@ mod tests {
             (
                 "who was refused",
                 'B',
-                Subject::Client(Some("2001:db8::1".parse().unwrap())),
+                Subject::Client("2001:db8::1".parse().ok()),
                 "Ban 2001:db8::/64?",
                 Command::Ban { network: network("2001:db8::/64") },
             ),

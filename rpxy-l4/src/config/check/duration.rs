@@ -8,6 +8,8 @@ use crate::config::{
 };
 
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
+/// Time for which connections go on after an upgrade.
+pub(super) const UPGRADE: Duration = Duration::from_secs(3600);
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// A client that half-closes after its request may wait long for the answer.

@@ -73,6 +73,10 @@ fn inline_keys(report: &mut Report<'_>, table: &Table<'_>) -> Option<Vec<EchKey>
     });
     let keys_field = keys_field?;
     let private_keys = keys_field.strings(report)?;
+    if let Some(mode) = report.open_to_others(&keys_field.position) {
+        let message = format!("private keys in a file that is open to everybody (mode {mode:04o})");
+        report.warn_with(&keys_field.position, message, "chmod o-rwx on this file");
+    }
     if keys_field.is_empty_array() {
         report.error(&keys_field.position, "must not be empty");
     }
@@ -105,8 +109,9 @@ fn file_keys(report: &mut Report<'_>, field: &Field<'_>, defaults: &RuleDefaults
         match read_key_file(&path) {
             Ok(file) => {
                 if let Some(mode) = file.exposed {
-                    let remedy = format!("chmod 600 {}", path.display());
-                    report.warn_with(&position, format!("key file is readable by others (mode {mode:04o})"), remedy);
+                    // The daemon's group is meant to read it where root owns it.
+                    let remedy = format!("chmod o-rwx {}", path.display());
+                    report.warn_with(&position, format!("key file is open to everybody (mode {mode:04o})"), remedy);
                 }
                 keys.extend(file.keys);
             }

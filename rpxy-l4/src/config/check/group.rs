@@ -39,6 +39,21 @@ pub(super) fn group(report: &mut Report<'_>, field: &Field<'_>) -> Option<u32> {
     found
 }
 
+/// The numbers of the groups that a user is a member of, but for that of its own; none where they cannot be read.
+pub(super) fn of_member(user: &str) -> Vec<u32> {
+    with_member(user, &fs::read_to_string(GROUPS).unwrap_or_default())
+}
+
+/// The same, in the text of group(5).
+fn with_member(user: &str, groups: &str) -> Vec<u32> {
+    let number = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let (number, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|member| member.trim() == user).then_some(number)
+    };
+    groups.lines().filter_map(number).collect()
+}
+
 /// The number of a group in the text of group(5): name, password, number, members.
 fn number_of(name: &str, groups: &str) -> Option<u32> {
     groups.lines().find_map(|line| {
@@ -50,6 +65,13 @@ fn number_of(name: &str, groups: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_of_a_member_are_those_that_name_it() {
+        let groups = "adm:x:4:syslog,you\nyou:x:1000:\nssl:x:9:you\nbroken:x\nodd:x:many:you\nyours:x:5:yours\n";
+        assert_eq!(with_member("you", groups), [4, 9]);
+        assert_eq!(with_member("nobody", groups), [0; 0]);
+    }
 
     #[test]
     fn a_group_is_found_by_its_whole_name() {

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod bytes;
+mod confine;
 mod connections;
 mod defaults;
 mod dns;
@@ -57,9 +58,10 @@ pub(super) struct Checked {
     pub(super) log_format: AccessLogFormat,
 }
 
-/// Checks `text`, whose relative paths start at `directory`, with the files that it includes.
-pub(super) fn check(text: &str, directory: &Path) -> Checked {
-    let mut report = Report::new(text);
+/// Checks `text`, whose relative paths start at `directory`, with the files that it includes. Its own file has the mode `mode`,
+/// or 0 where there is none.
+pub(super) fn check(text: &str, directory: &Path, mode: u32) -> Checked {
+    let mut report = Report::of_file(text, mode);
     let config = document(&mut report, text, 0).and_then(|main| {
         let included = include::files(&mut report, main.get_ref(), directory);
         let documents: Option<Vec<_>> =
@@ -117,6 +119,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         rules: protocols.len(),
         workers: root.field("workers").and_then(|field| workers(report, &field)),
         drain_timeout: duration::or_default(report, &root, "drain_timeout", duration::DRAIN),
+        upgrade_timeout: duration::or_default(report, &root, "upgrade_timeout", duration::UPGRADE),
         access_log_format: root
             .field("access_log_format")
             .and_then(|field| {
@@ -135,6 +138,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         admin_socket: root.field("admin_socket").and_then(|field| admin::socket(report, &field)),
         admin_group: admin::readers(report, &root),
         dns: dns::dns(report, &root),
+        confine: confine::confine(report, &root),
         ebpf: ebpf::ebpf(report, &root),
         quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
     })

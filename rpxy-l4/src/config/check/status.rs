@@ -9,7 +9,7 @@ use super::{admin, listen, names};
 use crate::config::{
     file::{Field, Table},
     model::{StatusListen, StatusPage, StatusToken},
-    report::{Report, quote},
+    report::{Report, open_to_others, quote},
 };
 
 /// Longest token file, in bytes: a token and the end of its line.
@@ -65,9 +65,10 @@ fn token(report: &mut Report<'_>, field: &Field<'_>, directory: &Path) -> Option
     let shown = path.display();
     match read(&path) {
         Ok((text, mode)) => {
-            if mode & 0o077 != 0 {
-                let message = format!("token file is readable by others (mode {mode:04o})");
-                report.warn_with(&field.position, message, format!("chmod 600 {shown}"));
+            if let Some(mode) = open_to_others(mode) {
+                // The daemon's group is meant to read it where root owns it.
+                let message = format!("token file is open to everybody (mode {mode:04o})");
+                report.warn_with(&field.position, message, format!("chmod o-rwx {shown}"));
             }
             let token = StatusToken::new(text.trim_end_matches(['\r', '\n']));
             if token.is_none() {
@@ -92,7 +93,7 @@ fn read(path: &Path) -> io::Result<(Zeroizing<String>, u32)> {
     if !metadata.is_file() || metadata.len() > MAX_FILE {
         return Err(io::Error::other(format!("not a file of at most {MAX_FILE} bytes")));
     }
-    Ok((Zeroizing::new(fs::read_to_string(path)?), metadata.mode() & 0o7777))
+    Ok((Zeroizing::new(fs::read_to_string(path)?), metadata.mode()))
 }
 
 /// Names, or addresses without a port.

@@ -207,6 +207,35 @@ pub(super) fn pem(config_id: u8) -> String {
 }
 
 #[test]
+fn private_keys_in_a_file_that_is_open_to_others_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let (main, part) = (directory.path().join("config.toml"), directory.path().join("part.toml"));
+    let ech = file("tls", LIST, &format!("['{KEY}']"), "['b']");
+    let include = |text: &str| format!("include = 'part.toml'\n{text}");
+    let (top, rules) = ech.split_at(ech.find("[protocols").unwrap());
+    let write = |path: &std::path::Path, text: &str, mode| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (row, main_mode, part_mode, in_part, expected) in [
+        ("the owner's", 0o600, 0o644, false, None),
+        ("the owner's and the group's", 0o640, 0o644, false, None),
+        ("everybody's", 0o644, 0o600, false, Some("config.toml")),
+        ("writable by everybody", 0o602, 0o600, false, Some("config.toml")),
+        ("included", 0o644, 0o640, true, None),
+        ("included, everybody's", 0o600, 0o644, true, Some("part.toml")),
+    ] {
+        let (main_text, part_text) = if in_part { (include(top), rules) } else { (include(&ech), "") };
+        write(&main, &main_text, main_mode);
+        write(&part, part_text, part_mode);
+        let loaded = crate::config::load(&main).unwrap();
+        let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.in_file(&main).to_string()).collect();
+        let fits = |name| matches!(&warned[..], [one] if one.contains(name) && one.contains("o-rwx"));
+        assert!(expected.map_or(warned.is_empty(), fits), "{row}: {warned:?}");
+    }
+}
+
+#[test]
 fn key_files() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str, mode: u32| {
@@ -220,12 +249,13 @@ fn key_files() {
             "listen_port = 443\n[protocols.a]\nprotocol = 'tls'\ntarget = ['a:1']\n[protocols.a.ech]\n\
              private_server_names = ['b']\n{ech}"
         );
-        write("config.toml", &text, 0o644);
+        write("config.toml", &text, 0o640);
         crate::config::load(&directory.path().join("config.toml"))
     };
     write("one.pem", &pem(1), 0o600);
     write("two.pem", &(pem(2) + &pem(3)), 0o400);
     write("open.pem", &pem(4), 0o644);
+    write("group.pem", &pem(6), 0o640);
     write("broken.pem", &pem(5).replace("-----END ECHCONFIG", "-----END"), 0o600);
 
     let rows: &[(&str, String, &[u8], &[&str])] = &[
@@ -234,6 +264,7 @@ fn key_files() {
         ("beside keys of its own", format!("{inline}config_files = ['one.pem']"), &[0x41, 1], &[]),
         ("the same file twice", "config_files = ['one.pem', './one.pem']".to_owned(), &[1], &[]),
         ("absolute path", format!("config_files = ['{}']", directory.path().join("one.pem").display()), &[1], &[]),
+        ("of root and the daemon's group", "config_files = ['group.pem']".to_owned(), &[6], &[]),
         ("open to others", "config_files = ['open.pem']".to_owned(), &[4], &["7: protocols.\"a\".ech.config_files[0]"]),
     ];
     for (name, ech_keys, expected, warnings) in rows {

@@ -14,6 +14,7 @@ pub(super) fn all_switched_on() -> String {
                 || rest.starts_with("[listeners.")
                 || rest.starts_with("[[protocols.")
                 || rest == "[ebpf]"
+                || rest == "[confine]"
                 || assigned_key(rest).is_some() =>
         {
             rest
@@ -60,7 +61,8 @@ fn loads_with_every_key_switched_on() {
     let text = all_switched_on()
         .replace("udp_new_sessions_per_source = 0", "udp_new_sessions_per_source = 100")
         .replace("tcp_new_connections_per_source = 0", "tcp_new_connections_per_source = 100");
-    std::fs::write(&path, text).unwrap();
+    let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path);
+    std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
     let loaded = crate::config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.rules, 7);

@@ -19,6 +19,7 @@ fn defaults() {
     assert!(!config.top.listen.reuse_port);
     assert_eq!(config.workers, None);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.upgrade_timeout, Duration::from_secs(3600));
     assert_eq!(config.top.unmatched, Unmatched::Drop);
     assert_eq!(config.top.tcp.tls_refused, TlsRefused::Close);
     assert_eq!(config.access_log_format, AccessLogFormat::Text);
@@ -59,6 +60,7 @@ fn lengths_of_time() {
     let longest = seconds(u32::MAX.into());
     assert_eq!(with("drain_timeout = '1m'").drain_timeout, seconds(60));
     assert_eq!(with("drain_timeout = 0").drain_timeout, Duration::ZERO);
+    assert_eq!(with("upgrade_timeout = '2d'").upgrade_timeout, seconds(2 * 86_400));
     assert_eq!(with("tcp_probe_timeout = '100ms'").top.tcp.probe_timeout, Duration::from_millis(100));
     assert_eq!(with("tcp_connect_timeout = 7").top.tcp.connect_timeout, seconds(7), "bare integers are seconds");
     assert_eq!(with("tcp_target_retry = '0s'").top.tcp.target_retry, Duration::ZERO);

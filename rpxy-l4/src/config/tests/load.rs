@@ -77,6 +77,7 @@ pub(super) fn file_with(scope: Scope, key: &str, value: &str) -> (String, String
         Scope::Ech => {
             (format!("[protocols.a]\n{target}\n[protocols.a.ech]\n{said}"), format!("protocols.\"a\".ech.{key}"))
         }
+        Scope::Confine => (format!("{BASE}[confine]\n{said}"), format!("confine.{key}")),
         Scope::Ebpf => (format!("{BASE}[ebpf]\n{said}"), format!("ebpf.{key}")),
         Scope::EchPrivate => (
             format!("[protocols.a]\n{target}\n[[protocols.a.ech.private]]\n{said}"),

@@ -1,6 +1,7 @@
 //! The configuration contract, rule by rule: what is accepted and how it is understood, what is refused and where.
 
 mod admin;
+mod confine;
 mod ebpf;
 mod ech;
 mod example;

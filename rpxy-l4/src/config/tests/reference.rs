@@ -17,6 +17,7 @@ fn rows() -> Vec<(Scope, &'static str, &'static str)> {
         scope = match line {
             "## Listeners" => Some(Scope::Listener),
             "## The process" => Some(Scope::Global),
+            "## Confinement" => Some(Scope::Confine),
             "## Kernel plane" => Some(Scope::Ebpf),
             "## Rules" => Some(Scope::Rule),
             "### Encrypted Client Hello" => Some(Scope::Ech),

@@ -52,6 +52,11 @@ pub(crate) enum WatchError {
     },
 }
 
+/// The directories in which an entry can be changed so that `path` leads to another file.
+pub(crate) fn directories_to(path: &Path) -> Vec<PathBuf> {
+    directories(path).into_keys().collect()
+}
+
 /// A watch on one file, which need not exist yet.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -109,6 +114,18 @@ impl Watch {
                 return;
             }
         }
+    }
+
+    /// Starts anew to follow events, by a thread with the rights of the calling one. What happens meanwhile is found.
+    pub(crate) fn restart(&mut self) {
+        self.events = Events::new();
+        self.events.follow(&self.path, &self.others);
+        self.next_look = Instant::now();
+    }
+
+    /// The files that are watched beside the configuration file.
+    pub(crate) fn others(&self) -> &[Seen] {
+        &self.others
     }
 
     /// From now on watches these files beside the configuration file. Changes since they were seen are found.
@@ -176,6 +193,16 @@ impl Seen {
     /// As it is now.
     fn fingerprint(&self) -> Option<Fingerprint> {
         if self.is_directory { Fingerprint::of_directory(&self.path) } else { Fingerprint::of(&self.path) }
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether it is a directory whose names count.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.is_directory
     }
 
     /// The directories whose changes can change it.

@@ -11,11 +11,13 @@ mod send;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
+    sync::OnceLock,
 };
 
 pub(crate) use receive::{Received, Receiver};
 pub(crate) use send::{Message, Runs, Sender, Sent};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive and send buffer asked for on listening sockets, in bytes: they are shared by all clients of a worker. The
@@ -23,11 +25,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) const LISTENER_BUFFER: u32 = 4 << 20;
 
 /// Receive buffer asked for towards a backend, in bytes: room for what one QUIC server sends at once. Taken only as far
-/// as it is filled.
-const CONNECTED_BUFFER: usize = 1 << 20;
+/// as it is filled. Threads that open sessions have no CAP_NET_ADMIN, so that the kernel cuts it to `rmem_max`.
+const CONNECTED_BUFFER: u32 = 1 << 20;
 
 /// The local address that a client has used, which replies have to leave from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Local {
     /// The address.
     pub address: IpAddr,
@@ -35,24 +37,37 @@ pub(crate) struct Local {
     pub interface: u32,
 }
 
-/// A UDP socket on `address` that shares its port with the daemon's other workers. With `free_bind`, the address need not
-/// be one of this machine (yet).
-pub(crate) fn listener(address: SocketAddr, free_bind: bool) -> io::Result<std::net::UdpSocket> {
+/// A UDP socket on `address` that shares its port with the daemon's other workers, with a receive buffer of so many bytes as
+/// far as the kernel allows. With `free_bind`, the address need not be one of this machine (yet).
+pub(crate) fn listener(address: SocketAddr, free_bind: bool, buffer: u32) -> io::Result<std::net::UdpSocket> {
     let socket = udp_socket(address)?;
     super::set_free_bind(&socket, address, free_bind)?;
     socket.set_reuse_port(true)?;
-    let wildcard = address.ip().is_unspecified();
-    control::ask_for_tos(&socket, address.is_ipv6())?;
-    if wildcard {
-        control::ask_for_local_address(&socket, address.is_ipv6())?;
-    }
-    control::ask_for_gro(&socket);
-    control::ask_for_drops(&socket);
-    set_receive_buffer(&socket, LISTENER_BUFFER);
-    // Without it the socket still works.
-    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    prepare(&socket, address, buffer)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// The same of a socket that somebody else has bound to `address`.
+pub(crate) fn listener_of(socket: OwnedFd, address: SocketAddr, buffer: u32) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    prepare(&socket, address, buffer)?;
+    Ok(socket.into())
+}
+
+/// Has a listening socket tell all that is needed of a datagram, and gives it room.
+fn prepare(socket: &Socket, address: SocketAddr, buffer: u32) -> io::Result<()> {
+    control::ask_for_tos(socket, address.is_ipv6())?;
+    if address.ip().is_unspecified() {
+        control::ask_for_local_address(socket, address.is_ipv6())?;
+    }
+    control::ask_for_gro(socket);
+    control::ask_for_drops(socket);
+    set_receive_buffer(socket, buffer);
+    // Without it the socket still works.
+    drop(socket.set_send_buffer_size(bytes(LISTENER_BUFFER)));
+    Ok(())
 }
 
 /// Fails when another process uses `address`, although listeners share ports; see [`super::tcp_port_is_free`].
@@ -83,8 +98,7 @@ fn connect(local: Option<SocketAddr>, address: SocketAddr) -> io::Result<std::ne
     }
     control::ask_for_gro(&socket);
     control::ask_for_drops(&socket);
-    // Without the privilege the default has to do; bursts of the backend are then lost sooner.
-    let _default = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, CONNECTED_BUFFER);
+    set_receive_buffer(&socket, CONNECTED_BUFFER);
     if let Some(local) = local {
         socket.bind(&local.into())?;
     }
@@ -135,10 +149,26 @@ fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
 
 /// Sets the receive buffer of a socket as far as the kernel allows. A larger one rides out bursts.
 pub(crate) fn set_receive_buffer(socket: &impl AsFd, size: u32) {
-    if rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes(size)).is_err() {
-        // The kernel cuts it, and never fails for that.
-        let _cut = rustix::net::sockopt::set_socket_recv_buffer_size(socket, bytes(size));
+    use rustix::net::sockopt::{
+        set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size,
+    };
+    if set_socket_recv_buffer_size_force(socket, bytes(size)).is_ok() {
+        return;
     }
+    // The kernel doubles it for its own needs (socket(7)).
+    let held = || socket_recv_buffer_size(socket).unwrap_or_default() / 2;
+    let largest = bytes(largest_receive_buffer());
+    // What a thread with more rights has set would be cut.
+    if bytes(size) <= largest || held() < largest {
+        let _cut = set_socket_recv_buffer_size(socket, bytes(size));
+    }
+}
+
+/// `net.core.rmem_max` at the first call, in bytes; 0 where it cannot be read.
+pub(crate) fn largest_receive_buffer() -> u32 {
+    static LARGEST: OnceLock<u32> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?.trim().parse().ok();
+    *LARGEST.get_or_init(|| read().unwrap_or_default())
 }
 
 /// The receive buffer in bytes that a socket gets when it asks for `size`; `None` when that cannot be found out.

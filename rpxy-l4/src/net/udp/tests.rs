@@ -10,7 +10,7 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// A listener on the wildcard address, and how a client reaches it.
 fn listening(ip: IpAddr) -> (UdpSocket, SocketAddr) {
     let any = if ip.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = listener(SocketAddr::new(any, 0), false).unwrap();
+    let socket = listener(SocketAddr::new(any, 0), false, LISTENER_BUFFER).unwrap();
     let port = socket.local_addr().unwrap().port();
     (socket, SocketAddr::new(ip, port))
 }
@@ -125,7 +125,7 @@ fn what_a_socket_has_no_room_for_is_told() {
 #[test]
 fn one_refused_message_does_not_hold_up_the_others() {
     let (server, address) = listening(V4);
-    let socket = listener(SocketAddr::new(V4, 0), false).unwrap();
+    let socket = listener(SocketAddr::new(V4, 0), false, LISTENER_BUFFER).unwrap();
     let too_long = vec![0; 65_508];
     let to = |bytes| Message::new(Some(address), None, 0, bytes, usize::MAX);
     let sent = Sender::new().send(&socket, false, &[to(b"a"), to(&too_long), to(b"b")]);
@@ -142,7 +142,7 @@ fn one_refused_message_does_not_hold_up_the_others() {
 #[test]
 fn more_messages_than_one_call_takes_all_leave() {
     let (server, address) = listening(V4);
-    let socket = listener(SocketAddr::new(V4, 0), false).unwrap();
+    let socket = listener(SocketAddr::new(V4, 0), false, LISTENER_BUFFER).unwrap();
     let bytes: Vec<[u8; 1]> = (0..150).map(|n| [n]).collect();
     let messages: Vec<_> = bytes.iter().map(|byte| Message::new(Some(address), None, 0, byte, 1)).collect();
     let sent = Sender::new().send(&socket, false, &messages);
@@ -190,10 +190,10 @@ fn upstream_sockets_share_no_port_and_tell_of_closed_ones() {
 
 #[test]
 fn a_port_in_use_is_not_free_although_it_could_be_shared() {
-    let first = listener(SocketAddr::new(V4, 0), false).unwrap();
+    let first = listener(SocketAddr::new(V4, 0), false, LISTENER_BUFFER).unwrap();
     let address = first.local_addr().unwrap();
     assert_eq!(port_is_free(address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-    let second = listener(address, false).unwrap();
+    let second = listener(address, false, LISTENER_BUFFER).unwrap();
     drop((first, second));
     port_is_free(address, false).unwrap();
 }

@@ -43,13 +43,14 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches the programs as `config` says.
+    /// Loads and attaches the programs as `config` says. Threads begin with `enter`.
     ///
     /// # Errors
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
-    pub(crate) fn start(config: &Ebpf) -> Result<Arc<Self>, Unavailable> {
-        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } = loader::load(config)?;
+    pub(crate) fn start(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Arc<Self>, Unavailable> {
+        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } =
+            loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let state = State::new(table, maps, programs, netlink);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
@@ -59,7 +60,7 @@ impl Kernel {
         let _first = inner.readers.counter(Counter::IcmpTooBig.index());
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| loader::no_network(&error.into()))?;
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
-        let thread = watch::start(Arc::clone(&inner), events, requests, stopped, lease)
+        let thread = watch::start(Arc::clone(&inner), events, requests, (stopped, lease), Arc::clone(enter))
             .map_err(|error| loader::no_network(&error))?;
         Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false), _log: log }))
     }
@@ -95,6 +96,11 @@ impl Kernel {
         if self.inner.state().programs.are_pinned() {
             self.leaving.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Leaves the hooks to a successor, whose programs are behind these. Nothing is steered any more.
+    pub(crate) fn leave_hooks(&self) {
+        self.inner.state().programs.leave();
     }
 
     /// Replaces the listening sockets, wildcards included, each with the name of its listener in `config` and its bits of

@@ -36,17 +36,20 @@ const REFRESH_AT_ONCE: usize = 512;
 /// Pause after a failure.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Starts the thread. It ends when the other end of `stopped` is closed.
+/// Starts the thread, which begins with `enter`. It ends when the other end of `stopped` is closed.
 pub(super) fn start(
     inner: Arc<Inner>,
     events: Events,
     netlink: Netlink,
-    stopped: OwnedFd,
-    lease: Option<Lease>,
+    (stopped, lease): (OwnedFd, Option<Lease>),
+    enter: Arc<dyn Fn() + Send + Sync>,
 ) -> io::Result<JoinHandle<()>> {
     let (confirmed, pending) = (Instant::now(), Vec::new());
     let watch = Watch { inner, events, netlink, stopped, lease, confirmed, pending, too_big: 0, narrower: false };
-    Builder::new().name("network".to_owned()).spawn(move || watch.run())
+    Builder::new().name("network".to_owned()).spawn(move || {
+        enter();
+        watch.run();
+    })
 }
 
 struct Watch {

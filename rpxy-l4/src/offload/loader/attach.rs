@@ -72,6 +72,8 @@ pub(crate) struct Programs {
     pub(super) attached: HashMap<u32, (String, Attachment)>,
     /// Interfaces whose refusal has been logged.
     refused: HashSet<u32>,
+    /// Another daemon's programs have their place.
+    left: bool,
 }
 
 impl Programs {
@@ -86,6 +88,7 @@ impl Programs {
             pins,
             attached: HashMap::new(),
             refused: HashSet::new(),
+            left: false,
         }
     }
 
@@ -101,6 +104,12 @@ impl Programs {
     /// Returns true if TC programs stay attached when this process is killed.
     pub(super) fn survive_a_kill(&self) -> bool {
         !self.has_tcx
+    }
+
+    /// Detaches the programs for good: packets would not reach those of a successor behind them.
+    pub(crate) fn leave(&mut self) {
+        self.left = true;
+        self.attached.clear();
     }
 
     /// Returns the interfaces with a program, each with the kind of attachment.
@@ -152,6 +161,9 @@ impl Programs {
 
     /// Attaches to one more interface; a refusal is logged once. Returns true if the interface has the program.
     pub(crate) fn attach_or_warn(&mut self, link: &Link) -> bool {
+        if self.left {
+            return false;
+        }
         if self.is_attached(link.index) {
             return true;
         }

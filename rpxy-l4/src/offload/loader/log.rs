@@ -65,23 +65,26 @@ pub(crate) struct VerdictLog {
 }
 
 impl VerdictLog {
-    /// Starts reading, if the object tells anything at this [`level`].
-    pub(super) fn start(ebpf: &mut Ebpf, level: u8) -> Option<Self> {
+    /// Starts reading, on a thread that begins with `enter`, if the object tells anything at this [`level`].
+    pub(super) fn start(ebpf: &mut Ebpf, level: u8, enter: &Arc<dyn Fn() + Send + Sync>) -> Option<Self> {
         ebpf.map(name::LOG_STATE)?;
         if level == OFF {
             tracing::info!("kernel plane: built to log verdicts, which RUST_LOG={TARGET}=debug turns on");
             return None;
         }
-        Self::try_start(ebpf)
+        Self::try_start(ebpf, Arc::clone(enter))
             .inspect(|_| tracing::info!("kernel plane: verdicts are logged as {TARGET}"))
             .inspect_err(|error| tracing::warn!("kernel plane: verdicts are not logged: {error}"))
             .ok()
     }
 
-    fn try_start(ebpf: &mut Ebpf) -> Result<Self, LogError> {
+    fn try_start(ebpf: &mut Ebpf, enter: Arc<dyn Fn() + Send + Sync>) -> Result<Self, LogError> {
         let reader = Reader::new(ebpf)?;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-        let thread = Builder::new().name("verdicts".to_owned()).spawn(move || reader.run(&stopped))?;
+        let thread = Builder::new().name("verdicts".to_owned()).spawn(move || {
+            enter();
+            reader.run(&stopped);
+        })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -121,6 +121,11 @@ impl Machine {
     }
 }
 
+/// Returns whether this machine's kernel is older than `version`.
+pub(crate) fn is_older_than(version: (u32, u32)) -> bool {
+    Machine::read().is_older_than(version)
+}
+
 /// Returns a field of /proc/self/status.
 fn field<'t>(status: &'t str, name: &str) -> Option<&'t str> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

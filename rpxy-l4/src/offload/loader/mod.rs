@@ -11,14 +11,13 @@ mod machine;
 mod object;
 mod pin;
 
-use std::{io, ops::RangeInclusive};
+use std::{io, ops::RangeInclusive, sync::Arc};
 
 use aya::EbpfLoader;
 use rpxy_l4_common::map::name;
 use rpxy_l4_common::tcp;
 
 use self::pin::Pins;
-pub(crate) use self::pin::{Pinned, unpin, warn_of_unowned};
 pub(super) use self::{
     attach::Programs,
     hook::{HookMode, candidates, prefers_native_xdp},
@@ -28,6 +27,10 @@ pub(super) use self::{
     machine::Machine,
     object::object,
     pin::look,
+};
+pub(crate) use self::{
+    machine::is_older_than,
+    pin::{Pinned, prepare as prepare_pins, unpin, warn_of_unowned},
 };
 use super::{
     api::Unavailable,
@@ -58,8 +61,8 @@ pub(super) struct Loaded {
     pub(super) network: Vec<Event>,
 }
 
-/// Loads the programs and attaches them, as `config` says.
-pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
+/// Loads the programs and attaches them, as `config` says. Threads begin with `enter`.
+pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Loaded, Unavailable> {
     let machine = Machine::read();
     if config.mode == EbpfMode::Off {
         return Err(unavailable("it is switched off", "set ebpf.mode = \"auto\""));
@@ -101,7 +104,7 @@ pub(super) fn load(config: &Ebpf) -> Result<Loaded, Unavailable> {
         .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (mut maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
-    let log = VerdictLog::start(&mut ebpf, level);
+    let log = VerdictLog::start(&mut ebpf, level, enter);
     let mut programs = Programs::new(ebpf, &machine, pins);
     let lease = programs.survive_a_kill().then(Lease::default);
     if let Some(lease) = &lease {

@@ -23,7 +23,11 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 use thiserror::Error;
 
 use super::hook::HookMode;
-use crate::offload::maps::{self, FlowBytes, FlowKeyBytes};
+use crate::{
+    config::model::{Ebpf, EbpfMode},
+    offload::maps::{self, FlowBytes, FlowKeyBytes},
+    trust::{self, Untrusted},
+};
 
 /// Magic number of a BPF file system (`linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -49,6 +53,11 @@ pub(crate) enum PinError {
     /// The directory is in another file system.
     #[error("{}: not in a BPF file system; mount one by `mount -t bpf bpf /sys/fs/bpf`", .0.display())]
     NotBpf(PathBuf),
+    /// Another user has prepared the directory, or may.
+    #[error(
+        "{0}; it has to be root's or this user's, and closed to others: remove it, or choose another ebpf.pin_path"
+    )]
+    Untrusted(#[from] Untrusted),
     /// Permission denied.
     #[error("{}: permission denied; create the directory for the daemon's user", .0.display())]
     Denied(PathBuf),
@@ -87,8 +96,8 @@ pub(super) struct Pins {
 impl Pins {
     /// Locks the directory, which is created if need be.
     pub(super) fn open(directory: &Path) -> Result<Self, PinError> {
-        let created = fs::DirBuilder::new().mode(0o700).recursive(true).create(directory);
-        created.map_err(|error| PinError::new(directory, error))?;
+        create(directory)?;
+        trust::only_ours(directory)?;
         // An earlier daemon may be about to end, or `doctor` may be looking.
         for _ in 1..TRIES {
             match Self::lock(directory) {
@@ -177,6 +186,19 @@ impl Pins {
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn create(directory: &Path) -> Result<(), PinError> {
+    let created = fs::DirBuilder::new().mode(0o700).recursive(true).create(directory);
+    created.map_err(|error| PinError::new(directory, error))
+}
+
+/// Creates the directory of pins if `config` asks for pins, so that there is something to make a rule for. Why it cannot be
+/// created is told when it is opened.
+pub(crate) fn prepare(config: &Ebpf) {
+    if config.pin && config.mode != EbpfMode::Off {
+        drop(create(&config.pin_path));
+    }
 }
 
 /// The contents of a directory of pins.

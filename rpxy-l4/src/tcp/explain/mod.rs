@@ -58,7 +58,7 @@ pub(crate) fn explain(
     let mut asking =
         Asking { shared, listener: compiled, questions: Vec::new(), verdict: None, notes: Vec::new(), now };
     if drained {
-        let answer = "the listening sockets are closed by command: `rpxy-l4 up --listeners`";
+        let answer = "the listening sockets are closed by command: see `rpxy-l4 up`";
         asking.refuses("in service", Outcome::Drained, answer);
     }
     let received = question.first.concat();

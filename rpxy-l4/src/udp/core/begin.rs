@@ -172,7 +172,7 @@ impl Sessions {
             Place::At(_) | Place::Known { .. } => {
                 (!self.arrivals.allow(client, now)).then_some(DatagramDrop::RateLimited)
             }
-            Place::Balanced | Place::BySource if self.drained => Some(DatagramDrop::Drained),
+            Place::Balanced | Place::BySource if self.is_drained(flow) => Some(DatagramDrop::Drained),
             Place::Balanced | Place::BySource => {
                 let limited = self.at(flow).sources.as_ref().is_some_and(|sources| !sources.allow(client, now));
                 limited.then_some(DatagramDrop::SourceLimited)

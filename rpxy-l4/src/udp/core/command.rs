@@ -1,6 +1,6 @@
 //! Commands of the session core to the worker that runs it, and the result of a buffer of datagrams.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use rpxy_l4_proto::quic::ConnectionId;
 
@@ -99,6 +99,8 @@ pub(crate) struct Started {
     pub detail: Option<Box<Detail>>,
     /// It in the accounts of its rule and target.
     pub carried: Option<Carried>,
+    /// How long ago a predecessor began it, where one did.
+    pub resumed: Option<Duration>,
 }
 
 /// Messages for the system log. The worker limits how often the first four are told.

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Turns after which a client of a protocol without secrets is believed to receive.
 const ENOUGH_TURNS: u8 = 3;
 
@@ -21,8 +23,8 @@ pub(super) enum Rank {
 }
 
 /// Evidence gathered by one session.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Evidence {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Evidence {
     secret: bool,
     /// Times that the client spoke after the backend had.
     turns: u8,
@@ -39,6 +41,16 @@ impl Evidence {
         let first = self.answered.is_none();
         self.answered.get_or_insert(now);
         first
+    }
+
+    /// As another process gets it, whose clock has another beginning: `answered` is how long ago that was.
+    pub(super) fn handed(self, now: Duration) -> Self {
+        Self { answered: self.answered.map(|since| now.saturating_sub(since)), ..self }
+    }
+
+    /// As another process has handed it over.
+    pub(super) fn taken_over(self, now: Duration) -> Self {
+        self.handed(now)
     }
 
     /// The client has sent a datagram.

@@ -85,6 +85,11 @@ impl Held {
         given_up
     }
 
+    /// Copies of them.
+    pub(super) fn copies(&self) -> Vec<(Box<[u8]>, u8)> {
+        self.datagrams.clone()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.datagrams.len()
     }

@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    fn remember_index(&self, session: &mut Session, index: u32, now: Duration) {
+    pub(super) fn remember_index(&self, session: &mut Session, index: u32, now: Duration) {
         if let Some(owner) = self.owner(session) {
             self.affinity.learn_index(index, &owner, now);
         }
@@ -168,7 +168,7 @@ impl Identity {
         }
     }
 
-    fn remember(&self, session: &mut Session, key: Key, now: Duration) {
+    pub(super) fn remember(&self, session: &mut Session, key: Key, now: Duration) {
         let Some(owner) = self.owner(session) else { return };
         if self.affinity.hold(key, &owner, session.flow.client, now)
             && let Some(ids) = session.ids.quic_mut()

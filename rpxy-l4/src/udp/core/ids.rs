@@ -1,11 +1,15 @@
 //! What tells the sessions of one client socket apart: the connection IDs of QUIC, the indices of WireGuard.
 
+mod handed;
+
 use std::time::Duration;
 
 use rpxy_l4_proto::quic::ConnectionId;
 
 use super::{decryption::Decryption, few::Few};
 use crate::udp::affinity::Key;
+
+pub(crate) use handed::HandedIds;
 
 /// The connection IDs of a QUIC session.
 #[derive(Debug)]

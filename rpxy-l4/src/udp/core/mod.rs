@@ -24,6 +24,7 @@ mod evidence;
 mod failed;
 mod few;
 mod flow_line;
+mod handed;
 mod held;
 mod hello;
 mod identity;
@@ -56,6 +57,7 @@ use classify::Arrival;
 pub(crate) use command::{Command, Notice, OpenError, Output, RefusedFlow, Started};
 use deadlines::Deadlines;
 pub(crate) use flow_line::FlowLine;
+pub(crate) use handed::HandedSession;
 use held::Budget;
 use identity::Identity;
 use ids::Ids;
@@ -72,7 +74,7 @@ use super::{
     affinity::{Affinity, SHORTEST},
 };
 use crate::{
-    limit::{Bans, ConnLimit, Prefixes},
+    limit::{Bans, ConnLimit, DrainedListeners, Prefixes},
     metrics::{DatagramDrop, SessionEnd},
     net::udp::Local,
     route::{Datagrams, Random},
@@ -126,8 +128,8 @@ pub(crate) struct Sessions {
     arrivals: Prefixes,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
-    /// An operator wants no new sessions.
-    drained: bool,
+    /// Where an operator wants no new sessions.
+    drained: Arc<DrainedListeners>,
     random: Random,
     /// The slot up to which sessions that the kernel steers were asked about.
     refreshed: usize,
@@ -155,7 +157,7 @@ impl Sessions {
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
             failed_hellos: Prefixes::new(!seed),
-            drained: false,
+            drained: Arc::default(),
             random: Random::new(seed),
             refreshed: 0,
             refresh_again: Duration::ZERO,
@@ -177,7 +179,7 @@ impl Sessions {
         let mut fresh = Self::new(snapshot, affinity, Arc::clone(&self.bans), self.random.next());
         fresh.table = self.table.successor();
         fresh.sockets = std::mem::take(&mut self.sockets);
-        fresh.drained = self.drained;
+        fresh.drained = Arc::clone(&self.drained);
         fresh.admissions.set_limits(&fresh.sockets);
         fresh
     }
@@ -246,6 +248,7 @@ impl Sessions {
             && let Some(endpoint) = reached.route.group.endpoint(reached.target)
         {
             endpoint.reached_at(reached.address);
+            endpoint.account.answered(now.saturating_sub(reached.since));
         }
         let mut changed = false;
         if !matches!(state.ids, Ids::None) {

@@ -88,6 +88,8 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) route: Arc<UdpRoute>,
+    /// When its first datagrams went there.
+    pub(super) since: Duration,
     pub(super) address: SocketAddr,
     /// Index of the target in the route's group.
     pub(super) target: usize,

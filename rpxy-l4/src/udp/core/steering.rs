@@ -76,7 +76,7 @@ impl Sessions {
         }
     }
 
-    fn unsteer(&mut self, session: SessionId, out: &mut Output) {
+    pub(super) fn unsteer(&mut self, session: SessionId, out: &mut Output) {
         if self.table.get_mut(session).is_some_and(Session::unsteer) {
             out.commands.push_back(Command::RevokeFlow { session });
         }

@@ -89,6 +89,11 @@ impl Table {
         id
     }
 
+    /// All sessions, those of a flow together and the latest last.
+    pub(super) fn by_flow(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.flows.iter().flat_map(|members| members.earlier.iter().copied().chain([members.latest]))
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let flow = self.get(id)?.flow;
         let Self { slab, flows, hasher, .. } = self;

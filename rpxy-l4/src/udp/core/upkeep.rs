@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Command, Output, SessionId, Sessions, at,
+    Command, Flow, Output, SessionId, Sessions, at,
     state::{Session, Stage},
 };
 use crate::{
+    limit::DrainedListeners,
     metrics::{DatagramDrop, SessionEnd},
     udp::{Listener, Snapshot},
 };
@@ -131,9 +132,14 @@ impl Sessions {
         }
     }
 
-    /// Lets no new sessions begin, or lets them again. Clients of known connections may still change their address.
-    pub(crate) fn set_drained(&mut self, drained: bool) {
+    /// Lets no new sessions begin at these listeners. Clients of known connections may still change their address.
+    pub(crate) fn set_drained(&mut self, drained: Arc<DrainedListeners>) {
         self.drained = drained;
+    }
+
+    /// Returns whether no new session may begin on `flow`.
+    pub(super) fn is_drained(&self, flow: &Flow) -> bool {
+        self.drained.contains(&self.at(flow).name)
     }
 
     /// Ends a session because an operator wants it; returns whether there is such a session.

@@ -131,15 +131,21 @@ impl Relay {
     }
 
     fn started(&mut self, started: Started) {
-        self.shared.metrics.udp().started();
-        let Started { session, flow, carries, destination, detail, carried } = started;
+        let Started { session, flow, carries, destination, detail, carried, resumed } = started;
         let Some(held) = self.listener(flow.listener) else { return };
-        held.started.add();
+        if resumed.is_none() {
+            held.started.add();
+        }
         let listener = Arc::clone(&held.name);
+        self.shared.metrics.udp().started();
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
-        let (proto, since) = (carries.name(), Instant::now());
+        let (proto, now) = (carries.name(), Instant::now());
+        let since = resumed.and_then(|ago| now.checked_sub(ago)).unwrap_or(now);
         let access = Access { proto, source: flow.client.into(), destination: destination.into(), since, detail };
-        self.shared.access.start(upstream.format, &listener, &access);
+        // A predecessor has logged its beginning.
+        if resumed.is_none() {
+            self.shared.access.start(upstream.format, &listener, &access);
+        }
         upstream.listener = listener;
         upstream.access = Some(access);
         upstream.carried = carried;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod commands;
+mod hand_over;
 mod ingress;
 mod kernel;
 mod kernel_flow;

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::model::Transport,
+    limit::DrainedListeners,
     log::AccessLines,
     metrics::{DatagramDrop, SessionEnd},
     net::{
@@ -31,6 +32,7 @@ use crate::{
     udp::{
         Shared, Snapshot,
         core::{Flow, FlowLine, Output, SessionId, Sessions},
+        handed::TakenOver,
         own::LocalAddresses,
     },
 };
@@ -64,6 +66,10 @@ pub(super) struct Relay {
     pub(super) inheriting: bool,
     /// Number of sessions inherited.
     pub(super) inherited: usize,
+    /// What a predecessor has handed over, until its clients' sockets are there.
+    pub(super) handed: TakenOver,
+    /// Number of its sessions that go on, and that do not.
+    pub(super) taken: (usize, usize),
     /// Addresses of this machine.
     pub(super) locals: LocalAddresses,
     ingress: Ingress,
@@ -101,6 +107,8 @@ impl Relay {
             heirless: Vec::new(),
             inheriting: false,
             inherited: 0,
+            handed: TakenOver::new(),
+            taken: (0, 0),
             locals: LocalAddresses::default(),
             ingress: Ingress::default(),
             output: Output::default(),
@@ -147,31 +155,34 @@ impl Relay {
             socket,
             appetite: Appetite::default(),
             losses: Losses::default(),
-            receive_buffer: udp::LISTENER_BUFFER,
+            // Whoever has bound the socket has set it.
+            receive_buffer: serves.receive_buffer,
             started: self.shared.metrics.of_listener(&serves.name, Transport::Udp),
         });
         match self.listeners.get_mut(slot) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
         }
-        if let Some(held) = self.listener(number) {
-            held.set_receive_buffer(serves.receive_buffer);
-        }
         self.sessions.handle_listening(number, serves);
         self.shared.ports.listen(address.port());
         self.inherit_for(number, address);
+        self.take_over_for(number, address);
         Ok(())
     }
 
-    /// Closes the socket of `address`; its sessions end, since nothing else can answer their clients.
+    /// Closes the sockets of `address`; their sessions end, since nothing else can answer their clients.
     pub(super) fn close(&mut self, address: SocketAddr) {
         let is_it = |held: &Option<Listener>| held.as_ref().is_some_and(|held| held.address == address);
-        let Some(slot) = self.listeners.iter().position(is_it) else { return };
-        let number = u32::try_from(slot).ok();
-        self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
-        if let Some(held) = self.listeners.get_mut(slot) {
-            *held = None;
+        // Sockets that were passed on may be several.
+        while let Some(slot) = self.listeners.iter().position(is_it) {
+            let number = u32::try_from(slot).ok();
+            self.with_core(|sessions, now, out| sessions.handle_closed(number, SessionEnd::Withdrawn, now, out));
             self.shared.ports.close(address.port());
+            let Some(held) = self.listeners.get_mut(slot) else { return };
+            if let Some(held) = held.take() {
+                // One that was passed on stays open, and would be told of for ever.
+                drop(self.poller.remove(&held.socket));
+            }
         }
     }
 
@@ -225,8 +236,8 @@ impl Relay {
         self.with_core(Sessions::handle_fallen);
     }
 
-    /// Lets no new sessions begin, or lets them again.
-    pub(super) fn drain(&mut self, drained: bool) {
+    /// Lets no new sessions begin at these listeners.
+    pub(super) fn drain(&mut self, drained: Arc<DrainedListeners>) {
         self.sessions.set_drained(drained);
     }
 

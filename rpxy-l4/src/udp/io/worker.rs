@@ -27,6 +27,7 @@ use crate::{
     udp::{
         Shared, Snapshot,
         core::{Flow, SessionId},
+        handed::HandOver,
         mailbox::{Control, Mailbox},
     },
 };
@@ -48,17 +49,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. Names are looked up on `runtime`.
+    /// Starts a worker, which begins with `enter`. Names are looked up on `runtime`.
     pub(crate) fn start(
         index: usize,
         shared: Arc<Shared>,
         snapshot: Arc<Snapshot>,
         runtime: Handle,
+        enter: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let poller = Arc::new(Poller::new()?);
         let (mailbox, inbox) = Mailbox::new(&poller);
         let lookups = Lookups::new(runtime, mailbox.clone());
         let thread = std::thread::Builder::new().name(format!("udp-{index}")).spawn(move || {
+            enter();
             let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups);
             Thread::new(relay).run(&poller, &inbox);
         })?;
@@ -80,6 +83,14 @@ impl Drop for Worker {
     }
 }
 
+/// How a worker ends.
+enum End {
+    /// With its sessions.
+    Ended,
+    /// Its sessions go on in another process.
+    Left,
+}
+
 /// Everything that lives on the worker's thread.
 struct Thread {
     received: Receiver,
@@ -87,6 +98,10 @@ struct Thread {
     /// Parts of the received buffers and the sessions that they go to.
     parts: Vec<Part>,
     relay: Relay,
+    /// What came while the worker reads no sockets; `None` while it does.
+    frozen: Option<Vec<Control>>,
+    /// What came while it did not.
+    thawed: Vec<Control>,
 }
 
 /// Answers of backends on their way to clients.
@@ -112,6 +127,8 @@ impl Thread {
             answers: Answers { buffers: Receiver::new(ANSWERS, true), filled: 0, of: Vec::with_capacity(ANSWERS) },
             parts: Vec::with_capacity(RECEIVE),
             relay,
+            frozen: None,
+            thawed: Vec::new(),
         }
     }
 
@@ -120,7 +137,8 @@ impl Thread {
         let mut ready = Ready::new();
         let mut next_tick = Duration::ZERO;
         loop {
-            let patience = self.relay.has_deadlines().then(|| next_tick.saturating_sub(self.relay.now()));
+            let waits = self.frozen.is_none() && self.relay.has_deadlines();
+            let patience = waits.then(|| next_tick.saturating_sub(self.relay.now()));
             if let Err(error) = poller.wait(&mut ready, patience) {
                 tracing::error!("UDP is no longer served by this worker: {error}");
                 break;
@@ -128,15 +146,19 @@ impl Thread {
             self.relay.clock();
             match catch_unwind(AssertUnwindSafe(|| self.turn(&ready, inbox, &mut next_tick))) {
                 Ok(ControlFlow::Continue(())) => {}
-                Ok(ControlFlow::Break(())) => break,
+                Ok(ControlFlow::Break(End::Ended)) => break,
+                Ok(ControlFlow::Break(End::Left)) => return,
                 Err(_panic) => self.reset(),
             }
         }
         self.relay.end_all(SessionEnd::Drained);
     }
 
-    fn turn(&mut self, ready: &Ready, inbox: &Inbox<Control>, next_tick: &mut Duration) -> ControlFlow<()> {
+    fn turn(&mut self, ready: &Ready, inbox: &Inbox<Control>, next_tick: &mut Duration) -> ControlFlow<End> {
         self.read_mailbox(inbox)?;
+        if self.frozen.is_some() {
+            return ControlFlow::Continue(());
+        }
         self.serve(ready);
         if self.relay.now() >= *next_tick {
             *next_tick = self.relay.now() + TICK;
@@ -145,11 +167,28 @@ impl Thread {
         ControlFlow::Continue(())
     }
 
-    fn read_mailbox(&mut self, inbox: &Inbox<Control>) -> ControlFlow<()> {
+    fn read_mailbox(&mut self, inbox: &Inbox<Control>) -> ControlFlow<End> {
         // Once for any number of them: all sessions are looked at.
         let mut bans = false;
         loop {
-            match inbox.try_recv() {
+            match self.next(inbox) {
+                Ok(Control::Share(asker)) => drop(asker.send(self.relay.share())),
+                Ok(Control::Freeze(asker)) => {
+                    self.relay.freeze();
+                    self.frozen = Some(Vec::new());
+                    let _gone = asker.send(());
+                }
+                Ok(Control::HandOver(HandOver { mut give, done })) => {
+                    let given = self.relay.hand_over(&mut give);
+                    // Whoever is told has the conversation to itself.
+                    drop(give);
+                    drop(done.send(given));
+                }
+                // Nothing is frozen any more.
+                Ok(Control::Thaw) => {}
+                Ok(Control::Leave) => return ControlFlow::Break(End::Left),
+                Ok(Control::TakeOver(taken)) => self.relay.take_all_over(taken),
+                Ok(Control::TakenOver(asker)) => drop(asker.send(self.relay.taken_over())),
                 Ok(Control::Listen(address, socket)) => {
                     if let Err(error) = self.relay.listen(address, socket) {
                         tracing::error!("cannot receive on {address}: {error}");
@@ -173,8 +212,9 @@ impl Thread {
                 Ok(Control::Fallen) => self.relay.fallen(),
                 Ok(Control::Flows(asker, limit, selection)) => drop(asker.send(self.relay.flows(limit, &selection))),
                 Ok(Control::CloseSession(asker, session)) => drop(asker.send(self.relay.close_session(session))),
+                Ok(Control::Ping(asker)) => drop(asker.send(())),
                 Ok(Control::Drain(drained)) => self.relay.drain(drained),
-                Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
+                Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return ControlFlow::Break(End::Ended),
                 Err(TryRecvError::Empty) => break,
             }
         }
@@ -182,6 +222,41 @@ impl Thread {
             self.relay.bans();
         }
         ControlFlow::Continue(())
+    }
+
+    /// The next message. While frozen, what has to do with sessions is kept for later.
+    fn next(&mut self, inbox: &Inbox<Control>) -> Result<Control, TryRecvError> {
+        loop {
+            if self.frozen.is_none() && !self.thawed.is_empty() {
+                return Ok(self.thawed.remove(0));
+            }
+            let control = inbox.try_recv()?;
+            let Some(kept) = &mut self.frozen else { return Ok(control) };
+            match control {
+                Control::HandOver(_) | Control::Leave | Control::Ping(_) | Control::Stop => return Ok(control),
+                Control::Thaw => {
+                    self.thawed = self.frozen.take().unwrap_or_default();
+                    self.relay.thaw();
+                }
+                Control::Listen(..)
+                | Control::Close(..)
+                | Control::Snapshot(_)
+                | Control::Resolved(_)
+                | Control::Inherit(_)
+                | Control::Inherited(_)
+                | Control::Share(_)
+                | Control::Freeze(_)
+                | Control::TakeOver(_)
+                | Control::TakenOver(_)
+                | Control::Receive
+                | Control::Handover(_)
+                | Control::Bans
+                | Control::Fallen
+                | Control::Flows(..)
+                | Control::CloseSession(..)
+                | Control::Drain(_) => kept.push(control),
+            }
+        }
     }
 
     /// A bug of the core ends the sessions of this worker, and nothing else.

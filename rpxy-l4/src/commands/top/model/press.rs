@@ -189,7 +189,7 @@ impl Model {
             Subject::Line { transport, address: Some(address), .. } => {
                 (*transport, admin::List { client: Some((*address).into()), ..action::everything() })
             }
-            Subject::Client(address) => {
+            Subject::Client(Some(address)) => {
                 let transport = if row.cells.get(2).is_some_and(|proto| proto.text.starts_with("udp")) {
                     Transport::Udp
                 } else {
@@ -197,7 +197,7 @@ impl Model {
                 };
                 (transport, admin::List { client: address.map(Into::into), ..action::everything() })
             }
-            Subject::Line { address: None, .. } => return Vec::new(),
+            Subject::Client(None) | Subject::Line { address: None, .. } => return Vec::new(),
         };
         self.only = only;
         self.view = if transport == Transport::Tcp { View::Connections } else { View::Sessions };

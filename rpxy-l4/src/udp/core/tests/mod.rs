@@ -7,6 +7,7 @@ mod ech_detours;
 mod ech_handshake;
 mod ech_kit;
 mod evidence;
+mod handed;
 mod health;
 mod inherit;
 mod moves;

@@ -4,7 +4,7 @@ use super::{
     packets::{SERVER_INITIAL, first, long, short},
     *,
 };
-use crate::route::Selection;
+use crate::{limit::DrainedListeners, route::Selection};
 
 const CLIENT: &[u8] = b"client-a";
 const SERVER: &[u8] = b"\xfeerver-a";
@@ -70,6 +70,13 @@ fn a_closed_connection_is_not_found_again_by_its_id() {
     assert_eq!(bench.ports(), [1], "a stray datagram, for the default target");
 }
 
+/// The listener of this name drained, or all.
+fn drained(name: Option<&str>) -> Arc<DrainedListeners> {
+    let mut drained = DrainedListeners::default();
+    assert!(drained.drain(name, Duration::ZERO));
+    Arc::new(drained)
+}
+
 #[test]
 fn drained_listeners_begin_no_session_and_serve_those_that_there_are() {
     let mut bench = Bench::new(&config());
@@ -77,7 +84,7 @@ fn drained_listeners_begin_no_session_and_serve_those_that_there_are() {
     bench.client(flow(2), b"x");
     let any = bench.last().unwrap().0;
     bench.ports();
-    bench.sessions.set_drained(true);
+    bench.sessions.set_drained(drained(None));
 
     bench.client(flow(3), b"x");
     bench.client(flow(4), &first(b"client-b", b"destin-b", "b.test"));
@@ -96,8 +103,14 @@ fn drained_listeners_begin_no_session_and_serve_those_that_there_are() {
     bench.sessions = bench.sessions.successor();
     bench.client(flow(3), b"x");
     assert_eq!(bench.drops(DatagramDrop::Drained), 5, "also after a reset of the worker");
-    bench.sessions.set_drained(false);
+    bench.sessions.set_drained(drained(Some("another one")));
     bench.client(flow(3), b"x");
+    assert_eq!(bench.ports(), [1]);
+    bench.sessions.set_drained(drained(Some("default")));
+    bench.client(flow(7), b"x");
+    assert_eq!((bench.ports(), bench.drops(DatagramDrop::Drained)), (vec![], 6));
+    bench.sessions.set_drained(Arc::default());
+    bench.client(flow(7), b"x");
     assert_eq!(bench.ports(), [1]);
 }
 
@@ -145,4 +158,23 @@ fn lists_are_bounded_and_selected() {
     ] {
         assert_eq!(bench.sessions.flow_lines(limit, &selection, bench.now).count(), expected, "{row}");
     }
+}
+
+#[test]
+fn a_target_tells_how_long_its_first_answers_took() {
+    let mut bench = Bench::new(&config());
+    let times = |bench: &Bench| {
+        let mut target = crate::overview::Target::new(config::model::Transport::Udp, String::new());
+        bench.targets.accounts().find_target("198.51.100.1:1").unwrap().fill_in(&mut target);
+        target.first_byte.map(|times| (times.count, times.sum_us))
+    };
+    bench.client(flow(1), b"x");
+    let session = bench.last().unwrap().0;
+    assert_eq!(times(&bench), Some((0, 0)));
+    bench.now += Duration::from_millis(30);
+    bench.answer(session, b"y");
+    assert_eq!(times(&bench), Some((1, 30_000)));
+    bench.now += Duration::from_millis(50);
+    bench.answer(session, b"y");
+    assert_eq!(times(&bench), Some((1, 30_000)), "the first one alone");
 }
