@@ -195,7 +195,7 @@ impl Model {
                 } else {
                     Transport::Tcp
                 };
-                (transport, admin::List { client: address.map(Into::into), ..action::everything() })
+                (transport, admin::List { client: Some((*address).into()), ..action::everything() })
             }
             Subject::Client(None) | Subject::Line { address: None, .. } => return Vec::new(),
         };
