@@ -181,7 +181,8 @@ fn each_listener_has_source_limits_of_its_own_whatever_the_kernel_drops_early() 
             "listen_port = {PORT}\nudp_new_sessions_per_source = 1000\nudp_new_sessions_burst = 1000\n\
              [listeners.strict]\nlisten_port = {STRICT}\nudp_new_sessions_per_source = 1\nudp_new_sessions_burst = 3\n\
              [listeners.free]\nlisten_port = {FREE}\nudp_new_sessions_per_source = 0\n\
-             [ebpf]\nmode = \"{mode}\"\nearly_drop = true\n{}",
+             [ebpf]\nmode = \"{mode}\"\nearly_drop = {}\n{}",
+            mode != "off",
             rule("wg", "wireguard", at(7001), "listeners = [\"default\", \"strict\", \"free\"]")
         );
         let _daemon = Daemon::start(&net.gateway, &config);

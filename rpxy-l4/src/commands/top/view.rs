@@ -1,6 +1,6 @@
 //! The tables of what can be looked at: columns, and a row for each thing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::{
     lines::{Line, Lines},
@@ -30,7 +30,7 @@ pub(super) enum Subject {
     Target { transport: Transport, target: String, drained: bool, active: u32 },
     /// A connection or session, by its ID.
     Line { transport: Transport, id: String, client: String, rule: Option<String>, address: Option<IpAddr> },
-    /// A client that was turned away; it has no address if it came by a unix socket.
+    /// A client that was turned away; by a unix socket it has no address.
     Client(Option<IpAddr>),
 }
 
@@ -303,7 +303,7 @@ fn subject(transport: Transport, line: &Line) -> Subject {
         id: line.id.clone(),
         client: line.client.clone(),
         rule: line.rule.clone(),
-        address: line.client.parse().ok().map(|client: SocketAddr| client.ip()),
+        address: line.client.parse().ok().map(|client: std::net::SocketAddr| client.ip()),
     }
 }
 
@@ -324,7 +324,7 @@ fn refused(overview: &Overview) -> Vec<Row<Subject>> {
             Cell::text(&refused.reason),
             Cell::optional(refused.server_name.as_deref()),
         ],
-        subject: Subject::Client(refused.source.parse::<SocketAddr>().ok().map(|source| source.ip())),
+        subject: Subject::Client(refused.source.parse().ok().map(|client: std::net::SocketAddr| client.ip())),
     };
     overview.refused.iter().map(row).collect()
 }
