@@ -78,9 +78,11 @@ fn explained(line: &str) -> Result<String> {
 }
 
 /// The last line, which is the same each time.
+#[cfg(feature = "proxy-protocol")]
 const BY_THE_FILE: &str = "note               by the file alone: load, health, what is drained, bans by command and addresses of \
                            names are not known\n";
 
+#[cfg(feature = "proxy-protocol")]
 #[test]
 fn explanations_by_a_file() {
     for (line, expected) in [

@@ -287,5 +287,6 @@ async fn an_explanation_is_what_becomes_of_the_connection() {
         }
         drop(stop);
     }
-    assert!(gone > 150 && refused > 100 && uncertain > 20, "{gone} {refused} {uncertain}");
+    // What is answered by chance is rarer without PROXY headers.
+    assert!(gone > 150 && refused > 100 && uncertain > 10, "{gone} {refused} {uncertain}");
 }
