@@ -37,6 +37,11 @@ pub(super) struct Ingress {
 }
 
 impl Ingress {
+    /// Opens the way to ask the kernel, where that can be had.
+    pub(super) fn open() -> Self {
+        Self { netlink: Netlink::open().ok(), known: Known::new() }
+    }
+
     /// Returns whether the host takes what comes this way. If the kernel cannot be asked, it has decided already.
     pub(super) fn takes(&mut self, way: Way, now: Duration) -> bool {
         let Self { netlink, known } = self;

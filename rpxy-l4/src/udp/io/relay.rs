@@ -88,7 +88,13 @@ pub(super) struct Sums {
 }
 
 impl Relay {
-    pub(super) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>, poller: Arc<Poller>, lookups: Lookups) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        snapshot: Arc<Snapshot>,
+        poller: Arc<Poller>,
+        lookups: Lookups,
+        ingress: Ingress,
+    ) -> Self {
         let (affinity, bans) = (Arc::clone(&shared.affinity), Arc::clone(&shared.bans));
         let sessions = Sessions::new(Arc::clone(&snapshot), affinity, bans, Shared::seed());
         Self {
@@ -110,7 +116,7 @@ impl Relay {
             handed: TakenOver::new(),
             taken: (0, 0),
             locals: LocalAddresses::default(),
-            ingress: Ingress::default(),
+            ingress,
             output: Output::default(),
             sent: Sums::default(),
             told_up_to: 0,

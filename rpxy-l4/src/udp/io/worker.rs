@@ -17,7 +17,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{lookups::Lookups, relay::Relay, sockets::Listener, token::Token};
+use super::{ingress::Ingress, lookups::Lookups, relay::Relay, sockets::Listener, token::Token};
 use crate::{
     metrics::{DatagramDrop, SessionEnd},
     net::{
@@ -61,8 +61,10 @@ impl Worker {
         let (mailbox, inbox) = Mailbox::new(&poller);
         let lookups = Lookups::new(runtime, mailbox.clone());
         let thread = std::thread::Builder::new().name(format!("udp-{index}")).spawn(move || {
+            // Before it is confined: it may open no such socket afterwards.
+            let ingress = Ingress::open();
             enter();
-            let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups);
+            let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups, ingress);
             Thread::new(relay).run(&poller, &inbox);
         })?;
         Ok(Self { mailbox, thread: Some(thread) })
