@@ -39,7 +39,13 @@ pub(super) struct Ingress {
 impl Ingress {
     /// Opens the way to ask the kernel, where that can be had.
     pub(super) fn open() -> Self {
-        Self { netlink: Netlink::open().ok(), known: Known::new() }
+        let told = |error: &io::Error| {
+            tracing::warn!(
+                "answers of backends may arrive by any interface, whatever rp_filter says: routes cannot be asked for: {error} \
+                 (allow netlink sockets)"
+            );
+        };
+        Self { netlink: Netlink::open().inspect_err(told).ok(), known: Known::new() }
     }
 
     /// Returns whether the host takes what comes this way. If the kernel cannot be asked, it has decided already.
