@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -27,8 +27,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 ///
 /// The successor has not come. The daemon serves as before, and both have said why.
 pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
-    let UpgradeArgs { config, log_dir, json, if_changed } = arguments;
-    let socket = client::socket(None, Some(config))?;
+    let UpgradeArgs { config, admin_socket, log_dir, json, if_changed } = arguments;
+    let socket = client::configured(config, admin_socket.as_deref())?;
     let before = status(&socket).with_context(|| format!("no daemon answers at {}", socket.display()))?;
     if *if_changed && admin::own_binary().is_some_and(|own| before["binary"] == own) {
         writeln!(out, "the running daemon is this binary already")?;
@@ -36,11 +36,16 @@ pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
     }
     let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
     command.arg("--take-over").arg("--config").arg(config);
-    if let Some(directory) = log_dir {
+    if let Some(socket) = admin_socket {
+        command.arg("--admin-socket").arg(socket);
+    }
+    // Where it logged, it logs.
+    let directory = log_dir.clone().or_else(|| before["log_dir"].as_str().map(PathBuf::from));
+    if let Some(directory) = directory {
         // All that it says is in there, and whoever reads this command's output must not wait for the daemon's end.
         command.arg("--log-dir").arg(directory).stdout(Stdio::null()).stderr(Stdio::null());
     }
-    if *json {
+    if *json || before["log_json"] == true {
         command.arg("--json");
     }
     // Not for it: sockets of the service manager come from the predecessor.
@@ -74,6 +79,7 @@ fn wait(child: &mut Child, socket: &Path) -> Result<()> {
 
 fn status(socket: &Path) -> Result<Value> {
     let mut stream = unix::connect(socket, LIMIT)?;
+    client::believe(socket, &stream)?;
     stream.write_all(b"{\"command\":\"status\"}\n")?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
