@@ -66,6 +66,10 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["check", "wait_for_config"])]
     pub take_over: bool,
 
+    /// Start the daemon as nobody's child, and end
+    #[arg(long, requires = "take_over", hide = true)]
+    pub detach: bool,
+
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,

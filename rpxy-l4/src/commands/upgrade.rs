@@ -2,11 +2,13 @@
 //! goes on by itself, as whatever started this command would have started it: with its environment and output.
 
 use std::{
-    io::{BufRead as _, BufReader, Write},
-    os::unix::process::CommandExt as _,
+    io::{BufRead as _, BufReader, Read as _, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -52,29 +54,45 @@ pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
     for variable in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         command.env_remove(variable);
     }
-    // What ends this command by the terminal does not end the daemon.
-    let mut child = command.stdin(Stdio::null()).process_group(0).spawn().context("cannot start")?;
-    wait(&mut child, &socket)?;
-    writeln!(out, "process {} has taken over from process {}", child.id(), before["pid"])?;
+    // It keeps its end until it ends.
+    let (alive, its) = UnixStream::pair().context("cannot start")?;
+    let detached = command.arg("--detach").stdin(OwnedFd::from(its)).status().context("cannot start")?;
+    drop(command);
+    if !detached.success() {
+        bail!("the successor cannot be started ({detached})");
+    }
+    let successor = wait(&alive, &socket, &before["pid"])?;
+    writeln!(out, "process {successor} has taken over from process {}", before["pid"])?;
     Ok(())
 }
 
-fn wait(child: &mut Child, socket: &Path) -> Result<()> {
+/// Starts this very command without `--detach`, and does not wait for it.
+///
+/// The parent of a service has to be the service manager when that is told of the new process, or it does not see its end
+/// (`service_set_main_pid` in systemd), and stops it by SIGKILL.
+pub(crate) fn detach() -> Result<()> {
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
+    let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
+    // What ends the one who waits by the terminal does not end the daemon.
+    command.args(arguments).process_group(0).spawn().context("cannot start")?;
+    Ok(())
+}
+
+/// Waits until another process than `before` answers at the socket, and returns its number.
+fn wait(mut alive: &UnixStream, socket: &Path, before: &Value) -> Result<u64> {
     let until = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            bail!("the successor has ended ({status}), the daemon serves as before; the log of either says why");
-        }
+    alive.set_read_timeout(Some(LOOK))?;
+    while Instant::now() < until {
         // Between the two nobody answers for a moment.
-        if status(socket).is_ok_and(|status| status["pid"] == child.id()) {
-            return Ok(());
+        let answers = status(socket).ok().and_then(|status| status["pid"].as_u64());
+        if let Some(successor) = answers.filter(|pid| Some(*pid) != before.as_u64()) {
+            return Ok(successor);
         }
-        if Instant::now() > until {
-            child.kill()?;
-            bail!("the successor was not ready within {LIMIT:?}, the daemon serves as before");
+        if matches!(alive.read(&mut [0]), Ok(0)) {
+            bail!("the successor has ended, the daemon serves as before; the log of either says why");
         }
-        thread::park_timeout(LOOK);
     }
+    bail!("the successor was not ready within {LIMIT:?}, the daemon serves as before");
 }
 
 fn status(socket: &Path) -> Result<Value> {

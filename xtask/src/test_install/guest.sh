@@ -2,13 +2,14 @@
 # each other. Everything is written to the console, its end and exit status last.
 exec >/dev/ttyS0 2>&1 </dev/null
 trap 'echo "rpxy-l4 package tests: $?"; systemctl poweroff --force --force' EXIT
+trap 'fail "line $LINENO"' ERR
 dropins=/run/systemd/system/rpxy-l4.service.d
 pid=
 
 fail() {
 	echo "FAILED: $*"
 	systemctl status --no-pager --lines=0 rpxy-l4 || true
-	journalctl --no-pager --output=short-monotonic --lines=60 || true
+	journalctl --no-pager --output=short-monotonic --lines=60 --unit="rpxy-l4*" || true
 	exit 1
 }
 
@@ -61,7 +62,7 @@ enough() {
 }
 
 install() {
-	apt-get install --quiet --yes --no-download "$1" >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
+	apt-get install --quiet --yes "$1" >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
 }
 
 echo "-- $(uname -r), systemd $(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')"
@@ -143,13 +144,13 @@ systemctl start rpxy-l4.socket
 is ActiveState inactive || fail "it runs already"
 served
 is ActiveState active || fail "it is not the service that has served"
-datagrams
 for _ in 1 2 3; do
 	systemctl restart --no-block rpxy-l4
 	served
 done
 until_true "it does not come back" is ActiveState active
 echo "-- upgrade of a daemon with these sockets"
+datagrams
 pid=$(property MainPID)
 cp /usr/bin/rpxy-l4 /usr/bin/new && mv /usr/bin/new /usr/bin/rpxy-l4
 systemctl reload rpxy-l4
@@ -195,7 +196,16 @@ rpxy-l4 up --listener default >/dev/null
 systemctl reload rpxy-l4
 another_process || fail "it is not upgraded"
 served
-systemctl stop rpxy-l4@web
+echo "-- stop of what was upgraded: a drain"
+said "is not our child" _PID=1 && fail "systemd does not see the end of the successor"
+connect
+systemctl stop --no-block rpxy-l4 rpxy-l4@web
+until_true "it does not drain" said "draining: 1 connections" _PID="$(property MainPID)"
+echoes "while it drains"
+exec 3>&-
+until_true "it does not stop" is ActiveState inactive
+is Result success && [ "$(property Result rpxy-l4@web)" = success ] || fail "the stop was $(property Result)"
+systemctl start rpxy-l4
 
 if ls /root/*.ko >/dev/null 2>&1; then
 	echo "-- kernel plane, with pins (docs/operations.md)"
@@ -209,7 +219,7 @@ ExecStartPre=+/bin/mkdir -p /run/rpxy-l4-bpf
 ExecStartPre=+/bin/sh -c 'mountpoint -q /run/rpxy-l4-bpf || mount -t bpf bpf /run/rpxy-l4-bpf'
 ExecStartPre=+/bin/chown rpxy-l4: /run/rpxy-l4-bpf
 UNIT
-	(config; printf '[ebpf]\nmode = "xdp_generic"\ninterfaces = ["outside"]\npin = true\npin_path = "/run/rpxy-l4-bpf/pins"\n') \
+	(config; printf '[ebpf]\nmode = "xdp-generic"\ninterfaces = ["outside"]\npin = true\npin_path = "/run/rpxy-l4-bpf/pins"\n') \
 		>/etc/rpxy-l4/config.toml
 	systemctl restart rpxy-l4
 	served

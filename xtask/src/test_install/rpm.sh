@@ -54,7 +54,6 @@ SPEC
 	old=$top/old.rpm
 }
 
-on_root --initdb
 echo "-- install"
 on_root --install "$older"
 [ "$(owned /etc/rpxy-l4)" = "root:rpxy-l4 750" ] || fail "/etc/rpxy-l4 is $(owned /etc/rpxy-l4)"
