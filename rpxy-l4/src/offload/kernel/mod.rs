@@ -1,7 +1,9 @@
 //! The running kernel plane: its start and end, and what the daemon tells it.
 
+mod splice;
 mod state;
 mod steer;
+mod sweep;
 mod watch;
 
 use std::{
@@ -19,7 +21,10 @@ use ipnet::IpNet;
 use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use self::state::{Inner, State};
+use self::{
+    splice::SpliceState,
+    state::{Inner, State},
+};
 pub(crate) use self::steer::by_addresses;
 use super::{
     api::{Steered, Unavailable},
@@ -49,11 +54,14 @@ impl Kernel {
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
     pub(crate) fn start(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Arc<Self>, Unavailable> {
-        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } =
+        let Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network } =
             loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
-        let state = State::new(table, maps, programs, netlink);
-        let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
+        let (splice, noted) = splice.map_or((None, None), |(maps, readers)| {
+            (Some(SpliceState::new(config.max_spliced.get(), maps)), Some(readers))
+        });
+        let state = State::new(table, maps, programs, netlink, splice);
+        let inner = Arc::new(Inner::new(Wanted::new(config), readers, noted, state));
         inner.learn(network);
         // The first look at a counter reads the number of processors from a file, once in each thread (`aya::util::nr_cpus`).
         // Counters are asked for in this one, also when no descriptor is left.
