@@ -35,5 +35,5 @@ pub(crate) use routes::Netlink;
 #[expect(unused_imports, reason = "the hand-over is being built on it")]
 pub(crate) use splice::{
     Ending, Event, LegNumbers, NoSplice, NotSpliced, Pair, Place, Probe, Reservation, Side, Splice, SplicedUsage, SynShape,
-    Tell,
+    Tell, differences, sides,
 };

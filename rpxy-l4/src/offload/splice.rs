@@ -4,6 +4,8 @@
 
 use std::{fmt::Debug, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use rpxy_l4_common::tcp::flow::{self, TcpFlow, may};
+
 /// One side of a connection. As an index, the order of all pairs of legs here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -94,6 +96,44 @@ pub(crate) struct LegNumbers {
     pub(crate) own_scale: u8,
     /// Its clocks; `None` without timestamps.
     pub(crate) probe: Option<Probe>,
+}
+
+/// Returns the differences by which each sender's segments are translated, its window's shift, and what the daemon may
+/// still send towards it; everything else is left out.
+#[must_use]
+pub(crate) fn differences(legs: &[LegNumbers; 2]) -> [TcpFlow; 2] {
+    Side::BOTH.map(|side| {
+        let [from, to] = [side, side.other()].map(|side| &legs[side as usize]);
+        let clocks = from.probe.zip(to.probe);
+        let scale = |scale: u8| i8::try_from(scale.min(MOST_SCALE)).unwrap_or_default();
+        TcpFlow {
+            sequence: to.sent.wrapping_add(from.held).wrapping_sub(from.received),
+            acknowledgement: to.received.wrapping_sub(from.sent.wrapping_add(to.held)),
+            timestamp: clocks.map_or(0, |(from, to)| to.clock.wrapping_sub(from.echo)),
+            echo: clocks.map_or(0, |(from, to)| to.echo.wrapping_sub(from.clock)),
+            window_shift: scale(from.peer_scale) - scale(to.own_scale),
+            promised: from.received,
+            // Bytes of the other side's go towards this one.
+            may: if to.held > 0 { may::SEND_HELD } else { 0 },
+            side: side as u8,
+            ..TcpFlow::default()
+        }
+    })
+}
+
+/// Largest scale of windows (RFC 7323 section 2.3).
+const MOST_SCALE: u8 = 14;
+
+/// Returns what is known of each side at the hand-over.
+#[must_use]
+pub(crate) fn sides(legs: &[LegNumbers; 2]) -> [flow::Side; 2] {
+    legs.map(|leg| flow::Side {
+        next: leg.received,
+        acknowledged: leg.acknowledged,
+        largest_window: leg.window,
+        scale: leg.peer_scale.min(MOST_SCALE),
+        ..flow::Side::default()
+    })
 }
 
 /// What the kernel has forwarded of a connection since its hand-over.
@@ -336,4 +376,59 @@ impl Splice for NoSplice {
     fn close(&self, _place: Place) {}
 
     fn tell(&self, _tell: Tell) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_in_the_order_of_their_discriminants() {
+        for (index, reason) in NotSpliced::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn what_one_side_sends_is_what_the_other_expects() {
+        let client = LegNumbers {
+            sent: 1_000,
+            acknowledged: 990,
+            received: u32::MAX - 4,
+            held: 7,
+            window: 64_000,
+            peer_scale: 7,
+            own_scale: 9,
+            probe: Some(Probe { clock: 100, echo: 500 }),
+        };
+        let backend = LegNumbers {
+            sent: 50_000,
+            acknowledged: 50_000,
+            received: 70_000,
+            held: 0,
+            window: 29_200,
+            peer_scale: 2,
+            own_scale: 10,
+            probe: Some(Probe { clock: 9_000, echo: 3 }),
+        };
+        let legs = [client, backend];
+        let [of_client, of_backend] = differences(&legs);
+        // The client's next byte comes behind the held ones, at the backend.
+        assert_eq!(client.received.wrapping_add(of_client.sequence), 50_007);
+        assert_eq!(client.sent.wrapping_add(of_client.acknowledgement), 70_000, "the client has all of the backend's");
+        assert_eq!(500_u32.wrapping_add(of_client.timestamp), 9_000);
+        assert_eq!(100_u32.wrapping_add(of_client.echo), 3);
+        assert_eq!(of_client.window_shift, 7 - 10);
+        assert_eq!((of_client.promised, of_client.may), (client.received, 0));
+        assert_eq!(backend.received.wrapping_add(of_backend.sequence), 1_000);
+        assert_eq!(50_007_u32.wrapping_add(of_backend.acknowledgement), client.received, "with the held ones");
+        assert_eq!(3_u32.wrapping_add(of_backend.timestamp), 100);
+        assert_eq!(9_000_u32.wrapping_add(of_backend.echo), 500);
+        assert_eq!(of_backend.window_shift, 2 - 9);
+        assert_eq!((of_backend.promised, of_backend.may), (70_000, may::SEND_HELD));
+        let [client_side, _] = sides(&legs);
+        assert_eq!((client_side.next, client_side.acknowledged), (client.received, 990));
+        let without = legs.map(|leg| LegNumbers { probe: None, ..leg });
+        assert!(differences(&without).iter().all(|flow| flow.timestamp == 0 && flow.echo == 0));
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     from::{From, most_specific},
 };
 use crate::{
-    config::model::{Listener, Matcher, Rule, Unmatched, Upstream},
+    config::model::{Listener, Matcher, Rule, SplicePolicy, Unmatched, Upstream},
     limit::ConnLimit,
     metrics::RuleAccount,
     resolve::Resolver,
@@ -57,6 +57,8 @@ pub(crate) struct Route {
     pub account: Arc<RuleAccount>,
     /// Connections at once; `None` is all places but the shares of others.
     pub max_connections: Option<NonZeroU32>,
+    /// When its connections are handed to the kernel.
+    pub splice: SplicePolicy,
     /// PROXY header to send.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<crate::config::model::ProxyVersion>,
@@ -101,6 +103,7 @@ impl TcpRoutes {
                 connections: targets.of_rule(share.clone()),
                 account: targets.accounts().rule(&share.account("tcp_target")),
                 max_connections: rule.and_then(|rule| rule.max_connections),
+                splice: upstream.splice,
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
                 ech,
