@@ -12,7 +12,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::Ordering,
     },
     thread::JoinHandle,
 };
@@ -42,8 +42,6 @@ pub(crate) struct Kernel {
     /// Closed to end the thread.
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    /// The daemon ends and its flows stay in the kernel.
-    leaving: AtomicBool,
     _log: Option<VerdictLog>,
 }
 
@@ -70,7 +68,7 @@ impl Kernel {
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
         let thread = watch::start(Arc::clone(&inner), events, requests, (stopped, lease), Arc::clone(enter))
             .map_err(|error| loader::no_network(&error))?;
-        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false), _log: log }))
+        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), _log: log }))
     }
 
     /// Returns the name of the hook: `tc`, `xdp` or `xdp-generic`.
@@ -102,7 +100,7 @@ impl Kernel {
     /// Prepares the end of the daemon: pinned flows are no longer revoked.
     pub(crate) fn leave(&self) {
         if self.inner.state().programs.are_pinned() {
-            self.leaving.store(true, Ordering::Relaxed);
+            self.inner.leaving.store(true, Ordering::Relaxed);
         }
     }
 

@@ -12,12 +12,15 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{Kernel, state::State, steer::by_addresses};
 use crate::offload::{
     api::NotSteered,
-    maps::{self, SpliceMaps, SpliceReaders},
-    routes::{RoutePair, SpliceLink, Spliced},
+    maps::{self, SpliceMaps},
+    routes::{Entry, RoutePair, SpliceLink, Spliced},
     splice::{
-        LegNumbers, NotSpliced, Pair, Place, Probe, Side, Splice, SplicedUsage, SynShape, Tell, sides,
+        LegNumbers, NotSpliced, Pair, Place, Probe, Splice, SplicedUsage, SynShape, Tell, sides,
     },
 };
+
+/// What the programs have noted, for readers without the lock.
+pub(super) use crate::offload::maps::SpliceReaders as Readers;
 
 /// State under the lock of the plane.
 #[derive(Debug)]
@@ -43,6 +46,13 @@ impl SpliceState {
             due: BTreeMap::new(),
             closing: HashSet::new(),
             gone: Vec::new(),
+        }
+    }
+
+    /// Changes an entry that is there. Should the kernel refuse it, the one of before stays.
+    pub(super) fn put(&mut self, entry: &Entry) {
+        if let Err(error) = self.maps.put(entry) {
+            tracing::debug!("kernel plane: cannot change a spliced connection: {error}");
         }
     }
 
@@ -183,7 +193,7 @@ impl Splice for Kernel {
         if let Err(error) = written {
             splice.table.undo_live(place);
             for entry in splice.table.silence(place, None).into_iter().flatten() {
-                drop(splice.maps.put(&entry));
+                splice.put(&entry);
             }
             return Err(refused(&error));
         }
@@ -197,10 +207,8 @@ impl Splice for Kernel {
     fn held_sent(&self, place: Place) {
         let state = &mut *self.inner.state();
         let Some(splice) = &mut state.splice else { return };
-        if let Some(entry) = splice.table.held_sent(place)
-            && let Err(error) = splice.maps.put(&entry)
-        {
-            tracing::debug!("kernel plane: cannot change a spliced connection: {error}");
+        if let Some(entry) = splice.table.held_sent(place) {
+            splice.put(&entry);
         }
     }
 
@@ -267,9 +275,3 @@ fn refused(error: &aya::maps::MapError) -> NotSpliced {
     tracing::debug!("kernel plane: cannot splice: {error}");
     NotSpliced::Failed
 }
-
-/// What the programs have noted, for readers without the lock.
-pub(super) type Readers = SpliceReaders;
-
-/// The side whose socket a parked one stands for.
-pub(super) const PARKED: Side = Side::Backend;

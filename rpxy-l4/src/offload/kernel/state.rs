@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     /// See [`crate::offload::Offload::changes`].
     changes: AtomicU64,
+    /// The daemon ends and its flows stay in the kernel.
+    pub(super) leaving: AtomicBool,
 }
 
 /// State under the lock.
@@ -50,12 +52,17 @@ pub(super) struct State {
 impl Inner {
     pub(super) fn new(wanted: Wanted, readers: Readers, splice: Option<splice::Readers>, state: State) -> Self {
         let tell = OnceLock::new();
-        Self { hook: state.programs.hook(), wanted, readers, splice, tell, state: Mutex::new(state), changes: AtomicU64::new(0) }
+        Self { hook: state.programs.hook(), wanted, readers, splice, tell, state: Mutex::new(state), changes: AtomicU64::new(0), leaving: AtomicBool::new(false) }
     }
 
     /// Announces that refused sessions may be accepted now.
     pub(super) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether what is in the kernel outlives the daemon.
+    pub(super) fn stays(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     pub(super) fn changes(&self) -> u64 {

@@ -9,7 +9,7 @@ use rpxy_l4_common::{
 };
 
 use super::{
-    splice::{nanoseconds, now, usage},
+    splice::{Readers, SpliceState, nanoseconds, now, usage},
     state::Inner,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     offload::{
         maps,
         routes::{RoutePair, SpliceLink},
-        splice::{Ending, Event, Place, Side, SplicedUsage},
+        splice::{Ending, Event, Place, Side},
     },
 };
 
@@ -37,84 +37,99 @@ struct Reset {
     acknowledgement: u32,
 }
 
+/// What a sweep has found, to be carried out without the lock.
+#[derive(Debug, Default)]
+struct Swept {
+    events: Vec<Event>,
+    resets: Vec<Reset>,
+    /// There is more to do at once.
+    more: bool,
+}
+
+impl Swept {
+    /// Takes a connection out of the kernel, and has both ends reset.
+    fn close(&mut self, splice: &mut SpliceState, notes: &Notes, place: Place, why: Ending, now: u64) {
+        let Some(connection) = splice.table.get(place) else { return };
+        let (told, since) = (connection.told, connection.since);
+        self.resets.extend(Side::BOTH.map(|side| reset(notes, connection.ends(side), side)));
+        // Without entries, what comes meanwhile is answered by the network stack, with a reset as well.
+        splice.remove(place);
+        if !told {
+            self.events.push(Event::Ended { place, why, usage: usage(notes, since, now) });
+        }
+        self.events.push(Event::Free(place));
+    }
+
+    /// Looks at a connection, and says when to look again.
+    fn look(&mut self, splice: &mut SpliceState, notes: &Notes, place: Place, now: u64) -> Option<u64> {
+        let connection = splice.table.get(place)?;
+        let (told, since, idle) = (connection.told, connection.since, nanoseconds(connection.idle));
+        if notes.ended == 0 {
+            let idle_at = notes.last_seen.max(since).saturating_add(idle);
+            if idle_at > now {
+                return Some(idle_at);
+            }
+            self.close(splice, notes, place, Ending::Idle, now);
+            return None;
+        }
+        let free = notes.ended.saturating_add(nanoseconds(LINGER));
+        if told && free <= now {
+            splice.remove(place);
+            self.events.push(Event::Free(place));
+            return None;
+        }
+        if !told {
+            for entry in splice.table.end(place).into_iter().flatten() {
+                splice.put(&entry);
+            }
+            if let Some(connection) = splice.table.get_mut(place) {
+                connection.told = true;
+            }
+            self.events.push(Event::Ended { place, why: ending(notes), usage: usage(notes, since, now) });
+        }
+        Some(free.max(now + 1))
+    }
+
+    fn sweep(&mut self, splice: &mut SpliceState, readers: &Readers, now: u64) {
+        self.events.extend(splice.gone.drain(..).map(Event::Free));
+        while let Some(slot) = splice.maps.next_ended() {
+            if let Some(place) = splice.table.place(slot) {
+                splice.due.insert((0, slot), place);
+            }
+        }
+        let closing: Vec<Place> = splice.closing.iter().take(AT_ONCE).copied().collect();
+        for place in closing {
+            splice.closing.remove(&place);
+            if let Some(notes) = readers.notes(place.slot) {
+                self.close(splice, &notes, place, Ending::Closed, now);
+            }
+        }
+        for _ in 0..AT_ONCE {
+            let due = splice.due.first_key_value().map(|(key, place)| (*key, *place));
+            let Some((key, place)) = due.filter(|((at, _), _)| *at <= now) else {
+                self.more = !splice.closing.is_empty();
+                return;
+            };
+            splice.due.remove(&key);
+            let Some(notes) = readers.notes(place.slot) else { continue };
+            if let Some(again) = self.look(splice, &notes, place, now) {
+                splice.due.insert((again, place.slot), place);
+            }
+        }
+        self.more = true;
+    }
+}
+
 impl Inner {
     /// Looks at connections that are worth it. Returns true if there are more.
     pub(super) fn sweep(&self) -> bool {
         let Some(readers) = &self.splice else { return false };
-        let (mut events, mut resets, mut more) = (Vec::new(), Vec::new(), false);
-        {
-            let state = &mut *self.state();
-            let Some(splice) = &mut state.splice else { return false };
-            let now = now();
-            events.extend(splice.gone.drain(..).map(Event::Free));
-            while let Some(slot) = splice.maps.next_ended() {
-                if let Some(place) = splice.table.place(slot) {
-                    splice.due.insert((0, slot), place);
-                }
-            }
-            let closing: Vec<Place> = splice.closing.iter().take(AT_ONCE).copied().collect();
-            let mut close = |splice: &mut super::splice::SpliceState, place: Place, why| {
-                let Some(connection) = splice.table.get(place) else { return };
-                let Some(notes) = readers.notes(place.slot) else { return };
-                let told = connection.told;
-                let since = connection.since;
-                resets.extend(Side::BOTH.map(|side| reset(&notes, connection.ends(side), side)));
-                // Without entries, what comes meanwhile is answered by the network stack, with a reset as well.
-                splice.remove(place);
-                if !told {
-                    events.push(Event::Ended { place, why, usage: usage(&notes, since, now) });
-                }
-                events.push(Event::Free(place));
-            };
-            more |= splice.closing.len() > closing.len();
-            for place in closing {
-                splice.closing.remove(&place);
-                close(splice, place, Ending::Closed);
-            }
-            let mut turns = 0;
-            while let Some((&key, &place)) = splice.due.first_key_value() {
-                if key.0 > now {
-                    break;
-                }
-                if turns == AT_ONCE {
-                    more = true;
-                    break;
-                }
-                turns += 1;
-                splice.due.remove(&key);
-                let Some(connection) = splice.table.get(place) else { continue };
-                let (told, since, idle) = (connection.told, connection.since, nanoseconds(connection.idle));
-                let Some(notes) = readers.notes(place.slot) else { continue };
-                if notes.ended != 0 {
-                    let free = notes.ended.saturating_add(nanoseconds(LINGER));
-                    if told && free <= now {
-                        splice.remove(place);
-                        events.push(Event::Free(place));
-                        continue;
-                    }
-                    splice.due.insert((free.max(now + 1), place.slot), place);
-                    if !told {
-                        for entry in splice.table.end(place).into_iter().flatten() {
-                            drop(splice.maps.put(&entry));
-                        }
-                        if let Some(connection) = splice.table.get_mut(place) {
-                            connection.told = true;
-                        }
-                        events.push(Event::Ended { place, why: ending(&notes), usage: usage(&notes, since, now) });
-                    }
-                    continue;
-                }
-                let idle_at = notes.last_seen.max(since).saturating_add(idle);
-                if idle_at <= now {
-                    close(splice, place, Ending::Idle);
-                } else {
-                    splice.due.insert((idle_at, place.slot), place);
-                }
-            }
+        let mut swept = Swept::default();
+        if let Some(splice) = &mut self.state().splice {
+            swept.sweep(splice, readers, now());
         }
-        for reset in resets {
-            send(reset);
-        }
+        let Swept { events, resets, more } = swept;
+        resets.into_iter().for_each(send);
         if let Some(tell) = self.tell.get() {
             events.into_iter().for_each(tell);
         }
@@ -147,9 +162,7 @@ impl super::state::State {
     fn set_splice_link(&mut self, pair: RoutePair, link: SpliceLink) {
         let Some(splice) = &mut self.splice else { return };
         for entry in splice.table.reroute(pair, link) {
-            if let Err(error) = splice.maps.put(&entry) {
-                tracing::debug!("kernel plane: cannot change a spliced connection: {error}");
-            }
+            splice.put(&entry);
         }
     }
 }
@@ -175,12 +188,12 @@ fn send(reset: Reset) {
     }
 }
 
-/// Whether a connection has ended, for tests.
 #[cfg(test)]
 mod tests {
     use rpxy_l4_common::tcp::flow;
 
     use super::*;
+    use crate::offload::splice::SplicedUsage;
 
     #[test]
     fn resets_have_the_number_that_each_end_expects() {

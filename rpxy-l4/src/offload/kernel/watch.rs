@@ -71,9 +71,7 @@ struct Watch {
 impl Watch {
     fn run(mut self) {
         self.follow();
-        if !self.inner.stays() {
-            self.inner.close_all();
-        }
+        self.inner.close_all();
     }
 
     fn follow(&mut self) {

@@ -117,7 +117,7 @@ impl Programs {
     pub(crate) fn leave(&mut self) {
         self.left = true;
         self.attached.clear();
-        self.splice = None;
+        // The programs for spliced TCP leave to others what is not theirs, and go on.
     }
 
     /// Returns the interfaces with a program, each with the kind of attachment.
