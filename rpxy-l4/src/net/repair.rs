@@ -68,7 +68,15 @@ pub(crate) struct Info {
     pub(crate) least_round_trip: Option<Duration>,
 }
 
+/// Bytes that timestamps take in each segment, padding included (RFC 7323 appendix A).
+const TIMESTAMPS: u32 = 12;
+
 impl Info {
+    /// Largest segment that reaches the peer, the options of all segments included.
+    pub(crate) fn whole_segment(&self) -> u32 {
+        self.segment + if self.timestamps { TIMESTAMPS } else { 0 }
+    }
+
     /// Reads it.
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
         // Up to tcpi_min_rtt, since Linux 4.6.
@@ -193,6 +201,24 @@ pub(crate) fn parked(local: SocketAddr, peer: SocketAddr) -> io::Result<OwnedFd>
     Ok(socket.into())
 }
 
+/// Resets a connection that no socket of this machine has any more: sends its peer one RST with these numbers.
+///
+/// # Errors
+///
+/// The thread has no CAP_NET_ADMIN, another socket has this connection, or there is no route.
+pub(crate) fn reset(local: SocketAddr, peer: SocketAddr, sequence: u32, acknowledgement: u32) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(local), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    begin(&socket)?;
+    socket.bind(&local.into())?;
+    for (queue, number) in [(SEND_QUEUE, sequence), (RECEIVE_QUEUE, acknowledgement)] {
+        set(&socket, libc::TCP_REPAIR_QUEUE, queue)?;
+        set(&socket, libc::TCP_QUEUE_SEQ, number.cast_signed())?;
+    }
+    socket.connect(&peer.into())?;
+    set(&socket, libc::TCP_REPAIR, OFF_SILENTLY)?;
+    socket.set_linger(Some(Duration::ZERO))
+}
+
 fn unread(socket: &impl AsFd) -> io::Result<u32> {
     // SAFETY: SIOCINQ takes no input and writes one int (tcp_ioctl() in net/ipv4/tcp.c).
     let bytes = unsafe { ioctl(socket, Getter::<SIOCINQ, c_int>::new()) }?;
@@ -288,6 +314,21 @@ mod tests {
         client.set_nonblocking(true).unwrap();
         let read = client.read(&mut [0; 1]);
         assert!(read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "neither an end nor a reset");
+    }
+
+    #[test]
+    fn a_reset_with_the_next_number_is_taken_and_another_one_is_not() {
+        for (row, off_by, expected) in [("the next", 0, true), ("another one", 1, false)] {
+            let (client, server) = connected(Ipv4Addr::LOCALHOST.into());
+            let (local, peer) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+            if begin(&server).is_err() {
+                return;
+            }
+            let Numbers { written, received, .. } = Numbers::of(&server).unwrap();
+            drop(server);
+            reset(local, peer, written.wrapping_add(off_by), received).unwrap();
+            assert_eq!(Info::of(&client).unwrap().closed, expected, "{row}");
+        }
     }
 
     #[test]
