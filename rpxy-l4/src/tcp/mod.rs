@@ -239,6 +239,13 @@ impl Shared {
         drop(self.splicer.set(splicer));
     }
 
+    /// No connection is handed over any more; the thread for it ends.
+    pub(crate) fn stop_splicing(&self) {
+        if let Some(splicer) = self.splicer() {
+            splicer.stop();
+        }
+    }
+
     fn splicer(&self) -> Option<&Arc<Splicer>> {
         self.splicer.get()
     }

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, Sender, channel},
     },
+    thread::JoinHandle,
 };
 
 use bytes::Bytes;
@@ -33,7 +34,15 @@ pub(super) type Ended = (Ending, SplicedUsage);
 pub(crate) struct Splicer {
     splice: Arc<dyn Splice>,
     waiting: Arc<Waiting>,
+    /// Until it is stopped.
+    thread: Mutex<Option<Thread>>,
+}
+
+/// The thread, and how it is asked.
+#[derive(Debug)]
+struct Thread {
     jobs: Sender<Job>,
+    handle: JoinHandle<()>,
 }
 
 /// Who is told of the end of which connection.
@@ -76,11 +85,21 @@ impl Splicer {
             splice.tell(Box::new(move |event| waiting.tell(event)));
         }
         let worker = Worker { splice: Arc::clone(&splice), waiting: Arc::clone(&waiting) };
-        std::thread::Builder::new().name("splicer".to_owned()).spawn(move || {
+        let handle = std::thread::Builder::new().name("splicer".to_owned()).spawn(move || {
             enter();
             worker.work(&inbox);
         })?;
-        Ok(Arc::new(Self { splice, waiting, jobs }))
+        Ok(Arc::new(Self { splice, waiting, thread: Mutex::new(Some(Thread { jobs, handle })) }))
+    }
+
+    /// Ends the thread when it has done what it was asked for. No connection is handed over any more.
+    pub(crate) fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Thread { jobs, handle }) = thread else { return };
+        drop(jobs);
+        if handle.join().is_err() {
+            tracing::error!("the thread that hands connections over has panicked");
+        }
     }
 
     /// What it hands connections over to.
@@ -90,8 +109,10 @@ impl Splicer {
 
     /// Has a connection be handed over. There is no more than one such request of each connection.
     pub(super) fn ask(&self, job: Job) {
-        // A thread that is gone drops the answer, which says as much.
-        drop(self.jobs.send(job));
+        // Where there is no thread any more the answer is dropped, which says as much.
+        if let Some(thread) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
+            drop(thread.jobs.send(job));
+        }
     }
 
     /// Nobody waits for the end of this connection any more.
