@@ -61,6 +61,12 @@ mod routing {
     mod protocols;
     mod services;
 }
+mod splice {
+    mod mode;
+    mod plan;
+    mod play;
+    mod torture;
+}
 mod tcp {
     mod balance;
     mod client_hello;
