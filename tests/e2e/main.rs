@@ -62,9 +62,11 @@ mod routing {
     mod services;
 }
 mod splice {
+    mod kill;
     mod mode;
     mod plan;
     mod play;
+    mod programs;
     mod torture;
 }
 mod tcp {

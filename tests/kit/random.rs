@@ -37,7 +37,12 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_numbers_and_another_one_does_not() {
-        let numbers = |seed| std::iter::repeat_with({ let mut random = Random::new(seed); move || random.bits() });
+        let numbers = |seed| {
+            std::iter::repeat_with({
+                let mut random = Random::new(seed);
+                move || random.bits()
+            })
+        };
         let first: Vec<_> = numbers(7).take(100).collect();
         assert_eq!(first, numbers(7).take(100).collect::<Vec<_>>());
         assert_ne!(first, numbers(8).take(100).collect::<Vec<_>>());

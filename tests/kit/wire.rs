@@ -28,10 +28,9 @@ use rustix::{
 };
 
 use crate::{
-    host::{Host, run},
+    host::{Host, ip_batch, run},
     owned,
     random::Random,
-    topology::ip_batch,
 };
 
 /// The wire's end of its link to the host of the sockets.

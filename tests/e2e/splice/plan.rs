@@ -115,9 +115,9 @@ impl Stream {
             writes,
             pauses,
             urgent: random.chance(60).then(|| random.between(0, length)),
-            stops: random.chance(80).then(|| {
-                (random.between(0, length / 2), Duration::from_millis(random.between(50, 500)))
-            }),
+            stops: random
+                .chance(80)
+                .then(|| (random.between(0, length / 2), Duration::from_millis(random.between(50, 500)))),
             buffer: random.chance(100).then(|| 1 << random.between(12, 15)),
         }
     }

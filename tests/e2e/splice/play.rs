@@ -23,7 +23,36 @@ const GREETING: u64 = 5000;
 const CHUNK: usize = 1 << 16;
 
 /// Why a connection was not what it should have been.
-pub(super) type Verdict = Result<(), String>;
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It was reset or ended before its time, at the latest when an end noticed; what had arrived was right.
+    Cut(String),
+    /// It hung, or carried what it should not.
+    Wrong(String),
+}
+
+impl Broken {
+    fn new(what: &str, error: &io::Error) -> Self {
+        let text = format!("{what}: {error}");
+        if socket::is_reset(error) { Self::Cut(text) } else { Self::Wrong(text) }
+    }
+
+    fn at(self, place: &str) -> Self {
+        match self {
+            Self::Cut(text) => Self::Cut(format!("{place}: {text}")),
+            Self::Wrong(text) => Self::Wrong(format!("{place}: {text}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Cut(text) | Self::Wrong(text)) = self;
+        f.write_str(text)
+    }
+}
+
+type Verdict = Result<(), Broken>;
 
 /// What an end knows of the other one, beside the connection itself.
 #[derive(Debug)]
@@ -35,12 +64,18 @@ struct Shared {
 }
 
 impl Shared {
-    /// Waits for the other end. One that fails never comes, which is its own failure to tell.
+    /// Waits until the other end has come here, too, or has failed.
     fn meet(&self) {
+        let met = self.come();
+        let _late = self.changed.wait_timeout_while(met, PATIENCE, |met| *met < 2);
+    }
+
+    /// Notes that this end is here, or has ended.
+    fn come(&self) -> MutexGuard<'_, u32> {
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         *met += 1;
         self.changed.notify_all();
-        let _late = self.changed.wait_timeout_while(met, PATIENCE, |met| *met < 2);
+        met
     }
 }
 
@@ -75,40 +110,37 @@ impl Game {
     /// [`Game::start`].
     ///
     /// Returns how long it took.
-    pub(super) fn play(&self, host: &Host, number: u64, fronts: [SocketAddr; 2]) -> Result<Duration, String> {
+    pub(super) fn play(&self, host: &Host, number: u64, fronts: [SocketAddr; 2]) -> Result<Duration, Broken> {
         let plan = Plan::new(self.seed, number);
         let begun = Instant::now();
-        let told = |what: &str, why: String| format!("{what}: {why}; {plan:?}");
-        self.connection(host, &plan, fronts).map_err(|why| told("connection", why))?;
+        self.connection(host, &plan, fronts).map_err(|broken| broken.at(&format!("{plan:?}\n  ")))?;
         Ok(begun.elapsed())
     }
 
     fn connection(&self, host: &Host, plan: &Plan, [quiet, greeting]: [SocketAddr; 2]) -> Verdict {
-        let (sender, verdict) = mpsc::channel();
-        let shared = Arc::new(Shared {
-            plan: plan.clone(),
-            verdict: sender,
-            met: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        self.open().insert(plan.number, Arc::clone(&shared));
         let front = if plan.greets { greeting } else { quiet };
-        let outcome = host
-            .run(|| dial(front, plan.down.buffer))
-            .map_err(|error| format!("connect: {error}"))
-            .and_then(|stream| client(&stream, &shared));
-        let theirs = match outcome {
+        let stream = host.run(|| dial(front, plan.down.buffer)).map_err(|error| Broken::new("connect", &error))?;
+        let (sender, verdict) = mpsc::channel();
+        let shared =
+            Arc::new(Shared { plan: plan.clone(), verdict: sender, met: Mutex::default(), changed: Condvar::new() });
+        self.open().insert(plan.number, Arc::clone(&shared));
+        let ours = client(&stream, &shared).map_err(|broken| broken.at("client"));
+        drop(stream);
+        let theirs = match ours {
             // The number may not have arrived before the reset.
             Ok(()) if plan.is_reset() => Ok(()),
-            Ok(()) => verdict.recv_timeout(PATIENCE).unwrap_or_else(|_| Err("no verdict".to_owned())),
+            Ok(()) => {
+                let missing = |_| Err(Broken::Wrong("no verdict".to_owned()));
+                verdict.recv_timeout(2 * PATIENCE).unwrap_or_else(missing)
+            }
             Err(_) => verdict.recv_timeout(Duration::from_millis(200)).unwrap_or(Ok(())),
         };
         self.open().remove(&plan.number);
-        match (outcome, theirs) {
+        match (ours, theirs.map_err(|broken| broken.at("backend"))) {
             (Ok(()), Ok(())) => Ok(()),
-            (Err(client), Ok(())) => Err(format!("client: {client}")),
-            (Ok(()), Err(backend)) => Err(format!("backend: {backend}")),
-            (Err(client), Err(backend)) => Err(format!("client: {client}, backend: {backend}")),
+            (Err(one), Ok(())) | (Ok(()), Err(one)) => Err(one),
+            (Err(Broken::Cut(one)), Err(Broken::Cut(other))) => Err(Broken::Cut(format!("{one}; {other}"))),
+            (Err(one), Err(other)) => Err(Broken::Wrong(format!("{one}; {other}"))),
         }
     }
 
@@ -133,7 +165,7 @@ fn client(stream: &TcpStream, shared: &Shared) -> Verdict {
         hear_greeting(stream)?;
     }
     let number = plan.number.to_be_bytes();
-    let mut halves = Halves { stream, shared, up: true, before: &number };
+    let halves = Halves { stream, shared, up: true, before: &number };
     halves.run(&plan.up, &plan.down)
 }
 
@@ -149,7 +181,7 @@ fn serve(stream: &TcpStream, greets: bool, open: &Mutex<HashMap<u64, Arc<Shared>
     if let Some(buffer) = shared.plan.up.buffer {
         let _kept = SockRef::from(stream).set_recv_buffer_size(buffer);
     }
-    let mut halves = Halves { stream, shared: &shared, up: false, before: &[] };
+    let halves = Halves { stream, shared: &shared, up: false, before: &[] };
     let verdict = halves.run(&shared.plan.down, &shared.plan.up);
     // The client may have failed and gone.
     let _unheard = shared.verdict.send(verdict);
@@ -167,14 +199,23 @@ fn greet(mut stream: &TcpStream) -> io::Result<()> {
 
 fn hear_greeting(mut stream: &TcpStream) -> Verdict {
     let mut length = [0; 8];
-    stream.read_exact(&mut length).map_err(|error| format!("greeting: {error}"))?;
+    stream.read_exact(&mut length).map_err(|error| early("greeting", &error))?;
     let length = u64::from_be_bytes(length);
     if length >= GREETING {
-        return Err(format!("a greeting of {length} bytes"));
+        return Err(Broken::Wrong(format!("a greeting of {length} bytes")));
     }
     let mut greeting = vec![0; usize::try_from(length).unwrap_or(0)];
-    stream.read_exact(&mut greeting).map_err(|error| format!("greeting of {length} bytes: {error}"))?;
-    Content::GREETING.check(0, &greeting)
+    stream.read_exact(&mut greeting).map_err(|error| early("greeting", &error))?;
+    Content::GREETING.check(0, &greeting).map_err(Broken::Wrong)
+}
+
+/// An error of `read_exact`, for which an end is an error too.
+fn early(what: &str, error: &io::Error) -> Broken {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        Broken::Cut(format!("{what}: ended"))
+    } else {
+        Broken::new(what, error)
+    }
 }
 
 /// One end at work: a thread sends, another one receives.
@@ -188,7 +229,7 @@ struct Halves<'a> {
 }
 
 impl Halves<'_> {
-    fn run(&mut self, sent: &Stream, received: &Stream) -> Verdict {
+    fn run(&self, sent: &Stream, received: &Stream) -> Verdict {
         let ending = self.shared.plan.ending;
         let (waits, waits_for_bytes) = match ending {
             // The client's first bytes are its number, which is sent in any case.
@@ -202,8 +243,8 @@ impl Halves<'_> {
             Ending::Each | Ending::ClientFirst | Ending::BackendFirst | Ending::Together => None,
         };
         let (arrived, at_end) = mpsc::channel();
-        let (halves, stream) = (&*self, self.stream);
-        thread::scope(|scope| {
+        let (halves, stream) = (self, self.stream);
+        let verdict = thread::scope(|scope| {
             let sender = scope.spawn(move || {
                 if waits && waits_for_bytes {
                     halves.say(halves.before)?;
@@ -226,26 +267,27 @@ impl Halves<'_> {
                 None => self.receive(received),
             };
             let _unheard = arrived.send(());
-            let sending = sender.join().unwrap_or_else(|_| Err(Failure::Other("the sender has panicked".to_owned())));
+            let sending = sender.join().unwrap_or_else(|_| Err(Broken::Wrong("the sender has panicked".to_owned())));
             match (receiving, sending) {
                 // The kernel tells a reset once, to whoever asks first; the other one meets an end.
                 (Ok(()), Ok(())) if self.shared.plan.is_reset() && resets.is_none() => {
-                    Err("a reset arrived as an orderly end".to_owned())
+                    Err(Broken::Wrong("a reset arrived as an orderly end".to_owned()))
                 }
-                (Err(Failure::Other(why)), _) | (_, Err(Failure::Other(why))) => Err(why),
-                (Err(Failure::Reset(_)), _) | (_, Err(Failure::Reset(_))) if self.shared.plan.is_reset() => Ok(()),
-                (Err(Failure::Reset(why)), _) | (_, Err(Failure::Reset(why))) => Err(why),
-                (Ok(()), Ok(())) => Ok(()),
+                (Err(wrong @ Broken::Wrong(_)), _) | (_, Err(wrong @ Broken::Wrong(_))) => Err(wrong),
+                (Err(Broken::Cut(_)), _) | (_, Err(Broken::Cut(_))) if self.shared.plan.is_reset() => Ok(()),
+                (receiving, sending) => receiving.and(sending),
             }
-        })
+        });
+        drop(self.shared.come());
+        verdict
     }
 
-    fn say(&self, bytes: &[u8]) -> Result<(), Failure> {
+    fn say(&self, bytes: &[u8]) -> Verdict {
         let mut stream = self.stream;
-        stream.write_all(bytes).map_err(|error| Failure::new("send the number", &error))
+        stream.write_all(bytes).map_err(|error| Broken::new("send the number", &error))
     }
 
-    fn send(&self, before: &[u8], plan: &Stream) -> Result<(), Failure> {
+    fn send(&self, before: &[u8], plan: &Stream) -> Verdict {
         let mut stream = self.stream;
         let mut pauses = plan.pauses.iter().peekable();
         let mut urgent = plan.urgent;
@@ -261,32 +303,32 @@ impl Halves<'_> {
                 urgent = None;
                 // The stream goes on without it: see tcp(7) about out-of-band data.
                 let sent = SockRef::from(stream).send_out_of_band(b"!");
-                sent.map_err(|error| Failure::new("send an urgent byte", &error))?;
+                sent.map_err(|error| Broken::new("send an urgent byte", &error))?;
             }
             let count = usize::try_from(plan.length - position).unwrap_or(usize::MAX).min(sizes());
             let kept = bytes.len();
             bytes.resize(kept + count, 0);
             plan.content.fill(position, bytes.get_mut(kept..).unwrap_or_default());
-            stream.write_all(&bytes).map_err(|error| Failure::new(&format!("send byte {position}"), &error))?;
+            stream.write_all(&bytes).map_err(|error| Broken::new(&format!("send byte {position}"), &error))?;
             position += count as u64;
             bytes.clear();
         }
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), Failure> {
-        self.stream.shutdown(Shutdown::Write).map_err(|error| Failure::new("finish", &error))
+    fn finish(&self) -> Verdict {
+        self.stream.shutdown(Shutdown::Write).map_err(|error| Broken::new("finish", &error))
     }
 
     /// Receives to the end and compares.
-    fn receive(&self, plan: &Stream) -> Result<(), Failure> {
+    fn receive(&self, plan: &Stream) -> Verdict {
         let mut received = Receiver::new(self.stream, plan);
         while received.some()? > 0 {}
         if self.shared.plan.is_reset() { Ok(()) } else { received.whole() }
     }
 
     /// Receives all, waits until the other end has, too, and then finishes.
-    fn together(&self, plan: &Stream) -> Result<(), Failure> {
+    fn together(&self, plan: &Stream) -> Verdict {
         let mut received = Receiver::new(self.stream, plan);
         while received.position < plan.length && received.some()? > 0 {}
         received.whole()?;
@@ -297,25 +339,11 @@ impl Halves<'_> {
     }
 }
 
-fn receive_and_reset(stream: &TcpStream, plan: &Stream, after: u64) -> Result<(), Failure> {
+fn receive_and_reset(stream: &TcpStream, plan: &Stream, after: u64) -> Verdict {
     let mut received = Receiver::new(stream, plan);
     while received.position < after && received.some()? > 0 {}
     // Takes effect when both halves are done and the descriptor is closed.
-    SockRef::from(stream).set_linger(Some(Duration::ZERO)).map_err(|error| Failure::new("linger", &error))
-}
-
-/// Why a half has ended early.
-#[derive(Debug)]
-enum Failure {
-    Reset(String),
-    Other(String),
-}
-
-impl Failure {
-    fn new(what: &str, error: &io::Error) -> Self {
-        let text = format!("{what}: {error}");
-        if socket::is_reset(error) { Self::Reset(text) } else { Self::Other(text) }
-    }
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).map_err(|error| Broken::new("linger", &error))
 }
 
 struct Receiver<'a> {
@@ -332,7 +360,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// Reads what is there and compares it. Returns how much it was.
-    fn some(&mut self) -> Result<usize, Failure> {
+    fn some(&mut self) -> Result<usize, Broken> {
         if let Some((at, time)) = self.plan.stops
             && !self.stopped
             && self.position >= at
@@ -344,22 +372,22 @@ impl<'a> Receiver<'a> {
             let mut stream = self.stream;
             match stream.read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|error| Failure::new(&format!("byte {}", self.position), &error))?,
+                other => break other.map_err(|error| Broken::new(&format!("byte {}", self.position), &error))?,
             }
         };
         let bytes = self.buffer.get(..count).unwrap_or_default();
         if self.position + count as u64 > self.plan.length {
-            return Err(Failure::Other(format!("{count} bytes at {}, more than there are", self.position)));
+            return Err(Broken::Wrong(format!("{count} bytes at {}, more than there are", self.position)));
         }
-        self.plan.content.check(self.position, bytes).map_err(Failure::Other)?;
+        self.plan.content.check(self.position, bytes).map_err(Broken::Wrong)?;
         self.position += count as u64;
         Ok(count)
     }
 
-    fn whole(&self) -> Result<(), Failure> {
+    fn whole(&self) -> Verdict {
         if self.position == self.plan.length {
             return Ok(());
         }
-        Err(Failure::Other(format!("ended after {} of {} bytes", self.position, self.plan.length)))
+        Err(Broken::Cut(format!("ended after {} of {} bytes", self.position, self.plan.length)))
     }
 }

@@ -35,7 +35,7 @@ const SEED_VARIABLE: &str = "RPXY_L4_TESTS_SEED";
 /// Number of connections of one test.
 const CONNECTIONS_VARIABLE: &str = "RPXY_L4_TESTS_CONNECTIONS";
 /// Connections of a test where nothing else is said.
-const CONNECTIONS: u64 = 400;
+const CONNECTIONS: u64 = 210;
 /// Connections at a time.
 const PLAYERS: usize = 12;
 /// A connection that took longer has waited for a time-out of TCP.
@@ -133,8 +133,7 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
     let seed = number(SEED_VARIABLE).unwrap_or_else(now);
     let all = number(CONNECTIONS_VARIABLE).unwrap_or(CONNECTIONS);
     let _daemon = mode.start(net, &[QUIET, GREETING]);
-    let games =
-        [false, true].map(|v6| Game::start(&net.backend, seed, QUIET.back(v6), GREETING.back(v6)));
+    let games = [false, true].map(|v6| Game::start(&net.backend, seed, QUIET.back(v6), GREETING.back(v6)));
     let each = all.div_ceil(rows.len() as u64);
     for (index, row) in rows.iter().enumerate() {
         row.client.apply(&net.client);
@@ -153,7 +152,7 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
                         }
                         match game.play(&net.client, index as u64 * all + n, fronts) {
                             Ok(time) => _ = slow.fetch_add(u64::from(time > SLOW), Ordering::Relaxed),
-                            Err(why) => failures.lock().unwrap_or_else(PoisonError::into_inner).push(why),
+                            Err(why) => failures.lock().unwrap_or_else(PoisonError::into_inner).push(why.to_string()),
                         }
                     }
                 });
@@ -164,7 +163,11 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         let slow = slow.into_inner();
         if all > CONNECTIONS {
-            tell(&format!("{mode:?}, {}: {} of {each} failed, {slow} took more than a second", row.name, failures.len()));
+            tell(&format!(
+                "{mode:?}, {}: {} of {each} failed, {slow} took more than a second",
+                row.name,
+                failures.len()
+            ));
         }
         assert!(
             failures.is_empty(),

@@ -18,13 +18,12 @@ mod fleet;
 
 use std::{
     fs,
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::{Command, Stdio},
+    process::Command,
     thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 pub use self::addresses::{
     BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6,
@@ -32,6 +31,7 @@ pub use self::addresses::{
 };
 pub use self::fleet::{Fleet, GATEWAYS, SERVICE_V4};
 pub use crate::host::Host;
+use crate::host::ip_batch;
 use crate::{
     checksum,
     offload_mode::OffloadMode,
@@ -264,24 +264,4 @@ fn mac_of(interface: &str) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
     words.nth(1).map(str::to_owned).ok_or_else(|| std::io::Error::other(format!("no address of {interface}: {text}")))
-}
-
-pub(crate) fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    if let Some(host) = host {
-        command.args(["-n", host.name()]);
-    }
-    let mut child = command
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("ip (package iproute2)")?;
-    child.stdin.take().context("stdin of ip")?.write_all(lines.as_bytes())?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }
