@@ -61,6 +61,14 @@ mod routing {
     mod protocols;
     mod services;
 }
+mod splice {
+    mod kill;
+    mod mode;
+    mod plan;
+    mod play;
+    mod programs;
+    mod torture;
+}
 mod tcp {
     mod balance;
     mod client_hello;
