@@ -61,6 +61,15 @@ mod routing {
     mod protocols;
     mod services;
 }
+mod splice {
+    mod handed;
+    mod kill;
+    mod mode;
+    mod plan;
+    mod play;
+    mod programs;
+    mod torture;
+}
 mod tcp {
     mod balance;
     mod client_hello;

@@ -68,7 +68,15 @@ pub(crate) struct Info {
     pub(crate) least_round_trip: Option<Duration>,
 }
 
+/// Bytes that timestamps take in each segment, padding included (RFC 7323 appendix A).
+const TIMESTAMPS: u32 = 12;
+
 impl Info {
+    /// Largest segment that reaches the peer, the options of all segments included.
+    pub(crate) fn whole_segment(&self) -> u32 {
+        self.segment + if self.timestamps { TIMESTAMPS } else { 0 }
+    }
+
     /// Reads it.
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
         // Up to tcpi_min_rtt, since Linux 4.6.

@@ -181,10 +181,21 @@ impl TcpRoutes {
         !self.any_http.is_empty()
     }
 
+    /// The rules and the default.
+    fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let tables = [&self.http, &self.tls, &self.ssh, &self.socks5].into_iter().flat_map(NameTable::iter);
+        tables.chain(&self.default)
+    }
+
     /// All endpoints of all rules and of the default.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let tables = [&self.http, &self.tls, &self.ssh, &self.socks5].into_iter().flat_map(NameTable::iter);
-        tables.chain(&self.default).flat_map(|route| route.endpoints())
+        self.all().flat_map(|route| route.endpoints())
+    }
+
+    /// Returns whether connections of any rule, or of the default, may be handed to the kernel.
+    #[must_use]
+    pub(crate) fn may_splice(&self) -> bool {
+        self.all().any(|route| route.splice != SplicePolicy::Off)
     }
 
     /// The default targets.

@@ -8,9 +8,6 @@ use crate::{
     offload::{LegNumbers, NotSpliced, Probe},
 };
 
-/// Bytes that an option of timestamps takes in each segment, padding included.
-const TIMESTAMPS: u32 = 12;
-
 /// One leg as its socket tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Leg {
@@ -176,8 +173,7 @@ fn sends(leg: &Leg) -> u32 {
 
 /// The largest segment that reaches a peer.
 fn takes(leg: &Leg) -> u32 {
-    let options = if leg.info.timestamps { TIMESTAMPS } else { 0 };
-    leg.numbers.peer_segment.min(leg.info.segment + options)
+    leg.numbers.peer_segment.min(leg.info.whole_segment())
 }
 
 /// Whether what `from` was told has arrived has arrived at `to`: of what is still on its way there, `from` has all to
