@@ -56,7 +56,12 @@ impl Kernel {
             loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let (splice, noted) = splice.map_or((None, None), |(maps, readers)| {
-            (Some(SpliceState::new(config.max_spliced.get(), maps)), Some(readers))
+            let mut splice = SpliceState::new(config.max_spliced.get(), maps);
+            let inherited = splice.inherit(&readers);
+            if inherited > 0 {
+                tracing::info!("kernel plane: {inherited} spliced connections of an earlier daemon go on");
+            }
+            (Some(splice), Some(readers))
         });
         let state = State::new(table, maps, programs, netlink, splice);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, noted, state));

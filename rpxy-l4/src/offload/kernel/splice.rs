@@ -10,12 +10,13 @@ use rpxy_l4_common::tcp::{counter::TcpCounter, flow::{Notes, seen}};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Kernel, state::State, steer::by_addresses};
+use crate::net::repair;
 use crate::offload::{
     api::NotSteered,
     maps::{self, SpliceMaps},
     routes::{Entry, RoutePair, SpliceLink, Spliced},
     splice::{
-        LegNumbers, NotSpliced, Pair, Place, Probe, Splice, SplicedUsage, SynShape, Tell, sides,
+        LegNumbers, NotSpliced, Pair, Place, Probe, Side, Splice, SplicedUsage, SynShape, Tell, sides,
     },
 };
 
@@ -67,6 +68,30 @@ impl SpliceState {
     }
 }
 
+impl SpliceState {
+    /// Takes over what an earlier daemon left, and removes what did not come to be forwarded. Returns how many go on.
+    pub(super) fn inherit(&mut self, readers: &Readers) -> usize {
+        let entries = self.maps.all();
+        let (places, others) = self.table.inherit(&entries);
+        for key in &others {
+            self.maps.remove(key);
+        }
+        for place in &places {
+            let idle = readers.notes(place.slot).map(|notes| notes.sides[0].idle);
+            let Some(connection) = self.table.get_mut(*place) else { continue };
+            connection.idle = Duration::from_secs(idle.unwrap_or(u32::MAX).into());
+            self.due.insert((0, place.slot), *place);
+            let [local, peer] = connection.ends(Side::Backend).map(|end| maps::socket_address(&end));
+            let (Some(local), Some(peer)) = (local, peer) else { continue };
+            match repair::parked(local, peer) {
+                Ok(socket) => drop(self.parked.insert(*place, socket)),
+                Err(error) => tracing::debug!("kernel plane: cannot keep {local} towards {peer}: {error}"),
+            }
+        }
+        places.len()
+    }
+}
+
 /// Returns the time of CLOCK_MONOTONIC in nanoseconds.
 pub(super) fn now() -> u64 {
     let now: Duration = clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default();
@@ -99,7 +124,13 @@ impl State {
         }
         let route = self.route(pair).map_err(|reason| match reason {
             NotSteered::Loopback => NotSpliced::Local,
-            _ => NotSpliced::NoRoute,
+            NotSteered::Off
+            | NotSteered::Family
+            | NotSteered::Address
+            | NotSteered::NoRoute
+            | NotSteered::Full
+            | NotSteered::Interface
+            | NotSteered::Failed => NotSpliced::NoRoute,
         })?;
         self.link_of(route.interface).ok_or(NotSpliced::NoRoute)
     }
@@ -166,11 +197,15 @@ impl Splice for Kernel {
     }
 
     fn block(&self, place: Place) -> Result<(), NotSpliced> {
-        self.silence(place, None)
-    }
-
-    fn drain(&self, place: Place, promised: [u32; 2]) -> Result<(), NotSpliced> {
-        self.silence(place, Some(promised))
+        let state = &mut *self.inner.state();
+        let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
+        let Some(entries) = splice.table.silence(place) else { return Err(NotSpliced::Failed) };
+        entries.iter().try_for_each(|entry| splice.maps.put(entry)).map_err(|error| {
+            for (key, _) in &entries {
+                splice.maps.remove(key);
+            }
+            refused(&error)
+        })
     }
 
     fn probes(&self, place: Place) -> [Option<Probe>; 2] {
@@ -186,13 +221,16 @@ impl Splice for Kernel {
         let state = &mut *self.inner.state();
         let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
         let now = now();
-        let notes = Notes { last_seen: now, sides: sides(legs), ..Notes::default() };
+        let mut notes = Notes { last_seen: now, sides: sides(legs), ..Notes::default() };
+        if let (Some(connection), [client, _]) = (splice.table.get(place), &mut notes.sides) {
+            client.idle = u32::try_from(connection.idle.as_secs()).unwrap_or(u32::MAX);
+        }
         let Some(entries) = splice.table.go_live(place, legs, now) else { return Err(NotSpliced::Failed) };
         let written = splice.maps.set_notes(place.slot, &notes);
         let written = written.and_then(|()| entries.iter().try_for_each(|entry| splice.maps.put(entry)));
         if let Err(error) = written {
             splice.table.undo_live(place);
-            for entry in splice.table.silence(place, None).into_iter().flatten() {
+            for entry in splice.table.silence(place).into_iter().flatten() {
                 splice.put(&entry);
             }
             return Err(refused(&error));
@@ -241,6 +279,10 @@ impl Splice for Kernel {
     }
 
     fn close(&self, place: Place) {
+        // The connections of a daemon that ends go on without it.
+        if self.inner.keeps_spliced() {
+            return;
+        }
         if let Some(splice) = &mut self.inner.state().splice
             && splice.table.get(place).is_some_and(|connection| connection.is_live() && !connection.told)
         {
@@ -250,20 +292,6 @@ impl Splice for Kernel {
 
     fn tell(&self, tell: Tell) {
         drop(self.inner.tell.set(tell));
-    }
-}
-
-impl Kernel {
-    fn silence(&self, place: Place, promised: Option<[u32; 2]>) -> Result<(), NotSpliced> {
-        let state = &mut *self.inner.state();
-        let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
-        let Some(entries) = splice.table.silence(place, promised) else { return Err(NotSpliced::Failed) };
-        entries.iter().try_for_each(|entry| splice.maps.put(entry)).map_err(|error| {
-            for (key, _) in &entries {
-                splice.maps.remove(key);
-            }
-            refused(&error)
-        })
     }
 }
 

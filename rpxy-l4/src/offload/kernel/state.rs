@@ -65,6 +65,11 @@ impl Inner {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    /// Whether spliced connections outlive the daemon, which ends.
+    pub(super) fn keeps_spliced(&self) -> bool {
+        self.stays() && self.state().programs.pins_splice()
+    }
+
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }

@@ -75,6 +75,8 @@ pub(crate) struct Programs {
     refused: HashSet<u32>,
     /// Interfaces with the programs for spliced TCP, if it is wanted.
     pub(super) splice: Option<SpliceHooks>,
+    /// As many connections can be spliced.
+    pub(super) splice_places: u32,
     /// Interfaces whose refusal of them has been logged.
     pub(super) splice_refused: HashSet<u32>,
     /// Another daemon's programs have their place.
@@ -94,6 +96,7 @@ impl Programs {
             attached: HashMap::new(),
             refused: HashSet::new(),
             splice: None,
+            splice_places: 0,
             splice_refused: HashSet::new(),
             left: false,
         }
