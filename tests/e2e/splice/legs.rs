@@ -2,13 +2,7 @@
 
 use std::net::TcpStream;
 
-use rpxy_l4_tests::{
-    admin::Admin,
-    daemon::Daemon,
-    peers::server::Server,
-    socket,
-    topology::Topology,
-};
+use rpxy_l4_tests::{admin::Admin, daemon::Daemon, peers::server::Server, socket, topology::Topology};
 use serde_json::{Value, json};
 
 use super::mode::Mode;

@@ -1,6 +1,7 @@
 //! The running kernel plane: its start and end, and what the daemon tells it.
 
 mod splice;
+mod spliced;
 mod state;
 mod steer;
 mod sweep;
@@ -10,10 +11,7 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::Ordering,
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -21,11 +19,11 @@ use ipnet::IpNet;
 use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+pub(crate) use self::steer::by_addresses;
 use self::{
-    splice::SpliceState,
+    spliced::SpliceState,
     state::{Inner, State},
 };
-pub(crate) use self::steer::by_addresses;
 use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},

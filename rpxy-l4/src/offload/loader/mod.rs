@@ -118,7 +118,10 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
     let splice = if config.tcp {
         let taken = maps::take_splice(&mut ebpf);
-        Some(taken.map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?)
+        Some(
+            taken
+                .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?,
+        )
     } else {
         None
     };

@@ -30,10 +30,6 @@ pub(super) const MAPS: [&str; 3] = [name::TCP_FLOWS, name::TCP_NOTES, name::TCP_
 /// Priority of filters at clsact: before those with a priority that the kernel chooses, which begins at 49152.
 const PRIORITY: u16 = 48_000;
 
-/// The interfaces with both programs.
-#[derive(Debug, Default)]
-pub(super) struct SpliceHooks(HashMap<u32, [Attachment; 2]>);
-
 impl Programs {
     /// Loads the programs for spliced TCP, of which there can be `places` connections. From then on they are attached with the
     /// others.
@@ -41,7 +37,7 @@ impl Programs {
         for way in [IN, OUT] {
             self.program::<SchedClassifier>(way.program)?.load()?;
         }
-        self.splice = Some(SpliceHooks::default());
+        self.splice = Some(HashMap::new());
         self.splice_places = places;
         Ok(())
     }
@@ -51,13 +47,13 @@ impl Programs {
         if self.splice.is_none() || !self.is_attached(link.index) {
             return false;
         }
-        if self.splice.as_ref().is_some_and(|hooks| hooks.0.contains_key(&link.index)) {
+        if self.splice.as_ref().is_some_and(|hooks| hooks.contains_key(&link.index)) {
             return true;
         }
         match self.attach_splice(link) {
             Ok(attached) => {
                 if let Some(hooks) = &mut self.splice {
-                    hooks.0.insert(link.index, attached);
+                    hooks.insert(link.index, attached);
                 }
                 true
             }
@@ -75,7 +71,7 @@ impl Programs {
 
     pub(super) fn forget_splice(&mut self, index: u32) {
         if let Some(hooks) = &mut self.splice
-            && hooks.0.remove(&index).is_some()
+            && hooks.remove(&index).is_some()
             && let Some(pins) = &self.pins
         {
             [IN, OUT].iter().for_each(|way| pins.remove_splice_link(way.pin, index));
@@ -91,7 +87,7 @@ impl Programs {
     /// The pins that a later daemon needs of spliced TCP.
     pub(super) fn splice_pins(&self, pins: &Pins) -> Vec<PathBuf> {
         let Some(hooks) = self.splice.as_ref().filter(|_| self.has_tcx) else { return Vec::new() };
-        pins.of_splice(&MAPS, self.splice_places, &[IN.pin, OUT.pin], hooks.0.keys().copied())
+        pins.of_splice(&MAPS, self.splice_places, &[IN.pin, OUT.pin], hooks.keys().copied())
     }
 
     fn attach_splice(&mut self, link: &Link) -> Result<[Attachment; 2], AttachError> {

@@ -195,8 +195,7 @@ impl Spliced {
     pub(crate) fn reserve(&mut self, pair: &Pair, links: [Link; 2]) -> Result<Place, NotSpliced> {
         let [client, local, upstream, backend] =
             [pair.client, pair.local, pair.upstream, pair.backend].map(maps::socket);
-        let keys =
-            [FlowKey { source: client, destination: local }, FlowKey { source: backend, destination: upstream }];
+        let keys = [FlowKey { source: client, destination: local }, FlowKey { source: backend, destination: upstream }];
         if keys.iter().any(|key| self.keys.contains_key(key)) {
             // The rest of an earlier connection is there still.
             return Err(NotSpliced::Full);
@@ -210,8 +209,7 @@ impl Spliced {
             side: side as u8,
             ..TcpFlow::default()
         };
-        let [mut of_client, of_backend] =
-            [flow(Side::Client, upstream, backend), flow(Side::Backend, local, client)];
+        let [mut of_client, of_backend] = [flow(Side::Client, upstream, backend), flow(Side::Backend, local, client)];
         of_client.mark = pair.mark.to_ne_bytes();
         let mut connection = Connection {
             generation: self.generation,
