@@ -206,24 +206,48 @@ fn cases() -> impl Strategy<Value = Case> {
             (number(), number(), any::<u16>(), select(vec![0x10_u8, 0x18, 0x11, 0x04, 0x14, 0x02, 0x12, 0xd0]));
         let rest = (options(), vec(any::<u8>(), 0..20), prop_oneof![9 => Just(64_u8), 1 => Just(1_u8)]);
         let broken = prop_oneof![6 => Just(None), 1 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(Some)];
-        (connection(net), 0..5_usize, fields, rest, broken).prop_map(move |(connection, way, fields, rest, broken)| {
-            let ends = |key: &FlowKey, back: bool| {
-                if back { (key.destination, key.source) } else { (key.source, key.destination) }
-            };
-            // Towards us from either side, from us to either, or of another connection.
-            let (mut source, destination) = ends(&connection.flows[way & 1].0, way & 2 != 0);
-            if way == 4 {
-                source = source.with_port([1, 2]);
-            }
-            let mut packet = segment(&source, &destination, fields, &rest);
-            if let Some((at, byte)) = broken {
-                // Past the Ethernet header: a test run does not take every other.
-                let at = 14 + at.index(packet.len() - 14);
-                packet[at] = byte;
-            }
-            Case { connection, packet }
-        })
+        let about = prop_oneof![5 => Just(0), 1 => 26..90_usize];
+        (connection(net), 0..5_usize, fields, rest, broken, about).prop_map(
+            move |(connection, way, fields, rest, broken, about)| {
+                let ends = |key: &FlowKey, back: bool| {
+                    if back { (key.destination, key.source) } else { (key.source, key.destination) }
+                };
+                // Towards us from either side, from us to either, or of another connection.
+                let (mut source, destination) = ends(&connection.flows[way & 1].0, way & 2 != 0);
+                if way == 4 {
+                    source = source.with_port([1, 2]);
+                }
+                let mut packet = segment(&source, &destination, fields, &rest);
+                if about > 0 {
+                    // The same segment, sent back in part by somebody who found it too big.
+                    packet = too_big(&source, &packet, about);
+                }
+                if let Some((at, byte)) = broken {
+                    // Past the Ethernet header: a test run does not take every other.
+                    let at = 14 + at.index(packet.len() - 14);
+                    packet[at] = byte;
+                }
+                Case { connection, packet }
+            },
+        )
     })
+}
+
+/// ICMP about the first bytes of a segment that `to` has sent.
+fn too_big(to: &rpxy_l4_common::map::Socket, segment: &[u8], quoted: usize) -> Vec<u8> {
+    let v4 = to.family() == 4;
+    let router = if v4 { vec![192, 0, 2, 254] } else { [&[0xfd][..], &[0; 14], &[9]].concat() };
+    let receiver = &to.address[..router.len()];
+    let quoted = &segment[14..segment.len().min(14 + quoted)];
+    let kind = if v4 { [3, 4] } else { [2, 0] };
+    let icmp = [&kind[..], &[0x12, 0x34, 0, 0, 5, 0x78], quoted].concat();
+    let len = u16::try_from(icmp.len()).unwrap();
+    let header = if v4 {
+        [&[0x45, 0][..], &(20 + len).to_be_bytes(), &[0, 0, 0x40, 0, 64, 1, 0xab, 0xcd], &router, receiver].concat()
+    } else {
+        [&[0x60, 0, 0, 0][..], &len.to_be_bytes(), &[58, 64], &router, receiver].concat()
+    };
+    [&segment[..14], &header, &icmp].concat()
 }
 
 type Fields = (u32, u32, u16, u8);
