@@ -126,7 +126,7 @@ impl Waiting {
         if let Event::Ended { place, why, usage } = event
             && let Some(waits) = self.take(place)
         {
-            drop(waits.send((why, usage)));
+            let _nobody_waits = waits.send((why, usage));
         }
     }
 
@@ -179,11 +179,11 @@ impl Worker {
                 Command::Acknowledge => on_both(sockets, repair::acknowledge),
                 Command::Block => done(splice.block(place)),
                 Command::Read => legs(sockets).map_or(Fact::Failed(NotSpliced::Failed), Fact::Legs),
-                Command::Probe { timestamps } => match on_both(sockets, |socket| repair::end(socket, timestamps)) {
-                    Fact::Done if timestamps => Fact::Probes(splice.probes(place)),
-                    Fact::Done => Fact::Probes([None; 2]),
-                    failed => failed,
-                },
+                Command::Probe { timestamps } => {
+                    let ended = on_both(sockets, |socket| repair::end(socket, timestamps));
+                    let noted = if timestamps { splice.probes(place) } else { [None; 2] };
+                    if ended == Fact::Done { Fact::Probes(noted) } else { ended }
+                }
                 Command::Live(numbers) => {
                     // An end may be told before the call returns.
                     ended = Some(self.waiting.wait(place));
@@ -192,15 +192,14 @@ impl Worker {
                 Command::Send => {
                     let [_, backend] = sockets;
                     // What was not sent is the client's to send again.
-                    drop(send(backend, held, SendFlags::NOSIGNAL));
+                    let _less = send(backend, held, SendFlags::NOSIGNAL);
                     Fact::Done
                 }
-                Command::Silence => match on_both(sockets, repair::begin) {
-                    Fact::Done if sockets.iter().any(|socket| Info::of(socket).is_ok_and(|info| info.closed)) => {
-                        Fact::Broken
-                    }
-                    fact => fact,
-                },
+                Command::Silence => {
+                    let silent = on_both(sockets, repair::begin);
+                    let is_closed = |socket| Info::of(socket).is_ok_and(|info| info.closed);
+                    if silent == Fact::Done && sockets.iter().any(is_closed) { Fact::Broken } else { silent }
+                }
                 Command::Finish | Command::Abandon => {
                     splice.held_sent(place);
                     self.park(place, sockets, local, backend);
@@ -214,7 +213,8 @@ impl Worker {
                     self.waiting.take(place);
                     // From here on what the daemon sends goes out again, first of all what it has acknowledged meanwhile.
                     drop(reservation);
-                    drop(on_both(sockets, |socket| repair::begin(socket).and_then(|()| repair::end(socket, true))));
+                    let _gone =
+                        on_both(sockets, |socket| repair::begin(socket).and_then(|()| repair::end(socket, true)));
                     return Err(reason);
                 }
             };
