@@ -45,7 +45,9 @@ pub(crate) fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Resul
         Err(error) => writeln!(out, "interfaces: cannot be read: {error}")?,
     }
     let spliced = match (settings.tcp, settings.mode) {
-        (true, EbpfMode::Auto | EbpfMode::Xdp | EbpfMode::XdpGeneric | EbpfMode::Tc) => "handed to the kernel where it pays",
+        (true, EbpfMode::Auto | EbpfMode::Xdp | EbpfMode::XdpGeneric | EbpfMode::Tc) => {
+            "handed to the kernel where it pays"
+        }
         (true, EbpfMode::Off) | (false, _) => "relayed (ebpf.tcp is off)",
     };
     writeln!(out, "TCP connections: {spliced}")?;
@@ -191,7 +193,16 @@ mod tests {
         let mut out = Vec::new();
         doctor(&mut out, None).unwrap();
         let text = String::from_utf8(out).unwrap();
-        for start in ["kernel: ", "pinned: ", "eBPF object: ", "capabilities: ", "lockdown: ", "JIT: ", "interface", "TCP connections: "] {
+        for start in [
+            "kernel: ",
+            "pinned: ",
+            "eBPF object: ",
+            "capabilities: ",
+            "lockdown: ",
+            "JIT: ",
+            "interface",
+            "TCP connections: ",
+        ] {
             assert!(text.lines().any(|line| line.starts_with(start)), "{start}:\n{text}");
         }
     }

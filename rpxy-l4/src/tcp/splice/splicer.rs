@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::hand_over::{Command, Fact, HandOver, Leg};
 use crate::{
     confine::Enter,
+    metrics::Metrics,
     net::repair::{self, Info, Numbers},
     offload::{Ending, Event, NotSpliced, Place, Reservation, Splice, SplicedUsage},
 };
@@ -33,6 +34,7 @@ pub(super) type Ended = (Ending, SplicedUsage);
 #[derive(Debug)]
 pub(crate) struct Splicer {
     splice: Arc<dyn Splice>,
+    metrics: Arc<Metrics>,
     waiting: Arc<Waiting>,
     /// Until it is stopped.
     thread: Mutex<Option<Thread>>,
@@ -77,7 +79,7 @@ impl Splicer {
     /// # Errors
     ///
     /// There can be no more threads.
-    pub(crate) fn start(splice: Arc<dyn Splice>, enter: Enter) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(splice: Arc<dyn Splice>, metrics: Arc<Metrics>, enter: Enter) -> io::Result<Arc<Self>> {
         let waiting = Arc::new(Waiting::default());
         let (jobs, inbox) = channel();
         {
@@ -89,7 +91,7 @@ impl Splicer {
             enter();
             worker.work(&inbox);
         })?;
-        Ok(Arc::new(Self { splice, waiting, thread: Mutex::new(Some(Thread { jobs, handle })) }))
+        Ok(Arc::new(Self { splice, metrics, waiting, thread: Mutex::new(Some(Thread { jobs, handle })) }))
     }
 
     /// Ends the thread when it has done what it was asked for. No connection is handed over any more.
@@ -105,6 +107,11 @@ impl Splicer {
     /// What it hands connections over to.
     pub(super) fn splice(&self) -> &Arc<dyn Splice> {
         &self.splice
+    }
+
+    /// Where results are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Has a connection be handed over. There is no more than one such request of each connection.
