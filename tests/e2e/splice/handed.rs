@@ -119,8 +119,8 @@ fn a_connection_that_goes_on_is_handed_over_at_a_request() {
 fn a_connection_that_is_idle_is_handed_over_in_time() {
     let Some(rig) = Rig::start("auto", "") else { return };
     let _greeting = Server::start(&rig.net.backend, at(7000), |stream, _| {
-        socket::send(&stream, b"who speaks first");
-        exchange(&stream, "and then listens");
+        socket::send(stream, b"who speaks first");
+        exchange(stream, "and then listens");
     });
     let stream = socket::dial(&rig.net.client, front());
     assert_eq!(socket::read_exactly(&stream, 16), b"who speaks first");
