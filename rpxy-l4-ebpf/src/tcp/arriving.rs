@@ -23,7 +23,12 @@ fn rpxy_l4_tcp_in(context: TcContext) -> i32 {
     let Some(kernel) = Kernel::of(maps::ARRIVING) else { return TC_ACT_UNSPEC };
     let (action, outcome) = match arriving(&&kernel, &skb, arrival(&skb), kernel.key()) {
         Err(None) => return TC_ACT_UNSPEC,
-        Err(Some(reason)) => (TC_ACT_UNSPEC, reason),
+        Err(Some(reason)) => {
+            if matches!(reason, TcpCounter::NewConnection) {
+                maps::forget(&kernel);
+            }
+            (TC_ACT_UNSPEC, reason)
+        }
         Ok(_) if has_lapsed() => (TC_ACT_UNSPEC, TcpCounter::Lapsed),
         Ok(forward) => match send(&mut skb, &kernel, &forward) {
             Ok(action) => (action, TcpCounter::Forwarded),

@@ -12,6 +12,7 @@ use rpxy_l4_ebpf::write::Skb as _;
 
 use super::arriving::arrival;
 use super::maps::{self, Kernel, count, probed};
+use crate::lookup::has_lapsed;
 use crate::packet::Skb;
 
 /// Packets that are forwarded, by the program above or by a router, pass here too.
@@ -19,6 +20,10 @@ use crate::packet::Skb;
 fn rpxy_l4_tcp_out(context: TcContext) -> i32 {
     let skb = Skb { context, looks_at_many: false };
     if skb.is_forwarded() || skb.is_copy() {
+        return TC_ACT_UNSPEC;
+    }
+    // What outlives its daemon must not silence a network stack that has packets to answer.
+    if has_lapsed() {
         return TC_ACT_UNSPEC;
     }
     let Some(kernel) = Kernel::of(maps::LEAVING) else { return TC_ACT_UNSPEC };

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::map::FlowKey;
 use rpxy_l4_common::tcp::counter::TcpCounter;
@@ -18,6 +18,8 @@ use crate::maps::{add, copy};
 static TCP_FLOWS: HashMap<FlowKey, TcpFlow, 65536> = HashMap::new();
 #[btf_map]
 static TCP_NOTES: Array<Notes, 65536> = Array::new();
+#[btf_map]
+static TCP_ENDED: Queue<u32, 65536> = Queue::new();
 #[btf_map]
 static TCP_COPIES: PerCpuArray<Scratch, PROGRAMS> = PerCpuArray::new();
 #[btf_map]
@@ -100,6 +102,12 @@ fn notes(slot: u32) -> Option<NonNull<Notes>> {
     TCP_NOTES.get_ptr_mut(slot).and_then(NonNull::new)
 }
 
+/// Removes the entry of packets with these addresses: they belong to a new connection.
+#[inline(always)]
+pub(super) fn forget(kernel: &Kernel) {
+    let _absent = TCP_FLOWS.remove(kernel.key());
+}
+
 /// Notes a packet that was forwarded, with what [`TcpMaps::follow`] has noted of both sides.
 #[inline(always)]
 pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meaning, now: u64) {
@@ -113,7 +121,12 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
             (&raw mut (*notes).last_seen).write_volatile(now);
         }
         if matches!(meaning, Meaning::Ended) {
-            (&raw mut (*notes).ended).write_volatile(now);
+            let ended = &raw mut (*notes).ended;
+            if ended.read_volatile() == 0 {
+                // Should there be no room, the daemon finds it by itself, later.
+                let _told = TCP_ENDED.push(flow.slot, 0);
+            }
+            ended.write_volatile(now);
         }
         let counted = if flow.side == 0 { &raw mut (*notes).counted[0] } else { &raw mut (*notes).counted[1] };
         add(&raw mut (*counted).packets, 1);

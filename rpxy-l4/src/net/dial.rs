@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{family, options};
+use super::{family, options, repair};
 
 /// A TCP socket that is about to be connected to a backend.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl Dial {
     /// The kernel cannot do that: it is older than Linux 6.3.
     pub(crate) fn set_ports(&self, ports: &RangeInclusive<u16>) -> io::Result<()> {
         options::set_local_ports(&self.socket, ports)
+    }
+
+    /// Limits its segments, both ways, as far as the kernel knows such a limit.
+    pub(crate) fn set_segment(&self, bytes: u32) {
+        drop(repair::set_segment(&self.socket, bytes));
     }
 
     /// Begins to connect.

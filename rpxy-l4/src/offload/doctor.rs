@@ -59,6 +59,8 @@ fn default_settings() -> Ebpf {
         mode: EbpfMode::Auto,
         interfaces: Vec::new(),
         max_flows: std::num::NonZeroU32::MIN,
+        tcp: false,
+        max_spliced: std::num::NonZeroU32::MIN,
         early_drop: false,
         ban: Vec::new(),
         pin: false,

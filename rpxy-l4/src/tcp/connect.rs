@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Listener, Shared, ending::Ending, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
+    Listener, Shared, ending::Ending, now_or_never, ports::{self, From}, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
 };
 use crate::{
     config::model::Tcp,
@@ -47,20 +47,6 @@ const SHARE: u32 = 4;
 /// One address being tried.
 type Attempt<'a> = Pin<Box<dyn Future<Output = (io::Result<TcpStream>, SocketAddr)> + Send + 'a>>;
 
-/// Where a connection to a backend comes from.
-#[derive(Debug, Clone, Copy)]
-struct From<'a> {
-    /// Of the addresses of the machine.
-    sources: &'a [IpAddr],
-    random: u64,
-}
-
-impl From<'_> {
-    fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::from_std(ports::connect(to, self.sources, self.random)?)
-    }
-}
-
 /// A connection to a backend.
 #[derive(Debug)]
 pub(super) struct Reached {
@@ -74,15 +60,15 @@ pub(super) struct Reached {
     pub(super) ending: Option<Box<Ending>>,
 }
 
-/// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
-/// who is known as `source`, has gone.
+/// Connects to the first target of `route` that can be reached, with segments of `segment` bytes at most, and begins to send
+/// `preamble`. Ends early when `client`, who is known as `source`, has gone.
 pub(super) async fn reach(
     shared: &Shared,
     listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
-    preamble: &mut Preamble,
+    (preamble, segment): (&mut Preamble, Option<u32>),
 ) -> Result<Reached, Outcome> {
     let most = most_reaching(listener);
     let Some(_reaching) = route.group.reaching().acquire(most) else {
@@ -97,7 +83,7 @@ pub(super) async fn reach(
     };
     tokio::select! {
         biased;
-        reached = reach_any(shared, listener, route, (client, source), timer, preamble) => reached,
+        reached = reach_any(shared, listener, route, (client, source), timer, (preamble, segment)) => reached,
         _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
     }
 }
@@ -114,7 +100,7 @@ async fn reach_any(
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
-    preamble: &mut Preamble,
+    (preamble, segment): (&mut Preamble, Option<u32>),
 ) -> Result<Reached, Outcome> {
     let group = &route.group;
     let settings = &listener.settings;
@@ -139,7 +125,7 @@ async fn reach_any(
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
         let (remaining, draw, began) = (give_up.saturating_duration_since(now), random, shared.uptime(now));
-        let from = From { sources: &settings.source_addresses, random };
+        let from = From { sources: &settings.source_addresses, random, segment };
         let over_ip = async {
             match endpoint.address() {
                 Some(Err(error)) => Err(error),
@@ -292,7 +278,7 @@ async fn start(
     timer: &mut Timer,
     preamble: &mut Preamble,
 ) -> io::Result<TcpStream> {
-    let stream = from.connect(address)?;
+    let stream = begin(address, from)?;
     loop {
         let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
         let sent = match preamble.bytes.as_ref() {
@@ -398,10 +384,14 @@ fn poll_any(
 }
 
 async fn connect(address: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
-    let stream = from.connect(address)?;
+    let stream = begin(address, from)?;
     stream.writable().await?;
     established(&stream)?;
     if net::is_connected_to_itself(&stream, address) { Err(refused()) } else { Ok(stream) }
+}
+
+fn begin(address: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
+    TcpStream::from_std(ports::connect(address, from)?)
 }
 
 /// Nothing sent, and no error either.
@@ -432,7 +422,7 @@ mod tests {
 
     use super::*;
 
-    const ANY: From<'_> = From { sources: &[], random: 7 };
+    const ANY: From<'_> = From { sources: &[], random: 7, segment: None };
 
     fn port_nobody_listens_on() -> u16 {
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()

@@ -16,6 +16,7 @@ use crate::{
     log::{Access, Detail, Ended},
     metrics::{Carried, EchState, Outcome},
     net::Address,
+    offload::{Place, Splice},
     route::Protocol,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Traffic {
     entered: Entered,
     /// Once there is a backend.
     meter: Option<Meter>,
+    /// The kernel has forwarded, or does.
+    spliced: bool,
 }
 
 /// What a connection tells the accounts of its rule and target.
@@ -56,6 +59,13 @@ impl Traffic {
         if (self.up + self.down).saturating_sub(meter.carried.told()) >= TELL {
             meter.carried.tell(self.up, self.down);
         }
+    }
+
+    /// The kernel forwards the connection from now on, and counts beside this.
+    pub(super) fn spliced(&mut self, splice: Arc<dyn Splice>, place: Place) {
+        self.spliced = true;
+        self.note();
+        self.entered.with(|entry| entry.spliced = Some((splice, place)));
     }
 
     /// Tells the registry how many bytes there were until now.
@@ -204,7 +214,7 @@ impl Drop for Record {
         if let Some(Entry { access: Some(access), since, .. }) = &entry {
             let duration = since.elapsed();
             let reason = self.outcome.name();
-            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
+            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: self.traffic.spliced };
             let Listener { access_lines, name, .. } = &*self.listener;
             self.shared.access.finish(access_lines.format, name, access, &ended);
         }

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::{
     log::Access,
     net::Address,
+    offload::{Place, Splice},
     route::{Protocol, Selection},
 };
 
@@ -64,6 +65,8 @@ pub(super) struct Entry {
     task: Option<AbortHandle>,
     /// An operator has closed it.
     pub(super) closed: bool,
+    /// Where the kernel has it, once it is spliced.
+    pub(super) spliced: Option<(Arc<dyn Splice>, Place)>,
 }
 
 /// The decision about a connection.
@@ -103,6 +106,7 @@ impl Entered {
                 target: None,
                 task: None,
                 closed: false,
+                spliced: None,
             })
         });
         Self { slot: Some(slot) }
@@ -191,6 +195,8 @@ pub(crate) struct ConnectionLine {
     pub bytes_up: u64,
     /// Payload bytes from the backend.
     pub bytes_down: u64,
+    /// Who forwards: `userspace`, or `kernel` for a spliced connection.
+    pub plane: &'static str,
 }
 
 /// Lines about `limit` connections of this worker at most, of those that are selected.
@@ -221,6 +227,7 @@ impl Entry {
     fn line(&self, slot: usize, now: Timespec, instant: Instant) -> ConnectionLine {
         let route = self.route.as_ref();
         let age = instant.saturating_duration_since(self.since);
+        let spliced = self.spliced.as_ref().map(|(splice, place)| splice.usage(*place).unwrap_or_default());
         let idle: Duration = now.checked_sub(self.seen).and_then(|idle| idle.try_into().ok()).unwrap_or_default();
         ConnectionLine {
             key: ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: self.serial },
@@ -240,9 +247,10 @@ impl Entry {
             backend: self.access.as_ref().map(|access| access.destination.clone()),
             age,
             // The coarse clock is behind by up to a tick.
-            idle: idle.min(age),
-            bytes_up: self.up,
-            bytes_down: self.down,
+            idle: spliced.map_or(idle, |usage| usage.idle).min(age),
+            bytes_up: self.up + spliced.map_or(0, |usage| usage.bytes_up),
+            bytes_down: self.down + spliced.map_or(0, |usage| usage.bytes_down),
+            plane: if spliced.is_some() { "kernel" } else { "userspace" },
         }
     }
 }

@@ -1,0 +1,193 @@
+//! Which connections are handed over, and when.
+//!
+//! A hand-over costs as much as a few exchanges, and saves a part of each one that follows. So it waits for a sign that
+//! there will be some, or is made at the first bytes of a protocol that is known for it. Errs towards the relay.
+
+use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{net::TcpStream, sync::oneshot};
+
+use super::{
+    spliced::Spliced,
+    splicer::{Job, Live, Splicer},
+};
+use crate::{
+    config::model::SplicePolicy,
+    net::repair::{self, Info},
+    offload::{NotSpliced, Pair, Reservation},
+    route::{Protocol, Route},
+    tcp::record::Traffic,
+};
+
+/// Exchanges after which a connection is likely to have as many more.
+const EXCHANGES: u32 = 3;
+/// Hand-overs of one connection that are tried.
+const MOST: u8 = 6;
+/// Round-trip time of a client that is as good as on the backend's network: what a backend has learnt of the daemon's is no
+/// worse a guess for the client's.
+const NEAR: Duration = Duration::from_micros(250);
+/// Idle limit where none is configured (RFC 5382 section 5, REQ-5).
+const IDLE: Duration = Duration::from_secs(2 * 60 * 60 + 4 * 60);
+
+/// The hand-overs of one connection that may be tried.
+#[derive(Debug)]
+pub(in crate::tcp) struct Attempts {
+    splicer: Arc<Splicer>,
+    mark: u16,
+    idle: Duration,
+    first: bool,
+    /// Exchanges until the next one.
+    wait: u32,
+    /// Exchanges between the next one and the one after it.
+    pause: u32,
+    left: u8,
+}
+
+impl Attempts {
+    /// Those of a connection of `route`; `None` for one that stays relayed.
+    pub(in crate::tcp) fn of(
+        splicer: Option<&Arc<Splicer>>,
+        route: &Route,
+        protocol: Protocol,
+        idle: Option<Duration>,
+    ) -> Option<Box<Self>> {
+        let first = match route.splice {
+            SplicePolicy::Off => return None,
+            SplicePolicy::First => true,
+            SplicePolicy::Auto => protocol == Protocol::Ssh,
+        };
+        Some(Box::new(Self {
+            splicer: Arc::clone(splicer?),
+            mark: route.mark(),
+            idle: idle.unwrap_or(IDLE),
+            first,
+            wait: if first { 1 } else { EXCHANGES },
+            pause: 1,
+            left: MOST,
+        }))
+    }
+
+    /// Whether the first bytes are a moment for a hand-over.
+    pub(in crate::tcp) fn at_first(&self) -> bool {
+        self.first
+    }
+
+    /// The backend has answered. Returns whether the client's next bytes are a moment for a hand-over.
+    pub(in crate::tcp) fn answered(&mut self) -> bool {
+        self.wait = self.wait.saturating_sub(1);
+        self.wait == 0
+    }
+
+    /// A hand-over has failed, or its moment was none. Returns whether there may be another one.
+    pub(in crate::tcp) fn missed(&mut self, reason: NotSpliced) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.wait = self.pause;
+        self.pause = self.pause.saturating_mul(2);
+        self.left > 0 && is_temporary(reason)
+    }
+
+    /// Hands the connection over; its sockets are of no more use then, and nothing else may use them meanwhile. `held` are
+    /// bytes of the client's that the backend has not got yet; [`super::hand_over::HandOver`] has `verbatim`.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it has to be relayed on, as before.
+    pub(in crate::tcp) async fn hand_over(
+        &self,
+        (client, backend): (&TcpStream, &TcpStream),
+        held: Bytes,
+        verbatim: [u64; 2],
+    ) -> Result<Handed, NotSpliced> {
+        let gone = |_error| NotSpliced::NotEstablished;
+        let (one, other) = (Info::of(client).map_err(gone)?, Info::of(backend).map_err(gone)?);
+        if !one.established || !other.established {
+            return Err(NotSpliced::NotEstablished);
+        }
+        if !is_near(&one, &other) {
+            return Err(NotSpliced::Far);
+        }
+        let addresses = |socket: &TcpStream| Ok::<_, std::io::Error>((socket.peer_addr()?, socket.local_addr()?));
+        let (client_address, local) = addresses(client).map_err(gone)?;
+        let (backend_address, upstream) = addresses(backend).map_err(gone)?;
+        let Self { mark, idle, .. } = *self;
+        let pair = Pair { client: client_address, local, upstream, backend: backend_address, mark, idle };
+        let reservation = Reservation::new(Arc::clone(self.splicer.splice()), &pair, None)?;
+        let copy = |socket: &TcpStream| socket.as_fd().try_clone_to_owned();
+        let sockets = copy(client).and_then(|client| Ok([client, copy(backend)?]));
+        let sockets = sockets.map_err(|_exhausted| NotSpliced::Failed)?;
+        let upstream: (SocketAddr, SocketAddr) = (upstream, backend_address);
+        let (answer, answered) = oneshot::channel();
+        self.splicer.ask(Job { sockets, upstream, held, verbatim, reservation, answer });
+        let live = answered.await.unwrap_or(Err(NotSpliced::Off))?;
+        Ok(Handed { splicer: Arc::clone(&self.splicer), live })
+    }
+}
+
+/// A connection that was handed over.
+#[derive(Debug)]
+pub(in crate::tcp) struct Handed {
+    splicer: Arc<Splicer>,
+    live: Live,
+}
+
+impl Handed {
+    /// Goes on to count it as `traffic`.
+    pub(in crate::tcp) fn counted(self, traffic: &mut Traffic) -> Spliced<'_> {
+        Spliced::new(self.splicer, self.live, traffic)
+    }
+}
+
+/// Has acknowledgements of both sides wait, so that what is about to be held is not promised to have arrived.
+pub(in crate::tcp) fn hold_acknowledgements(client: &TcpStream, backend: &TcpStream) {
+    for socket in [client, backend] {
+        // Without it a hand-over fails more often, and nothing else.
+        drop(repair::hold_acknowledgements(socket, true));
+    }
+}
+
+/// Undoes what a listening socket has had its connection inherit.
+pub(in crate::tcp) fn acknowledge_at_once(client: &TcpStream) {
+    drop(repair::hold_acknowledgements(client, false));
+}
+
+/// The largest segment that a client takes, which the backend is not to exceed.
+pub(in crate::tcp) fn segment_of(client: &TcpStream) -> Option<u32> {
+    Info::of(client).ok().map(|info| info.whole_segment())
+}
+
+/// Whether the backend may go on with the round-trip time that it has learnt.
+fn is_near(client: &Info, backend: &Info) -> bool {
+    let known = |info: &Info| info.least_round_trip.unwrap_or(info.round_trip).min(info.round_trip);
+    known(client) <= NEAR.max(known(backend) * 2)
+}
+
+/// Whether it may be different the next time.
+fn is_temporary(reason: NotSpliced) -> bool {
+    matches!(reason, NotSpliced::Busy | NotSpliced::NoProbe | NotSpliced::Full | NotSpliced::NoRoute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_is_who_is_not_much_farther_than_the_backend() {
+        // Round trips in microseconds: the client's smoothed and least, the backend's.
+        for (row, client, backend, expected) in [
+            ("on one network", (60, 40), (50, 50), true),
+            ("at the limit", (250, 250), (20, 20), true),
+            ("above it", (251, 251), (20, 20), false),
+            ("as far as a far backend", (30_000, 30_000), (20_000, 20_000), true),
+            ("farther than that", (50_000, 50_000), (20_000, 20_000), false),
+            ("far on average only", (900, 100), (20, 20), true),
+        ] {
+            let info = |(round_trip, least): (u64, u64)| Info {
+                round_trip: Duration::from_micros(round_trip),
+                least_round_trip: Some(Duration::from_micros(least)),
+                ..Info::default()
+            };
+            assert_eq!(is_near(&info(client), &info(backend)), expected, "{row}");
+        }
+    }
+}
