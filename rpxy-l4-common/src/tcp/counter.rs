@@ -69,6 +69,8 @@ counters! {
     Clamped = 14, "clamped";
     /// Left to the network stack: the daemon that has attached the program is gone, and could not take it along.
     Lapsed = 15, "lapsed";
+    /// Sent while the daemon connects, with the options of the client's leg, or twice.
+    Shaped = 16, "shaped";
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod follow;
 pub mod options;
 pub mod segment;
 pub mod sequence;
+pub mod shape;
 #[cfg(test)]
 mod tests;
 pub mod translate;

@@ -8,7 +8,9 @@ use rpxy_l4_common::tcp::counter::TcpCounter;
 use rpxy_l4_common::tcp::decide::{Clamp, Leaving, TcpMaps, arriving, leaving};
 use rpxy_l4_common::tcp::flow::{Side, TcpFlow, seen};
 use rpxy_l4_common::tcp::follow::{Meaning, follow};
+use rpxy_l4_common::rewrite::checksum::update;
 use rpxy_l4_common::tcp::segment::Segment;
+use rpxy_l4_common::tcp::shape::apply;
 use rpxy_l4_common::tcp::translate::{Packet, translate};
 
 use super::{Connection, Outcome};
@@ -92,7 +94,16 @@ pub(super) fn leaves(connection: &Connection, packet: &[u8]) -> Outcome {
     let maps = Maps { connection, sides: connection.sides.into() };
     let outcome = |action, counter| Outcome { action, packet: packet.to_vec(), counter, sides: connection.sides };
     match leaving(&maps, &packet, ARRIVAL, &mut FlowKey::default()) {
-        Leaving::Sent | Leaving::Doubled => outcome(Action::Pass, None),
+        Leaving::Sent => outcome(Action::Pass, None),
+        Leaving::Shaped(shape) => {
+            let mut leaves = Memory(packet.to_vec());
+            let change = apply(&mut leaves, &shape).unwrap();
+            let at = shape.l4 + 16;
+            let checksum = u16::from_be_bytes(leaves.read(at).unwrap());
+            let change = u16::from_be(u16::try_from(change).unwrap());
+            leaves.write(at, update(checksum, change).to_be_bytes()).unwrap();
+            Outcome { packet: leaves.0, ..outcome(Action::Pass, Some(TcpCounter::Shaped)) }
+        }
         Leaving::Dropped(counter) => outcome(Action::Drop, Some(counter)),
         Leaving::Probe { side, clock, echo, .. } => {
             let mut outcome = outcome(Action::Drop, Some(TcpCounter::Probed));

@@ -8,6 +8,7 @@ use crate::tcp::counter::TcpCounter;
 use crate::tcp::decide::{Clamp, Leaving, TcpMaps, arriving, leaving};
 use crate::tcp::flow::{Side, may, state};
 use crate::tcp::follow::{Meaning, follow};
+use crate::tcp::shape::Shape;
 
 const CLIENT: &str = "192.0.2.1:40000";
 const FRONT: &str = "198.51.100.7:443";
@@ -155,23 +156,34 @@ fn a_stack_that_has_handed_over_is_silent() {
     }
     let silenced = Leaving::Dropped(Silenced);
     let ack = flag::ACK;
+    let connecting = |bits| Maps::with(move |flow| (flow.state, flow.may) = (state::CONNECTING, bits));
+    let twice = Shape { l4: 34, timestamps: None, sack: None, echo: None, doubled: true };
+    // As Linux offers them: MSS, SACK-permitted and timestamps, and a window scale.
+    let offered = [&[2, 4, 5, 0xb4, 4, 2, 8, 10][..], &[0, 0, 0, 1, 0, 0, 0, 0], &[1, 3, 3, 7]].concat();
     let held = || Maps::with(|flow| flow.may = may::SEND_HELD);
     let probe = Frame { options: timestamps(11, 12), ..own(ack, PROMISED, 0) };
     let noted = Leaving::Probe { slot: 7, side: 1, clock: 11, echo: 12 };
     let rows = [
         ("no entry", Maps::default(), own(ack, PROMISED, 0), Leaving::Sent),
         ("while the daemon connects", Maps::in_state(state::CONNECTING), own(flag::SYN, 0, 0), Leaving::Sent),
-        (
-            "its SYN, to be sent twice",
-            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
-            own(flag::SYN, 0, 0),
-            Leaving::Doubled,
-        ),
+        ("its SYN, to be sent twice", connecting(may::DOUBLE), own(flag::SYN, 0, 0), Leaving::Shaped(twice)),
         (
             "its acknowledgement behind that",
-            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
+            connecting(may::DOUBLE),
             own(ack, PROMISED, 0),
-            Leaving::Sent,
+            Leaving::Shaped(Shape { doubled: false, ..twice }),
+        ),
+        (
+            "its SYN, with options that the client has not",
+            connecting(may::NO_TIMESTAMPS | may::NO_SACK | may::HIDE_CLOCK),
+            Frame { options: offered.clone(), ..own(flag::SYN, 0, 0) },
+            Leaving::Shaped(Shape { timestamps: Some(62), sack: Some(60), doubled: false, ..twice }),
+        ),
+        (
+            "its acknowledgement, without an echo",
+            connecting(may::DOUBLE | may::HIDE_CLOCK | may::NO_SACK),
+            Frame { options: timestamps(5, 6), ..own(ack, PROMISED, 0) },
+            Leaving::Shaped(Shape { echo: Some(58), doubled: false, ..twice }),
         ),
         ("BLOCKED: an acknowledgement", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 0), silenced),
         ("BLOCKED: data", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 9), silenced),

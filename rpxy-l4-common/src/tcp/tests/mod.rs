@@ -4,6 +4,7 @@ mod decide;
 mod follow;
 mod options;
 mod segment;
+mod shape;
 mod translate;
 
 use std::{vec, vec::Vec};
