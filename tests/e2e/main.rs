@@ -62,6 +62,7 @@ mod routing {
     mod services;
 }
 mod splice {
+    mod handed;
     mod kill;
     mod mode;
     mod plan;

@@ -118,9 +118,10 @@ impl Attempts {
         let sockets = sockets.map_err(|_exhausted| NotSpliced::Failed)?;
         let upstream: (SocketAddr, SocketAddr) = (upstream, backend_address);
         let (answer, answered) = oneshot::channel();
+        let held_len = held.len() as u64;
         self.splicer.ask(Job { sockets, upstream, held, verbatim, reservation, answer });
         let live = answered.await.unwrap_or(Err(NotSpliced::Off))?;
-        Ok(Handed { splicer: Arc::clone(&self.splicer), live })
+        Ok(Handed { splicer: Arc::clone(&self.splicer), live, held: held_len })
     }
 }
 
@@ -129,11 +130,14 @@ impl Attempts {
 pub(in crate::tcp) struct Handed {
     splicer: Arc<Splicer>,
     live: Live,
+    /// Bytes of the client's that the daemon has sent meanwhile.
+    held: u64,
 }
 
 impl Handed {
     /// Goes on to count it as `traffic`.
     pub(in crate::tcp) fn counted(self, traffic: &mut Traffic) -> Spliced<'_> {
+        traffic.up += self.held;
         Spliced::new(self.splicer, self.live, traffic)
     }
 }
