@@ -61,6 +61,9 @@ pub(super) enum Ending {
 
 /// Most bytes of what is written one by one, or in small pieces.
 const SLOW: u64 = 3000;
+/// Most bytes of a stream with an urgent byte. The pointer to it has 16 bits (RFC 9293 section 3.8.5), and Linux points
+/// elsewhere when it is farther ahead.
+const URGENT: u64 = 30_000;
 /// Bytes that no end can send before it is reset.
 pub(super) const ENDLESS: u64 = 1 << 40;
 
@@ -114,7 +117,7 @@ impl Stream {
             length,
             writes,
             pauses,
-            urgent: random.chance(60).then(|| random.between(0, length)),
+            urgent: random.chance(100).then(|| random.between(0, length)).filter(|_| length <= URGENT),
             stops: random
                 .chance(80)
                 .then(|| (random.between(0, length / 2), Duration::from_millis(random.between(50, 500)))),

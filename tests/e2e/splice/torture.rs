@@ -132,13 +132,14 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
     let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let seed = number(SEED_VARIABLE).unwrap_or_else(now);
     let all = number(CONNECTIONS_VARIABLE).unwrap_or(CONNECTIONS);
-    let _daemon = mode.start(net, &[QUIET, GREETING]);
+    let daemon = mode.start(net, &[QUIET, GREETING]);
     let games = [false, true].map(|v6| Game::start(&net.backend, seed, QUIET.back(v6), GREETING.back(v6)));
     let each = all.div_ceil(rows.len() as u64);
     for (index, row) in rows.iter().enumerate() {
         row.client.apply(&net.client);
         row.backend.apply(&net.backend);
         set(row.weather);
+        let before = mode.count_spliced(&daemon);
         let game = &games[usize::from(row.v6)];
         let fronts = [QUIET.front(row.v6), GREETING.front(row.v6)];
         let (next, slow, failures) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
@@ -162,9 +163,10 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
         game.wait_for_the_last();
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         let slow = slow.into_inner();
+        let spliced = mode.count_spliced(&daemon) - before;
         if all > CONNECTIONS {
             tell(&format!(
-                "{mode:?}, {}: {} of {each} failed, {slow} took more than a second",
+                "{mode:?}, {}: {} of {each} failed, {slow} took more than a second, {spliced} were spliced",
                 row.name,
                 failures.len()
             ));
