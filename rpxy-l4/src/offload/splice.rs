@@ -7,7 +7,7 @@ use std::{fmt::Debug, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duratio
 use rpxy_l4_common::tcp::flow::{self, TcpFlow, may};
 
 /// One side of a connection. As an index, the order of all pairs of legs here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     /// The client's.
     Client = 0,
@@ -156,8 +156,8 @@ pub(crate) struct SplicedUsage {
 pub(crate) enum Ending {
     /// Both ends have finished, and acknowledged it.
     Finished,
-    /// One end has reset it.
-    Reset,
+    /// This side has reset it.
+    Reset(Side),
     /// It was idle for too long. Both ends were reset.
     Idle,
     /// [`Splice::close`] was called. Both ends were reset.

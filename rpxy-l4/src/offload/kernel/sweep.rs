@@ -169,7 +169,8 @@ impl super::state::State {
 
 /// How a connection ended that its ends have ended.
 fn ending(notes: &Notes) -> Ending {
-    if notes.sides.iter().any(|side| side.seen & seen::RST != 0) { Ending::Reset } else { Ending::Finished }
+    let reset = Side::BOTH.into_iter().zip(notes.sides).find(|(_, noted)| noted.seen & seen::RST != 0);
+    reset.map_or(Ending::Finished, |(side, _)| Ending::Reset(side))
 }
 
 /// The reset for one end: with the number that it has acknowledged last, the only one that it accepts for sure (RFC 5961
@@ -213,8 +214,8 @@ mod tests {
         };
         let fins = seen::FIN | seen::FIN_ACKNOWLEDGED;
         assert_eq!(seen(fins, fins), Ending::Finished);
-        assert_eq!(seen(0, seen::RST), Ending::Reset);
-        assert_eq!(seen(fins | seen::RST, fins), Ending::Reset);
+        assert_eq!(seen(0, seen::RST), Ending::Reset(Side::Backend));
+        assert_eq!(seen(fins | seen::RST, fins), Ending::Reset(Side::Client));
     }
 
     #[test]
