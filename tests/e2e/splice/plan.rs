@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub(super) down: Stream,
     /// The backend greets before the client has said anything.
     pub(super) greets: bool,
+    /// The client says its number alone, and nothing for so long.
+    pub(super) silence: Option<Duration>,
     pub(super) ending: Ending,
 }
 
@@ -86,7 +88,8 @@ impl Plan {
             Ending::BackendResets(_) => up.make_endless(),
             Ending::Each | Ending::ClientFirst | Ending::BackendFirst | Ending::Together => {}
         }
-        Self { number, up, down, greets: random.chance(200), ending }
+        let silence = random.chance(650).then(|| Duration::from_millis(random.between(1, 40)));
+        Self { number, up, down, greets: random.chance(200), silence, ending }
     }
 
     pub(super) fn is_reset(&self) -> bool {

@@ -254,7 +254,14 @@ impl Halves<'_> {
                     if waits {
                         let _end = at_end.recv_timeout(PATIENCE);
                     }
-                    halves.send(halves.before, sent)?;
+                    match halves.shared.plan.silence.filter(|_| halves.up) {
+                        Some(silence) => {
+                            halves.say(halves.before)?;
+                            pause(silence);
+                            halves.send(&[], sent)?;
+                        }
+                        None => halves.send(halves.before, sent)?,
+                    }
                 }
                 match ending {
                     Ending::Each | Ending::ClientFirst | Ending::BackendFirst => halves.finish(),

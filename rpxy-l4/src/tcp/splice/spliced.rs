@@ -54,7 +54,7 @@ impl Future for Spliced<'_> {
         this.add(usage);
         let (outcome, reset) = match why {
             Ending::Finished => (Outcome::Closed, None),
-            Ending::Reset => (Outcome::ClientReset, None),
+            Ending::Reset(_) => (Outcome::ClientReset, None),
             Ending::Idle => (Outcome::Idle, None),
             Ending::Closed => (Outcome::Drained, Some(Side::Both)),
         };
