@@ -64,7 +64,9 @@ mod routing {
 mod splice {
     mod handed;
     mod kill;
+    mod legs;
     mod mode;
+    mod pinned;
     mod plan;
     mod play;
     mod programs;

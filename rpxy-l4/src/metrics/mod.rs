@@ -12,6 +12,7 @@ mod process;
 mod readiness;
 mod sample;
 mod series;
+mod splice;
 mod targets;
 mod text;
 mod times;
@@ -46,10 +47,7 @@ pub(crate) use targets::{CheckedTargets, TargetCheck};
 use udp::Udp;
 pub(crate) use udp::{AffinityEvent, DatagramDrop, SessionEnd};
 
-use crate::{
-    config::model::{TOP, Transport},
-    offload::NotSpliced,
-};
+use crate::config::model::{TOP, Transport};
 
 /// End of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -248,11 +246,6 @@ struct ByOutcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByReason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByDirection {
     direction: &'static str,
 }
@@ -296,9 +289,7 @@ pub(crate) struct Metrics {
     tcp_bytes_down: Counter,
     tcp_connect_failed: Counter,
     accept_paused: Counter,
-    tcp_spliced: Counter,
-    /// In the order of [`NotSpliced::ALL`], which is that of the discriminants.
-    tcp_not_spliced: Vec<Counter>,
+    splice: splice::Splice,
     listener_connections: Family<ByListener, Counter>,
     reloads: Family<ByResult, Counter>,
     reload_successful: Gauge,
@@ -325,7 +316,6 @@ impl Metrics {
         let registry = all.sub_registry_with_prefix("rpxy_l4");
         let ended = Family::<ByOutcome, Counter>::default();
         let bytes = Family::<ByDirection, Counter>::default();
-        let not_spliced = Family::<ByReason, Counter>::default();
         let metrics = Self {
             tcp_accepted: Counter::default(),
             tcp_ended: Outcome::ALL.map(|outcome| member(&ended, &ByOutcome { outcome: outcome.name() })),
@@ -334,11 +324,7 @@ impl Metrics {
             tcp_bytes_down: member(&bytes, &ByDirection { direction: "down" }),
             tcp_connect_failed: Counter::default(),
             accept_paused: Counter::default(),
-            tcp_spliced: Counter::default(),
-            tcp_not_spliced: NotSpliced::ALL
-                .iter()
-                .map(|reason| member(&not_spliced, &ByReason { reason: reason.name() }))
-                .collect(),
+            splice: splice::Splice::new(registry),
             listener_connections: Family::default(),
             reloads: Family::default(),
             reload_successful: Gauge::default(),
@@ -374,9 +360,6 @@ impl Metrics {
         r.register("tcp_connect_failed", "Failed attempts to reach a target", metrics.tcp_connect_failed.clone());
         let help = "Times that accepting paused because file descriptors or memory ran out";
         r.register("accept_paused", help, metrics.accept_paused.clone());
-        r.register("tcp_spliced", "TCP connections handed to the kernel", metrics.tcp_spliced.clone());
-        let help = "TCP connections that were not handed to the kernel where ebpf.tcp is on, by reason";
-        r.register("tcp_not_spliced", help, not_spliced);
         let help = "TCP connections accepted and UDP sessions begun, by listener";
         r.register("listener_connections", help, metrics.listener_connections.clone());
         r.register("reloads", "Configuration reloads, by result", metrics.reloads.clone());
@@ -429,28 +412,6 @@ impl Metrics {
     /// Accepting had to pause.
     pub(crate) fn accept_paused(&self) {
         self.accept_paused.inc();
-    }
-
-    /// A TCP connection was handed to the kernel.
-    pub(crate) fn tcp_spliced(&self) {
-        self.tcp_spliced.inc();
-    }
-
-    /// A TCP connection was not, although the kernel splices.
-    pub(crate) fn tcp_not_spliced(&self, reason: NotSpliced) {
-        if let Some(counter) = self.tcp_not_spliced.get(reason as usize) {
-            counter.inc();
-        }
-    }
-
-    /// A hello over TCP came to a rule with ECH keys.
-    pub(crate) fn tcp_ech(&self, state: EchState) {
-        self.ech.tcp(state);
-    }
-
-    /// A hello over QUIC came to a rule with ECH keys.
-    pub(crate) fn udp_ech(&self, state: EchState) {
-        self.ech.udp(state);
     }
 
     /// The counters of UDP.

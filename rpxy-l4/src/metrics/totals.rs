@@ -38,7 +38,7 @@ impl Metrics {
 
     /// Connections that were not spliced, by reason.
     pub(crate) fn not_spliced(&self) -> Counts {
-        let all = NotSpliced::ALL.iter().zip(&self.tcp_not_spliced);
+        let all = NotSpliced::ALL.iter().zip(&self.splice.not_spliced);
         counts(all.map(|(reason, count)| (reason.name(), count.get())))
     }
 

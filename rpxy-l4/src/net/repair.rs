@@ -81,9 +81,8 @@ impl Info {
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
         // Up to tcpi_min_rtt, since Linux 4.6.
         let bytes: [u8; 152] = option_of(socket, libc::TCP_INFO)?;
-        let word = |at: usize| {
-            bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes)
-        };
+        let word =
+            |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes);
         let (state, options, scales) = (bytes[0], bytes[5], bytes[6]);
         let (low, high) = (scales & 0xf, scales >> 4);
         let (peer_scale, own_scale) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };

@@ -18,7 +18,14 @@ use tokio::{
 };
 
 use super::{
-    Listener, Shared, ending::Ending, now_or_never, ports::{self, From}, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
+    Listener, Shared,
+    ending::Ending,
+    now_or_never,
+    ports::{self, From},
+    record::Meter,
+    relay::Preamble,
+    share::SHORT,
+    timer::Timer,
 };
 use crate::{
     config::model::Tcp,

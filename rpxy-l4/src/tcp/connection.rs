@@ -289,7 +289,8 @@ async fn prepare(
     }
     // First bytes to be handed over wait until there is a connection to hand over.
     let is_held = attempts.as_ref().is_some_and(|attempts| attempts.at_first()) && preamble.header == 0;
-    let held = if is_held && !matches!(ech, Ech::Private(_)) { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
+    let held =
+        if is_held && !matches!(ech, Ech::Private(_)) { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
     let segment = attempts.as_ref().and_then(|_| splice::segment_of(client));
     let reached = reach(shared, listener, route, (client, origin.source), &mut timer, (&mut preamble, segment))
         .await

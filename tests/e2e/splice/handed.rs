@@ -94,7 +94,10 @@ fn the_first_bytes_of_a_client_are_enough_over_either_family() {
         let finished = rig.finished(client);
         let bytes = 15 + 20 * 6 + 10 + 400_000;
         assert_eq!((&finished["plane"], &finished["reason"]), (&json!("kernel"), &json!("closed")), "{finished}");
-        assert!(finished["bytes_up"].as_u64() >= Some(bytes) && finished["bytes_down"].as_u64() >= Some(bytes), "{finished}");
+        assert!(
+            finished["bytes_up"].as_u64() >= Some(bytes) && finished["bytes_down"].as_u64() >= Some(bytes),
+            "{finished}"
+        );
     }
 }
 

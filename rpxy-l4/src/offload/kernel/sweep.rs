@@ -9,7 +9,7 @@ use rpxy_l4_common::{
 };
 
 use super::{
-    splice::{Readers, SpliceState, nanoseconds, now, usage},
+    spliced::{Readers, SpliceState, nanoseconds, now, usage},
     state::Inner,
 };
 use crate::{
@@ -223,13 +223,8 @@ mod tests {
         let mut notes = Notes { last_seen: 5_000_000_000, ..Notes::default() };
         notes.counted[0] = flow::Forwarded { packets: 1, bytes: 2 };
         notes.counted[1] = flow::Forwarded { packets: 3, bytes: 4 };
-        let expected = SplicedUsage {
-            packets: 4,
-            bytes_up: 2,
-            bytes_down: 4,
-            idle: Duration::from_secs(2),
-            ended: false,
-        };
+        let expected =
+            SplicedUsage { packets: 4, bytes_up: 2, bytes_down: 4, idle: Duration::from_secs(2), ended: false };
         assert_eq!(usage(&notes, 1, 7_000_000_000), expected);
         assert_eq!(usage(&notes, 6_000_000_000, 7_000_000_000).idle, Duration::from_secs(1), "since the hand-over");
     }

@@ -266,9 +266,17 @@ mod tests {
             ("timestamps at the backend alone", |legs| legs[0].info.timestamps = false, NotSpliced::Timestamps),
             ("SACK at one", |legs| legs[0].info.sack = false, NotSpliced::Sack),
             ("ECN at one", |legs| legs[1].info.ecn = true, NotSpliced::Ecn),
-            ("a backend that takes less than the client sends", |legs| legs[1].numbers.peer_segment = 1459, NotSpliced::Mss),
+            (
+                "a backend that takes less than the client sends",
+                |legs| legs[1].numbers.peer_segment = 1459,
+                NotSpliced::Mss,
+            ),
             ("a path to the backend that takes less", |legs| legs[1].info.segment = 1447, NotSpliced::Mss),
-            ("a client that takes less than the backend sends", |legs| legs[0].numbers.peer_segment = 1459, NotSpliced::Mss),
+            (
+                "a client that takes less than the backend sends",
+                |legs| legs[0].numbers.peer_segment = 1459,
+                NotSpliced::Mss,
+            ),
             ("a byte that nobody has read", |legs| legs[0].numbers.unread = 1, NotSpliced::Busy),
             ("the backend's too", |legs| legs[1].numbers.unread = 1, NotSpliced::Busy),
         ];
@@ -334,7 +342,12 @@ mod tests {
             ("blocking", |c| *c == Command::Block, failed, undo(NotSpliced::Full)),
             ("reading", |c| *c == Command::Read, failed, undo(NotSpliced::Full)),
             ("probing", |c| matches!(c, Command::Probe { .. }), failed, undo(NotSpliced::Full)),
-            ("no probe", |c| matches!(c, Command::Probe { .. }), Fact::Probes([PROBES[0], None]), undo(NotSpliced::NoProbe)),
+            (
+                "no probe",
+                |c| matches!(c, Command::Probe { .. }),
+                Fact::Probes([PROBES[0], None]),
+                undo(NotSpliced::NoProbe),
+            ),
             ("going live", |c| matches!(c, Command::Live(_)), failed, undo(NotSpliced::Full)),
             ("sending", |c| *c == Command::Send, failed, Command::Finish),
             ("silencing", |c| *c == Command::Silence, failed, Command::Finish),
