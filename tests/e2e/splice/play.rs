@@ -34,7 +34,8 @@ pub(super) enum Broken {
 impl Broken {
     fn new(what: &str, error: &io::Error) -> Self {
         let text = format!("{what}: {error}");
-        if socket::is_reset(error) { Self::Cut(text) } else { Self::Wrong(text) }
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        if refused || socket::is_reset(error) { Self::Cut(text) } else { Self::Wrong(text) }
     }
 
     fn at(self, place: &str) -> Self {
