@@ -37,4 +37,6 @@ counters! {
     Lapsed = 15, "lapsed";
     /// Sent while the daemon connects, with the options of the client's leg, or twice.
     Shaped = 16, "shaped";
+    /// Translated and sent on: what a router says about a packet of such a connection that is too big.
+    TooBig = 17, "too_big";
 }
