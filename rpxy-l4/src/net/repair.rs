@@ -272,10 +272,12 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     fn connected(ip: IpAddr) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((ip, 0)).unwrap();
         hold_acknowledgements(&listener, true).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect_timeout(&listener.local_addr().unwrap(), PATIENCE).unwrap();
         (client, listener.accept().unwrap().0)
     }
 
@@ -336,7 +338,7 @@ mod tests {
             let ip: IpAddr = ip.parse().unwrap();
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let peer = listener.local_addr().unwrap();
-            let stream = TcpStream::connect(peer).unwrap();
+            let stream = TcpStream::connect_timeout(&peer, PATIENCE).unwrap();
             let local = stream.local_addr().unwrap();
             if begin(&stream).is_err() {
                 return;

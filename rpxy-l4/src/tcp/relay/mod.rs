@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use watch::Watch;
 
 use super::{
+    end::{End, Side},
     record::Traffic,
     scratch,
     splice::{Attempts, Handed, acknowledge_at_once, hold_acknowledgements},
@@ -50,14 +51,6 @@ pub(super) struct Preamble {
     pub(super) sent: usize,
 }
 
-/// End of a relay.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) outcome: Outcome,
-    /// The side that gets a reset, because its stream is cut off.
-    pub(super) reset: Option<Side>,
-}
-
 /// Why a relay stops.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -71,14 +64,6 @@ impl From<End> for Stop {
     fn from(end: End) -> Self {
         Self::End(end)
     }
-}
-
-/// Sides of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Backend,
-    Both,
 }
 
 /// A connection being relayed.

@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn smaller_segments_than_the_other_side_takes_are_alike() {
-        let rows: [(&str, fn(&mut [Leg; 2])); 2] = [
+        type Change = fn(&mut [Leg; 2]);
+        let rows: [(&str, Change); 2] = [
             ("a client that was told less", |legs| {
                 (legs[0].info.own_segment, legs[1].numbers.peer_segment, legs[1].info.segment) = (1300, 1300, 1288);
             }),
@@ -338,7 +339,8 @@ mod tests {
     fn what_fails_before_the_connection_is_live_is_undone_and_nothing_after() {
         let failed = Fact::Failed(NotSpliced::Full);
         let undo = Command::Undo;
-        let rows: [(&str, fn(&Command) -> bool, Fact, Command); 8] = [
+        type Is = fn(&Command) -> bool;
+        let rows: [(&str, Is, Fact, Command); 8] = [
             ("blocking", |c| *c == Command::Block, failed, undo(NotSpliced::Full)),
             ("reading", |c| *c == Command::Read, failed, undo(NotSpliced::Full)),
             ("probing", |c| matches!(c, Command::Probe { .. }), failed, undo(NotSpliced::Full)),

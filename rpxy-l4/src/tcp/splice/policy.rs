@@ -81,6 +81,7 @@ impl Attempts {
 
     /// A hand-over has failed, or its moment was none. Returns whether there may be another one.
     pub(in crate::tcp) fn missed(&mut self, reason: NotSpliced) -> bool {
+        self.splicer.metrics().tcp_not_spliced(reason);
         self.left = self.left.saturating_sub(1);
         self.wait = self.pause;
         self.pause = self.pause.saturating_mul(2);
@@ -138,6 +139,7 @@ impl Handed {
     /// Goes on to count it as `traffic`.
     pub(in crate::tcp) fn counted(self, traffic: &mut Traffic) -> Spliced<'_> {
         traffic.up += self.held;
+        self.splicer.metrics().tcp_spliced();
         Spliced::new(self.splicer, self.live, traffic)
     }
 }

@@ -12,8 +12,8 @@ use crate::{
     metrics::Outcome,
     offload::{self, Ending, SplicedUsage},
     tcp::{
+        end::{End, Side},
         record::Traffic,
-        relay::{End, Side},
     },
 };
 
