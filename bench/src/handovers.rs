@@ -14,16 +14,23 @@ use rpxy_l4_tests::topology::Host;
 
 use super::{candidate::Candidate, configuration::METRICS, load::STALL};
 
-/// Counter of the daemon, by result.
-const COUNTER: &str = "rpxy_l4_tcp_handovers_total{result=\"";
-/// The result of a connection that was spliced.
-const SPLICED: &str = "spliced";
+/// Counter of connections that were spliced.
+const SPLICED: &str = "rpxy_l4_tcp_spliced_total ";
+/// Counter of connections that got a backend, by target.
+const STARTED: &str = "rpxy_l4_target_started_total{transport=\"tcp\"";
+/// Counter of attempts that came to nothing, by reason.
+const NOT_SPLICED: &str = "rpxy_l4_tcp_not_spliced_total{reason=\"";
 /// A candidate that is to splice may relay one connection in so many: what met a condition too late.
 const TOLERATED: u64 = 20;
 
-/// Numbers of connections by result.
+/// Numbers of hand-overs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Handovers(BTreeMap<String, u64>);
+pub struct Handovers {
+    started: u64,
+    spliced: u64,
+    /// Attempts that came to nothing, by reason. A connection may have several.
+    not_spliced: BTreeMap<String, u64>,
+}
 
 impl Handovers {
     /// Asks `candidate` on `gateway`; `None` of one that never splices.
@@ -35,8 +42,9 @@ impl Handovers {
         let Some(policy) = candidate.splice_policy() else { return Ok(None) };
         let handovers = Self::read(&gateway.run(scrape)?);
         if policy == "first" {
-            let (spliced, all) = (handovers.spliced(), handovers.all());
-            ensure!(spliced > 0 && (all - spliced) * TOLERATED <= all, "not spliced: {handovers}");
+            let Self { started, spliced, .. } = handovers;
+            let relayed = started.saturating_sub(spliced);
+            ensure!(spliced > 0 && relayed * TOLERATED <= started, "not spliced: {handovers}");
         }
         Ok(Some(handovers))
     }
@@ -44,39 +52,45 @@ impl Handovers {
     /// All of several.
     pub(super) fn sum(several: impl IntoIterator<Item = Self>) -> Self {
         let mut sum = Self::default();
-        for (result, count) in several.into_iter().flat_map(|handovers| handovers.0) {
-            *sum.0.entry(result).or_default() += count;
+        for Self { started, spliced, not_spliced } in several {
+            sum.started += started;
+            sum.spliced += spliced;
+            for (reason, count) in not_spliced {
+                *sum.not_spliced.entry(reason).or_default() += count;
+            }
         }
         sum
     }
 
     fn read(metrics: &str) -> Self {
-        let counts = metrics.lines().filter_map(|line| {
-            let (result, count) = line.strip_prefix(COUNTER)?.split_once("\"} ")?;
-            Some((result.to_owned(), count.parse().ok()?)).filter(|(_, count)| *count > 0)
-        });
-        Self(counts.collect())
-    }
-
-    fn spliced(&self) -> u64 {
-        self.0.get(SPLICED).copied().unwrap_or(0)
-    }
-
-    fn all(&self) -> u64 {
-        self.0.values().sum()
+        let mut handovers = Self::default();
+        for line in metrics.lines() {
+            if line.starts_with(STARTED) {
+                handovers.started += line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+            }
+            if let Some(count) = line.strip_prefix(SPLICED) {
+                handovers.spliced = count.parse().unwrap_or(0);
+            }
+            let Some((reason, count)) = line.strip_prefix(NOT_SPLICED).and_then(|rest| rest.split_once("\"} ")) else {
+                continue;
+            };
+            if let Ok(count @ 1..) = count.parse() {
+                handovers.not_spliced.insert(reason.to_owned(), count);
+            }
+        }
+        handovers
     }
 }
 
-/// Such as `90 of 100 connections spliced (busy: 8, far: 2)`.
+/// Such as `90 of 100 connections spliced (not: busy 8, far 2)`.
 impl fmt::Display for Handovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} connections spliced", self.spliced(), self.all())?;
-        let others: Vec<_> = self.0.iter().filter(|(result, _)| *result != SPLICED).collect();
-        if others.is_empty() {
+        write!(f, "{} of {} connections spliced", self.spliced, self.started)?;
+        if self.not_spliced.is_empty() {
             return Ok(());
         }
-        let others: Vec<_> = others.into_iter().map(|(result, count)| format!("{result}: {count}")).collect();
-        write!(f, " ({})", others.join(", "))
+        let others: Vec<_> = self.not_spliced.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        write!(f, " (not: {})", others.join(", "))
     }
 }
 
@@ -94,13 +108,15 @@ mod tests {
 
     #[test]
     fn counters_are_read_and_told() {
-        let text = "# HELP x\nrpxy_l4_tcp_handovers_total{result=\"spliced\"} 90\n\
-                    rpxy_l4_tcp_handovers_total{result=\"far\"} 2\nrpxy_l4_tcp_handovers_total{result=\"busy\"} 8\n\
-                    rpxy_l4_tcp_handovers_total{result=\"full\"} 0\nother 7\n";
+        let text = "# HELP x\nrpxy_l4_target_started_total{transport=\"tcp\",target=\"a\"} 60\n\
+                    rpxy_l4_target_started_total{transport=\"tcp\",target=\"b\"} 40\n\
+                    rpxy_l4_target_started_total{transport=\"udp\",target=\"b\"} 5\nrpxy_l4_tcp_spliced_total 90\nrpxy_l4_tcp_not_spliced_total{reason=\"far\"} 2\n\
+                    rpxy_l4_tcp_not_spliced_total{reason=\"busy\"} 8\n\
+                    rpxy_l4_tcp_not_spliced_total{reason=\"full\"} 0\nother 7\n";
         let one = Handovers::read(text);
-        assert_eq!(one.to_string(), "90 of 100 connections spliced (busy: 8, far: 2)");
+        assert_eq!(one.to_string(), "90 of 100 connections spliced (not: busy 8, far 2)");
         let two = Handovers::sum([one.clone(), one]);
-        assert_eq!(two.to_string(), "180 of 200 connections spliced (busy: 16, far: 4)");
+        assert_eq!(two.to_string(), "180 of 200 connections spliced (not: busy 16, far 4)");
         assert_eq!(Handovers::read("").to_string(), "0 of 0 connections spliced");
     }
 }

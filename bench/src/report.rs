@@ -96,7 +96,7 @@ pub fn memory_table(idle: &Idle, rows: &[(Candidate, Result<Memory, String>)]) -
             push(&mut text, &format!("| {} | failed |\n", candidate.name()));
             continue;
         };
-        let against = reference.map(|reference| reference.each() / memory.each());
+        let against = reference.filter(|_| memory.with > 0).map(|reference| reference.each() / memory.each());
         let mebibytes = |bytes: u64| number(bytes as f64 / f64::from(1 << 20));
         push(
             &mut text,

@@ -17,7 +17,11 @@ const WHOLE: Units = Units { against: Candidate::RpxySpliced, whole: true, ..tcp
 const DOWNLOADS: Units = Units { rate: "downloads/s", time: "ms", time_factor: 1e3, ..WHOLE };
 
 const PING: Workload = Workload { name: "ping-16", units: WHOLE, ..tcp::PING };
-const BULK: Workload = Workload { name: "bulk-down", units: Units { latency: false, ..tcp::BYTES }, ..tcp::BULK };
+const BULK: Workload = Workload {
+    name: "bulk-down",
+    units: Units { against: Candidate::RpxySpliced, whole: true, ..tcp::BYTES },
+    ..tcp::BULK
+};
 
 /// Those that differ for a client that is far.
 const DOWNLOADERS: &[Candidate] = &[Candidate::RpxySpliced, Candidate::RpxyAuto, Candidate::Rpxy, Candidate::Direct];

@@ -62,6 +62,7 @@ mod routing {
     mod services;
 }
 mod splice {
+    mod again;
     mod handed;
     mod kill;
     mod legs;
