@@ -66,6 +66,10 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["check", "wait_for_config"])]
     pub take_over: bool,
 
+    /// Start the daemon as nobody's child, and end
+    #[arg(long, requires = "take_over", hide = true)]
+    pub detach: bool,
+
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
     pub wait_for_config: bool,
@@ -435,11 +439,15 @@ pub(crate) struct UpgradeArgs {
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Directory for log files of the new daemon [default: log to standard output]
+    /// Admin socket where the configuration file names none, of the daemon and of the new one
+    #[arg(long, value_name = "PATH", value_parser = socket)]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Directory for log files of the new daemon [default: where the daemon logs]
     #[arg(short, long, value_name = "LOG_DIR")]
     pub log_dir: Option<PathBuf>,
 
-    /// Have the new daemon log in JSON lines
+    /// Have the new daemon log in JSON lines, as it does if the daemon does
     #[arg(long)]
     pub json: bool,
 

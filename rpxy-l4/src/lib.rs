@@ -59,6 +59,7 @@ pub fn run() -> ExitCode {
     let result = match cli {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
+        Cli { run: Some(run), .. } if run.detach => commands::detach(),
         Cli { run: Some(run), .. } => {
             let RunArgs { config, log_dir, wait_for_config, admin_socket, take_over, .. } = run;
             let form = form.clone();

@@ -62,9 +62,12 @@ mod routing {
     mod services;
 }
 mod splice {
+    mod again;
     mod handed;
     mod kill;
+    mod legs;
     mod mode;
+    mod pinned;
     mod plan;
     mod play;
     mod programs;

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub mod barest;
 pub mod connect;
 pub mod download;
+pub mod fetch;
 pub mod idle;
 pub mod ping;
 mod poller;
@@ -26,6 +27,7 @@ mod udp_socket;
 mod udp_tag;
 mod udp_turns;
 pub mod udp_windows;
+pub mod upload;
 
 /// Message of a client and of the echo: 64 bytes that are a complete HTTP/1.1 request head, so that proxies
 /// which route by content can carry the same load as those which do not.

@@ -55,6 +55,17 @@ pub fn arriving<'k, M: TcpMaps, B: Bytes>(
     key: &'k mut FlowKey,
 ) -> Result<Forward<'k, M::Flow>, Option<TcpCounter>> {
     let segment = parse(bytes, arrival.link, key).map_err(|_not_ours| None)?;
+    arriving_segment(maps, bytes, arrival, segment)
+}
+
+/// Likewise, of a packet that was [read](parse).
+#[inline(always)]
+pub fn arriving_segment<'k, M: TcpMaps, B: Bytes>(
+    maps: &M,
+    bytes: &B,
+    arrival: Arrival,
+    segment: Segment<'k>,
+) -> Result<Forward<'k, M::Flow>, Option<TcpCounter>> {
     let flow = maps.flow(segment.key).ok_or(None)?;
     if !maps.is_whole(segment.key, &flow) {
         return Err(Some(TcpCounter::EntryChanged));

@@ -156,8 +156,8 @@ pub struct Side {
     pub clock: u32,
     /// TSecr of that probe: the newest TSval of this side.
     pub echo: u32,
-    /// Zero.
-    pub zero_word: u32,
+    /// Of the client's side: longest time without a sign of life, in seconds, for the daemon.
+    pub idle: u32,
 }
 
 /// Bits of [`Side::seen`].

@@ -29,8 +29,9 @@ pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &m
     // What the peer has acknowledged, in the sender's numbers: the acknowledgement that it sees.
     let expected = peer.acknowledged.wrapping_sub(flow.sequence);
     if segment.has(flag::RST) {
-        // RFC 5961 section 3.2: any other number in the window is challenged.
-        if segment.sequence != expected {
+        // RFC 5961 section 3.2: any other number in the window is challenged. What the peer expects is what it has acknowledged,
+        // or what was sent last, where it has that and has not said so yet; it says nothing more once it is reset.
+        if segment.sequence != expected && segment.sequence != sender.next {
             return Meaning::Nothing;
         }
         sender.seen |= seen::RST;

@@ -14,6 +14,7 @@ pub mod sequence;
 pub mod shape;
 #[cfg(test)]
 mod tests;
+pub mod too_big;
 pub mod translate;
 
 /// Names of the maps in the object.

@@ -72,8 +72,7 @@ impl Rights {
             udp: when(kernel && machine.old_bpf, CapabilitySet::BPF),
             tcp: when(splices && machine.old_bpf, CapabilitySet::BPF),
             // TCP_REPAIR.
-            splicer: when(splices, CapabilitySet::NET_ADMIN)
-                | when(splices && machine.old_bpf, CapabilitySet::BPF),
+            splicer: when(splices, CapabilitySet::NET_ADMIN) | when(splices && machine.old_bpf, CapabilitySet::BPF),
         }
     }
 }

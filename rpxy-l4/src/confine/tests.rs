@@ -51,7 +51,8 @@ fn threads_keep_what_the_configuration_needs() {
     let (bind, admin, bpf, perfmon) = (Set::NET_BIND_SERVICE, Set::NET_ADMIN, Set::BPF, Set::PERFMON);
     let (files, over) = (Set::DAC_OVERRIDE | Set::CHOWN, Set::DAC_OVERRIDE);
     let plane = admin | bpf;
-    let all = |start, control, network, files, udp| Rights { start, control, network, files, udp, tcp: none, splicer: none };
+    let all =
+        |start, control, network, files, udp| Rights { start, control, network, files, udp, tcp: none, splicer: none };
     for (row, text, machine, expected) in [
         ("TCP", TCP, user, all(bind, bind, none, none, none)),
         ("root", TCP, root, all(bind | files, bind | files, none, over, none)),

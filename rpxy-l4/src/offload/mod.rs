@@ -23,7 +23,6 @@ mod loader;
 mod maps;
 mod policy;
 mod routes;
-#[allow(dead_code)]
 mod splice;
 
 pub(crate) use api::{Installed, NotSteered, Off, Offload, Steered, Usage};
@@ -34,6 +33,6 @@ pub(crate) use policy::{Guards, drops};
 pub(crate) use routes::Netlink;
 #[expect(unused_imports, reason = "the hand-over is being built on it")]
 pub(crate) use splice::{
-    Ending, Event, LegNumbers, NoSplice, NotSpliced, Pair, Place, Probe, Reservation, Side, Splice, SplicedUsage, SynShape,
-    Tell, differences, sides,
+    Ending, Event, LegNumbers, NotSpliced, Pair, Place, Probe, Reservation, Side, Splice, SplicedUsage, SynShape, Tell,
+    differences, sides,
 };

@@ -1,4 +1,4 @@
-//! The interface of spliced TCP to the rest of the daemon, and its stand-in where there is none.
+//! The interface of spliced TCP to the rest of the daemon.
 //!
 //! `docs/design/tcp-splice.md` has the states and who may see what in each.
 
@@ -7,7 +7,7 @@ use std::{fmt::Debug, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duratio
 use rpxy_l4_common::tcp::flow::{self, TcpFlow, may};
 
 /// One side of a connection. As an index, the order of all pairs of legs here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     /// The client's.
     Client = 0,
@@ -156,8 +156,8 @@ pub(crate) struct SplicedUsage {
 pub(crate) enum Ending {
     /// Both ends have finished, and acknowledged it.
     Finished,
-    /// One end has reset it.
-    Reset,
+    /// This side has reset it.
+    Reset(Side),
     /// It was idle for too long. Both ends were reset.
     Idle,
     /// [`Splice::close`] was called. Both ends were reset.
@@ -265,13 +265,6 @@ pub(crate) trait Splice: Send + Sync + Debug {
     /// The kernel has refused it. Nothing is silenced.
     fn block(&self, place: Place) -> Result<(), NotSpliced>;
 
-    /// Has no more acknowledged, on the leg of each [`Side`], than `promised`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Splice::block`].
-    fn drain(&self, place: Place, promised: [u32; 2]) -> Result<(), NotSpliced>;
-
     /// Returns the probes that were noted since [`Splice::block`].
     fn probes(&self, place: Place) -> [Option<Probe>; 2];
 
@@ -336,46 +329,6 @@ impl Drop for Reservation {
             self.splice.release(place);
         }
     }
-}
-
-/// The absence of spliced TCP: every connection stays relayed.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct NoSplice;
-
-impl Splice for NoSplice {
-    fn reserve(&self, _pair: &Pair, _syn: Option<SynShape>) -> Result<Place, NotSpliced> {
-        Err(NotSpliced::Off)
-    }
-
-    fn block(&self, _place: Place) -> Result<(), NotSpliced> {
-        Err(NotSpliced::Off)
-    }
-
-    fn drain(&self, _place: Place, _promised: [u32; 2]) -> Result<(), NotSpliced> {
-        Err(NotSpliced::Off)
-    }
-
-    fn probes(&self, _place: Place) -> [Option<Probe>; 2] {
-        [None; 2]
-    }
-
-    fn live(&self, _place: Place, _legs: &[LegNumbers; 2]) -> Result<(), NotSpliced> {
-        Err(NotSpliced::Off)
-    }
-
-    fn held_sent(&self, _place: Place) {}
-
-    fn park(&self, _place: Place, _socket: OwnedFd) {}
-
-    fn release(&self, _place: Place) {}
-
-    fn usage(&self, _place: Place) -> Option<SplicedUsage> {
-        None
-    }
-
-    fn close(&self, _place: Place) {}
-
-    fn tell(&self, _tell: Tell) {}
 }
 
 #[cfg(test)]

@@ -30,6 +30,14 @@ impl KernelPlane for Kernel {
     fn flows(&self) -> u64 {
         Kernel::flows(self) as u64
     }
+
+    fn spliced(&self) -> Option<u64> {
+        self.splices().then(|| Kernel::spliced(self).0 as u64)
+    }
+
+    fn tcp_packets(&self) -> Vec<(&'static str, u64)> {
+        self.tcp_counters().into_iter().map(|(counter, count)| (counter.name(), count)).collect()
+    }
 }
 
 /// Starts the kernel plane that `config` asks for. A failure is logged once, and all datagrams pass through the daemon.

@@ -218,7 +218,8 @@ async fn control(
     let tcp = Arc::new(tcp::Shared::new(Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
     if let Some(splice) = kernel::splice(kernel.as_ref()) {
         let enter = confinement.enter(Role::Splicer);
-        tcp.splice_by(Splicer::start(splice, enter).context("cannot start the thread that hands connections over")?);
+        let splicer = Splicer::start(splice, Arc::clone(&metrics), enter);
+        tcp.splice_by(splicer.context("cannot start the thread that hands connections over")?);
     }
     let udp = Arc::new(udp::Shared::new(
         config.quic_affinity_lifetime,

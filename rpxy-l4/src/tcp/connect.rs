@@ -18,7 +18,14 @@ use tokio::{
 };
 
 use super::{
-    Listener, Shared, ending::Ending, now_or_never, ports::{self, From}, record::Meter, relay::Preamble, share::SHORT, splice::Attempts,
+    Listener, Shared,
+    ending::Ending,
+    now_or_never,
+    ports::{self, From},
+    record::Meter,
+    relay::Preamble,
+    share::SHORT,
+    splice::Attempts,
     timer::Timer,
 };
 use crate::{
@@ -126,14 +133,18 @@ async fn reach_any(
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
         let (remaining, draw, began) = (give_up.saturating_duration_since(now), random, shared.uptime(now));
-        let from = From { sources: &settings.source_addresses, random, segment: attempts.as_ref().map(|attempts| attempts.segment()) };
+        let from = From {
+            sources: &settings.source_addresses,
+            random,
+            segment: attempts.as_ref().map(|attempts| attempts.segment()),
+        };
         let over_ip = async {
             match endpoint.address() {
                 Some(Err(error)) => Err(error),
                 Some(Ok(address)) if listener.own.is(address) => Err(own()),
-                Some(Ok(address)) => {
-                    start(address, from, deadline, timer, (preamble, &mut attempts)).await.map(|stream| (stream, address))
-                }
+                Some(Ok(address)) => start(address, from, deadline, timer, (preamble, &mut attempts))
+                    .await
+                    .map(|stream| (stream, address)),
                 None => {
                     let mut tiers = candidates(route, endpoint, source, draw, within, began).await?;
                     tiers.iter_mut().for_each(|tier| tier.retain(|address| !listener.own.is(*address)));
@@ -144,7 +155,9 @@ async fn reach_any(
                         [] => return Err(own()),
                         [tier] if tier.len() == 1 => {
                             let only = tier.first().copied().ok_or_else(own)?;
-                            start(only, from, deadline, timer, (preamble, &mut attempts)).await.map(|stream| (stream, only))?
+                            start(only, from, deadline, timer, (preamble, &mut attempts))
+                                .await
+                                .map(|stream| (stream, only))?
                         }
                         several => race_tiers(several, from, within.min(remaining), missed).await?,
                     };
@@ -467,7 +480,9 @@ mod tests {
             let deadline = Instant::now() + Duration::from_secs(5);
             let error = start(address, ANY, deadline, &mut timer, (&mut preamble, &mut None)).await.unwrap_err();
             assert_eq!((error.kind(), preamble.sent), (io::ErrorKind::ConnectionRefused, 0));
-            let stream = start(listener.local_addr().unwrap(), ANY, deadline, &mut timer, (&mut preamble, &mut None)).await.unwrap();
+            let stream = start(listener.local_addr().unwrap(), ANY, deadline, &mut timer, (&mut preamble, &mut None))
+                .await
+                .unwrap();
             assert_eq!(preamble.sent, preamble.bytes.len());
             drop(stream);
             let mut got = Vec::new();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::relay::{End, Side};
+use super::end::{End, Side};
 use crate::{metrics::Outcome, route::Endpoint};
 
 /// Tells when the target of a connection has gone down.

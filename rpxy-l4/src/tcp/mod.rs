@@ -8,6 +8,7 @@ mod alert;
 mod connect;
 mod connection;
 mod ech;
+mod end;
 mod ending;
 mod explain;
 #[cfg(feature = "proxy-protocol")]

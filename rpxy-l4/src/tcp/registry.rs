@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Serialize, Serializer};
 use slab::Slab;
 use tokio::task::AbortHandle;
@@ -53,7 +52,7 @@ pub(super) struct Entry {
     listener_name: Arc<str>,
     pub(super) since: Instant,
     /// When bytes moved last.
-    seen: Timespec,
+    seen: Instant,
     up: u64,
     down: u64,
     /// Where it goes, once that is decided.
@@ -92,13 +91,14 @@ impl Entered {
     pub(super) fn new(client: Address, listener: Address, listener_name: Arc<str>) -> Self {
         let slot = REGISTRY.with_borrow_mut(|registry| {
             registry.serial = registry.serial.wrapping_add(1);
+            let now = Instant::now();
             registry.entries.insert(Entry {
                 serial: registry.serial,
                 client,
                 listener,
                 listener_name,
-                since: Instant::now(),
-                seen: now(),
+                since: now,
+                seen: now,
                 up: 0,
                 down: 0,
                 route: None,
@@ -119,7 +119,8 @@ impl Entered {
 
     /// Bytes have moved: so many in all by now.
     pub(super) fn note(&self, up: u64, down: u64) {
-        self.with(|entry| (entry.seen, entry.up, entry.down) = (now(), up, down));
+        // Of all clocks, the one that costs no system call wherever the C library has a vDSO: this is done for every exchange.
+        self.with(|entry| (entry.seen, entry.up, entry.down) = (Instant::now(), up, down));
     }
 
     /// Has `action` look at or change the entry; `None` if there is none.
@@ -201,14 +202,14 @@ pub(crate) struct ConnectionLine {
 
 /// Lines about `limit` connections of this worker at most, of those that are selected.
 pub(crate) fn connections(limit: usize, selection: &Selection) -> Vec<ConnectionLine> {
-    let (now, instant) = (now(), Instant::now());
+    let now = Instant::now();
     REGISTRY.with_borrow(|registry| {
         let all = registry.entries.iter();
         let selected = all.filter(|(_, entry)| {
             let rule = entry.route.as_ref().and_then(|route| route.rule.as_deref());
             selection.includes(entry.client.ip().map(|client| client.ip()), rule, entry.target.as_deref())
         });
-        selected.take(limit).map(|(slot, entry)| entry.line(slot, now, instant)).collect()
+        selected.take(limit).map(|(slot, entry)| entry.line(slot, now)).collect()
     })
 }
 
@@ -224,11 +225,11 @@ pub(crate) fn close(key: ConnectionKey) -> bool {
 }
 
 impl Entry {
-    fn line(&self, slot: usize, now: Timespec, instant: Instant) -> ConnectionLine {
+    fn line(&self, slot: usize, now: Instant) -> ConnectionLine {
         let route = self.route.as_ref();
-        let age = instant.saturating_duration_since(self.since);
+        let age = now.saturating_duration_since(self.since);
         let spliced = self.spliced.as_ref().map(|(splice, place)| splice.usage(*place).unwrap_or_default());
-        let idle: Duration = now.checked_sub(self.seen).and_then(|idle| idle.try_into().ok()).unwrap_or_default();
+        let idle = now.saturating_duration_since(self.seen);
         ConnectionLine {
             key: ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: self.serial },
             client: self.client.clone(),
@@ -246,18 +247,12 @@ impl Entry {
             target: self.target.clone(),
             backend: self.access.as_ref().map(|access| access.destination.clone()),
             age,
-            // The coarse clock is behind by up to a tick.
             idle: spliced.map_or(idle, |usage| usage.idle).min(age),
             bytes_up: self.up + spliced.map_or(0, |usage| usage.bytes_up),
             bytes_down: self.down + spliced.map_or(0, |usage| usage.bytes_down),
             plane: if spliced.is_some() { "kernel" } else { "userspace" },
         }
     }
-}
-
-/// The time to within a tick of the kernel, a few milliseconds: relays read it for every exchange.
-fn now() -> Timespec {
-    clock_gettime(ClockId::MonotonicCoarse)
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -94,7 +94,10 @@ fn the_first_bytes_of_a_client_are_enough_over_either_family() {
         let finished = rig.finished(client);
         let bytes = 15 + 20 * 6 + 10 + 400_000;
         assert_eq!((&finished["plane"], &finished["reason"]), (&json!("kernel"), &json!("closed")), "{finished}");
-        assert!(finished["bytes_up"].as_u64() >= Some(bytes) && finished["bytes_down"].as_u64() >= Some(bytes), "{finished}");
+        assert!(
+            finished["bytes_up"].as_u64() >= Some(bytes) && finished["bytes_down"].as_u64() >= Some(bytes),
+            "{finished}"
+        );
     }
 }
 
@@ -116,8 +119,8 @@ fn a_connection_that_goes_on_is_handed_over_at_a_request() {
 fn a_connection_that_is_idle_is_handed_over_in_time() {
     let Some(rig) = Rig::start("auto", "") else { return };
     let _greeting = Server::start(&rig.net.backend, at(7000), |stream, _| {
-        socket::send(&stream, b"who speaks first");
-        exchange(&stream, "and then listens");
+        socket::send(stream, b"who speaks first");
+        exchange(stream, "and then listens");
     });
     let stream = socket::dial(&rig.net.client, front());
     assert_eq!(socket::read_exactly(&stream, 16), b"who speaks first");

@@ -100,7 +100,7 @@ impl Mode {
             Self::Spliced => ("tcp_splice = \"first\"\n", format!("[ebpf]\nmode = \"tc\"\ntcp = \"auto\"\n{ebpf}\n")),
         };
         let mut text = format!(
-            "listen_port = 9\nlisten_ipv6 = true\nmetrics_listen = \"0.0.0.0:{ENDPOINT}\"\n\
+            "listen_port = 9\nlisten_ipv6 = true\naccess_log_format = \"json\"\nmetrics_listen = \"0.0.0.0:{ENDPOINT}\"\n\
              tcp_max_connections_per_source = 0\ntcp_target = \"{}\"\n{top}{table}",
             at(9)
         );
@@ -118,5 +118,13 @@ impl Mode {
     #[track_caller]
     pub(super) fn start(self, net: &Topology, services: &[Service]) -> Daemon {
         Daemon::start(&net.gateway, &self.config(services, ""))
+    }
+
+    /// Number of connections that the kernel carried to their end.
+    pub(super) fn count_spliced(self, daemon: &Daemon) -> usize {
+        let line = |line: &String| line.contains("\"finish\"") && line.contains("\"plane\":\"kernel\"");
+        let spliced = daemon.process().lines().iter().filter(|text| line(text)).count();
+        assert!(self == Self::Spliced || spliced == 0, "{spliced} connections were spliced");
+        spliced
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub(super) down: Stream,
     /// The backend greets before the client has said anything.
     pub(super) greets: bool,
+    /// The client says its number alone, and nothing for so long.
+    pub(super) silence: Option<Duration>,
     pub(super) ending: Ending,
 }
 
@@ -61,6 +63,9 @@ pub(super) enum Ending {
 
 /// Most bytes of what is written one by one, or in small pieces.
 const SLOW: u64 = 3000;
+/// Most bytes of a stream with an urgent byte. The pointer to it has 16 bits (RFC 9293 section 3.8.5), and Linux points
+/// elsewhere when it is farther ahead.
+const URGENT: u64 = 30_000;
 /// Bytes that no end can send before it is reset.
 pub(super) const ENDLESS: u64 = 1 << 40;
 
@@ -83,7 +88,8 @@ impl Plan {
             Ending::BackendResets(_) => up.make_endless(),
             Ending::Each | Ending::ClientFirst | Ending::BackendFirst | Ending::Together => {}
         }
-        Self { number, up, down, greets: random.chance(200), ending }
+        let silence = random.chance(650).then(|| Duration::from_millis(random.between(1, 40)));
+        Self { number, up, down, greets: random.chance(200), silence, ending }
     }
 
     pub(super) fn is_reset(&self) -> bool {
@@ -114,7 +120,7 @@ impl Stream {
             length,
             writes,
             pauses,
-            urgent: random.chance(60).then(|| random.between(0, length)),
+            urgent: random.chance(100).then(|| random.between(0, length)).filter(|_| length <= URGENT),
             stops: random
                 .chance(80)
                 .then(|| (random.between(0, length / 2), Duration::from_millis(random.between(50, 500)))),

@@ -34,7 +34,8 @@ pub(super) enum Broken {
 impl Broken {
     fn new(what: &str, error: &io::Error) -> Self {
         let text = format!("{what}: {error}");
-        if socket::is_reset(error) { Self::Cut(text) } else { Self::Wrong(text) }
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        if refused || socket::is_reset(error) { Self::Cut(text) } else { Self::Wrong(text) }
     }
 
     fn at(self, place: &str) -> Self {
@@ -254,7 +255,14 @@ impl Halves<'_> {
                     if waits {
                         let _end = at_end.recv_timeout(PATIENCE);
                     }
-                    halves.send(halves.before, sent)?;
+                    match halves.shared.plan.silence.filter(|_| halves.up) {
+                        Some(silence) => {
+                            halves.say(halves.before)?;
+                            pause(silence);
+                            halves.send(&[], sent)?;
+                        }
+                        None => halves.send(halves.before, sent)?,
+                    }
                 }
                 match ending {
                     Ending::Each | Ending::ClientFirst | Ending::BackendFirst => halves.finish(),

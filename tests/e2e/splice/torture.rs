@@ -69,12 +69,17 @@ struct Row {
     name: &'static str,
     client: Stack,
     backend: Stack,
+    /// `tcp_ecn` of all hosts.
+    ecn: &'static str,
     v6: bool,
     weather: Weather,
 }
 
 const CLEAN: Weather = Weather { delay: Duration::ZERO, lost: 0, doubled: 0, late: 0 };
-const PLAIN: Row = Row { name: "IPv4", client: Stack::FULL, backend: Stack::FULL, v6: false, weather: CLEAN };
+const PLAIN: Row =
+    Row { name: "IPv4", client: Stack::FULL, backend: Stack::FULL, ecn: SYSTEM, v6: false, weather: CLEAN };
+/// The system's `tcp_ecn`: accepted, not asked for.
+const SYSTEM: &str = "2";
 /// Half a per cent of loss, of whole buffers where devices cut them.
 const LOSSY: Row = Row { weather: Weather { lost: 5, ..CLEAN }, ..PLAIN };
 
@@ -102,6 +107,9 @@ fn connections_of_any_options_survive_loss_on_links_with_large_buffers(mode: Mod
         Row { name: "no window scale at the backend", backend: scaling, ..LOSSY },
         Row { name: "no option at the client", client: Stack::BARE, ..LOSSY },
         Row { name: "no option", client: Stack::BARE, backend: Stack::BARE, v6: true, ..LOSSY },
+        Row { name: "ECN", ecn: "1", ..LOSSY },
+        // On kernels that know it, Linux 6.18 and later; others take it for ECN or refuse the value.
+        Row { name: "accurate ECN", ecn: "3", ..LOSSY },
         Row { name: "much loss, doubled", weather: Weather { lost: 50, doubled: 10, ..CLEAN }, ..PLAIN },
     ];
     play(&net, mode, &rows, &|weather| {
@@ -132,13 +140,18 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
     let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let seed = number(SEED_VARIABLE).unwrap_or_else(now);
     let all = number(CONNECTIONS_VARIABLE).unwrap_or(CONNECTIONS);
-    let _daemon = mode.start(net, &[QUIET, GREETING]);
+    let daemon = mode.start(net, &[QUIET, GREETING]);
     let games = [false, true].map(|v6| Game::start(&net.backend, seed, QUIET.back(v6), GREETING.back(v6)));
     let each = all.div_ceil(rows.len() as u64);
     for (index, row) in rows.iter().enumerate() {
         row.client.apply(&net.client);
         row.backend.apply(&net.backend);
+        for host in [&net.client, &net.gateway, &net.backend] {
+            // An older kernel has no accurate ECN, and goes on with what was set before.
+            let _refused = host.sysctl("ipv4/tcp_ecn", row.ecn);
+        }
         set(row.weather);
+        let before = mode.count_spliced(&daemon);
         let game = &games[usize::from(row.v6)];
         let fronts = [QUIET.front(row.v6), GREETING.front(row.v6)];
         let (next, slow, failures) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
@@ -162,9 +175,10 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
         game.wait_for_the_last();
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         let slow = slow.into_inner();
+        let spliced = mode.count_spliced(&daemon) - before;
         if all > CONNECTIONS {
             tell(&format!(
-                "{mode:?}, {}: {} of {each} failed, {slow} took more than a second",
+                "{mode:?}, {}: {} of {each} failed, {slow} took more than a second, {spliced} were spliced",
                 row.name,
                 failures.len()
             ));

@@ -10,17 +10,17 @@ use crate::tcp::flow::{Side, may, state};
 use crate::tcp::follow::{Meaning, follow};
 use crate::tcp::shape::Shape;
 
-const CLIENT: &str = "192.0.2.1:40000";
-const FRONT: &str = "198.51.100.7:443";
-const NEAR: &str = "203.0.113.9:50001";
-const BACKEND: &str = "10.0.0.5:8443";
+pub(super) const CLIENT: &str = "192.0.2.1:40000";
+pub(super) const FRONT: &str = "198.51.100.7:443";
+pub(super) const NEAR: &str = "203.0.113.9:50001";
+pub(super) const BACKEND: &str = "10.0.0.5:8443";
 const INGRESS: u32 = 2;
 /// What the backend was told when the connection was handed over, in the daemon's numbers.
 const PROMISED: u32 = 2_000;
 
 /// One connection, of which the client's direction has the key of [`Frame::v4`].
 #[derive(Default)]
-struct Maps {
+pub(super) struct Maps {
     flows: BTreeMap<(Vec<u8>, Vec<u8>), TcpFlow>,
     sides: [Side; 2],
 }
@@ -48,15 +48,19 @@ impl TcpMaps for Maps {
 }
 
 impl Maps {
-    fn in_state(state: u8) -> Self {
+    pub(super) fn in_state(state: u8) -> Self {
         Self::with(|flow| flow.state = state)
     }
 
-    fn with(change: impl Fn(&mut TcpFlow)) -> Self {
+    pub(super) fn with(change: impl Fn(&mut TcpFlow)) -> Self {
+        Self::between([CLIENT, FRONT, NEAR, BACKEND], change)
+    }
+
+    pub(super) fn between([client, front, near, backend]: [&str; 4], change: impl Fn(&mut TcpFlow)) -> Self {
         let side = Side { next: 3_000, acknowledged: 1_000, largest_window: 64_000, ..Side::default() };
         let mut maps = Self { flows: BTreeMap::new(), sides: [side; 2] };
         for (side, from, to, source, destination) in
-            [(0, CLIENT, FRONT, NEAR, BACKEND), (1, BACKEND, NEAR, FRONT, CLIENT)]
+            [(0, client, front, near, backend), (1, backend, near, front, client)]
         {
             let key = FlowKey { source: socket(from), destination: socket(to) };
             let mut flow = TcpFlow {
@@ -76,6 +80,8 @@ impl Maps {
         maps
     }
 }
+
+pub(super) const ROUTED: Arrival = ARRIVAL;
 
 const ARRIVAL: Arrival = Arrival {
     link: Link::Ethernet,

@@ -72,6 +72,20 @@ fn an_exact_rst_ends_the_connection() {
 }
 
 #[test]
+fn an_rst_after_data_that_is_not_acknowledged_yet_ends_the_connection() {
+    let (_, client, _) = followed(&segment(flag::ACK, 1_000, 70_000, 200), CLIENT, BACKEND);
+    for (row, sequence, expected) in [
+        ("behind what was sent", 1_200, Meaning::Ended),
+        ("behind what was acknowledged", 1_000, Meaning::Ended),
+        ("between", 1_100, Meaning::Nothing),
+        ("beyond", 1_201, Meaning::Nothing),
+    ] {
+        let (meaning, ..) = followed(&segment(flag::RST, sequence, 0, 0), client, BACKEND);
+        assert_eq!(meaning, expected, "{row}");
+    }
+}
+
+#[test]
 fn numbers_go_forwards_only() {
     let (_, client, _) = followed(&segment(flag::ACK, 1_000, 70_000, 200), CLIENT, BACKEND);
     assert_eq!((client.next, client.acknowledged), (1_200, 70_000));

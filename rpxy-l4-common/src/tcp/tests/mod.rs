@@ -5,6 +5,7 @@ mod follow;
 mod options;
 mod segment;
 mod shape;
+mod too_big;
 mod translate;
 
 use std::{vec, vec::Vec};

@@ -25,7 +25,8 @@ fn shaped(frame: &Frame, bits: u8) -> Vec<u8> {
 #[test]
 fn options_become_no_operations() {
     let time = [8, 10, 0, 0, 0, 9, 0, 0, 0, 7];
-    let rows: Vec<(&str, u8, u8, Vec<u8>, Vec<u8>)> = vec![
+    type Row = (&'static str, u8, u8, Vec<u8>, Vec<u8>);
+    let rows: Vec<Row> = vec![
         ("nothing asked for", flag::SYN, 0, [&[4, 2][..], &time].concat(), [&[4, 2][..], &time].concat()),
         ("timestamps", flag::SYN, may::NO_TIMESTAMPS, [&[4, 2][..], &time].concat(), [&[4, 2][..], &[1; 10]].concat()),
         ("SACK", flag::SYN, may::NO_SACK, [&[4, 2][..], &time].concat(), [&[1, 1][..], &time].concat()),

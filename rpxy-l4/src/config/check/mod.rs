@@ -29,6 +29,7 @@ mod rules;
 mod server_ids;
 mod shadow;
 mod sources;
+mod splice;
 mod status;
 mod targets;
 mod tcp;

@@ -10,17 +10,14 @@ use super::{
     listeners::Draft,
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    server_ids, targets,
+    server_ids, splice, targets,
 };
 use crate::config::{
     file::{Field, Table},
     keys::{self, Scope},
-    model::{Rule, SplicePolicy},
+    model::Rule,
     report::{Position, Report, quote},
 };
-
-const SPLICE: &[(&str, SplicePolicy)] =
-    &[("auto", SplicePolicy::Auto), ("first", SplicePolicy::First), ("off", SplicePolicy::Off)];
 
 /// The rules of one listener in file order, each with its position.
 pub(super) type Placed = Vec<(Position, Arc<Rule>)>;
@@ -81,7 +78,7 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, table, protocol, defaults), ..defaults.clone() };
-    let defaults = &RuleDefaults { splice: own_splice(report, table, protocol, defaults), ..defaults.clone() };
+    let defaults = &RuleDefaults { splice: splice::of_rule(report, table, protocol, defaults), ..defaults.clone() };
     let health = defaults.checks.of(report, table, ("health", "only_healthy"), protocol.map(Asker::from));
     let defaults = &RuleDefaults { health, ..defaults.clone() };
     let matcher = matcher::matcher(report, table, protocol, defaults);
@@ -116,26 +113,6 @@ fn affinity(report: &mut Report<'_>, table: &Table<'_>, protocol: Option<RulePro
         report.warn(&field.position, "has no effect on protocols over TCP");
     }
     field.boolean(report).unwrap_or(true)
-}
-
-/// The value of `splice` or `tcp_splice`.
-pub(super) fn splice(report: &mut Report<'_>, field: Option<Field<'_>>) -> Option<SplicePolicy> {
-    field.and_then(|field| field.word(report, SPLICE))
-}
-
-fn own_splice(
-    report: &mut Report<'_>,
-    table: &Table<'_>,
-    protocol: Option<RuleProtocol>,
-    defaults: &RuleDefaults<'_>,
-) -> SplicePolicy {
-    let own = splice(report, table.field("splice"));
-    if let Some(field) = table.field("splice")
-        && protocol.is_some_and(RuleProtocol::is_udp)
-    {
-        report.warn(&field.position, "has no effect on protocols over UDP");
-    }
-    own.unwrap_or(defaults.splice)
 }
 
 #[cfg(feature = "proxy-protocol")]

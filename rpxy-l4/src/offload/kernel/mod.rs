@@ -1,6 +1,7 @@
 //! The running kernel plane: its start and end, and what the daemon tells it.
 
 mod splice;
+mod spliced;
 mod state;
 mod steer;
 mod sweep;
@@ -10,10 +11,7 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::Ordering,
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -21,11 +19,11 @@ use ipnet::IpNet;
 use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+pub(crate) use self::steer::by_addresses;
 use self::{
-    splice::SpliceState,
+    spliced::SpliceState,
     state::{Inner, State},
 };
-pub(crate) use self::steer::by_addresses;
 use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},
@@ -56,7 +54,12 @@ impl Kernel {
             loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let (splice, noted) = splice.map_or((None, None), |(maps, readers)| {
-            (Some(SpliceState::new(config.max_spliced.get(), maps)), Some(readers))
+            let mut splice = SpliceState::new(config.max_spliced.get(), maps);
+            let inherited = splice.inherit(&readers);
+            if inherited > 0 {
+                tracing::info!("kernel plane: {inherited} spliced connections of an earlier daemon go on");
+            }
+            (Some(splice), Some(readers))
         });
         let state = State::new(table, maps, programs, netlink, splice);
         let inner = Arc::new(Inner::new(Wanted::new(config), readers, noted, state));

@@ -1,94 +1,24 @@
 //! Spliced TCP: connections in and out of the kernel, and their numbers.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    os::fd::OwnedFd,
-    time::Duration,
+use std::os::fd::OwnedFd;
+
+use rpxy_l4_common::tcp::{
+    counter::TcpCounter,
+    flow::{Notes, seen},
 };
 
-use rpxy_l4_common::tcp::{counter::TcpCounter, flow::{Notes, seen}};
-use rustix::time::{ClockId, clock_gettime};
-
-use super::{Kernel, state::State, steer::by_addresses};
+use super::{
+    Kernel,
+    spliced::{nanoseconds, now, usage},
+    state::State,
+    steer::by_addresses,
+};
 use crate::offload::{
     api::NotSteered,
-    maps::{self, SpliceMaps},
-    routes::{Entry, RoutePair, SpliceLink, Spliced},
-    splice::{
-        LegNumbers, NotSpliced, Pair, Place, Probe, Splice, SplicedUsage, SynShape, Tell, sides,
-    },
+    maps,
+    routes::{RoutePair, SpliceLink},
+    splice::{LegNumbers, NotSpliced, Pair, Place, Probe, Splice, SplicedUsage, SynShape, Tell, sides},
 };
-
-/// What the programs have noted, for readers without the lock.
-pub(super) use crate::offload::maps::SpliceReaders as Readers;
-
-/// State under the lock of the plane.
-#[derive(Debug)]
-pub(super) struct SpliceState {
-    pub(super) table: Spliced,
-    pub(super) maps: SpliceMaps,
-    /// The backend's socket of each connection, which keeps the port.
-    pub(super) parked: HashMap<Place, OwnedFd>,
-    /// Places to look at, by the time at which it is worth it, in nanoseconds of CLOCK_MONOTONIC.
-    pub(super) due: BTreeMap<(u64, u32), Place>,
-    /// Places to reset.
-    pub(super) closing: HashSet<Place>,
-    /// Places whose connections gave way to another one of the same client's.
-    pub(super) gone: Vec<Place>,
-}
-
-impl SpliceState {
-    pub(super) fn new(slots: u32, maps: SpliceMaps) -> Self {
-        Self {
-            table: Spliced::new(slots),
-            maps,
-            parked: HashMap::new(),
-            due: BTreeMap::new(),
-            closing: HashSet::new(),
-            gone: Vec::new(),
-        }
-    }
-
-    /// Changes an entry that is there. Should the kernel refuse it, the one of before stays.
-    pub(super) fn put(&mut self, entry: &Entry) {
-        if let Err(error) = self.maps.put(entry) {
-            tracing::debug!("kernel plane: cannot change a spliced connection: {error}");
-        }
-    }
-
-    /// Takes all of a connection out of the kernel.
-    pub(super) fn remove(&mut self, place: Place) {
-        let Some(keys) = self.table.remove(place) else { return };
-        for key in &keys {
-            self.maps.remove(key);
-        }
-        drop(self.parked.remove(&place));
-        self.closing.remove(&place);
-    }
-}
-
-/// Returns the time of CLOCK_MONOTONIC in nanoseconds.
-pub(super) fn now() -> u64 {
-    let now: Duration = clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A duration in nanoseconds.
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Sums up what the programs have noted of a connection that is live since `since`.
-pub(super) fn usage(notes: &Notes, since: u64, now: u64) -> SplicedUsage {
-    let [up, down] = notes.counted;
-    SplicedUsage {
-        packets: up.packets + down.packets,
-        bytes_up: up.bytes,
-        bytes_down: down.bytes,
-        idle: Duration::from_nanos(now.saturating_sub(notes.last_seen.max(since))),
-        ended: notes.ended != 0,
-    }
-}
 
 impl State {
     /// Returns what packets of a pair pass by, if they may be spliced.
@@ -99,7 +29,13 @@ impl State {
         }
         let route = self.route(pair).map_err(|reason| match reason {
             NotSteered::Loopback => NotSpliced::Local,
-            _ => NotSpliced::NoRoute,
+            NotSteered::Off
+            | NotSteered::Family
+            | NotSteered::Address
+            | NotSteered::NoRoute
+            | NotSteered::Full
+            | NotSteered::Interface
+            | NotSteered::Failed => NotSpliced::NoRoute,
         })?;
         self.link_of(route.interface).ok_or(NotSpliced::NoRoute)
     }
@@ -166,33 +102,38 @@ impl Splice for Kernel {
     }
 
     fn block(&self, place: Place) -> Result<(), NotSpliced> {
-        self.silence(place, None)
-    }
-
-    fn drain(&self, place: Place, promised: [u32; 2]) -> Result<(), NotSpliced> {
-        self.silence(place, Some(promised))
+        let state = &mut *self.inner.state();
+        let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
+        let Some(entries) = splice.table.silence(place) else { return Err(NotSpliced::Failed) };
+        entries.iter().try_for_each(|entry| splice.maps.put(entry)).map_err(|error| {
+            for (key, _) in &entries {
+                splice.maps.remove(key);
+            }
+            refused(&error)
+        })
     }
 
     fn probes(&self, place: Place) -> [Option<Probe>; 2] {
         let there = self.inner.state().splice.as_ref().is_some_and(|splice| splice.table.get(place).is_some());
         let notes = self.inner.splice.as_ref().filter(|_| there).and_then(|readers| readers.notes(place.slot));
         let Some(notes) = notes else { return [None; 2] };
-        notes.sides.map(|side| {
-            (side.seen & seen::PROBE != 0).then_some(Probe { clock: side.clock, echo: side.echo })
-        })
+        notes.sides.map(|side| (side.seen & seen::PROBE != 0).then_some(Probe { clock: side.clock, echo: side.echo }))
     }
 
     fn live(&self, place: Place, legs: &[LegNumbers; 2]) -> Result<(), NotSpliced> {
         let state = &mut *self.inner.state();
         let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
         let now = now();
-        let notes = Notes { last_seen: now, sides: sides(legs), ..Notes::default() };
+        let mut notes = Notes { last_seen: now, sides: sides(legs), ..Notes::default() };
+        if let (Some(connection), [client, _]) = (splice.table.get(place), &mut notes.sides) {
+            client.idle = u32::try_from(connection.idle.as_secs()).unwrap_or(u32::MAX);
+        }
         let Some(entries) = splice.table.go_live(place, legs, now) else { return Err(NotSpliced::Failed) };
         let written = splice.maps.set_notes(place.slot, &notes);
         let written = written.and_then(|()| entries.iter().try_for_each(|entry| splice.maps.put(entry)));
         if let Err(error) = written {
             splice.table.undo_live(place);
-            for entry in splice.table.silence(place, None).into_iter().flatten() {
+            for entry in splice.table.silence(place).into_iter().flatten() {
                 splice.put(&entry);
             }
             return Err(refused(&error));
@@ -241,6 +182,10 @@ impl Splice for Kernel {
     }
 
     fn close(&self, place: Place) {
+        // The connections of a daemon that ends go on without it.
+        if self.inner.keeps_spliced() {
+            return;
+        }
         if let Some(splice) = &mut self.inner.state().splice
             && splice.table.get(place).is_some_and(|connection| connection.is_live() && !connection.told)
         {
@@ -250,20 +195,6 @@ impl Splice for Kernel {
 
     fn tell(&self, tell: Tell) {
         drop(self.inner.tell.set(tell));
-    }
-}
-
-impl Kernel {
-    fn silence(&self, place: Place, promised: Option<[u32; 2]>) -> Result<(), NotSpliced> {
-        let state = &mut *self.inner.state();
-        let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
-        let Some(entries) = splice.table.silence(place, promised) else { return Err(NotSpliced::Failed) };
-        entries.iter().try_for_each(|entry| splice.maps.put(entry)).map_err(|error| {
-            for (key, _) in &entries {
-                splice.maps.remove(key);
-            }
-            refused(&error)
-        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::splice::{self, SpliceState};
+use super::spliced::{self, SpliceState};
 use crate::offload::{
     api::NotSteered,
     loader::{HookMode, Programs, Wanted},
@@ -26,7 +26,7 @@ pub(super) struct Inner {
     wanted: Wanted,
     pub(super) readers: Readers,
     /// What is noted of spliced connections; `None` where there are none.
-    pub(super) splice: Option<splice::Readers>,
+    pub(super) splice: Option<spliced::Readers>,
     /// Who is told of their ends.
     pub(super) tell: OnceLock<Tell>,
     state: Mutex<State>,
@@ -50,9 +50,18 @@ pub(super) struct State {
 }
 
 impl Inner {
-    pub(super) fn new(wanted: Wanted, readers: Readers, splice: Option<splice::Readers>, state: State) -> Self {
+    pub(super) fn new(wanted: Wanted, readers: Readers, splice: Option<spliced::Readers>, state: State) -> Self {
         let tell = OnceLock::new();
-        Self { hook: state.programs.hook(), wanted, readers, splice, tell, state: Mutex::new(state), changes: AtomicU64::new(0), leaving: AtomicBool::new(false) }
+        Self {
+            hook: state.programs.hook(),
+            wanted,
+            readers,
+            splice,
+            tell,
+            state: Mutex::new(state),
+            changes: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Announces that refused sessions may be accepted now.
@@ -63,6 +72,11 @@ impl Inner {
     /// Whether what is in the kernel outlives the daemon.
     pub(super) fn stays(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether spliced connections outlive the daemon, which ends.
+    pub(super) fn keeps_spliced(&self) -> bool {
+        self.stays() && self.state().programs.pins_splice()
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -142,7 +156,13 @@ impl std::fmt::Debug for Inner {
 }
 
 impl State {
-    pub(super) fn new(table: Table, maps: Maps, programs: Programs, netlink: Netlink, splice: Option<SpliceState>) -> Self {
+    pub(super) fn new(
+        table: Table,
+        maps: Maps,
+        programs: Programs,
+        netlink: Netlink,
+        splice: Option<SpliceState>,
+    ) -> Self {
         Self { table, maps, programs, netlink, splice, turned_away: false }
     }
 

@@ -9,7 +9,7 @@ use rpxy_l4_common::{
 };
 
 use super::{
-    splice::{Readers, SpliceState, nanoseconds, now, usage},
+    spliced::{Readers, SpliceState, nanoseconds, now, usage},
     state::Inner,
 };
 use crate::{
@@ -169,7 +169,8 @@ impl super::state::State {
 
 /// How a connection ended that its ends have ended.
 fn ending(notes: &Notes) -> Ending {
-    if notes.sides.iter().any(|side| side.seen & seen::RST != 0) { Ending::Reset } else { Ending::Finished }
+    let reset = Side::BOTH.into_iter().zip(notes.sides).find(|(_, noted)| noted.seen & seen::RST != 0);
+    reset.map_or(Ending::Finished, |(side, _)| Ending::Reset(side))
 }
 
 /// The reset for one end: with the number that it has acknowledged last, the only one that it accepts for sure (RFC 5961
@@ -213,8 +214,8 @@ mod tests {
         };
         let fins = seen::FIN | seen::FIN_ACKNOWLEDGED;
         assert_eq!(seen(fins, fins), Ending::Finished);
-        assert_eq!(seen(0, seen::RST), Ending::Reset);
-        assert_eq!(seen(fins | seen::RST, fins), Ending::Reset);
+        assert_eq!(seen(0, seen::RST), Ending::Reset(Side::Backend));
+        assert_eq!(seen(fins | seen::RST, fins), Ending::Reset(Side::Client));
     }
 
     #[test]
@@ -222,13 +223,8 @@ mod tests {
         let mut notes = Notes { last_seen: 5_000_000_000, ..Notes::default() };
         notes.counted[0] = flow::Forwarded { packets: 1, bytes: 2 };
         notes.counted[1] = flow::Forwarded { packets: 3, bytes: 4 };
-        let expected = SplicedUsage {
-            packets: 4,
-            bytes_up: 2,
-            bytes_down: 4,
-            idle: Duration::from_secs(2),
-            ended: false,
-        };
+        let expected =
+            SplicedUsage { packets: 4, bytes_up: 2, bytes_down: 4, idle: Duration::from_secs(2), ended: false };
         assert_eq!(usage(&notes, 1, 7_000_000_000), expected);
         assert_eq!(usage(&notes, 6_000_000_000, 7_000_000_000).idle, Duration::from_secs(1), "since the hand-over");
     }

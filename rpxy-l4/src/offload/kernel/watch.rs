@@ -71,7 +71,9 @@ struct Watch {
 impl Watch {
     fn run(mut self) {
         self.follow();
-        self.inner.close_all();
+        if !self.inner.keeps_spliced() {
+            self.inner.close_all();
+        }
     }
 
     fn follow(&mut self) {

@@ -20,7 +20,6 @@ use super::{
     hook::HookMode,
     machine::Machine,
     pin::{PinError, Pins},
-    splice::SpliceHooks,
 };
 use crate::offload::routes::Link;
 
@@ -74,7 +73,9 @@ pub(crate) struct Programs {
     /// Interfaces whose refusal has been logged.
     refused: HashSet<u32>,
     /// Interfaces with the programs for spliced TCP, if it is wanted.
-    pub(super) splice: Option<SpliceHooks>,
+    pub(super) splice: Option<HashMap<u32, [Attachment; 2]>>,
+    /// As many connections can be spliced.
+    pub(super) splice_places: u32,
     /// Interfaces whose refusal of them has been logged.
     pub(super) splice_refused: HashSet<u32>,
     /// Another daemon's programs have their place.
@@ -94,6 +95,7 @@ impl Programs {
             attached: HashMap::new(),
             refused: HashSet::new(),
             splice: None,
+            splice_places: 0,
             splice_refused: HashSet::new(),
             left: false,
         }

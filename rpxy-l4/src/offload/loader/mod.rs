@@ -97,21 +97,31 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     let hops = entries.saturating_add(1).clamp(*HOPS.start(), *HOPS.end());
     let level = log::level();
     let spliced = if config.tcp { config.max_spliced.get() } else { 1 };
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    loader
         .map_max_entries(name::FLOWS, entries)
         .map_max_entries(name::HOPS, hops)
         // Where TCP is not spliced, its maps take no memory.
         .map_max_entries(tcp::name::TCP_FLOWS, spliced.saturating_mul(2))
         .map_max_entries(tcp::name::TCP_NOTES, spliced)
         .map_max_entries(tcp::name::TCP_ENDED, spliced)
-        .override_global(aya_log::LEVEL, &level, false)
-        .load(object)
-        .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
+        .override_global(aya_log::LEVEL, &level, false);
+    // Links, by which programs outlive their daemon, came with Linux 6.6.
+    if let Some(pins) = pins.as_ref().filter(|_| config.tcp && !machine.is_older_than((6, 6))) {
+        for name in splice::MAPS {
+            loader.map_pin_path(name, pins.splice_map(name, spliced));
+        }
+    }
+    let mut ebpf =
+        loader.load(object).map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (mut maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
     let splice = if config.tcp {
         let taken = maps::take_splice(&mut ebpf);
-        Some(taken.map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?)
+        Some(
+            taken
+                .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?,
+        )
     } else {
         None
     };
@@ -123,7 +133,7 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     }
     attach(config, &mut programs, &links, &machine)?;
     let splice = splice.filter(|_| {
-        let loaded = programs.load_splice();
+        let loaded = programs.load_splice(spliced);
         if let Err(error) = &loaded {
             tracing::warn!("kernel plane: no TCP connection is spliced: {error}");
         }

@@ -38,10 +38,8 @@ pub(in crate::offload) fn take(ebpf: &mut Ebpf) -> Result<(SpliceMaps, SpliceRea
     let notes = map(name::TCP_NOTES)?;
     let Map::Array(data) = &notes else { return Err(MapError::InvalidName { name: name::TCP_NOTES.to_owned() }) };
     let second = MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?;
-    let readers = SpliceReaders {
-        notes: Map::Array(second).try_into()?,
-        counters: map(name::TCP_COUNTERS)?.try_into()?,
-    };
+    let readers =
+        SpliceReaders { notes: Map::Array(second).try_into()?, counters: map(name::TCP_COUNTERS)?.try_into()? };
     let maps = SpliceMaps {
         flows: map(name::TCP_FLOWS)?.try_into()?,
         notes: notes.try_into()?,

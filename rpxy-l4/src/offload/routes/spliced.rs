@@ -195,8 +195,7 @@ impl Spliced {
     pub(crate) fn reserve(&mut self, pair: &Pair, links: [Link; 2]) -> Result<Place, NotSpliced> {
         let [client, local, upstream, backend] =
             [pair.client, pair.local, pair.upstream, pair.backend].map(maps::socket);
-        let keys =
-            [FlowKey { source: client, destination: local }, FlowKey { source: backend, destination: upstream }];
+        let keys = [FlowKey { source: client, destination: local }, FlowKey { source: backend, destination: upstream }];
         if keys.iter().any(|key| self.keys.contains_key(key)) {
             // The rest of an earlier connection is there still.
             return Err(NotSpliced::Full);
@@ -210,8 +209,7 @@ impl Spliced {
             side: side as u8,
             ..TcpFlow::default()
         };
-        let [mut of_client, of_backend] =
-            [flow(Side::Client, upstream, backend), flow(Side::Backend, local, client)];
+        let [mut of_client, of_backend] = [flow(Side::Client, upstream, backend), flow(Side::Backend, local, client)];
         of_client.mark = pair.mark.to_ne_bytes();
         let mut connection = Connection {
             generation: self.generation,
@@ -245,6 +243,51 @@ impl Spliced {
             return Some(self.unused - 1);
         }
         self.returned.pop_front()
+    }
+
+    /// Takes over what an earlier daemon left: the connections that are forwarded, both directions of which are there.
+    /// Returns their places, and the keys of all other entries.
+    pub(crate) fn inherit(&mut self, entries: &[Entry]) -> (Vec<Place>, Vec<FlowKey>) {
+        let mut halves: HashMap<u32, [Option<TcpFlow>; 2]> = HashMap::new();
+        for (_, flow) in entries.iter().filter(|(_, flow)| flow.slot < self.slots) {
+            let half = halves.entry(flow.slot).or_default().get_mut(usize::from(flow.side));
+            if let Some(half) = half {
+                *half = Some(*flow);
+            }
+        }
+        let mut taken = HashSet::new();
+        let mut places = Vec::new();
+        for (slot, halves) in halves {
+            let [Some(of_client), Some(of_backend)] = halves else { continue };
+            self.generation = self.generation.wrapping_add(1);
+            let connection = Connection {
+                generation: self.generation,
+                flows: [of_client, of_backend],
+                idle: Duration::MAX,
+                since: 0,
+                told: of_client.state == state::ENDING,
+            };
+            if !connection.is_live() || of_client.state != of_backend.state {
+                continue;
+            }
+            for side in Side::BOTH {
+                let flow = connection.flow(side);
+                let link = Link { interface: flow.ingress, station: flow.station };
+                let used =
+                    self.pairs.entry(connection.route_pair(side)).or_insert(Used { link, users: Users::default() });
+                used.users.add(slot);
+                let key = connection.key(side);
+                self.keys.insert(key, slot);
+                taken.insert(key);
+            }
+            self.connections.insert(slot, connection);
+            self.live += 1;
+            places.push(Place { slot, generation: self.generation });
+        }
+        self.unused = self.connections.keys().max().map_or(0, |last| last + 1);
+        self.returned = (0..self.unused).filter(|slot| !self.connections.contains_key(slot)).collect();
+        let others = entries.iter().map(|(key, _)| *key).filter(|key| !taken.contains(key)).collect();
+        (places, others)
     }
 
     /// Gives a place up. Returns the keys of its entries.
@@ -282,13 +325,12 @@ impl Spliced {
         Some(connection.entry(Side::Backend))
     }
 
-    /// Both legs fall silent, or promise no more than this. Returns the entries; `None` for one that is live or gone.
-    pub(crate) fn silence(&mut self, place: Place, promised: Option<[u32; 2]>) -> Option<[Entry; 2]> {
+    /// Both legs fall silent. Returns the entries; `None` for one that is live or gone.
+    pub(crate) fn silence(&mut self, place: Place) -> Option<[Entry; 2]> {
         let connection = self.get_mut(place).filter(|connection| !connection.is_live())?;
-        for (index, flow) in connection.flows.iter_mut().enumerate() {
-            flow.state = if promised.is_some() { state::DRAINING } else { state::BLOCKED };
+        for flow in &mut connection.flows {
+            flow.state = state::BLOCKED;
             flow.may = 0;
-            flow.promised = promised.and_then(|promised| promised.get(index).copied()).unwrap_or_default();
         }
         Some(connection.entries())
     }
@@ -392,10 +434,8 @@ mod tests {
         let (key, flow) = table.connect(place, syn).unwrap();
         assert_eq!(maps::socket_address(&key.source).unwrap().to_string(), "10.0.0.2:80");
         assert_eq!((flow.state, flow.may), (state::CONNECTING, may::DOUBLE | may::HIDE_CLOCK | may::NO_TIMESTAMPS));
-        let blocked = table.silence(place, None).unwrap();
+        let blocked = table.silence(place).unwrap();
         assert!(blocked.iter().all(|(key, flow)| flow.state == state::BLOCKED && flow.may == 0 && flow.is_whole(key)));
-        let draining = table.silence(place, Some([5, 6])).unwrap();
-        assert_eq!(draining.map(|(_, flow)| (flow.state, flow.promised)), [(state::DRAINING, 5), (state::DRAINING, 6)]);
         assert_eq!(table.live(), 0);
         let legs = [LegNumbers { held: 9, received: 100, ..LegNumbers::default() }, LegNumbers::default()];
         let [(_, of_client), (_, of_backend)] = table.go_live(place, &legs, 1).unwrap();
@@ -404,12 +444,43 @@ mod tests {
         assert_eq!((of_client.may, of_backend.may), (0, may::SEND_HELD), "towards the backend");
         assert_eq!((of_client.mark, of_client.side, of_backend.side), (7_u16.to_ne_bytes(), 0, 1));
         assert_eq!(table.live(), 1);
-        assert_eq!(table.silence(place, None), None, "too late");
+        assert_eq!(table.silence(place), None, "too late");
         assert_eq!(table.held_sent(place).map(|(_, flow)| flow.may), Some(0));
         assert_eq!(table.held_sent(place), None);
         assert_eq!(table.end(place).map(|entries| entries.map(|(_, flow)| flow.state)), Some([state::ENDING; 2]));
         assert!(table.remove(place).is_some());
         assert_eq!((table.live(), table.remove(place)), (0, None));
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_left_goes_on() {
+        let mut earlier = Spliced::new(9);
+        let mut entries = Vec::new();
+        let places = ["192.0.2.9:1", "192.0.2.9:2", "192.0.2.8:3", "192.0.2.8:4"]
+            .map(|client| earlier.reserve(&pair(client), [NEAR, FAR]).unwrap());
+        let [live, ended, blocked, half] = places;
+        for place in [live, ended, half] {
+            entries.extend(earlier.go_live(place, &[LegNumbers::default(); 2], 1).unwrap());
+        }
+        entries.retain(|(_, flow)| flow.slot != ended.slot);
+        entries.extend(earlier.end(ended).unwrap());
+        entries.extend(earlier.silence(blocked).unwrap());
+        entries.retain(|(_, flow)| flow.slot != half.slot || flow.side == 0);
+        let mut table = Spliced::new(9);
+        let (places, others) = table.inherit(&entries);
+        let slots: HashSet<u32> = places.iter().map(|place| place.slot).collect();
+        assert_eq!(slots, HashSet::from([live.slot, ended.slot]));
+        assert_eq!(others.len(), 3, "both of the hand-over that did not come to its end, and the half");
+        let told = |slot: u32| table.get(table.place(slot).unwrap()).unwrap().told;
+        assert_eq!((told(live.slot), told(ended.slot), table.live()), (false, true, 2));
+        assert_eq!(table.reserve(&pair("192.0.2.9:1"), [NEAR, FAR]), Err(NotSpliced::Full), "it has its addresses");
+        let new = table.reserve(&pair("192.0.2.7:9"), [NEAR, FAR]).unwrap();
+        assert!(!slots.contains(&new.slot));
+        for place in places {
+            table.remove(place).unwrap();
+        }
+        table.remove(new).unwrap();
+        assert!(table.pairs().is_empty());
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::{
 use super::splicer::{Live, Splicer};
 use crate::{
     metrics::Outcome,
-    offload::{Ending, SplicedUsage},
+    offload::{self, Ending, SplicedUsage},
     tcp::{
+        end::{End, Side},
         record::Traffic,
-        relay::{End, Side},
     },
 };
 
@@ -54,7 +54,8 @@ impl Future for Spliced<'_> {
         this.add(usage);
         let (outcome, reset) = match why {
             Ending::Finished => (Outcome::Closed, None),
-            Ending::Reset => (Outcome::ClientReset, None),
+            Ending::Reset(offload::Side::Client) => (Outcome::ClientReset, None),
+            Ending::Reset(offload::Side::Backend) => (Outcome::BackendReset, None),
             Ending::Idle => (Outcome::Idle, None),
             Ending::Closed => (Outcome::Drained, Some(Side::Both)),
         };

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::hand_over::{Command, Fact, HandOver, Leg};
 use crate::{
     confine::Enter,
+    metrics::Metrics,
     net::repair::{self, Info, Numbers},
     offload::{Ending, Event, NotSpliced, Place, Reservation, Splice, SplicedUsage},
 };
@@ -33,6 +34,7 @@ pub(super) type Ended = (Ending, SplicedUsage);
 #[derive(Debug)]
 pub(crate) struct Splicer {
     splice: Arc<dyn Splice>,
+    metrics: Arc<Metrics>,
     waiting: Arc<Waiting>,
     /// Until it is stopped.
     thread: Mutex<Option<Thread>>,
@@ -60,6 +62,8 @@ pub(super) struct Job {
     pub(super) held: Bytes,
     /// See [`HandOver::new`].
     pub(super) verbatim: [u64; 2],
+    /// Likewise.
+    pub(super) before: [u64; 2],
     pub(super) reservation: Reservation,
     pub(super) answer: oneshot::Sender<Result<Live, NotSpliced>>,
 }
@@ -77,7 +81,7 @@ impl Splicer {
     /// # Errors
     ///
     /// There can be no more threads.
-    pub(crate) fn start(splice: Arc<dyn Splice>, enter: Enter) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(splice: Arc<dyn Splice>, metrics: Arc<Metrics>, enter: Enter) -> io::Result<Arc<Self>> {
         let waiting = Arc::new(Waiting::default());
         let (jobs, inbox) = channel();
         {
@@ -89,7 +93,7 @@ impl Splicer {
             enter();
             worker.work(&inbox);
         })?;
-        Ok(Arc::new(Self { splice, waiting, thread: Mutex::new(Some(Thread { jobs, handle })) }))
+        Ok(Arc::new(Self { splice, metrics, waiting, thread: Mutex::new(Some(Thread { jobs, handle })) }))
     }
 
     /// Ends the thread when it has done what it was asked for. No connection is handed over any more.
@@ -105,6 +109,11 @@ impl Splicer {
     /// What it hands connections over to.
     pub(super) fn splice(&self) -> &Arc<dyn Splice> {
         &self.splice
+    }
+
+    /// Where results are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Has a connection be handed over. There is no more than one such request of each connection.
@@ -126,7 +135,7 @@ impl Waiting {
         if let Event::Ended { place, why, usage } = event
             && let Some(waits) = self.take(place)
         {
-            drop(waits.send((why, usage)));
+            let _nobody_waits = waits.send((why, usage));
         }
     }
 
@@ -150,8 +159,8 @@ struct Worker {
 impl Worker {
     fn work(&self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
-            let Job { sockets, upstream, held, verbatim, reservation, answer } = job;
-            let result = self.hand_over(&sockets, upstream, &held, verbatim, reservation);
+            let Job { sockets, upstream, held, verbatim, before, reservation, answer } = job;
+            let result = self.hand_over(&sockets, upstream, &held, (verbatim, before), reservation);
             if let Err(Ok(Live { place, .. })) = answer.send(result) {
                 // Closed meanwhile.
                 self.waiting.take(place);
@@ -165,12 +174,12 @@ impl Worker {
         sockets: &[OwnedFd; 2],
         (local, backend): (SocketAddr, SocketAddr),
         held: &Bytes,
-        verbatim: [u64; 2],
+        (verbatim, before): ([u64; 2], [u64; 2]),
         reservation: Reservation,
     ) -> Result<Live, NotSpliced> {
         let place = reservation.place().ok_or(NotSpliced::Failed)?;
         let splice = &*self.splice;
-        let mut hand_over = HandOver::new(u32::try_from(held.len()).unwrap_or(u32::MAX), verbatim);
+        let mut hand_over = HandOver::new(u32::try_from(held.len()).unwrap_or(u32::MAX), verbatim, before);
         let mut ended = None;
         let mut fact = Fact::Begin;
         loop {
@@ -179,11 +188,11 @@ impl Worker {
                 Command::Acknowledge => on_both(sockets, repair::acknowledge),
                 Command::Block => done(splice.block(place)),
                 Command::Read => legs(sockets).map_or(Fact::Failed(NotSpliced::Failed), Fact::Legs),
-                Command::Probe { timestamps } => match on_both(sockets, |socket| repair::end(socket, timestamps)) {
-                    Fact::Done if timestamps => Fact::Probes(splice.probes(place)),
-                    Fact::Done => Fact::Probes([None; 2]),
-                    failed => failed,
-                },
+                Command::Probe { timestamps } => {
+                    let ended = on_both(sockets, |socket| repair::end(socket, timestamps));
+                    let noted = if timestamps { splice.probes(place) } else { [None; 2] };
+                    if ended == Fact::Done { Fact::Probes(noted) } else { ended }
+                }
                 Command::Live(numbers) => {
                     // An end may be told before the call returns.
                     ended = Some(self.waiting.wait(place));
@@ -192,15 +201,14 @@ impl Worker {
                 Command::Send => {
                     let [_, backend] = sockets;
                     // What was not sent is the client's to send again.
-                    drop(send(backend, held, SendFlags::NOSIGNAL));
+                    let _less = send(backend, held, SendFlags::NOSIGNAL);
                     Fact::Done
                 }
-                Command::Silence => match on_both(sockets, repair::begin) {
-                    Fact::Done if sockets.iter().any(|socket| Info::of(socket).is_ok_and(|info| info.closed)) => {
-                        Fact::Broken
-                    }
-                    fact => fact,
-                },
+                Command::Silence => {
+                    let silent = on_both(sockets, repair::begin);
+                    let is_closed = |socket| Info::of(socket).is_ok_and(|info| info.closed);
+                    if silent == Fact::Done && sockets.iter().any(is_closed) { Fact::Broken } else { silent }
+                }
                 Command::Finish | Command::Abandon => {
                     splice.held_sent(place);
                     self.park(place, sockets, local, backend);
@@ -214,7 +222,10 @@ impl Worker {
                     self.waiting.take(place);
                     // From here on what the daemon sends goes out again, first of all what it has acknowledged meanwhile.
                     drop(reservation);
-                    drop(on_both(sockets, |socket| repair::begin(socket).and_then(|()| repair::end(socket, true))));
+                    for socket in sockets {
+                        // Whatever one of them says, the other one is not left in repair.
+                        let _gone = repair::begin(socket).and_then(|()| repair::end(socket, true));
+                    }
                     return Err(reason);
                 }
             };
