@@ -284,7 +284,7 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let attempts = Attempts::of(shared.splicer(), route, protocol, settings.idle_timeout);
+    let mut attempts = Attempts::of(shared.splicer(), route, protocol, client, settings.idle_timeout);
     if listener.splices && attempts.is_none() {
         splice::acknowledge_at_once(client);
     }
@@ -292,8 +292,8 @@ async fn prepare(
     let is_held = attempts.as_ref().is_some_and(|attempts| attempts.at_first()) && preamble.header == 0;
     let held =
         if is_held && !matches!(ech, Ech::Private(_)) { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
-    let segment = attempts.as_ref().and_then(|_| splice::segment_of(client));
-    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, (&mut preamble, segment))
+    let wanted = (&mut preamble, attempts.as_deref_mut());
+    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, wanted)
         .await
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;

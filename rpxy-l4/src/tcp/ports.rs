@@ -70,6 +70,18 @@ pub(super) fn connect(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     result
 }
 
+/// The connection that `connect` would begin to one of the addresses, with a port that it has already; `None` where it has
+/// to look for one as others do.
+pub(super) fn bound(to: SocketAddr, from: From<'_>) -> Option<(Dial, SocketAddr)> {
+    let source = in_turn(to, from.sources, from.random).next()?;
+    let dial = Dial::new(to).ok()?;
+    if let Some(bytes) = from.segment {
+        dial.set_segment(bytes);
+    }
+    let local = dial.bind(source).ok()?;
+    Some((dial, local))
+}
+
 /// Has the kernel look at all ports.
 fn search(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     let mut result = Err(no_port());

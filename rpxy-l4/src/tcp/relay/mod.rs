@@ -137,7 +137,7 @@ impl<'a> Relay<'a> {
     ///
     /// The reason why not. [`Relay::go_on`] relays on.
     pub(super) async fn hand_over(&mut self) -> Result<Handed, NotSpliced> {
-        let attempts = self.attempts.as_ref().ok_or(NotSpliced::Off)?;
+        let attempts = self.attempts.as_mut().ok_or(NotSpliced::Off)?;
         let held = self.up.held().cloned().unwrap_or_default();
         let (changed_up, changed_down) = self.changed;
         let verbatim = [self.traffic.up - changed_up + held.len() as u64, self.traffic.down - changed_down];

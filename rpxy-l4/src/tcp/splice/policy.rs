@@ -14,10 +14,16 @@ use super::{
 };
 use crate::{
     config::model::SplicePolicy,
-    net::repair::{self, Info},
-    offload::{NotSpliced, Pair, Reservation},
+    net::{
+        Dial,
+        repair::{self, Info},
+    },
+    offload::{NotSpliced, Pair, Reservation, SynShape},
     route::{Protocol, Route},
-    tcp::record::Traffic,
+    tcp::{
+        ports::{self, From},
+        record::Traffic,
+    },
 };
 
 /// Exchanges after which a connection is likely to have as many more.
@@ -34,14 +40,29 @@ const IDLE: Duration = Duration::from_secs(2 * 60 * 60 + 4 * 60);
 #[derive(Debug)]
 pub(in crate::tcp) struct Attempts {
     splicer: Arc<Splicer>,
+    /// The client's end and ours.
+    client: [SocketAddr; 2],
+    leg: Info,
     mark: u16,
     idle: Duration,
     first: bool,
+    /// Made before there was a connection to the backend, which was made to be like the client's.
+    reserved: Option<Reserved>,
     /// Exchanges until the next one.
     wait: u32,
     /// Exchanges between the next one and the one after it.
     pause: u32,
     left: u8,
+}
+
+/// A place for the first hand-over.
+#[derive(Debug)]
+struct Reserved {
+    reservation: Reservation,
+    /// The addresses towards the backend that it is for.
+    upstream: (SocketAddr, SocketAddr),
+    /// The backend has taken no round-trip time from its handshake.
+    doubled: bool,
 }
 
 impl Attempts {
@@ -50,15 +71,20 @@ impl Attempts {
         splicer: Option<&Arc<Splicer>>,
         route: &Route,
         protocol: Protocol,
+        client: &TcpStream,
         idle: Option<Duration>,
     ) -> Option<Box<Self>> {
+        let splicer = splicer?;
         let first = match route.splice {
             SplicePolicy::Off => return None,
             SplicePolicy::First => true,
             SplicePolicy::Auto => protocol == Protocol::Ssh,
         };
         Some(Box::new(Self {
-            splicer: Arc::clone(splicer?),
+            splicer: Arc::clone(splicer),
+            client: [client.peer_addr().ok()?, client.local_addr().ok()?],
+            leg: Info::of(client).ok()?,
+            reserved: None,
             mark: route.mark(),
             idle: idle.unwrap_or(IDLE),
             first,
@@ -88,6 +114,37 @@ impl Attempts {
         self.left > 0 && is_temporary(reason)
     }
 
+    /// The largest segment that the client takes, which the backend is not to exceed.
+    pub(in crate::tcp) fn segment(&self) -> u32 {
+        self.leg.whole_segment()
+    }
+
+    /// A connection to a backend that is made to be like the client's, for a hand-over at the first bytes; `None` where it
+    /// needs not, or cannot, be made so.
+    pub(in crate::tcp) fn dial(&mut self, to: SocketAddr, from: From<'_>) -> Option<Dial> {
+        self.reserved = None;
+        let [client, _] = self.client;
+        let shape = SynShape {
+            timestamps: self.leg.timestamps,
+            sack: self.leg.sack,
+            doubled: !is_near(&self.leg, Duration::ZERO),
+        };
+        let as_it_is = shape.timestamps && shape.sack && !shape.doubled;
+        if as_it_is || !self.first || client.is_ipv4() != to.is_ipv4() {
+            return None;
+        }
+        let (dial, local) = ports::bound(to, from)?;
+        let pair = self.pair((local, to));
+        let reservation = Reservation::new(Arc::clone(self.splicer.splice()), &pair, Some(shape)).ok()?;
+        self.reserved = Some(Reserved { reservation, upstream: (local, to), doubled: shape.doubled });
+        Some(dial)
+    }
+
+    fn pair(&self, (upstream, backend): (SocketAddr, SocketAddr)) -> Pair {
+        let Self { client: [client, local], mark, idle, .. } = *self;
+        Pair { client, local, upstream, backend, mark, idle }
+    }
+
     /// Hands the connection over; its sockets are of no more use then, and nothing else may use them meanwhile. `held` are
     /// bytes of the client's that the backend has not got yet; [`super::hand_over::HandOver`] has `verbatim`.
     ///
@@ -95,31 +152,32 @@ impl Attempts {
     ///
     /// The reason why it has to be relayed on, as before.
     pub(in crate::tcp) async fn hand_over(
-        &self,
+        &mut self,
         (client, backend): (&TcpStream, &TcpStream),
         held: Bytes,
         verbatim: [u64; 2],
     ) -> Result<Handed, NotSpliced> {
         let gone = |_error| NotSpliced::NotEstablished;
+        let upstream = (backend.local_addr().map_err(gone)?, backend.peer_addr().map_err(gone)?);
+        let reserved = self.reserved.take().filter(|reserved| reserved.upstream == upstream);
+        let [_, from_backend] = verbatim;
+        let knows_nothing = from_backend == 0 && reserved.as_ref().is_some_and(|reserved| reserved.doubled);
         let (one, other) = (Info::of(client).map_err(gone)?, Info::of(backend).map_err(gone)?);
         if !one.established || !other.established {
             return Err(NotSpliced::NotEstablished);
         }
-        if !is_near(&one, &other) {
+        if !knows_nothing && !is_near(&one, known(&other)) {
             return Err(NotSpliced::Far);
         }
-        let addresses = |socket: &TcpStream| Ok::<_, std::io::Error>((socket.peer_addr()?, socket.local_addr()?));
-        let (client_address, local) = addresses(client).map_err(gone)?;
-        let (backend_address, upstream) = addresses(backend).map_err(gone)?;
-        let Self { mark, idle, .. } = *self;
-        let pair = Pair { client: client_address, local, upstream, backend: backend_address, mark, idle };
-        let reservation = Reservation::new(Arc::clone(self.splicer.splice()), &pair, None)?;
+        let reservation = match reserved {
+            Some(Reserved { reservation, .. }) => reservation,
+            None => Reservation::new(Arc::clone(self.splicer.splice()), &self.pair(upstream), None)?,
+        };
         let copy = |socket: &TcpStream| socket.as_fd().try_clone_to_owned();
         let sockets = copy(client).and_then(|client| Ok([client, copy(backend)?]));
         let sockets = sockets.map_err(|_exhausted| NotSpliced::Failed)?;
-        let upstream: (SocketAddr, SocketAddr) = (upstream, backend_address);
-        let (answer, answered) = oneshot::channel();
         let held_len = held.len() as u64;
+        let (answer, answered) = oneshot::channel();
         self.splicer.ask(Job { sockets, upstream, held, verbatim, reservation, answer });
         let live = answered.await.unwrap_or(Err(NotSpliced::Off))?;
         Ok(Handed { splicer: Arc::clone(&self.splicer), live, held: held_len })
@@ -157,15 +215,13 @@ pub(in crate::tcp) fn acknowledge_at_once(client: &TcpStream) {
     drop(repair::hold_acknowledgements(client, false));
 }
 
-/// The largest segment that a client takes, which the backend is not to exceed.
-pub(in crate::tcp) fn segment_of(client: &TcpStream) -> Option<u32> {
-    Info::of(client).ok().map(|info| info.whole_segment())
+/// Whether a backend that has learnt `round_trip` may go on with it.
+fn is_near(client: &Info, round_trip: Duration) -> bool {
+    known(client) <= NEAR.max(round_trip * 2)
 }
 
-/// Whether the backend may go on with the round-trip time that it has learnt.
-fn is_near(client: &Info, backend: &Info) -> bool {
-    let known = |info: &Info| info.least_round_trip.unwrap_or(info.round_trip).min(info.round_trip);
-    known(client) <= NEAR.max(known(backend) * 2)
+fn known(leg: &Info) -> Duration {
+    leg.least_round_trip.unwrap_or(leg.round_trip).min(leg.round_trip)
 }
 
 /// Whether it may be different the next time.
@@ -193,7 +249,7 @@ mod tests {
                 least_round_trip: Some(Duration::from_micros(least)),
                 ..Info::default()
             };
-            assert_eq!(is_near(&info(client), &info(backend)), expected, "{row}");
+            assert_eq!(is_near(&info(client), known(&info(backend))), expected, "{row}");
         }
     }
 }
