@@ -54,6 +54,8 @@ pub(crate) struct Info {
     pub(crate) ecn: bool,
     /// The SYN carried data that was taken.
     pub(crate) fast_open: bool,
+    /// Payload bytes that the peer has sent, up to the first one that is missing.
+    pub(crate) bytes_received: u64,
     /// Scale of the peer's windows.
     pub(crate) peer_scale: u8,
     /// Scale of ours.
@@ -95,6 +97,9 @@ impl Info {
             sack: has(option::SACK),
             ecn: has(option::ECN),
             fast_open: has(option::SYN_DATA),
+            bytes_received: u64::from_ne_bytes(
+                bytes.get(128..136).and_then(|long| long.try_into().ok()).unwrap_or_default(),
+            ),
             peer_scale,
             own_scale,
             segment: word(16),
@@ -218,7 +223,8 @@ pub(crate) fn reset(local: SocketAddr, peer: SocketAddr, sequence: u32, acknowle
     socket.set_linger(Some(Duration::ZERO))
 }
 
-fn unread(socket: &impl AsFd) -> io::Result<u32> {
+/// Bytes received that wait to be read, up to the first urgent one.
+pub(crate) fn unread(socket: &impl AsFd) -> io::Result<u32> {
     // SAFETY: SIOCINQ takes no input and writes one int (tcp_ioctl() in net/ipv4/tcp.c).
     let bytes = unsafe { ioctl(socket, Getter::<SIOCINQ, c_int>::new()) }?;
     Ok(bytes.cast_unsigned())
@@ -303,6 +309,7 @@ mod tests {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
             begun => begun.unwrap(),
         }
+        assert_eq!(Info::of(&server).unwrap().bytes_received, 5, "read or not");
         let numbers = Numbers::of(&server).unwrap();
         assert_eq!((numbers.unread, numbers.unacknowledged), (3, 0));
         assert_eq!(numbers.received.wrapping_sub(numbers.told), 5, "the acknowledgement of the first bytes is held");

@@ -60,7 +60,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, listener, &mut ends.client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, ending, place, preamble, timer, limits, attempts } = match ready {
+    let Ready { backend, busy, ending, place, preamble, timer, limits, attempts, verbatim } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -72,7 +72,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     };
     ends.cut_off = Some(Side::Both);
     let backend = ends.backend.insert(backend);
-    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, (timer, limits), attempts);
+    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, (timer, limits), (attempts, verbatim));
     let (ending, stopped) = until_stopped(Until { ending, relay }).await;
     let end = match stopped {
         Stopped::Ended(end) => end,
@@ -169,6 +169,8 @@ struct Ready {
     timer: Timer,
     limits: Arc<Limits>,
     attempts: Option<Box<Attempts>>,
+    /// All that was read of the client is in the preamble, as it came.
+    verbatim: bool,
 }
 
 /// Everything before the relay.
@@ -289,9 +291,13 @@ async fn prepare(
         splice::acknowledge_at_once(client);
     }
     // First bytes to be handed over wait until there is a connection to hand over.
-    let is_held = attempts.as_ref().is_some_and(|attempts| attempts.at_first()) && preamble.header == 0;
-    let held =
-        if is_held && !matches!(ech, Ech::Private(_)) { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
+    #[cfg(feature = "proxy-protocol")]
+    let is_introduced = settings.receive_proxy.is_some();
+    #[cfg(not(feature = "proxy-protocol"))]
+    let is_introduced = false;
+    let verbatim = !is_introduced && !matches!(ech, Ech::Private(_));
+    let is_held = verbatim && preamble.header == 0 && attempts.as_ref().is_some_and(|attempts| attempts.at_first());
+    let held = if is_held { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
     let wanted = (&mut preamble, attempts.as_deref_mut());
     let reached = reach(shared, listener, route, (client, origin.source), &mut timer, wanted)
         .await
@@ -318,7 +324,17 @@ async fn prepare(
         }
         record.traffic.moved(0);
     }
-    Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&listener.limits), attempts })
+    Ok(Ready {
+        backend,
+        busy,
+        ending,
+        place,
+        preamble,
+        timer,
+        limits: Arc::clone(&listener.limits),
+        attempts,
+        verbatim,
+    })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

@@ -95,18 +95,25 @@ pub(super) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else.
+    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else. The
+    /// connection may be handed over by `attempts`; then it counts whether all that the client has sent is `verbatim` in the
+    /// preamble.
     pub(super) fn new(
         client: &'a TcpStream,
         backend: &'a TcpStream,
         traffic: &'a mut Traffic,
         preamble: Preamble,
         (timer, limits): (Timer, Arc<Limits>),
-        attempts: Option<Box<Attempts>>,
+        (mut attempts, verbatim): (Option<Box<Attempts>>, bool),
     ) -> Self {
-        let changed = (traffic.up, traffic.down);
+        let mut changed = (traffic.up, traffic.down);
+        if let Some(attempts) = attempts.as_mut().filter(|_| !verbatim) {
+            attempts.count_from_here(client, backend);
+            changed.0 += (preamble.bytes.len() - preamble.header.min(preamble.bytes.len())) as u64;
+        }
+        let may_be_held = verbatim || preamble.bytes.len() == preamble.sent;
         let mut up = Half::starting_with(preamble, &mut traffic.up);
-        if attempts.as_ref().is_some_and(|attempts| attempts.at_first()) {
+        if may_be_held && attempts.as_ref().is_some_and(|attempts| attempts.at_first()) {
             up.hold();
         }
         traffic.note();
@@ -140,7 +147,8 @@ impl<'a> Relay<'a> {
         let attempts = self.attempts.as_mut().ok_or(NotSpliced::Off)?;
         let held = self.up.held().cloned().unwrap_or_default();
         let (changed_up, changed_down) = self.changed;
-        let verbatim = [self.traffic.up - changed_up + held.len() as u64, self.traffic.down - changed_down];
+        let up = (self.traffic.up + held.len() as u64).saturating_sub(changed_up);
+        let verbatim = [up, self.traffic.down - changed_down];
         attempts.hand_over((self.client, self.backend), held, verbatim).await
     }
 

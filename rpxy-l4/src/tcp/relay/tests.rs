@@ -35,7 +35,7 @@ async fn limited(first: &[u8], header: usize, limits: Limits) -> Rig {
     let relay = tokio::spawn(async move {
         let mut traffic = Traffic::default();
         let lasting = (Timer::default(), limits.into());
-        let relay = Relay::new(&near_client, &near_backend, &mut traffic, preamble, lasting, None);
+        let relay = Relay::new(&near_client, &near_backend, &mut traffic, preamble, lasting, (None, true));
         let Stop::End(end) = relay.await else { panic!("nothing is to be handed over") };
         match end.reset {
             Some(Side::Client) => net::reset_on_close(&near_client),

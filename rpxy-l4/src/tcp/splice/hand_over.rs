@@ -68,6 +68,8 @@ pub(super) struct HandOver {
     /// Bytes at the end of what client and backend have sent, read so far, that were passed on as they came, those held
     /// included.
     verbatim: [u64; 2],
+    /// Bytes that client and backend had sent before those.
+    before: [u64; 2],
     step: Step,
 }
 
@@ -85,8 +87,8 @@ enum Step {
 
 impl HandOver {
     /// With held bytes the hand-over is of way A, without them of way B.
-    pub(super) fn new(held: u32, verbatim: [u64; 2]) -> Self {
-        Self { held, verbatim, step: Step::Acknowledging }
+    pub(super) fn new(held: u32, verbatim: [u64; 2], before: [u64; 2]) -> Self {
+        Self { held, verbatim, before, step: Step::Acknowledging }
     }
 
     /// The next command.
@@ -125,6 +127,13 @@ impl HandOver {
     fn speaks_against(&self, legs: &[Leg; 2]) -> Option<NotSpliced> {
         let [client, backend] = legs;
         alike(client, backend).err().or_else(|| {
+            // The kernel does not tell of bytes behind urgent ones that nobody has read (`tcp_inq()`), and a reader is not told
+            // of the urgent ones: all that was received has to have been passed on, and nothing else.
+            let [of_client, of_backend] = [0, 1].map(|side: usize| self.before[side] + self.verbatim[side]);
+            let all = client.info.bytes_received == of_client && backend.info.bytes_received == of_backend;
+            if !all {
+                return Some(NotSpliced::Busy);
+            }
             let up = keeps_promise(client, backend, self.held, self.verbatim[0]);
             let down = keeps_promise(backend, client, 0, self.verbatim[1]);
             (!(up && down)).then_some(NotSpliced::Busy)
@@ -228,7 +237,9 @@ mod tests {
     }
 
     fn of_way_a() -> (HandOver, [Leg; 2]) {
-        (HandOver::new(100, [100, 0]), [leg(200, 100), leg(1, 1)])
+        let mut client = leg(200, 100);
+        client.info.bytes_received = 130;
+        (HandOver::new(100, [100, 0], [30, 0]), [client, leg(1, 1)])
     }
 
     #[test]
@@ -250,7 +261,7 @@ mod tests {
         assert_eq!((client.held, client.received, client.sent, client.acknowledged), (100, 200, 5000, 5000));
         assert_eq!((client.probe, backend.probe, backend.held), (PROBES[0], PROBES[1], 0));
 
-        let commands = carry_out(HandOver::new(0, [0, 0]), [leg(200, 200), leg(1, 1)], |_| None);
+        let commands = carry_out(HandOver::new(0, [0, 0], [0, 0]), [leg(200, 200), leg(1, 1)], |_| None);
         assert!(matches!(commands[..], [Command::Acknowledge, Command::Block, .., Command::Silence, Command::Finish]));
         assert!(!commands.contains(&Command::Send), "{commands:?}");
     }
@@ -258,7 +269,7 @@ mod tests {
     #[test]
     fn legs_that_are_unlike_are_refused_by_name() {
         type Change = fn(&mut [Leg; 2]);
-        let rows: [(&str, Change, NotSpliced); 12] = [
+        let rows: [(&str, Change, NotSpliced); 14] = [
             ("the client has ended", |legs| legs[0].info.established = false, NotSpliced::NotEstablished),
             ("the backend has ended", |legs| legs[1].info.established = false, NotSpliced::NotEstablished),
             ("data in the SYN", |legs| legs[0].info.fast_open = true, NotSpliced::FastOpen),
@@ -279,6 +290,8 @@ mod tests {
             ),
             ("a byte that nobody has read", |legs| legs[0].numbers.unread = 1, NotSpliced::Busy),
             ("the backend's too", |legs| legs[1].numbers.unread = 1, NotSpliced::Busy),
+            ("a byte that is not told as unread", |legs| legs[0].info.bytes_received += 1, NotSpliced::Busy),
+            ("the backend's likewise", |legs| legs[1].info.bytes_received += 1, NotSpliced::Busy),
         ];
         for (row, change, reason) in rows {
             let (hand_over, mut legs) = of_way_a();
@@ -322,14 +335,15 @@ mod tests {
             ("numbers that wrap", (40, u32::MAX - 59), 0, 100, 100, true),
         ];
         for (row, (received, told), unacknowledged, held, verbatim, expected) in rows {
-            let (client, mut backend) = (leg(received, told), leg(1, 1));
+            let (mut client, mut backend) = (leg(received, told), leg(1, 1));
+            client.info.bytes_received = verbatim;
             backend.numbers.unacknowledged = unacknowledged;
             let last = |hand_over, legs| carry_out(hand_over, legs, |_| None).last().copied();
             let ends = if expected { Command::Finish } else { Command::Undo(NotSpliced::Busy) };
-            let up = HandOver::new(held, [verbatim, 0]);
+            let up = HandOver::new(held, [verbatim, 0], [0, 0]);
             assert_eq!(last(up, [client, backend]), Some(ends), "{row}");
             if held == 0 {
-                let down = HandOver::new(0, [0, verbatim]);
+                let down = HandOver::new(0, [0, verbatim], [0, 0]);
                 assert_eq!(last(down, [backend, client]), Some(ends), "{row}, the other way");
             }
         }

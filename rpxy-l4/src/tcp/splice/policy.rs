@@ -46,6 +46,8 @@ pub(in crate::tcp) struct Attempts {
     mark: u16,
     idle: Duration,
     first: bool,
+    /// Bytes that client and backend had sent when the relay began to count.
+    before: [u64; 2],
     /// Made before there was a connection to the backend, which was made to be like the client's.
     reserved: Option<Reserved>,
     /// Exchanges until the next one.
@@ -84,6 +86,7 @@ impl Attempts {
             splicer: Arc::clone(splicer),
             client: [client.peer_addr().ok()?, client.local_addr().ok()?],
             leg: Info::of(client).ok()?,
+            before: [0; 2],
             reserved: None,
             mark: route.mark(),
             idle: idle.unwrap_or(IDLE),
@@ -97,6 +100,13 @@ impl Attempts {
     /// Whether the first bytes are a moment for a hand-over.
     pub(in crate::tcp) fn at_first(&self) -> bool {
         self.first
+    }
+
+    /// The relay counts from here on: something that was read before was no payload, or was changed.
+    pub(in crate::tcp) fn count_from_here(&mut self, client: &TcpStream, backend: &TcpStream) {
+        let read = |socket| Some(Info::of(socket).ok()?.bytes_received - u64::from(repair::unread(socket).ok()?));
+        // What cannot be told fits nothing that is counted.
+        self.before = [client, backend].map(|socket| read(socket).unwrap_or(u64::MAX / 2));
     }
 
     /// The backend has answered. Returns whether the client's next bytes are a moment for a hand-over.
@@ -178,7 +188,8 @@ impl Attempts {
         let sockets = sockets.map_err(|_exhausted| NotSpliced::Failed)?;
         let held_len = held.len() as u64;
         let (answer, answered) = oneshot::channel();
-        self.splicer.ask(Job { sockets, upstream, held, verbatim, reservation, answer });
+        let before = self.before;
+        self.splicer.ask(Job { sockets, upstream, held, verbatim, before, reservation, answer });
         let live = answered.await.unwrap_or(Err(NotSpliced::Off))?;
         Ok(Handed { splicer: Arc::clone(&self.splicer), live, held: held_len })
     }

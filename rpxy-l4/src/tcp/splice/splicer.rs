@@ -62,6 +62,8 @@ pub(super) struct Job {
     pub(super) held: Bytes,
     /// See [`HandOver::new`].
     pub(super) verbatim: [u64; 2],
+    /// Likewise.
+    pub(super) before: [u64; 2],
     pub(super) reservation: Reservation,
     pub(super) answer: oneshot::Sender<Result<Live, NotSpliced>>,
 }
@@ -157,8 +159,8 @@ struct Worker {
 impl Worker {
     fn work(&self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
-            let Job { sockets, upstream, held, verbatim, reservation, answer } = job;
-            let result = self.hand_over(&sockets, upstream, &held, verbatim, reservation);
+            let Job { sockets, upstream, held, verbatim, before, reservation, answer } = job;
+            let result = self.hand_over(&sockets, upstream, &held, (verbatim, before), reservation);
             if let Err(Ok(Live { place, .. })) = answer.send(result) {
                 // Closed meanwhile.
                 self.waiting.take(place);
@@ -172,12 +174,12 @@ impl Worker {
         sockets: &[OwnedFd; 2],
         (local, backend): (SocketAddr, SocketAddr),
         held: &Bytes,
-        verbatim: [u64; 2],
+        (verbatim, before): ([u64; 2], [u64; 2]),
         reservation: Reservation,
     ) -> Result<Live, NotSpliced> {
         let place = reservation.place().ok_or(NotSpliced::Failed)?;
         let splice = &*self.splice;
-        let mut hand_over = HandOver::new(u32::try_from(held.len()).unwrap_or(u32::MAX), verbatim);
+        let mut hand_over = HandOver::new(u32::try_from(held.len()).unwrap_or(u32::MAX), verbatim, before);
         let mut ended = None;
         let mut fact = Fact::Begin;
         loop {
@@ -220,8 +222,10 @@ impl Worker {
                     self.waiting.take(place);
                     // From here on what the daemon sends goes out again, first of all what it has acknowledged meanwhile.
                     drop(reservation);
-                    let _gone =
-                        on_both(sockets, |socket| repair::begin(socket).and_then(|()| repair::end(socket, true)));
+                    for socket in sockets {
+                        // Whatever one of them says, the other one is not left in repair.
+                        let _gone = repair::begin(socket).and_then(|()| repair::end(socket, true));
+                    }
                     return Err(reason);
                 }
             };
