@@ -224,7 +224,8 @@ impl Drop for Record {
             let duration = since.elapsed();
             let reason = self.outcome.name();
             let first_byte = self.traffic.meter.as_ref().and_then(|meter| meter.first_byte);
-            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, first_byte, steered: self.traffic.spliced };
+            let ended =
+                Ended { bytes_up: up, bytes_down: down, reason, duration, first_byte, steered: self.traffic.spliced };
             let Listener { access_lines, name, .. } = &*self.listener;
             self.shared.access.finish(access_lines.format, Named { id: *id, listener: name, access }, &ended);
         }

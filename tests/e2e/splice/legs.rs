@@ -61,6 +61,24 @@ impl Rig {
     }
 }
 
+#[test]
+fn a_client_without_timestamps_or_sack_is_spliced_to_a_backend_that_has_them() {
+    let Some(rig) = Rig::start("") else { return };
+    let _echo = Server::echo(&rig.net.backend, at(7000));
+    let mut streams = Vec::new();
+    for (name, timestamps, sack) in
+        [("neither", "0", "0"), ("no timestamps", "0", "1"), ("no SACK", "1", "0"), ("both", "1", "1")]
+    {
+        rig.net.client.sysctl("ipv4/tcp_timestamps", timestamps).unwrap();
+        rig.net.client.sysctl("ipv4/tcp_sack", sack).unwrap();
+        let stream = socket::dial(&rig.net.client, front());
+        exchange(&stream, name);
+        streams.push(stream);
+        rig.wait_for_spliced(streams.len());
+        exchange(&streams[streams.len() - 1], &"more".repeat(50_000));
+    }
+}
+
 /// Connects from this port of the client's host.
 fn dial_from_port(net: &Topology, port: u16) -> TcpStream {
     let stream = net.client.run(|| {
