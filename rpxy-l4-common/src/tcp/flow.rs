@@ -133,8 +133,8 @@ pub struct Forwarded {
     pub bytes: u64,
 }
 
-/// What has been seen of one side of a connection, in the numbers that it uses itself. Written without a lock: two
-/// processors may lose a step of each other, which the next segment makes up for.
+/// What has been seen of one side of a connection, in the numbers that it uses itself. Written without a lock, by packets of
+/// this side alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Side {
@@ -164,8 +164,6 @@ pub struct Side {
 pub mod seen {
     /// A FIN.
     pub const FIN: u8 = 1;
-    /// Its FIN has been acknowledged.
-    pub const FIN_ACKNOWLEDGED: u8 = 2;
     /// An RST that its peer has to accept.
     pub const RST: u8 = 4;
     /// A probe of the daemon's, in state BLOCKED.

@@ -18,11 +18,11 @@ pub enum Meaning {
     Ended,
 }
 
-/// Follows a segment, and notes what it says in `sender` and `peer`, each of which is in the numbers of its own side; `flow`
-/// has the differences of this direction. Without a sign of life nothing is noted.
+/// Follows a segment, and notes what it says in `sender`, which like `peer` is in the numbers of its own side; `flow` has the
+/// differences of this direction. Without a sign of life nothing is noted.
 #[inline(always)]
 #[must_use]
-pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &mut Side) -> Meaning {
+pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &Side) -> Meaning {
     if segment.has(flag::SYN) {
         return Meaning::Nothing;
     }
@@ -59,10 +59,14 @@ pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &m
         sender.seen |= seen::FIN;
         sender.end = end;
     }
-    if peer.seen & seen::FIN != 0 && !is_after(peer.end, acknowledged) {
-        peer.seen |= seen::FIN_ACKNOWLEDGED;
+    // Each direction notes what its sender says and nothing else, so that two processors lose no FIN of each other.
+    let heard = sender.acknowledged.wrapping_add(flow.acknowledgement);
+    let finished = sender.seen & peer.seen & seen::FIN != 0;
+    if finished && !is_after(peer.end, heard) && !is_after(sender.end, expected) {
+        Meaning::Ended
+    } else {
+        Meaning::Alive
     }
-    if sender.seen & peer.seen & seen::FIN_ACKNOWLEDGED != 0 { Meaning::Ended } else { Meaning::Alive }
 }
 
 /// Returns true for an acknowledgement, in the peer's numbers, of something that the peer has sent, and that is no older

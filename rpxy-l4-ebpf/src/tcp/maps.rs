@@ -108,7 +108,7 @@ pub(super) fn forget(kernel: &Kernel) {
     let _absent = TCP_FLOWS.remove(kernel.key());
 }
 
-/// Notes a packet that was forwarded, with what [`TcpMaps::follow`] has noted of both sides.
+/// Notes a packet that was forwarded, with what [`TcpMaps::follow`] has noted of its sender.
 #[inline(always)]
 pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meaning, now: u64) {
     let Some(notes) = notes(flow.slot) else { return };
@@ -117,7 +117,13 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
     // instruction each.
     unsafe {
         if !matches!(meaning, Meaning::Nothing) {
-            copy(&raw const (*kernel.0.as_ptr()).sides, &raw mut (*notes).sides);
+            // The sender's alone: the other one is another processor's to write.
+            let scratch = kernel.0.as_ptr();
+            if flow.side == 0 {
+                copy(&raw const (*scratch).sides[0], &raw mut (*notes).sides[0]);
+            } else {
+                copy(&raw const (*scratch).sides[1], &raw mut (*notes).sides[1]);
+            }
             (&raw mut (*notes).last_seen).write_volatile(now);
         }
         if matches!(meaning, Meaning::Ended) {

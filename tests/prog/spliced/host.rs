@@ -33,8 +33,8 @@ impl TcpMaps for Maps<'_> {
     fn follow(&self, flow: &Box<TcpFlow>, segment: &Segment<'_>) -> Option<Meaning> {
         let [mut client, mut backend] = self.sides.get();
         let meaning = match flow.side {
-            0 => follow(segment, flow, &mut client, &mut backend),
-            _ => follow(segment, flow, &mut backend, &mut client),
+            0 => follow(segment, flow, &mut client, &backend),
+            _ => follow(segment, flow, &mut backend, &client),
         };
         self.sides.set([client, backend]);
         Some(meaning)

@@ -40,8 +40,8 @@ impl TcpMaps for Maps {
     fn follow(&self, flow: &Self::Flow, segment: &Segment<'_>) -> Option<Meaning> {
         let [mut client, mut backend] = self.sides;
         let meaning = match flow.side {
-            0 => follow(segment, flow, &mut client, &mut backend),
-            _ => follow(segment, flow, &mut backend, &mut client),
+            0 => follow(segment, flow, &mut client, &backend),
+            _ => follow(segment, flow, &mut backend, &client),
         };
         (flow.slot == 7).then_some(meaning)
     }

@@ -212,7 +212,7 @@ mod tests {
             (notes.sides[0].seen, notes.sides[1].seen) = (client, backend);
             ending(&notes)
         };
-        let fins = seen::FIN | seen::FIN_ACKNOWLEDGED;
+        let fins = seen::FIN;
         assert_eq!(seen(fins, fins), Ending::Finished);
         assert_eq!(seen(0, seen::RST), Ending::Reset(Side::Backend));
         assert_eq!(seen(fins | seen::RST, fins), Ending::Reset(Side::Client));
