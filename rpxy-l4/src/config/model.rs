@@ -24,7 +24,7 @@ mod transport;
 
 pub(crate) use confine::{Confine, User};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
-pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
+pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen, canonical};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 pub(crate) use status::{StatusListen, StatusPage, StatusToken};
 pub(crate) use transport::Transport;
