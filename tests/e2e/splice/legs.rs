@@ -178,4 +178,3 @@ fn a_client_without_timestamps_or_sack_is_spliced_to_a_backend_that_has_them() {
         exchange(&streams[streams.len() - 1], &"more".repeat(50_000));
     }
 }
-
