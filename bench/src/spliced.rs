@@ -87,9 +87,22 @@ pub const SUITE: Suite = Suite {
         Workload {
             name: "connect",
             title: "Connections that end at once: connect, 64 bytes each way, close; 32 in flight",
-            units: Units { rate: "connections/s", whole: false, ..WHOLE },
+            units: Units { rate: "connections/s", whole: false, against: Candidate::RpxyAuto, ..WHOLE },
             mode: "connect",
             clients: 32,
+            only: &[Candidate::RpxyAuto, Candidate::Rpxy, Candidate::Nat, Candidate::Haproxy, Candidate::Direct],
+            ..PING
+        },
+        // The difference of the daemon's times is what a hand-over costs it. Fewer than there are places: those of
+        // connections that have ended rest.
+        Workload {
+            name: "hand-over",
+            title: "Hand-overs: the same, 12,000 connections at the most, each spliced and ended at once",
+            units: Units { rate: "connections/s", whole: false, ..WHOLE },
+            mode: "connect-some",
+            clients: 8,
+            setup: Setup { room: 20_000, ..PING.setup },
+            only: &[Candidate::RpxySpliced, Candidate::Rpxy],
             ..PING
         },
         BULK,
@@ -166,8 +179,8 @@ pub const SUITE: Suite = Suite {
         // What one download has met must not decide about the next one.
         ("ipv4/tcp_no_metrics_save", "1"),
     ],
-    method: "CPU ratios are those of the rig's CPU, but for *connect*, where the daemon's own time tells what a hand-over \
-             costs it. Latencies of downloads are their durations, from connect(2) to the end. A candidate that is to splice and \
+    method: "CPU ratios are those of the rig's CPU, but for *connect* and *hand-over*, where they are those of the daemon's own \
+             time. Latencies of downloads are their durations, from connect(2) to the end. A candidate that is to splice and \
              has relayed instead gets no figure. *rpxy-l4-auto* splices where it expects to gain.\n\n\
              Downloads cross a wire between client and gateway that delays each frame and loses some: two bridges whose \
              other halves are a socket of the rig. The milliseconds are those of a round trip, the loss is that of each \

@@ -12,10 +12,14 @@ use rpxy_l4_bench::{
     spliced::SUITE,
 };
 
+/// Connections of [`Mode::ConnectSome`]: fewer than `ebpf.max_spliced`, 16,384.
+const CONNECTIONS: u64 = 12_000;
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Mode {
     Ping,
     Connect,
+    ConnectSome,
     Download,
     Upload,
     #[value(name = "fetch100k")]
@@ -36,6 +40,7 @@ fn drive(mode: Mode, target: SocketAddrV4, count: u32, window: Duration) -> anyh
     match mode {
         Mode::Ping => ping::run(target, connections, window),
         Mode::Connect => connect::run(target, connections, window, None),
+        Mode::ConnectSome => connect::run(target, connections, window, Some(CONNECTIONS)),
         Mode::Download => download::run(target, connections, window),
         Mode::Upload => upload::run(target, window),
         Mode::Fetch100k => fetch::run(target, 100_000, window),

@@ -9,7 +9,8 @@ use rustix::{
     net::{Shutdown, shutdown},
 };
 
-use super::{MESSAGE, poller::dial_and_wait};
+use super::{MESSAGE, SETTLE, poller::dial_and_wait};
+use rpxy_l4_tests::wait::pause;
 
 /// Opens `count` connections to `target`, each proved to be relayed by one exchange. Dropping them closes them.
 ///
@@ -39,7 +40,8 @@ pub fn exchange(target: SocketAddrV4) -> anyhow::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Opens one connection to `target`, sends the message and ends it, and waits for the other side to do the same.
+/// Opens one connection to `target`, sends the message and a moment later ends it, and waits for the other side to do the
+/// same.
 ///
 /// # Errors
 ///
@@ -47,6 +49,7 @@ pub fn exchange(target: SocketAddrV4) -> anyhow::Result<OwnedFd> {
 pub fn is_taken(target: SocketAddrV4) -> anyhow::Result<()> {
     let socket = dial_and_wait(target)?;
     ensure!(write(&socket, MESSAGE).context("send")? == MESSAGE.len(), "short write");
+    pause(SETTLE);
     shutdown(&socket, Shutdown::Write)?;
     ensure!(read(&socket, &mut [0; MESSAGE.len()]).context("receive")? == 0, "answered");
     Ok(())

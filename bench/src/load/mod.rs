@@ -39,6 +39,9 @@ pub const DATAGRAM: usize = 100;
 /// A run in which nothing at all happens for this long is given up as failed.
 pub const STALL: Duration = Duration::from_secs(5);
 
+/// A client that speaks alone waits for so long after its first message, so that who looks at it first is done.
+pub const SETTLE: Duration = Duration::from_millis(50);
+
 /// A client sends load for this long before it counts.
 pub const WARM_UP: Duration = Duration::from_millis(300);
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use rpxy_l4_tests::wait::pause;
 use rustix::io::write;
 
-use super::{MESSAGE, WARM_UP, poller::dial_and_wait, sample::Sample};
+use super::{MESSAGE, SETTLE, WARM_UP, poller::dial_and_wait, sample::Sample};
 
 /// Bytes offered to one call of write(2).
 const CHUNK: usize = 1 << 18;
@@ -21,6 +22,7 @@ const CHUNK: usize = 1 << 18;
 pub fn run(target: SocketAddrV4, window: Duration) -> anyhow::Result<Sample> {
     let socket = dial_and_wait(target)?;
     ensure!(write(&socket, MESSAGE).context("send")? == MESSAGE.len(), "short write");
+    pause(SETTLE);
     let bytes = vec![7; CHUNK];
     let begin = Instant::now() + WARM_UP;
     let end = begin + window;

@@ -63,6 +63,13 @@ pub(super) enum Ending {
 
 /// Most bytes of what is written one by one, or in small pieces.
 const SLOW: u64 = 3000;
+/// Has streams carry urgent bytes, too: a relay over sockets can wait at one for ever, when splice(2) stands before it.
+const URGENT_VARIABLE: &str = "RPXY_L4_TESTS_URGENT";
+
+fn urgent_bytes() -> bool {
+    std::env::var_os(URGENT_VARIABLE).is_some_and(|value| value == "1")
+}
+
 /// Most bytes of a stream with an urgent byte. The pointer to it has 16 bits (RFC 9293 section 3.8.5), and Linux points
 /// elsewhere when it is farther ahead.
 const URGENT: u64 = 30_000;
@@ -120,7 +127,10 @@ impl Stream {
             length,
             writes,
             pauses,
-            urgent: random.chance(100).then(|| random.between(0, length)).filter(|_| length <= URGENT),
+            urgent: random
+                .chance(100)
+                .then(|| random.between(0, length))
+                .filter(|_| length <= URGENT && urgent_bytes()),
             stops: random
                 .chance(80)
                 .then(|| (random.between(0, length / 2), Duration::from_millis(random.between(50, 500)))),

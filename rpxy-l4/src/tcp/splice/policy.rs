@@ -57,6 +57,8 @@ pub(in crate::tcp) struct Attempts {
     /// Exchanges between the next one and the one after it.
     pause: u32,
     left: u8,
+    /// Payload at the beginning that was not passed on as it came: up, down.
+    pub(in crate::tcp) changed: (u64, u64),
 }
 
 /// A place for the first hand-over.
@@ -97,6 +99,7 @@ impl Attempts {
             wait: if first { 1 } else { EXCHANGES },
             pause: 1,
             left: MOST,
+            changed: (0, 0),
         }))
     }
 
