@@ -104,9 +104,10 @@ impl<'a> Relay<'a> {
         (timer, limits): (Timer, Arc<Limits>),
         (mut attempts, verbatim): (Option<Box<Attempts>>, bool),
     ) -> Self {
+        let mut changed = (traffic.up, traffic.down);
         if let Some(attempts) = attempts.as_mut().filter(|_| !verbatim) {
-            let up = traffic.up + preamble.bytes.len().saturating_sub(preamble.header) as u64;
-            attempts.count_from_here((client, backend), [up, traffic.down]);
+            attempts.count_from_here(client, backend);
+            changed.0 += (preamble.bytes.len() - preamble.header.min(preamble.bytes.len())) as u64;
         }
         if let Some(attempts) = &mut attempts {
             attempts.changed = changed;

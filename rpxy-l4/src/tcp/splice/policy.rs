@@ -48,8 +48,6 @@ pub(in crate::tcp) struct Attempts {
     first: bool,
     /// Bytes that client and backend had sent when the relay began to count.
     before: [u64; 2],
-    /// Payload that the relay had passed on by then, not as it came.
-    changed: [u64; 2],
     /// Made before there was a connection to the backend, which was made to be like the client's.
     reserved: Option<Reserved>,
     /// Exchanges until the next one.
@@ -91,7 +89,6 @@ impl Attempts {
             client: [client.peer_addr().ok()?, client.local_addr().ok()?],
             leg: Info::of(client).ok()?,
             before: [0; 2],
-            changed: [0; 2],
             reserved: None,
             mark: route.mark(),
             idle: idle.unwrap_or(IDLE),
@@ -108,9 +105,8 @@ impl Attempts {
         self.first
     }
 
-    /// The relay counts from here on: something that was read before was no payload, or was `changed`.
-    pub(in crate::tcp) fn count_from_here(&mut self, (client, backend): (&TcpStream, &TcpStream), changed: [u64; 2]) {
-        self.changed = changed;
+    /// The relay counts from here on: something that was read before was no payload, or was changed.
+    pub(in crate::tcp) fn count_from_here(&mut self, client: &TcpStream, backend: &TcpStream) {
         let read = |socket| Some(Info::of(socket).ok()?.bytes_received - u64::from(repair::unread(socket).ok()?));
         // What cannot be told fits nothing that is counted.
         self.before = [client, backend].map(|socket| read(socket).unwrap_or(u64::MAX / 2));
@@ -163,7 +159,7 @@ impl Attempts {
     }
 
     /// Hands the connection over; its sockets are of no more use then, and nothing else may use them meanwhile. `held` are
-    /// bytes of the client's that the backend has not got yet, and are counted in the payload that was `passed_on`.
+    /// bytes of the client's that the backend has not got yet; [`super::hand_over::HandOver`] has `verbatim`.
     ///
     /// # Errors
     ///
@@ -172,12 +168,11 @@ impl Attempts {
         &mut self,
         (client, backend): (&TcpStream, &TcpStream),
         held: Bytes,
-        passed_on: [u64; 2],
+        verbatim: [u64; 2],
     ) -> Result<Handed, NotSpliced> {
         let gone = |_error| NotSpliced::NotEstablished;
         let upstream = (backend.local_addr().map_err(gone)?, backend.peer_addr().map_err(gone)?);
         let reserved = self.reserved.take().filter(|reserved| reserved.upstream == upstream);
-        let verbatim = [0, 1].map(|side: usize| passed_on[side].saturating_sub(self.changed[side]));
         let [_, from_backend] = verbatim;
         let knows_nothing = from_backend == 0 && reserved.as_ref().is_some_and(|reserved| reserved.doubled);
         let (one, other) = (Info::of(client).map_err(gone)?, Info::of(backend).map_err(gone)?);
