@@ -26,6 +26,10 @@ pub enum Candidate {
     RpxyTc,
     /// rpxy-l4 with the kernel plane on generic XDP.
     RpxyGeneric,
+    /// rpxy-l4 that splices every connection when its client has said something.
+    RpxySpliced,
+    /// rpxy-l4 that splices where it expects to gain by it.
+    RpxyAuto,
     /// HAProxy in TCP mode.
     Haproxy,
     /// nginx with its stream module.
@@ -55,12 +59,14 @@ pub struct Daemons {
 
 impl Candidate {
     /// All, in the order of the report.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Rpxy,
         Self::RpxyRouted,
         Self::Baseline,
         Self::RpxyTc,
         Self::RpxyGeneric,
+        Self::RpxySpliced,
+        Self::RpxyAuto,
         Self::Haproxy,
         Self::Nginx,
         Self::Sslh,
@@ -72,7 +78,7 @@ impl Candidate {
     ];
 
     /// Number of candidates.
-    pub const COUNT: u16 = 13;
+    pub const COUNT: u16 = 15;
 
     /// Name in the report and on the command line.
     pub fn name(self) -> &'static str {
@@ -82,6 +88,8 @@ impl Candidate {
             Self::Baseline => "rpxy-l4-baseline",
             Self::RpxyTc => "rpxy-l4-tc",
             Self::RpxyGeneric => "rpxy-l4-xdp-generic",
+            Self::RpxySpliced => "rpxy-l4-spliced",
+            Self::RpxyAuto => "rpxy-l4-auto",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Sslh => "sslh",
@@ -101,6 +109,8 @@ impl Candidate {
             | Self::Baseline
             | Self::RpxyTc
             | Self::RpxyGeneric
+            | Self::RpxySpliced
+            | Self::RpxyAuto
             | Self::Haproxy
             | Self::Nginx
             | Self::Sslh => true,
@@ -129,7 +139,7 @@ impl Candidate {
                 None => return Ok(None),
                 Some(path) => version(Command::new(path).arg("--version"))?,
             },
-            Self::RpxyTc | Self::RpxyGeneric => match self.daemon(daemons) {
+            Self::RpxyTc | Self::RpxyGeneric | Self::RpxySpliced | Self::RpxyAuto => match self.daemon(daemons) {
                 None => return Ok(None),
                 Some(path) => {
                     has_programs(path)?;

@@ -3,6 +3,8 @@
 //! Each is set up as its manual advises for plain relaying on two processors, with logging off. What is told here goes
 //! into the report word by word.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use super::{
     candidate::Candidate,
     rig::{Rig, Service},
@@ -11,6 +13,9 @@ use super::{
 
 /// Processors' worth of threads or workers that each multi-threaded candidate gets.
 const THREADS: usize = 2;
+
+/// Where a daemon that may splice tells what it has done, on the gateway.
+pub(super) const METRICS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9901);
 
 impl Setup {
     /// Threads of each rpxy-l4.
@@ -32,9 +37,13 @@ impl Candidate {
         let (front, back) = (Rig::front(self.index(), service), Rig::back(self.index(), service));
         let allowed = setup.allowed();
         match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
-                self.daemon_configuration(setup, allowed)
-            }
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::RpxyTc
+            | Self::RpxyGeneric
+            | Self::RpxySpliced
+            | Self::RpxyAuto => self.daemon_configuration(setup, allowed),
             Self::Haproxy => {
                 // For bulk the best that it has: faster here than `splice-auto`, which does not always splice.
                 let option = if service == Service::Source { "    option splice-response\n" } else { "" };
@@ -86,11 +95,33 @@ impl Candidate {
         }
     }
 
+    /// Its key `tcp_splice`, where it has the programs for that.
+    pub(super) fn splice_policy(self) -> Option<&'static str> {
+        match self {
+            Self::RpxySpliced => Some("first"),
+            Self::RpxyAuto => Some("auto"),
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::RpxyTc
+            | Self::RpxyGeneric
+            | Self::Haproxy
+            | Self::Nginx
+            | Self::Sslh
+            | Self::Barest
+            | Self::Splice
+            | Self::Nat
+            | Self::Direct
+            | Self::Nowhere => None,
+        }
+    }
+
     /// The table of the kernel plane, where there is one.
     fn kernel_plane(self) -> String {
         let mode = match self {
             Self::RpxyTc => "tc",
             Self::RpxyGeneric => "xdp-generic",
+            Self::RpxySpliced | Self::RpxyAuto => return "[ebpf]\nmode = \"tc\"\ntcp = \"auto\"\n".to_owned(),
             Self::Rpxy
             | Self::RpxyRouted
             | Self::Baseline
@@ -122,7 +153,12 @@ impl Candidate {
             format!("\n[protocols.{name}]\nprotocol = \"{protocol}\"\ntarget = [\"{back}\"]\n")
         };
         match (setup.service.is_udp(), self == Self::RpxyRouted) {
-            (false, false) => format!("{general}{places}tcp_target = [\"{back}\"]\n"),
+            (false, false) => {
+                let policy = self.splice_policy().map_or_else(String::new, |policy| {
+                    format!("tcp_splice = \"{policy}\"\nmetrics_listen = \"{METRICS}\"\n")
+                });
+                format!("{general}{places}tcp_target = [\"{back}\"]\n{policy}{}", self.kernel_plane())
+            }
             (false, true) => format!("{general}{places}{}", rule("web", "http")),
             (true, _) if setup.unanswered => {
                 // With a rule for QUIC, anything might be a short header with its fixed bit clear.

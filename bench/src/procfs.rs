@@ -57,6 +57,17 @@ pub fn rig_time() -> anyhow::Result<Duration> {
     Ok(time)
 }
 
+/// Memory that the kernel has in slabs, in bytes, of the whole machine.
+///
+/// # Errors
+///
+/// When /proc is not mounted.
+pub fn slabs() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:")).context("Slab in /proc/meminfo")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>().context("Slab in /proc/meminfo")? * 1024)
+}
+
 /// Process ids of `root` and its descendants.
 fn family(root: u32) -> anyhow::Result<BTreeSet<u32>> {
     let mut known = BTreeSet::new();

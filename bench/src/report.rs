@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::{
     candidate::Candidate,
+    handovers::Handovers,
     workload::{Figures, Idle, Memory, Workload},
 };
 
@@ -68,16 +69,23 @@ pub fn table(workload: &Workload, rows: &[Row]) -> String {
             let all = failures + successes;
             push(&mut text, &format!("\n{}: {failures} of {all} {}.\n", row.candidate.name(), units.failed));
         }
+        let mut handovers = figures().filter_map(|figures| figures.handovers.clone()).peekable();
+        if handovers.peek().is_some() {
+            let sum = Handovers::sum(handovers);
+            push(&mut text, &format!("\n{}: {sum}.\n", row.candidate.name()));
+        }
     }
     text
 }
 
 /// The table of idle connections or flows.
 pub fn memory_table(idle: &Idle, rows: &[(Candidate, Result<Memory, String>)]) -> String {
+    let (slabs, rule) =
+        if idle.kernel { (format!(" kernel, KiB a {} |", idle.one), "---:|") } else { Default::default() };
     let mut text = format!(
         "## {}\n\n\
-         | candidate | {one}s | before, MiB | with all, MiB | KiB a {one} | rpxy-l4 ÷ this |\n\
-         |---|---:|---:|---:|---:|---:|\n",
+         | candidate | {one}s | before, MiB | with all, MiB | KiB a {one} | rpxy-l4 ÷ this |{slabs}\n\
+         |---|---:|---:|---:|---:|---:|{rule}\n",
         idle.title,
         one = idle.one,
     );
@@ -88,18 +96,19 @@ pub fn memory_table(idle: &Idle, rows: &[(Candidate, Result<Memory, String>)]) -
             push(&mut text, &format!("| {} | failed |\n", candidate.name()));
             continue;
         };
-        let against = reference.map(|reference| reference.each() / memory.each());
+        let against = reference.filter(|_| memory.with > 0).map(|reference| reference.each() / memory.each());
         let mebibytes = |bytes: u64| number(bytes as f64 / f64::from(1 << 20));
         push(
             &mut text,
             &format!(
-                "| {} | {} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} |{}\n",
                 candidate.name(),
                 memory.held,
                 mebibytes(memory.before),
                 mebibytes(memory.with),
                 number(memory.each() / 1024.0),
                 against.map_or_else(|| "-".to_owned(), |against| format!("{against:.2}")),
+                if idle.kernel { format!(" {} |", number(memory.slabs_each() / 1024.0)) } else { String::new() },
             ),
         );
     }
@@ -157,7 +166,16 @@ mod tests {
     const PING: &Workload = &tcp::SUITE.workloads[0];
 
     fn figures(rate: f64, proxy_time: Option<f64>) -> Result<Figures, String> {
-        Ok(Figures { rate, p50_us: 1.0, p99_us: 2.0, proxy_time, machine_time: 3e-6, failures: 0, successes: 9 })
+        Ok(Figures {
+            rate,
+            p50_us: 1.0,
+            p99_us: 2.0,
+            proxy_time,
+            machine_time: 3e-6,
+            failures: 0,
+            successes: 9,
+            handovers: None,
+        })
     }
 
     #[test]
@@ -218,7 +236,7 @@ mod tests {
 
     #[test]
     fn memory_is_told_per_connection() {
-        let memory = |with| Ok(Memory { held: 1024, before: 1 << 20, with });
+        let memory = |with| Ok(Memory { held: 1024, before: 1 << 20, with, slabs: 0 });
         let rows = [
             (Candidate::Rpxy, memory(3 << 20)),
             (Candidate::Nginx, memory(5 << 20)),

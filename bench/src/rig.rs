@@ -12,15 +12,17 @@ use rpxy_l4_tests::{
     process::{PATIENCE, Process},
     topology::{BACKENDS_V4, GATEWAY_V4, Host, Topology},
     wait::pause,
+    wire::Weather,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     candidate::Candidate,
+    far::Far,
     load::{
         idle,
         sample::Sample,
-        serve::{ECHO_PORT, SOURCE_PORT, UNTUNED_PORT},
+        serve::{ECHO_PORT, SINK_PORT, SIZED_PORT, SOURCE_PORT, UNTUNED_PORT},
         udp_client,
         udp_serve::{DATAGRAM_PORT, SEGMENT_PORT},
     },
@@ -43,6 +45,10 @@ pub enum Service {
     Untuned,
     /// An endless stream over TCP once asked.
     Source,
+    /// As many bytes over TCP as are asked for.
+    Sized,
+    /// Takes what comes over TCP.
+    Sink,
     /// Datagrams go back one by one.
     Datagrams,
     /// Datagrams go back as many at once as have come.
@@ -51,12 +57,13 @@ pub enum Service {
 
 impl Service {
     /// All.
-    pub const ALL: [Self; 5] = [Self::Echo, Self::Untuned, Self::Source, Self::Datagrams, Self::Segments];
+    pub const ALL: [Self; 7] =
+        [Self::Echo, Self::Untuned, Self::Source, Self::Sized, Self::Sink, Self::Datagrams, Self::Segments];
 
     /// Returns true for UDP, false for TCP.
     pub fn is_udp(self) -> bool {
         match self {
-            Self::Echo | Self::Untuned | Self::Source => false,
+            Self::Echo | Self::Untuned | Self::Source | Self::Sized | Self::Sink => false,
             Self::Datagrams | Self::Segments => true,
         }
     }
@@ -67,6 +74,8 @@ impl Service {
             Self::Echo => ECHO_PORT,
             Self::Untuned => UNTUNED_PORT,
             Self::Source => SOURCE_PORT,
+            Self::Sized => SIZED_PORT,
+            Self::Sink => SINK_PORT,
             Self::Datagrams => DATAGRAM_PORT,
             Self::Segments => SEGMENT_PORT,
         }
@@ -92,11 +101,28 @@ impl Rig {
     ///
     /// Without the rights for network namespaces, and when the backend does not come up.
     pub fn new(sysctls: &'static [(&'static str, &'static str)], service: Service) -> anyhow::Result<Self> {
+        Self::on(Topology::new, sysctls, service)
+    }
+
+    /// As [`Rig::new`], with a wire between client and gateway for [`Rig::set_far`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Rig::new`].
+    pub fn far(sysctls: &'static [(&'static str, &'static str)], service: Service) -> anyhow::Result<Self> {
+        Self::on(|| Topology::with_wire(Weather::default()), sysctls, service)
+    }
+
+    fn on(
+        topology: impl FnOnce() -> anyhow::Result<Topology>,
+        sysctls: &'static [(&'static str, &'static str)],
+        service: Service,
+    ) -> anyhow::Result<Self> {
         // Children inherit it: candidates, clients and the backend all get as many descriptors as there are.
         let limit = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).context("RLIMIT_NOFILE")?;
 
-        let topology = Topology::new().context("network namespaces (run as root)")?;
+        let topology = topology().context("network namespaces (run as root)")?;
         topology.forward()?;
         let hosts = [&topology.client, &topology.gateway, &topology.backend].map(Host::clone);
         let settings = Settings::apply(hosts, sysctls)?;
@@ -109,6 +135,21 @@ impl Rig {
         rig.until_it_answers(service, Self::back(Candidate::COUNT - 1, service))
             .with_context(|| rig.backend.transcript())?;
         Ok(rig)
+    }
+
+    /// Moves the client away, and sets the congestion control of those who send to it: of the backend, and of the
+    /// gateway, where a relay sends.
+    ///
+    /// # Errors
+    ///
+    /// When there is no wire, or the kernel lacks the congestion control.
+    pub fn set_far(&self, far: Far) -> anyhow::Result<()> {
+        let wire = self.topology.wire().context("no wire")?;
+        wire.set(Weather { delay: far.round_trip / 2, lost: far.lost, ..Weather::default() });
+        for host in [&self.topology.gateway, &self.topology.backend] {
+            host.sysctl("ipv4/tcp_congestion_control", far.congestion)?;
+        }
+        Ok(())
     }
 
     /// Returns the settings of all hosts.
@@ -163,7 +204,11 @@ impl Rig {
     /// When that does not happen within [`PATIENCE`].
     pub fn until_it_answers(&self, service: Service, target: SocketAddrV4) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let answers = if service.is_udp() { udp_client::answers } else { idle::answers };
+        let answers = match service {
+            Service::Datagrams | Service::Segments => udp_client::answers,
+            Service::Echo | Service::Untuned | Service::Source | Service::Sized => idle::answers,
+            Service::Sink => idle::is_taken,
+        };
         self.topology.client.run(|| {
             loop {
                 match answers(target) {

@@ -52,8 +52,17 @@ impl Plan {
         let load = std::fs::read_to_string("/proc/loadavg")?;
         let directory = rpxy_l4_tests::owned::directory();
         let rig = Rig::new(self.suite.sysctls, self.suite.idle.service)?;
-        let mut session =
-            Session { plan: self, rig: &rig, directory: directory.path(), progress, failures: Vec::new() };
+        let wants_far = |workload: &&Workload| workload.far.is_some() && self.wants_workload(workload.name);
+        let far = self.suite.workloads.iter().find(wants_far);
+        let far = far.map(|_| Rig::far(self.suite.sysctls, self.suite.idle.service)).transpose()?;
+        let mut session = Session {
+            plan: self,
+            rig: &rig,
+            far: far.as_ref(),
+            directory: directory.path(),
+            progress,
+            failures: Vec::new(),
+        };
         let tables = session.workloads(&candidates);
         let memory = session.memory(&candidates);
 
@@ -136,6 +145,8 @@ impl Plan {
 struct Session<'plan> {
     plan: &'plan Plan,
     rig: &'plan Rig,
+    /// With a wire, if a workload wants one.
+    far: Option<&'plan Rig>,
     directory: &'plan Path,
     progress: &'plan dyn Fn(&str),
     failures: Vec<String>,
@@ -161,8 +172,9 @@ impl Session<'_> {
                 let (late, early) = rows.split_at_mut(first);
                 for row in early.iter_mut().chain(late) {
                     let name = format!("round {}: {} {}", round + 1, workload.name, row.candidate.name());
+                    let rig = workload.far.and(self.far).unwrap_or(self.rig);
                     let figures =
-                        workload.measure(self.rig, row.candidate, &self.plan.daemons, self.directory, self.plan.window);
+                        workload.measure(rig, row.candidate, &self.plan.daemons, self.directory, self.plan.window);
                     let units = workload.units;
                     row.rounds.push(self.note(name, figures, |figures| {
                         format!("{:.2} {}", figures.rate * units.rate_factor, units.rate)
@@ -177,7 +189,8 @@ impl Session<'_> {
         if !self.plan.wants_workload(Suite::MEMORY) {
             return Vec::new();
         }
-        let proxies = candidates.iter().map(|(candidate, _)| *candidate).filter(|candidate| candidate.is_proxy());
+        let counts = |candidate: &Candidate| candidate.is_proxy() || self.plan.suite.idle.kernel;
+        let proxies: Vec<_> = candidates.iter().map(|(candidate, _)| *candidate).filter(counts).collect();
         let mut rows = Vec::new();
         for candidate in proxies {
             let idle = &self.plan.suite.idle;

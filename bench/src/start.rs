@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rpxy_l4_tests::{
     process::{PATIENCE, Process},
     topology::Host,
@@ -58,7 +58,13 @@ impl Candidate {
         let mut running = Running { target: front, processes: Vec::new(), _nat: None, _nowhere: None };
         let gateway = rig.gateway();
         match self {
-            Self::Rpxy | Self::RpxyRouted | Self::Baseline | Self::RpxyTc | Self::RpxyGeneric => {
+            Self::Rpxy
+            | Self::RpxyRouted
+            | Self::Baseline
+            | Self::RpxyTc
+            | Self::RpxyGeneric
+            | Self::RpxySpliced
+            | Self::RpxyAuto => {
                 let mut command = guarded(gateway, self.daemon(daemons).context("no daemon given")?);
                 command.arg("--config").arg(&file).env("RUST_LOG", "warn");
                 for number in 1..=setup.processes {
@@ -107,13 +113,12 @@ impl Running<'_> {
         Ok((!self.processes.is_empty()).then_some(sum))
     }
 
-    /// Memory of its processes, in bytes.
+    /// Memory of its processes, in bytes; nothing when the kernel does the work.
     ///
     /// # Errors
     ///
-    /// When one of them has ended, or the kernel does the work.
+    /// When one of them has ended.
     pub fn memory(&self) -> anyhow::Result<u64> {
-        ensure!(!self.processes.is_empty(), "the kernel has no process to look at");
         self.processes.iter().map(|process| procfs::memory(process.pid())).sum()
     }
 

@@ -48,11 +48,11 @@ impl Suite {
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::{offload, tcp, udp};
+    use crate::{offload, spliced, tcp, udp};
 
     #[test]
     fn every_name_of_a_suite_is_unique() {
-        for suite in [&tcp::SUITE, &udp::SUITE, &offload::SUITE] {
+        for suite in [&tcp::SUITE, &udp::SUITE, &offload::SUITE, &spliced::SUITE] {
             let names: BTreeSet<_> = suite.names().into_iter().collect();
             assert_eq!(names.len(), suite.candidates.len() + suite.workloads.len() + 1, "{}", suite.name);
         }

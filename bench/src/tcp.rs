@@ -26,10 +26,10 @@ pub(super) const EXCHANGES: Units = Units {
 const CONNECTIONS: Units = Units { rate: "connections/s", ..EXCHANGES };
 
 /// Operations are bytes.
-const BYTES: Units =
+pub(super) const BYTES: Units =
     Units { rate: "Gbit/s", rate_factor: 8e-9, time: "s/GB", time_factor: 1e9, latency: false, ..EXCHANGES };
 
-const PING: Workload = Workload {
+pub(super) const PING: Workload = Workload {
     name: "ping",
     title: "Request and response: 64 bytes, 16 connections",
     units: EXCHANGES,
@@ -40,6 +40,7 @@ const PING: Workload = Workload {
     once: false,
     only: &[],
     untuned: false,
+    far: None,
     serial: false,
 };
 
@@ -52,7 +53,7 @@ const CONNECT: Workload = Workload {
     ..PING
 };
 
-const BULK: Workload = Workload {
+pub(super) const BULK: Workload = Workload {
     name: "bulk-1",
     title: "Bulk: download over 1 connection",
     units: BYTES,
@@ -99,6 +100,7 @@ pub const SUITE: Suite = Suite {
         one: "connection",
         title: "Memory: idle relayed connections",
         note: "and each relayed connection takes two; sslh-select cannot go beyond the 1024 of select(2)",
+        kernel: false,
     },
     rounds: "5",
     // What the hosts need to open and close many connections without running out of ports. Listening ports are below

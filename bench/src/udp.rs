@@ -28,6 +28,7 @@ pub(super) const PING: Workload = Workload {
     once: false,
     only: &[],
     untuned: false,
+    far: None,
     serial: true,
 };
 
@@ -114,6 +115,7 @@ pub const SUITE: Suite = Suite {
         one: "flow",
         title: "Memory: idle flows",
         note: "and each flow takes one",
+        kernel: false,
     },
     rounds: "3",
     // The gateway needs a port towards the backend for each flow.

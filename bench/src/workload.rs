@@ -6,6 +6,8 @@ use anyhow::Context as _;
 
 use super::{
     candidate::{Candidate, Daemons},
+    far::Far,
+    handovers::Handovers,
     procfs,
     rig::{Rig, Service},
     setup::Setup,
@@ -38,6 +40,8 @@ pub struct Workload {
     pub only: &'static [Candidate],
     /// True when hosts keep the system's own settings instead of those of the suite.
     pub untuned: bool,
+    /// Where the client is, if not next to the gateway.
+    pub far: Option<Far>,
     /// True when one operation at a time is under way, for which one processor is enough and gives steadier figures.
     pub serial: bool,
 }
@@ -80,6 +84,8 @@ pub struct Figures {
     pub failures: u64,
     /// Operations that did not.
     pub successes: u64,
+    /// What became of connections, where the candidate may splice.
+    pub handovers: Option<Handovers>,
 }
 
 /// The measurement of memory: what to hold without using it.
@@ -97,6 +103,8 @@ pub struct Idle {
     pub title: &'static str,
     /// Words of the report after the descriptors that a process may have.
     pub note: &'static str,
+    /// True when the kernel's memory counts as well.
+    pub kernel: bool,
 }
 
 /// Memory of a candidate with idle connections or flows.
@@ -108,6 +116,8 @@ pub struct Memory {
     pub before: u64,
     /// With all of them, in bytes.
     pub with: u64,
+    /// What the kernel of all hosts has allocated for them in slabs, in bytes: sockets and what belongs to them.
+    pub slabs: u64,
 }
 
 impl Workload {
@@ -131,6 +141,9 @@ impl Workload {
     ) -> anyhow::Result<Figures> {
         let _untuned = self.untuned.then(|| rig.settings().untuned(candidate.index())).transpose()?;
         let _one = self.serial.then(|| rig.on_one_processor()).transpose()?;
+        if let Some(far) = self.far {
+            rig.set_far(far)?;
+        }
         let running = candidate.start(rig, daemons, directory, self.setup)?;
         let drive = || {
             let machine = procfs::rig_time;
@@ -156,6 +169,7 @@ impl Workload {
             machine_time: (machine_after - machine_before).as_secs_f64() / all,
             failures: sample.failures,
             successes: sample.all_operations,
+            handovers: Handovers::of(candidate, rig.gateway()).with_context(|| running.explain())?,
         })
     }
 }
@@ -181,10 +195,14 @@ impl Idle {
             Setup { service: self.service, room: held, processes: 1, unanswered: false },
         )?;
         let before = running.memory()?;
+        let slabs = procfs::slabs()?;
         let client = rig.client("idle", running.target, held, Duration::ZERO)?;
         client.wait_for("held").with_context(|| running.explain())?;
         pause(SETTLE);
-        Ok(Memory { held, before, with: running.memory()? })
+        let slabs = procfs::slabs()?.saturating_sub(slabs);
+        let memory = Memory { held, before, with: running.memory()?, slabs };
+        Handovers::of(candidate, rig.gateway()).with_context(|| running.explain())?;
+        Ok(memory)
     }
 }
 
@@ -192,5 +210,10 @@ impl Memory {
     /// Bytes for each.
     pub fn each(&self) -> f64 {
         self.with.saturating_sub(self.before) as f64 / self.held as f64
+    }
+
+    /// Bytes of the kernel for each, those of both ends of the load included.
+    pub fn slabs_each(&self) -> f64 {
+        self.slabs as f64 / self.held as f64
     }
 }

@@ -7,6 +7,8 @@
 
 pub mod bucket;
 pub mod bytes;
+#[macro_use]
+mod counters;
 pub mod datagram;
 pub mod decide;
 pub mod mac1;

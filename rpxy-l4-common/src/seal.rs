@@ -97,8 +97,8 @@ impl TcpFlow {
     pub const fn seal_for(&self, key: &FlowKey) -> u64 {
         let [a, b, c, d, e, f] = self.station;
         let rest = u32::from_ne_bytes([e, f, self.state, self.window_shift.cast_unsigned()]);
-        let [zero_0, zero_1] = self.zero;
-        let side = u32::from_ne_bytes([self.side, self.may, zero_0, zero_1]);
+        let [mark_0, mark_1] = self.mark;
+        let side = u32::from_ne_bytes([self.side, self.may, mark_0, mark_1]);
         let ([a_0, a_1], [p_0, p_1]) = (self.address_change.to_ne_bytes(), self.port_change.to_ne_bytes());
         let changes = u32::from_ne_bytes([a_0, a_1, p_0, p_1]);
         START

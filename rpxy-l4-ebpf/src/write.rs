@@ -92,10 +92,15 @@ pub fn skb<S: Skb>(skb: &S, rewrite: &Rewrite<'_>) -> Result<(), Failed> {
 /// Changes the checksum of a segment that was translated; TCP always has one. In IPv6, see [`skb`].
 #[inline(always)]
 pub fn checksum<S: Skb>(skb: &S, segment: &Segment<'_>, change: Change) -> Result<(), Failed> {
-    let at = segment.l4 + offset_of!(TcpHdr, check);
+    checksum_at(skb, segment.l4 + offset_of!(TcpHdr, check), segment.family, change)
+}
+
+/// Changes a checksum at an offset that covers a pseudo-header in IPv6. See [`skb`] for the rest.
+#[inline(always)]
+pub fn checksum_at<S: Skb>(skb: &S, at: usize, family: Family, change: Change) -> Result<(), Failed> {
     skb.change_checksum(at, change.of_addresses(), true).ok_or(Failed::Halfway)?;
     skb.change_checksum(at, change.of_words(), false).ok_or(Failed::Halfway)?;
-    if matches!(segment.family, Family::V6) {
+    if matches!(family, Family::V6) {
         skb.add_to_sum(change.of_addresses());
     }
     Ok(())

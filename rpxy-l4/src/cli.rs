@@ -18,9 +18,11 @@ use rpxy_l4_proto::ech::{CipherSuite, Kem};
 pub(crate) use url::Url;
 
 use crate::{
-    admin::{self, Id},
+    admin,
     config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
-    explain, limit,
+    explain,
+    id::Id,
+    limit,
 };
 
 /// Times between two looks at a daemon: an overview costs its control thread some milliseconds.

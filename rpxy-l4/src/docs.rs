@@ -20,9 +20,11 @@ const EXPRESSIONS: [(&str, &str); 2] = [
     ("packaging/prometheus/alerts.yml", include_str!("../../packaging/prometheus/alerts.yml")),
 ];
 /// Metrics, with their types, that are there only with the kernel plane, or with checks.
-const SOMETIMES: [(&str, &str); 4] = [
+const SOMETIMES: [(&str, &str); 6] = [
     ("rpxy_l4_kernel_packets", "counter"),
     ("rpxy_l4_kernel_flows", "gauge"),
+    ("rpxy_l4_kernel_spliced", "gauge"),
+    ("rpxy_l4_kernel_tcp_packets", "counter"),
     ("rpxy_l4_target_up", "gauge"),
     ("rpxy_l4_target_checks", "counter"),
 ];

@@ -15,6 +15,7 @@ mod docs;
 mod escape;
 mod explain;
 mod health;
+mod id;
 mod limit;
 mod log;
 mod metrics;

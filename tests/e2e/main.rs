@@ -61,6 +61,18 @@ mod routing {
     mod protocols;
     mod services;
 }
+mod splice {
+    mod again;
+    mod handed;
+    mod kill;
+    mod legs;
+    mod mode;
+    mod pinned;
+    mod plan;
+    mod play;
+    mod programs;
+    mod torture;
+}
 mod tcp {
     mod balance;
     mod client_hello;

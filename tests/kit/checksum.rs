@@ -40,13 +40,19 @@ pub fn prepare(
 
 /// Counters of wrong checksums on `host` that are not zero, by name.
 pub fn errors(host: &Host) -> Vec<(String, u64)> {
+    let mut counters = counters(host);
+    counters.retain(|(name, count)| name.ends_with("CsumErrors") && *count != 0);
+    counters
+}
+
+/// All counters of the network stack of `host`, as `nstat` names them.
+pub fn counters(host: &Host) -> Vec<(String, u64)> {
     host.run(|| {
         // The tables show the namespace of the thread that reads them.
         let read = |table: &str| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
         let mut counters = paired(&read("snmp"));
         counters.extend(paired(&read("netstat")));
         counters.extend(single(&read("snmp6")));
-        counters.retain(|(name, count)| name.ends_with("CsumErrors") && *count != 0);
         counters
     })
 }

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -129,6 +130,27 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Runs lines of `ip` commands, on `host` if there is one.
+pub(crate) fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(host) = host {
+        command.args(["-n", host.name()]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("ip (package iproute2)")?;
+    child.stdin.take().context("stdin of ip")?.write_all(lines.as_bytes())?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -19,12 +19,14 @@ pub mod peers;
 pub mod privilege;
 pub mod process;
 pub mod processor;
+pub mod random;
 pub mod socket;
 pub mod terminal;
 pub mod topology;
 pub mod wait;
 mod waiting;
 mod watchdog;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,8 @@ use crate::workspace::{Profile, Workspace};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The suite to run, `tcp` (when absent), `udp`, `offload`, `flood`, `scale` or `ech`, then arguments of its program (`tcp --help`
-    /// lists them).
+    /// The suite to run, `tcp` (when absent), `udp`, `offload`, `splice`, `flood`, `scale` or `ech`, then arguments of its
+    /// program (`tcp --help` lists them).
     #[arg(value_name = "SUITE|ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -30,7 +30,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     if !process::is_root() {
         bail!("the benchmarks run in network namespaces: run `sudo -E cargo xtask bench` instead");
     }
-    if matches!(suite, Suite::Offload | Suite::Flood) && !workspace.ebpf_object().exists() {
+    if matches!(suite, Suite::Offload | Suite::Splice | Suite::Flood) && !workspace.ebpf_object().exists() {
         bail!("the daemon has no eBPF programs: run `cargo xtask build-ebpf` first");
     }
     // Two builds, not one: the daemon must not get features that only the benchmarks ask of a shared dependency.
@@ -49,6 +49,7 @@ enum Suite {
     Tcp,
     Udp,
     Offload,
+    Splice,
     Flood,
     Scale,
     Ech,
@@ -60,6 +61,7 @@ impl Suite {
             Self::Tcp => "bench-tcp",
             Self::Udp => "bench-udp",
             Self::Offload => "bench-offload",
+            Self::Splice => "bench-splice",
             Self::Flood => "bench-flood",
             Self::Scale => "bench-scale",
             Self::Ech => "bench-ech",
@@ -73,12 +75,13 @@ fn split(words: &[OsString]) -> Result<(Suite, &[OsString])> {
         Some((first, rest)) if first == "tcp" => Ok((Suite::Tcp, rest)),
         Some((first, rest)) if first == "udp" => Ok((Suite::Udp, rest)),
         Some((first, rest)) if first == "offload" => Ok((Suite::Offload, rest)),
+        Some((first, rest)) if first == "splice" => Ok((Suite::Splice, rest)),
         Some((first, rest)) if first == "flood" => Ok((Suite::Flood, rest)),
         Some((first, rest)) if first == "scale" => Ok((Suite::Scale, rest)),
         Some((first, rest)) if first == "ech" => Ok((Suite::Ech, rest)),
         Some((first, _)) if !first.as_encoded_bytes().starts_with(b"-") => {
             bail!(
-                "there is no suite `{}`; there are `tcp`, `udp`, `offload`, `flood`, `scale` and `ech`",
+                "there is no suite `{}`; there are `tcp`, `udp`, `offload`, `splice`, `flood`, `scale` and `ech`",
                 first.display()
             )
         }
@@ -92,7 +95,8 @@ mod tests {
 
     #[test]
     fn the_suite_comes_first_or_not_at_all() {
-        let rows: [(&str, &[&str], Option<Suite>, usize); 10] = [
+        let rows: [(&str, &[&str], Option<Suite>, usize); 11] = [
+            ("TCP in the kernel", &["splice", "--rounds", "3"], Some(Suite::Splice), 2),
             ("large files", &["scale", "--connections", "3"], Some(Suite::Scale), 2),
             ("floods", &["flood", "--seconds", "3"], Some(Suite::Flood), 2),
             ("the suite of the kernel plane", &["offload", "--rounds", "3"], Some(Suite::Offload), 2),

@@ -6,9 +6,11 @@ use anyhow::{Context as _, ensure};
 use rustix::{
     fd::OwnedFd,
     io::{read, write},
+    net::{Shutdown, shutdown},
 };
 
-use super::{MESSAGE, poller::dial_and_wait};
+use super::{MESSAGE, SETTLE, poller::dial_and_wait};
+use rpxy_l4_tests::wait::pause;
 
 /// Opens `count` connections to `target`, each proved to be relayed by one exchange. Dropping them closes them.
 ///
@@ -36,6 +38,21 @@ pub fn exchange(target: SocketAddrV4) -> anyhow::Result<OwnedFd> {
     }
     ensure!(buffer == *MESSAGE, "the echo is not the message");
     Ok(socket)
+}
+
+/// Opens one connection to `target`, sends the message and a moment later ends it, and waits for the other side to do the
+/// same.
+///
+/// # Errors
+///
+/// When nobody listens, or something comes.
+pub fn is_taken(target: SocketAddrV4) -> anyhow::Result<()> {
+    let socket = dial_and_wait(target)?;
+    ensure!(write(&socket, MESSAGE).context("send")? == MESSAGE.len(), "short write");
+    pause(SETTLE);
+    shutdown(&socket, Shutdown::Write)?;
+    ensure!(read(&socket, &mut [0; MESSAGE.len()]).context("receive")? == 0, "answered");
+    Ok(())
 }
 
 /// Opens one connection to `target` and waits for the first bytes that answer the message, whatever they are.

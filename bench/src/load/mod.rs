@@ -11,6 +11,7 @@ use std::time::Duration;
 pub mod barest;
 pub mod connect;
 pub mod download;
+pub mod fetch;
 pub mod idle;
 pub mod ping;
 mod poller;
@@ -26,6 +27,7 @@ mod udp_socket;
 mod udp_tag;
 mod udp_turns;
 pub mod udp_windows;
+pub mod upload;
 
 /// Message of a client and of the echo: 64 bytes that are a complete HTTP/1.1 request head, so that proxies
 /// which route by content can carry the same load as those which do not.
@@ -36,6 +38,9 @@ pub const DATAGRAM: usize = 100;
 
 /// A run in which nothing at all happens for this long is given up as failed.
 pub const STALL: Duration = Duration::from_secs(5);
+
+/// A client that speaks alone waits for so long after its first message, so that who looks at it first is done.
+pub const SETTLE: Duration = Duration::from_millis(50);
 
 /// A client sends load for this long before it counts.
 pub const WARM_UP: Duration = Duration::from_millis(300);

@@ -16,8 +16,10 @@ use rustix::{
     fd::OwnedFd,
     fs::{MemfdFlags, memfd_create},
     io::{Errno, read, write},
-    net::{SocketFlags, sockopt},
+    net::{RecvFlags, SocketFlags, recv, sockopt},
 };
+
+use super::MESSAGE;
 
 use super::poller::{Poller, listen};
 
@@ -29,12 +31,20 @@ pub const UNTUNED_PORT: u16 = 7050;
 /// First of the source ports: the first bytes in start a stream that ends only with the connection.
 pub const SOURCE_PORT: u16 = 7100;
 
+/// First of the ports where a message asks for as many bytes as it says, see [`sized`], after which the connection ends.
+pub const SIZED_PORT: u16 = 7400;
+/// First of the ports that take whatever comes.
+pub const SINK_PORT: u16 = 7450;
+
 /// Size of the file that sources send again and again, in bytes.
 const SOURCE_FILE: u64 = 4 << 20;
 /// Bytes offered to one call of sendfile(2).
 const SOURCE_CHUNK: usize = 1 << 20;
 /// Bytes read at once by an echo.
 const ECHO_BUFFER: usize = 64 << 10;
+
+/// What stands in [`MESSAGE`] where a size can be.
+const PLACE: &str = "0123456789abcdef";
 
 const READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
@@ -61,6 +71,8 @@ struct Backend {
 enum Role {
     Echo,
     Source,
+    Sized,
+    Sink,
 }
 
 struct Connection {
@@ -74,6 +86,12 @@ enum State {
     Asleep,
     /// A source that sends, next from this offset of the file.
     Sending(u64),
+    /// One that is to be told how much to send.
+    Asked,
+    /// One that has so much left to send.
+    Left(u64),
+    /// Takes what comes.
+    Sink,
 }
 
 impl Backend {
@@ -81,7 +99,13 @@ impl Backend {
         let poller = Poller::new()?;
         let mut listeners = Vec::new();
         for index in 0..count {
-            for (role, port) in [(Role::Echo, ECHO_PORT), (Role::Echo, UNTUNED_PORT), (Role::Source, SOURCE_PORT)] {
+            for (role, port) in [
+                (Role::Echo, ECHO_PORT),
+                (Role::Echo, UNTUNED_PORT),
+                (Role::Source, SOURCE_PORT),
+                (Role::Sized, SIZED_PORT),
+                (Role::Sink, SINK_PORT),
+            ] {
                 let socket = listen(SocketAddrV4::new(address, port + index))?;
                 poller.add(&socket, u64::try_from(listeners.len())?, EventFlags::IN)?;
                 listeners.push((socket, role));
@@ -124,6 +148,8 @@ impl Backend {
             let state = match role {
                 Role::Echo => State::Echo,
                 Role::Source => State::Asleep,
+                Role::Sized => State::Asked,
+                Role::Sink => State::Sink,
             };
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
@@ -146,6 +172,21 @@ impl Backend {
                     true
                 }
             },
+            State::Asked => match read(&connection.socket, &mut self.buffer[..]) {
+                Ok(0) | Err(_) => false,
+                Ok(count) => {
+                    self.poller.modify(&connection.socket, token, READ | EventFlags::OUT)?;
+                    connection.state = State::Left(size_asked_for(&self.buffer[..count]));
+                    true
+                }
+            },
+            State::Left(_) if flags.intersects(READ | EventFlags::ERR | EventFlags::HUP) => false,
+            State::Left(left) => send_part(&connection.socket, &self.file, left),
+            State::Sink => match recv(&connection.socket, &mut self.buffer[..], RecvFlags::TRUNC) {
+                Ok((_, 0)) => false,
+                Ok(_) | Err(Errno::AGAIN) => true,
+                Err(_) => false,
+            },
             State::Sending(_) if flags.intersects(READ | EventFlags::ERR | EventFlags::HUP) => false,
             State::Sending(offset) => send_file(&connection.socket, &self.file, offset),
         };
@@ -164,6 +205,36 @@ fn echo(socket: &OwnedFd, buffer: &mut [u8]) -> bool {
         Err(Errno::AGAIN) => true,
         Err(_) => false,
     }
+}
+
+/// The message that asks for `bytes`: as long as [`MESSAGE`], with the number in its last field.
+pub fn sized(bytes: u64) -> Vec<u8> {
+    let text = String::from_utf8_lossy(MESSAGE).replace(PLACE, &format!("{bytes:016x}"));
+    text.into_bytes()
+}
+
+/// The number in a message; what a plain [`MESSAGE`] has in its place is 0 for its size.
+fn size_asked_for(message: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(message);
+    let number = text.split("X-Pad: ").nth(1).and_then(|rest| rest.get(..PLACE.len()));
+    match number {
+        Some(PLACE) | None => 1,
+        Some(number) => u64::from_str_radix(number, 16).unwrap_or(1),
+    }
+}
+
+/// Returns whether the connection goes on: until all is sent.
+fn send_part(socket: &OwnedFd, file: &File, left: &mut u64) -> bool {
+    while *left > 0 {
+        let mut offset = 0;
+        let count = usize::try_from(*left).unwrap_or(SOURCE_CHUNK).min(SOURCE_CHUNK);
+        match rustix::fs::sendfile(socket, file, Some(&mut offset), count) {
+            Ok(sent) => *left -= sent as u64,
+            Err(Errno::AGAIN) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Returns whether the connection goes on.

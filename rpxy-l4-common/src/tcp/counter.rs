@@ -1,42 +1,8 @@
 //! The outcomes of packets of spliced connections, numbered for the programs and named for the metrics.
 
-macro_rules! counters {
-    ($($(#[$doc:meta])+ $variant:ident = $number:literal, $name:literal;)+) => {
-        /// The outcome of a packet: index into `TCP_COUNTERS`. Packets of other connections have none.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum TcpCounter {
-            $($(#[$doc])+ $variant = $number,)+
-        }
-
-        impl TcpCounter {
-            /// All of them, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// Number of counters.
-            pub const COUNT: u32 = match Self::ALL {
-                [.., last] => last.index() + 1,
-                [] => 0,
-            };
-
-            /// Returns the name in the metrics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
-            /// Returns the index in `TCP_COUNTERS`.
-            #[inline(always)]
-            #[must_use]
-            pub const fn index(self) -> u32 {
-                self as u32
-            }
-        }
-    };
-}
-
 counters! {
+    /// The outcome of a packet: index into `TCP_COUNTERS`. Packets of other connections have none.
+    TcpCounter:
     /// Translated and sent on.
     Forwarded = 0, "forwarded";
     /// Left to the daemon: the connection is not handed over yet.
@@ -69,20 +35,8 @@ counters! {
     Clamped = 14, "clamped";
     /// Left to the network stack: the daemon that has attached the program is gone, and could not take it along.
     Lapsed = 15, "lapsed";
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn counters_are_numbered_without_gaps_and_named_once() {
-        for (number, counter) in (0..).zip(TcpCounter::ALL) {
-            assert_eq!(counter.index(), number);
-        }
-        let names: BTreeSet<_> = TcpCounter::ALL.iter().map(|counter| counter.name()).collect();
-        assert_eq!(names.len(), TcpCounter::ALL.len());
-    }
+    /// Sent while the daemon connects, with the options of the client's leg, or twice.
+    Shaped = 16, "shaped";
+    /// Translated and sent on: what a router says about a packet of such a connection that is too big.
+    TooBig = 17, "too_big";
 }

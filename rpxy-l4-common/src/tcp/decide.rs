@@ -8,6 +8,7 @@ use super::follow::Meaning;
 use super::options::{Options, find};
 use super::segment::{Segment, flag, parse};
 use super::sequence::is_after;
+use super::shape::{Shape, shape};
 use crate::bytes::Bytes;
 use crate::decide::Arrival;
 use crate::map::FlowKey;
@@ -54,6 +55,17 @@ pub fn arriving<'k, M: TcpMaps, B: Bytes>(
     key: &'k mut FlowKey,
 ) -> Result<Forward<'k, M::Flow>, Option<TcpCounter>> {
     let segment = parse(bytes, arrival.link, key).map_err(|_not_ours| None)?;
+    arriving_segment(maps, bytes, arrival, segment)
+}
+
+/// Likewise, of a packet that was [read](parse).
+#[inline(always)]
+pub fn arriving_segment<'k, M: TcpMaps, B: Bytes>(
+    maps: &M,
+    bytes: &B,
+    arrival: Arrival,
+    segment: Segment<'k>,
+) -> Result<Forward<'k, M::Flow>, Option<TcpCounter>> {
     let flow = maps.flow(segment.key).ok_or(None)?;
     if !maps.is_whole(segment.key, &flow) {
         return Err(Some(TcpCounter::EntryChanged));
@@ -106,8 +118,8 @@ pub enum Leaving {
     },
     /// It goes with another acknowledgement number.
     Clamped(Clamp),
-    /// It goes twice: a SYN.
-    Doubled,
+    /// It goes with other options, or twice.
+    Shaped(Shape),
 }
 
 /// An acknowledgement number that is replaced.
@@ -153,7 +165,9 @@ pub fn leaving<M: TcpMaps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival, key:
             let change = kernel_sum(difference(words(acknowledgement), words(flow.promised)));
             Leaving::Clamped(Clamp { l4, acknowledgement: flow.promised, change })
         }
-        state::CONNECTING if flags & flag::SYN != 0 && flow.may & may::DOUBLE != 0 => Leaving::Doubled,
+        state::CONNECTING => {
+            shape(bytes, l4, flags & flag::SYN != 0, options, flow.may).map_or(Leaving::Sent, Leaving::Shaped)
+        }
         state::LIVE if flags & flag::SYN != 0 => Leaving::Dropped(TcpCounter::PortInUse),
         state::LIVE => {
             let held = flow.may & may::SEND_HELD != 0 && payload > 0 && acknowledgement == flow.promised;

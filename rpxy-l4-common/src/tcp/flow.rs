@@ -39,8 +39,8 @@ pub struct TcpFlow {
     pub side: u8,
     /// Bits of [`may`].
     pub may: u8,
-    /// Zero.
-    pub zero: [u8; 2],
+    /// Of the client's direction: mark of its rule, a number that the programs do not look at.
+    pub mark: [u8; 2],
     /// The acknowledgement number that the daemon's own packets towards this sender may carry: the only one in state LIVE,
     /// the highest one in state DRAINING.
     pub promised: u32,
@@ -100,6 +100,13 @@ pub mod may {
     pub const SEND_HELD: u8 = 1;
     /// Be sent twice, as SYN in state CONNECTING, so that the backend takes no round-trip time from its handshake.
     pub const DOUBLE: u8 = 2;
+    /// In state CONNECTING: offer timestamps no more than in name (they become no operations).
+    pub const NO_TIMESTAMPS: u8 = 4;
+    /// Likewise for SACK.
+    pub const NO_SACK: u8 = 8;
+    /// In state CONNECTING: show a TSecr of 0 behind the SYN, so that the backend takes no round-trip time from it (RFC
+    /// 7323 section 4.1).
+    pub const HIDE_CLOCK: u8 = 16;
 }
 
 /// What the programs note of a connection: an element of `TCP_NOTES`.
@@ -126,8 +133,8 @@ pub struct Forwarded {
     pub bytes: u64,
 }
 
-/// What has been seen of one side of a connection, in the numbers that it uses itself. Written without a lock: two
-/// processors may lose a step of each other, which the next segment makes up for.
+/// What has been seen of one side of a connection, in the numbers that it uses itself. Written without a lock, by packets of
+/// this side alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Side {
@@ -149,16 +156,14 @@ pub struct Side {
     pub clock: u32,
     /// TSecr of that probe: the newest TSval of this side.
     pub echo: u32,
-    /// Zero.
-    pub zero_word: u32,
+    /// Of the client's side: longest time without a sign of life, in seconds, for the daemon.
+    pub idle: u32,
 }
 
 /// Bits of [`Side::seen`].
 pub mod seen {
     /// A FIN.
     pub const FIN: u8 = 1;
-    /// Its FIN has been acknowledged.
-    pub const FIN_ACKNOWLEDGED: u8 = 2;
     /// An RST that its peer has to accept.
     pub const RST: u8 = 4;
     /// A probe of the daemon's, in state BLOCKED.

@@ -18,19 +18,20 @@ pub enum Meaning {
     Ended,
 }
 
-/// Follows a segment, and notes what it says in `sender` and `peer`, each of which is in the numbers of its own side; `flow`
-/// has the differences of this direction. Without a sign of life nothing is noted.
+/// Follows a segment, and notes what it says in `sender`, which like `peer` is in the numbers of its own side; `flow` has the
+/// differences of this direction. Without a sign of life nothing is noted.
 #[inline(always)]
 #[must_use]
-pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &mut Side) -> Meaning {
+pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &Side) -> Meaning {
     if segment.has(flag::SYN) {
         return Meaning::Nothing;
     }
     // What the peer has acknowledged, in the sender's numbers: the acknowledgement that it sees.
     let expected = peer.acknowledged.wrapping_sub(flow.sequence);
     if segment.has(flag::RST) {
-        // RFC 5961 section 3.2: any other number in the window is challenged.
-        if segment.sequence != expected {
+        // RFC 5961 section 3.2: any other number in the window is challenged. What the peer expects is what it has acknowledged,
+        // or what was sent last, where it has that and has not said so yet; it says nothing more once it is reset.
+        if segment.sequence != expected && segment.sequence != sender.next {
             return Meaning::Nothing;
         }
         sender.seen |= seen::RST;
@@ -58,10 +59,14 @@ pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &m
         sender.seen |= seen::FIN;
         sender.end = end;
     }
-    if peer.seen & seen::FIN != 0 && !is_after(peer.end, acknowledged) {
-        peer.seen |= seen::FIN_ACKNOWLEDGED;
+    // Each direction notes what its sender says and nothing else, so that two processors lose no FIN of each other.
+    let heard = sender.acknowledged.wrapping_add(flow.acknowledgement);
+    let finished = sender.seen & peer.seen & seen::FIN != 0;
+    if finished && !is_after(peer.end, heard) && !is_after(sender.end, expected) {
+        Meaning::Ended
+    } else {
+        Meaning::Alive
     }
-    if sender.seen & peer.seen & seen::FIN_ACKNOWLEDGED != 0 { Meaning::Ended } else { Meaning::Alive }
 }
 
 /// Returns true for an acknowledgement, in the peer's numbers, of something that the peer has sent, and that is no older

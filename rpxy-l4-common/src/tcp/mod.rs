@@ -11,8 +11,10 @@ pub mod follow;
 pub mod options;
 pub mod segment;
 pub mod sequence;
+pub mod shape;
 #[cfg(test)]
 mod tests;
+pub mod too_big;
 pub mod translate;
 
 /// Names of the maps in the object.
@@ -21,6 +23,8 @@ pub mod name {
     pub const TCP_FLOWS: &str = "TCP_FLOWS";
     /// Array: [`super::flow::Notes`], by [`super::flow::TcpFlow::slot`].
     pub const TCP_NOTES: &str = "TCP_NOTES";
+    /// Queue: slots of connections that have ended.
+    pub const TCP_ENDED: &str = "TCP_ENDED";
     /// Per-CPU array, indexed by [`super::counter::TcpCounter`].
     pub const TCP_COUNTERS: &str = "TCP_COUNTERS";
 }

@@ -118,7 +118,7 @@ fn addresses<P: Packet>(packet: &mut P, segment: &Segment<'_>, flow: &TcpFlow) -
 }
 
 #[inline(always)]
-const fn pair(bytes: [u8; 8]) -> (u32, u32) {
+pub(super) const fn pair(bytes: [u8; 8]) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = bytes;
     (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }
@@ -169,15 +169,24 @@ fn window(segment: &Segment<'_>, flow: &TcpFlow) -> u16 {
 
 /// The sums of what was there and of what takes its place, not folded: a header has few enough words.
 #[derive(Debug, Clone, Copy, Default)]
-struct Words {
+pub(super) struct Words {
     old: u32,
     new: u32,
 }
 
 impl Words {
+    /// Replaces a word likewise.
+    #[inline(always)]
+    pub(super) fn replace_word(&mut self, at: usize, old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
+        let word = |word| if at & 1 == 0 { u16::from_be_bytes(word) } else { u16::from_le_bytes(word) };
+        self.old += u32::from(word(old));
+        self.new += u32::from(word(new));
+        new
+    }
+
     /// Replaces two numbers at an offset from the start of the header; returns the new ones as they stand in a packet.
     #[inline(always)]
-    fn replace(&mut self, at: usize, (a, b): (u32, u32), (c, d): (u32, u32)) -> [u8; 8] {
+    pub(super) fn replace(&mut self, at: usize, (a, b): (u32, u32), (c, d): (u32, u32)) -> [u8; 8] {
         self.old += sum(a, b, at);
         self.new += sum(c, d, at);
         let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_be_bytes(), d.to_be_bytes());
@@ -185,7 +194,7 @@ impl Words {
     }
 
     #[inline(always)]
-    const fn difference(self) -> u16 {
+    pub(super) const fn difference(self) -> u16 {
         difference(self.old, self.new)
     }
 }

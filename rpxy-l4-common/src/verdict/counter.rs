@@ -25,32 +25,14 @@ impl Action {
     }
 }
 
-macro_rules! counters {
+macro_rules! verdicts {
     ($($(#[$doc:meta])+ $variant:ident = $number:literal, $action:ident, $name:literal;)+) => {
-        /// The outcome of a packet: index into `COUNTERS`. Every packet has exactly one.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum Counter {
-            $($(#[$doc])+ $variant = $number,)+
+        counters! {
+            /// The outcome of a packet: index into `COUNTERS`. Every packet has exactly one.
+            Counter: $($(#[$doc])+ $variant = $number, $name;)+
         }
 
         impl Counter {
-            /// All of them, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// Number of counters.
-            pub const COUNT: u32 = match Self::ALL {
-                [.., last] => last.index() + 1,
-                [] => 0,
-            };
-
-            /// Returns the name in the metrics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
             /// Returns the fate of the packets that it counts.
             #[must_use]
             pub const fn action(self) -> Action {
@@ -58,18 +40,11 @@ macro_rules! counters {
                     $(Self::$variant => Action::$action,)+
                 }
             }
-
-            /// Returns the index in `COUNTERS`.
-            #[inline(always)]
-            #[must_use]
-            pub const fn index(self) -> u32 {
-                self as u32
-            }
         }
     };
 }
 
-counters! {
+verdicts! {
     /// Sent on by a program.
     Steered = 0, Steer, "steered";
     /// Passed: ends before its headers or lengths say, or cannot be read.

@@ -1,20 +1,13 @@
 //! Numbers and names, what the gate lets through, which classes have which bit.
 
-use std::{collections::BTreeSet, vec, vec::Vec};
+use std::{vec, vec::Vec};
 
 use super::*;
 use crate::bytes::Span;
 use crate::map::{Flow, kind};
 
 #[test]
-fn counters_are_numbered_without_gaps_and_named_once() {
-    assert_eq!(usize::try_from(Counter::COUNT).unwrap(), Counter::ALL.len());
-    for (number, counter) in (0..).zip(Counter::ALL) {
-        assert_eq!(counter.index(), number, "{counter:?}");
-    }
-    let names: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
-    assert_eq!(names.len(), Counter::ALL.len());
-    assert!(names.iter().all(|name| name.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())));
+fn one_outcome_steers() {
     assert_eq!(Counter::ALL.iter().filter(|counter| counter.action() == Action::Steer).count(), 1);
 }
 

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
 use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::map::FlowKey;
 use rpxy_l4_common::tcp::counter::TcpCounter;
@@ -18,6 +18,8 @@ use crate::maps::{add, copy};
 static TCP_FLOWS: HashMap<FlowKey, TcpFlow, 65536> = HashMap::new();
 #[btf_map]
 static TCP_NOTES: Array<Notes, 65536> = Array::new();
+#[btf_map]
+static TCP_ENDED: Queue<u32, 65536> = Queue::new();
 #[btf_map]
 static TCP_COPIES: PerCpuArray<Scratch, PROGRAMS> = PerCpuArray::new();
 #[btf_map]
@@ -100,7 +102,13 @@ fn notes(slot: u32) -> Option<NonNull<Notes>> {
     TCP_NOTES.get_ptr_mut(slot).and_then(NonNull::new)
 }
 
-/// Notes a packet that was forwarded, with what [`TcpMaps::follow`] has noted of both sides.
+/// Removes the entry of packets with these addresses: they belong to a new connection.
+#[inline(always)]
+pub(super) fn forget(kernel: &Kernel) {
+    let _absent = TCP_FLOWS.remove(kernel.key());
+}
+
+/// Notes a packet that was forwarded, with what [`TcpMaps::follow`] has noted of its sender.
 #[inline(always)]
 pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meaning, now: u64) {
     let Some(notes) = notes(flow.slot) else { return };
@@ -109,11 +117,22 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
     // instruction each.
     unsafe {
         if !matches!(meaning, Meaning::Nothing) {
-            copy(&raw const (*kernel.0.as_ptr()).sides, &raw mut (*notes).sides);
+            // The sender's alone: the other one is another processor's to write.
+            let scratch = kernel.0.as_ptr();
+            if flow.side == 0 {
+                copy(&raw const (*scratch).sides[0], &raw mut (*notes).sides[0]);
+            } else {
+                copy(&raw const (*scratch).sides[1], &raw mut (*notes).sides[1]);
+            }
             (&raw mut (*notes).last_seen).write_volatile(now);
         }
         if matches!(meaning, Meaning::Ended) {
-            (&raw mut (*notes).ended).write_volatile(now);
+            let ended = &raw mut (*notes).ended;
+            if ended.read_volatile() == 0 {
+                // Should there be no room, the daemon finds it by itself, later.
+                let _told = TCP_ENDED.push(flow.slot, 0);
+            }
+            ended.write_volatile(now);
         }
         let counted = if flow.side == 0 { &raw mut (*notes).counted[0] } else { &raw mut (*notes).counted[1] };
         add(&raw mut (*counted).packets, 1);

@@ -1,7 +1,8 @@
 //! The first bytes of a client's TLS stream, which tell what it is long before there is a hello.
 //!
-//! It errs towards TLS where a server would: OpenSSL takes an SSLv2-compatible hello (RFC 5246 appendix E.2), and answers an
-//! alert in front of the hello by one of its own. Neither has a name that could be read here.
+//! It errs towards TLS where a server would: OpenSSL takes an SSLv2-compatible hello (RFC 5246 appendix E.2), passes over
+//! empty records with a change of cipher specs in front of the hello, and answers an alert there by one of its own. None
+//! of these has a name that could be read here.
 
 use crate::Probe;
 
@@ -9,6 +10,8 @@ use crate::Probe;
 pub(super) const HANDSHAKE: u8 = 22;
 /// Content type of alerts.
 pub(super) const ALERT: u8 = 21;
+/// Content type of records that change cipher specs (RFC 8446 section 5.1).
+const CHANGE_CIPHER_SPEC: u8 = 20;
 /// First byte of `legacy_record_version`; the second one is to be ignored (RFC 8446 section 5.1).
 pub(super) const MAJOR_VERSION: u8 = 3;
 /// The bytes of an SSLv2-compatible hello up to its cipher specs: length, type, version and three lengths.
@@ -29,6 +32,7 @@ pub(super) fn first_bytes(stream: &[u8]) -> Probe<()> {
         [HANDSHAKE, MAJOR_VERSION, _, ..] => Probe::Match(()),
         [] | [HANDSHAKE] | [HANDSHAKE, MAJOR_VERSION] => Probe::NeedMore,
         [ALERT, rest @ ..] => alert(rest),
+        [CHANGE_CIPHER_SPEC, rest @ ..] => change_cipher_spec(rest),
         [0x80..=0xff, ..] => v2_hello(stream),
         _ => Probe::NotThis,
     }
@@ -39,6 +43,15 @@ fn alert(rest: &[u8]) -> Probe<()> {
     match rest {
         [MAJOR_VERSION, _, 0, 2, 1 | 2, ..] => Probe::Unreadable,
         [] | [MAJOR_VERSION] | [MAJOR_VERSION, _] | [MAJOR_VERSION, _, 0] | [MAJOR_VERSION, _, 0, 2] => Probe::NeedMore,
+        _ => Probe::NotThis,
+    }
+}
+
+/// A record with a change of cipher specs behind its content type: one byte of 1 (RFC 8446 section 5), or empty.
+fn change_cipher_spec(rest: &[u8]) -> Probe<()> {
+    match rest {
+        [MAJOR_VERSION, _, 0, 0, ..] | [MAJOR_VERSION, _, 0, 1, 1, ..] => Probe::Unreadable,
+        [] | [MAJOR_VERSION] | [MAJOR_VERSION, _] | [MAJOR_VERSION, _, 0] | [MAJOR_VERSION, _, 0, 1] => Probe::NeedMore,
         _ => Probe::NotThis,
     }
 }
@@ -80,7 +93,12 @@ mod tests {
             ("a minor version that nobody has", "1603ff", Match(())),
             ("version 2 in the record", "1602", NotThis),
             ("application data", "17", NotThis),
-            ("change cipher spec", "14", NotThis),
+            ("an empty change of cipher specs", "1403010000", Unreadable),
+            ("a change of cipher specs", "140303000101", Unreadable),
+            ("half of one", "1403030001", NeedMore),
+            ("a change to something else", "140303000102", NotThis),
+            ("a long change of cipher specs", "1403030002", NotThis),
+            ("version 2 in its record", "1402", NotThis),
             ("half an alert", "1503010002", NeedMore),
             ("a warning", "150301000201", Unreadable),
             ("a fatal alert", "15030300020228", Unreadable),

@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The successor has not come. The daemon serves as before, and both have said why.
 pub(super) fn run(arguments: &UpgradeArgs, out: &mut dyn Write) -> Result<()> {
     let UpgradeArgs { config, admin_socket, log_dir, json, if_changed } = arguments;
-    let socket = client::configured(config, admin_socket.as_deref())?;
+    let socket = client::configured(config, admin_socket.as_deref(), "--admin-socket")?;
     let before = status(&socket).with_context(|| format!("no daemon answers at {}", socket.display()))?;
     if *if_changed && admin::own_binary().is_some_and(|own| before["binary"] == own) {
         writeln!(out, "the running daemon is this binary already")?;

@@ -16,7 +16,8 @@ mod tests;
 pub(crate) mod watch;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::problem::{Problem, Problems, Severity};
 use self::{
+    check::MOST_BYTES,
     model::{AccessLogFormat, Config},
     report::{Position, Report},
 };
@@ -116,7 +118,7 @@ pub(crate) fn told_apart(error: &anyhow::Error) -> Vec<(Severity, String)> {
 /// The file cannot be read, or it has at least one error.
 pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     // The text may hold private keys.
-    let bytes = Zeroizing::new(fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?);
+    let bytes = text(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let (checked, log_format) = match std::str::from_utf8(&bytes) {
         Ok(text) => {
@@ -128,6 +130,19 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
         Err(error) => (Err((not_utf8(&bytes, error.valid_up_to()), Vec::new())), AccessLogFormat::default()),
     };
     checked.map_err(|(problems, files)| LoadError::Invalid { path: path.to_owned(), problems, files, log_format })
+}
+
+/// The bytes of a configuration file. It may be a pipe, as `--check` is given one by a shell, and a device without an end.
+fn text(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = fs::File::open(path)?;
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    // Bytes that may hold keys are not moved about.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(MOST_BYTES).saturating_add(1)));
+    file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MOST_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MOST_BYTES >> 20)));
+    }
+    Ok(bytes)
 }
 
 /// Checks the text of a configuration file. Relative paths in it start at the current directory.

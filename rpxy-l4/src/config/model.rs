@@ -24,7 +24,7 @@ mod transport;
 
 pub(crate) use confine::{Confine, User};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
-pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen};
+pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen, canonical};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};
 pub(crate) use status::{StatusListen, StatusPage, StatusToken};
 pub(crate) use transport::Transport;
@@ -385,6 +385,10 @@ pub(crate) struct Ebpf {
     pub interfaces: Vec<String>,
     /// Sessions that the kernel steers at once; those beyond stay in the daemon. Read at start only.
     pub max_flows: NonZeroU32,
+    /// TCP connections may be handed to the kernel. Read at start only.
+    pub tcp: bool,
+    /// TCP connections that the kernel forwards at once; those beyond stay relayed. Read at start only.
+    pub max_spliced: NonZeroU32,
     /// Drop in the kernel what the configuration gives no destination. A reload applies to the next datagram.
     pub early_drop: bool,
     /// Source networks whose datagrams are dropped, without duplicates. A reload applies to the next datagram, and
@@ -394,6 +398,18 @@ pub(crate) struct Ebpf {
     pub pin: bool,
     /// Their directory: one of its own in a BPF file system. Read at start only.
     pub pin_path: PathBuf,
+}
+
+/// When TCP connections are handed to the kernel, where `ebpf.tcp` lets them be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum SplicePolicy {
+    /// Where it is known not to be slower than relaying.
+    #[default]
+    Auto,
+    /// Always, and as early as possible.
+    First,
+    /// Never.
+    Off,
 }
 
 /// The hook of the kernel plane.
@@ -445,6 +461,8 @@ pub(crate) struct Upstream {
     pub check: Option<Arc<Check>>,
     /// What is down is not tried at all, instead of last.
     pub only_healthy: bool,
+    /// When connections to these targets are handed to the kernel (TCP only), inheritance already resolved.
+    pub splice: SplicePolicy,
     /// PROXY header to send to these targets (TCP only), inheritance already resolved.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<ProxyVersion>,

@@ -107,6 +107,8 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
             | "timeout",
         ) => Kind::Duration,
         (_, "tcp_load_balance" | "udp_load_balance" | "load_balance") => BALANCES,
+        (Scope::Ebpf, "tcp") => Kind::Words(&["off", "auto"]),
+        (_, "tcp_splice" | "splice") => Kind::Words(&["auto", "first", "off"]),
         (_, "tcp_send_proxy_protocol" | "send_proxy_protocol") => VERSIONS,
         (_, "unmatched" | "quic_unknown_version") => FALLBACKS,
         (_, "transport") => Kind::Words(&["tcp", "udp"]),
@@ -127,7 +129,7 @@ pub(super) fn kind(scope: Scope, key: &str) -> Option<Kind> {
         (_, "udp_receive_buffer") => Kind::Integer(4096, i32::MAX.cast_unsigned() / 2),
         (_, "source_prefix_v4") => Kind::Integer(1, 32),
         (_, "source_prefix_v6") => Kind::Integer(1, 128),
-        (_, "max_flows") => Kind::Integer(1, 1 << 20),
+        (_, "max_flows" | "max_spliced") => Kind::Integer(1, 1 << 20),
         (_, "weight") => Kind::Integer(1, 256),
         _ => return None,
     })

@@ -36,8 +36,8 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// Makes them; `kernel_plane` has threads use bpf(2).
-    pub(super) fn new(kernel_plane: bool) -> Result<Self, FilterError> {
+    /// Makes them; `kernel_plane` has threads use bpf(2), and with `splices` those of TCP as well.
+    pub(super) fn new(kernel_plane: bool, splices: bool) -> Result<Self, FilterError> {
         let eperm = || SeccompAction::Errno(libc::EPERM.cast_unsigned());
         let enosys = || SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         let mut refused = refused()?;
@@ -51,11 +51,15 @@ impl Filters {
         if kernel_plane {
             of_udp.insert(libc::SYS_bpf, on_open_maps()?);
         }
+        let mut of_tcp = for_strangers()?;
+        if kernel_plane && splices {
+            of_tcp.insert(libc::SYS_bpf, on_open_maps()?);
+        }
         // A library that knows a newer call tries an older one where this kernel does not have it.
         let allow = |calls| compile(calls, enosys(), SeccompAction::Allow);
         Ok(Self {
             everyone: [refuse(refused, eperm())?, refuse(missing, enosys())?],
-            tcp: allow(for_strangers()?)?,
+            tcp: allow(of_tcp)?,
             udp: allow(of_udp)?,
         })
     }
@@ -83,7 +87,7 @@ impl Filters {
         Ok(seccompiler::apply_filter(&self.tcp)?)
     }
 
-    /// Leaves the calling thread what a UDP worker needs.
+    /// Leaves the calling thread what a UDP worker needs, or one that hands TCP connections over.
     pub(super) fn apply_udp(&self) -> Result<(), FilterError> {
         Ok(seccompiler::apply_filter(&self.udp)?)
     }

@@ -103,6 +103,8 @@ impl fmt::Debug for Confinement {
 pub(crate) enum Role {
     /// Serves TCP.
     Tcp,
+    /// Hands TCP connections to the kernel.
+    Splicer,
     /// Serves UDP.
     Udp,
     /// Follows the network for the kernel plane.
@@ -212,7 +214,7 @@ impl Confinement {
         if !self.settings.seccomp {
             return;
         }
-        let filters = Filters::new(config.ebpf.mode != EbpfMode::Off);
+        let filters = Filters::new(config.ebpf.mode != EbpfMode::Off, config.ebpf.tcp);
         let applied = filters.and_then(|filters| filters.apply_to_all().map(|()| filters));
         match applied {
             Ok(filters) => self.filters = Some(Arc::new(filters)),
@@ -239,11 +241,11 @@ impl Confinement {
 
     /// What a thread of this role has to do first.
     pub(crate) fn enter(&self, role: Role) -> Enter {
-        let Rights { network, files, udp, .. } = self.rights;
-        let none = CapabilitySet::empty();
+        let Rights { network, files, udp, tcp, splicer, .. } = self.rights;
         let kept = match role {
-            Role::Tcp => none,
+            Role::Tcp => tcp,
             Role::Udp => udp,
+            Role::Splicer => splicer,
             Role::Network => network,
             Role::Files => files,
         };
@@ -253,7 +255,7 @@ impl Confinement {
             let reduced = kept.map_or(Ok(()), rights::reduce).map_err(|error| error.to_string());
             let filtered = match (&filters, role) {
                 (Some(filters), Role::Tcp) => filters.apply_tcp(),
-                (Some(filters), Role::Udp) => filters.apply_udp(),
+                (Some(filters), Role::Udp | Role::Splicer) => filters.apply_udp(),
                 (Some(_), Role::Network | Role::Files) | (None, _) => Ok(()),
             };
             if let Err(error) = reduced.and(filtered.map_err(|error| error.to_string())) {

@@ -26,6 +26,10 @@ pub(super) struct Rights {
     pub(super) files: CapabilitySet,
     /// Of `udp-N`.
     pub(super) udp: CapabilitySet,
+    /// Of `worker-N`.
+    pub(super) tcp: CapabilitySet,
+    /// Of `splicer`.
+    pub(super) splicer: CapabilitySet,
 }
 
 /// What the rights depend on besides the configuration.
@@ -46,6 +50,7 @@ impl Rights {
     pub(super) fn new(config: &Config, machine: Machine) -> Self {
         let when = |needed: bool, set: CapabilitySet| if needed { set } else { CapabilitySet::empty() };
         let kernel = config.ebpf.mode != EbpfMode::Off;
+        let splices = kernel && config.ebpf.tcp;
         // Sockets that a reload opens get the buffers that the first ones got.
         let buffers = config.listeners().any(|listener| {
             let wanted = listener.udp.receive_buffer.map_or(crate::net::udp::LISTENER_BUFFER, Into::into);
@@ -61,9 +66,13 @@ impl Rights {
         Self {
             start: control | when(kernel, CapabilitySet::PERFMON) | when(machine.root, others_files),
             control,
-            network: when(kernel, plane),
+            // The resets that it sends to clients come from ports of listeners.
+            network: when(kernel, plane) | when(splices, CapabilitySet::NET_BIND_SERVICE),
             files: when(machine.stays_root, CapabilitySet::DAC_OVERRIDE),
             udp: when(kernel && machine.old_bpf, CapabilitySet::BPF),
+            tcp: when(splices && machine.old_bpf, CapabilitySet::BPF),
+            // TCP_REPAIR.
+            splicer: when(splices, CapabilitySet::NET_ADMIN) | when(splices && machine.old_bpf, CapabilitySet::BPF),
         }
     }
 }

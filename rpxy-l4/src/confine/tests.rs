@@ -38,6 +38,7 @@ fn config(text: &str) -> Config {
 
 const TCP: &str = "tcp_target = ['192.0.2.1:1']";
 const UDP: &str = "udp_target = ['192.0.2.1:1']";
+const SPLICING: &str = "udp_target = ['192.0.2.1:1']\n[ebpf]\nmode = 'auto'\ntcp = 'auto'";
 const KERNEL: &str = "udp_target = ['192.0.2.1:1']\n[ebpf]\nmode = 'auto'";
 
 #[test]
@@ -50,7 +51,8 @@ fn threads_keep_what_the_configuration_needs() {
     let (bind, admin, bpf, perfmon) = (Set::NET_BIND_SERVICE, Set::NET_ADMIN, Set::BPF, Set::PERFMON);
     let (files, over) = (Set::DAC_OVERRIDE | Set::CHOWN, Set::DAC_OVERRIDE);
     let plane = admin | bpf;
-    let all = |start, control, network, files, udp| Rights { start, control, network, files, udp };
+    let all =
+        |start, control, network, files, udp| Rights { start, control, network, files, udp, tcp: none, splicer: none };
     for (row, text, machine, expected) in [
         ("TCP", TCP, user, all(bind, bind, none, none, none)),
         ("root", TCP, root, all(bind | files, bind | files, none, over, none)),
@@ -61,6 +63,16 @@ fn threads_keep_what_the_configuration_needs() {
         ("kernel plane before Linux 5.19", KERNEL, old, all(bind | plane | perfmon, bind | plane, plane, none, bpf)),
     ] {
         assert_eq!(Rights::new(&config(text), machine), expected, "{row}");
+    }
+    for (row, text, machine, tcp, splicer) in [
+        ("spliced TCP", SPLICING, roomy, none, Set::NET_ADMIN),
+        ("spliced TCP before Linux 5.19", SPLICING, old, bpf, Set::NET_ADMIN | bpf),
+        ("no kernel plane to splice with", "udp_target = ['192.0.2.1:1']\n[ebpf]\ntcp = 'auto'", roomy, none, none),
+    ] {
+        let rights = Rights::new(&config(text), machine);
+        assert_eq!((rights.tcp, rights.splicer), (tcp, splicer), "{row}");
+        let network = if splicer == none { none } else { plane | bind };
+        assert_eq!(rights.network, network, "{row}");
     }
 }
 
@@ -168,7 +180,7 @@ const WORKERS_MAY: &[Attempt] = &[
 #[test]
 fn threads_are_refused_what_none_of_them_needs() {
     on_a_thread(|| {
-        let filters = Filters::new(true).unwrap();
+        let filters = Filters::new(true, false).unwrap();
         rustix::thread::set_no_new_privs(true).unwrap();
         filters.apply().unwrap();
         for (what, attempt) in NO_THREAD_MAY {
@@ -184,7 +196,7 @@ fn threads_are_refused_what_none_of_them_needs() {
 fn workers_can_do_what_they_do_and_nothing_with_files() {
     for of_udp in [false, true] {
         on_a_thread(move || {
-            let filters = Filters::new(true).unwrap();
+            let filters = Filters::new(true, false).unwrap();
             rustix::thread::set_no_new_privs(true).unwrap();
             filters.apply().unwrap();
             if of_udp { filters.apply_udp() } else { filters.apply_tcp() }.unwrap();
@@ -236,9 +248,9 @@ fn filters_answer_calls_by_their_arguments() {
     const ALLOW: u32 = 0x7fff_0000;
     const EPERM: u32 = 0x0005_0001;
     const ENOSYS: u32 = 0x0005_0026;
-    let filters = Filters::new(true).unwrap();
+    let filters = Filters::new(true, false).unwrap();
     let [refused, missing, tcp, udp] = filters.programs();
-    let without_plane = Filters::new(false).unwrap();
+    let without_plane = Filters::new(false, false).unwrap();
     let execute = libc::PROT_EXEC as u64;
     let thread = libc::CLONE_THREAD as u64 | libc::CLONE_VM as u64;
     for (row, filter, call, arguments, expected) in [
@@ -283,7 +295,7 @@ fn filters_answer_calls_by_their_arguments() {
 /// The kernel does not run a filter for calls that it allows whatever their arguments are.
 #[test]
 fn what_is_called_for_each_packet_costs_no_filter() {
-    let filters = Filters::new(true).unwrap();
+    let filters = Filters::new(true, false).unwrap();
     let hot = [
         libc::SYS_read,
         libc::SYS_recvfrom,

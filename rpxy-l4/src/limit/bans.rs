@@ -15,9 +15,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::networks::Networks;
+use crate::config::model::canonical;
 
 /// Origin of a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,15 +221,6 @@ impl Lists {
 pub(crate) fn network(text: &str) -> Option<IpNet> {
     let host = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(host).map(|network| network.trunc())
-}
-
-/// Without bits beyond the prefix; IPv4 in IPv6 clothes is IPv4, which is how clients are compared.
-pub(crate) fn canonical(network: IpNet) -> IpNet {
-    let network = network.trunc();
-    let IpNet::V6(v6) = network else { return network };
-    let unmapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
-    let v4 = unmapped.and_then(|(address, len)| Ipv4Net::new(address, len).ok());
-    v4.map_or(network, IpNet::V4)
 }
 
 #[cfg(test)]

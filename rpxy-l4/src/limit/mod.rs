@@ -19,7 +19,7 @@ mod weak_map;
 use std::time::Duration;
 
 pub(crate) use accept_backoff::AcceptBackoff;
-pub(crate) use bans::{BanSource, Bans, Unban, canonical, network};
+pub(crate) use bans::{BanSource, Bans, Unban, network};
 pub(crate) use by_listener::ByListener;
 pub(crate) use conn::{ConnLimit, ConnPermit};
 pub(crate) use descriptors::Descriptors;

@@ -4,8 +4,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::bans::canonical;
-use crate::config::model::AccessLists;
+use crate::config::model::{AccessLists, canonical};
 
 /// Networks, looked up by the longest that contains an address. The cost is one look for each prefix length in the set,
 /// however many networks there are.

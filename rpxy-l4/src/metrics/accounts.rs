@@ -19,11 +19,12 @@ use crate::limit::WeakMap;
 pub(super) const TCP_REFUSALS: [Outcome; 5] =
     [Outcome::EchInvalid, Outcome::RuleConnections, Outcome::TargetConnections, Outcome::Unreachable, Outcome::NoPort];
 /// Refusals of sessions that a rule had been chosen for.
-pub(super) const UDP_REFUSALS: [DatagramDrop; 9] = [
+pub(super) const UDP_REFUSALS: [DatagramDrop; 10] = [
     DatagramDrop::EchInvalid,
     DatagramDrop::SourceLimited,
     DatagramDrop::RateLimited,
     DatagramDrop::TooMany,
+    DatagramDrop::Overloaded,
     DatagramDrop::RuleConnections,
     DatagramDrop::TargetConnections,
     DatagramDrop::Unreachable,
@@ -279,11 +280,11 @@ mod tests {
         rule.refused(Outcome::Unreachable);
         rule.refused(Outcome::ClientGone);
         rule.refused(Outcome::Unmatched);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         let rule = RuleAccount::default();
         rule.refused_session(DatagramDrop::Shortage);
         rule.refused_session(DatagramDrop::Overflow);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(TCP_REFUSALS.iter().all(|outcome| outcome.is_refusal()));
         assert!(UDP_REFUSALS.iter().all(|reason| reason.is_refusal()));
     }

@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use rpxy_l4_proto::ech::Rejection;
 
-use super::member;
+use super::{Metrics, member};
 
 /// The state of one hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +106,18 @@ impl Ech {
         if let Some(counter) = self.udp.get(state as usize) {
             counter.inc();
         }
+    }
+}
+
+impl Metrics {
+    /// A hello over TCP came to a rule with ECH keys.
+    pub(crate) fn tcp_ech(&self, state: EchState) {
+        self.ech.tcp(state);
+    }
+
+    /// A hello over QUIC came to a rule with ECH keys.
+    pub(crate) fn udp_ech(&self, state: EchState) {
+        self.ech.udp(state);
     }
 }
 

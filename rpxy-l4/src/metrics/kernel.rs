@@ -28,6 +28,10 @@ pub(crate) trait KernelPlane: Debug + Send + Sync {
     fn packets(&self) -> Vec<KernelPackets>;
     /// Sessions that are installed now.
     fn flows(&self) -> u64;
+    /// TCP connections that are spliced now; `None` where none can be.
+    fn spliced(&self) -> Option<u64>;
+    /// Packets of those, by outcome, each once. A buffer of several segments (GRO) is one.
+    fn tcp_packets(&self) -> Vec<(&'static str, u64)>;
 }
 
 /// The kernel plane as a source of metrics; empty without one.
@@ -53,6 +57,11 @@ struct Labels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
 impl Collector for KernelSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(plane) = self.0.get() else { return Ok(()) };
@@ -63,16 +72,26 @@ impl Collector for KernelSource {
         }
         let flows = ConstGauge::new(i64::try_from(plane.flows()).unwrap_or(i64::MAX));
         let help = "UDP sessions that the kernel steers now";
-        flows.encode(encoder.encode_descriptor("kernel_flows", help, None, flows.metric_type())?)
+        flows.encode(encoder.encode_descriptor("kernel_flows", help, None, flows.metric_type())?)?;
+        let Some(spliced) = plane.spliced() else { return Ok(()) };
+        let spliced = ConstGauge::new(i64::try_from(spliced).unwrap_or(i64::MAX));
+        let help = "TCP connections that the kernel forwards now";
+        spliced.encode(encoder.encode_descriptor("kernel_spliced", help, None, spliced.metric_type())?)?;
+        let help = "Packets of spliced connections that the programs have seen, by outcome";
+        let mut family = encoder.encode_descriptor("kernel_tcp_packets", help, None, MetricType::Counter)?;
+        for (outcome, count) in plane.tcp_packets() {
+            ConstCounter::new(count).encode(family.encode_family(&ByOutcome { outcome })?)?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rpxy_l4_common::verdict;
+    use rpxy_l4_common::{tcp::counter::TcpCounter, verdict};
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{metrics::Metrics, offload::NotSpliced};
 
     #[derive(Debug)]
     struct Counted;
@@ -90,6 +109,14 @@ mod tests {
         fn flows(&self) -> u64 {
             12
         }
+
+        fn spliced(&self) -> Option<u64> {
+            Some(34)
+        }
+
+        fn tcp_packets(&self) -> Vec<(&'static str, u64)> {
+            TcpCounter::ALL.iter().map(|counter| (counter.name(), counter.index().into())).collect()
+        }
     }
 
     #[test]
@@ -105,16 +132,32 @@ mod tests {
             "rpxy_l4_kernel_packets_total{action=\"drop\",outcome=\"banned\"} 29",
             "# TYPE rpxy_l4_kernel_flows gauge",
             "rpxy_l4_kernel_flows 12",
+            "# TYPE rpxy_l4_kernel_spliced gauge",
+            "rpxy_l4_kernel_spliced 34",
+            "rpxy_l4_kernel_tcp_packets_total{outcome=\"forwarded\"} 0",
+            "rpxy_l4_kernel_tcp_packets_total{outcome=\"silenced\"} 11",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
         let documentation = include_str!("../../../docs/metrics.md");
-        for name in ["rpxy_l4_kernel_packets_total", "rpxy_l4_kernel_flows"] {
+        for name in [
+            "rpxy_l4_kernel_packets_total",
+            "rpxy_l4_kernel_flows",
+            "rpxy_l4_kernel_spliced",
+            "rpxy_l4_kernel_tcp_packets_total",
+        ] {
             assert!(documentation.contains(&format!("| `{name}` |")), "docs/metrics.md does not name {name}");
         }
         for counter in verdict::Counter::ALL {
             let row = format!("| `{}` | {} |", counter.name(), counter.action().name());
             assert!(documentation.contains(&row), "docs/metrics.md does not have {row}");
+        }
+        let guide = include_str!("../../../docs/tcp-in-the-kernel.md");
+        for name in TcpCounter::ALL.iter().map(|counter| counter.name()) {
+            assert!(guide.contains(&format!("| `{name}` |")), "docs/tcp-in-the-kernel.md does not explain {name}");
+        }
+        for name in NotSpliced::ALL.iter().map(|reason| reason.name()) {
+            assert!(guide.contains(&format!("| `{name}` |")), "docs/tcp-in-the-kernel.md does not explain {name}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod process;
 mod readiness;
 mod sample;
 mod series;
+mod splice;
 mod targets;
 mod text;
 mod times;
@@ -288,6 +289,7 @@ pub(crate) struct Metrics {
     tcp_bytes_down: Counter,
     tcp_connect_failed: Counter,
     accept_paused: Counter,
+    splice: splice::Splice,
     listener_connections: Family<ByListener, Counter>,
     reloads: Family<ByResult, Counter>,
     reload_successful: Gauge,
@@ -322,6 +324,7 @@ impl Metrics {
             tcp_bytes_down: member(&bytes, &ByDirection { direction: "down" }),
             tcp_connect_failed: Counter::default(),
             accept_paused: Counter::default(),
+            splice: splice::Splice::new(registry),
             listener_connections: Family::default(),
             reloads: Family::default(),
             reload_successful: Gauge::default(),
@@ -409,16 +412,6 @@ impl Metrics {
     /// Accepting had to pause.
     pub(crate) fn accept_paused(&self) {
         self.accept_paused.inc();
-    }
-
-    /// A hello over TCP came to a rule with ECH keys.
-    pub(crate) fn tcp_ech(&self, state: EchState) {
-        self.ech.tcp(state);
-    }
-
-    /// A hello over QUIC came to a rule with ECH keys.
-    pub(crate) fn udp_ech(&self, state: EchState) {
-        self.ech.udp(state);
     }
 
     /// The counters of UDP.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::model::Transport,
-    offload::NotSteered,
+    offload::{NotSpliced, NotSteered},
     overview::{Bounded, Counts, Overview, Process, Rule, Target, Tcp, Udp},
 };
 
@@ -34,6 +34,12 @@ impl Metrics {
         overview.process = Process::from(Usage::now());
         overview.dns_failed = self.dns_failed.get();
         overview.log_lines_lost = self.log_lines_lost.get();
+    }
+
+    /// Connections that were not spliced, by reason.
+    pub(crate) fn not_spliced(&self) -> Counts {
+        let all = NotSpliced::ALL.iter().zip(&self.splice.not_spliced);
+        counts(all.map(|(reason, count)| (reason.name(), count.get())))
     }
 
     /// How many connections or sessions came by the listener called `name`.

@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{family, options};
+use super::{family, options, repair};
 
 /// A TCP socket that is about to be connected to a backend.
 #[derive(Debug)]
@@ -46,6 +46,23 @@ impl Dial {
         options::set_local_ports(&self.socket, ports)
     }
 
+    /// Has the connection come from `source` and from a port that it has from now on; `None` is the address that leads
+    /// there. Returns both.
+    ///
+    /// # Errors
+    ///
+    /// AddrInUse: there is no free port.
+    pub(crate) fn bind(&self, source: Option<IpAddr>) -> io::Result<SocketAddr> {
+        let source = source.map_or_else(|| source_towards(self.to), Ok)?;
+        self.socket.bind(&SocketAddr::new(source, 0).into())?;
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Limits its segments, both ways, as far as the kernel knows such a limit.
+    pub(crate) fn set_segment(&self, bytes: u32) {
+        drop(repair::set_segment(&self.socket, bytes));
+    }
+
     /// Begins to connect.
     ///
     /// # Errors
@@ -59,6 +76,14 @@ impl Dial {
         }
         Ok(self.socket.into())
     }
+}
+
+/// The address of this machine that packets to `to` come from. Nothing is sent.
+fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+    let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// A connection to `to` that is being established, from whatever address and port the kernel chooses.

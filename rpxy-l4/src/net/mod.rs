@@ -9,6 +9,7 @@ mod passed;
 mod peer_groups;
 pub(crate) mod poller;
 mod queue;
+pub(crate) mod repair;
 pub(crate) mod udp;
 pub(crate) mod unix;
 

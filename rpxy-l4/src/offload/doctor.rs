@@ -44,6 +44,16 @@ pub(crate) fn doctor(out: &mut impl Write, config: Option<&Config>) -> io::Resul
         Ok(network) => about_interfaces(out, settings, network, &machine, &mut advice)?,
         Err(error) => writeln!(out, "interfaces: cannot be read: {error}")?,
     }
+    let spliced = match (settings.tcp, settings.mode) {
+        (true, EbpfMode::Auto | EbpfMode::Xdp | EbpfMode::XdpGeneric | EbpfMode::Tc) => {
+            "handed to the kernel where it pays"
+        }
+        (true, EbpfMode::Off) | (false, _) => "relayed (ebpf.tcp is off)",
+    };
+    writeln!(out, "TCP connections: {spliced}")?;
+    if settings.tcp && settings.pin && machine.is_older_than((6, 6)) {
+        advice.push("ebpf.pin keeps spliced TCP connections from Linux 6.6 on only".to_owned());
+    }
     if advice.is_empty() {
         writeln!(out, "nothing to change")
     } else {
@@ -59,6 +69,8 @@ fn default_settings() -> Ebpf {
         mode: EbpfMode::Auto,
         interfaces: Vec::new(),
         max_flows: std::num::NonZeroU32::MIN,
+        tcp: false,
+        max_spliced: std::num::NonZeroU32::MIN,
         early_drop: false,
         ban: Vec::new(),
         pin: false,
@@ -181,7 +193,16 @@ mod tests {
         let mut out = Vec::new();
         doctor(&mut out, None).unwrap();
         let text = String::from_utf8(out).unwrap();
-        for start in ["kernel: ", "pinned: ", "eBPF object: ", "capabilities: ", "lockdown: ", "JIT: ", "interface"] {
+        for start in [
+            "kernel: ",
+            "pinned: ",
+            "eBPF object: ",
+            "capabilities: ",
+            "lockdown: ",
+            "JIT: ",
+            "interface",
+            "TCP connections: ",
+        ] {
             assert!(text.lines().any(|line| line.starts_with(start)), "{start}:\n{text}");
         }
     }
@@ -191,6 +212,22 @@ mod tests {
         let config = crate::config::parse("listen_port = 1\nudp_target = ['192.0.2.1:1']").unwrap().config;
         let mut out = Vec::new();
         doctor(&mut out, Some(&config)).unwrap();
-        assert!(String::from_utf8(out).unwrap().contains("ebpf.mode is \"off\""));
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("ebpf.mode is \"off\"") && text.contains("TCP connections: relayed"), "{text}");
+    }
+
+    #[test]
+    fn says_what_becomes_of_tcp() {
+        for (row, keys, expected) in [
+            ("off", "mode = 'tc'", "TCP connections: relayed"),
+            ("on", "mode = 'tc'\ntcp = 'auto'", "TCP connections: handed to the kernel"),
+            ("on, without programs", "tcp = 'auto'", "TCP connections: relayed"),
+        ] {
+            let text = format!("listen_port = 1\nudp_target = ['192.0.2.1:1']\n[ebpf]\n{keys}");
+            let config = crate::config::parse(&text).unwrap().config;
+            let mut out = Vec::new();
+            doctor(&mut out, Some(&config)).unwrap();
+            assert!(String::from_utf8(out).unwrap().contains(expected), "{row}");
+        }
     }
 }

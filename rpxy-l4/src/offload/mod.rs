@@ -14,6 +14,7 @@
 //! | `maps` | the BPF maps and the encoding of their entries |
 //! | `policy` | which datagrams a configuration lets the programs drop |
 //! | `api` | what the rest of the daemon sees, with or without a kernel plane |
+//! | `splice` | the same for spliced TCP |
 
 mod api;
 mod doctor;
@@ -22,6 +23,7 @@ mod loader;
 mod maps;
 mod policy;
 mod routes;
+mod splice;
 
 pub(crate) use api::{Installed, NotSteered, Off, Offload, Steered, Usage};
 pub(crate) use doctor::doctor;
@@ -29,3 +31,8 @@ pub(crate) use kernel::{Kernel, by_addresses};
 pub(crate) use loader::{Pinned, is_older_than, prepare_pins, unpin, warn_of_unowned};
 pub(crate) use policy::{Guards, drops};
 pub(crate) use routes::Netlink;
+#[expect(unused_imports, reason = "the hand-over is being built on it")]
+pub(crate) use splice::{
+    Ending, Event, LegNumbers, NotSpliced, Pair, Place, Probe, Reservation, Side, Splice, SplicedUsage, SynShape, Tell,
+    differences, sides,
+};

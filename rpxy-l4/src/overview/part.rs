@@ -187,6 +187,18 @@ pub(crate) struct KernelPlane {
     pub counters: Counts,
     /// How often a session was not taken, by reason.
     pub not_steered: Counts,
+    /// TCP connections that are spliced; `None` where none can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spliced: Option<usize>,
+    /// As many may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_spliced: Option<u32>,
+    /// Packets of those by outcome.
+    #[serde(skip_serializing_if = "Counts::is_empty")]
+    pub tcp_counters: Counts,
+    /// How often a connection was not spliced, by reason.
+    #[serde(skip_serializing_if = "Counts::is_empty")]
+    pub not_spliced: Counts,
 }
 
 /// What is out of service by command.

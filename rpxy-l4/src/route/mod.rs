@@ -64,16 +64,29 @@ impl UdpRoute {
         self.max_connections.is_some() || self.group.is_limited()
     }
 
-    /// The rule in 16 bits, never 0: what the kernel keeps with a flow, so that a later daemon finds the rule again. Others
-    /// may have the same; with the backend it tells enough.
+    /// The rule as the kernel keeps it with a flow; see [`mark`].
     #[must_use]
     pub(crate) fn mark(&self) -> u16 {
-        // FNV-1a, which stays the same between versions of this program.
-        let name = self.rule.as_deref().unwrap_or_default();
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let [a, b, c, d] = hash.to_be_bytes();
-        u16::from_be_bytes([a ^ c, b ^ d]).max(1)
+        mark(self.rule.as_deref())
     }
+}
+
+impl Route {
+    /// The rule as the kernel keeps it with a connection; see [`mark`].
+    #[must_use]
+    pub(crate) fn mark(&self) -> u16 {
+        mark(self.rule.as_deref())
+    }
+}
+
+/// A rule in 16 bits, never 0: what the kernel keeps, so that a later daemon finds the rule again. Others may have the same;
+/// with the backend it tells enough.
+fn mark(rule: Option<&str>) -> u16 {
+    // FNV-1a, which stays the same between versions of this program.
+    let name = rule.unwrap_or_default();
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    u16::from_be_bytes([a ^ c, b ^ d]).max(1)
 }
 
 /// Waits until the name of every endpoint has had its first answer, good or bad.

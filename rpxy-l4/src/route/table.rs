@@ -9,7 +9,7 @@ use super::{
     from::{From, most_specific},
 };
 use crate::{
-    config::model::{Listener, Matcher, Rule, Unmatched, Upstream},
+    config::model::{Listener, Matcher, Rule, SplicePolicy, Unmatched, Upstream},
     limit::ConnLimit,
     metrics::RuleAccount,
     resolve::Resolver,
@@ -57,6 +57,8 @@ pub(crate) struct Route {
     pub account: Arc<RuleAccount>,
     /// Connections at once; `None` is all places but the shares of others.
     pub max_connections: Option<NonZeroU32>,
+    /// When its connections are handed to the kernel.
+    pub splice: SplicePolicy,
     /// PROXY header to send.
     #[cfg(feature = "proxy-protocol")]
     pub send_proxy: Option<crate::config::model::ProxyVersion>,
@@ -101,6 +103,7 @@ impl TcpRoutes {
                 connections: targets.of_rule(share.clone()),
                 account: targets.accounts().rule(&share.account("tcp_target")),
                 max_connections: rule.and_then(|rule| rule.max_connections),
+                splice: upstream.splice,
                 #[cfg(feature = "proxy-protocol")]
                 send_proxy: upstream.send_proxy,
                 ech,
@@ -178,10 +181,21 @@ impl TcpRoutes {
         !self.any_http.is_empty()
     }
 
+    /// The rules and the default.
+    fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let tables = [&self.http, &self.tls, &self.ssh, &self.socks5].into_iter().flat_map(NameTable::iter);
+        tables.chain(&self.default)
+    }
+
     /// All endpoints of all rules and of the default.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let tables = [&self.http, &self.tls, &self.ssh, &self.socks5].into_iter().flat_map(NameTable::iter);
-        tables.chain(&self.default).flat_map(|route| route.endpoints())
+        self.all().flat_map(|route| route.endpoints())
+    }
+
+    /// Returns whether connections of any rule, or of the default, may be handed to the kernel.
+    #[must_use]
+    pub(crate) fn may_splice(&self) -> bool {
+        self.all().any(|route| route.splice != SplicePolicy::Off)
     }
 
     /// The default targets.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::daemon::Daemon;
 use crate::{
     admin::{self, Answer, Command, ListenerArgs, Request},
-    config::model::{Config, StatusListen},
-    limit::{self, BanSource, Unban},
+    config::model::{Config, StatusListen, canonical},
+    limit::{BanSource, Unban},
     net::unix::{self, PrivateListener},
     udp::Control,
 };
@@ -158,7 +158,7 @@ impl Daemon {
     fn ban_changed(&self, network: IpNet) {
         self.listeners.tell_udp(|| Control::Bans);
         if let Some(kernel) = &self.kernel {
-            kernel.set_ban(limit::canonical(network), self.bans.lists(network));
+            kernel.set_ban(canonical(network), self.bans.lists(network));
         }
     }
 }

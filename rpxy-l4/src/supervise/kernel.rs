@@ -13,7 +13,7 @@ use crate::{
     config::model::{Config, EbpfMode, Listener},
     confine::{Confinement, Role},
     metrics::{KernelPackets, KernelPlane},
-    offload::{self, Kernel, Off, Offload},
+    offload::{self, Kernel, Off, Offload, Splice},
     udp::{self, Control},
 };
 
@@ -29,6 +29,14 @@ impl KernelPlane for Kernel {
 
     fn flows(&self) -> u64 {
         Kernel::flows(self) as u64
+    }
+
+    fn spliced(&self) -> Option<u64> {
+        self.splices().then(|| Kernel::spliced(self).0 as u64)
+    }
+
+    fn tcp_packets(&self) -> Vec<(&'static str, u64)> {
+        self.tcp_counters().into_iter().map(|(counter, count)| (counter.name(), count)).collect()
     }
 }
 
@@ -59,6 +67,11 @@ pub(super) fn offload(kernel: Option<&Arc<Kernel>>) -> Arc<dyn Offload> {
         Some(kernel) => Arc::clone(kernel) as Arc<dyn Offload>,
         None => Arc::new(Off),
     }
+}
+
+/// Returns what TCP connections are spliced by, if they are.
+pub(super) fn splice(kernel: Option<&Arc<Kernel>>) -> Option<Arc<dyn Splice>> {
+    kernel.filter(|kernel| kernel.splices()).map(|kernel| Arc::clone(kernel) as Arc<dyn Splice>)
 }
 
 /// Hands the sessions of an earlier daemon to the workers, which must not have their sockets yet. Returns how many.
@@ -126,6 +139,9 @@ pub(super) fn warn_of_postponed(old: &Config, new: &Config) {
     let (old, new) = (&old.ebpf, &new.ebpf);
     if (old.mode, &old.interfaces, old.max_flows) != (new.mode, &new.interfaces, new.max_flows) {
         tracing::warn!("ebpf: a change of mode, interfaces or max_flows takes effect when the daemon is started again");
+    }
+    if (old.tcp, old.max_spliced) != (new.tcp, new.max_spliced) {
+        tracing::warn!("ebpf: a change of tcp or max_spliced takes effect when the daemon is started again");
     }
     if (old.pin, &old.pin_path) != (new.pin, &new.pin_path) {
         tracing::warn!("ebpf: a change of pin or pin_path takes effect when the daemon is started again");

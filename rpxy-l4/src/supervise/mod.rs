@@ -47,7 +47,8 @@ use crate::{
     metrics::{Metrics, Readiness},
     net::{self, PassedSocket},
     resolve::Resolver,
-    tcp, udp,
+    tcp::{self, Splicer},
+    udp,
 };
 use daemon::{Daemon, FIRST_ANSWERS, KnownTargets};
 use drained::DrainedTargets;
@@ -215,6 +216,11 @@ async fn control(
         metrics.set_kernel(Arc::clone(kernel) as _);
     }
     let tcp = Arc::new(tcp::Shared::new(Arc::clone(&bans), Arc::clone(&metrics), logs.access.clone(), started));
+    if let Some(splice) = kernel::splice(kernel.as_ref()) {
+        let enter = confinement.enter(Role::Splicer);
+        let splicer = Splicer::start(splice, Arc::clone(&metrics), enter);
+        tcp.splice_by(splicer.context("cannot start the thread that hands connections over")?);
+    }
     let udp = Arc::new(udp::Shared::new(
         config.quic_affinity_lifetime,
         Arc::clone(&bans),
@@ -369,6 +375,7 @@ async fn control(
         kernel.leave();
     }
     daemon.listeners.stop();
+    daemon.tcp.stop_splicing();
     logs.access.withheld(daemon.config.access_log_format);
     tracing::info!("stopped");
     Ok(())

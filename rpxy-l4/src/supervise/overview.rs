@@ -189,6 +189,8 @@ impl Daemon {
         };
         let interfaces = kernel.attachments().into_iter().map(|(name, hook)| format!("{name} ({hook})")).collect();
         let counted = kernel.counters().into_iter().filter(|(_, count)| *count > 0);
+        let (spliced, max_spliced) = kernel.spliced();
+        let tcp = kernel.tcp_counters().into_iter().filter(|(_, count)| *count > 0);
         KernelPlane {
             state: kernel.hook().into(),
             reason: None,
@@ -197,6 +199,10 @@ impl Daemon {
             max_flows: Some(kernel.max_flows()),
             counters: counted.map(|(counter, count)| (counter.name().into(), count)).collect(),
             not_steered,
+            spliced: kernel.splices().then_some(spliced),
+            max_spliced: kernel.splices().then_some(max_spliced),
+            tcp_counters: tcp.map(|(counter, count)| (counter.name().into(), count)).collect(),
+            not_spliced: self.metrics.not_spliced(),
         }
     }
 

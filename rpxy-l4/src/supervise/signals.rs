@@ -24,6 +24,8 @@ pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     quit: Stream,
+    /// SIGXFSZ, never looked at: a log that may not grow is told of by write(2).
+    _file_size: Stream,
 }
 
 impl Signals {
@@ -36,6 +38,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

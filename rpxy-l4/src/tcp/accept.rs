@@ -54,6 +54,15 @@ impl Socket {
         }
     }
 
+    /// Has the acknowledgements of what connections begin with wait for the answer, or not.
+    fn hold_acknowledgements(&self, held: bool) {
+        if let Self::Tcp(socket) = self
+            && let Err(error) = net::repair::hold_acknowledgements(socket, held)
+        {
+            tracing::debug!("acknowledgements of first bytes cannot be held back: {error}");
+        }
+    }
+
     /// The same socket by another descriptor.
     pub(crate) fn share(&self) -> io::Result<OwnedFd> {
         match self {
@@ -77,7 +86,8 @@ impl Socket {
 /// closing the socket resets nobody.
 pub(crate) async fn accept(socket: Arc<Socket>, address: Address, shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
-    let mut serves = Serves { address, listener: None };
+    let mut serves = Serves { address, listener: None, socket: Arc::clone(&socket), holds: false };
+    serves.follow(&shared);
     let mut replaced = shared.replaced.subscribe();
     loop {
         tokio::select! {
@@ -119,6 +129,9 @@ struct Serves {
     address: Address,
     /// The one that it had last: connections may wait on a socket that the present configuration has no more.
     listener: Option<Arc<Listener>>,
+    socket: Arc<Socket>,
+    /// Acknowledgements of first bytes wait for a hand-over.
+    holds: bool,
 }
 
 impl Serves {
@@ -126,6 +139,10 @@ impl Serves {
     fn follow(&mut self, shared: &Shared) {
         if let Some(listener) = shared.snapshot.load().at(&self.address) {
             self.listener = Some(Arc::clone(listener));
+            if listener.splices != self.holds {
+                self.holds = listener.splices;
+                self.socket.hold_acknowledgements(self.holds);
+            }
         }
     }
 

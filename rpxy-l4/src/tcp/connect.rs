@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +18,15 @@ use tokio::{
 };
 
 use super::{
-    Listener, Shared, ending::Ending, now_or_never, ports, record::Meter, relay::Preamble, share::SHORT, timer::Timer,
+    Listener, Shared,
+    ending::Ending,
+    now_or_never,
+    ports::{self, From},
+    record::Meter,
+    relay::Preamble,
+    share::SHORT,
+    splice::Attempts,
+    timer::Timer,
 };
 use crate::{
     config::model::Tcp,
@@ -47,20 +55,6 @@ const SHARE: u32 = 4;
 /// One address being tried.
 type Attempt<'a> = Pin<Box<dyn Future<Output = (io::Result<TcpStream>, SocketAddr)> + Send + 'a>>;
 
-/// Where a connection to a backend comes from.
-#[derive(Debug, Clone, Copy)]
-struct From<'a> {
-    /// Of the addresses of the machine.
-    sources: &'a [IpAddr],
-    random: u64,
-}
-
-impl From<'_> {
-    fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::from_std(ports::connect(to, self.sources, self.random)?)
-    }
-}
-
 /// A connection to a backend.
 #[derive(Debug)]
 pub(super) struct Reached {
@@ -74,15 +68,15 @@ pub(super) struct Reached {
     pub(super) ending: Option<Box<Ending>>,
 }
 
-/// Connects to the first target of `route` that can be reached and begins to send `preamble`. Ends early when `client`,
-/// who is known as `source`, has gone.
+/// Connects to the first target of `route` that can be reached, as `attempts` want it to be, and begins to send `preamble`.
+/// Ends early when `client`, who is known as `source`, has gone.
 pub(super) async fn reach(
     shared: &Shared,
     listener: &Listener,
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
-    preamble: &mut Preamble,
+    (preamble, mut attempts): (&mut Preamble, Option<&mut Attempts>),
 ) -> Result<Reached, Outcome> {
     let most = most_reaching(listener);
     let Some(_reaching) = route.group.reaching().acquire(most) else {
@@ -97,7 +91,7 @@ pub(super) async fn reach(
     };
     tokio::select! {
         biased;
-        reached = reach_any(shared, listener, route, (client, source), timer, preamble) => reached,
+        reached = reach_any(shared, listener, route, (client, source), timer, (preamble, attempts.take())) => reached,
         _ = client.ready(Interest::ERROR) => Err(Outcome::ClientGone),
     }
 }
@@ -114,7 +108,7 @@ async fn reach_any(
     route: &Route,
     (client, source): (&TcpStream, SocketAddr),
     timer: &mut Timer,
-    preamble: &mut Preamble,
+    (preamble, mut attempts): (&mut Preamble, Option<&mut Attempts>),
 ) -> Result<Reached, Outcome> {
     let group = &route.group;
     let settings = &listener.settings;
@@ -139,14 +133,18 @@ async fn reach_any(
         let own = || io::Error::new(io::ErrorKind::InvalidInput, "it is this daemon's own listener");
         let deadline = (now + within).min(give_up);
         let (remaining, draw, began) = (give_up.saturating_duration_since(now), random, shared.uptime(now));
-        let from = From { sources: &settings.source_addresses, random };
+        let from = From {
+            sources: &settings.source_addresses,
+            random,
+            segment: attempts.as_ref().map(|attempts| attempts.segment()),
+        };
         let over_ip = async {
             match endpoint.address() {
                 Some(Err(error)) => Err(error),
                 Some(Ok(address)) if listener.own.is(address) => Err(own()),
-                Some(Ok(address)) => {
-                    start(address, from, deadline, timer, preamble).await.map(|stream| (stream, address))
-                }
+                Some(Ok(address)) => start(address, from, deadline, timer, (preamble, &mut attempts))
+                    .await
+                    .map(|stream| (stream, address)),
                 None => {
                     let mut tiers = candidates(route, endpoint, source, draw, within, began).await?;
                     tiers.iter_mut().for_each(|tier| tier.retain(|address| !listener.own.is(*address)));
@@ -157,7 +155,9 @@ async fn reach_any(
                         [] => return Err(own()),
                         [tier] if tier.len() == 1 => {
                             let only = tier.first().copied().ok_or_else(own)?;
-                            start(only, from, deadline, timer, preamble).await.map(|stream| (stream, only))?
+                            start(only, from, deadline, timer, (preamble, &mut attempts))
+                                .await
+                                .map(|stream| (stream, only))?
                         }
                         several => race_tiers(several, from, within.min(remaining), missed).await?,
                     };
@@ -178,7 +178,7 @@ async fn reach_any(
                 }
                 let connected = Instant::now();
                 endpoint.account.connected(connected - now);
-                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
+                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected - now, connected);
                 let ending = Ending::new(endpoint, address.ip().map(route::bare), shared.uptime(now));
                 return Ok(Reached { stream, address, busy, meter, target: Arc::clone(&endpoint.text), ending });
             }
@@ -290,9 +290,13 @@ async fn start(
     from: From<'_>,
     deadline: Instant,
     timer: &mut Timer,
-    preamble: &mut Preamble,
+    (preamble, attempts): (&mut Preamble, &mut Option<&mut Attempts>),
 ) -> io::Result<TcpStream> {
-    let stream = from.connect(address)?;
+    let alike = attempts.as_mut().and_then(|attempts| attempts.dial(address, from));
+    let stream = match alike {
+        Some(dial) => TcpStream::from_std(dial.connect()?)?,
+        None => begin(address, from)?,
+    };
     loop {
         let ready = timer.limit(deadline, stream.ready(Interest::WRITABLE)).await.unwrap_or_else(|| Err(silent()))?;
         let sent = match preamble.bytes.as_ref() {
@@ -398,10 +402,14 @@ fn poll_any(
 }
 
 async fn connect(address: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
-    let stream = from.connect(address)?;
+    let stream = begin(address, from)?;
     stream.writable().await?;
     established(&stream)?;
     if net::is_connected_to_itself(&stream, address) { Err(refused()) } else { Ok(stream) }
+}
+
+fn begin(address: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
+    TcpStream::from_std(ports::connect(address, from)?)
 }
 
 /// Nothing sent, and no error either.
@@ -432,7 +440,7 @@ mod tests {
 
     use super::*;
 
-    const ANY: From<'_> = From { sources: &[], random: 7 };
+    const ANY: From<'_> = From { sources: &[], random: 7, segment: None };
 
     fn port_nobody_listens_on() -> u16 {
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -470,9 +478,11 @@ mod tests {
             let mut preamble = Preamble { bytes: bytes.into(), ..Preamble::default() };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port_nobody_listens_on()));
             let deadline = Instant::now() + Duration::from_secs(5);
-            let error = start(address, ANY, deadline, &mut timer, &mut preamble).await.unwrap_err();
+            let error = start(address, ANY, deadline, &mut timer, (&mut preamble, &mut None)).await.unwrap_err();
             assert_eq!((error.kind(), preamble.sent), (io::ErrorKind::ConnectionRefused, 0));
-            let stream = start(listener.local_addr().unwrap(), ANY, deadline, &mut timer, &mut preamble).await.unwrap();
+            let stream = start(listener.local_addr().unwrap(), ANY, deadline, &mut timer, (&mut preamble, &mut None))
+                .await
+                .unwrap();
             assert_eq!(preamble.sent, preamble.bytes.len());
             drop(stream);
             let mut got = Vec::new();

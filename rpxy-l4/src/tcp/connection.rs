@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rpxy_l4_proto::Probe;
 #[cfg(feature = "proxy-protocol")]
 use rpxy_l4_proto::proxy_protocol::Tlvs;
@@ -21,14 +21,16 @@ use super::{
     alert::{self, Refusal},
     connect::{Reached, reach},
     ech::{Ech, Patience},
+    end::{End, Side},
     ending::{Ending, Until},
     now_or_never,
     probe::{MAX_RECEIVED, Prober, Recognised},
     record::Record,
     refused::Seen,
     registry,
-    relay::{Limits, Preamble, Relay, Side},
+    relay::{Limits, Preamble, Relay, Stop},
     scratch,
+    splice::{self, Attempts, Handed},
     timer::Timer,
 };
 use crate::{
@@ -58,7 +60,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     // The stages before the relay need far more state than the relay; boxed, they do not stay in the task's memory.
     let ready = Box::pin(begin(&shared, listener, &mut ends.client, peer, &mut record)).await;
     drop(shared);
-    let Ready { backend, busy, ending, place, preamble, timer, limits } = match ready {
+    let Ready { backend, busy, ending, place, preamble, timer, limits, attempts, verbatim } = match ready {
         Ok(ready) => ready,
         Err(Refusal { outcome, alert }) => {
             record.outcome = outcome;
@@ -70,8 +72,18 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
     };
     ends.cut_off = Some(Side::Both);
     let backend = ends.backend.insert(backend);
-    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, timer, limits);
-    let end = Until { ending, relay }.await;
+    let relay = Relay::new(&ends.client, backend, &mut record.traffic, preamble, (timer, limits), (attempts, verbatim));
+    let (ending, stopped) = until_stopped(Until { ending, relay }).await;
+    let end = match stopped {
+        Stopped::Ended(end) => end,
+        Stopped::HandedOver(handed) => {
+            // The sockets close without a word.
+            drop(ends);
+            record.outcome = Until { ending, relay: handed.counted(&mut record.traffic) }.await.outcome;
+            drop((busy, place));
+            return;
+        }
+    };
     record.outcome = end.outcome;
     ends.cut_off = end.reset;
     if let Some(told) = end.reset {
@@ -79,6 +91,27 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<Listener>, client: 
         Box::pin(ends.deliver(told)).await;
     }
     drop((ends, busy, place));
+}
+
+/// What came of a relay.
+enum Stopped {
+    Ended(End),
+    HandedOver(Handed),
+}
+
+/// Relays until the end, or until the connection is spliced.
+async fn until_stopped(mut relay: Until<Relay<'_>>) -> (Option<Box<Ending>>, Stopped) {
+    let stopped = loop {
+        match (&mut relay).await {
+            Stop::End(end) => break Stopped::Ended(end),
+            // Rare, so its state is not part of every task.
+            Stop::HandOver => match Box::pin(relay.relay.hand_over()).await {
+                Ok(handed) => break Stopped::HandedOver(handed),
+                Err(reason) => relay.relay.go_on(reason),
+            },
+        }
+    };
+    (relay.ending, stopped)
 }
 
 /// The sockets of a connection. A side whose stream is cut off gets a reset when they close, also when the task is
@@ -135,6 +168,9 @@ struct Ready {
     preamble: Preamble,
     timer: Timer,
     limits: Arc<Limits>,
+    attempts: Option<Box<Attempts>>,
+    /// All that was read of the client is in the preamble, as it came.
+    verbatim: bool,
 }
 
 /// Everything before the relay.
@@ -250,10 +286,26 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, &mut preamble)
+    let mut attempts = Attempts::of(shared.splicer(), route, protocol, client, settings.idle_timeout);
+    if listener.splices && attempts.is_none() {
+        splice::acknowledge_at_once(client);
+    }
+    // First bytes to be handed over wait until there is a connection to hand over.
+    #[cfg(feature = "proxy-protocol")]
+    let is_introduced = settings.receive_proxy.is_some();
+    #[cfg(not(feature = "proxy-protocol"))]
+    let is_introduced = false;
+    let verbatim = !is_introduced && !matches!(ech, Ech::Private(_));
+    let is_held = verbatim && preamble.header == 0 && attempts.as_ref().is_some_and(|attempts| attempts.at_first());
+    let held = if is_held { std::mem::take(&mut preamble.bytes) } else { Bytes::new() };
+    let wanted = (&mut preamble, attempts.as_deref_mut());
+    let reached = reach(shared, listener, route, (client, origin.source), &mut timer, wanted)
         .await
         .inspect_err(of_rule)
         .inspect_err(|outcome| tracing::trace!("{peer}: closed: {}", outcome.name()))?;
+    if !held.is_empty() {
+        preamble.bytes = held;
+    }
     let detail = record.detail(route.rule.as_ref(), recognised.as_ref(), ech.logged());
     let Reached { stream: mut backend, address, busy, meter, target, ending } = reached;
     record.started(meter, protocol, listener.source(origin.source), (address, target), detail);
@@ -272,7 +324,17 @@ async fn prepare(
         }
         record.traffic.moved(0);
     }
-    Ok(Ready { backend, busy, ending, place, preamble, timer, limits: Arc::clone(&listener.limits) })
+    Ok(Ready {
+        backend,
+        busy,
+        ending,
+        place,
+        preamble,
+        timer,
+        limits: Arc::clone(&listener.limits),
+        attempts,
+        verbatim,
+    })
 }
 
 /// Reads until the protocol is known, is surely none of ours, the time is up, or the client stops writing. What is not

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::relay::{End, Side};
+use super::end::{End, Side};
 use crate::{metrics::Outcome, route::Endpoint};
 
 /// Tells when the target of a connection has gone down.
@@ -71,22 +71,23 @@ impl Ending {
     }
 }
 
-/// A relay that ends with its target.
+/// A connection that ends with its target.
 #[derive(Debug)]
 pub(super) struct Until<R> {
     /// Rare, so its state is not part of every task.
     pub(super) ending: Option<Box<Ending>>,
+    /// Its relay, or what has it in the kernel plane.
     pub(super) relay: R,
 }
 
-impl<R: Future<Output = End> + Unpin> Future for Until<R> {
-    type Output = End;
+impl<T: From<End>, R: Future<Output = T> + Unpin> Future for Until<R> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         if let Some(ending) = &mut self.ending
             && ending.poll(cx).is_ready()
         {
-            return Poll::Ready(End { outcome: Outcome::TargetDown, reset: Some(Side::Both) });
+            return Poll::Ready(End { outcome: Outcome::TargetDown, reset: Some(Side::Both) }.into());
         }
         Pin::new(&mut self.relay).poll(cx)
     }

@@ -8,6 +8,7 @@ mod alert;
 mod connect;
 mod connection;
 mod ech;
+mod end;
 mod ending;
 mod explain;
 #[cfg(feature = "proxy-protocol")]
@@ -24,6 +25,7 @@ mod relay;
 mod scratch;
 mod share;
 mod source;
+mod splice;
 mod timer;
 
 use std::{
@@ -31,7 +33,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -39,8 +41,9 @@ pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
 pub(crate) use explain::explain;
 use own::Own;
-pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
+pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections, enter_worker};
 use relay::Limits;
+pub(crate) use splice::Splicer;
 use tokio::sync::watch;
 
 use crate::{
@@ -83,6 +86,7 @@ impl Snapshot {
         let rates = ByListener::default();
         let compile = |listener: &model::Listener| {
             let settings = &listener.tcp;
+            let routes = TcpRoutes::new(listener, targets, resolver);
             Arc::new(Listener {
                 name: Arc::clone(&listener.name),
                 path: listener.listen.unix.as_ref().map(|unix| Arc::clone(&unix.path)),
@@ -96,7 +100,8 @@ impl Snapshot {
                 accepted: shared.metrics.of_listener(&listener.name, Transport::Tcp),
                 access: AccessList::new(&listener.access),
                 own: Arc::clone(&own),
-                routes: TcpRoutes::new(listener, targets, resolver),
+                splices: shared.splicer().is_some() && routes.may_splice(),
+                routes,
                 access_lines: AccessLines::of(config),
                 settings: settings.clone(),
             })
@@ -145,6 +150,8 @@ struct Listener {
     access: AccessList,
     own: Arc<Own>,
     routes: TcpRoutes,
+    /// Some of its connections may be handed over.
+    splices: bool,
     access_lines: AccessLines,
 }
 
@@ -175,6 +182,8 @@ pub(crate) struct Shared {
     said_reaching: LogThrottle,
     said_rule: LogThrottle,
     said_no_port: LogThrottle,
+    /// Hands connections over to the kernel plane, if it takes any.
+    splicer: OnceLock<Arc<Splicer>>,
 }
 
 impl Shared {
@@ -198,6 +207,7 @@ impl Shared {
             said_reaching: LogThrottle::new(SAY_AGAIN),
             said_rule: LogThrottle::new(SAY_AGAIN),
             said_no_port: LogThrottle::new(SAY_AGAIN),
+            splicer: OnceLock::new(),
         }
     }
 
@@ -222,6 +232,23 @@ impl Shared {
         relay::fit_pipes(pipes);
         self.descriptors.set_others(others.saturating_add((pipes * OF_PIPE * workers) as u64));
         self.descriptors.room()
+    }
+
+    /// From now on, connections are handed over by `splicer`.
+    pub(crate) fn splice_by(&self, splicer: Arc<Splicer>) {
+        // There is one kernel plane in the life of a daemon.
+        drop(self.splicer.set(splicer));
+    }
+
+    /// No connection is handed over any more; the thread for it ends.
+    pub(crate) fn stop_splicing(&self) {
+        if let Some(splicer) = self.splicer() {
+            splicer.stop();
+        }
+    }
+
+    fn splicer(&self) -> Option<&Arc<Splicer>> {
+        self.splicer.get()
     }
 
     /// Time from the daemon's start to `now`, the clock of target health.

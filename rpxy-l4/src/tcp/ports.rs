@@ -34,20 +34,30 @@ thread_local! {
     static KNOWN: RefCell<Crowded> = const { RefCell::new(Crowded(Vec::new())) };
 }
 
-/// Begins to connect to `to`, from one of `sources` of its family, if there is one.
-pub(super) fn connect(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStream> {
+/// Where a connection to a backend comes from, and what it is like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct From<'a> {
+    /// Of the addresses of the machine; those of the backend's family count.
+    pub(super) sources: &'a [IpAddr],
+    pub(super) random: u64,
+    /// Largest segment in bytes, if it is to be no larger than the client's.
+    pub(super) segment: Option<u32>,
+}
+
+/// Begins to connect to `to`.
+pub(super) fn connect(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     let begun = Instant::now();
     let way = KNOWN.with_borrow_mut(|known| known.way(to, begun));
     let drawn = match way {
         Way::Search => None,
-        Way::Draw | Way::OnlyDraw => draw(to, sources, random),
+        Way::Draw | Way::OnlyDraw => draw(to, from),
         Way::Refuse => Some(Err(no_port())),
     };
     let was_drawn = drawn.is_some();
     let result = match drawn {
         Some(result) => result,
         None if way == Way::OnlyDraw => Err(no_port()),
-        None => search(to, sources, random),
+        None => search(to, from),
     };
     if way == Way::Refuse {
         return result;
@@ -60,11 +70,23 @@ pub(super) fn connect(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Re
     result
 }
 
+/// The connection that `connect` would begin to one of the addresses, with a port that it has already; `None` where it has
+/// to look for one as others do.
+pub(super) fn bound(to: SocketAddr, from: From<'_>) -> Option<(Dial, SocketAddr)> {
+    let source = in_turn(to, from.sources, from.random).next()?;
+    let dial = Dial::new(to).ok()?;
+    if let Some(bytes) = from.segment {
+        dial.set_segment(bytes);
+    }
+    let local = dial.bind(source).ok()?;
+    Some((dial, local))
+}
+
 /// Has the kernel look at all ports.
-fn search(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStream> {
+fn search(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     let mut result = Err(no_port());
-    for source in in_turn(to, sources, random).take(SOURCES) {
-        result = dial(to, source).and_then(Dial::connect);
+    for source in in_turn(to, from.sources, from.random).take(SOURCES) {
+        result = dial(to, source, from).and_then(Dial::connect);
         if !is_no_port(&result) {
             break;
         }
@@ -73,12 +95,12 @@ fn search(to: SocketAddr, sources: &[IpAddr], random: u64) -> io::Result<TcpStre
 }
 
 /// Has the kernel look at a few ports; `None` where it cannot.
-fn draw(to: SocketAddr, sources: &[IpAddr], random: u64) -> Option<io::Result<TcpStream>> {
+fn draw(to: SocketAddr, from: From<'_>) -> Option<io::Result<TcpStream>> {
     let mut result = Err(no_port());
-    let ranges = random.to_ne_bytes();
+    let ranges = from.random.to_ne_bytes();
     let ranges = ranges.chunks_exact(2).map(|bits| range(net::ephemeral_ports(), bits)).take(DRAWS);
-    for (source, ports) in in_turn(to, sources, random).cycle().zip(ranges) {
-        result = match dial(to, source) {
+    for (source, ports) in in_turn(to, from.sources, from.random).cycle().zip(ranges) {
+        result = match dial(to, source, from) {
             Ok(dial) => {
                 dial.set_ports(&ports).ok()?;
                 dial.connect()
@@ -92,8 +114,11 @@ fn draw(to: SocketAddr, sources: &[IpAddr], random: u64) -> Option<io::Result<Tc
     Some(result)
 }
 
-fn dial(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Dial> {
+fn dial(to: SocketAddr, source: Option<IpAddr>, from: From<'_>) -> io::Result<Dial> {
     let dial = Dial::new(to)?;
+    if let Some(bytes) = from.segment {
+        dial.set_segment(bytes);
+    }
     if let Some(source) = source {
         dial.set_source(source)?;
     }

@@ -10,23 +10,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Serialize, Serializer};
 use slab::Slab;
 use tokio::task::AbortHandle;
 
 use crate::{
+    config::model::Transport,
+    id::Id,
     log::Access,
     net::Address,
+    offload::{Place, Splice},
     route::{Protocol, Selection},
 };
 
 thread_local! {
-    static REGISTRY: RefCell<Registry> = const { RefCell::new(Registry { serial: 0, entries: Slab::new() }) };
+    static REGISTRY: RefCell<Registry> = const { RefCell::new(Registry { worker: 0, serial: 0, entries: Slab::new() }) };
 }
 
 #[derive(Debug)]
 struct Registry {
+    /// Number of the worker whose it is.
+    worker: u32,
     /// Number of the connection that entered last.
     serial: u32,
     entries: Slab<Entry>,
@@ -52,18 +56,18 @@ pub(super) struct Entry {
     listener_name: Arc<str>,
     pub(super) since: Instant,
     /// When bytes moved last.
-    seen: Timespec,
+    seen: Instant,
     up: u64,
     down: u64,
     /// Where it goes, once that is decided.
     pub(super) route: Option<Routed>,
     /// Once there is a backend.
     pub(super) access: Option<Access>,
-    /// The target that the backend is an address of.
-    pub(super) target: Option<Arc<str>>,
     task: Option<AbortHandle>,
     /// An operator has closed it.
     pub(super) closed: bool,
+    /// Where the kernel has it, once it is spliced.
+    pub(super) spliced: Option<(Arc<dyn Splice>, Place)>,
 }
 
 /// The decision about a connection.
@@ -78,6 +82,11 @@ pub(super) struct Routed {
     pub(super) inner_server_name: Option<Box<str>>,
 }
 
+/// Has the registry of this thread be that of the worker of this number.
+pub(crate) fn enter_worker(number: u32) {
+    REGISTRY.with_borrow_mut(|registry| registry.worker = number);
+}
+
 /// A connection's entry, removed when this is dropped. Belongs to the thread that made it.
 #[derive(Debug, Default)]
 pub(super) struct Entered {
@@ -89,20 +98,21 @@ impl Entered {
     pub(super) fn new(client: Address, listener: Address, listener_name: Arc<str>) -> Self {
         let slot = REGISTRY.with_borrow_mut(|registry| {
             registry.serial = registry.serial.wrapping_add(1);
+            let now = Instant::now();
             registry.entries.insert(Entry {
                 serial: registry.serial,
                 client,
                 listener,
                 listener_name,
-                since: Instant::now(),
-                seen: now(),
+                since: now,
+                seen: now,
                 up: 0,
                 down: 0,
                 route: None,
                 access: None,
-                target: None,
                 task: None,
                 closed: false,
+                spliced: None,
             })
         });
         Self { slot: Some(slot) }
@@ -115,20 +125,34 @@ impl Entered {
 
     /// Bytes have moved: so many in all by now.
     pub(super) fn note(&self, up: u64, down: u64) {
-        self.with(|entry| (entry.seen, entry.up, entry.down) = (now(), up, down));
+        // Of all clocks, the one that costs no system call wherever the C library has a vDSO: this is done for every exchange.
+        self.with(|entry| (entry.seen, entry.up, entry.down) = (Instant::now(), up, down));
     }
 
     /// Has `action` look at or change the entry; `None` if there is none.
     pub(super) fn with<T>(&self, action: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let slot = self.slot?;
-        REGISTRY.with_borrow_mut(|registry| registry.entries.get_mut(slot).map(action))
+        self.with_id(|_, entry| action(entry))
     }
 
-    /// Takes the entry out.
-    pub(super) fn leave(&mut self) -> Option<Entry> {
+    /// The same with the connection's name.
+    pub(super) fn with_id<T>(&self, action: impl FnOnce(Id, &mut Entry) -> T) -> Option<T> {
+        let slot = self.slot?;
+        REGISTRY.with_borrow_mut(|registry| {
+            let entry = registry.entries.get_mut(slot)?;
+            Some(action(entry.id(registry.worker, slot), entry))
+        })
+    }
+
+    /// Takes the entry out, with the connection's name.
+    pub(super) fn leave(&mut self) -> Option<(Id, Entry)> {
         let slot = self.slot.take()?;
+        let leave = |registry: &RefCell<Registry>| {
+            let mut registry = registry.try_borrow_mut().ok()?;
+            let entry = registry.entries.try_remove(slot)?;
+            Some((entry.id(registry.worker, slot), entry))
+        };
         // A thread that ends has no registry any more, and nobody who asks.
-        REGISTRY.try_with(|registry| registry.try_borrow_mut().ok()?.entries.try_remove(slot)).ok().flatten()
+        REGISTRY.try_with(leave).ok().flatten()
     }
 }
 
@@ -191,18 +215,24 @@ pub(crate) struct ConnectionLine {
     pub bytes_up: u64,
     /// Payload bytes from the backend.
     pub bytes_down: u64,
+    /// Who forwards: `userspace`, or `kernel` for a spliced connection.
+    pub plane: &'static str,
 }
 
 /// Lines about `limit` connections of this worker at most, of those that are selected.
 pub(crate) fn connections(limit: usize, selection: &Selection) -> Vec<ConnectionLine> {
-    let (now, instant) = (now(), Instant::now());
+    let now = Instant::now();
     REGISTRY.with_borrow(|registry| {
         let all = registry.entries.iter();
         let selected = all.filter(|(_, entry)| {
             let rule = entry.route.as_ref().and_then(|route| route.rule.as_deref());
-            selection.includes(entry.client.ip().map(|client| client.ip()), rule, entry.target.as_deref())
+            selection.includes(
+                entry.client.ip().map(|client| client.ip()),
+                rule,
+                entry.target().map(|target| &**target),
+            )
         });
-        selected.take(limit).map(|(slot, entry)| entry.line(slot, now, instant)).collect()
+        selected.take(limit).map(|(slot, entry)| entry.line(slot, now)).collect()
     })
 }
 
@@ -218,10 +248,21 @@ pub(crate) fn close(key: ConnectionKey) -> bool {
 }
 
 impl Entry {
-    fn line(&self, slot: usize, now: Timespec, instant: Instant) -> ConnectionLine {
+    fn id(&self, worker: u32, slot: usize) -> Id {
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        Id { transport: Transport::Tcp, worker, slot, serial: self.serial }
+    }
+
+    /// The target that the backend is an address of, once there is one.
+    fn target(&self) -> Option<&Arc<str>> {
+        self.access.as_ref().map(|access| &access.target)
+    }
+
+    fn line(&self, slot: usize, now: Instant) -> ConnectionLine {
         let route = self.route.as_ref();
-        let age = instant.saturating_duration_since(self.since);
-        let idle: Duration = now.checked_sub(self.seen).and_then(|idle| idle.try_into().ok()).unwrap_or_default();
+        let age = now.saturating_duration_since(self.since);
+        let spliced = self.spliced.as_ref().map(|(splice, place)| splice.usage(*place).unwrap_or_default());
+        let idle = now.saturating_duration_since(self.seen);
         ConnectionLine {
             key: ConnectionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: self.serial },
             client: self.client.clone(),
@@ -236,20 +277,15 @@ impl Entry {
             rule: route.and_then(|route| route.rule.clone()),
             server_name: route.and_then(|route| route.server_name.clone()),
             inner_server_name: route.and_then(|route| route.inner_server_name.clone()),
-            target: self.target.clone(),
+            target: self.target().cloned(),
             backend: self.access.as_ref().map(|access| access.destination.clone()),
             age,
-            // The coarse clock is behind by up to a tick.
-            idle: idle.min(age),
-            bytes_up: self.up,
-            bytes_down: self.down,
+            idle: spliced.map_or(idle, |usage| usage.idle).min(age),
+            bytes_up: self.up + spliced.map_or(0, |usage| usage.bytes_up),
+            bytes_down: self.down + spliced.map_or(0, |usage| usage.bytes_down),
+            plane: if spliced.is_some() { "kernel" } else { "userspace" },
         }
     }
-}
-
-/// The time to within a tick of the kernel, a few milliseconds: relays read it for every exchange.
-fn now() -> Timespec {
-    clock_gettime(ClockId::MonotonicCoarse)
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

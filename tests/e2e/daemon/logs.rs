@@ -206,6 +206,20 @@ fn a_log_that_cannot_be_written_is_said_once_counted_and_said_again_when_it_can(
 }
 
 #[test]
+fn a_log_that_may_not_grow_is_like_one_on_a_full_disk() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _servers = servers(&net);
+    let directory = owned::directory();
+    // The kernel sends SIGXFSZ with every write (setrlimit(2)).
+    let builder = Daemon::builder(&config("")).through(["prlimit", "--fsize=0"]);
+    let mut daemon = builder.args(["--log-dir", &directory.path().display().to_string()]).launch(&net.gateway);
+    daemon.wait_for(0, "File too large");
+    wait::until("it serves", || reached_by(&net, &http_request("x")).filter(|tag| tag == "served"));
+    daemon.process().signal(rustix::process::Signal::TERM).unwrap();
+    assert!(daemon.wait().success());
+}
+
+#[test]
 fn a_client_cannot_have_more_logged_than_a_little() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);

@@ -72,6 +72,8 @@ pub(super) fn odd_hellos() -> Vec<(&'static str, Vec<u8>)> {
         ("60,000 bytes in records of one byte", rpxy_l4_tests::hello::into_records(&long[..20_000], 1)),
         ("empty records", [&[22, 3, 1, 0, 0][..], &Hello::new().bytes()].concat()),
         ("a warning before it", [&[21, 3, 1, 0, 2, 1, 90][..], &Hello::new().bytes()].concat()),
+        ("an empty change of cipher specs before it", [&[20, 3, 1, 0, 0][..], &Hello::new().bytes()].concat()),
+        ("a change of cipher specs before it", [&[20, 3, 3, 0, 1, 1][..], &Hello::new().bytes()].concat()),
         ("another message", vec![22, 3, 1, 0, 4, 2, 0, 0, 0]),
         ("a long record", vec![22, 3, 1, 0xff, 0xff, 1]),
         ("SSLv2-compatible", sslv2_hello()),

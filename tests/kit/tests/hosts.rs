@@ -1,15 +1,21 @@
 //! The test kit itself: what the other tests take for granted.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use crate::{
+    OrFail as _, checksum,
     peers::{
         programs::{self, Certificate, SshServer, curl},
         server::{Recorder, Server},
         socks5,
     },
     socket::{self, End},
-    topology::{BACKENDS_V4, BACKENDS_V6, CLIENT_V4, GATEWAY_INSIDE_V4, GATEWAY_V4, Topology, client_pool},
+    topology::{BACKENDS_V4, BACKENDS_V6, CLIENT_V4, GATEWAY_INSIDE_V4, GATEWAY_V4, GATEWAY_V6, Topology, client_pool},
+    wait,
+    wire::Weather,
 };
 
 #[test]
@@ -71,4 +77,45 @@ fn programs_serve_and_are_reached() {
     ]));
     assert!(page.contains("s_server -www"), "{page}");
     assert_eq!(programs::text(&mut ssh.client(&net.gateway, (third, 22).into(), "echo over there")), "over there");
+}
+
+#[test]
+fn a_wire_delays_loses_doubles_and_reorders_what_crosses_it() {
+    const TIME: Duration = Duration::from_millis(30);
+    const MANY: usize = 60_000;
+    let calm = Weather::default();
+    let Some(net) = Topology::with_wire_or_skip(calm) else { return };
+    let wire = net.wire().unwrap();
+    for near in [SocketAddr::from((GATEWAY_V4, 80)), SocketAddr::from((GATEWAY_V6, 80))] {
+        let _server = Server::echo(&net.gateway, near);
+        let round_trip = |what: &[u8]| {
+            let begun = Instant::now();
+            let stream = socket::dial(&net.client, near);
+            socket::send(&stream, what);
+            assert_eq!(socket::read_exactly(&stream, what.len()), what);
+            begun.elapsed()
+        };
+        round_trip(b"meet");
+        wire.set(Weather { delay: TIME, ..calm });
+        // One round trip for the handshake, one for the echo.
+        assert!(round_trip(b"far") >= 4 * TIME);
+        wire.set(calm);
+        for (counter, weather) in [
+            ("TcpRetransSegs", Weather { lost: 100, ..calm }),
+            ("TcpExtTCPDSACKRecv", Weather { doubled: 300, ..calm }),
+            ("TcpExtTCPOFOQueue", Weather { late: 300, ..calm }),
+        ] {
+            wire.set(weather);
+            let count = || {
+                let counters = checksum::counters(&net.client);
+                counters.into_iter().find(|(name, _)| name == counter).or_fail(counter).1
+            };
+            let before = count();
+            wait::until(counter, || {
+                round_trip(&[7; MANY]);
+                (count() > before).then_some(())
+            });
+            wire.set(calm);
+        }
+    }
 }

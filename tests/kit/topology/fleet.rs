@@ -13,9 +13,14 @@ use std::{fs, net::Ipv4Addr};
 
 use anyhow::Context as _;
 
-use super::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, client_lines, ip_batch, remove};
+use super::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, client_lines, remove};
 use crate::{
-    OrFail as _, checksum, host::Host, offload_mode::OffloadMode, owned, privilege, topology::meet, watchdog::Watched,
+    OrFail as _, checksum,
+    host::{Host, ip_batch},
+    offload_mode::OffloadMode,
+    owned, privilege,
+    topology::meet,
+    watchdog::Watched,
 };
 
 /// Number of gateways.

@@ -18,13 +18,12 @@ mod fleet;
 
 use std::{
     fs,
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::{Command, Stdio},
+    process::Command,
     thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 pub use self::addresses::{
     BACKENDS_V4, BACKENDS_V6, CLIENT_V4, CLIENT_V6, GATEWAY_INSIDE_V4, GATEWAY_INSIDE_V6, GATEWAY_V4, GATEWAY_V6,
@@ -32,7 +31,14 @@ pub use self::addresses::{
 };
 pub use self::fleet::{Fleet, GATEWAYS, SERVICE_V4};
 pub use crate::host::Host;
-use crate::{checksum, offload_mode::OffloadMode, owned, privilege, socket, watchdog::Watched};
+use crate::host::ip_batch;
+use crate::{
+    checksum,
+    offload_mode::OffloadMode,
+    owned, privilege, socket,
+    watchdog::Watched,
+    wire::{Weather, Wire},
+};
 
 /// A port where nobody listens.
 const DISCARD: u16 = 9;
@@ -46,6 +52,8 @@ pub struct Topology {
     pub gateway: Host,
     /// Host of the servers.
     pub backend: Host,
+    /// In the link between client and gateway, if there is one.
+    wire: Option<Wire>,
     complete: bool,
     /// For a test alone: measurements may take as long as they are told to.
     _watched: Option<Watched>,
@@ -58,11 +66,24 @@ impl Topology {
     ///
     /// When the machine should be able to and is not, and when [`privilege::REQUIRED_VARIABLE`] is set and it cannot.
     pub fn or_skip() -> Option<Self> {
+        Self::made_or_skip(Self::new)
+    }
+
+    /// As [`Topology::or_skip`], with a [`Wire`] between client and gateway.
+    ///
+    /// # Panics
+    ///
+    /// As [`Topology::or_skip`].
+    pub fn with_wire_or_skip(weather: Weather) -> Option<Self> {
+        Self::made_or_skip(|| Self::with_wire(weather))
+    }
+
+    fn made_or_skip(make: impl FnOnce() -> anyhow::Result<Self>) -> Option<Self> {
         if let Some(missing) = privilege::missing() {
             privilege::skip(&format!("{missing}; run as root for network namespaces"));
             return None;
         }
-        match Self::new() {
+        match make() {
             Ok(mut topology) => {
                 topology._watched = Some(Watched::begin());
                 Some(topology)
@@ -78,11 +99,26 @@ impl Topology {
     /// When an `ip` command fails, by lack of privilege above all.
     pub fn new() -> anyhow::Result<Self> {
         owned::remove_stale();
+        Self::make(owned::instance(), None)
+    }
+
+    /// As [`Topology::new`], with a [`Wire`] between client and gateway.
+    ///
+    /// # Errors
+    ///
+    /// As [`Topology::new`].
+    pub fn with_wire(weather: Weather) -> anyhow::Result<Self> {
+        owned::remove_stale();
         let instance = owned::instance();
+        let wire = Wire::new(instance, weather).context("wire")?;
+        Self::make(instance, Some(wire))
+    }
+
+    fn make(instance: u32, wire: Option<Wire>) -> anyhow::Result<Self> {
         let host = |letter| Host::new(owned::namespace(instance, letter));
         let (client, gateway, backend) = (host('c'), host('g'), host('b'));
         // From here on a failure cleans up through Drop.
-        let mut topology = Self { client, gateway, backend, complete: false, _watched: None };
+        let mut topology = Self { client, gateway, backend, wire, complete: false, _watched: None };
         topology.build()?;
         if let Some(mode) = OffloadMode::current() {
             checksum::prepare((&topology.client, "eth0"), &topology.gateway, (&topology.backend, "eth0"), mode)?;
@@ -117,19 +153,34 @@ impl Topology {
         self.gateway.ip(&format!("neigh replace {address} lladdr {mac} dev eth1 nud permanent"))
     }
 
+    /// The wire between client and gateway.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+
     fn build(&self) -> anyhow::Result<()> {
         let Self { client, gateway, backend, .. } = self;
         let (c, g, b) = (client.name(), gateway.name(), backend.name());
+        let link = match self.wire.as_ref().map(|wire| wire.host().name()) {
+            None => format!("link add eth0 netns {c} type veth peer name eth0 netns {g}\n"),
+            Some(w) => format!(
+                "link add eth0 netns {c} type veth peer name c netns {w}\n\
+                 link add eth0 netns {g} type veth peer name g netns {w}\n"
+            ),
+        };
         ip_batch(
             None,
             &format!(
                 "netns add {c}\n\
                  netns add {g}\n\
                  netns add {b}\n\
-                 link add eth0 netns {c} type veth peer name eth0 netns {g}\n\
+                 {link}\
                  link add eth0 netns {b} type veth peer name eth1 netns {g}\n"
             ),
         )?;
+        if let Some(wire) = &self.wire {
+            wire.connect()?;
+        }
         ip_batch(Some(client), &client_lines())?;
         ip_batch(
             Some(gateway),
@@ -213,24 +264,4 @@ fn mac_of(interface: &str) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "link/ether");
     words.nth(1).map(str::to_owned).ok_or_else(|| std::io::Error::other(format!("no address of {interface}: {text}")))
-}
-
-fn ip_batch(host: Option<&Host>, lines: &str) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    if let Some(host) = host {
-        command.args(["-n", host.name()]);
-    }
-    let mut child = command
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("ip (package iproute2)")?;
-    child.stdin.take().context("stdin of ip")?.write_all(lines.as_bytes())?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("ip -batch: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }

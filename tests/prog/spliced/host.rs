@@ -3,12 +3,15 @@
 use rpxy_l4_common::bytes::Bytes;
 use rpxy_l4_common::decide::Arrival;
 use rpxy_l4_common::map::FlowKey;
-use rpxy_l4_common::packet::Link;
+use rpxy_l4_common::packet::{Link, Pass};
+use rpxy_l4_common::rewrite::checksum::update;
 use rpxy_l4_common::tcp::counter::TcpCounter;
 use rpxy_l4_common::tcp::decide::{Clamp, Leaving, TcpMaps, arriving, leaving};
 use rpxy_l4_common::tcp::flow::{Side, TcpFlow, seen};
 use rpxy_l4_common::tcp::follow::{Meaning, follow};
-use rpxy_l4_common::tcp::segment::Segment;
+use rpxy_l4_common::tcp::segment::{Segment, parse};
+use rpxy_l4_common::tcp::shape::apply;
+use rpxy_l4_common::tcp::too_big;
 use rpxy_l4_common::tcp::translate::{Packet, translate};
 
 use super::{Connection, Outcome};
@@ -30,8 +33,8 @@ impl TcpMaps for Maps<'_> {
     fn follow(&self, flow: &Box<TcpFlow>, segment: &Segment<'_>) -> Option<Meaning> {
         let [mut client, mut backend] = self.sides.get();
         let meaning = match flow.side {
-            0 => follow(segment, flow, &mut client, &mut backend),
-            _ => follow(segment, flow, &mut backend, &mut client),
+            0 => follow(segment, flow, &mut client, &backend),
+            _ => follow(segment, flow, &mut backend, &client),
         };
         self.sides.set([client, backend]);
         Some(meaning)
@@ -74,6 +77,19 @@ pub(super) fn arrives(connection: &Connection, packet: &[u8]) -> Outcome {
     let maps = Maps { connection, sides: connection.sides.into() };
     let key = &mut FlowKey::default();
     let same = |counter| Outcome { action: Action::Pass, packet: packet.to_vec(), counter, sides: connection.sides };
+    if parse(&packet, ARRIVAL.link, key) == Err(Pass::TooBig) {
+        return match too_big::find(&maps, &packet, ARRIVAL, key) {
+            Err(counter) => same(counter),
+            Ok(message) => {
+                let mut leaves = Memory(packet.to_vec());
+                let change = too_big::translate(&mut leaves, &message, &message.flow).unwrap();
+                let at = message.l4 + 2;
+                let checksum = u16::from_be_bytes(leaves.read(at).unwrap());
+                leaves.write(at, change.applied(checksum).to_be_bytes()).unwrap();
+                Outcome { packet: leaves.0, action: Action::Redirect, ..same(Some(TcpCounter::TooBig)) }
+            }
+        };
+    }
     match arriving(&maps, &packet, ARRIVAL, key) {
         Err(counter) => same(counter),
         Ok(forward) => {
@@ -92,7 +108,16 @@ pub(super) fn leaves(connection: &Connection, packet: &[u8]) -> Outcome {
     let maps = Maps { connection, sides: connection.sides.into() };
     let outcome = |action, counter| Outcome { action, packet: packet.to_vec(), counter, sides: connection.sides };
     match leaving(&maps, &packet, ARRIVAL, &mut FlowKey::default()) {
-        Leaving::Sent | Leaving::Doubled => outcome(Action::Pass, None),
+        Leaving::Sent => outcome(Action::Pass, None),
+        Leaving::Shaped(shape) => {
+            let mut leaves = Memory(packet.to_vec());
+            let change = apply(&mut leaves, &shape).unwrap();
+            let at = shape.l4 + 16;
+            let checksum = u16::from_be_bytes(leaves.read(at).unwrap());
+            let change = u16::from_be(u16::try_from(change).unwrap());
+            leaves.write(at, update(checksum, change).to_be_bytes()).unwrap();
+            Outcome { packet: leaves.0, ..outcome(Action::Pass, Some(TcpCounter::Shaped)) }
+        }
         Leaving::Dropped(counter) => outcome(Action::Drop, Some(counter)),
         Leaving::Probe { side, clock, echo, .. } => {
             let mut outcome = outcome(Action::Drop, Some(TcpCounter::Probed));

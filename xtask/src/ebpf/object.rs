@@ -6,6 +6,9 @@ use anyhow::{Context as _, Result, bail};
 
 /// Bytes of one instruction (RFC 9669 section 3).
 const INSTRUCTION: usize = 8;
+/// A call, and the source register of one of a function of the object instead of a helper (`BPF_PSEUDO_CALL`).
+const CALL: u8 = 0x85;
+const PSEUDO: u8 = 1;
 /// The section of functions that programs call (the loader appends them to each).
 const SHARED: &str = ".text";
 /// `SHF_EXECINSTR` of the ELF specification.
@@ -23,7 +26,7 @@ pub(super) struct Program {
     pub(super) name: String,
     /// The program itself.
     pub(super) own: usize,
-    /// Functions outside of programs, of which it may call some or all.
+    /// Functions outside of programs, of which it may call some or all; 0 for one that calls none.
     pub(super) shared: usize,
 }
 
@@ -44,7 +47,11 @@ pub(super) fn programs(elf: &[u8]) -> Result<Vec<Program>> {
             if own == 0 {
                 bail!("{name} in section {} is empty", section.name);
             }
-            found.push(Program { name, own, shared });
+            let start = section.offset + usize::try_from(u64::from_le_bytes(bytes(elf, at + 8)?))?;
+            let code = elf.get(start..start + own * INSTRUCTION).context("the object ends too early")?;
+            let calls =
+                code.chunks(INSTRUCTION).any(|one| matches!(one, [CALL, registers, ..] if registers >> 4 == PSEUDO));
+            found.push(Program { name, own, shared: if calls { shared } else { 0 } });
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -99,11 +106,14 @@ fn text(elf: &[u8], at: usize) -> Result<&str> {
 mod tests {
     use super::*;
 
-    /// Header, names, symbols, section headers: a program of three instructions and a function of two outside of it.
-    fn object() -> Vec<u8> {
+    /// Header, code, names, symbols, section headers: a program of three instructions and a function of two outside of it.
+    fn object(calls: bool) -> Vec<u8> {
         let names = b"\0.text\0xdp\0.symtab\0main\0help\0";
         let mut elf = b"\x7fELF\x02\x01".to_vec();
         elf.resize(64, 0);
+        // The call of a helper, and perhaps that of the function.
+        elf.extend([CALL, 0, 0, 0, 5, 0, 0, 0, CALL, if calls { 0x10 } else { 0 }, 0, 0, 0, 0, 0, 0]);
+        elf.resize(64 + 24, 0);
         elf.extend_from_slice(names);
         let symbols = elf.len();
         for (name, info, section, size) in [(19u32, 0x12u8, 2u16, 24u64), (24, 0x12, 1, 16)] {
@@ -121,9 +131,9 @@ mod tests {
             bytes.resize(HEADER, 0);
             bytes
         };
-        elf.extend(header(0, 3, 0, 64, names.len() as u64, 0));
+        elf.extend(header(0, 3, 0, 64 + 24, names.len() as u64, 0));
         elf.extend(header(1, 1, 6, 0, 16, 0));
-        elf.extend(header(7, 1, 6, 0, 24, 0));
+        elf.extend(header(7, 1, 6, 64, 24, 0));
         elf.extend(header(11, SYMBOL_TABLE, 0, symbols, 48, 0));
         elf[0x28..0x30].copy_from_slice(&(table as u64).to_le_bytes());
         elf[0x3c] = 4;
@@ -132,13 +142,15 @@ mod tests {
 
     #[test]
     fn a_program_is_counted_and_functions_apart() {
-        let expected = Program { name: "main".to_owned(), own: 3, shared: 2 };
-        assert_eq!(programs(&object()).unwrap(), [expected]);
+        for (calls, shared) in [(true, 2), (false, 0)] {
+            let expected = Program { name: "main".to_owned(), own: 3, shared };
+            assert_eq!(programs(&object(calls)).unwrap(), [expected], "{calls}");
+        }
     }
 
     #[test]
     fn what_is_cut_short_or_no_object_is_an_error() {
-        let whole = object();
+        let whole = object(true);
         for length in 0..whole.len() - 24 {
             assert!(programs(&whole[..length]).is_err(), "{length} bytes");
         }

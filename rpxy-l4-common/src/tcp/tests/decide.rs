@@ -8,18 +8,19 @@ use crate::tcp::counter::TcpCounter;
 use crate::tcp::decide::{Clamp, Leaving, TcpMaps, arriving, leaving};
 use crate::tcp::flow::{Side, may, state};
 use crate::tcp::follow::{Meaning, follow};
+use crate::tcp::shape::Shape;
 
-const CLIENT: &str = "192.0.2.1:40000";
-const FRONT: &str = "198.51.100.7:443";
-const NEAR: &str = "203.0.113.9:50001";
-const BACKEND: &str = "10.0.0.5:8443";
+pub(super) const CLIENT: &str = "192.0.2.1:40000";
+pub(super) const FRONT: &str = "198.51.100.7:443";
+pub(super) const NEAR: &str = "203.0.113.9:50001";
+pub(super) const BACKEND: &str = "10.0.0.5:8443";
 const INGRESS: u32 = 2;
 /// What the backend was told when the connection was handed over, in the daemon's numbers.
 const PROMISED: u32 = 2_000;
 
 /// One connection, of which the client's direction has the key of [`Frame::v4`].
 #[derive(Default)]
-struct Maps {
+pub(super) struct Maps {
     flows: BTreeMap<(Vec<u8>, Vec<u8>), TcpFlow>,
     sides: [Side; 2],
 }
@@ -39,23 +40,27 @@ impl TcpMaps for Maps {
     fn follow(&self, flow: &Self::Flow, segment: &Segment<'_>) -> Option<Meaning> {
         let [mut client, mut backend] = self.sides;
         let meaning = match flow.side {
-            0 => follow(segment, flow, &mut client, &mut backend),
-            _ => follow(segment, flow, &mut backend, &mut client),
+            0 => follow(segment, flow, &mut client, &backend),
+            _ => follow(segment, flow, &mut backend, &client),
         };
         (flow.slot == 7).then_some(meaning)
     }
 }
 
 impl Maps {
-    fn in_state(state: u8) -> Self {
+    pub(super) fn in_state(state: u8) -> Self {
         Self::with(|flow| flow.state = state)
     }
 
-    fn with(change: impl Fn(&mut TcpFlow)) -> Self {
+    pub(super) fn with(change: impl Fn(&mut TcpFlow)) -> Self {
+        Self::between([CLIENT, FRONT, NEAR, BACKEND], change)
+    }
+
+    pub(super) fn between([client, front, near, backend]: [&str; 4], change: impl Fn(&mut TcpFlow)) -> Self {
         let side = Side { next: 3_000, acknowledged: 1_000, largest_window: 64_000, ..Side::default() };
         let mut maps = Self { flows: BTreeMap::new(), sides: [side; 2] };
         for (side, from, to, source, destination) in
-            [(0, CLIENT, FRONT, NEAR, BACKEND), (1, BACKEND, NEAR, FRONT, CLIENT)]
+            [(0, client, front, near, backend), (1, backend, near, front, client)]
         {
             let key = FlowKey { source: socket(from), destination: socket(to) };
             let mut flow = TcpFlow {
@@ -75,6 +80,8 @@ impl Maps {
         maps
     }
 }
+
+pub(super) const ROUTED: Arrival = ARRIVAL;
 
 const ARRIVAL: Arrival = Arrival {
     link: Link::Ethernet,
@@ -155,23 +162,34 @@ fn a_stack_that_has_handed_over_is_silent() {
     }
     let silenced = Leaving::Dropped(Silenced);
     let ack = flag::ACK;
+    let connecting = |bits| Maps::with(move |flow| (flow.state, flow.may) = (state::CONNECTING, bits));
+    let twice = Shape { l4: 34, timestamps: None, sack: None, echo: None, doubled: true };
+    // As Linux offers them: MSS, SACK-permitted and timestamps, and a window scale.
+    let offered = [&[2, 4, 5, 0xb4, 4, 2, 8, 10][..], &[0, 0, 0, 1, 0, 0, 0, 0], &[1, 3, 3, 7]].concat();
     let held = || Maps::with(|flow| flow.may = may::SEND_HELD);
     let probe = Frame { options: timestamps(11, 12), ..own(ack, PROMISED, 0) };
     let noted = Leaving::Probe { slot: 7, side: 1, clock: 11, echo: 12 };
     let rows = [
         ("no entry", Maps::default(), own(ack, PROMISED, 0), Leaving::Sent),
         ("while the daemon connects", Maps::in_state(state::CONNECTING), own(flag::SYN, 0, 0), Leaving::Sent),
-        (
-            "its SYN, to be sent twice",
-            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
-            own(flag::SYN, 0, 0),
-            Leaving::Doubled,
-        ),
+        ("its SYN, to be sent twice", connecting(may::DOUBLE), own(flag::SYN, 0, 0), Leaving::Shaped(twice)),
         (
             "its acknowledgement behind that",
-            Maps::with(|flow| (flow.state, flow.may) = (state::CONNECTING, may::DOUBLE)),
+            connecting(may::DOUBLE),
             own(ack, PROMISED, 0),
-            Leaving::Sent,
+            Leaving::Shaped(Shape { doubled: false, ..twice }),
+        ),
+        (
+            "its SYN, with options that the client has not",
+            connecting(may::NO_TIMESTAMPS | may::NO_SACK | may::HIDE_CLOCK),
+            Frame { options: offered.clone(), ..own(flag::SYN, 0, 0) },
+            Leaving::Shaped(Shape { timestamps: Some(62), sack: Some(60), doubled: false, ..twice }),
+        ),
+        (
+            "its acknowledgement, without an echo",
+            connecting(may::DOUBLE | may::HIDE_CLOCK | may::NO_SACK),
+            Frame { options: timestamps(5, 6), ..own(ack, PROMISED, 0) },
+            Leaving::Shaped(Shape { echo: Some(58), doubled: false, ..twice }),
         ),
         ("BLOCKED: an acknowledgement", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 0), silenced),
         ("BLOCKED: data", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 9), silenced),

@@ -4,6 +4,8 @@ mod decide;
 mod follow;
 mod options;
 mod segment;
+mod shape;
+mod too_big;
 mod translate;
 
 use std::{vec, vec::Vec};

@@ -9,7 +9,7 @@ use crate::tcp::options::find;
 use crate::tcp::translate::{Change, Packet, translate};
 
 /// A packet in memory.
-struct Memory(Vec<u8>);
+pub(super) struct Memory(pub(super) Vec<u8>);
 
 impl Bytes for Memory {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {

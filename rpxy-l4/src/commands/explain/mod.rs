@@ -17,6 +17,9 @@ use crate::{
     supervise,
 };
 
+/// The longest text of captured bytes, in bytes: `hexdump -C` writes five for each of [`MOST_BYTES`].
+const LONGEST_TEXT: u64 = 1 << 20;
+
 /// Explains where what `args` describe would go.
 pub(super) fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<()> {
     let question = question(args)?;
@@ -73,11 +76,15 @@ fn transport(args: &ExplainArgs) -> Transport {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    if path.as_os_str() != "-" {
-        return fs::read_to_string(path);
-    }
     let mut text = String::new();
-    std::io::stdin().lock().read_to_string(&mut text)?;
+    let size = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(LONGEST_TEXT + 1).read_to_string(&mut text)?
+    } else {
+        fs::File::open(path)?.take(LONGEST_TEXT + 1).read_to_string(&mut text)?
+    };
+    if size as u64 > LONGEST_TEXT {
+        return Err(std::io::Error::other(format!("it has more than {} MiB", LONGEST_TEXT >> 20)));
+    }
     Ok(text)
 }
 

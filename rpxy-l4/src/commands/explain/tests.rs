@@ -337,6 +337,7 @@ fn mistakes_are_told_with_a_way_out() {
         ("--sni x --protocol ssh", "--sni is not for ssh"),
         ("--sni x --protocol quic --tcp", "quic is a protocol of UDP: leave out --tcp"),
         ("--hex /nonexistent/file", "cannot read /nonexistent/file"),
+        ("--hex /dev/zero", "cannot read /dev/zero"),
     ] {
         assert_eq!(explained(line).unwrap_err().to_string(), expected, "{line}");
     }

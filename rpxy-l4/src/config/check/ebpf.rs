@@ -22,6 +22,9 @@ const MAX_FLOWS: u32 = 65_536;
 /// Two entries a session, with what the kernel adds: some 400 MB.
 const MOST_FLOWS: u32 = 1 << 20;
 
+const MAX_SPLICED: u32 = 16_384;
+const TCP: &[(&str, bool)] = &[("off", false), ("auto", true)];
+
 const MODES: &[(&str, EbpfMode)] = &[
     ("off", EbpfMode::Off),
     ("auto", EbpfMode::Auto),
@@ -40,6 +43,11 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
             .and_then(|field| field.integer(report, 1..=MOST_FLOWS))
             .and_then(NonZeroU32::new)
             .unwrap_or(const { NonZeroU32::new(MAX_FLOWS).unwrap() }),
+        tcp: field("tcp").and_then(|field| field.word(report, TCP)).unwrap_or_default(),
+        max_spliced: field("max_spliced")
+            .and_then(|field| field.integer(report, 1..=MOST_FLOWS))
+            .and_then(NonZeroU32::new)
+            .unwrap_or(const { NonZeroU32::new(MAX_SPLICED).unwrap() }),
         early_drop: field("early_drop").and_then(|field| field.boolean(report)).unwrap_or_default(),
         // The list holds for the daemon, too, so that it has a place at the top; this one is older.
         ban: without_duplicates(
@@ -52,10 +60,15 @@ pub(super) fn ebpf(report: &mut Report<'_>, root: &Table<'_>) -> Ebpf {
     };
     if ebpf.mode == EbpfMode::Off {
         let idle = ["interfaces", "max_flows"].into_iter().chain(ebpf.early_drop.then_some("early_drop"));
-        let idle = idle.chain(ebpf.pin.then_some("pin"));
+        let idle = idle.chain(ebpf.pin.then_some("pin")).chain(ebpf.tcp.then_some("tcp"));
         for field in idle.filter_map(field) {
             report.warn_with(&field.position, "has no effect, because ebpf.mode is \"off\"", "try mode = \"auto\"");
         }
+    }
+    if (ebpf.mode == EbpfMode::Off || !ebpf.tcp)
+        && let Some(field) = field("max_spliced")
+    {
+        report.warn_with(&field.position, "has no effect, because ebpf.tcp is \"off\"", "try tcp = \"auto\"");
     }
     ebpf
 }

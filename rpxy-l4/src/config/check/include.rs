@@ -18,8 +18,8 @@ use crate::config::{
 
 /// Files that one configuration includes at most.
 const MOST: usize = 1024;
-/// Their size together at most, in bytes.
-const MOST_BYTES: usize = 64 << 20;
+/// Their size together at most, in bytes; and that of the file that includes them.
+pub(in crate::config) const MOST_BYTES: usize = 64 << 20;
 
 /// An included file.
 pub(super) struct Included {
@@ -48,12 +48,13 @@ pub(super) fn files(report: &mut Report<'_>, main: &DeTable<'_>, directory: &Pat
     let mut included = Vec::new();
     let mut bytes = 0;
     for (pattern, path) in paths {
-        let Some(text) = read(report, &pattern, &path) else { continue };
-        bytes += text.len();
+        let size = fs::metadata(&path).map_or(0, |of| usize::try_from(of.len()).unwrap_or(usize::MAX));
+        bytes = size.saturating_add(bytes);
         if bytes > MOST_BYTES {
             report.error(&field.position, format!("included files have more than {} MiB together", MOST_BYTES >> 20));
             return Vec::new();
         }
+        let Some(text) = read(report, &pattern, &path) else { continue };
         let base = report.add_file(&path, &text);
         included.push(Included { text, base });
     }
@@ -98,7 +99,7 @@ fn matching(report: &mut Report<'_>, pattern: &Field<'_>, path: &Path) -> Vec<Pa
 fn read(report: &mut Report<'_>, pattern: &Field<'_>, path: &Path) -> Option<Zeroizing<String>> {
     report.reads(path);
     let name = quote(&path.display().to_string());
-    match fs::read(path).map(|bytes| String::from_utf8(bytes).map(Zeroizing::new)) {
+    match file(path).map(|bytes| String::from_utf8(bytes).map(Zeroizing::new)) {
         Ok(Ok(text)) => return Some(text),
         Ok(Err(error)) => {
             drop(Zeroizing::new(error.into_bytes()));
@@ -107,6 +108,12 @@ fn read(report: &mut Report<'_>, pattern: &Field<'_>, path: &Path) -> Option<Zer
         Err(error) => report.error(&pattern.position, format!("cannot read {name}: {error}")),
     }
     None
+}
+
+/// The bytes of a file. A device or a pipe may have no end, or nothing for a long time.
+fn file(path: &Path) -> io::Result<Vec<u8>> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_dir() { fs::read(path) } else { Err(io::Error::other("not a file")) }
 }
 
 /// Returns whether `pattern` stands for `name`: `*` for any bytes, `?` for one. Takes time in proportion to both lengths.

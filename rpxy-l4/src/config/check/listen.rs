@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
     path::Path,
@@ -154,9 +154,10 @@ fn v4(report: &mut Report<'_>, table: &Table<'_>) -> Vec<ListenAddress> {
     };
     addresses(report, &field, &ListenAddress::V4(Ipv4Addr::UNSPECIFIED), |report, element| {
         let text = element.string(report)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
-            report.error(&element.position, format!("{} is not an IPv4 address", quote(text)));
+        let parsed: Option<Ipv4Addr> = text.parse().ok();
+        match parsed {
+            None => report.error(&element.position, format!("{} is not an IPv4 address", quote(text))),
+            Some(address) => warn_of_groups(report, element, address.into()),
         }
         parsed.map(ListenAddress::V4)
     })
@@ -188,6 +189,11 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
         report.error(&element.position, format!("{} is not an IPv6 address", quote(text)));
         return None;
     };
+    if let Some(mapped) = address.to_ipv4_mapped() {
+        let remedy = format!("write listen_address_v4 = \"{mapped}\"");
+        report.error_with(&element.position, format!("{} is an IPv4 address", quote(text)), remedy);
+    }
+    warn_of_groups(report, element, address.into());
     match zone {
         Some(zone) if !is_interface(zone) => {
             report.error(&element.position, format!("{} is not an interface name or index", quote(zone)));
@@ -203,6 +209,16 @@ fn v6_address(report: &mut Report<'_>, element: &Field<'_>) -> Option<ListenAddr
         _ => {}
     }
     Some(ListenAddress::V6 { address, zone: zone.map(str::to_owned) })
+}
+
+/// Tells of an address that the kernel lets a socket have, and to which nobody can connect.
+fn warn_of_groups(report: &mut Report<'_>, element: &Field<'_>, address: IpAddr) {
+    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        report.warn(
+            &element.position,
+            format!("{address} is not the address of one machine: clients cannot connect to it"),
+        );
+    }
 }
 
 /// Returns whether Linux accepts `name` for an interface: up to 15 bytes, no slash, colon or space.

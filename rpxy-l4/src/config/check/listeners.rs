@@ -7,7 +7,7 @@ use super::{
     defaults::RuleDefaults,
     health::{Checks, Health},
     listen::{self, listen},
-    sources, tcp, udp,
+    sources, splice, tcp, udp,
 };
 use crate::config::{
     file::Table,
@@ -66,6 +66,7 @@ fn draft<'t>(
         directory,
         checks,
         health: Health::default(),
+        splice: splice::of_listener(report, &table),
         listen_port: listen.ports.first().map_or(0, |port| port.get()),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: super::proxy::send(report, table.field("tcp_send_proxy_protocol")).flatten(),

@@ -29,6 +29,7 @@ mod rules;
 mod server_ids;
 mod shadow;
 mod sources;
+mod splice;
 mod status;
 mod targets;
 mod tcp;
@@ -37,6 +38,7 @@ mod udp;
 use std::{num::NonZeroUsize, path::Path};
 
 use health::Checks;
+pub(super) use include::MOST_BYTES;
 use toml::{Spanned, de::DeTable};
 
 use super::{
@@ -113,7 +115,7 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
 
     let mut all = all.into_iter();
     let top = all.next()?;
-    Some(Config {
+    let config = Config {
         top,
         named: all.collect(),
         rules: protocols.len(),
@@ -141,7 +143,9 @@ fn configuration<'t>(report: &mut Report<'_>, files: Vec<Entries<'t>>, directory
         confine: confine::confine(report, &root),
         ebpf: ebpf::ebpf(report, &root),
         quic_affinity_lifetime: duration::or_default(report, &root, "quic_affinity_lifetime", duration::QUIC_AFFINITY),
-    })
+    };
+    own::refuse_shared(report, &root, &config);
+    Some(config)
 }
 
 const REFUSED: &[(&str, AccessLogRefused)] =

@@ -10,7 +10,7 @@ use super::{
     listeners::Draft,
     matcher,
     protocol::{PROTOCOLS, RuleProtocol},
-    server_ids, targets,
+    server_ids, splice, targets,
 };
 use crate::config::{
     file::{Field, Table},
@@ -78,6 +78,7 @@ fn rule(report: &mut Report<'_>, name: &str, table: &Table<'_>, defaults: &RuleD
     // Everything is looked at even without a protocol: the operator wants to hear of all mistakes at once.
     #[cfg(feature = "proxy-protocol")]
     let defaults = &RuleDefaults { send_proxy: send_proxy(report, table, protocol, defaults), ..defaults.clone() };
+    let defaults = &RuleDefaults { splice: splice::of_rule(report, table, protocol, defaults), ..defaults.clone() };
     let health = defaults.checks.of(report, table, ("health", "only_healthy"), protocol.map(Asker::from));
     let defaults = &RuleDefaults { health, ..defaults.clone() };
     let matcher = matcher::matcher(report, table, protocol, defaults);

@@ -13,7 +13,7 @@ use crate::config::model::Check;
 use crate::config::{
     file::{Field, Table},
     keys::Scope,
-    model::{Balance, Host, ServerId, Target, Transport, Upstream, is_one_host},
+    model::{Balance, Host, ServerId, SplicePolicy, Target, Transport, Upstream, is_one_host},
     report::{Position, Report, quote},
 };
 
@@ -67,6 +67,7 @@ pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
         server_ids: Vec::new(),
         check: None,
         only_healthy: false,
+        splice: SplicePolicy::default(),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     };
@@ -74,6 +75,7 @@ pub(super) fn single(target: Target, defaults: &RuleDefaults<'_>) -> Upstream {
 }
 
 fn with_defaults(upstream: Upstream, defaults: &RuleDefaults<'_>) -> Upstream {
+    let upstream = Upstream { splice: defaults.splice, ..upstream };
     #[cfg(feature = "proxy-protocol")]
     let upstream = Upstream { send_proxy: defaults.send_proxy, ..upstream };
     checked(upstream, &defaults.health)
@@ -130,6 +132,7 @@ fn upstream(
         server_ids,
         check: None,
         only_healthy: false,
+        splice: SplicePolicy::default(),
         #[cfg(feature = "proxy-protocol")]
         send_proxy: None,
     }

@@ -107,6 +107,7 @@ fn source_addresses(report: &mut Report<'_>, field: &Field<'_>) -> Vec<IpAddr> {
 
 fn default_target(report: &mut Report<'_>, table: &Table<'_>, defaults: &RuleDefaults<'_>) -> Option<Upstream> {
     let upstream = targets::default(report, table, "tcp_target", "tcp_load_balance");
+    let upstream = upstream.map(|upstream| Upstream { splice: defaults.splice, ..upstream });
     #[cfg(feature = "proxy-protocol")]
     let upstream = upstream.map(|upstream| Upstream { send_proxy: defaults.send_proxy, ..upstream });
     let health = ("tcp_health", "tcp_only_healthy");

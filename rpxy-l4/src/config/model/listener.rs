@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Rule, Tcp, Transport, Udp, Unmatched};
 
@@ -130,4 +130,13 @@ impl fmt::Display for ListenAddress {
             Self::V6 { address, zone: Some(zone) } => write!(f, "[{address}%{zone}]"),
         }
     }
+}
+
+/// Without bits beyond the prefix; IPv4 in IPv6 clothes is IPv4, which is how clients are compared.
+pub(crate) fn canonical(network: IpNet) -> IpNet {
+    let network = network.trunc();
+    let IpNet::V6(v6) = network else { return network };
+    let unmapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = unmapped.and_then(|(address, len)| Ipv4Net::new(address, len).ok());
+    v4.map_or(network, IpNet::V4)
 }

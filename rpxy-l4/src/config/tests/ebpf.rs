@@ -16,6 +16,8 @@ fn off_unless_asked_for() {
         assert_eq!(ebpf.mode, EbpfMode::Off);
         assert!(ebpf.interfaces.is_empty());
         assert_eq!(ebpf.max_flows.get(), 65536);
+        assert!(!ebpf.tcp);
+        assert_eq!(ebpf.max_spliced.get(), 16384);
         assert!(!ebpf.early_drop);
         assert!(ebpf.ban.is_empty());
         assert!(!ebpf.pin);
@@ -39,6 +41,9 @@ fn values() {
     assert_eq!(with("interfaces = ['eth0', 'eth1', 'eth0']").interfaces, ["eth0", "eth1"]);
     assert_eq!(with("max_flows = 1").max_flows.get(), 1);
     assert_eq!(with("max_flows = 1048576").max_flows.get(), 1 << 20);
+    assert!(with("tcp = 'auto'").tcp);
+    assert!(!with("tcp = 'off'").tcp);
+    assert_eq!(with("max_spliced = 1048576").max_spliced.get(), 1 << 20);
     assert!(with("early_drop = true").early_drop);
     assert!(with("pin = true").pin);
     assert_eq!(with("pin_path = '/run/bpf/a'").pin_path, Path::new("/run/bpf/a"));
@@ -59,6 +64,8 @@ fn what_is_wrong_is_refused() {
         ("no name", "[ebpf]\ninterfaces = ['']", "4: ebpf.interfaces[0]"),
         ("no flows", "[ebpf]\nmax_flows = 0", "4: ebpf.max_flows"),
         ("too many flows", "[ebpf]\nmax_flows = 1048577", "4: ebpf.max_flows"),
+        ("tcp as a switch", "[ebpf]\ntcp = true", "4: ebpf.tcp"),
+        ("none spliced", "[ebpf]\nmax_spliced = 0", "4: ebpf.max_spliced"),
         ("early_drop as a number", "[ebpf]\nearly_drop = 1", "4: ebpf.early_drop"),
         ("pin as a path", "[ebpf]\npin = '/sys/fs/bpf'", "4: ebpf.pin"),
         ("pin_path from somewhere", "[ebpf]\npin_path = 'rpxy-l4'", "4: ebpf.pin_path"),
@@ -76,6 +83,9 @@ fn what_has_no_effect_is_told() {
         ("interfaces, off", "[ebpf]\ninterfaces = ['eth0']", Some("4: ebpf.interfaces")),
         ("flows, off", "[ebpf]\nmax_flows = 7", Some("4: ebpf.max_flows")),
         ("early drop, off", "[ebpf]\nearly_drop = true", Some("4: ebpf.early_drop")),
+        ("tcp, off", "[ebpf]\ntcp = 'auto'", Some("4: ebpf.tcp")),
+        ("spliced, all on", "[ebpf]\nmode = 'tc'\ntcp = 'auto'\nmax_spliced = 7", None),
+        ("spliced, tcp off", "[ebpf]\nmode = 'tc'\nmax_spliced = 7", Some("5: ebpf.max_spliced")),
         ("pin, off", "[ebpf]\npin = true", Some("4: ebpf.pin")),
         ("no early drop, off", "[ebpf]\nearly_drop = false", None),
         ("bans do without", "[ebpf]\nban = ['192.0.2.1']", None),

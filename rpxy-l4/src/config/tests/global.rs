@@ -169,9 +169,11 @@ fn proxy_protocol() {
         assert_eq!(config.top.tcp.default.unwrap().send_proxy, expected, "{value}");
         assert_eq!(config.top.udp.default.unwrap().send_proxy, None, "{value} does not reach UDP");
     }
-    let trusted = with("tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['10.1.2.3/8', '::1', '192.0.2.1']");
+    let trusted = with(
+        "tcp_recv_proxy_protocol = true\ntcp_trusted_proxies = ['10.1.2.3/8', '::1', '192.0.2.1', '::ffff:198.51.100.7/120', '::/0']",
+    );
     let trusted: Vec<String> = trusted.top.tcp.receive_proxy.unwrap().trusted.iter().map(ToString::to_string).collect();
-    assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.1/32", "198.51.100.0/24", "::/0"]);
     for (value, optional) in [("true", false), ("'optional'", true), ("'Optional'", true)] {
         let config = with(&format!("tcp_recv_proxy_protocol = {value}\ntcp_trusted_proxies = ['::1']"));
         assert_eq!(config.top.tcp.receive_proxy.unwrap().optional, optional, "{value}");

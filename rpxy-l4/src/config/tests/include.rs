@@ -138,3 +138,26 @@ fn the_number_of_files_is_bounded() {
     assert!(write(1024).is_ok());
     assert!(write(1025).unwrap_err().to_string().contains("config.toml:1: include: 1025 files are more than the 1024"));
 }
+
+#[test]
+fn what_has_no_end_is_no_file_to_include() {
+    let directory = directory(&[]);
+    let pipe = directory.path().join("pipe.toml");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    for (row, path, reason) in [
+        ("a pipe that nobody writes to", "pipe.toml", "not a file"),
+        ("a device", "/dev/zero", "not a file"),
+        ("a directory", ".", "Is a directory"),
+    ] {
+        let main = format!("include = '{path}'\nlisten_port = 1\ntcp_target = 'a:1'\n");
+        fs::write(directory.path().join("config.toml"), main).unwrap();
+        let error = loaded(directory.path()).expect_err(row).to_string();
+        assert!(error.contains(reason), "{row}: {error}");
+    }
+}
+
+#[test]
+fn a_configuration_that_does_not_end_is_refused() {
+    let error = load(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(error.contains("/dev/zero") && error.contains("64 MiB"), "{error}");
+}

@@ -91,6 +91,7 @@ fn listen_addresses() {
         ("number", "listen_address_v4 = 1", "3: listen_address_v4"),
         ("number in array", "listen_address_v4 = ['10.0.0.1', 1]", "3: listen_address_v4[1]"),
         ("v4 as v6", "listen_address_v6 = '127.0.0.1'", "3: listen_address_v6"),
+        ("v4 in the form of v6", "listen_address_v6 = '::ffff:127.0.0.1'", "3: listen_address_v6"),
         ("half a bracket", "listen_address_v6 = '[::1'", "3: listen_address_v6"),
         ("v6 everywhere beside another", "listen_address_v6 = ['::', '::1']", "3: listen_address_v6"),
         ("empty zone", "listen_address_v6 = 'fe80::1%'", "3: listen_address_v6"),
@@ -102,6 +103,9 @@ fn listen_addresses() {
     ]);
     warns(&[
         ("switched off, yet given", "listen_ipv6 = false\nlisten_address_v6 = '::1'", Some("3: listen_ipv6")),
+        ("multicast", "listen_address_v4 = '224.0.0.1'", Some("3: listen_address_v4")),
+        ("broadcast", "listen_address_v4 = ['255.255.255.255']", Some("3: listen_address_v4[0]")),
+        ("multicast of IPv6", "listen_address_v6 = 'ff02::1'", Some("3: listen_address_v6")),
         ("link-local without zone", "listen_address_v6 = ['fe80::1']", Some("3: listen_address_v6[0]")),
     ]);
     assert!(with("reuse_port = true").top.listen.reuse_port);

@@ -300,7 +300,7 @@ fn rules_that_differ_in_their_networks_alone_are_both_used() {
     assert_eq!(warnings(&format!("{BASE}{lan}{}", rule("wider", "from = ['10.0.0.0/8', '::1']"))), [""; 0]);
     let config = accepted(&format!("{BASE}{}", rule("host", "from = ['::ffff:10.0.0.1', '10.0.0.1/8', '10.0.0.0/8']")));
     let from: Vec<String> = config.top.rules[0].from.iter().map(ToString::to_string).collect();
-    assert_eq!(from, ["::ffff:10.0.0.1/128", "10.0.0.0/8"]);
+    assert_eq!(from, ["10.0.0.1/32", "10.0.0.0/8"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod limits;
 mod listen;
 mod listeners;
 mod load;
+mod own;
 mod protocols;
 mod reference;
 mod schema;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rpxy_l4_proto::wireguard::Reserved;
 
 use super::{BASE, accepted, errors, refuses, warnings, warns};
-use crate::config::model::{Balance, Matcher, NamePattern, Rule, TlsMatcher};
+use crate::config::model::{Balance, Matcher, NamePattern, Rule, SplicePolicy, TlsMatcher};
 
 fn rule(protocol: &str, text: &str) -> Arc<Rule> {
     let text = format!("listen_port = 1\n[protocols.'r']\nprotocol = '{protocol}'\ntarget = ['a:1']\n{text}");
@@ -281,6 +281,25 @@ fn wireguard_reserved() {
         ["4: protocols.\"a\".protocol"],
         "a slip in the protocol is one mistake, not two"
     );
+}
+
+#[test]
+fn splice() {
+    let rows = [
+        ("not said", "", "", SplicePolicy::Auto),
+        ("inherited", "tcp_splice = 'off'", "", SplicePolicy::Off),
+        ("overridden", "tcp_splice = 'off'", "splice = 'first'", SplicePolicy::First),
+        ("here only", "", "splice = 'off'", SplicePolicy::Off),
+    ];
+    for (name, top, own, expected) in rows {
+        let text = format!("{BASE}{top}\n[protocols.a]\nprotocol = 'ssh'\ntarget = ['a:1']\n{own}");
+        assert_eq!(accepted(&text).top.rules[0].upstream.splice, expected, "{name}");
+    }
+    let of_default = accepted(&format!("{BASE}tcp_splice = 'first'")).top.tcp.default.unwrap().splice;
+    assert_eq!(of_default, SplicePolicy::First, "the default target");
+    refuses(&[("a switch", "tcp_splice = true", "3: tcp_splice")]);
+    let udp = "[protocols.a]\nprotocol = 'quic'\ntarget = ['a:1']\nsplice = 'off'";
+    warns(&[("over UDP", udp, Some("6: protocols.\"a\".splice"))]);
 }
 
 #[cfg(feature = "proxy-protocol")]

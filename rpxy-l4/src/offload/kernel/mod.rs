@@ -1,17 +1,17 @@
 //! The running kernel plane: its start and end, and what the daemon tells it.
 
+mod splice;
+mod spliced;
 mod state;
 mod steer;
+mod sweep;
 mod watch;
 
 use std::{
     collections::HashSet,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -19,8 +19,11 @@ use ipnet::IpNet;
 use rpxy_l4_common::verdict::Counter;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use self::state::{Inner, State};
 pub(crate) use self::steer::by_addresses;
+use self::{
+    spliced::SpliceState,
+    state::{Inner, State},
+};
 use super::{
     api::{Steered, Unavailable},
     loader::{self, HookMode, Loaded, VerdictLog, Wanted},
@@ -37,8 +40,6 @@ pub(crate) struct Kernel {
     /// Closed to end the thread.
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    /// The daemon ends and its flows stay in the kernel.
-    leaving: AtomicBool,
     _log: Option<VerdictLog>,
 }
 
@@ -49,11 +50,19 @@ impl Kernel {
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
     pub(crate) fn start(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Arc<Self>, Unavailable> {
-        let Loaded { programs, maps, readers, log, hops, lease, events, netlink, network } =
+        let Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network } =
             loader::load(config, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
-        let state = State::new(table, maps, programs, netlink);
-        let inner = Arc::new(Inner::new(Wanted::new(config), readers, state));
+        let (splice, noted) = splice.map_or((None, None), |(maps, readers)| {
+            let mut splice = SpliceState::new(config.max_spliced.get(), maps);
+            let inherited = splice.inherit(&readers);
+            if inherited > 0 {
+                tracing::info!("kernel plane: {inherited} spliced connections of an earlier daemon go on");
+            }
+            (Some(splice), Some(readers))
+        });
+        let state = State::new(table, maps, programs, netlink, splice);
+        let inner = Arc::new(Inner::new(Wanted::new(config), readers, noted, state));
         inner.learn(network);
         // The first look at a counter reads the number of processors from a file, once in each thread (`aya::util::nr_cpus`).
         // Counters are asked for in this one, also when no descriptor is left.
@@ -62,7 +71,7 @@ impl Kernel {
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
         let thread = watch::start(Arc::clone(&inner), events, requests, (stopped, lease), Arc::clone(enter))
             .map_err(|error| loader::no_network(&error))?;
-        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), leaving: AtomicBool::new(false), _log: log }))
+        Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), _log: log }))
     }
 
     /// Returns the name of the hook: `tc`, `xdp` or `xdp-generic`.
@@ -94,7 +103,7 @@ impl Kernel {
     /// Prepares the end of the daemon: pinned flows are no longer revoked.
     pub(crate) fn leave(&self) {
         if self.inner.state().programs.are_pinned() {
-            self.leaving.store(true, Ordering::Relaxed);
+            self.inner.leaving.store(true, Ordering::Relaxed);
         }
     }
 

@@ -6,27 +6,34 @@
 use std::{
     collections::HashSet,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use super::spliced::{self, SpliceState};
 use crate::offload::{
     api::NotSteered,
     loader::{HookMode, Programs, Wanted},
     maps::{Maps, Readers},
     routes::{Event, Netlink, Route, RoutePair, Table},
+    splice::Tell,
 };
 
 /// State that `Kernel` and the thread of `watch` share.
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) hook: HookMode,
     wanted: Wanted,
     pub(super) readers: Readers,
+    /// What is noted of spliced connections; `None` where there are none.
+    pub(super) splice: Option<spliced::Readers>,
+    /// Who is told of their ends.
+    pub(super) tell: OnceLock<Tell>,
     state: Mutex<State>,
     /// See [`crate::offload::Offload::changes`].
     changes: AtomicU64,
+    /// The daemon ends and its flows stay in the kernel.
+    pub(super) leaving: AtomicBool,
 }
 
 /// State under the lock.
@@ -36,18 +43,40 @@ pub(super) struct State {
     pub(super) maps: Maps,
     pub(super) programs: Programs,
     netlink: Netlink,
+    /// Spliced TCP, if there is any.
+    pub(super) splice: Option<SpliceState>,
     /// A session was refused for lack of a slot since one was freed last.
     pub(super) turned_away: bool,
 }
 
 impl Inner {
-    pub(super) fn new(wanted: Wanted, readers: Readers, state: State) -> Self {
-        Self { hook: state.programs.hook(), wanted, readers, state: Mutex::new(state), changes: AtomicU64::new(0) }
+    pub(super) fn new(wanted: Wanted, readers: Readers, splice: Option<spliced::Readers>, state: State) -> Self {
+        let tell = OnceLock::new();
+        Self {
+            hook: state.programs.hook(),
+            wanted,
+            readers,
+            splice,
+            tell,
+            state: Mutex::new(state),
+            changes: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Announces that refused sessions may be accepted now.
     pub(super) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether what is in the kernel outlives the daemon.
+    pub(super) fn stays(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether spliced connections outlive the daemon, which ends.
+    pub(super) fn keeps_spliced(&self) -> bool {
+        self.stays() && self.state().programs.pins_splice()
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -66,6 +95,9 @@ impl Inner {
         for event in events {
             if let Event::NoLink(index) = event {
                 state.programs.forget(index);
+                if let Some(splice) = &mut state.splice {
+                    splice.table.set_attached(index, false);
+                }
             }
             let (updates, changed) = state.table.learn(event);
             state.maps.apply_all(&updates);
@@ -85,6 +117,9 @@ impl Inner {
         {
             let state = &mut *self.state();
             state.table.forget_network();
+            if let Some(splice) = &mut state.splice {
+                splice.table.forget_attached();
+            }
         }
         self.learn(network);
         let state = &mut *self.state();
@@ -106,13 +141,29 @@ impl Inner {
         for link in self.wanted.links(&state.table) {
             let attached = state.programs.attach_or_warn(&link);
             state.table.set_attached(link.index, attached);
+            let splices = state.programs.attach_splice_or_warn(&link);
+            if let Some(splice) = &mut state.splice {
+                splice.table.set_attached(link.index, splices);
+            }
         }
     }
 }
 
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("hook", &self.hook).finish_non_exhaustive()
+    }
+}
+
 impl State {
-    pub(super) fn new(table: Table, maps: Maps, programs: Programs, netlink: Netlink) -> Self {
-        Self { table, maps, programs, netlink, turned_away: false }
+    pub(super) fn new(
+        table: Table,
+        maps: Maps,
+        programs: Programs,
+        netlink: Netlink,
+        splice: Option<SpliceState>,
+    ) -> Self {
+        Self { table, maps, programs, netlink, splice, turned_away: false }
     }
 
     /// Looks up the route of a pair in use again. The kernel keeps path MTUs apart from routes and sends no event for them.

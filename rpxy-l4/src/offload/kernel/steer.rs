@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -71,7 +70,7 @@ impl Offload for Kernel {
     }
 
     fn revoke(&self, session: Installed) {
-        if self.leaving.load(Ordering::Relaxed) {
+        if self.inner.stays() {
             return;
         }
         let state = &mut *self.inner.state();

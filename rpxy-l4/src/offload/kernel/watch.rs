@@ -70,11 +70,19 @@ struct Watch {
 
 impl Watch {
     fn run(mut self) {
+        self.follow();
+        if !self.inner.keeps_spliced() {
+            self.inner.close_all();
+        }
+    }
+
+    fn follow(&mut self) {
         // For changes since the network was first read.
         self.refresh_all();
         self.confirm();
         while !self.is_stopped(self.wait(), true) {
             self.renew();
+            self.inner.sweep();
             self.look_for_narrower_paths();
             let changed = match self.events.read() {
                 Ok(Some(events)) => self.inner.learn(events),
@@ -130,6 +138,11 @@ impl Watch {
             let route = self.netlink.route(pair.destination, source).ok();
             self.inner.reroute(pair, route);
         }
+        let inner = Arc::clone(&self.inner);
+        inner.reroute_spliced(|pair| {
+            self.renew();
+            self.netlink.route(pair.destination, Some(pair.source)).ok().map(|route| route.interface)
+        });
         self.inner.changed();
     }
 
@@ -148,7 +161,9 @@ impl Watch {
 
     /// How long to wait for events.
     fn wait(&self) -> &'static Timespec {
-        if self.inner.state().table.sessions() > 0 { &LOOK_WAIT } else { &WAIT }
+        let state = self.inner.state();
+        let spliced = state.splice.as_ref().is_some_and(|splice| !splice.due.is_empty());
+        if spliced || state.table.sessions() > 0 { &LOOK_WAIT } else { &WAIT }
     }
 
     /// The kernel keeps what routers say about the ways to clients for itself: it is asked when something has come.

@@ -63,7 +63,7 @@ pub(super) enum Attachment {
 pub(crate) struct Programs {
     ebpf: Ebpf,
     pub(super) hook: HookMode,
-    has_tcx: bool,
+    pub(super) has_tcx: bool,
     /// The kernel accepts functions that take the packet buffer as argument.
     has_btf: bool,
     /// The directory of pinned links, if they are pinned.
@@ -72,6 +72,12 @@ pub(crate) struct Programs {
     pub(super) attached: HashMap<u32, (String, Attachment)>,
     /// Interfaces whose refusal has been logged.
     refused: HashSet<u32>,
+    /// Interfaces with the programs for spliced TCP, if it is wanted.
+    pub(super) splice: Option<HashMap<u32, [Attachment; 2]>>,
+    /// As many connections can be spliced.
+    pub(super) splice_places: u32,
+    /// Interfaces whose refusal of them has been logged.
+    pub(super) splice_refused: HashSet<u32>,
     /// Another daemon's programs have their place.
     left: bool,
 }
@@ -88,6 +94,9 @@ impl Programs {
             pins,
             attached: HashMap::new(),
             refused: HashSet::new(),
+            splice: None,
+            splice_places: 0,
+            splice_refused: HashSet::new(),
             left: false,
         }
     }
@@ -110,6 +119,7 @@ impl Programs {
     pub(crate) fn leave(&mut self) {
         self.left = true;
         self.attached.clear();
+        // The programs for spliced TCP leave to others what is not theirs, and go on.
     }
 
     /// Returns the interfaces with a program, each with the kind of attachment.
@@ -183,6 +193,7 @@ impl Programs {
 
     /// Forgets an interface that is gone.
     pub(crate) fn forget(&mut self, index: u32) {
+        self.forget_splice(index);
         if self.attached.remove(&index).is_some()
             && let Some(pins) = &self.pins
         {

@@ -49,7 +49,7 @@ impl Programs {
         }
         if let Some(pins) = &self.pins {
             let kept: HashSet<(u32, HookMode)> = self.attached.keys().map(|index| (*index, self.hook)).collect();
-            if let Err(error) = pins.settle(&kept) {
+            if let Err(error) = pins.settle(&kept, &self.splice_pins(pins)) {
                 tracing::warn!("kernel plane: a later daemon cannot inherit the flows of this one: {error}");
             }
         }

@@ -10,6 +10,7 @@ mod log;
 mod machine;
 mod object;
 mod pin;
+mod splice;
 
 use std::{io, ops::RangeInclusive, sync::Arc};
 
@@ -34,7 +35,7 @@ pub(crate) use self::{
 };
 use super::{
     api::Unavailable,
-    maps::{self, Maps, Readers},
+    maps::{self, Maps, Readers, SpliceMaps, SpliceReaders},
     routes::{Event, Events, Link, Netlink},
 };
 use crate::config::model::{Ebpf, EbpfMode};
@@ -48,6 +49,8 @@ pub(super) struct Loaded {
     pub(super) programs: Programs,
     pub(super) maps: Maps,
     pub(super) readers: Readers,
+    /// The maps of spliced TCP, if it is wanted and possible.
+    pub(super) splice: Option<(SpliceMaps, SpliceReaders)>,
     /// Reads what the programs tell, if they were built to.
     pub(super) log: Option<VerdictLog>,
     /// Length of the array of next hops.
@@ -93,17 +96,35 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     let entries = config.max_flows.get().saturating_mul(2);
     let hops = entries.saturating_add(1).clamp(*HOPS.start(), *HOPS.end());
     let level = log::level();
-    let mut ebpf = EbpfLoader::new()
+    let spliced = if config.tcp { config.max_spliced.get() } else { 1 };
+    let mut loader = EbpfLoader::new();
+    loader
         .map_max_entries(name::FLOWS, entries)
         .map_max_entries(name::HOPS, hops)
-        // No program of spliced TCP is attached, and its maps take no memory.
-        .map_max_entries(tcp::name::TCP_FLOWS, 1)
-        .map_max_entries(tcp::name::TCP_NOTES, 1)
-        .override_global(aya_log::LEVEL, &level, false)
-        .load(object)
-        .map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
+        // Where TCP is not spliced, its maps take no memory.
+        .map_max_entries(tcp::name::TCP_FLOWS, spliced.saturating_mul(2))
+        .map_max_entries(tcp::name::TCP_NOTES, spliced)
+        .map_max_entries(tcp::name::TCP_ENDED, spliced)
+        .override_global(aya_log::LEVEL, &level, false);
+    // Links, by which programs outlive their daemon, came with Linux 6.6.
+    if let Some(pins) = pins.as_ref().filter(|_| config.tcp && !machine.is_older_than((6, 6))) {
+        for name in splice::MAPS {
+            loader.map_pin_path(name, pins.splice_map(name, spliced));
+        }
+    }
+    let mut ebpf =
+        loader.load(object).map_err(|error| explain::unavailable("cannot load the eBPF object", &error, &machine))?;
     let (mut maps, readers) = maps::take(&mut ebpf)
         .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?;
+    let splice = if config.tcp {
+        let taken = maps::take_splice(&mut ebpf);
+        Some(
+            taken
+                .map_err(|error| explain::unavailable("the eBPF object does not fit this program", &error, &machine))?,
+        )
+    } else {
+        None
+    };
     let log = VerdictLog::start(&mut ebpf, level, enter);
     let mut programs = Programs::new(ebpf, &machine, pins);
     let lease = programs.survive_a_kill().then(Lease::default);
@@ -111,6 +132,16 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
         lease.renew(&mut maps);
     }
     attach(config, &mut programs, &links, &machine)?;
+    let splice = splice.filter(|_| {
+        let loaded = programs.load_splice(spliced);
+        if let Err(error) = &loaded {
+            tracing::warn!("kernel plane: no TCP connection is spliced: {error}");
+        }
+        loaded.is_ok()
+    });
+    for link in &links {
+        programs.attach_splice_or_warn(link);
+    }
     if programs.hook() == HookMode::Tc && !machine.btf {
         tracing::warn!(
             "kernel plane: buffers of several datagrams (GSO, GRO) pass through the daemon: this kernel has no BTF \
@@ -126,7 +157,7 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
             );
         }
     }
-    Ok(Loaded { programs, maps, readers, log, hops, lease, events, netlink, network })
+    Ok(Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network })
 }
 
 /// Explains that the network cannot be followed.

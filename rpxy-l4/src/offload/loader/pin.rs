@@ -41,6 +41,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Prefix of the names of links; hook and index of the interface follow.
 const LINK: &str = "link-";
 
+/// Prefix of the names of maps of spliced TCP; name, layout of keys and values, and number of places follow.
+const SPLICE_MAP: &str = "tcp-";
+const SPLICE_LAYOUT: u32 = 1;
+/// Prefix of the names of links of spliced TCP; the way and the index of the interface follow.
+const SPLICE_LINK: &str = "splice-";
+
 /// Reason why something cannot be pinned, or a pin not be removed.
 #[derive(Debug, Error)]
 pub(crate) enum PinError {
@@ -142,9 +148,46 @@ impl Pins {
         link.pin(&path).map(FdLink::from).map_err(|source| PinError::Pin { path, source })
     }
 
+    /// Where a map of spliced TCP is pinned, which the next daemon goes on to use.
+    pub(super) fn splice_map(&self, name: &str, places: u32) -> PathBuf {
+        self.directory.join(format!("{SPLICE_MAP}{}-{SPLICE_LAYOUT}-{places}", name.to_ascii_lowercase()))
+    }
+
+    fn splice_link_path(&self, way: &str, index: u32) -> PathBuf {
+        self.directory.join(format!("{SPLICE_LINK}{way}-{index}"))
+    }
+
+    /// Returns the pinned link of a program for spliced TCP.
+    pub(super) fn splice_link(&self, way: &str, index: u32) -> Option<FdLink> {
+        PinnedLink::from_pin(self.splice_link_path(way, index)).ok().map(FdLink::from)
+    }
+
+    /// Pins such a link, which then stays when it is dropped.
+    pub(super) fn pin_splice_link(&self, way: &str, index: u32, link: FdLink) -> Result<FdLink, PinError> {
+        let path = self.splice_link_path(way, index);
+        link.pin(&path).map(FdLink::from).map_err(|source| PinError::Pin { path, source })
+    }
+
+    /// Removes the pin of such a link.
+    pub(super) fn remove_splice_link(&self, way: &str, index: u32) {
+        let _absent = fs::remove_file(self.splice_link_path(way, index));
+    }
+
     /// Removes the pin of a link, which then ends when it is dropped.
     pub(super) fn remove_link(&self, index: u32, hook: HookMode) {
         let _absent = fs::remove_file(self.link_path(index, hook));
+    }
+
+    /// The pins of spliced TCP with as many places, on these interfaces.
+    pub(super) fn of_splice(
+        &self,
+        maps: &[&str],
+        places: u32,
+        ways: &[&str],
+        interfaces: impl Iterator<Item = u32>,
+    ) -> Vec<PathBuf> {
+        let links = interfaces.flat_map(|index| ways.iter().map(move |way| self.splice_link_path(way, index)));
+        maps.iter().map(|name| self.splice_map(name, places)).chain(links).collect()
     }
 
     /// Pins the flows of programs that do not run yet.
@@ -154,9 +197,11 @@ impl Pins {
         flows.pin(&path).map_err(|source| PinError::Pin { path, source })
     }
 
-    /// Makes the flows of [`Self::pin_flows`] the ones that the next daemon reads, and removes all links but `kept`.
-    pub(super) fn settle(&self, kept: &HashSet<(u32, HookMode)>) -> Result<(), PinError> {
-        let kept: HashSet<PathBuf> = kept.iter().map(|(index, hook)| self.link_path(*index, *hook)).collect();
+    /// Makes the flows of [`Self::pin_flows`] the ones that the next daemon reads, and removes all links but `kept`. What
+    /// belongs to spliced TCP is kept by the names of its maps and links.
+    pub(super) fn settle(&self, kept: &HashSet<(u32, HookMode)>, splice: &[PathBuf]) -> Result<(), PinError> {
+        let kept = kept.iter().map(|(index, hook)| self.link_path(*index, *hook));
+        let kept: HashSet<PathBuf> = kept.chain(splice.iter().cloned()).collect();
         for path in files(&self.directory) {
             if path.file_name().is_some_and(|name| name != NEW_FLOWS) && !kept.contains(&path) {
                 let _gone = fs::remove_file(path);

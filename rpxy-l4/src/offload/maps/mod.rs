@@ -1,6 +1,7 @@
 //! The BPF maps: [`Maps`] writes them, [`Readers`] reads counters without a lock.
 
 mod encode;
+mod splice;
 mod update;
 
 use std::{
@@ -25,6 +26,7 @@ use super::policy::{Access, Guards};
 
 pub(super) use self::{
     encode::{FlowBytes, FlowKeyBytes, ip, read_flow, socket, socket_address},
+    splice::{SpliceMaps, SpliceReaders, take as take_splice},
     update::Update,
 };
 

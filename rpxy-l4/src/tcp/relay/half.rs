@@ -33,6 +33,8 @@ pub(super) struct Half {
     full: u8,
     /// Bytes at the front of the stream that are not payload and not counted.
     uncounted: usize,
+    /// The next bytes of the source are held.
+    hold: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,8 @@ enum State {
     Copy,
     /// The sink took only a part; the rest waits here.
     Stalled(Bytes),
+    /// The next bytes for the sink, which wait for a hand-over.
+    Held(Bytes),
     /// Bulk. The pipe is held only while bytes are on their way.
     Splice(Piped),
     /// The sink is gone: the source's bytes are read and thrown away.
@@ -63,6 +67,36 @@ impl Half {
         half
     }
 
+    /// Holds the next bytes of the source. Those that wait to be sent are held as well, if they are the source's own and
+    /// none was sent.
+    pub(super) fn hold(&mut self) {
+        self.hold = true;
+        if self.uncounted == 0
+            && let State::Stalled(bytes) = &mut self.state
+        {
+            self.hold = false;
+            self.state = State::Held(std::mem::take(bytes));
+        }
+    }
+
+    /// What is held, if it is.
+    pub(super) fn held(&self) -> Option<&Bytes> {
+        if let State::Held(bytes) = &self.state { Some(bytes) } else { None }
+    }
+
+    /// Passes on what is held, and what follows.
+    pub(super) fn let_go(&mut self) {
+        self.hold = false;
+        if let State::Held(bytes) = &mut self.state {
+            self.state = State::Stalled(std::mem::take(bytes));
+        }
+    }
+
+    /// True while nothing waits and nothing is bulk.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Copy)
+    }
+
     /// From now on reads and throws away.
     pub(super) fn discard(&mut self) {
         self.state = State::Discard;
@@ -81,7 +115,7 @@ impl Half {
         match &self.state {
             State::Stalled(_) => true,
             State::Splice(piped) => piped.is_filled(),
-            State::Copy | State::Discard | State::Done => false,
+            State::Copy | State::Held(_) | State::Discard | State::Done => false,
         }
     }
 
@@ -107,6 +141,7 @@ impl Half {
             }
             let ended = match &mut self.state {
                 State::Done => return Poll::Ready(Ok(())),
+                State::Held(_) => return Poll::Pending,
                 State::Copy => ready!(self.copy(cx, source, sink, moved))?,
                 State::Stalled(rest) => {
                     let n = ready!(poll_send(cx, sink, rest)).map_err(|e| Broken::sink(&e))?;
@@ -160,6 +195,11 @@ impl Half {
             let data = buffer.get(..filled).unwrap_or_default();
             if data.is_empty() {
                 return Poll::Ready(Ok(true));
+            }
+            if self.hold {
+                self.hold = false;
+                self.state = State::Held(Bytes::copy_from_slice(data));
+                return Poll::Ready(Ok(false));
             }
             let n = match poll_send(cx, sink, data) {
                 Poll::Ready(written) => written.map_err(|e| Broken::sink(&e))?,

@@ -29,11 +29,13 @@ use tokio::net::TcpStream;
 use watch::Watch;
 
 use super::{
+    end::{End, Side},
     record::Traffic,
     scratch,
+    splice::{Attempts, Handed, acknowledge_at_once, hold_acknowledgements},
     timer::{Age, Event, Timer},
 };
-use crate::{metrics::Outcome, net};
+use crate::{metrics::Outcome, net, offload::NotSpliced};
 
 /// Silence for which a client may still send what nobody wants, or take what is left for it, after its backend has gone.
 /// Closing at once would reset the connection and could destroy the answer on its way.
@@ -49,20 +51,19 @@ pub(super) struct Preamble {
     pub(super) sent: usize,
 }
 
-/// End of a relay.
+/// Why a relay stops.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) outcome: Outcome,
-    /// The side that gets a reset, because its stream is cut off.
-    pub(super) reset: Option<Side>,
+pub(super) enum Stop {
+    /// The connection has ended.
+    End(End),
+    /// It is a moment for a hand-over; [`Relay::go_on`] if that fails.
+    HandOver,
 }
 
-/// Sides of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Backend,
-    Both,
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
 }
 
 /// A connection being relayed.
@@ -87,19 +88,35 @@ pub(super) struct Relay<'a> {
     backend_broke: bool,
     /// The backend's reset was seen while writing to it; an end that is read later does not count.
     cut_off: bool,
+    /// Hand-overs that may be tried.
+    attempts: Option<Box<Attempts>>,
 }
 
 impl<'a> Relay<'a> {
-    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else.
+    /// Relays between `client` and `backend`. What is left of `preamble` goes to the backend before anything else. The
+    /// connection may be handed over by `attempts`; then it counts whether all that the client has sent is `verbatim` in the
+    /// preamble.
     pub(super) fn new(
         client: &'a TcpStream,
         backend: &'a TcpStream,
         traffic: &'a mut Traffic,
         preamble: Preamble,
-        timer: Timer,
-        limits: Arc<Limits>,
+        (timer, limits): (Timer, Arc<Limits>),
+        (mut attempts, verbatim): (Option<Box<Attempts>>, bool),
     ) -> Self {
-        let up = Half::starting_with(preamble, &mut traffic.up);
+        let mut changed = (traffic.up, traffic.down);
+        if let Some(attempts) = attempts.as_mut().filter(|_| !verbatim) {
+            attempts.count_from_here(client, backend);
+            changed.0 += (preamble.bytes.len() - preamble.header.min(preamble.bytes.len())) as u64;
+        }
+        if let Some(attempts) = &mut attempts {
+            attempts.changed = changed;
+        }
+        let may_be_held = verbatim || preamble.bytes.len() == preamble.sent;
+        let mut up = Half::starting_with(preamble, &mut traffic.up);
+        if may_be_held && attempts.as_ref().is_some_and(|attempts| attempts.at_first()) {
+            up.hold();
+        }
         traffic.note();
         let age = Age::new(timer, limits.idle);
         Self {
@@ -117,7 +134,48 @@ impl<'a> Relay<'a> {
             lingering: false,
             backend_broke: false,
             cut_off: false,
+            attempts,
         }
+    }
+
+    /// Hands the connection over.
+    ///
+    /// # Errors
+    ///
+    /// The reason why not. [`Relay::go_on`] relays on.
+    pub(super) async fn hand_over(&mut self) -> Result<Handed, NotSpliced> {
+        let attempts = self.attempts.as_mut().ok_or(NotSpliced::Off)?;
+        let held = self.up.held().cloned().unwrap_or_default();
+        let (changed_up, changed_down) = attempts.changed;
+        let up = (self.traffic.up + held.len() as u64).saturating_sub(changed_up);
+        let verbatim = [up, self.traffic.down - changed_down];
+        attempts.hand_over((self.client, self.backend), held, verbatim).await
+    }
+
+    /// Relays on after a hand-over that has failed.
+    pub(super) fn go_on(&mut self, reason: NotSpliced) {
+        self.up.let_go();
+        if self.attempts.as_mut().is_some_and(|attempts| !attempts.missed(reason)) {
+            self.attempts = None;
+            acknowledge_at_once(self.client);
+            acknowledge_at_once(self.backend);
+        }
+    }
+
+    /// Whether it is a moment for a hand-over. `answered` if the backend has just sent something.
+    fn is_moment(&mut self, cx: &Context<'_>, answered: bool) -> bool {
+        let Some(attempts) = &mut self.attempts else { return false };
+        if self.up.held().is_some() {
+            if self.down.is_quiet() {
+                return true;
+            }
+            self.go_on(NotSpliced::Busy);
+            cx.waker().wake_by_ref();
+        } else if answered && attempts.answered() && self.up.is_quiet() && self.down.is_quiet() {
+            hold_acknowledgements(self.client, self.backend);
+            self.up.hold();
+        }
+        false
     }
 
     fn poll_halves(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -228,9 +286,9 @@ impl<'a> Relay<'a> {
 }
 
 impl Future for Relay<'_> {
-    type Output = End;
+    type Output = Stop;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stop> {
         let this = &mut *self;
         let before = (this.traffic.up, this.traffic.down);
         let ended = this.poll_halves(cx);
@@ -239,7 +297,10 @@ impl Future for Relay<'_> {
             this.traffic.moved(before.1);
         }
         if let Poll::Ready(end) = ended {
-            return Poll::Ready(end);
+            return Poll::Ready(Stop::End(end));
+        }
+        if this.attempts.is_some() && this.is_moment(cx, this.traffic.down != before.1) {
+            return Poll::Ready(Stop::HandOver);
         }
         if moved {
             this.traffic.note();
@@ -249,16 +310,21 @@ impl Future for Relay<'_> {
         while let Poll::Ready(event) = this.age.poll(cx) {
             match event {
                 // Most connections are gone by now; keepalive is for those that stay.
-                Event::Grown => net::keep_alive(this.backend),
+                Event::Grown => {
+                    net::keep_alive(this.backend);
+                    if this.attempts.is_some() && this.up.is_quiet() && this.down.is_quiet() {
+                        return Poll::Ready(Stop::HandOver);
+                    }
+                }
                 Event::Silent => {
-                    if let end @ Poll::Ready(_) = this.silent() {
-                        return end;
+                    if let Poll::Ready(end) = this.silent() {
+                        return Poll::Ready(Stop::End(end));
                     }
                 }
                 Event::Look => {
                     let looks = this.looks.get_or_insert_default();
                     if looks.find([(&this.up, this.backend), (&this.down, this.client)], this.traffic) {
-                        return broken(Outcome::Stalled, Side::Both);
+                        return broken(Outcome::Stalled, Side::Both).map(Stop::End);
                     }
                     this.set_limits();
                 }

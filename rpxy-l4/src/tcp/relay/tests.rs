@@ -34,8 +34,9 @@ async fn limited(first: &[u8], header: usize, limits: Limits) -> Rig {
     let preamble = Preamble { bytes: Bytes::copy_from_slice(first), header, sent: 0 };
     let relay = tokio::spawn(async move {
         let mut traffic = Traffic::default();
-        let end =
-            Relay::new(&near_client, &near_backend, &mut traffic, preamble, Timer::default(), limits.into()).await;
+        let lasting = (Timer::default(), limits.into());
+        let relay = Relay::new(&near_client, &near_backend, &mut traffic, preamble, lasting, (None, true));
+        let Stop::End(end) = relay.await else { panic!("nothing is to be handed over") };
         match end.reset {
             Some(Side::Client) => net::reset_on_close(&near_client),
             Some(Side::Backend) => net::reset_on_close(&near_backend),

@@ -34,6 +34,7 @@ mod inherit;
 mod made_up;
 mod moves;
 mod open;
+mod overload;
 #[cfg(any(test, feature = "properties"))]
 mod packets;
 #[cfg(any(test, feature = "properties"))]
@@ -62,6 +63,7 @@ use held::Budget;
 use identity::Identity;
 use ids::Ids;
 pub(crate) use inherit::Inherited;
+use overload::Overload;
 #[cfg(any(test, feature = "properties"))]
 pub use properties::udp_core;
 pub(crate) use rehearse::Rehearsed;
@@ -126,6 +128,8 @@ pub(crate) struct Sessions {
     gathering: Arc<ConnLimit>,
     /// Sessions that begin by a known ID.
     arrivals: Prefixes,
+    /// Sessions that begin with nothing that speaks for them.
+    overload: Overload,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
     /// Where an operator wants no new sessions.
@@ -156,6 +160,7 @@ impl Sessions {
             handshake_budget: Budget::default(),
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
+            overload: Overload::default(),
             failed_hellos: Prefixes::new(!seed),
             drained: Arc::default(),
             random: Random::new(seed),
@@ -272,6 +277,11 @@ impl Sessions {
         Some(flow)
     }
 
+    /// The queue of a listening socket has not been read to its end since `since`.
+    pub(crate) fn handle_backlog(&mut self, since: Duration, now: Duration) {
+        self.overload.stands(since, now);
+    }
+
     /// Returns whether there is no session.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
@@ -368,9 +378,10 @@ impl Sessions {
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });
         }
-        if state.is_open() {
+        if let Some(reached) = state.reached() {
             let (bytes_up, bytes_down) = (state.bytes_up, state.bytes_down);
-            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down });
+            let first_answer = state.evidence.first_answer_after(reached.since);
+            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down, first_answer });
         }
         self.steer_again(&state.flow, out);
     }

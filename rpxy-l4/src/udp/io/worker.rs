@@ -64,7 +64,8 @@ impl Worker {
             // Before it is confined: it may open no such socket afterwards.
             let ingress = Ingress::open();
             enter();
-            let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups, ingress);
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            let relay = Relay::new(number, (shared, snapshot), Arc::clone(&poller), lookups, ingress);
             Thread::new(relay).run(&poller, &inbox);
         })?;
         Ok(Self { mailbox, thread: Some(thread) })
@@ -294,6 +295,7 @@ impl Thread {
             }
         };
         appetite.got(filled);
+        self.relay.read(listener, filled == RECEIVE);
         if let Some(count) = last_told(&self.received, filled) {
             self.relay.clients_lost(listener, count);
         }
