@@ -248,7 +248,8 @@ systemctl daemon-reload
 
 echo "-- over a package of 0.2.x that runs"
 install /tmp/old.deb
-until_true "0.2.x does not run" served
+until_true "0.2.x does not run" bash -c "exec 3<>/dev/tcp/127.0.0.1/443"
+served
 pid=$(property MainPID)
 install /root/newer.deb
 another_process || fail "the daemon of 0.2.x still runs: $(cat /tmp/apt.log)"
