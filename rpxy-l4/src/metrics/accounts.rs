@@ -19,11 +19,12 @@ use crate::limit::WeakMap;
 pub(super) const TCP_REFUSALS: [Outcome; 5] =
     [Outcome::EchInvalid, Outcome::RuleConnections, Outcome::TargetConnections, Outcome::Unreachable, Outcome::NoPort];
 /// Refusals of sessions that a rule had been chosen for.
-pub(super) const UDP_REFUSALS: [DatagramDrop; 9] = [
+pub(super) const UDP_REFUSALS: [DatagramDrop; 10] = [
     DatagramDrop::EchInvalid,
     DatagramDrop::SourceLimited,
     DatagramDrop::RateLimited,
     DatagramDrop::TooMany,
+    DatagramDrop::Overloaded,
     DatagramDrop::RuleConnections,
     DatagramDrop::TargetConnections,
     DatagramDrop::Unreachable,

@@ -80,6 +80,8 @@ named! {
         Overflow = "overflow",
         /// Over `udp_max_connections`.
         TooMany = "too_many",
+        /// It would have begun a session, is nothing that a rule selects, and more came than could be read.
+        Overloaded = "overloaded",
         /// Its rule has `max_connections`.
         RuleConnections = "rule_connections",
         /// Every target of its rule has `max_connections`.
@@ -127,6 +129,7 @@ impl DatagramDrop {
             | Self::Malformed
             | Self::EchInvalid
             | Self::TooMany
+            | Self::Overloaded
             | Self::RuleConnections
             | Self::TargetConnections
             | Self::Banned

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     metrics::DatagramDrop,
-    route::{Datagrams, Stray},
+    route::{Datagrams, Stray, UdpRoute},
     udp::affinity::is_unmistakable,
 };
 
@@ -107,8 +107,19 @@ impl Sessions {
             out.refuse(flow, Datagrams::Any, None, DatagramDrop::NotRecognised, 1);
             return None;
         };
-        self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
+        if self.admits_guess(&arrival, &route, out) {
+            self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
+        }
         None
+    }
+
+    /// Returns whether a session may begin of which nothing is known but the default target, or a stray's.
+    fn admits_guess(&mut self, arrival: &Arrival<'_>, route: &UdpRoute, out: &mut Output) -> bool {
+        let admits = self.overload.allows(arrival.now);
+        if !admits {
+            out.refuse_of(route, arrival.flow, None, DatagramDrop::Overloaded, 1);
+        }
+        admits
     }
 
     /// A datagram of another protocol for certain: it goes to the default target, also beside a QUIC connection of the same
@@ -123,7 +134,10 @@ impl Sessions {
         let of_connection = id.is_some() && self.owners_of_short(flow, datagram).certain;
         let beside = self.table.members(flow).is_some() && !of_connection;
         match self.at(flow).routes.default().filter(|_| beside).cloned() {
-            Some(route) => self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out),
+            Some(route) if self.admits_guess(&arrival, &route, out) => {
+                self.start(flow, route, Ids::None, &[(datagram, tos)], None, now, out);
+            }
+            Some(_refused) => {}
             None => return self.any(arrival, out),
         }
         None
@@ -158,10 +172,15 @@ impl Sessions {
             Stray::Only(route) => (Arc::clone(route), unknown_quic()),
             Stray::Balance(route) => {
                 let route = Arc::clone(route);
-                self.start_by_source(arrival, route, unknown_quic(), out);
+                if self.admits_guess(&arrival, &route, out) {
+                    self.start_by_source(arrival, route, unknown_quic(), out);
+                }
                 return;
             }
         };
+        if !self.admits_guess(&arrival, &route, out) {
+            return;
+        }
         self.start(flow, route, ids, &[(datagram, tos)], None, now, out);
     }
 

@@ -34,6 +34,7 @@ mod inherit;
 mod made_up;
 mod moves;
 mod open;
+mod overload;
 #[cfg(any(test, feature = "properties"))]
 mod packets;
 #[cfg(any(test, feature = "properties"))]
@@ -62,6 +63,7 @@ use held::Budget;
 use identity::Identity;
 use ids::Ids;
 pub(crate) use inherit::Inherited;
+use overload::Overload;
 #[cfg(any(test, feature = "properties"))]
 pub use properties::udp_core;
 pub(crate) use rehearse::Rehearsed;
@@ -126,6 +128,8 @@ pub(crate) struct Sessions {
     gathering: Arc<ConnLimit>,
     /// Sessions that begin by a known ID.
     arrivals: Prefixes,
+    /// Sessions that begin with nothing that speaks for them.
+    overload: Overload,
     /// Hellos of Encrypted Client Hello that did not open.
     failed_hellos: Prefixes,
     /// Where an operator wants no new sessions.
@@ -156,6 +160,7 @@ impl Sessions {
             handshake_budget: Budget::default(),
             gathering: Arc::default(),
             arrivals: Prefixes::new(seed),
+            overload: Overload::default(),
             failed_hellos: Prefixes::new(!seed),
             drained: Arc::default(),
             random: Random::new(seed),
@@ -270,6 +275,11 @@ impl Sessions {
             self.steer_again(&flow, out);
         }
         Some(flow)
+    }
+
+    /// The queue of a listening socket has not been read to its end since `since`.
+    pub(crate) fn handle_backlog(&mut self, since: Duration, now: Duration) {
+        self.overload.stands(since, now);
     }
 
     /// Returns whether there is no session.

@@ -147,6 +147,19 @@ impl Relay {
         open_upstream_mut(&mut self.upstreams, session).map(|upstream| (&upstream.socket, &mut upstream.appetite))
     }
 
+    /// A batch of a listening socket was read, after which there may be more.
+    pub(super) fn read(&mut self, listener: u32, may_have_more: bool) {
+        let now = self.now;
+        let Some(held) = self.listener(listener) else { return };
+        if !may_have_more {
+            held.backlog = None;
+        } else if let Some(since) = held.backlog {
+            self.sessions.handle_backlog(since, now);
+        } else {
+            held.backlog = Some(now);
+        }
+    }
+
     /// Receives on another socket from now on.
     pub(super) fn listen(&mut self, address: SocketAddr, socket: UdpSocket) -> io::Result<()> {
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
@@ -161,6 +174,7 @@ impl Relay {
             socket,
             appetite: Appetite::default(),
             losses: Losses::default(),
+            backlog: None,
             // Whoever has bound the socket has set it.
             receive_buffer: serves.receive_buffer,
             started: self.shared.metrics.of_listener(&serves.name, Transport::Udp),

@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -53,6 +54,8 @@ pub(super) struct Listener {
     pub(super) socket: UdpSocket,
     pub(super) appetite: Appetite,
     pub(super) losses: Losses,
+    /// When it was first left with more than was read, if it still is.
+    pub(super) backlog: Option<Duration>,
     /// Bytes of its receive buffer.
     pub(super) receive_buffer: u32,
     /// Counts the sessions of its listener.

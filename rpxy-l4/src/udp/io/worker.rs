@@ -294,6 +294,7 @@ impl Thread {
             }
         };
         appetite.got(filled);
+        self.relay.read(listener, filled == RECEIVE);
         if let Some(count) = last_told(&self.received, filled) {
             self.relay.clients_lost(listener, count);
         }
