@@ -18,9 +18,11 @@ use rpxy_l4_proto::ech::{CipherSuite, Kem};
 pub(crate) use url::Url;
 
 use crate::{
-    admin::{self, Id},
+    admin,
     config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
-    explain, limit,
+    explain,
+    id::Id,
+    limit,
 };
 
 /// Times between two looks at a daemon: an overview costs its control thread some milliseconds.
@@ -65,6 +67,10 @@ pub(crate) struct RunArgs {
     /// Take over from the running daemon, which the admin_socket of the file leads to, without losing anybody
     #[arg(long, conflicts_with_all = ["check", "wait_for_config"])]
     pub take_over: bool,
+
+    /// Start the daemon as nobody's child, and end
+    #[arg(long, requires = "take_over", hide = true)]
+    pub detach: bool,
 
     /// Wait for a valid configuration file instead of exiting when it is missing or invalid
     #[arg(long, conflicts_with = "check")]
@@ -435,11 +441,15 @@ pub(crate) struct UpgradeArgs {
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Directory for log files of the new daemon [default: log to standard output]
+    /// Admin socket where the configuration file names none, of the daemon and of the new one
+    #[arg(long, value_name = "PATH", value_parser = socket)]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Directory for log files of the new daemon [default: where the daemon logs]
     #[arg(short, long, value_name = "LOG_DIR")]
     pub log_dir: Option<PathBuf>,
 
-    /// Have the new daemon log in JSON lines
+    /// Have the new daemon log in JSON lines, as it does if the daemon does
     #[arg(long)]
     pub json: bool,
 

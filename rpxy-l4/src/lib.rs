@@ -15,6 +15,7 @@ mod docs;
 mod escape;
 mod explain;
 mod health;
+mod id;
 mod limit;
 mod log;
 mod metrics;
@@ -59,6 +60,7 @@ pub fn run() -> ExitCode {
     let result = match cli {
         Cli { command: Some(command), .. } => commands::run(&command),
         Cli { run: Some(run), .. } if run.check => return commands::check(&run),
+        Cli { run: Some(run), .. } if run.detach => commands::detach(),
         Cli { run: Some(run), .. } => {
             let RunArgs { config, log_dir, wait_for_config, admin_socket, take_over, .. } = run;
             let form = form.clone();

@@ -10,6 +10,7 @@ mod bench;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod guest;
 mod pages;
 mod process;
 mod run;

@@ -1,8 +1,7 @@
 //! `cargo xtask test-kernel`: loads the eBPF programs into another kernel than this machine's, and tests them there.
 //!
-//! Debian's packaged kernel for cloud machines is started by QEMU, which emulates every instruction: it needs
-//! neither privileges nor hardware, and about a minute. Its only files are the program tests, what they load and read, and
-//! busybox. The package is unpacked, not installed.
+//! It takes about a minute ([`guest`](crate::guest)). The only files are the program tests, what they load and read, and
+//! busybox. The package of the kernel is unpacked, not installed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,16 +12,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::guest::{self, Guest};
 use crate::process;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
-/// Depends on the current kernel of its release.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// The guest's last words, before the exit status of the tests.
 const VERDICT: &str = "rpxy-l4 program tests: ";
-/// Seconds after which a guest that has not ended is killed.
-const TIME_LIMIT: &str = "600";
 /// The tests read the corpus of this fuzz target.
 const CORPUS: &str = "fuzz/corpus/packet";
 
@@ -44,62 +40,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     }
     let directory = workspace.scratch("test-kernel");
     fs::create_dir_all(&directory)?;
-    let kernel = match &arguments.kernel {
-        Some(kernel) if kernel.is_file() => kernel.clone(),
-        Some(kernel) => bail!("{}: no such file", kernel.display()),
-        None => kernel(&directory)?,
-    };
+    let kernel = guest::kernel(arguments.kernel.as_deref(), &directory)?;
     let image = initramfs(workspace, &directory, &tests(workspace)?)?;
-    let mut qemu = Command::new("timeout");
-    qemu.args([TIME_LIMIT, "qemu-system-x86_64", "-accel", "tcg", "-m", "1G", "-smp", "2", "-nographic", "-no-reboot"]);
-    // Without the timer check: under emulation on a busy machine, the kernel would wait in vain for its ticks and panic.
-    let parameters = "console=ttyS0 quiet panic=-1 no_timer_check";
-    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image).args(["-append", parameters]);
-    println!("$ {}", process::display(&qemu));
-    let output = qemu.stdin(Stdio::null()).output().context("QEMU")?;
-    let console = String::from_utf8_lossy(&output.stdout);
-    println!("{}", console.replace('\r', "").trim_end());
-    match console.lines().find_map(|line| line.trim().strip_prefix(VERDICT)) {
-        Some("0") => Ok(()),
-        Some(status) => bail!("the program tests failed in the guest: exit status {status}"),
-        None => bail!("the guest ended without a verdict: {}", output.status),
-    }
-}
-
-/// The kernel of the package, which is fetched when it is not there yet.
-fn kernel(directory: &Path) -> Result<PathBuf> {
-    let ask = || process::read(Command::new("apt-cache").args(["depends", META_PACKAGE])).unwrap_or_default();
-    let mut depends = ask();
-    if kernel_package(&depends).is_none() && process::is_root() {
-        process::run(Command::new("apt-get").arg("update"))?;
-        depends = ask();
-    }
-    let package = kernel_package(&depends).with_context(|| {
-        format!("{META_PACKAGE} is not in the lists of packages: run `apt-get update` first (as root)")
-    })?;
-    let version = package.trim_start_matches("linux-image-");
-    let unpacked = directory.join(package);
-    let kernel = unpacked.join("boot").join(format!("vmlinuz-{version}"));
-    if !kernel.exists() {
-        process::run(Command::new("apt-get").args(["download", package]).current_dir(directory))?;
-        let is_ours = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
-        };
-        let archive = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).find(is_ours);
-        let archive = archive.context("apt-get has downloaded nothing")?;
-        process::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&unpacked))?;
-        fs::remove_file(archive)?;
-    }
-    Ok(kernel)
-}
-
-/// The package that `apt-cache depends` names.
-fn kernel_package(depends: &str) -> Option<&str> {
-    depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .filter(|name| name.starts_with("linux-image-"))
+    Guest { kernel: &kernel, image: &image, memory: "1G", parameters: "", verdict: VERDICT }.run()
 }
 
 /// Builds the program tests.
@@ -166,8 +109,7 @@ fn initramfs(workspace: &Workspace, directory: &Path, tests: &Path) -> Result<Pa
         copy(&path, &root, &below(path.clone())?)?;
     }
     let image = directory.join("initramfs");
-    let pack = "find . | busybox cpio -o -H newc > \"$1\"";
-    process::run(Command::new("sh").args(["-c", pack, "sh"]).arg(&image).current_dir(&root))?;
+    guest::pack(&root, &image)?;
     Ok(image)
 }
 
@@ -186,22 +128,6 @@ fn copy(from: &Path, root: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernel_is_the_one_that_the_meta_package_depends_on() {
-        let rows = [
-            (
-                "Debian 12",
-                "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n",
-                Some("linux-image-6.1.0-56-cloud-amd64"),
-            ),
-            ("no lists", "", None),
-            ("something else first", "linux-image-cloud-amd64\n  Depends: kmod\n", None),
-        ];
-        for (name, depends, expected) in rows {
-            assert_eq!(kernel_package(depends), expected, "{name}");
-        }
-    }
 
     #[test]
     fn libraries_are_the_absolute_paths() {

@@ -3,7 +3,6 @@
 //! This module has the protocol ([`Command`], [`Answer`]) and its server; the client is `commands::client`. The
 //! supervisor takes the [`Request`]s and carries them out. docs/admin.md is the contract.
 
-mod id;
 mod server;
 
 use std::os::unix::fs::MetadataExt as _;
@@ -12,10 +11,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use id::Id;
 pub(crate) use server::serve;
 
-use crate::{config::model::Transport, escape, explain::Question, route::Selection};
+use crate::{config::model::Transport, escape, explain::Question, id::Id, route::Selection};
 
 /// Lines of a list unless the command says how many.
 pub(crate) const LISTED: usize = 1000;

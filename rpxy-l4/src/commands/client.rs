@@ -74,20 +74,21 @@ pub(super) fn ask(path: &Path, command: &Command) -> Result<Answer> {
 pub(super) fn socket(socket: Option<&Path>, file: Option<&Path>) -> Result<PathBuf> {
     match (socket, file) {
         (Some(socket), _) => Ok(socket.to_owned()),
-        (None, Some(file)) => configured(file),
+        (None, Some(file)) => configured(file, None, "--socket"),
         (None, None) => Ok(ADMIN_SOCKET.into()),
     }
 }
 
-fn configured(file: &Path) -> Result<PathBuf> {
+/// The `admin_socket` of the configuration in `file`, or else `otherwise`, which is what the option of this name says.
+pub(super) fn configured(file: &Path, otherwise: Option<&Path>, option: &str) -> Result<PathBuf> {
     let socket = config::load(file)?.config.admin_socket;
-    socket.with_context(|| {
-        format!("{} has no admin_socket; add admin_socket = \"{ADMIN_SOCKET}\", or pass --socket", file.display())
+    socket.or_else(|| otherwise.map(Path::to_owned)).with_context(|| {
+        format!("{} has no admin_socket; add admin_socket = \"{ADMIN_SOCKET}\", or pass {option}", file.display())
     })
 }
 
 /// Makes sure that whoever answers at `path` may be the daemon.
-fn believe(path: &Path, stream: &UnixStream) -> Result<()> {
+pub(super) fn believe(path: &Path, stream: &UnixStream) -> Result<()> {
     let peer = socket_peercred(stream).context("cannot find out who answers")?.uid.as_raw();
     trust::may_answer(path, peer).with_context(|| {
         format!(

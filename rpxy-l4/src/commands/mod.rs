@@ -25,6 +25,7 @@ use anyhow::Result;
 use anyhow::bail;
 
 pub(crate) use check::check;
+pub(crate) use upgrade::detach;
 
 use crate::{
     admin,

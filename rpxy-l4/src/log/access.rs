@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::model::{AccessLogFormat, AccessLogRefused, Config},
     escape,
+    id::Id,
     metrics::EchState,
     net::Address,
     overview,
@@ -71,12 +72,27 @@ pub(crate) struct Access {
     pub proto: &'static str,
     /// The client, as told by an inbound PROXY header where there is one.
     pub source: Address,
+    /// The target, as the file writes it.
+    pub target: Arc<str>,
     /// The resolved backend address.
     pub destination: Address,
+    /// What it took to connect to that, the first lookup of its name included; `None` over UDP.
+    pub connect: Option<Duration>,
     /// When the connection was accepted.
     pub since: Instant,
     /// Fields of the JSON form only; absent when the log has another form.
     pub detail: Option<Box<Detail>>,
+}
+
+/// A connection or session, by what lists and the log call it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named<'a> {
+    /// As `connections` and `flows` list it.
+    pub id: Id,
+    /// Name of the listener that it came to.
+    pub listener: &'a str,
+    /// The rest.
+    pub access: &'a Access,
 }
 
 /// Fields of the JSON form beyond the text form's.
@@ -163,6 +179,9 @@ pub(crate) struct Ended {
     pub reason: &'static str,
     /// Length of the connection.
     pub duration: Duration,
+    /// Time from the connection to the backend, or from the first datagram, to what it sent first; `None` if it did not, or
+    /// to an earlier process.
+    pub first_byte: Option<Duration>,
     /// The kernel has forwarded some of its datagrams.
     pub steered: bool,
 }
@@ -181,14 +200,14 @@ impl AccessLog {
         Self { sink, target: LogTarget::OwnFile, refused: Arc::new(Gate::new()), latest: Arc::default() }
     }
 
-    /// Logs that `access`, which came to the listener of this name, now has a backend.
-    pub(crate) fn start(&self, format: AccessLogFormat, listener: &str, access: &Access) {
-        self.write(format, "start", (listener, access), None);
+    /// Logs that a connection or session now has a backend.
+    pub(crate) fn start(&self, format: AccessLogFormat, named: Named<'_>) {
+        self.write(format, "start", named, None);
     }
 
     /// Logs its end.
-    pub(crate) fn finish(&self, format: AccessLogFormat, listener: &str, access: &Access, ended: &Ended) {
-        self.write(format, "finish", (listener, access), Some(ended));
+    pub(crate) fn finish(&self, format: AccessLogFormat, named: Named<'_>, ended: &Ended) {
+        self.write(format, "finish", named, Some(ended));
     }
 
     /// Logs and keeps that traffic of `source` was turned away, as `refused` describes it, which is asked only if it is
@@ -226,20 +245,12 @@ impl AccessLog {
         }
     }
 
-    fn write(
-        &self,
-        format: AccessLogFormat,
-        event: &'static str,
-        (listener, access): (&str, &Access),
-        ended: Option<&Ended>,
-    ) {
+    fn write(&self, format: AccessLogFormat, event: &'static str, named: Named<'_>, ended: Option<&Ended>) {
         if format == AccessLogFormat::Off || !self.is_shown() {
             return;
         }
-        let Access { proto, source, destination, .. } = access;
-        self.put(format, format_args!("[{event}] {proto}: {source} -> {destination}"), || {
-            as_json(event, listener, access, ended)
-        });
+        let Access { proto, source, destination, .. } = named.access;
+        self.put(format, format_args!("[{event}] {proto}: {source} -> {destination}"), || as_json(event, named, ended));
     }
 
     fn is_shown(&self) -> bool {
@@ -291,13 +302,16 @@ impl AccessLog {
 struct JsonLine<'a> {
     time: String,
     event: &'static str,
+    id: Id,
     proto: &'static str,
     src: &'a Address,
     dst: &'a Address,
+    target: &'a str,
     plane: &'static str,
     listener: &'a str,
     #[serde(flatten)]
     detail: &'a Detail,
+    connect_us: Option<u64>,
     #[serde(flatten)]
     ended: Option<EndedFields>,
 }
@@ -307,39 +321,52 @@ struct EndedFields {
     bytes_up: u64,
     bytes_down: u64,
     duration_ms: u64,
+    first_byte_us: Option<u64>,
     reason: &'static str,
 }
 
-fn as_json(event: &'static str, listener: &str, access: &Access, ended: Option<&Ended>) -> serde_json::Result<String> {
+fn as_json(event: &'static str, named: Named<'_>, ended: Option<&Ended>) -> serde_json::Result<String> {
+    let Named { id, listener, access } = named;
     let nothing = Detail::default();
     serde_json::to_string(&JsonLine {
         time: timestamp().to_string(),
         event,
+        id,
         proto: access.proto,
         src: &access.source,
         dst: &access.destination,
+        target: &access.target,
         plane: if ended.is_some_and(|ended| ended.steered) { "kernel" } else { "userspace" },
         listener,
         detail: access.detail.as_deref().unwrap_or(&nothing),
+        connect_us: access.connect.map(microseconds),
         ended: ended.map(|ended| EndedFields {
             bytes_up: ended.bytes_up,
             bytes_down: ended.bytes_down,
             duration_ms: u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX),
+            first_byte_us: ended.first_byte.map(microseconds),
             reason: ended.reason,
         }),
     })
 }
 
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Transport;
 
     #[test]
     fn the_json_form_to_the_letter() {
         let mut access = Access {
             proto: "tcp:tls",
             source: Address::Ip("[2001:db8::7]:5000".parse().unwrap()),
+            target: "web.example:443".into(),
             destination: Address::Ip("192.0.2.1:443".parse().unwrap()),
+            connect: Some(Duration::from_micros(850)),
             since: Instant::now(),
             detail: Some(Box::new(Detail {
                 rule: Some("secure".into()),
@@ -350,17 +377,19 @@ mod tests {
                 ech: None,
             })),
         };
+        let id = Id { transport: Transport::Tcp, worker: 0, slot: 17, serial: 5 };
         let without_time = |line: String| line[line.find("\"event\"").unwrap()..].to_owned();
         assert_eq!(
-            without_time(as_json("start", "default", &access, None).unwrap()),
-            r#""event":"start","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"alpn_count":9,"ech":null}"#
+            without_time(as_json("start", Named { id, listener: "default", access: &access }, None).unwrap()),
+            r#""event":"start","id":"t0-17-5","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","target":"web.example:443","plane":"userspace","listener":"default","rule":"secure","server_name":"a\"b.example","alpn":["h2"],"alpn_count":9,"ech":null,"connect_us":850}"#
         );
-        access.detail = None;
+        (access.detail, access.connect) = (None, None);
         let duration = Duration::from_millis(3);
-        let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, steered: false };
+        let first_byte = Some(Duration::from_micros(1200));
+        let ended = Ended { bytes_up: 1, bytes_down: 2, reason: "closed", duration, first_byte, steered: false };
         assert_eq!(
-            without_time(as_json("finish", "default", &access, Some(&ended)).unwrap()),
-            r#""event":"finish","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","plane":"userspace","listener":"default","rule":null,"server_name":null,"alpn":[],"alpn_count":0,"ech":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"reason":"closed"}"#
+            without_time(as_json("finish", Named { id, listener: "default", access: &access }, Some(&ended)).unwrap()),
+            r#""event":"finish","id":"t0-17-5","proto":"tcp:tls","src":"[2001:db8::7]:5000","dst":"192.0.2.1:443","target":"web.example:443","plane":"userspace","listener":"default","rule":null,"server_name":null,"alpn":[],"alpn_count":0,"ech":null,"connect_us":null,"bytes_up":1,"bytes_down":2,"duration_ms":3,"first_byte_us":1200,"reason":"closed"}"#
         );
     }
 }

@@ -46,6 +46,12 @@ impl Form {
         self.json.load(Ordering::Relaxed)
     }
 
+    /// Returns whether lines are JSON whatever the file says.
+    #[must_use]
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.always
+    }
+
     /// From now on lines have the form of the access log.
     pub(crate) fn follow(&self, format: AccessLogFormat) {
         self.json.store(self.always || format == AccessLogFormat::Json, Ordering::Relaxed);

@@ -15,7 +15,7 @@ mod system;
 
 use std::{io, path::Path, sync::Arc};
 
-pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended};
+pub(crate) use access::{Access, AccessLines, AccessLog, Detail, Ended, Named};
 pub(crate) use form::Form;
 pub(crate) use refused::{Kind, Refused};
 pub(crate) use sink::{Sink, SinkGuard};

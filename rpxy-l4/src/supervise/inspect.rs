@@ -7,8 +7,9 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{daemon::Daemon, worker::ListenCommand};
 use crate::{
-    admin::{Answer, Id, List, MOST_LISTED},
+    admin::{Answer, List, MOST_LISTED},
     config::model::Transport,
+    id::Id,
     tcp::{ConnectionKey, ConnectionLine},
     udp::{Control, FlowLine, SessionId},
 };

@@ -12,8 +12,8 @@ use super::{
     worker::{ListenCommand, Worker},
 };
 use crate::{
-    admin,
     config::model::Transport,
+    id::Id,
     limit::DrainedListeners,
     net::{Address, unix::PublicListener},
     offload::Steered,
@@ -214,8 +214,8 @@ impl Listeners {
 
     /// Has a worker close a connection or session, and tell `reply` whether there was one. The sender is dropped if there
     /// is no such worker.
-    pub(super) fn close_one(&self, id: admin::Id, reply: oneshot::Sender<bool>) {
-        let admin::Id { transport, worker, slot, serial } = id;
+    pub(super) fn close_one(&self, id: Id, reply: oneshot::Sender<bool>) {
+        let Id { transport, worker, slot, serial } = id;
         let worker = usize::try_from(worker).unwrap_or(usize::MAX);
         match transport {
             Transport::Tcp => {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::socket_peercred;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     admin,
     net::{Channel, unix},
+    trust,
     udp::Control,
 };
 
@@ -34,6 +36,8 @@ impl Predecessor {
     pub(super) fn meet(path: &Path) -> Result<(Self, Vec<OfListener>, Rest)> {
         let mut stream =
             unix::connect(path, PATIENCE).context("no daemon answers there; start one without --take-over")?;
+        let peer = socket_peercred(&stream).context("cannot find out who answers")?.uid.as_raw();
+        trust::may_answer(path, peer).with_context(|| format!("user {peer} answers, who may not be the daemon"))?;
         let hello = admin::Command::HandOver { version: VERSION };
         stream.write_all(format!("{}\n", serde_json::to_string(&hello)?).as_bytes())?;
         let answer: Value = serde_json::from_str(&line(&mut stream)?).context("not a daemon of rpxy-l4")?;

@@ -20,6 +20,10 @@ pub(super) struct Status<'a> {
     binary: Option<&'a str>,
     uptime_s: u64,
     config: &'a Path,
+    /// Directory of the log files; none where it logs to the standard output.
+    log_dir: Option<&'a Path>,
+    /// The command line asks for lines in JSON.
+    log_json: bool,
     rules: usize,
     last_reload: Option<Reload>,
     workers: usize,
@@ -68,6 +72,8 @@ impl Daemon {
             binary: self.binary.as_deref(),
             uptime_s: uptime.as_secs(),
             config: &self.options.config,
+            log_dir: self.options.log_dir.as_deref(),
+            log_json: self.options.form.is_asked_for(),
             rules: self.config.rules,
             last_reload: self.last_reload.as_ref().map(Reload::from),
             workers: self.listeners.workers(),

@@ -74,6 +74,7 @@ pub(super) fn start(count: usize, shared: &Arc<tcp::Shared>, enter: &Enter) -> i
             let (shared, enter) = (Arc::clone(shared), Arc::clone(enter));
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 enter();
+                tcp::enter_worker(u32::try_from(index).unwrap_or(u32::MAX));
                 runtime.block_on(work(inbox, shared));
             })?;
             Ok(Worker { commands: Some(commands), thread: Some(thread) })

@@ -178,7 +178,7 @@ async fn reach_any(
                 }
                 let connected = Instant::now();
                 endpoint.account.connected(connected - now);
-                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected);
+                let meter = Meter::new(Carried::new(&route.account, &endpoint.account), connected - now, connected);
                 let ending = Ending::new(endpoint, address.ip().map(route::bare), shared.uptime(now));
                 return Ok(Reached { stream, address, busy, meter, target: Arc::clone(&endpoint.text), ending });
             }

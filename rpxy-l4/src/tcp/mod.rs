@@ -39,7 +39,7 @@ pub(crate) use accept::{Socket, accept};
 use arc_swap::ArcSwap;
 pub(crate) use explain::explain;
 use own::Own;
-pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections};
+pub(crate) use registry::{ConnectionKey, ConnectionLine, close, connections, enter_worker};
 use relay::Limits;
 use tokio::sync::watch;
 

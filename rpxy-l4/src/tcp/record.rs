@@ -1,7 +1,7 @@
 //! The account of a connection: exactly one outcome, counted and logged when the connection's task ends, in whatever
 //! way it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rpxy_l4_proto::tls::ClientHello;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::model::AccessLogFormat,
     limit::{ConnPermit, SourcePermit},
-    log::{Access, Detail, Ended},
+    log::{Access, Detail, Ended, Named},
     metrics::{Carried, EchState, Outcome},
     net::Address,
     route::Protocol,
@@ -32,17 +32,21 @@ pub(super) struct Traffic {
     meter: Option<Meter>,
 }
 
-/// What a connection tells the accounts of its rule and target.
+/// What a connection tells the accounts of its rule and target, and its log.
 #[derive(Debug)]
 pub(super) struct Meter {
     carried: Carried,
+    /// What it took to reach the backend.
+    connect: Duration,
     connected: tokio::time::Instant,
+    /// How long after that its first byte came.
+    first_byte: Option<Duration>,
 }
 
 impl Meter {
-    /// Of a connection whose backend was reached at `connected`.
-    pub(super) fn new(carried: Carried, connected: tokio::time::Instant) -> Self {
-        Self { carried, connected }
+    /// Of a connection whose backend was reached at `connected`, which took the time `connect`.
+    pub(super) fn new(carried: Carried, connect: Duration, connected: tokio::time::Instant) -> Self {
+        Self { carried, connect, connected, first_byte: None }
     }
 }
 
@@ -51,7 +55,9 @@ impl Traffic {
     pub(super) fn moved(&mut self, down: u64) {
         let Some(meter) = &mut self.meter else { return };
         if down == 0 && self.down > 0 {
-            meter.carried.answered(meter.connected.elapsed());
+            let time = meter.connected.elapsed();
+            meter.carried.answered(time);
+            meter.first_byte = Some(time);
         }
         if (self.up + self.down).saturating_sub(meter.carried.told()) >= TELL {
             meter.carried.tell(self.up, self.down);
@@ -147,12 +153,15 @@ impl Record {
         (destination, target): (Address, Arc<str>),
         detail: Option<Box<Detail>>,
     ) {
+        let connect = Some(meter.connect);
         self.traffic.meter = Some(meter);
         let Self { shared, listener, .. } = &*self;
-        self.entered().with(|entry| {
-            let access = Access { proto: proto.name(), source, destination, since: entry.since, detail };
-            shared.access.start(listener.access_lines.format, &listener.name, &access);
-            (entry.access, entry.target) = (Some(access), Some(target));
+        self.entered().with_id(|id, entry| {
+            let since = entry.since;
+            let access = Access { proto: proto.name(), source, target, destination, connect, since, detail };
+            let named = Named { id, listener: &listener.name, access: &access };
+            shared.access.start(listener.access_lines.format, named);
+            entry.access = Some(access);
         });
     }
 
@@ -193,7 +202,7 @@ impl Drop for Record {
             self.outcome = Outcome::InternalError;
         }
         let entry = self.traffic.entered.leave();
-        if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|entry| entry.closed) {
+        if self.outcome == Outcome::Drained && entry.as_ref().is_some_and(|(_, entry)| entry.closed) {
             self.outcome = Outcome::Admin;
         }
         let (up, down) = (self.traffic.up, self.traffic.down);
@@ -201,12 +210,13 @@ impl Drop for Record {
             meter.carried.tell(up, down);
         }
         self.shared.metrics.tcp_ended(self.outcome, up, down);
-        if let Some(Entry { access: Some(access), since, .. }) = &entry {
+        if let Some((id, Entry { access: Some(access), since, .. })) = &entry {
             let duration = since.elapsed();
             let reason = self.outcome.name();
-            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, steered: false };
+            let first_byte = self.traffic.meter.as_ref().and_then(|meter| meter.first_byte);
+            let ended = Ended { bytes_up: up, bytes_down: down, reason, duration, first_byte, steered: false };
             let Listener { access_lines, name, .. } = &*self.listener;
-            self.shared.access.finish(access_lines.format, name, access, &ended);
+            self.shared.access.finish(access_lines.format, Named { id: *id, listener: name, access }, &ended);
         }
     }
 }
@@ -222,8 +232,10 @@ mod tests {
         let accounts = Targets::new(metrics.tcp_accounts());
         let accounts = accounts.accounts();
         let carried = Carried::new(&accounts.rule(&"web".into()), &accounts.target("a:1"));
-        let mut traffic =
-            Traffic { meter: Some(Meter::new(carried, tokio::time::Instant::now())), ..Traffic::default() };
+        let mut traffic = Traffic {
+            meter: Some(Meter::new(carried, Duration::ZERO, tokio::time::Instant::now())),
+            ..Traffic::default()
+        };
         let shows = |line: &str| metrics.encode().unwrap().lines().any(|shown| shown == line);
         let answers = |count: u64| {
             let line = "rpxy_l4_target_first_byte_seconds_count{transport=\"tcp\",target=\"a:1\"}";
@@ -237,11 +249,12 @@ mod tests {
         traffic.moved(0);
         answers(0);
         up(0);
-        tokio::time::advance(std::time::Duration::from_millis(20)).await;
+        tokio::time::advance(Duration::from_millis(20)).await;
         traffic.down = 1;
         traffic.moved(0);
         answers(1);
         up(0);
+        assert_eq!(traffic.meter.as_ref().unwrap().first_byte, Some(Duration::from_millis(20)));
         assert!(shows("rpxy_l4_target_first_byte_seconds_sum{transport=\"tcp\",target=\"a:1\"} 0.02"));
         traffic.down = 2;
         traffic.moved(1);

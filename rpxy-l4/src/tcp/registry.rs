@@ -15,17 +15,21 @@ use slab::Slab;
 use tokio::task::AbortHandle;
 
 use crate::{
+    config::model::Transport,
+    id::Id,
     log::Access,
     net::Address,
     route::{Protocol, Selection},
 };
 
 thread_local! {
-    static REGISTRY: RefCell<Registry> = const { RefCell::new(Registry { serial: 0, entries: Slab::new() }) };
+    static REGISTRY: RefCell<Registry> = const { RefCell::new(Registry { worker: 0, serial: 0, entries: Slab::new() }) };
 }
 
 #[derive(Debug)]
 struct Registry {
+    /// Number of the worker whose it is.
+    worker: u32,
     /// Number of the connection that entered last.
     serial: u32,
     entries: Slab<Entry>,
@@ -58,8 +62,6 @@ pub(super) struct Entry {
     pub(super) route: Option<Routed>,
     /// Once there is a backend.
     pub(super) access: Option<Access>,
-    /// The target that the backend is an address of.
-    pub(super) target: Option<Arc<str>>,
     task: Option<AbortHandle>,
     /// An operator has closed it.
     pub(super) closed: bool,
@@ -75,6 +77,11 @@ pub(super) struct Routed {
     pub(super) server_name: Option<Box<str>>,
     /// The server name in the decrypted hello.
     pub(super) inner_server_name: Option<Box<str>>,
+}
+
+/// Has the registry of this thread be that of the worker of this number.
+pub(crate) fn enter_worker(number: u32) {
+    REGISTRY.with_borrow_mut(|registry| registry.worker = number);
 }
 
 /// A connection's entry, removed when this is dropped. Belongs to the thread that made it.
@@ -100,7 +107,6 @@ impl Entered {
                 down: 0,
                 route: None,
                 access: None,
-                target: None,
                 task: None,
                 closed: false,
             })
@@ -121,15 +127,28 @@ impl Entered {
 
     /// Has `action` look at or change the entry; `None` if there is none.
     pub(super) fn with<T>(&self, action: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let slot = self.slot?;
-        REGISTRY.with_borrow_mut(|registry| registry.entries.get_mut(slot).map(action))
+        self.with_id(|_, entry| action(entry))
     }
 
-    /// Takes the entry out.
-    pub(super) fn leave(&mut self) -> Option<Entry> {
+    /// The same with the connection's name.
+    pub(super) fn with_id<T>(&self, action: impl FnOnce(Id, &mut Entry) -> T) -> Option<T> {
+        let slot = self.slot?;
+        REGISTRY.with_borrow_mut(|registry| {
+            let entry = registry.entries.get_mut(slot)?;
+            Some(action(entry.id(registry.worker, slot), entry))
+        })
+    }
+
+    /// Takes the entry out, with the connection's name.
+    pub(super) fn leave(&mut self) -> Option<(Id, Entry)> {
         let slot = self.slot.take()?;
+        let leave = |registry: &RefCell<Registry>| {
+            let mut registry = registry.try_borrow_mut().ok()?;
+            let entry = registry.entries.try_remove(slot)?;
+            Some((entry.id(registry.worker, slot), entry))
+        };
         // A thread that ends has no registry any more, and nobody who asks.
-        REGISTRY.try_with(|registry| registry.try_borrow_mut().ok()?.entries.try_remove(slot)).ok().flatten()
+        REGISTRY.try_with(leave).ok().flatten()
     }
 }
 
@@ -201,7 +220,11 @@ pub(crate) fn connections(limit: usize, selection: &Selection) -> Vec<Connection
         let all = registry.entries.iter();
         let selected = all.filter(|(_, entry)| {
             let rule = entry.route.as_ref().and_then(|route| route.rule.as_deref());
-            selection.includes(entry.client.ip().map(|client| client.ip()), rule, entry.target.as_deref())
+            selection.includes(
+                entry.client.ip().map(|client| client.ip()),
+                rule,
+                entry.target().map(|target| &**target),
+            )
         });
         selected.take(limit).map(|(slot, entry)| entry.line(slot, now)).collect()
     })
@@ -219,6 +242,16 @@ pub(crate) fn close(key: ConnectionKey) -> bool {
 }
 
 impl Entry {
+    fn id(&self, worker: u32, slot: usize) -> Id {
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        Id { transport: Transport::Tcp, worker, slot, serial: self.serial }
+    }
+
+    /// The target that the backend is an address of, once there is one.
+    fn target(&self) -> Option<&Arc<str>> {
+        self.access.as_ref().map(|access| &access.target)
+    }
+
     fn line(&self, slot: usize, now: Instant) -> ConnectionLine {
         let route = self.route.as_ref();
         let age = now.saturating_duration_since(self.since);
@@ -236,7 +269,7 @@ impl Entry {
             rule: route.and_then(|route| route.rule.clone()),
             server_name: route.and_then(|route| route.server_name.clone()),
             inner_server_name: route.and_then(|route| route.inner_server_name.clone()),
-            target: self.target.clone(),
+            target: self.target().cloned(),
             backend: self.access.as_ref().map(|access| access.destination.clone()),
             age,
             idle: now.saturating_duration_since(self.seen),

@@ -1,6 +1,6 @@
 //! Where the server listens: an address of TCP, or a unix socket for those who may read.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -17,7 +17,7 @@ pub(crate) enum Listener {
 
 /// An accepted connection.
 pub(super) enum Connection {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
     /// Of somebody who may not connect.
     Stranger,
@@ -26,7 +26,7 @@ pub(super) enum Connection {
 impl Listener {
     pub(super) async fn accept(&self) -> io::Result<Connection> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _peer)| Connection::Tcp(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Connection::Tcp(stream, peer)),
             Self::Unix(listener) => Ok(match listener.accept().await? {
                 (stream, Peer::Owner | Peer::Member) => Connection::Unix(stream),
                 (_, Peer::Stranger) => Connection::Stranger,

@@ -2,6 +2,7 @@
 //! no resources; a [`Site`] answers. Errs towards closing: the proxy's own connections matter more.
 
 mod listener;
+mod places;
 mod request;
 mod response;
 
@@ -9,17 +10,22 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    task::{AbortHandle, JoinSet},
     time::timeout,
 };
 
-use self::{listener::Connection, request::Malformed};
+use self::{
+    listener::Connection,
+    places::{Places, Source},
+    request::Malformed,
+};
 pub(crate) use self::{
     listener::Listener,
     request::{Method, Request},
     response::Response,
 };
 
-/// Connections at once; further ones are closed.
+/// Connections at once. For a further one, the oldest of whoever has the most is closed.
 const MAX_AT_ONCE: usize = 16;
 /// Time for a whole exchange.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,31 +41,47 @@ pub(crate) trait Site: Send + Sync + 'static {
 
 /// Answers clients until dropped.
 pub(crate) async fn serve(listener: Listener, site: Arc<impl Site>) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(MAX_AT_ONCE));
+    let mut places = Places::new(MAX_AT_ONCE);
+    let mut exchanges = JoinSet::new();
     loop {
-        let Ok(connection) = listener.accept().await else {
-            // Descriptors ran out; the proxy's connections matter more than a look at it.
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            continue;
-        };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let site = Arc::clone(&site);
-        tokio::spawn(async move {
-            let exchange = async {
-                match connection {
-                    Connection::Tcp(stream) => {
-                        let local = stream.local_addr()?;
-                        exchange(stream, Some(local), &*site).await
-                    }
-                    Connection::Unix(stream) => exchange(stream, None, &*site).await,
-                    Connection::Stranger => Ok(()),
-                }
-            };
-            if let Ok(Err(error)) = timeout(DEADLINE, exchange).await {
-                tracing::debug!("HTTP: {error}");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = exchanges.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                places.free(|exchange: &AbortHandle| exchange.id() == id);
+                continue;
             }
-            drop(slot);
-        });
+        };
+        let (source, connection) = match accepted {
+            Ok(Connection::Stranger) => continue,
+            Ok(connection @ Connection::Unix(_)) => (Source::Unix, connection),
+            Ok(Connection::Tcp(stream, peer)) => (Source::of(peer.ip()), Connection::Tcp(stream, peer)),
+            Err(_shortage) => {
+                // Descriptors ran out; the proxy's connections matter more than a look at it.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let exchange = exchanges.spawn(converse(connection, Arc::clone(&site)));
+        if let Some(goes) = places.take(source, exchange) {
+            goes.abort();
+        }
+    }
+}
+
+async fn converse(connection: Connection, site: Arc<impl Site>) {
+    let exchange = async {
+        match connection {
+            Connection::Tcp(stream, _) => {
+                let local = stream.local_addr()?;
+                exchange(stream, Some(local), &*site).await
+            }
+            Connection::Unix(stream) => exchange(stream, None, &*site).await,
+            Connection::Stranger => Ok(()),
+        }
+    };
+    if let Ok(Err(error)) = timeout(DEADLINE, exchange).await {
+        tracing::debug!("HTTP: {error}");
     }
 }
 
@@ -119,26 +141,29 @@ mod tests {
         String::from_utf8(read).unwrap()
     }
 
+    /// A connection of somebody at 127.0.0.`last`.
+    async fn connect_from(last: u8, address: SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        socket.connect(address).await.unwrap()
+    }
+
     #[tokio::test]
-    async fn connections_are_bounded_and_their_places_free_again() {
+    async fn whoever_holds_all_places_keeps_nobody_out() {
         let address = served().await;
         let mut held = Vec::new();
         for number in 0..MAX_AT_ONCE {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = connect_from(1, address).await;
             stream.write_all(b"GET /").await.unwrap();
             held.push((number, stream));
         }
-        let mut further = TcpStream::connect(address).await.unwrap();
-        assert_eq!(answer(&mut further, "GET /a HTTP/1.1\r\n\r\n").await, "", "one too many");
-        let (number, mut last) = held.pop().unwrap();
-        let text = answer(&mut last, &format!("{number} HTTP/1.1\r\n\r\n")).await;
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n/15"), "{text}");
-        // The place is free a moment after the answer.
-        loop {
-            let mut next = TcpStream::connect(address).await.unwrap();
-            if answer(&mut next, "GET /b HTTP/1.1\r\n\r\n").await.ends_with("/b") {
-                break;
-            }
+        let mut other = connect_from(2, address).await;
+        let text = answer(&mut other, "GET /other HTTP/1.1\r\n\r\n").await;
+        assert!(text.ends_with("/other"), "{text}");
+        for (number, mut stream) in held {
+            let text = answer(&mut stream, &format!("{number} HTTP/1.1\r\n\r\n")).await;
+            let expected = if number == 0 { String::new() } else { format!("/{number}") };
+            assert!(text.ends_with(&expected) && text.is_empty() == (number == 0), "{number}: {text}");
         }
     }
 

@@ -104,6 +104,11 @@ fn real_transfers_are_listed_and_one_is_closed_while_the_others_go_on() {
     let end = finished(&daemon, line["client"].as_str().unwrap());
     assert_eq!((&end["reason"], &end["rule"]), (&json!("admin"), &json!("http")), "{end}");
     assert!(end["bytes_down"].as_u64() > Some(1000), "{end}");
+    assert_eq!((&end["id"], &end["target"]), (&line["id"], &line["target"]), "what the list and the log call it");
+    let began = format!("\"start\",\"id\":\"{id}\"");
+    assert_eq!(daemon.lines_with(&began).len(), 1);
+    let times = ["connect_us", "first_byte_us"].map(|time| end[time].as_u64());
+    assert!(times.into_iter().all(|time| time > Some(0)), "{end}");
     let refused =
         Admin::connect(&scratch.socket()).refused(format!("{}\n", json!({ "command": "close", "id": id })).as_bytes());
     assert_eq!(refused["error"], format!("there is no {id}"));

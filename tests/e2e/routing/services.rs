@@ -63,12 +63,15 @@ fn records_are_tried_by_priority_and_followed_over_time() {
     let _other = tagged(&net, c, 7003, "other");
     let in_order = [&*format!("{TCP},b.service.test,7002,20,0"), &*format!("{TCP},a.service.test,7001,10,0")];
     let dns = name_server(&net, &in_order);
-    let mut daemon = Daemon::builder(&config("tcp_target_retry = \"1s\"", "")).allow(TCP).start(&net.gateway);
+    let mut daemon = Daemon::builder(&config("tcp_target_retry = \"1s\"\naccess_log_format = \"json\"", ""))
+        .allow(TCP)
+        .start(&net.gateway);
     for _ in 0..10 {
         assert_eq!(reached_by(&net, b"x").as_deref(), Some("first"));
     }
-    let line = daemon.wait_for(0, "[start]");
-    assert!(line.ends_with("-> 198.51.100.10:7001"), "{line}");
+    let line = daemon.wait_for(0, "\"start\"");
+    let both = format!("\"dst\":\"198.51.100.10:7001\",\"target\":\"srv:{TCP}\"");
+    assert!(line.contains(&both), "{line}");
     drop(first);
     for _ in 0..10 {
         assert_eq!(reached_by(&net, b"x").as_deref(), Some("second"), "the next priority");

@@ -70,6 +70,9 @@ fn an_idle_session_ends_and_the_next_datagram_begins_another() {
     assert_eq!(finish["dst"], at(7000).to_string());
     assert_eq!((&finish["rule"], &finish["server_name"]), (&Value::Null, &Value::Null));
     assert_eq!((&finish["bytes_up"], &finish["bytes_down"]), (&Value::from(5), &Value::from(5)));
+    assert!(finish["id"].as_str().unwrap().starts_with('u'), "{finish}");
+    assert_eq!((&finish["target"], &finish["connect_us"]), (&Value::from(at(7000).to_string()), &Value::Null));
+    assert!(finish["first_byte_us"].as_u64() > Some(0), "{finish}");
     assert_eq!((&finish["reason"], &finish["plane"]), (&Value::from("idle"), &Value::from("userspace")));
     assert_eq!(client.ask(front(), b"again"), b"again");
     wait::until("a second session begins", || (daemon.lines_with("\"start\"").len() == 2).then_some(()));

@@ -13,6 +13,8 @@ use crate::workspace::Workspace;
 
 /// Revision of the package.
 const REVISION: &str = "1";
+/// What dpkg runs.
+const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 
 /// Packs `tree` with what Debian wants beside, and returns the name of the file.
 pub(super) fn pack(workspace: &Workspace, release: &Release, tree: &Tree) -> Result<String> {
@@ -23,12 +25,14 @@ pub(super) fn pack(workspace: &Workspace, release: &Release, tree: &Tree) -> Res
     let control = root.root.join("DEBIAN");
     fs::create_dir(&control)?;
     let from = workspace.path("packaging/deb");
-    for (name, mode) in [("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755)] {
-        root.copy(&from.join(name), &format!("DEBIAN/{name}"), mode)?;
+    root.copy(&from.join("conffiles"), "DEBIAN/conffiles", 0o644)?;
+    for script in SCRIPTS {
+        root.copy(&from.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
     let template = fs::read_to_string(from.join("control")).context("packaging/deb/control")?;
     let filled = template
         .replace("@VERSION@", &version)
+        .replace("@MAINTAINER@", &release.maintainer)
         .replace("@ARCHITECTURE@", release.debian_architecture())
         .replace("@SIZE@", &size(&root.root)?.to_string())
         .replace("@DEPENDS@", &dependencies(release, &root.root)?);
@@ -53,22 +57,16 @@ fn add_documents(workspace: &Workspace, release: &Release, root: &Tree, version:
     let copyright = template.replace("@LICENSE@", &lines.collect::<Vec<_>>().join("\n"));
     root.write(&format!("{DOCUMENTS}/copyright"), &copyright)?;
     fs::remove_file(root.root.join(DOCUMENTS).join("LICENSE"))?;
-    let maintainer = maintainer(&fs::read_to_string(workspace.path("packaging/deb/control"))?)?;
     let date = release.epoch.format("%a, %d %b %Y %H:%M:%S +0000")?;
     let changelog = format!(
-        "rpxy-l4 ({version}) unstable; urgency=medium\n\n  * Release {}; see changelog.gz.\n\n -- {maintainer}  {date}\n",
-        release.version
+        "rpxy-l4 ({version}) unstable; urgency=medium\n\n  * Release {}; see changelog.gz.\n\n -- {}  {date}\n",
+        release.version, release.maintainer
     );
     let place = format!("{DOCUMENTS}/changelog.Debian");
     root.write(&place, &changelog)?;
     tree::compress(release, &root.root.join(place))?;
     root.copy(&workspace.path("packaging/deb/lintian-overrides"), "usr/share/lintian/overrides/rpxy-l4", 0o644)?;
     Ok(())
-}
-
-fn maintainer(control: &str) -> Result<String> {
-    let line = control.lines().find_map(|line| line.strip_prefix("Maintainer: "));
-    line.map(str::to_owned).context("packaging/deb/control has no maintainer")
 }
 
 /// The packages of the libraries that the program is linked with, with the versions that it needs.
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn scripts_are_valid_shell() {
-        for name in ["postinst", "prerm", "postrm"] {
+        for name in SCRIPTS {
             let script = format!("{}/../packaging/deb/{name}", env!("CARGO_MANIFEST_DIR"));
             process::read(Command::new("sh").args(["-n", &script])).unwrap();
         }

@@ -31,6 +31,9 @@ use tree::Tree;
 /// The only target whose programs can be tried here.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Nobody: only those who publish packages can be reached about them, and say who they are.
+const MAINTAINER: &str = "rpxy-l4 maintainers <nobody@rpxy-l4.invalid>";
+
 /// Arguments of `cargo xtask dist`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -50,6 +53,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
 
+    /// Who answers for the packages: name and address, as Debian wants it
+    #[arg(long, value_name = "NAME <ADDRESS>", default_value = MAINTAINER)]
+    maintainer: String,
+
     /// Build a second time, elsewhere, and fail unless every file is the same
     #[arg(long)]
     verify: bool,
@@ -62,6 +69,8 @@ pub(crate) struct Release {
     version: String,
     /// Target triple.
     target: String,
+    /// Who answers for the packages.
+    maintainer: String,
     /// The time that all files have.
     epoch: Epoch,
     /// Where products go.
@@ -106,6 +115,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
     let release = Release {
         version: arguments.package_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         target: arguments.target.clone(),
+        maintainer: arguments.maintainer.clone(),
         epoch: Epoch::of(workspace)?,
         out: arguments.out.clone().unwrap_or_else(|| workspace.scratch("packages")),
     };
@@ -124,8 +134,10 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Arguments) -> Result<()
 
 /// Packs `program` as `version` into `out`.
 pub(crate) fn of_version(workspace: &Workspace, program: &Path, version: &str, out: &Path) -> Result<()> {
-    let (target, program, out) = (TARGET.to_owned(), Some(program.to_owned()), Some(out.to_owned()));
-    command(workspace, &Arguments { target, program, package_version: Some(version.to_owned()), out, verify: false })
+    let (target, maintainer) = (TARGET.to_owned(), MAINTAINER.to_owned());
+    let (program, out) = (Some(program.to_owned()), Some(out.to_owned()));
+    let package_version = Some(version.to_owned());
+    command(workspace, &Arguments { target, program, package_version, out, maintainer, verify: false })
 }
 
 /// Makes every product; the names of the files.

@@ -24,7 +24,7 @@ pub(super) fn again(workspace: &Workspace, release: &Release, products: &[String
     cargo.current_dir(&sources).env("CARGO_TARGET_DIR", place.join("target"));
     cargo.env("SOURCE_DATE_EPOCH", release.epoch.to_string()).env("RPXY_L4_EBPF_OBJECT", workspace.ebpf_object());
     cargo.args(["run", "--quiet", "--locked", "--package", "xtask", "--", "dist", "--target", &release.target]);
-    cargo.args(["--package-version", &release.version, "--out"]).arg(&out);
+    cargo.args(["--package-version", &release.version, "--maintainer", &release.maintainer, "--out"]).arg(&out);
     process::run(&mut cargo)?;
     let different: Vec<&String> =
         products.iter().filter(|name| !same(&release.out.join(name), &out.join(name)).unwrap_or(false)).collect();

@@ -1,28 +1,11 @@
 # In namespaces of its own, with the root of the image as the argument: runs it as a container runtime does with
 # --cap-drop ALL, a read-only root and no new privileges, and asks it for its health.
-set -euo pipefail
-export LC_ALL=C
 image=$1
 work=$(mktemp -d)
+log=$work/log
 mount -t tmpfs tmpfs "$work"
 mkdir "$work"/{upper,work,root,config}
 root=$work/root
-
-fail() {
-	echo "FAILED: $*" >&2
-	[ ! -e "$work/log" ] || sed 's/^/  daemon | /' "$work/log" >&2
-	exit 1
-}
-
-until_true() {
-	local what=$1 tries=0
-	shift
-	until "$@" >/dev/null 2>&1; do
-		tries=$((tries + 1))
-		[ $tries -lt 300 ] || fail "$what"
-		sleep 0.1
-	done
-}
 
 # The program with no rights, no way to get any, and nothing to write to.
 confine() {
@@ -37,13 +20,13 @@ confined() {
 }
 
 said() {
-	grep -qF -- "$1" "$work/log" || fail "it does not say: $1"
+	grep -qF -- "$1" "$log" || fail "it does not say: $1"
 }
 
 run() {
 	confine
 	# Not through a function, so that the process is the daemon.
-	"${program[@]}" container >"$work/log" 2>&1 &
+	"${program[@]}" container >"$log" 2>&1 &
 	daemon=$!
 }
 
@@ -67,7 +50,7 @@ mount -o remount,ro "$root"
 echo "-- without a configuration"
 variables=(HOST_USER=jun HOST_UID=501 HOST_GID=501 LOG_TO_FILE=true LOG_LEVEL=debug LOGROTATE_NUM=3)
 run
-until_true "it does not wait for the file" grep -q "waiting for a valid configuration" "$work/log"
+until_true "it does not wait for the file" grep -q "waiting for a valid configuration" "$log"
 said "configuration file: /etc/rpxy-l4/config.toml"
 said "--user 501:501"
 said "LOG_TO_FILE: logs to the standard output instead"

@@ -9,6 +9,7 @@ use crate::{
     admin::{self, Command, TargetArgs},
     config::model::Transport,
     escape,
+    id::Id,
 };
 
 /// A question about a command.
@@ -102,8 +103,7 @@ fn up(transport: Transport, target: &str) -> Question {
 }
 
 fn close(transport: Transport, id: &str, client: &str, rule: Option<&str>) -> Result<Question, &'static str> {
-    let id: admin::Id =
-        id.parse().map_err(|_invalid| "the daemon names it in a way that this version does not know")?;
+    let id: Id = id.parse().map_err(|_invalid| "the daemon names it in a way that this version does not know")?;
     let rule = rule.map_or_else(String::new, |rule| format!(", rule {}", escape::line(rule)));
     let client = escape::line(client);
     let text = match transport {

@@ -59,6 +59,8 @@ pub(crate) enum Command {
         bytes_up: u64,
         /// Payload bytes from the backend.
         bytes_down: u64,
+        /// Time to the first answer; `None` if there was none, or an earlier process had it.
+        first_answer: Option<Duration>,
     },
     /// From now on the kernel may steer this session's datagrams.
     InstallFlow {
@@ -93,6 +95,8 @@ pub(crate) struct Started {
     pub flow: Flow,
     /// What it carries.
     pub carries: Datagrams,
+    /// The target, as the file writes it.
+    pub target: Arc<str>,
     /// The backend.
     pub destination: SocketAddr,
     /// What only the JSON form shows.

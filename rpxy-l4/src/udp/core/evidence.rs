@@ -70,6 +70,12 @@ impl Evidence {
         self.turns = self.turns.max(ENOUGH_TURNS);
     }
 
+    /// How long after `since` the backend spoke first. `None` where this process did not see it: it knows then no more than
+    /// that it was by the time it began.
+    pub(super) fn first_answer_after(&self, since: Duration) -> Option<Duration> {
+        self.answered?.checked_sub(since).filter(|time| !time.is_zero())
+    }
+
     pub(super) fn is_answered(&self) -> bool {
         self.answered.is_some()
     }

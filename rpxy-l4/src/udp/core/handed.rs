@@ -5,7 +5,7 @@
 //! remembers of sessions that are over. It errs towards not taking over: then the session is over, and its client begins
 //! anew.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,7 @@ impl Sessions {
         let (route, target) = self.at(&flow).routes.marked(handed.mark, handed.backend)?;
         let endpoint = route.group.endpoint(target)?;
         let (busy, carried) = (Busy::new(&endpoint.health), Carried::new(&route.account, &endpoint.account));
+        let text = Arc::clone(&endpoint.text);
         let of = self.at(&flow).sessions.of.clone();
         let of_rule = route.connections.acquire(u32::MAX)?;
         let admitted = Admitted { permit: self.admissions.of(&of)?.acquire()?, of, of_rule };
@@ -136,9 +137,8 @@ impl Sessions {
                 self.admissions.answered(session, &self.table);
             }
         }
-        let resumed = Some(handed.age);
-        let started =
-            Started { session, flow, carries, destination: *backend, detail, carried: Some(carried), resumed };
+        let (destination, carried, resumed) = (*backend, Some(carried), Some(handed.age));
+        let started = Started { session, flow, carries, target: text, destination, detail, carried, resumed };
         out.commands.push_back(Command::Started(Box::new(started)));
         Some(session)
     }

@@ -378,9 +378,10 @@ impl Sessions {
         if state.unsteer() {
             out.commands.push_back(Command::RevokeFlow { session });
         }
-        if state.is_open() {
+        if let Some(reached) = state.reached() {
             let (bytes_up, bytes_down) = (state.bytes_up, state.bytes_down);
-            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down });
+            let first_answer = state.evidence.first_answer_after(reached.since);
+            out.commands.push_back(Command::Ended { session, end, bytes_up, bytes_down, first_answer });
         }
         self.steer_again(&state.flow, out);
     }

@@ -62,8 +62,17 @@ impl Sessions {
         state.bytes_up += datagrams.iter().map(|(datagram, _)| datagram.len() as u64).sum::<u64>();
         let endpoint = route.group.endpoint(target);
         let carried = endpoint.map(|endpoint| Carried::new(&route.account, &endpoint.account));
-        let (flow, shown) = (state.flow, detail.clone());
-        let started = Started { session, flow, carries, destination: address, detail: shown, carried, resumed: None };
+        let text = endpoint.map(|endpoint| Arc::clone(&endpoint.text)).unwrap_or_default();
+        let started = Started {
+            session,
+            flow: state.flow,
+            carries,
+            target: text,
+            destination: address,
+            detail: detail.clone(),
+            carried,
+            resumed: None,
+        };
         state.stage =
             Stage::Open(Reached { route, since: now, address, target, busy, fixed, owner: None, tried, detail });
         self.identity.remember_found(state, now);

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,7 +14,9 @@ use super::{
     token::Token,
 };
 use crate::{
-    log::{Access, Ended},
+    config::model::Transport,
+    id::Id,
+    log::{Access, Ended, Named},
     metrics::SessionEnd,
     net::{
         self,
@@ -60,7 +62,9 @@ impl Relay {
                 self.send_down(flow.listener, &[message]);
             }
             Command::Started(started) => self.started(*started),
-            Command::Ended { session, end, bytes_up, bytes_down } => self.ended(session, end, bytes_up, bytes_down),
+            Command::Ended { session, end, bytes_up, bytes_down, first_answer } => {
+                self.ended(session, end, (bytes_up, bytes_down), first_answer);
+            }
             Command::InstallFlow { session, cid } => self.install(session, cid),
             Command::UpdateFlow { session, cid } => {
                 if let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) {
@@ -131,7 +135,7 @@ impl Relay {
     }
 
     fn started(&mut self, started: Started) {
-        let Started { session, flow, carries, destination, detail, carried, resumed } = started;
+        let Started { session, flow, carries, target, destination, detail, carried, resumed } = started;
         let Some(held) = self.listener(flow.listener) else { return };
         if resumed.is_none() {
             held.started.add();
@@ -141,17 +145,25 @@ impl Relay {
         let Some(upstream) = open_upstream_mut(&mut self.upstreams, session) else { return };
         let (proto, now) = (carries.name(), Instant::now());
         let since = resumed.and_then(|ago| now.checked_sub(ago)).unwrap_or(now);
-        let access = Access { proto, source: flow.client.into(), destination: destination.into(), since, detail };
+        let (source, destination) = (flow.client.into(), destination.into());
+        let access = Access { proto, source, target, destination, connect: None, since, detail };
         // A predecessor has logged its beginning.
         if resumed.is_none() {
-            self.shared.access.start(upstream.format, &listener, &access);
+            let named = Named { id: id_of(self.worker, session), listener: &listener, access: &access };
+            self.shared.access.start(upstream.format, named);
         }
         upstream.listener = listener;
         upstream.access = Some(access);
         upstream.carried = carried;
     }
 
-    pub(super) fn ended(&mut self, session: SessionId, end: SessionEnd, bytes_up: u64, bytes_down: u64) {
+    pub(super) fn ended(
+        &mut self,
+        session: SessionId,
+        end: SessionEnd,
+        (bytes_up, bytes_down): (u64, u64),
+        first_answer: Option<Duration>,
+    ) {
         self.shared.metrics.udp().ended(end);
         let slot = usize::try_from(session.index).unwrap_or(usize::MAX);
         let Some(held) = self.upstreams.get_mut(slot) else { return };
@@ -166,8 +178,10 @@ impl Relay {
             let Usage { packets, bytes_up: steered_up, bytes_down: steered_down, .. } =
                 upstream.steered.as_deref().copied().unwrap_or_default();
             let (bytes_up, bytes_down) = (bytes_up + steered_up, bytes_down + steered_down);
-            let ended = Ended { bytes_up, bytes_down, reason: end.name(), duration, steered: packets > 0 };
-            self.shared.access.finish(upstream.format, &upstream.listener, access, &ended);
+            let (reason, steered) = (end.name(), packets > 0);
+            let ended = Ended { bytes_up, bytes_down, reason, duration, first_byte: first_answer, steered };
+            let named = Named { id: id_of(self.worker, session), listener: &upstream.listener, access };
+            self.shared.access.finish(upstream.format, named, &ended);
         }
         // Its backend may have more to say: nobody else shall get its port before that has come and gone.
         if end != SessionEnd::Idle && self.poller.remove(&upstream.socket).is_ok() {
@@ -177,6 +191,12 @@ impl Relay {
             self.closing.push_back((now.saturating_add(CLOSING), upstream.socket));
         }
     }
+}
+
+/// The name of a session of a worker.
+fn id_of(worker: u32, session: SessionId) -> Id {
+    let SessionId { index, generation } = session;
+    Id { transport: Transport::Udp, worker, slot: index, serial: generation }
 }
 
 fn open_error(error: io::Error) -> OpenError {

@@ -45,6 +45,8 @@ pub(super) const MOST_CLOSING: usize = 256;
 /// The sessions of a worker with everything outside of them.
 #[derive(Debug)]
 pub(super) struct Relay {
+    /// Number of the worker.
+    pub(super) worker: u32,
     pub(super) shared: Arc<Shared>,
     pub(super) lines: AccessLines,
     snapshot: Arc<Snapshot>,
@@ -89,8 +91,8 @@ pub(super) struct Sums {
 
 impl Relay {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        snapshot: Arc<Snapshot>,
+        worker: u32,
+        (shared, snapshot): (Arc<Shared>, Arc<Snapshot>),
         poller: Arc<Poller>,
         lookups: Lookups,
         ingress: Ingress,
@@ -98,6 +100,7 @@ impl Relay {
         let (affinity, bans) = (Arc::clone(&shared.affinity), Arc::clone(&shared.bans));
         let sessions = Sessions::new(Arc::clone(&snapshot), affinity, bans, Shared::seed());
         Self {
+            worker,
             now: shared.uptime(),
             shared,
             lines: snapshot.access_lines,
@@ -301,7 +304,7 @@ impl Relay {
             .filter_map(|(index, held)| Some(SessionId { index, generation: held.as_ref()?.generation }))
             .collect();
         for session in open {
-            self.ended(session, SessionEnd::InternalError, 0, 0);
+            self.ended(session, SessionEnd::InternalError, (0, 0), None);
         }
         self.output = Output::default();
         let (sessions, now) = (&mut self.sessions, self.now);

@@ -64,7 +64,8 @@ impl Worker {
             // Before it is confined: it may open no such socket afterwards.
             let ingress = Ingress::open();
             enter();
-            let relay = Relay::new(shared, snapshot, Arc::clone(&poller), lookups, ingress);
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            let relay = Relay::new(number, (shared, snapshot), Arc::clone(&poller), lookups, ingress);
             Thread::new(relay).run(&poller, &inbox);
         })?;
         Ok(Self { mailbox, thread: Some(thread) })
