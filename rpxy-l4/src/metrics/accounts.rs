@@ -280,7 +280,7 @@ mod tests {
         rule.refused(Outcome::Unreachable);
         rule.refused(Outcome::ClientGone);
         rule.refused(Outcome::Unmatched);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         let rule = RuleAccount::default();
         rule.refused_session(DatagramDrop::Shortage);
         rule.refused_session(DatagramDrop::Overflow);
