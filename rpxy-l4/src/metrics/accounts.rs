@@ -284,7 +284,7 @@ mod tests {
         let rule = RuleAccount::default();
         rule.refused_session(DatagramDrop::Shortage);
         rule.refused_session(DatagramDrop::Overflow);
-        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(rule.refusals().collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(TCP_REFUSALS.iter().all(|outcome| outcome.is_refusal()));
         assert!(UDP_REFUSALS.iter().all(|reason| reason.is_refusal()));
     }
