@@ -1,6 +1,6 @@
 //! `cargo xtask test-kernel`: loads the eBPF programs into another kernel than this machine's, and tests them there.
 //!
-//! It takes about a minute ([`guest`](crate::guest)). The only files are the program tests, what they load and read, and
+//! It takes about a minute ([`guest`]). The only files are the program tests, what they load and read, and
 //! busybox. The package of the kernel is unpacked, not installed.
 
 use std::fs;

@@ -155,7 +155,8 @@ mod tests {
             }
             let name = format!("man/{}.1", command.get_display_name().unwrap_or(command.get_name()));
             let page = pages.iter().find(|page| page.path == Path::new(&name)).unwrap_or_else(|| panic!("{name}"));
-            for long in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+            for long in arguments.filter_map(|argument| argument.get_long()) {
                 let option = format!("\\-\\-{}", long.replace('-', "\\-"));
                 assert!(page.text.contains(&option), "{name}: {option}");
             }

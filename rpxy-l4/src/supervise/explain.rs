@@ -58,6 +58,8 @@ struct Ground {
     udp_snapshot: Arc<udp::Snapshot>,
     drained: DrainedListeners,
     not_steered: Option<&'static str>,
+    /// The kernel may take TCP connections over.
+    splices: bool,
     started: Instant,
     answered_by: &'static str,
 }
@@ -68,7 +70,7 @@ impl Ground {
         let explanation = match question.transport {
             Transport::Tcp => {
                 let (by, drained) = (self.answered_by, self.drained.contains(&listener.name));
-                tcp::explain(&self.tcp, &self.tcp_snapshot, listener, question, (by, drained))
+                tcp::explain(&self.tcp, &self.tcp_snapshot, listener, question, (by, drained, self.splices))
             }
             Transport::Udp => {
                 let state = udp::State {
@@ -100,6 +102,7 @@ impl Daemon {
             udp_snapshot: Arc::clone(&self.udp_snapshot),
             drained: self.drained_listeners.clone(),
             not_steered: self.kernel.is_none().then(|| not_steered(&self.config)),
+            splices: self.kernel.is_some() && self.config.ebpf.tcp,
             started: self.started,
             answered_by: "daemon",
         };
@@ -150,6 +153,7 @@ pub(crate) fn from_file(mut config: Config, question: &Question) -> Result<Expla
         udp_snapshot: Arc::new(udp_snapshot),
         drained: DrainedListeners::default(),
         not_steered: (config.ebpf.mode == EbpfMode::Off).then(|| not_steered(&config)),
+        splices: config.ebpf.mode != EbpfMode::Off && config.ebpf.tcp,
         started,
         answered_by: "file",
         config: Arc::new(config),

@@ -70,8 +70,12 @@ fn arguments(line: &str) -> Result<Box<ExplainArgs>, clap::Error> {
 }
 
 fn explained(line: &str) -> Result<String> {
+    explained_by(FILE, line)
+}
+
+fn explained_by(file: &str, line: &str) -> Result<String> {
     let question = question(&*arguments(line)?)?;
-    let explanation = supervise::explain_file(config::parse(FILE).unwrap().config, &question)?;
+    let explanation = supervise::explain_file(config::parse(file).unwrap().config, &question)?;
     let mut text = Vec::new();
     show(&serde_json::to_value(&explanation)?, &mut text)?;
     Ok(String::from_utf8(text)?)
@@ -326,6 +330,24 @@ note               the destination in the PROXY header is the address that the c
     ] {
         let text = explained(line).unwrap();
         assert_eq!(text, format!("{expected}{BY_THE_FILE}"), "{line}");
+    }
+}
+
+#[test]
+fn the_plane_of_tcp_is_told_with_what_splicing_waits_for() {
+    let file = "listen_port = 443\ntcp_target = 'a:1'\n[protocols.shell]\nprotocol = 'ssh'\ntarget = 'a:22'\n\
+                [protocols.web]\nprotocol = 'http'\ntarget = 'a:80'\nsplice = 'off'\n[ebpf]\nmode = 'auto'\n";
+    let on = "tcp = 'auto'\n";
+    for (row, keys, line, expected) in [
+        ("without the key", "", "--tcp --protocol ssh", ""),
+        ("a protocol that lasts", on, "--tcp --protocol ssh", ": until the client's first bytes; then by the kernel"),
+        ("another one", on, "--tcp --protocol tls", ": until it has lasted for some exchanges or is idle; then"),
+        ("a rule that says no", on, "--tcp --host a.example", ": splice is \"off\""),
+    ] {
+        let text = explained_by(&format!("{file}{keys}"), line).unwrap();
+        let plane = text.lines().find_map(|line| line.strip_prefix("plane")).unwrap().trim();
+        let expected = format!("userspace: TCP is relayed by the daemon{expected}");
+        assert!(plane == expected || (!keys.is_empty() && plane.starts_with(&expected)), "{row}: {plane}");
     }
 }
 

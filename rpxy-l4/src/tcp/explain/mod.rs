@@ -25,6 +25,7 @@ use super::{
     is_unnamed,
     probe::{Prober, Recognised},
     source::Introduction,
+    splice::foretell,
 };
 use crate::{
     config::model,
@@ -34,17 +35,17 @@ use crate::{
         order, refusal_of_access,
     },
     metrics::{EchState, Outcome},
-    route::{self, Endpoint, Route, Tried},
+    route::{self, Endpoint, Protocol, Route, Tried},
 };
 
 /// Explains what would become of the connection that `question` describes at `listener`; `None` if that has no sockets of
-/// TCP. `answered_by` is for the answer alone; `drained` says that the listeners are.
+/// TCP. `answered_by` is for the answer alone; `drained` says that the listeners are, `splices` that the kernel may take over.
 pub(crate) fn explain(
     shared: &Shared,
     snapshot: &Snapshot,
     listener: &model::Listener,
     question: &Question,
-    (answered_by, drained): (&'static str, bool),
+    (answered_by, drained, splices): (&'static str, bool, bool),
 ) -> Option<Explanation> {
     let compiled = snapshot.listeners.values().find(|compiled| compiled.name == listener.name)?;
     let mut listen: Vec<String> = snapshot
@@ -73,6 +74,7 @@ pub(crate) fn explain(
     let Rules { matched, others, not_listed } = rules;
     let mut chosen = None;
     let mut targets = None;
+    let mut relayed = "TCP is relayed by the daemon".to_owned();
     #[cfg_attr(not(feature = "proxy-protocol"), expect(unused_mut, reason = "there are no headers"))]
     let mut proxy_header = None;
     match found {
@@ -88,6 +90,10 @@ pub(crate) fn explain(
             let order = asking.targets(route, source);
             asking.go(route, &order);
             targets = Some(order.choice);
+            if splices {
+                let protocol = recognised.map_or(Protocol::Any, Recognised::protocol);
+                relayed = format!("{relayed}: {}", foretell(route.splice, protocol));
+            }
             #[cfg(feature = "proxy-protocol")]
             {
                 proxy_header = header::proxy(route, &origin, &listen, &mut asking.notes);
@@ -111,7 +117,7 @@ pub(crate) fn explain(
         not_listed,
         targets: targets.filter(|targets: &TargetChoice| !targets.list.is_empty()),
         proxy_header,
-        plane: Plane { plane: "userspace", because: vec!["TCP is relayed by the daemon".to_owned()] },
+        plane: Plane { plane: "userspace", because: vec![relayed] },
         notes,
     })
 }

@@ -242,11 +242,11 @@ async fn an_explanation_is_what_becomes_of_the_connection() {
                 limit: 100,
             };
             let snapshot = shared.snapshot.load_full();
-            let explained = explain(&shared, &snapshot, &config.top, &question, ("daemon", false)).unwrap();
+            let explained = explain(&shared, &snapshot, &config.top, &question, ("daemon", false, false)).unwrap();
             let about = format!("seed {seed}, case {case}: {bytes:?} from {from}: {explained:#?}\n{text}");
             let before = outcomes(&metrics);
             // Asking leaves no trace.
-            let again = explain(&shared, &snapshot, &config.top, &question, ("daemon", false)).unwrap();
+            let again = explain(&shared, &snapshot, &config.top, &question, ("daemon", false, false)).unwrap();
             assert_eq!(again.verdict, explained.verdict, "{about}");
             // A client of a load balancer comes by that.
             if explained.notes.iter().any(|note| note.contains("named by a PROXY header")) {

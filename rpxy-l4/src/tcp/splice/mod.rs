@@ -18,5 +18,5 @@ mod policy;
 mod spliced;
 mod splicer;
 
-pub(super) use policy::{Attempts, Handed, acknowledge_at_once, hold_acknowledgements};
+pub(super) use policy::{Attempts, Handed, acknowledge_at_once, foretell, hold_acknowledgements};
 pub(crate) use splicer::Splicer;

@@ -36,6 +36,36 @@ const NEAR: Duration = Duration::from_micros(250);
 /// Idle limit where none is configured (RFC 5382 section 5, REQ-5).
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60 + 4 * 60);
 
+/// When a hand-over is tried for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Never,
+    /// At the client's first bytes.
+    First,
+    /// When there is a sign that the connection lasts.
+    Later,
+}
+
+fn when(policy: SplicePolicy, protocol: Protocol) -> When {
+    match policy {
+        SplicePolicy::Off => When::Never,
+        SplicePolicy::First => When::First,
+        SplicePolicy::Auto if protocol == Protocol::Ssh => When::First,
+        SplicePolicy::Auto => When::Later,
+    }
+}
+
+/// What becomes of a connection with this policy where the kernel splices TCP.
+pub(in crate::tcp) fn foretell(policy: SplicePolicy, protocol: Protocol) -> &'static str {
+    match when(policy, protocol) {
+        When::Never => "splice is \"off\"",
+        When::First => "until the client's first bytes; then by the kernel, if nothing speaks against it",
+        When::Later => {
+            "until it has lasted for some exchanges or is idle; then by the kernel, if nothing speaks against it"
+        }
+    }
+}
+
 /// The hand-overs of one connection that may be tried.
 #[derive(Debug)]
 pub(in crate::tcp) struct Attempts {
@@ -79,10 +109,10 @@ impl Attempts {
         idle: Option<Duration>,
     ) -> Option<Box<Self>> {
         let splicer = splicer?;
-        let first = match route.splice {
-            SplicePolicy::Off => return None,
-            SplicePolicy::First => true,
-            SplicePolicy::Auto => protocol == Protocol::Ssh,
+        let first = match when(route.splice, protocol) {
+            When::Never => return None,
+            When::First => true,
+            When::Later => false,
         };
         Some(Box::new(Self {
             splicer: Arc::clone(splicer),

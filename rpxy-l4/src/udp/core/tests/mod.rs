@@ -13,6 +13,7 @@ mod inherit;
 mod moves;
 mod operator;
 mod others_ids;
+mod overload;
 mod packets;
 mod paths;
 mod quic;
