@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
 };
 
@@ -16,6 +16,7 @@ use rpxy_l4_tests::{
         quic::{QuicClient, QuicServer},
         server::Server,
         udp::{UdpClient, UdpServer},
+        wireguard::{Implementation, KeyPair, Peer, Tunnel},
     },
     process::PATIENCE,
     socket,
@@ -73,26 +74,36 @@ fn twenty_successors_lose_no_connection_and_no_datagram() {
     let certificate = Certificate::new(&["a.example"]);
     let quic = QuicServer::start(&net.backend, at(7001), "quic", &certificate, &[]);
     let scratch = Scratch::new();
-    let config = config(&scratch, "");
+    let config = config(&scratch, "") + &rule("tunnel", "wireguard", at(7002), "");
     let mut running = Daemon::start(&net.gateway, &config);
     let long = socket::dial(&net.client, front());
     is_served(&long, "first");
     let quic_client = QuicClient::new(&net.client, (CLIENT_V4, 0), &certificate);
     let connection = quic_client.connect(front(), "a.example", &[]);
     assert_eq!(connection.ask().tag, "quic");
-    let flows: Vec<UdpClient> = (0..30).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
+    let (inside, outside) = (Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2));
+    let (server_keys, client_keys) = (KeyPair::new(), KeyPair::new());
+    let caller = Peer { public: &client_keys.public, inside: outside, endpoint: None };
+    let _server = Tunnel::start(Implementation::Go, &net.backend, 7002, &server_keys, inside, &[caller]);
+    let callee = Peer { public: &server_keys.public, inside, endpoint: Some(front()) };
+    let tunnel = Tunnel::start(Implementation::Go, &net.client, 5002, &client_keys, outside, &[callee]);
+    tunnel.wait_for_ping(inside);
+    let within: SocketAddr = (inside, 7100).into();
+    let _through = UdpServer::echo(&net.backend, within, "");
+    let through = UdpClient::bind(&net.client, (outside, 0));
+    let flows: Vec<UdpClient> = (0..200).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
     let busy: Vec<UdpClient> = (0..2).map(|_| UdpClient::bind(&net.client, (CLIENT_V4, 0))).collect();
 
     let mut load: Vec<Action<'_>> = vec![Box::new(|| {
         let stream = socket::dial(&net.client, front());
         is_served(&stream, "short");
     })];
-    for client in &busy {
+    for (client, to) in busy.iter().map(|client| (client, front())).chain([(&through, within)]) {
         let mut count = 0;
         load.push(Box::new(move || {
             // A window of several datagrams, so that some are always under way.
             for n in 0..8 {
-                client.send(front(), format!("{}", count + n).as_bytes());
+                client.send(to, format!("{}", count + n).as_bytes());
             }
             for n in 0..8 {
                 let answer = client.receive_within(PATIENCE).expect("no datagram is lost");
@@ -112,7 +123,9 @@ fn twenty_successors_lose_no_connection_and_no_datagram() {
             before.push(std::mem::replace(&mut running, next));
             is_served(&long, &word);
             assert_eq!(connection.ask().tag, "quic", "{round}");
-            for (progress, what) in progress.iter().zip(["short connections go on", "datagrams go on", "and these"]) {
+            for (progress, what) in
+                progress.iter().zip(["short connections go on", "datagrams go on", "and these", "the tunnel goes on"])
+            {
                 progress.wait_for(5, what);
             }
         }
@@ -124,7 +137,7 @@ fn twenty_successors_lose_no_connection_and_no_datagram() {
     assert_eq!(ports.len(), flows.len() + busy.len(), "each session has kept its port");
     assert_eq!(quic.accepted(), 1, "the connection has gone on");
     let told = running.lines_with("UDP sessions of the daemon before");
-    assert!(told.len() == 1 && told[0].contains(" 33 go on, 0 do not"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains(" 204 go on, 0 do not"), "{told:?}");
     is_served(&long, "last");
     drop(long);
     for mut daemon in before {
