@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::net::UnixStream,
+    net::{Ipv4Addr, Shutdown, SocketAddr},
+    os::unix::net::{UnixListener, UnixStream},
 };
 
 use rpxy_l4_tests::{
@@ -172,7 +172,7 @@ fn a_successor_that_fails_leaves_the_daemon_serving() {
     serves("before");
 
     let start = |builder: Builder| builder.args(["--take-over"]).launch(&net.gateway);
-    let taken = socket::listen(&net.gateway, (std::net::Ipv4Addr::UNSPECIFIED, 8443));
+    let taken = socket::listen(&net.gateway, (Ipv4Addr::UNSPECIFIED, 8443));
     for (row, config, said) in [
         ("an invalid file", config.replace("7000", "700000"), "invalid port"),
         (
@@ -199,7 +199,6 @@ fn a_successor_that_fails_leaves_the_daemon_serving() {
     serves("refused");
 
     // Successors that are killed at each step, or talk nonsense.
-    let message = |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], &[0], text.as_bytes()].concat();
     let wanted = |version: u32| format!("{{\"command\":\"hand_over\",\"version\":{version}}}\n");
     let hello = || {
         let mut successor = UnixStream::connect(scratch.socket()).unwrap();
@@ -242,6 +241,56 @@ fn a_successor_that_fails_leaves_the_daemon_serving() {
     is_served(&stream, "at last");
     drop(stream);
     assert!(daemon.wait().success());
+}
+
+/// A message of the hand-over, without descriptor.
+fn message(text: &str) -> Vec<u8> {
+    [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], &[0], text.as_bytes()].concat()
+}
+
+#[test]
+fn a_successor_whose_predecessor_ends_or_lies_ends_unless_it_serves() {
+    let Some(net) = Topology::or_skip() else { return };
+    let _tcp = Server::echo(&net.backend, at(7000));
+    let scratch = Scratch::new();
+    let config = config(&scratch, "");
+    let listener = UnixListener::bind(scratch.socket()).unwrap();
+    let line = || b"{\"hand_over\":1}\n".to_vec();
+    let rest = || message(r#"{"sockets":{"notify":null,"watchdog":null,"bans":[]}}"#);
+    let socket =
+        r#"{"socket":{"transport":"tcp","address":{"ip":"0.0.0.0:8000"},"listener":"","worker":0,"passed":false}}"#;
+    for (row, says) in [
+        ("it ends at once", Vec::new()),
+        ("it ends before the sockets", line()),
+        ("it ends within a message", [line(), rest()[..9].to_vec()].concat()),
+        ("it ends before the sessions", [line(), rest()].concat()),
+        ("it promises a descriptor and sends none", [line(), vec![0, 0, 0, 1, 1, b'x']].concat()),
+        ("a socket without a descriptor", [line(), message(socket)].concat()),
+        ("a message without end", [line(), vec![0xff; 64]].concat()),
+        ("the wrong message", [line(), message("\"done\"")].concat()),
+        ("no line ends", vec![b'x'; 10_000]),
+        ("no JSON", b"hello\n".to_vec()),
+    ] {
+        let mut successor = Daemon::builder(&config).args(["--take-over"]).launch(&net.gateway);
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&says).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(successor.wait().code(), Some(1), "{row}");
+        assert!(!socket::is_listening(&net.gateway, PORT), "{row}");
+    }
+
+    let mut successor = Daemon::builder(&config).args(["--take-over"]).launch(&net.gateway);
+    successor.allow("the daemon before has not taken note");
+    let (mut stream, _) = listener.accept().unwrap();
+    drop(listener);
+    std::fs::remove_file(scratch.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&[line(), rest()].concat()).unwrap();
+    wait_for(&mut stream, "\"ready\"");
+    stream.write_all(&message("\"go\"")).unwrap();
+    drop(stream);
+    successor.wait_for(0, "ready: ");
+    is_served(&socket::dial(&net.client, front()), "it was killed after it had said go");
 }
 
 /// Reads until `text` has come.
