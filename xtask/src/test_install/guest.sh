@@ -213,10 +213,11 @@ if ls /root/*.ko >/dev/null 2>&1; then
 	ip link add outside type veth peer name inside
 	ip link set outside up
 	ip link set inside up
+	printf '[Mount]\nWhat=bpf\nWhere=/run/rpxy-l4-bpf\nType=bpf\n' >'/run/systemd/system/run-rpxy\x2dl4\x2dbpf.mount'
 	dropin pins <<'UNIT'
+[Unit]
+RequiresMountsFor=/run/rpxy-l4-bpf
 [Service]
-ExecStartPre=+/bin/mkdir -p /run/rpxy-l4-bpf
-ExecStartPre=+/bin/sh -c 'mountpoint -q /run/rpxy-l4-bpf || mount -t bpf bpf /run/rpxy-l4-bpf'
 ExecStartPre=+/bin/chown rpxy-l4: /run/rpxy-l4-bpf
 UNIT
 	(config; printf '[ebpf]\nmode = "xdp-generic"\ninterfaces = ["outside"]\npin = true\npin_path = "/run/rpxy-l4-bpf/pins"\n') \
@@ -229,6 +230,8 @@ UNIT
 	systemctl stop rpxy-l4
 	rpxy-l4 unpin --path /run/rpxy-l4-bpf/pins | grep -q . || fail "nothing was pinned"
 	rm $dropins/pins.conf
+	systemctl stop '/run/rpxy-l4-bpf'
+	rmdir /run/rpxy-l4-bpf
 	systemctl daemon-reload
 	configure
 	systemctl start rpxy-l4
@@ -245,7 +248,8 @@ systemctl daemon-reload
 
 echo "-- over a package of 0.2.x that runs"
 install /tmp/old.deb
-until_true "0.2.x does not run" served
+until_true "0.2.x does not run" bash -c "exec 3<>/dev/tcp/127.0.0.1/443"
+served
 pid=$(property MainPID)
 install /root/newer.deb
 another_process || fail "the daemon of 0.2.x still runs: $(cat /tmp/apt.log)"
