@@ -8,9 +8,10 @@ use aya_ebpf::macros::btf_map;
 use rpxy_l4_common::map::FlowKey;
 use rpxy_l4_common::tcp::counter::TcpCounter;
 use rpxy_l4_common::tcp::decide::TcpMaps;
-use rpxy_l4_common::tcp::flow::{Notes, Side, TcpFlow};
+use rpxy_l4_common::tcp::flow::{Notes, Side, TcpFlow, seen::FIN};
 use rpxy_l4_common::tcp::follow::{Meaning, follow};
 use rpxy_l4_common::tcp::segment::Segment;
+use rpxy_l4_common::tcp::sequence::is_after;
 
 use crate::maps::{add, copy};
 
@@ -117,12 +118,12 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
     // instruction each.
     unsafe {
         if !matches!(meaning, Meaning::Nothing) {
-            // The sender's alone: the other one is another processor's to write.
+            // The sender's alone: the other one is noted by its own packets.
             let scratch = kernel.0.as_ptr();
             if flow.side == 0 {
-                copy(&raw const (*scratch).sides[0], &raw mut (*notes).sides[0]);
+                advance(&raw const (*scratch).sides[0], &raw mut (*notes).sides[0]);
             } else {
-                copy(&raw const (*scratch).sides[1], &raw mut (*notes).sides[1]);
+                advance(&raw const (*scratch).sides[1], &raw mut (*notes).sides[1]);
             }
             (&raw mut (*notes).last_seen).write_volatile(now);
         }
@@ -137,6 +138,31 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
         let counted = if flow.side == 0 { &raw mut (*notes).counted[0] } else { &raw mut (*notes).counted[1] };
         add(&raw mut (*counted).packets, 1);
         add(&raw mut (*counted).bytes, payload);
+    }
+}
+
+/// Notes what `found` has beyond what is there already. Packets of one side may be on several processors: nothing that
+/// one of them has noted is taken back by another that has read the notes before it.
+#[inline(always)]
+unsafe fn advance(found: *const Side, noted: *mut Side) {
+    // SAFETY: of the caller, both are whole and stay. Each field is read and written alone.
+    unsafe {
+        if is_after((*found).next, (&raw const (*noted).next).read_volatile()) {
+            (&raw mut (*noted).next).write_volatile((*found).next);
+        }
+        if is_after((*found).acknowledged, (&raw const (*noted).acknowledged).read_volatile()) {
+            (&raw mut (*noted).acknowledged).write_volatile((*found).acknowledged);
+        }
+        if (*found).largest_window > (&raw const (*noted).largest_window).read_volatile() {
+            (&raw mut (*noted).largest_window).write_volatile((*found).largest_window);
+        }
+        let seen = (&raw const (*noted).seen).read_volatile();
+        if (*found).seen & FIN != 0 && (*found).end != (&raw const (*noted).end).read_volatile() {
+            (&raw mut (*noted).end).write_volatile((*found).end);
+        }
+        if (*found).seen & !seen != 0 {
+            (&raw mut (*noted).seen).write_volatile((*found).seen | seen);
+        }
     }
 }
 

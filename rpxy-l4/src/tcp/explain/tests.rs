@@ -2,6 +2,7 @@
 //! explained and then sent over the loopback interface.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -33,6 +34,11 @@ use crate::{
 /// Backends of the test.
 const BACKENDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A hello of a Go client: outside for `public.example`, inside for `private.example`; and what opens it.
+const ENCRYPTED: &[u8] = include_bytes!("../../../../rpxy-l4-proto/src/ech/testdata/go_hello_first.bin");
+const ECH: &str = "ech_config_list = \
+                   'AEH+DQA9QQAgACBA33gCXp5kB6qZDDobZiUWmF3pM58j/PDRen/3YLbEWwAEAAEAAQAOcHVibGljLmV4YW1wbGUAAA=='\n\
+                   private_keys = ['iCqDaWFEAeGlFe0ajA6KD/5SKj9w7lT9bmx2tu1Od0c=']\n";
 
 /// Numbers and choices that a seed gives.
 struct Draw(Random);
@@ -114,6 +120,15 @@ fn configuration(draw: &Draw, ports: &[u16]) -> String {
         if !from.is_empty() && draw.one_in(2) {
             text += &format!("from = {}\n", list(&from));
         }
+        if protocol == "tls" && draw.one_in(2) {
+            let policy = draw.one(&["allowed", "allowed", "required", "rejected"]);
+            let private = draw.one(&["private.example", "*.example", "other.example"]);
+            text += &format!(
+                "[protocols.r{rule}.ech]\n{ECH}policy = '{policy}'\n[[protocols.r{rule}.ech.private]]\n\
+                 server_names = ['{private}']\ntarget = {}\n",
+                targets()
+            );
+        }
     }
     text
 }
@@ -127,7 +142,11 @@ fn hello(name: Option<&str>, alpn: &[&[u8]]) -> Vec<u8> {
 fn first_bytes(draw: &Draw) -> Vec<u8> {
     let name =
         draw.one(&["a.example", "b.example", "x.a.example", "y.x.a.example", "c.example", "example", "A.Example."]);
-    let bytes = match draw.below(9) {
+    let mut damaged = ENCRYPTED.to_vec();
+    if let Some(last) = damaged.last_mut() {
+        *last ^= 1;
+    }
+    let bytes = match draw.below(11) {
         0 | 1 => hello(Some(name), &[]),
         2 => hello(Some(name), draw.one(&[&[&b"h2"[..]] as &[&[u8]], &[b"http/1.1", b"h2"], &[b"h3"]])),
         3 => hello(None, draw.one(&[&[] as &[&[u8]], &[&b"h2"[..]]])),
@@ -135,6 +154,7 @@ fn first_bytes(draw: &Draw) -> Vec<u8> {
         5 => draw.one(&[&b"GET / HTTP/1.0\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]).to_vec(),
         6 => b"SSH-2.0-x\r\n".to_vec(),
         7 => vec![5, 1, 0],
+        8 | 9 => handshake_records(draw.one(&[ENCRYPTED, ENCRYPTED, &damaged]), 1),
         _ => draw.one(&[&b"EHLO x\r\n"[..], &[22, 3, 1, 0, 4, 1, 1, 0, 0], &[0; 40]]).to_vec(),
     };
     let cut = if draw.one_in(6) { 1 + draw.below(bytes.len()) } else { bytes.len() };
@@ -198,7 +218,8 @@ fn ended(before: &[(String, u64)], after: &[(String, u64)]) -> Option<String> {
 async fn an_explanation_is_what_becomes_of_the_connection() {
     let (ports, mut come) = backends().await;
     let (mut gone, mut refused, mut uncertain) = (0, 0, 0);
-    for seed in 0..60 {
+    let mut states = BTreeSet::new();
+    for seed in 0..80 {
         let draw = Draw(Random::new(seed));
         let text = configuration(&draw, &ports);
         let Ok(loaded) = config::parse(&text) else { panic!("seed {seed}: {text}") };
@@ -279,6 +300,7 @@ async fn an_explanation_is_what_becomes_of_the_connection() {
                 }
                 Verdict::Answered { .. } | Verdict::Waits { .. } => panic!("{about}"),
             }
+            states.extend(explained.recognised.ech);
             // Each rule has its say, once.
             let of_transport = config.top.rules.len();
             let chosen = usize::from(explained.chosen.as_ref().is_some_and(|chosen| chosen.rule.is_some()));
@@ -288,5 +310,8 @@ async fn an_explanation_is_what_becomes_of_the_connection() {
         drop(stop);
     }
     // What is answered by chance is rarer without PROXY headers.
+    for state in ["accepted", "not_offered", "switched_off", "undecryptable"] {
+        assert!(states.contains(state), "{state}: {states:?}");
+    }
     assert!(gone > 150 && refused > 100 && uncertain > 10, "{gone} {refused} {uncertain}");
 }
