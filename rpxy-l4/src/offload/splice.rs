@@ -221,19 +221,15 @@ reasons! {
     Mss = "mss",
     /// A leg began with data (TCP Fast Open).
     FastOpen = "fast_open",
-    /// A leg carries MD5 signatures or TCP-AO.
-    Signature = "signature",
     /// A leg has seen a FIN or an error.
     NotEstablished = "not_established",
     /// A leg ends on this machine, or at an address that is ambiguous.
     Local = "local",
     /// A leg has no route, or leaves by an interface without the programs.
     NoRoute = "no_route",
-    /// The listener says no.
-    Listener = "listener",
-    /// The rule says no.
+    /// The rule, or the listener for its default target, says no.
     Rule = "rule",
-    /// The daemon reads the stream to its end.
+    /// An end has sent what the daemon did not pass on as it came: an urgent byte.
     Stream = "stream",
     /// The client is far, and the connection would be slower than relayed.
     Far = "far",

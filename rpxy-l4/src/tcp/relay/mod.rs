@@ -104,13 +104,9 @@ impl<'a> Relay<'a> {
         (timer, limits): (Timer, Arc<Limits>),
         (mut attempts, verbatim): (Option<Box<Attempts>>, bool),
     ) -> Self {
-        let mut changed = (traffic.up, traffic.down);
         if let Some(attempts) = attempts.as_mut().filter(|_| !verbatim) {
-            attempts.count_from_here(client, backend);
-            changed.0 += (preamble.bytes.len() - preamble.header.min(preamble.bytes.len())) as u64;
-        }
-        if let Some(attempts) = &mut attempts {
-            attempts.changed = changed;
+            let up = traffic.up + preamble.bytes.len().saturating_sub(preamble.header) as u64;
+            attempts.count_from_here((client, backend), [up, traffic.down]);
         }
         let may_be_held = verbatim || preamble.bytes.len() == preamble.sent;
         let mut up = Half::starting_with(preamble, &mut traffic.up);
@@ -146,10 +142,8 @@ impl<'a> Relay<'a> {
     pub(super) async fn hand_over(&mut self) -> Result<Handed, NotSpliced> {
         let attempts = self.attempts.as_mut().ok_or(NotSpliced::Off)?;
         let held = self.up.held().cloned().unwrap_or_default();
-        let (changed_up, changed_down) = attempts.changed;
-        let up = (self.traffic.up + held.len() as u64).saturating_sub(changed_up);
-        let verbatim = [up, self.traffic.down - changed_down];
-        attempts.hand_over((self.client, self.backend), held, verbatim).await
+        let passed_on = [self.traffic.up + held.len() as u64, self.traffic.down];
+        attempts.hand_over((self.client, self.backend), held, passed_on).await
     }
 
     /// Relays on after a hand-over that has failed.

@@ -127,16 +127,17 @@ impl HandOver {
     fn speaks_against(&self, legs: &[Leg; 2]) -> Option<NotSpliced> {
         let [client, backend] = legs;
         alike(client, backend).err().or_else(|| {
+            let up = keeps_promise(client, backend, self.held, self.verbatim[0]);
+            let down = keeps_promise(backend, client, 0, self.verbatim[1]);
             // The kernel does not tell of bytes behind urgent ones that nobody has read (`tcp_inq()`), and a reader is not told
             // of the urgent ones: all that was received has to have been passed on, and nothing else.
             let [of_client, of_backend] = [0, 1].map(|side: usize| self.before[side] + self.verbatim[side]);
             let all = client.info.bytes_received == of_client && backend.info.bytes_received == of_backend;
-            if !all {
-                return Some(NotSpliced::Busy);
+            match (up && down, all) {
+                (true, true) => None,
+                (true, false) => Some(NotSpliced::Stream),
+                (false, _) => Some(NotSpliced::Busy),
             }
-            let up = keeps_promise(client, backend, self.held, self.verbatim[0]);
-            let down = keeps_promise(backend, client, 0, self.verbatim[1]);
-            (!(up && down)).then_some(NotSpliced::Busy)
         })
     }
 
@@ -290,8 +291,8 @@ mod tests {
             ),
             ("a byte that nobody has read", |legs| legs[0].numbers.unread = 1, NotSpliced::Busy),
             ("the backend's too", |legs| legs[1].numbers.unread = 1, NotSpliced::Busy),
-            ("a byte that is not told as unread", |legs| legs[0].info.bytes_received += 1, NotSpliced::Busy),
-            ("the backend's likewise", |legs| legs[1].info.bytes_received += 1, NotSpliced::Busy),
+            ("a byte that is not told as unread", |legs| legs[0].info.bytes_received += 1, NotSpliced::Stream),
+            ("the backend's likewise", |legs| legs[1].info.bytes_received += 1, NotSpliced::Stream),
         ];
         for (row, change, reason) in rows {
             let (hand_over, mut legs) = of_way_a();

@@ -78,6 +78,8 @@ pub(in crate::tcp) struct Attempts {
     first: bool,
     /// Bytes that client and backend had sent when the relay began to count.
     before: [u64; 2],
+    /// Payload that the relay had passed on by then, not as it came.
+    changed: [u64; 2],
     /// Made before there was a connection to the backend, which was made to be like the client's.
     reserved: Option<Reserved>,
     /// Exchanges until the next one.
@@ -85,8 +87,6 @@ pub(in crate::tcp) struct Attempts {
     /// Exchanges between the next one and the one after it.
     pause: u32,
     left: u8,
-    /// Payload at the beginning that was not passed on as it came: up, down.
-    pub(in crate::tcp) changed: (u64, u64),
 }
 
 /// A place for the first hand-over.
@@ -110,7 +110,10 @@ impl Attempts {
     ) -> Option<Box<Self>> {
         let splicer = splicer?;
         let first = match when(route.splice, protocol) {
-            When::Never => return None,
+            When::Never => {
+                splicer.metrics().tcp_not_spliced(NotSpliced::Rule);
+                return None;
+            }
             When::First => true,
             When::Later => false,
         };
@@ -119,6 +122,7 @@ impl Attempts {
             client: [client.peer_addr().ok()?, client.local_addr().ok()?],
             leg: Info::of(client).ok()?,
             before: [0; 2],
+            changed: [0; 2],
             reserved: None,
             mark: route.mark(),
             idle: idle.unwrap_or(IDLE),
@@ -126,7 +130,6 @@ impl Attempts {
             wait: if first { 1 } else { EXCHANGES },
             pause: 1,
             left: MOST,
-            changed: (0, 0),
         }))
     }
 
@@ -135,9 +138,15 @@ impl Attempts {
         self.first
     }
 
-    /// The relay counts from here on: something that was read before was no payload, or was changed.
-    pub(in crate::tcp) fn count_from_here(&mut self, client: &TcpStream, backend: &TcpStream) {
-        let read = |socket| Some(Info::of(socket).ok()?.bytes_received - u64::from(repair::unread(socket).ok()?));
+    /// The relay counts from here on: something that was read before was no payload, or was `changed`.
+    pub(in crate::tcp) fn count_from_here(&mut self, (client, backend): (&TcpStream, &TcpStream), changed: [u64; 2]) {
+        self.changed = changed;
+        // Asked in this order, since the other one would hide an urgent byte; what arrives in between makes it too little,
+        // and the connection stays relayed.
+        let read = |socket| {
+            let received = Info::of(socket).ok()?.bytes_received;
+            received.checked_sub(repair::unread(socket).ok()?.into())
+        };
         // What cannot be told fits nothing that is counted.
         self.before = [client, backend].map(|socket| read(socket).unwrap_or(u64::MAX / 2));
     }
@@ -189,7 +198,7 @@ impl Attempts {
     }
 
     /// Hands the connection over; its sockets are of no more use then, and nothing else may use them meanwhile. `held` are
-    /// bytes of the client's that the backend has not got yet; [`super::hand_over::HandOver`] has `verbatim`.
+    /// bytes of the client's that the backend has not got yet, and are counted in the payload that was `passed_on`.
     ///
     /// # Errors
     ///
@@ -198,11 +207,12 @@ impl Attempts {
         &mut self,
         (client, backend): (&TcpStream, &TcpStream),
         held: Bytes,
-        verbatim: [u64; 2],
+        passed_on: [u64; 2],
     ) -> Result<Handed, NotSpliced> {
         let gone = |_error| NotSpliced::NotEstablished;
         let upstream = (backend.local_addr().map_err(gone)?, backend.peer_addr().map_err(gone)?);
         let reserved = self.reserved.take().filter(|reserved| reserved.upstream == upstream);
+        let verbatim = [0, 1].map(|side: usize| passed_on[side].saturating_sub(self.changed[side]));
         let [_, from_backend] = verbatim;
         let knows_nothing = from_backend == 0 && reserved.as_ref().is_some_and(|reserved| reserved.doubled);
         let (one, other) = (Info::of(client).map_err(gone)?, Info::of(backend).map_err(gone)?);
