@@ -111,4 +111,10 @@ impl Mode {
         assert!(self == Self::Spliced || spliced == 0, "{spliced} connections were spliced");
         spliced
     }
+
+    /// Returns true when no connection is under way, by the access log.
+    pub(super) fn has_seen_every_end(daemon: &Daemon) -> bool {
+        let count = |event: &str| daemon.lines_with(&format!("\"event\":\"{event}\"")).len();
+        count("finish") == count("start")
+    }
 }

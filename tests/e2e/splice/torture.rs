@@ -17,6 +17,7 @@ use std::{
 use rpxy_l4_tests::{
     OrFail as _,
     topology::{Host, Topology},
+    wait,
     wire::Weather,
 };
 
@@ -173,6 +174,8 @@ fn play(net: &Topology, mode: Mode, rows: &[Row], set: &dyn Fn(Weather)) {
         });
         set(CLEAN);
         game.wait_for_the_last();
+        // An end that the daemon does not learn of keeps the connection's place and port.
+        wait::until("the daemon has seen every end", || Mode::has_seen_every_end(&daemon).then_some(()));
         let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
         let slow = slow.into_inner();
         let spliced = mode.count_spliced(&daemon) - before;
