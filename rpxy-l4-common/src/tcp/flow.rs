@@ -142,7 +142,7 @@ pub struct Side {
     pub next: u32,
     /// The highest number that it has acknowledged: the RCV.NXT that its peer may rely on.
     pub acknowledged: u32,
-    /// The largest window that it has offered, in bytes.
+    /// The largest window that its peer was offered, in bytes: by it, or by the daemon before the hand-over.
     pub largest_window: u32,
     /// Places that its windows are scaled by, 0 to 14 (RFC 7323 section 2.3).
     pub scale: u8,

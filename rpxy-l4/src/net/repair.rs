@@ -121,6 +121,8 @@ pub(crate) struct Numbers {
     pub(crate) told: u32,
     /// The largest window that the peer has offered, in bytes.
     pub(crate) window: u32,
+    /// The window that the peer was told of last, in bytes from `told` on.
+    pub(crate) offered: u32,
     /// Largest segment that the peer takes.
     pub(crate) peer_segment: u32,
     /// Bytes received that wait to be read.
@@ -143,12 +145,13 @@ impl Numbers {
         let written = written?;
         let received = number(socket, libc::TCP_QUEUE_SEQ)?;
         // struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
-        let [_, _, window, _, told]: [u32; 5] = option_of(socket, libc::TCP_REPAIR_WINDOW)?;
+        let [_, _, window, offered, told]: [u32; 5] = option_of(socket, libc::TCP_REPAIR_WINDOW)?;
         Ok(Self {
             written,
             received,
             told,
             window,
+            offered,
             peer_segment: number(socket, libc::TCP_MAXSEG)?,
             unread: unread(socket)?,
             unacknowledged: undelivered(socket),

@@ -90,6 +90,8 @@ pub(crate) struct LegNumbers {
     pub(crate) held: u32,
     /// The largest window that the peer has offered, in bytes (`max_window` of `TCP_REPAIR_WINDOW`).
     pub(crate) window: u32,
+    /// The window that the daemon has offered the peer last, in bytes (`rcv_wnd`).
+    pub(crate) offered: u32,
     /// The scale of the peer's windows (`tcpi_snd_wscale`).
     pub(crate) peer_scale: u8,
     /// The scale of the daemon's windows on this leg (`tcpi_rcv_wscale`).
@@ -127,12 +129,16 @@ const MOST_SCALE: u8 = 14;
 /// Returns what is known of each side at the hand-over.
 #[must_use]
 pub(crate) fn sides(legs: &[LegNumbers; 2]) -> [flow::Side; 2] {
-    legs.map(|leg| flow::Side {
-        next: leg.received,
-        acknowledged: leg.acknowledged,
-        largest_window: leg.window,
-        scale: leg.peer_scale.min(MOST_SCALE),
-        ..flow::Side::default()
+    Side::BOTH.map(|side| {
+        let [leg, other] = [side, side.other()].map(|side| &legs[side as usize]);
+        flow::Side {
+            next: leg.received,
+            acknowledged: leg.acknowledged,
+            // The other side still sends as much as the daemon has offered it.
+            largest_window: leg.window.max(other.offered),
+            scale: leg.peer_scale.min(MOST_SCALE),
+            ..flow::Side::default()
+        }
     })
 }
 
@@ -346,6 +352,7 @@ mod tests {
             received: u32::MAX - 4,
             held: 7,
             window: 64_000,
+            offered: 40_000,
             peer_scale: 7,
             own_scale: 9,
             probe: Some(Probe { clock: 100, echo: 500 }),
@@ -356,6 +363,7 @@ mod tests {
             received: 70_000,
             held: 0,
             window: 29_200,
+            offered: 20_000,
             peer_scale: 2,
             own_scale: 10,
             probe: Some(Probe { clock: 9_000, echo: 3 }),
@@ -375,7 +383,9 @@ mod tests {
         assert_eq!(9_000_u32.wrapping_add(of_backend.echo), 500);
         assert_eq!(of_backend.window_shift, 2 - 9);
         assert_eq!((of_backend.promised, of_backend.may), (70_000, may::SEND_HELD));
-        let [client_side, _] = sides(&legs);
+        let [client_side, backend_side] = sides(&legs);
+        assert_eq!(client_side.largest_window, 64_000, "what the client has offered is more than what the daemon has");
+        assert_eq!(backend_side.largest_window, 40_000, "the client may send what the daemon has offered it");
         assert_eq!((client_side.next, client_side.acknowledged), (client.received, 990));
         let without = legs.map(|leg| LegNumbers { probe: None, ..leg });
         assert!(differences(&without).iter().all(|flow| flow.timestamp == 0 && flow.echo == 0));

@@ -155,6 +155,7 @@ impl HandOver {
                 received: numbers.received,
                 held,
                 window: numbers.window,
+                offered: numbers.offered,
                 peer_scale: info.peer_scale,
                 own_scale: info.own_scale,
                 probe,
@@ -213,8 +214,16 @@ mod tests {
             round_trip: Duration::from_micros(50),
             ..Info::default()
         };
-        let numbers =
-            Numbers { written: 5000, received, told, window: 65_535, peer_segment: 1460, unread: 0, unacknowledged: 0 };
+        let numbers = Numbers {
+            written: 5000,
+            received,
+            told,
+            window: 65_535,
+            offered: 60_000,
+            peer_segment: 1460,
+            unread: 0,
+            unacknowledged: 0,
+        };
         Leg { info, numbers }
     }
 
