@@ -60,13 +60,16 @@ pub fn follow(segment: &Segment<'_>, flow: &TcpFlow, sender: &mut Side, peer: &S
         sender.end = end;
     }
     // Each direction notes what its sender says and nothing else, so that two processors lose no FIN of each other.
+    if is_finished(sender, peer, flow) { Meaning::Ended } else { Meaning::Alive }
+}
+
+/// Returns true if both sides have sent a FIN, and acknowledged that of the other one; `flow` is of the direction of `sender`.
+#[inline(always)]
+#[must_use]
+pub fn is_finished(sender: &Side, peer: &Side, flow: &TcpFlow) -> bool {
     let heard = sender.acknowledged.wrapping_add(flow.acknowledgement);
-    let finished = sender.seen & peer.seen & seen::FIN != 0;
-    if finished && !is_after(peer.end, heard) && !is_after(sender.end, expected) {
-        Meaning::Ended
-    } else {
-        Meaning::Alive
-    }
+    let expected = peer.acknowledged.wrapping_sub(flow.sequence);
+    sender.seen & peer.seen & seen::FIN != 0 && !is_after(peer.end, heard) && !is_after(sender.end, expected)
 }
 
 /// Returns true for an acknowledgement, in the peer's numbers, of something that the peer has sent, and that is no older

@@ -9,7 +9,7 @@ use rpxy_l4_common::map::FlowKey;
 use rpxy_l4_common::tcp::counter::TcpCounter;
 use rpxy_l4_common::tcp::decide::TcpMaps;
 use rpxy_l4_common::tcp::flow::{Notes, Side, TcpFlow, seen::FIN};
-use rpxy_l4_common::tcp::follow::{Meaning, follow};
+use rpxy_l4_common::tcp::follow::{Meaning, follow, is_finished};
 use rpxy_l4_common::tcp::segment::Segment;
 use rpxy_l4_common::tcp::sequence::is_after;
 
@@ -127,7 +127,14 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
             }
             (&raw mut (*notes).last_seen).write_volatile(now);
         }
-        if matches!(meaning, Meaning::Ended) {
+        let counted = if flow.side == 0 { &raw mut (*notes).counted[0] } else { &raw mut (*notes).counted[1] };
+        add(&raw mut (*counted).packets, 1);
+        add(&raw mut (*counted).bytes, payload);
+        // The last two acknowledgements may cross on two processors, neither of which has found what the other one was about
+        // to note. The additions above are barriers: whoever notes later finds it now.
+        let has_ended =
+            matches!(meaning, Meaning::Ended) || matches!(meaning, Meaning::Alive) && has_finished(kernel, notes, flow);
+        if has_ended {
             let ended = &raw mut (*notes).ended;
             if ended.read_volatile() == 0 {
                 // Should there be no room, the daemon finds it by itself, later.
@@ -135,9 +142,23 @@ pub(super) fn note(kernel: &Kernel, flow: &TcpFlow, payload: u64, meaning: Meani
             }
             ended.write_volatile(now);
         }
-        let counted = if flow.side == 0 { &raw mut (*notes).counted[0] } else { &raw mut (*notes).counted[1] };
-        add(&raw mut (*counted).packets, 1);
-        add(&raw mut (*counted).bytes, payload);
+    }
+}
+
+/// Whether both sides have finished, by what is noted now.
+#[inline(always)]
+unsafe fn has_finished(kernel: &Kernel, notes: *const Notes, flow: &TcpFlow) -> bool {
+    let scratch = kernel.0.as_ptr();
+    // SAFETY: of the caller, the notes stay; the copies are this processor's.
+    unsafe {
+        let client = (&raw const (*notes).sides[0].seen).read_volatile();
+        let backend = (&raw const (*notes).sides[1].seen).read_volatile();
+        if client & backend & FIN == 0 {
+            return false;
+        }
+        copy(&raw const (*notes).sides, &raw mut (*scratch).sides);
+        let [client, backend] = &(*scratch).sides;
+        if flow.side == 0 { is_finished(client, backend, flow) } else { is_finished(backend, client, flow) }
     }
 }
 
