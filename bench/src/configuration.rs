@@ -97,44 +97,23 @@ impl Candidate {
 
     /// Its key `tcp_splice`, where it has the programs for that.
     pub(super) fn splice_policy(self) -> Option<&'static str> {
-        match self {
-            Self::RpxySpliced => Some("first"),
-            Self::RpxyAuto => Some("auto"),
-            Self::Rpxy
-            | Self::RpxyRouted
-            | Self::Baseline
-            | Self::RpxyTc
-            | Self::RpxyGeneric
-            | Self::Haproxy
-            | Self::Nginx
-            | Self::Sslh
-            | Self::Barest
-            | Self::Splice
-            | Self::Nat
-            | Self::Direct
-            | Self::Nowhere => None,
-        }
+        [(Self::RpxySpliced, "first"), (Self::RpxyAuto, "auto")]
+            .into_iter()
+            .find_map(|(candidate, policy)| (self == candidate).then_some(policy))
     }
 
     /// The table of the kernel plane, where there is one.
     fn kernel_plane(self) -> String {
-        let mode = match self {
-            Self::RpxyTc => "tc",
-            Self::RpxyGeneric => "xdp-generic",
-            Self::RpxySpliced | Self::RpxyAuto => return "[ebpf]\nmode = \"tc\"\ntcp = \"auto\"\n".to_owned(),
-            Self::Rpxy
-            | Self::RpxyRouted
-            | Self::Baseline
-            | Self::Haproxy
-            | Self::Nginx
-            | Self::Sslh
-            | Self::Barest
-            | Self::Splice
-            | Self::Nat
-            | Self::Direct
-            | Self::Nowhere => return String::new(),
-        };
-        format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n")
+        let of_udp = |mode| format!("[ebpf]\nmode = \"{mode}\"\nearly_drop = true\n");
+        if self.splice_policy().is_some() {
+            "[ebpf]\nmode = \"tc\"\ntcp = \"auto\"\n".to_owned()
+        } else if self == Self::RpxyTc {
+            of_udp("tc")
+        } else if self == Self::RpxyGeneric {
+            of_udp("xdp-generic")
+        } else {
+            String::new()
+        }
     }
 
     /// The configuration of rpxy-l4, with rules for every protocol that could be meant or without any.
