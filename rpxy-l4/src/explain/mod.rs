@@ -4,6 +4,8 @@
 //! [`Explanation`]. Here are its parts, and those that both transports have in common: why a rule is not chosen, and in
 //! which order targets are tried.
 
+#[cfg(test)]
+mod draw;
 mod listener;
 mod question;
 mod rules;
@@ -14,6 +16,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use serde::Serialize;
 
+#[cfg(test)]
+pub(crate) use draw::Draw;
 pub(crate) use listener::{NoListener, listener};
 pub(crate) use question::{LISTED, MOST_BYTES, MOST_DATAGRAMS, Question};
 pub(crate) use rules::{OtherRule, Rules, Seen, explain_rules};

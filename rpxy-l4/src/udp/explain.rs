@@ -215,13 +215,18 @@ impl Asking<'_> {
     }
 
     fn go(&mut self, route: &UdpRoute, group: &Group, order: &Order) {
+        let goes = |to| Verdict::Goes { rule: route.rule.clone(), to };
         if !order.first.is_empty() {
-            return self.decide(Verdict::Goes { rule: route.rule.clone(), to: order.first.clone() });
+            return self.decide(goes(order.first.clone()));
         }
-        let (reason, because) = if group.full(self.state.now).next().is_some() {
-            let because = "each target has as many sessions as it may have, unless one that has shown less gives way";
-            (DatagramDrop::TargetConnections, because)
-        } else if group.only_healthy() {
+        let full: Vec<_> = group.full(self.state.now).map(|(_, endpoint)| Arc::clone(&endpoint.text)).collect();
+        if !full.is_empty() {
+            let note = "each target has as many sessions as it may have: one of the rule's that has shown less gives way; \
+                        if none has, this one is refused (target_connections)";
+            self.notes.push(note.to_owned());
+            return self.decide(goes(full));
+        }
+        let (reason, because) = if group.only_healthy() {
             (DatagramDrop::Unhealthy, "no target is up, and only_healthy wants one")
         } else {
             (DatagramDrop::Unreachable, "no target may be tried")

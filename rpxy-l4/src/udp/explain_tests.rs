@@ -1,7 +1,11 @@
 //! `explain` against the core that decides: made-up configurations, states of targets, clients and datagrams, each explained
 //! and then given to a worker's sessions.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rpxy_l4_common::mac1::Mac1Key;
@@ -20,37 +24,15 @@ use super::{
 };
 use crate::{
     config,
-    config::model::{Dns, Transport},
-    explain::{Question, Verdict},
+    config::model::{Config, Dns, Transport},
+    explain::{Draw, Explanation, Question, Verdict},
     limit::{Bans, ByListener, DrainedListeners},
     metrics::Metrics,
     resolve::Resolver,
-    route::{Random, Targets},
+    route::Targets,
 };
 
 const KEYS: [[u8; 32]; 2] = [[7; 32], [8; 32]];
-
-/// Numbers and choices that a seed gives.
-struct Draw(Random);
-
-impl Draw {
-    fn below(&self, n: usize) -> usize {
-        usize::try_from(self.0.next() % n as u64).unwrap()
-    }
-
-    fn one<T: Copy>(&self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    /// True in one of so many cases.
-    fn one_in(&self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn some<T: Copy>(&self, of: &[T]) -> Vec<T> {
-        of.iter().copied().filter(|_| self.one_in(3)).collect()
-    }
-}
 
 fn configuration(draw: &Draw) -> String {
     let targets = |id: &str| {
@@ -192,25 +174,76 @@ fn decided(sessions: &mut Sessions, client: SocketAddr, datagrams: &[Vec<u8>], n
     format!("refused {}", out.dropped.first().map_or("?", |(reason, _)| reason.name()))
 }
 
+/// What a daemon has in effect.
+struct World {
+    config: Config,
+    metrics: Arc<Metrics>,
+    bans: Arc<Bans>,
+    targets: Targets,
+    resolver: Resolver,
+    snapshot: Arc<Snapshot>,
+}
+
+impl World {
+    const SOCKET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
+
+    fn new(text: &str) -> Self {
+        let config = config::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
+        let metrics = Metrics::new();
+        let bans = Arc::new(Bans::default());
+        bans.set_configured(&["203.0.113.9".parse::<IpAddr>().unwrap().into()]);
+        let dns = Dns { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(1) };
+        let resolver = Resolver::new(tokio::runtime::Handle::current(), dns, Arc::clone(&metrics));
+        let targets = Targets::new(metrics.udp_accounts());
+        let active = ByListener::default();
+        let listens = [(Self::SOCKET, "default")];
+        let snapshot = Arc::new(Snapshot::new(&config, &listens, &active, &targets, &resolver));
+        Self { config, metrics, bans, targets, resolver, snapshot }
+    }
+
+    /// A worker without sessions.
+    fn worker(&self, seed: u64) -> Sessions {
+        let affinity = Arc::new(Affinity::new(Duration::ZERO, Arc::clone(&self.metrics)));
+        let mut sessions = Sessions::new(Arc::clone(&self.snapshot), affinity, Arc::clone(&self.bans), seed);
+        sessions.handle_listening(0, Arc::clone(self.snapshot.at(Self::SOCKET)));
+        sessions
+    }
+
+    fn explained(&self, from: SocketAddr, first: &[Vec<u8>], drained: bool, now: Duration) -> Explanation {
+        let Self { config, bans, targets, resolver, snapshot, .. } = self;
+        let state = State { snapshot, bans, targets, resolver, drained, not_steered: None, now };
+        let (transport, listener) = (Transport::Udp, None);
+        let question = Question { transport, listener, from, first: first.to_vec(), rule: None, limit: 100 };
+        explain(state, &config.top, &question, "daemon").unwrap()
+    }
+}
+
+#[tokio::test]
+async fn where_all_targets_are_full_one_that_has_shown_less_gives_way() {
+    let world = World::new("listen_port = 1\nudp_target = [{ address = '192.0.2.1:1', max_connections = 1 }]\n");
+    let mut worker = world.worker(1);
+    let first = [b"a question".to_vec()];
+    for (row, client, full) in [("one place", "203.0.113.7:1", false), ("none", "203.0.113.8:1", true)] {
+        let (client, now) = (client.parse().unwrap(), Duration::from_secs(1));
+        let explained = world.explained(client, &first, false, now);
+        let noted = explained.notes.iter().any(|note| note.contains("(target_connections)"));
+        assert_eq!(noted, full, "{row}: {explained:#?}");
+        let Verdict::Goes { to, .. } = &explained.verdict else { panic!("{row}: {explained:#?}") };
+        assert_eq!(to[..], ["192.0.2.1:1".into()], "{row}");
+        assert_eq!(decided(&mut worker, client, &first, now), "goes 192.0.2.1:1", "{row}");
+    }
+}
+
 #[tokio::test]
 async fn an_explanation_is_what_the_core_decides() {
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
     for seed in 0..150 {
-        let draw = Draw(Random::new(seed));
+        let draw = Draw::new(seed);
         let text = configuration(&draw);
-        let config = config::parse(&text).unwrap_or_else(|problems| panic!("seed {seed}: {problems:?}\n{text}")).config;
-        let metrics = Metrics::new();
-        let bans = Arc::new(Bans::default());
-        bans.set_configured(&["203.0.113.9".parse::<std::net::IpAddr>().unwrap().into()]);
-        let dns = Dns { min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(1) };
-        let resolver = Resolver::new(tokio::runtime::Handle::current(), dns, Arc::clone(&metrics));
-        let targets = Targets::new(metrics.udp_accounts());
-        let socket = SocketAddr::from(([0, 0, 0, 0], 1));
-        let active = ByListener::default();
-        let snapshot = Arc::new(Snapshot::new(&config, &[(socket, "default")], &active, &targets, &resolver));
+        let world = World::new(&text);
         for case in 0..10_u64 {
             let now = Duration::from_millis(1 + 100 * case);
-            for (_, health) in targets.list() {
+            for (_, health) in world.targets.list() {
                 match draw.below(8) {
                     0 => drop(health.administrative().drain(now)),
                     1 => drop(health.failed(now, Duration::from_secs(3600))),
@@ -224,25 +257,12 @@ async fn an_explanation_is_what_the_core_decides() {
             let addresses = ["203.0.113.7", "203.0.113.8", "203.0.113.9", "192.0.2.1", "2001:db8::1"];
             let client = SocketAddr::new(draw.one(&addresses).parse().unwrap(), draw.one(&[0, 50_000]));
             let first = datagrams(&draw);
-            let state = State {
-                snapshot: &snapshot,
-                bans: &bans,
-                targets: &targets,
-                resolver: &resolver,
-                drained,
-                not_steered: None,
-                now,
-            };
-            let (transport, listener) = (Transport::Udp, None);
-            let question = Question { transport, listener, from: client, first: first.clone(), rule: None, limit: 100 };
-            let explained = explain(state, &config.top, &question, "daemon").unwrap();
-            let again = explain(state, &config.top, &question, "daemon").unwrap();
+            let explained = world.explained(client, &first, drained, now);
+            let again = world.explained(client, &first, drained, now);
             let about = format!("seed {seed}, case {case}: {first:?} from {client}: {explained:#?}\n{text}");
             assert_eq!(again, explained, "asking leaves no trace: {about}");
 
-            let affinity = Arc::new(Affinity::new(Duration::ZERO, Arc::clone(&metrics)));
-            let mut sessions = Sessions::new(Arc::clone(&snapshot), affinity, Arc::clone(&bans), seed);
-            sessions.handle_listening(0, Arc::clone(snapshot.at(socket)));
+            let mut sessions = world.worker(seed);
             let mut listeners = DrainedListeners::default();
             if drained {
                 listeners.drain(None, Duration::ZERO);
@@ -270,7 +290,7 @@ async fn an_explanation_is_what_the_core_decides() {
             };
             *seen.entry(kind).or_default() += 1;
             let chosen = usize::from(explained.chosen.as_ref().is_some_and(|chosen| chosen.rule.is_some()));
-            assert_eq!(explained.others.len() + chosen, config.top.rules.len(), "each rule has its say: {about}");
+            assert_eq!(explained.others.len() + chosen, world.config.top.rules.len(), "each rule has its say: {about}");
         }
     }
     for kind in [

@@ -23,12 +23,12 @@ use super::{
 use crate::{
     config,
     config::model::{Dns, Transport},
-    explain::{Question, Verdict},
+    explain::{Draw, Question, Verdict},
     limit::Bans,
     log::AccessLog,
     metrics::Metrics,
     resolve::Resolver,
-    route::{Random, Targets},
+    route::Targets,
 };
 
 /// Backends of the test.
@@ -39,28 +39,6 @@ const ENCRYPTED: &[u8] = include_bytes!("../../../../rpxy-l4-proto/src/ech/testd
 const ECH: &str = "ech_config_list = \
                    'AEH+DQA9QQAgACBA33gCXp5kB6qZDDobZiUWmF3pM58j/PDRen/3YLbEWwAEAAEAAQAOcHVibGljLmV4YW1wbGUAAA=='\n\
                    private_keys = ['iCqDaWFEAeGlFe0ajA6KD/5SKj9w7lT9bmx2tu1Od0c=']\n";
-
-/// Numbers and choices that a seed gives.
-struct Draw(Random);
-
-impl Draw {
-    fn below(&self, n: usize) -> usize {
-        usize::try_from(self.0.next() % n as u64).unwrap()
-    }
-
-    fn one<T: Copy>(&self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    /// True in one of so many cases.
-    fn one_in(&self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn some<T: Copy>(&self, of: &[T]) -> Vec<T> {
-        of.iter().copied().filter(|_| self.one_in(3)).collect()
-    }
-}
 
 fn list(words: &[&str]) -> String {
     format!("{words:?}")
@@ -220,7 +198,7 @@ async fn an_explanation_is_what_becomes_of_the_connection() {
     let (mut gone, mut refused, mut uncertain) = (0, 0, 0);
     let mut states = BTreeSet::new();
     for seed in 0..80 {
-        let draw = Draw(Random::new(seed));
+        let draw = Draw::new(seed);
         let text = configuration(&draw, &ports);
         let Ok(loaded) = config::parse(&text) else { panic!("seed {seed}: {text}") };
         let config = loaded.config;
