@@ -1,26 +1,21 @@
 //! Arguments of the command line. Their doc comments are the help text.
 
+mod ech;
+mod explain;
 mod url;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
-use rpxy_l4_proto::ech::{CipherSuite, Kem};
-
+pub(crate) use ech::{EchCommand, GenerateArgs};
+pub(crate) use explain::{ExplainArgs, PublicKey, Spoken};
 pub(crate) use url::Url;
 
 use crate::{
     admin,
     config::model::{MAX_SOCKET_PATH, PIN_PATH, Transport},
-    explain,
     id::Id,
     limit,
 };
@@ -132,7 +127,7 @@ pub(crate) enum Command {
         daemon: DaemonArgs,
     },
     /// Explain where a connection or datagram would go, and why
-    #[command(after_help = EXPLAIN_EXAMPLES)]
+    #[command(after_help = explain::EXAMPLES)]
     Explain(Box<ExplainArgs>),
     /// Send nothing new to a target, or let nothing new in, until `up`
     Drain {
@@ -222,160 +217,6 @@ pub(crate) struct HealthcheckArgs {
     /// Fail while the listeners are drained, too
     #[arg(long)]
     pub ready: bool,
-}
-
-/// Examples of `explain --help`.
-const EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  Which backend would this client get from the running daemon?
-    rpxy-l4 explain --from 203.0.113.7 --sni www.example.com --alpn h2
-  And from a file that is not in effect yet? Nothing is looked up and no daemon is asked.
-    rpxy-l4 explain --config new.toml --udp --sni www.example.com --alpn h3
-  Why does this host not reach rule `web`?
-    rpxy-l4 explain --host www.example.com --rule web
-  What is the tunnel of this server?
-    rpxy-l4 explain --public-key \"$(wg show wg0 public-key)\"
-  What are these captured bytes taken for?
-    xxd first-bytes.bin | rpxy-l4 explain --hex -";
-
-/// Arguments of `explain`.
-#[derive(Debug, Args)]
-pub(crate) struct ExplainArgs {
-    /// A TCP connection [default, unless the protocol is one of UDP]
-    #[arg(long, conflicts_with = "udp")]
-    pub tcp: bool,
-
-    /// A UDP datagram
-    #[arg(long)]
-    pub udp: bool,
-
-    /// The listener that it comes to [default: the first that serves the transport]
-    #[arg(long, value_name = "NAME")]
-    pub listener: Option<String>,
-
-    /// The client, as an address with or without port
-    #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.1", value_parser = client)]
-    pub from: SocketAddr,
-
-    /// Server name of a TLS or QUIC client
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["host", "public_key", "hex"])]
-    pub sni: Option<String>,
-
-    /// ALPN protocol of a TLS or QUIC client; may be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["host", "public_key", "hex"])]
-    pub alpn: Vec<String>,
-
-    /// Host of an HTTP request
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["public_key", "hex", "udp"])]
-    pub host: Option<String>,
-
-    /// Public key of the server of a WireGuard client, in base64
-    #[arg(long, value_name = "KEY", conflicts_with_all = ["hex", "tcp"], value_parser = public_key)]
-    pub public_key: Option<PublicKey>,
-
-    /// File with the first bytes in hex, as xxd, `xxd -p` or `hexdump -C` print them; - is the standard input. Over UDP
-    /// an empty line begins another datagram
-    #[arg(long, value_name = "FILE")]
-    pub hex: Option<PathBuf>,
-
-    /// Protocol of the client, where nothing else tells it
-    #[arg(long, value_name = "PROTOCOL", conflicts_with = "hex")]
-    pub protocol: Option<Spoken>,
-
-    /// Of the rules that are not chosen, tell only of this one
-    #[arg(long, value_name = "NAME")]
-    pub rule: Option<String>,
-
-    /// Of the rules that are not chosen, tell of so many
-    #[arg(long, value_name = "COUNT", default_value_t = explain::LISTED, value_parser = listed)]
-    pub limit: usize,
-
-    /// Admin socket of the daemon to ask [default: /run/rpxy-l4/admin.sock]
-    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
-    pub socket: Option<PathBuf>,
-
-    /// Configuration file to ask instead of a daemon
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// A protocol that first bytes can be made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Spoken {
-    /// HTTP/1.1 over TCP
-    Http,
-    /// TLS over TCP
-    Tls,
-    /// SSH over TCP
-    Ssh,
-    /// SOCKS5 over TCP
-    Socks5,
-    /// QUIC over UDP
-    Quic,
-    /// WireGuard over UDP
-    #[value(name = "wireguard")]
-    WireGuard,
-}
-
-/// A public key of WireGuard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PublicKey(pub [u8; 32]);
-
-/// Commands about key files for Encrypted Client Hello (RFC 9934).
-#[derive(Debug, Subcommand)]
-pub(crate) enum EchCommand {
-    /// Generate a key and its configuration
-    Generate(GenerateArgs),
-    /// Show the configurations of a key file and the DNS record to publish
-    Show {
-        /// The key file
-        file: PathBuf,
-        /// Print the private keys too, in the form of the configuration file
-        #[arg(long)]
-        private: bool,
-    },
-    /// Add a key with the parameters of the first one in front of a key file; older keys stay
-    Rotate {
-        /// The key file
-        file: PathBuf,
-    },
-}
-
-/// Arguments of `ech generate`.
-#[derive(Debug, Args)]
-pub(crate) struct GenerateArgs {
-    /// Public name, sent in the clear, like public.example
-    #[arg(long, value_name = "NAME")]
-    pub public_name: String,
-
-    /// Key encapsulation mechanism: x25519 or p256
-    #[arg(long, value_name = "KEM", default_value = "x25519")]
-    pub kem: Kem,
-
-    /// Cipher suites offered to clients
-    #[arg(
-        long,
-        value_name = "KDF/AEAD",
-        value_delimiter = ',',
-        default_value = "hkdf-sha256/aes-128-gcm,hkdf-sha256/chacha20-poly1305"
-    )]
-    pub suites: Vec<CipherSuite>,
-
-    /// Identifier of the configuration, 0 to 255 [default: random]
-    #[arg(long, value_name = "NUMBER")]
-    pub config_id: Option<u8>,
-
-    /// Length of the longest private name in bytes; padding hides that others are shorter
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    pub max_name_length: u8,
-
-    /// File to create, readable by its owner only [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
 }
 
 /// The connections or sessions to list.
@@ -483,20 +324,6 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     Err(format!("expected an absolute path of {MAX_SOCKET_PATH} bytes at most"))
 }
 
-fn client(text: &str) -> Result<SocketAddr, String> {
-    let address = || text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| SocketAddr::new(address, 0));
-    let client = text.parse().or_else(|_| address());
-    client.map_err(|_neither| {
-        "expected an address such as 203.0.113.7, 203.0.113.7:50000 or [2001:db8::7]:50000".to_owned()
-    })
-}
-
-fn public_key(text: &str) -> Result<PublicKey, String> {
-    let key = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    key.map(PublicKey)
-        .ok_or_else(|| "expected 32 bytes in base64, as `wg show <interface> public-key` prints".to_owned())
-}
-
 fn network(text: &str) -> Result<IpNet, String> {
     limit::network(text).ok_or_else(|| "expected an address or a network such as 192.0.2.0/24".to_owned())
 }
@@ -512,112 +339,4 @@ fn listed(text: &str) -> Result<usize, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from([&["rpxy-l4"], arguments].concat())
-    }
-
-    #[test]
-    fn arguments_of_0_2_are_accepted() {
-        for (case, arguments) in [
-            ("long", &["--config", "c.toml", "--log-dir", "l"] as &[&str]),
-            ("short", &["-c", "c.toml", "-l", "l"]),
-            ("with equals", &["--config=c.toml", "--log-dir=l"]),
-        ] {
-            let cli = parse(arguments).unwrap();
-            let run = cli.run.unwrap();
-            assert_eq!((run.config, run.log_dir), ("c.toml".into(), Some("l".into())), "{case}");
-            assert!(cli.command.is_none(), "{case}");
-        }
-    }
-
-    #[test]
-    fn commands_are_told_from_the_arguments_of_the_daemon() {
-        for arguments in [
-            &["status", "--socket", "s"] as &[&str],
-            &["status", "-c", "c.toml", "--json"],
-            &["flows", "-s", "s", "--limit", "10000"],
-            &["flows", "-s", "s", "--limit", "1"],
-            &["status"],
-            &["top"],
-            &["top", "-s", "s", "--interval", "200ms"],
-            &["top", "-c", "c.toml", "--once", "--json", "--interval", "60s"],
-            &["connections", "--client", "192.0.2.0/24", "--rule", "web", "--target", "a.example:443"],
-            &["close", "t0-1-2", "--socket", "s"],
-            &["targets", "--json"],
-            &["drain", "a.example:443"],
-            &["drain", "--listeners", "-s", "s"],
-            &["up", "a.example:443", "--transport", "udp"],
-            &["up", "--listeners"],
-            &["drain", "--listener", "wg", "-s", "s"],
-            &["up", "--listener", "default"],
-            &["ban", "192.0.2.0/24", "--socket", "s"],
-            &["unban", "--socket", "s", "2001:db8::1"],
-            &["bans", "--socket=s"],
-            &["upgrade", "-c", "c.toml"],
-            &["upgrade", "--config", "c.toml", "--log-dir", "l", "--json", "--if-changed"],
-            &["unpin"],
-            &["unpin", "--path", "/sys/fs/bpf/other"],
-            &["unpin", "-c", "c.toml"],
-            &["schema"],
-            &["doctor"],
-            &["doctor", "--config", "c.toml"],
-            &["container"],
-            &["healthcheck"],
-            &["healthcheck", "--ready", "-s", "s"],
-            &["healthcheck", "-c", "c.toml"],
-            &["healthcheck", "--url", "http://[::1]:9901/readyz"],
-            &["ech", "generate", "--public-name", "p.example"],
-            &["ech", "generate", "--public-name", "p.example", "--kem", "p256", "--suites", "hkdf-sha512/aes-256-gcm"],
-            &["ech", "show", "ech.pem"],
-            &["ech", "rotate", "ech.pem"],
-        ] {
-            let cli = parse(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
-            assert!(cli.run.is_none() && cli.command.is_some(), "{arguments:?}: {cli:?}");
-        }
-    }
-
-    #[test]
-    fn usage_errors_exit_with_2() {
-        for (case, arguments) in [
-            ("no config", &[] as &[&str]),
-            ("strict without a check", &["-c", "f", "--strict"]),
-            ("unknown", &["-c", "f", "--nonsense"]),
-            ("unknown command", &["stop"]),
-            ("too often", &["top", "--interval", "199ms"]),
-            ("too seldom", &["top", "--interval", "61s"]),
-            ("not a time", &["top", "--interval", "1"]),
-            ("no ID", &["close", "-s", "s"]),
-            ("not an ID", &["close", "-s", "s", "17"]),
-            ("no file", &["upgrade"]),
-            ("take over and check", &["-c", "f", "--take-over", "--check"]),
-            ("nothing to drain", &["drain"]),
-            ("a target and all listeners", &["drain", "a.example:443", "--listeners"]),
-            ("a target and a listener", &["up", "a.example:443", "--listener", "wg"]),
-            ("one listener and all", &["up", "--listeners", "--listener", "wg"]),
-            ("a listener of one transport", &["drain", "--listener", "wg", "--transport", "tcp"]),
-            ("listeners of one transport", &["up", "--listeners", "--transport", "tcp"]),
-            ("unknown transport", &["up", "a.example:443", "--transport", "sctp"]),
-            ("not a client", &["connections", "--client", "everybody"]),
-            ("socket and file", &["status", "--socket", "s", "--config", "f"]),
-            ("arguments of both", &["-c", "f", "status", "--socket", "s"]),
-            ("no network", &["ban", "--socket", "s"]),
-            ("path and file", &["unpin", "--path", "/p", "--config", "f"]),
-            ("not a network", &["ban", "--socket", "s", "everybody"]),
-            ("no flows", &["flows", "--socket", "s", "--limit", "0"]),
-            ("no public name", &["ech", "generate"]),
-            ("unknown mechanism", &["ech", "generate", "--public-name", "p.example", "--kem", "x448"]),
-            ("unknown suite", &["ech", "generate", "--public-name", "p.example", "--suites", "hkdf-sha256/des"]),
-            ("number out of range", &["ech", "generate", "--public-name", "p.example", "--config-id", "256"]),
-            ("relative socket", &["-c", "f", "--admin-socket", "s"]),
-            ("socket and URL", &["healthcheck", "--socket", "s", "--url", "http://127.0.0.1:1/"]),
-            ("not a URL", &["healthcheck", "--url", "https://127.0.0.1:1/"]),
-            ("too many flows", &["flows", "--socket", "s", "--limit", "10001"]),
-        ] {
-            let error = parse(arguments).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{case}");
-        }
-    }
-}
+mod tests;

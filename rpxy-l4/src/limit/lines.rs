@@ -6,7 +6,7 @@ use super::{
     bucket::{Bucket, Rate},
     sources::{Sources, timing},
 };
-use crate::config::model::NewSessions;
+use crate::config::model::{NewSessions, SourcePrefix};
 
 /// A number at once, and then so many a second.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ impl Lines {
     pub(crate) fn new(of_source: LineRate, of_all: LineRate) -> Self {
         let limit = |LineRate { burst, per_second }| {
             let number = |number| std::num::NonZeroU32::new(number).unwrap_or(std::num::NonZeroU32::MIN);
-            NewSessions { rate: number(per_second), burst: number(burst), prefix_v4: 32, prefix_v6: 64 }
+            NewSessions { rate: number(per_second), burst: number(burst), prefix: SourcePrefix { v4: 32, v6: 64 } }
         };
         Self {
             sources: Sources::sized(limit(of_source), SLOTS),

@@ -78,7 +78,7 @@ impl PerSource {
     }
 
     fn hash(&self, source: IpAddr, prefix: SourcePrefix) -> u64 {
-        self.key.hash_one(network(source, prefix.v4, prefix.v6))
+        self.key.hash_one(network(source, prefix))
     }
 
     fn shard(&self, hash: u64) -> Option<MutexGuard<'_, HashMap<u64, u32, BuildHasherDefault<AsItIs>>>> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::bucket::{Bucket, Rate};
-use crate::config::model::NewSessions;
+use crate::config::model::{NewSessions, SourcePrefix};
 
 /// Token buckets by source network, shared by all workers without a lock, in a table of fixed size.
 ///
@@ -69,17 +69,17 @@ impl Sources {
 
     /// The slot of a network, with the hash of that.
     fn slot(&self, source: IpAddr) -> Option<(u64, &Slot)> {
-        let hash = self.key.hash_one(network(source, self.limit.prefix_v4, self.limit.prefix_v6)) | 1;
+        let hash = self.key.hash_one(network(source, self.limit.prefix)) | 1;
         let index = usize::try_from(hash >> 32).unwrap_or_default() % self.slots.len().max(1);
         self.slots.get(index).map(|slot| (hash, slot))
     }
 }
 
 /// Family and leading bits of an address.
-pub(super) fn network(source: IpAddr, prefix_v4: u8, prefix_v6: u8) -> (bool, u128) {
+pub(super) fn network(source: IpAddr, prefix: SourcePrefix) -> (bool, u128) {
     match source.to_canonical() {
-        IpAddr::V4(address) => (true, leading(address.to_bits().into(), 32, prefix_v4)),
-        IpAddr::V6(address) => (false, leading(address.to_bits(), 128, prefix_v6)),
+        IpAddr::V4(address) => (true, leading(address.to_bits().into(), 32, prefix.v4)),
+        IpAddr::V6(address) => (false, leading(address.to_bits(), 128, prefix.v6)),
     }
 }
 
@@ -100,9 +100,9 @@ mod tests {
 
     use super::*;
 
-    fn limit(prefix_v4: u8, prefix_v6: u8) -> NewSessions {
+    fn limit(v4: u8, v6: u8) -> NewSessions {
         let number = |number| NonZeroU32::new(number).unwrap();
-        NewSessions { rate: number(100), burst: number(200), prefix_v4, prefix_v6 }
+        NewSessions { rate: number(100), burst: number(200), prefix: SourcePrefix { v4, v6 } }
     }
 
     #[test]
@@ -129,9 +129,8 @@ mod tests {
 
     #[test]
     fn networks_are_as_large_as_configured() {
-        let same = |limit, one: &str, other: &str| {
-            let NewSessions { prefix_v4, prefix_v6, .. } = limit;
-            let network = |text: &str| network(text.parse().unwrap(), prefix_v4, prefix_v6);
+        let same = |limit: NewSessions, one: &str, other: &str| {
+            let network = |text: &str| network(text.parse().unwrap(), limit.prefix);
             network(one) == network(other)
         };
         for (row, v4, v6, one, other, expected) in [

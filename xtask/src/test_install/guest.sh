@@ -208,7 +208,7 @@ is Result success && [ "$(property Result rpxy-l4@web)" = success ] || fail "the
 systemctl start rpxy-l4
 
 if ls /root/*.ko >/dev/null 2>&1; then
-	echo "-- kernel plane, with pins (docs/operations.md)"
+	echo "-- kernel plane, with pins (docs/kernel-plane.md)"
 	for module in /root/*.ko; do insmod "$module"; done
 	ip link add outside type veth peer name inside
 	ip link set outside up

@@ -37,7 +37,7 @@ pub(super) fn new(
         return None;
     };
     let burst = burst.unwrap_or(rate.saturating_mul(const { NonZeroU32::new(2).unwrap() }));
-    Some(NewSessions { rate, burst, prefix_v4: prefix.v4, prefix_v6: prefix.v6 })
+    Some(NewSessions { rate, burst, prefix })
 }
 
 /// Whose a limit is that `keys` describe: of the listener `name` if its `table` says one of them.

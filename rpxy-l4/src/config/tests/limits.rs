@@ -37,7 +37,7 @@ fn limits() {
 fn new_sessions_of_each_source() {
     let limit = |text: &str| {
         let limit = with(text).top.udp.new_sessions?;
-        Some((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6))
+        Some((limit.rate.get(), limit.burst.get(), limit.prefix.v4, limit.prefix.v6))
     };
     assert_eq!(limit(""), None);
     assert_eq!(limit("udp_new_sessions_per_source = 0"), None);
@@ -73,7 +73,7 @@ fn connections_of_each_source() {
         assert_eq!(with(text).top.tcp.max_connections_per_source.map(NonZeroU32::get), expected, "{row}");
     }
     let limit = with("tcp_new_connections_per_source = 5\nsource_prefix_v4 = 24").top.tcp.new_connections.unwrap();
-    assert_eq!((limit.rate.get(), limit.burst.get(), limit.prefix_v4, limit.prefix_v6), (5, 10, 24, 56));
+    assert_eq!((limit.rate.get(), limit.burst.get(), limit.prefix.v4, limit.prefix.v6), (5, 10, 24, 56));
     assert_eq!(with("").top.tcp.new_connections, None);
     assert_eq!(with("tcp_connect_attempts = 9").top.tcp.connect_attempts.get(), 9);
     refuses(&[("no attempt", "tcp_connect_attempts = 0", "3: tcp_connect_attempts")]);

@@ -69,7 +69,7 @@ fn limits_are_shared_unless_a_listener_says_its_own() {
     assert_eq!((wg.tcp.max_connections_per_source, &wg.tcp.max_connections_per_source_of), (None, &of));
     assert_eq!((&wg.tcp.new_connections_of, &wg.udp.max_connections_of, &wg.udp.new_sessions_of), (&of, &of, &of));
     let rate = wg.tcp.new_connections.unwrap();
-    assert_eq!((rate.rate.get(), rate.burst.get(), rate.prefix_v4), (3, 5, 24));
+    assert_eq!((rate.rate.get(), rate.burst.get(), rate.prefix.v4), (3, 5, 24));
 }
 
 #[test]

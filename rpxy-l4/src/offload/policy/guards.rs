@@ -78,7 +78,7 @@ fn mac1_keys(listener: &Listener) -> Option<Vec<[u8; 32]>> {
 
 fn source_limit(limit: NewSessions) -> SourceLimit {
     let (interval, window) = timing(&limit, HANDSHAKE_DATAGRAMS);
-    SourceLimit { interval, zero: 0, window, mask_v4: mask(limit.prefix_v4), mask_v6: mask(limit.prefix_v6) }
+    SourceLimit { interval, zero: 0, window, mask_v4: mask(limit.prefix.v4), mask_v6: mask(limit.prefix.v6) }
 }
 
 /// Returns a mask of the first `bits` bits, laid out as addresses in the maps.

@@ -1,14 +1,14 @@
-//! The limits in docs/operations.md are those of the code and the defaults of the configuration.
+//! The limits in docs/limits.md are those of the code and the defaults of the configuration.
 //!
-//! In the tables under `## Limits`, each quantity in the column `limit` belongs to the name at the same position in the
+//! In its tables, each quantity in the column `limit` belongs to the name at the same position in the
 //! column `key or constant`: a key of config.example.toml, or a constant by its path in the daemon (`udp::core::FLOWS`) or
 //! in another crate (`rpxy_l4_proto::quic::HELLO`).
 
 use super::super::Finding;
 use super::super::files::Tree;
-use super::{cells, code, section};
+use super::{cells, code};
 
-const PATH: &str = "docs/operations.md";
+const PATH: &str = "docs/limits.md";
 const RULE: &str = "limits";
 const EXAMPLE: &str = "config.example.toml";
 
@@ -16,7 +16,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut columns: Option<(usize, usize)> = None;
     let mut rows = 0;
-    for (line, text) in section(tree.text(PATH), "## Limits") {
+    for (line, text) in tree.text(PATH).lines().enumerate().map(|(index, text)| (index + 1, text)) {
         let Some(cells) = cells(text) else {
             columns = None;
             continue;
@@ -152,11 +152,11 @@ mod tests {
         ];
         let ids = "const MOST: usize = 128 * 1024;\nconst WAIT: Duration = Duration::from_secs(2);\n";
         for (name, limit, names, expected) in rows {
-            let operations = format!(
-                "## Limits\n\n| what | limit | key or constant | then |\n|---|---|---|---|\n| x | {limit} | {names} | y |\n"
+            let limits = format!(
+                "# Limits\n\n| what | limit | key or constant | then |\n|---|---|---|---|\n| x | {limit} | {names} | y |\n"
             );
             let tree = Tree::of(&[
-                (PATH, &operations),
+                (PATH, &limits),
                 (EXAMPLE, "# connections = 1024\n# commented = 7   # default: 8\n# timeout = \"3s\"\n# never = 0\n"),
                 ("rpxy-l4/src/udp/ids.rs", ids),
                 ("rpxy-l4/src/udp/mod.rs", "pub(crate) const BYTES: usize = 64 << 10;\n"),
