@@ -1,3 +1,5 @@
+//! What the command line takes, and what it refuses.
+
 use super::*;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {

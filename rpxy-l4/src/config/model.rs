@@ -30,8 +30,8 @@ mod upstream;
 pub(crate) use confine::{Confine, User};
 pub(crate) use ebpf::{Ebpf, EbpfMode, PIN_PATH, SplicePolicy};
 pub(crate) use health::{Check, CheckKind, HttpCheck};
-pub(crate) use limit::{NewSessions, SourcePrefix};
-pub(crate) use listener::{AccessLists, LimitOf, Listen, ListenAddress, Listener, TOP, UnixListen, canonical};
+pub(crate) use limit::{LimitOf, NewSessions, SourcePrefix};
+pub(crate) use listener::{AccessLists, Listen, ListenAddress, Listener, TOP, UnixListen, canonical};
 #[cfg(feature = "proxy-protocol")]
 pub(crate) use proxy::{ProxyVersion, ReceiveProxy};
 pub(crate) use rule::{Ech, EchPolicy, EchPrivate, Matcher, NamePattern, Rule, TlsMatcher};

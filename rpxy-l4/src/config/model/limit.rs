@@ -1,6 +1,9 @@
-//! Limits on source networks.
+//! Limits: whose they are, and those on source networks.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
+
+/// Whose a limit is: of the listener that says it, or, for `None`, shared by all that say none of their own.
+pub(crate) type LimitOf = Option<Arc<str>>;
 
 /// Leading bits of an address that make a source network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

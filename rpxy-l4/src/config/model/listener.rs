@@ -15,9 +15,6 @@ use super::{Rule, Tcp, Transport, Udp, Unmatched};
 /// Name of the listener that the top of the file describes.
 pub(crate) const TOP: &str = "default";
 
-/// Whose a limit is: of the listener that says it, or, for `None`, shared by all that say none of their own.
-pub(crate) type LimitOf = Option<Arc<str>>;
-
 /// Sockets with settings, default targets and rules of their own.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Listener {
