@@ -101,6 +101,8 @@ pub(crate) struct Usage {
     pub bytes_down: u64,
     /// Time since the last packet was steered; `None` if none was.
     pub idle: Option<Duration>,
+    /// Times that the client can have spoken after the backend had, at most: the session was installed after an answer.
+    pub turns: u64,
     /// Most packets of a direction arrive by another interface than the route to their sender leaves by, and so pass
     /// through the daemon.
     pub asymmetric: bool,
@@ -113,6 +115,7 @@ impl Usage {
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
         self.idle = other.idle;
+        self.turns = other.turns;
         self.asymmetric = other.asymmetric;
     }
 }

@@ -443,6 +443,8 @@ fn refusal(reason: DatagramDrop, listener: &model::Listener, carries: Datagrams,
     } else if reason == DatagramDrop::Orphan {
         "it is from the middle of a connection or tunnel that is not known here, and orphan has no destination for it"
             .to_owned()
+    } else if reason == DatagramDrop::Loop {
+        "the client's address is a target's: an answer that went astray begins no session".to_owned()
     } else if reason == DatagramDrop::UnknownVersion && listener.udp.unknown_version == UnknownVersion::Drop {
         "quic of a version whose hello cannot be read, and quic_unknown_version is \"drop\"".to_owned()
     } else if reason == DatagramDrop::Malformed && read.has_initial {

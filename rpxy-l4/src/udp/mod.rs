@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::core::TargetAddresses;
 #[cfg(any(test, feature = "properties"))]
 pub use self::core::udp_core;
 pub(crate) use self::core::{FlowLine, SessionId};
@@ -60,6 +61,7 @@ pub(crate) struct Snapshot {
     /// For what arrives at a socket that this configuration has no more.
     nowhere: Arc<Listener>,
     access_lines: AccessLines,
+    target_addresses: TargetAddresses,
 }
 
 impl Snapshot {
@@ -80,10 +82,12 @@ impl Snapshot {
         let listeners: HashMap<&str, Arc<Listener>> =
             config.listeners().filter(serves).map(|listener| (&*listener.name, compile(listener))).collect();
         let at = |(address, name): &(SocketAddr, &str)| Some((*address, Arc::clone(listeners.get(name)?)));
+        let target_addresses = TargetAddresses::of(listeners.values().flat_map(|listener| listener.routes.endpoints()));
         Self {
             listeners: sockets.iter().filter_map(at).collect(),
             nowhere: Arc::default(),
             access_lines: AccessLines::of(config),
+            target_addresses,
         }
     }
 

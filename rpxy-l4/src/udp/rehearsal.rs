@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Listener, Snapshot, affinity::Affinity, core::Rehearsed};
+use super::{
+    Listener, Snapshot,
+    affinity::Affinity,
+    core::{Rehearsed, TargetAddresses},
+};
 use crate::{
     config::model::{self, AccessLists, AccessLogFormat, AccessLogRefused, Ech, Host, Matcher, Rule, Target, Upstream},
     limit::ByListener,
@@ -40,11 +44,13 @@ pub(super) fn rehearse(
     let targets = Targets::new(&Arc::new(Accounts::default()));
     let (active, sources) = (ByListener::default(), ByListener::default());
     let compiled = Arc::new(Listener::new(&stand_in, (&active, &sources), &targets, resolver));
+    let literal = real.iter().flat_map(|upstream| upstream.targets.iter().filter_map(Target::literal));
     let snapshot = Arc::new(Snapshot {
         listeners: HashMap::new(),
         nowhere: Arc::default(),
         // Details of the hello are kept for this form alone.
         access_lines: AccessLines { format: AccessLogFormat::Json, refused: AccessLogRefused::Off },
+        target_addresses: TargetAddresses::literal(literal),
     });
     let affinity = Arc::new(Affinity::new(Duration::ZERO, Metrics::new()));
     let became = Rehearsed::new(&snapshot, &compiled, affinity, client, datagrams);

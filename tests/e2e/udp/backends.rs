@@ -10,7 +10,7 @@ use rpxy_l4_tests::{
         udp::{Datagram, UdpClient, UdpServer},
     },
     socket,
-    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_V4, GATEWAY_V6, Topology},
+    topology::{BACKENDS_V4, CLIENT_V4, GATEWAY_INSIDE_V4, GATEWAY_V4, GATEWAY_V6, Topology},
     wait,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,6 +28,7 @@ rpxy_l4_tests::offload_modes! {
         a_name_that_leads_back_to_the_daemon_is_not_followed,
         link_local_targets_are_reached_by_their_interface,
         a_datagram_from_a_socket_of_the_daemon_itself_goes_nowhere,
+        what_a_target_sends_to_the_listener_goes_nowhere,
     }
 }
 
@@ -238,4 +239,29 @@ fn a_datagram_from_a_socket_of_the_daemon_itself_goes_nowhere() {
     });
     assert!(server.received().is_empty(), "none went on");
     assert_eq!(client(&net).ask(front(), b"hello"), b"hello", "others are served");
+}
+
+fn what_a_target_sends_to_the_listener_goes_nowhere() {
+    let Some(net) = Topology::or_skip() else { return };
+    // Two that answer everything would answer each other for ever.
+    let server = UdpServer::echo(&net.backend, at(7000), "");
+    let other = UdpClient::bind(&net.backend, (BACKENDS_V4[0], 7001));
+    let neighbour = UdpClient::bind(&net.backend, (BACKENDS_V4[0], 7002));
+    let config = format!(
+        "listen_port = {PORT}\nmetrics_listen = \"127.0.0.1:9100\"\nudp_target = [\"{}\", \"{}\"]\n",
+        at(7000),
+        at(7001)
+    );
+    let _daemon = Daemon::start(&net.gateway, &config);
+    let listener = SocketAddr::from((GATEWAY_INSIDE_V4, PORT));
+    for _ in 0..3 {
+        other.send(listener, b"round and round");
+    }
+    let counted = "rpxy_l4_udp_dropped_total{reason=\"loop\"} 3";
+    wait::until("all are counted", || {
+        let text = programs::text(curl(&net.gateway).arg("http://127.0.0.1:9100/metrics"));
+        text.lines().any(|line| line == counted).then_some(())
+    });
+    assert!(server.received().is_empty(), "none went on");
+    assert_eq!(neighbour.ask(listener, b"hello"), b"hello", "another program of that host is a client");
 }

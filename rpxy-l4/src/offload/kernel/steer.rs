@@ -119,7 +119,9 @@ fn usage(counted: Both, now: Duration) -> Option<Usage> {
     let idle = (seen > 0).then(|| now.saturating_sub(Duration::from_nanos(seen)));
     // A few may be forged.
     let asymmetric = [up, down].iter().any(|counted| counted.elsewhere > counted.packets);
-    Some(Usage { packets: up.packets + down.packets, bytes_up: up.bytes, bytes_down: down.bytes, idle, asymmetric })
+    let turns = up.packets.min(down.packets + 1);
+    let packets = up.packets + down.packets;
+    Some(Usage { packets, bytes_up: up.bytes, bytes_down: down.bytes, idle, turns, asymmetric })
 }
 
 #[cfg(test)]
@@ -133,27 +135,49 @@ mod tests {
         let idle = Duration::from_secs;
         let of = |last_seen, packets, bytes| Counted { last_seen, packets, bytes, elsewhere: 0 };
         let seen = |packets, elsewhere| Some(Counted { elsewhere, ..of(0, packets, 0) });
-        let usage_of = |packets, asymmetric| Some(Usage { packets, asymmetric, ..Usage::default() });
+        let usage_of = |packets, turns, asymmetric| Some(Usage { packets, turns, asymmetric, ..Usage::default() });
         let rows: &[(&str, Both, Option<Usage>)] = &[
             ("not installed", [None, None], None),
             ("nothing yet", [Some(of(0, 0, 0)), Some(of(0, 0, 0))], Some(Usage::default())),
             (
                 "the later one counts",
                 [Some(of(7 * second, 2, 300)), Some(of(9 * second, 1, 50))],
-                Some(Usage { packets: 3, bytes_up: 300, bytes_down: 50, idle: Some(idle(1)), asymmetric: false }),
+                Some(Usage {
+                    packets: 3,
+                    bytes_up: 300,
+                    bytes_down: 50,
+                    idle: Some(idle(1)),
+                    turns: 2,
+                    asymmetric: false,
+                }),
             ),
-            ("forged packets", [seen(9, 9), seen(9, 0)], usage_of(18, false)),
-            ("clients come another way", [seen(0, 1), seen(9, 0)], usage_of(9, true)),
-            ("answers come another way", [seen(9, 0), seen(1, 9)], usage_of(10, true)),
+            ("answers alone", [seen(0, 0), seen(100, 0)], usage_of(100, 0, false)),
+            ("forged packets", [seen(9, 9), seen(9, 0)], usage_of(18, 9, false)),
+            ("clients come another way", [seen(0, 1), seen(9, 0)], usage_of(9, 0, true)),
+            ("answers come another way", [seen(9, 0), seen(1, 9)], usage_of(10, 2, true)),
             (
                 "one direction",
                 [Some(of(7 * second, 2, 300)), None],
-                Some(Usage { packets: 2, bytes_up: 300, bytes_down: 0, idle: Some(idle(3)), asymmetric: false }),
+                Some(Usage {
+                    packets: 2,
+                    bytes_up: 300,
+                    bytes_down: 0,
+                    idle: Some(idle(3)),
+                    turns: 1,
+                    asymmetric: false,
+                }),
             ),
             (
                 "seen after the clock was read",
                 [Some(of(11 * second, 1, 1)), None],
-                Some(Usage { packets: 1, bytes_up: 1, bytes_down: 0, idle: Some(Duration::ZERO), asymmetric: false }),
+                Some(Usage {
+                    packets: 1,
+                    bytes_up: 1,
+                    bytes_down: 0,
+                    idle: Some(Duration::ZERO),
+                    turns: 1,
+                    asymmetric: false,
+                }),
             ),
         ];
         for (name, counted, expected) in rows {

@@ -113,8 +113,13 @@ impl Sessions {
         None
     }
 
-    /// Returns whether a session may begin of which nothing is known but the default target, or a stray's.
+    /// Returns whether a session may begin of which nothing is known but the default target, or a stray's: not for a backend,
+    /// whose answers would begin it.
     fn admits_guess(&mut self, arrival: &Arrival<'_>, route: &UdpRoute, out: &mut Output) -> bool {
+        if self.named.contains(arrival.flow.client, &self.snapshot, arrival.now) {
+            out.discard(DatagramDrop::Loop, 1);
+            return false;
+        }
         let admits = self.overload.allows(arrival.now);
         if !admits {
             out.refuse_of(route, arrival.flow, None, DatagramDrop::Overloaded, 1);

@@ -65,8 +65,13 @@ impl Evidence {
         !std::mem::replace(&mut self.secret, true)
     }
 
-    /// The kernel has forwarded both ways, or did so for an earlier daemon.
-    pub(super) fn was_steered(&mut self) {
+    /// The kernel has forwarded so many turns: answers alone are none.
+    pub(super) fn was_steered(&mut self, turns: u64) {
+        self.turns = self.turns.max(u8::try_from(turns).unwrap_or(u8::MAX));
+    }
+
+    /// The kernel did so for an earlier daemon, whose counters are gone.
+    pub(super) fn was_inherited(&mut self) {
         self.turns = self.turns.max(ENOUGH_TURNS);
     }
 

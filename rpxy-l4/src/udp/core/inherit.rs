@@ -83,7 +83,7 @@ impl Sessions {
         let Some(state) = self.table.get_mut(session) else { return };
         // Its flow would not have been there otherwise.
         state.evidence.answered(now);
-        state.evidence.was_steered();
+        state.evidence.was_inherited();
         state.steered = true;
         self.identity.remember_inherited(state, now);
         let cid = state.ids.current();

@@ -13,6 +13,7 @@
 //! Time is the daemon's uptime and always an argument; randomness is a seed given at the start.
 
 mod admission;
+mod backends;
 mod begin;
 mod classify;
 mod command;
@@ -54,6 +55,8 @@ mod wireguard;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use admission::Admissions;
+use backends::NamedBackends;
+pub(crate) use backends::TargetAddresses;
 use classify::Arrival;
 pub(crate) use command::{Command, Notice, OpenError, Output, RefusedFlow, Started};
 use deadlines::Deadlines;
@@ -70,6 +73,7 @@ pub(crate) use rehearse::Rehearsed;
 use state::{Session, Stage};
 use table::Table;
 use undecided::UndecidedQueue;
+pub(crate) use upkeep::Forwarded;
 
 use super::{
     Listener, Snapshot,
@@ -126,6 +130,8 @@ pub(crate) struct Sessions {
     handshake_budget: Budget,
     /// Decrypted connections that gather such a hello.
     gathering: Arc<ConnLimit>,
+    /// Where names of targets lead to.
+    named: NamedBackends,
     /// Sessions that begin by a known ID.
     arrivals: Prefixes,
     /// Sessions that begin with nothing that speaks for them.
@@ -159,6 +165,7 @@ impl Sessions {
             opening_budget: Budget::default(),
             handshake_budget: Budget::default(),
             gathering: Arc::default(),
+            named: NamedBackends::default(),
             arrivals: Prefixes::new(seed),
             overload: Overload::default(),
             failed_hellos: Prefixes::new(!seed),

@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Command, Flow, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams, made_up, packets};
+use super::{
+    Command, Flow, Forwarded, OpenError, Output, SessionId, Sessions, UndecidedQueue, datagrams, made_up, packets,
+};
 use crate::{
     config::{self, model::Config},
     limit::{Bans, ByListener, ConnLimit},
@@ -171,7 +173,9 @@ impl World {
             11 => {
                 self.now += Duration::from_millis([1, 50, 250, 1000, 3000, 10_000, 61_000, 301_000][script.below(8)]);
                 let (now, forwards) = (self.now, script.byte().is_multiple_of(2));
-                self.act(|sessions, out| sessions.handle_timeout(now, |_| forwards.then_some(now), out));
+                self.act(|sessions, out| {
+                    sessions.handle_timeout(now, |_| forwards.then_some(Forwarded { last: now, turns: 1 }), out)
+                });
             }
             12 => {
                 let config = &CONFIGS[script.below(CONFIGS.len())];

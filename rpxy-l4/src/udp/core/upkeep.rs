@@ -19,12 +19,21 @@ const REFRESHED_BEFORE: usize = 256;
 /// Interval of that.
 const REFRESH_AGAIN: Duration = Duration::from_millis(10);
 
+/// What the kernel has forwarded for a session that it steers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forwarded {
+    /// When it last forwarded something, in either direction.
+    pub last: Duration,
+    /// Times that the client can have spoken after the backend had, at most.
+    pub turns: u64,
+}
+
 impl Sessions {
-    /// Does what is due at `now`. `steered` returns when the kernel last forwarded something for a session that it steers.
+    /// Does what is due at `now`. `steered` returns what the kernel has forwarded for a session that it steers.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Duration,
-        steered: impl Fn(SessionId) -> Option<Duration>,
+        steered: impl Fn(SessionId) -> Option<Forwarded>,
         out: &mut Output,
     ) {
         if self.admissions.are_filled(2) || self.admissions.rules_are_filled(2) {
@@ -35,10 +44,10 @@ impl Sessions {
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };
             if let Some(seen) = state.steered.then(|| steered(session)).flatten()
-                && seen > state.last_seen
+                && seen.last > state.last_seen
             {
-                state.last_seen = seen;
-                state.evidence.was_steered();
+                state.last_seen = seen.last;
+                state.evidence.was_steered(seen.turns);
             }
             // The kernel may have all that would show a handshake to be over, and a client may never go on with one.
             if state.ids.decryption().is_some_and(|decryption| decryption.until() <= now) {
@@ -57,9 +66,9 @@ impl Sessions {
         }
     }
 
-    /// Learns of sessions that the kernel steers before a datagram may cost one of them its place. `steered` returns when
-    /// the kernel last forwarded something for a session.
-    pub(crate) fn before_datagrams(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
+    /// Learns of sessions that the kernel steers before a datagram may cost one of them its place. `steered` returns what
+    /// the kernel has forwarded for a session.
+    pub(crate) fn before_datagrams(&mut self, now: Duration, steered: impl Fn(SessionId) -> Option<Forwarded>) {
         if now >= self.refresh_again && self.admissions.are_filled(1) {
             self.refresh_again = now.saturating_add(REFRESH_AGAIN);
             self.refresh_steered(REFRESHED_BEFORE, now, steered);
@@ -68,12 +77,12 @@ impl Sessions {
 
     /// The kernel does not tell what it forwards. Before sessions have to give way, some of those that it steers are asked
     /// about, so that a busy one is not taken for one that has proved nothing.
-    fn refresh_steered(&mut self, slots: usize, now: Duration, steered: impl Fn(SessionId) -> Option<Duration>) {
+    fn refresh_steered(&mut self, slots: usize, now: Duration, steered: impl Fn(SessionId) -> Option<Forwarded>) {
         for session in self.table.next_ids(&mut self.refreshed, slots, |state| state.steered) {
             let (seen, Some(state)) = (steered(session), self.table.get_mut(session)) else { continue };
-            if let Some(seen) = seen.filter(|seen| *seen > state.last_seen && *seen <= now) {
-                state.last_seen = seen;
-                state.evidence.was_steered();
+            if let Some(seen) = seen.filter(|seen| seen.last > state.last_seen && seen.last <= now) {
+                state.last_seen = seen.last;
+                state.evidence.was_steered(seen.turns);
             }
         }
     }
@@ -100,6 +109,7 @@ impl Sessions {
         out: &mut Output,
     ) {
         self.snapshot = snapshot;
+        self.named.forget();
         self.sockets = listeners;
         self.admissions.set_limits(&self.sockets);
         let denied = self

@@ -1,6 +1,6 @@
 //! The flow of a session in the kernel plane, and the sessions that wait for one.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use rpxy_l4_proto::quic::ConnectionId;
 
@@ -82,11 +82,6 @@ impl KernelFlow {
             Self::Installed(session) => offload.usage(*session),
             Self::Unasked | Self::Not(_) | Self::Waiting(..) => None,
         }
-    }
-
-    /// How long ago the kernel forwarded something.
-    pub(super) fn idle(&self, offload: &dyn Offload) -> Option<Duration> {
-        self.usage(offload)?.idle
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     route::Selection,
     udp::{
         Shared, Snapshot,
-        core::{Flow, FlowLine, Output, SessionId, Sessions},
+        core::{Flow, FlowLine, Forwarded, Output, SessionId, Sessions},
         handed::TakenOver,
         own::LocalAddresses,
     },
@@ -230,7 +230,7 @@ impl Relay {
         while self.closing.pop_front_if(|(until, _)| *until <= self.now).is_some() {}
         let (offload, now) = (Arc::clone(&self.shared.offload), self.now);
         let upstreams = &self.upstreams;
-        let steered = |session| last_steered(upstreams, &*offload, session, now);
+        let steered = |session| forwarded(upstreams, &*offload, session, now);
         let mut output = std::mem::take(&mut self.output);
         self.sessions.handle_timeout(now, steered, &mut output);
         self.finish(output);
@@ -324,7 +324,7 @@ impl Relay {
             return;
         }
         let (upstreams, offload, now) = (&self.upstreams, &self.shared.offload, self.now);
-        self.sessions.before_datagrams(now, |session| last_steered(upstreams, &**offload, session, now));
+        self.sessions.before_datagrams(now, |session| forwarded(upstreams, &**offload, session, now));
         self.with_core(|sessions, now, out| {
             sessions.handle_datagrams(flow, got.bytes, got.segment, got.tos, now, out);
         });
@@ -384,13 +384,13 @@ impl Relay {
     }
 }
 
-/// The time at which the kernel last forwarded something for a session.
-fn last_steered(
+/// What the kernel has forwarded for a session.
+fn forwarded(
     upstreams: &[Option<Upstream>],
     offload: &dyn Offload,
     session: SessionId,
     now: Duration,
-) -> Option<Duration> {
-    let idle = open_upstream(upstreams, session)?.kernel.idle(offload)?;
-    Some(now.saturating_sub(idle))
+) -> Option<Forwarded> {
+    let usage = open_upstream(upstreams, session)?.kernel.usage(offload)?;
+    Some(Forwarded { last: now.saturating_sub(usage.idle?), turns: usage.turns })
 }

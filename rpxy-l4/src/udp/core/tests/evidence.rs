@@ -377,3 +377,22 @@ fn early_data_gives_way_before_the_hello() {
     assert!(hello.iter().all(|datagram| got.contains(&datagram)), "the whole hello");
     assert!(got.iter().filter(|datagram| ***datagram == early).count() > 10, "and what else there was room for");
 }
+
+#[test]
+fn what_the_kernel_forwards_is_a_turn_only_where_the_client_spoke() {
+    for (row, turns, expected) in [
+        ("a stream of answers", 0, Rank::Unproven),
+        ("two more questions", 2, Rank::Unproven),
+        ("three more questions, each answered", 3, Rank::Turns),
+    ] {
+        let mut bench = Bench::new(&config());
+        bench.client(flow(1), &beginning(b"\x01junk", 40));
+        let session = bench.last().unwrap().0;
+        bench.answer(session, b"answer");
+        assert_eq!(bench.installed, [session], "{row}");
+        // The daemon asks the kernel when the session would have ended.
+        bench.kernel_seen.insert(session, Forwarded { last: bench.now + seconds(20), turns });
+        bench.wait(seconds(30));
+        assert_eq!(bench.sessions.table.get(session).unwrap().rank(), expected, "{row}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The session core against made-up sockets and time.
 
+mod backends;
 mod bans;
 mod certain;
 mod ech;
@@ -88,8 +89,8 @@ struct Bench {
     faults: HashMap<SocketAddr, Fault>,
     /// Sessions that have ended.
     ended: Vec<(SessionId, SessionEnd)>,
-    /// When the kernel last forwarded something.
-    kernel_seen: HashMap<SessionId, Duration>,
+    /// What the kernel has forwarded.
+    kernel_seen: HashMap<SessionId, Forwarded>,
     targets: Targets,
     resolver: Resolver,
     /// Names resolve here.

@@ -66,7 +66,7 @@ fn what_the_kernel_forwards_keeps_a_session_alive() {
     bench.answer(session, b"y");
     assert_eq!(bench.installed, [session]);
     bench.now += seconds(30);
-    let seen = bench.now - seconds(10);
+    let seen = Forwarded { last: bench.now - seconds(10), turns: 1 };
     bench.act(|sessions, now, out| sessions.handle_timeout(now, |_| Some(seen), out));
     assert_eq!(bench.sockets.len(), 1);
     bench.now += seconds(20);

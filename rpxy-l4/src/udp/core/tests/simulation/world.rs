@@ -312,7 +312,9 @@ impl World {
         match self.bench.steered_by_kernel(&from, datagram) {
             Some(session) if self.dice.roll(2) == 0 => {
                 self.counts.steered += 1;
-                self.bench.kernel_seen.insert(session, self.bench.now);
+                let seen =
+                    self.bench.kernel_seen.entry(session).or_insert(Forwarded { last: Duration::ZERO, turns: 0 });
+                *seen = Forwarded { last: self.bench.now, turns: seen.turns + 1 };
                 self.bench.arrive(session, datagram);
             }
             Some(_) | None => self.bench.client(from, datagram),
