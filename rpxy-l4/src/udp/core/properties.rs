@@ -174,7 +174,7 @@ impl World {
                 self.now += Duration::from_millis([1, 50, 250, 1000, 3000, 10_000, 61_000, 301_000][script.below(8)]);
                 let (now, forwards) = (self.now, script.byte().is_multiple_of(2));
                 self.act(|sessions, out| {
-                    sessions.handle_timeout(now, |_| forwards.then_some(Forwarded { last: now, turns: 1 }), out)
+                    sessions.handle_timeout(now, |_| forwards.then_some(Forwarded { last: now, turns: 1 }), out);
                 });
             }
             12 => {
