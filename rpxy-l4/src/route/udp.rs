@@ -109,6 +109,8 @@ pub(crate) struct UdpRoutes {
     default: Option<Arc<UdpRoute>>,
     /// A datagram that may be a short header of QUIC can be of the one rule for it, and nothing else.
     only_quic: bool,
+    /// The one rule for QUIC, and that for WireGuard, where there is one alone that does not decrypt.
+    only: [Option<Arc<UdpRoute>>; 2],
     by_name: HashMap<Arc<str>, Arc<UdpRoute>>,
     /// Targets by the server's part of connection IDs; none begins another one.
     by_server_id: HashMap<ServerId, (Arc<UdpRoute>, usize)>,
@@ -186,6 +188,11 @@ impl UdpRoutes {
         }
         let quic = routes.by_name.values().filter(|route| route.carries == Datagrams::Quic);
         routes.only_quic = routes.default.is_none() && quic.count() == 1;
+        routes.only = [Datagrams::Quic, Datagrams::WireGuard].map(|carries| {
+            let mut rules = routes.by_name.values().filter(|route| route.carries == carries);
+            let only = rules.next().filter(|route| rules.next().is_none() && route.ech.is_none());
+            only.cloned()
+        });
         routes
     }
 
@@ -294,8 +301,7 @@ impl UdpRoutes {
     /// WireGuard and came from a client at `source`.
     #[must_use]
     pub(crate) fn stray(&self, carries: Datagrams, source: IpAddr) -> Stray<'_> {
-        let mut rules = self.by_name.values().filter(|route| route.carries == carries);
-        let only = rules.next().filter(|route| rules.next().is_none() && route.ech.is_none());
+        let only = self.only.iter().flatten().find(|route| route.carries == carries);
         let only = only.filter(|route| route.from.holds(source));
         match self.orphan {
             Orphan::Drop => Stray::Drop,

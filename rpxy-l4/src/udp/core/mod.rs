@@ -145,6 +145,8 @@ pub(crate) struct Sessions {
     refreshed: usize,
     /// When they may be asked about before a datagram again.
     refresh_again: Duration,
+    /// When rules with limits are looked at again.
+    look_again: Duration,
     /// The slot up to which the names of sessions' targets were looked at.
     compared: usize,
 }
@@ -173,6 +175,7 @@ impl Sessions {
             random: Random::new(seed),
             refreshed: 0,
             refresh_again: Duration::ZERO,
+            look_again: Duration::ZERO,
             compared: 0,
         }
     }

@@ -184,6 +184,10 @@ impl Sessions {
                 self.end(session, SessionEnd::Evicted, DatagramDrop::TooMany, now, out);
             }
         }
+    }
+
+    /// The same for rules with limits of their own.
+    pub(super) fn make_wanted_room_of_rules(&mut self, now: Duration, out: &mut Output) {
         for route in self.admissions.rules_that_owe_room() {
             route.connections.give();
             if let Some(session) = self.admissions.least_proven_of(&route.share, &|_| true, &self.table, now) {

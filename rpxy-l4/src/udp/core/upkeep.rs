@@ -19,6 +19,9 @@ const REFRESHED_BEFORE: usize = 256;
 /// Interval of that.
 const REFRESH_AGAIN: Duration = Duration::from_millis(10);
 
+/// Interval of looks at the rules that have limits of their own: there may be many.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What the kernel has forwarded for a session that it steers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarded {
@@ -36,11 +39,18 @@ impl Sessions {
         steered: impl Fn(SessionId) -> Option<Forwarded>,
         out: &mut Output,
     ) {
-        if self.admissions.are_filled(2) || self.admissions.rules_are_filled(2) {
+        let looks = now >= self.look_again;
+        if looks {
+            self.look_again = now.saturating_add(LOOK_AGAIN);
+        }
+        if self.admissions.are_filled(2) || (looks && self.admissions.rules_are_filled(2)) {
             self.refresh_steered(REFRESHED_AT_ONCE, now, &steered);
         }
         self.follow_names(now, out);
         self.make_wanted_room(now, out);
+        if looks {
+            self.make_wanted_room_of_rules(now, out);
+        }
         while let Some(session) = self.deadlines.pop_due(now) {
             let Some(state) = self.table.get_mut(session) else { continue };
             if let Some(seen) = state.steered.then(|| steered(session)).flatten()
