@@ -241,7 +241,7 @@ impl Sessions {
         let Some(state) = self.table.get_mut(session) else { return };
         let Some(ids) = state.ids.quic_mut() else { return };
         let id = ids.of_short(datagram);
-        let proven = id.is_some_and(|id| ids.is_stated(id.as_bytes())) && state.evidence.repeated_secret();
+        let proven = id.is_some_and(|id| ids.is_secret(id.as_bytes())) && state.evidence.repeated_secret();
         let others = ids.drop_shared(now.saturating_sub(REORDERING));
         for id in others {
             self.identity.forget(state, Key::Used(id), now);
@@ -256,10 +256,9 @@ impl Sessions {
     /// A long header was of this session. The server's own ID in it shows that the client receives.
     pub(super) fn identified_long(&mut self, session: SessionId, destination: &[u8], out: &mut Output) {
         if let Some(state) = self.table.get_mut(session)
-            && state.ids.quic().is_some_and(|ids| ids.is_stated(destination))
+            && let Some(ids) = state.ids.quic().filter(|ids| ids.is_stated(destination))
         {
-            // An empty ID is no secret.
-            let proven = !destination.is_empty() && state.evidence.repeated_secret();
+            let proven = ids.is_secret(destination) && state.evidence.repeated_secret();
             self.table.prefer(session);
             if proven {
                 self.steer_proven(session, out);

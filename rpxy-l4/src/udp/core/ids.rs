@@ -110,6 +110,13 @@ impl QuicIds {
         self.stated.iter().any(|stated| stated.as_bytes() == id)
     }
 
+    /// Returns whether only an answer on this session can have told the client this ID: the server stated it, and it is none
+    /// that the client chose itself and a backend may have echoed.
+    pub(super) fn is_secret(&self, id: &[u8]) -> bool {
+        let of_client = self.first.as_bytes() == id || self.client.is_some_and(|client| client.as_bytes() == id);
+        !id.is_empty() && !of_client && self.is_stated(id)
+    }
+
     /// Returns whether the server is known to be addressed without an ID.
     pub(super) fn is_empty(&self) -> bool {
         self.len == Some(0)
@@ -267,9 +274,11 @@ impl Indices {
         self.initiation = Some(client);
     }
 
-    /// The server begins a handshake under this index of its own.
+    /// The server begins a handshake under this index of its own; not if that is the client's, which it echoes.
     pub(super) fn offer(&mut self, server: u32) {
-        self.offered = Some(server);
+        if self.initiation != Some(server) {
+            self.offered = Some(server);
+        }
     }
 
     /// The server answers the client's initiation `client` with its index; false when there was none.

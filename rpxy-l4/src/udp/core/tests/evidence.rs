@@ -396,3 +396,33 @@ fn what_the_kernel_forwards_is_a_turn_only_where_the_client_spoke() {
         assert_eq!(bench.sessions.table.get(session).unwrap().rank(), expected, "{row}");
     }
 }
+
+#[test]
+fn what_a_client_chose_itself_is_no_secret() {
+    let rank = |bench: &Bench, session| bench.sessions.table.get(session).unwrap().rank();
+    for (row, stated, expected) in [
+        ("an ID that the server chose", SERVER, Rank::Secret),
+        ("the first ID, which the client made up", DCID, Rank::Unproven),
+        ("the client's own", CLIENT, Rank::Unproven),
+    ] {
+        let mut bench = Bench::new(&config());
+        bench.client(flow(1), &first(CLIENT, DCID, "a.test"));
+        let session = bench.last().unwrap().0;
+        bench.answer(session, &long(SERVER_INITIAL, CLIENT, stated));
+        bench.client(flow(1), &long(HANDSHAKE, stated, CLIENT));
+        assert_eq!(rank(&bench, session), expected, "{row}, in a long header");
+        bench.client(flow(1), &short(stated));
+        assert_eq!(rank(&bench, session), expected, "{row}, in a short header");
+    }
+}
+
+#[test]
+fn an_echo_of_a_wireguard_initiation_offers_nothing() {
+    let mut bench = Bench::new(&format!("{TOP}{}", rule("vpn", "wireguard", 2, "")));
+    bench.client(flow(1), &wireguard(1, 7, 0, 148));
+    let session = bench.last().unwrap().0;
+    bench.answer(session, &wireguard(1, 7, 0, 148));
+    bench.client(flow(1), &wireguard(2, 8, 7, 92));
+    bench.client(flow(1), &wireguard(4, 7, 0, 32));
+    assert_eq!(bench.sessions.table.get(session).unwrap().rank(), Rank::Unproven);
+}
