@@ -41,17 +41,16 @@ impl KernelPlane for Kernel {
 }
 
 /// Starts the kernel plane that `config` asks for. A failure is logged once, and all datagrams pass through the daemon.
-pub(super) fn start(config: &Config, confinement: &Confinement) -> Option<Arc<Kernel>> {
+/// Where a daemon is `succeeded`, its programs are attached once that has left.
+pub(super) fn start(config: &Config, succeeds: bool, confinement: &Confinement) -> Option<Arc<Kernel>> {
     if config.ebpf.mode == EbpfMode::Off {
         offload::warn_of_unowned(&config.ebpf.pin_path);
         return None;
     }
-    match Kernel::start(&config.ebpf, &confinement.enter(Role::Network)) {
+    match Kernel::start(&config.ebpf, succeeds, &confinement.enter(Role::Network)) {
+        Ok(kernel) if succeeds => Some(kernel),
         Ok(kernel) => {
-            let interfaces: Vec<String> =
-                kernel.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
-            let interfaces = if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
-            tracing::info!("kernel plane: {} on {interfaces}", kernel.hook());
+            tracing::info!("kernel plane: {}", kernel.place());
             Some(kernel)
         }
         Err(error) => {

@@ -211,7 +211,7 @@ async fn control(
     }
     let (requests, mut asked) = crate::admin::requests();
     let (successors, mut succeeding) = crate::admin::successors();
-    let kernel = kernel::start(&config, &confinement);
+    let kernel = kernel::start(&config, predecessor.is_some(), &confinement);
     if let Some(kernel) = &kernel {
         metrics.set_kernel(Arc::clone(kernel) as _);
     }

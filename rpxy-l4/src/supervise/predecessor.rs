@@ -94,6 +94,9 @@ impl Daemon {
             tracing::warn!("the daemon before has not taken note that this one serves: {error:#}");
         }
         self.listeners.settle();
+        if let Some(kernel) = &self.kernel {
+            kernel.take_hooks();
+        }
         Ok(())
     }
 }

@@ -99,13 +99,14 @@ impl Handing {
             let error = "something is drained by command, which a successor would undo".to_owned();
             return refusal(error, "put it back into service first: rpxy-l4 up");
         }
-        // The directory of pins, XDP, and the filters of clsact are one daemon's at a time.
-        let of_one = |kernel: &Arc<Kernel>| kernel.attachments().iter().any(|(_, kind)| *kind != "tcx");
-        if daemon.config.ebpf.pin && daemon.kernel.is_some() || daemon.kernel.as_ref().is_some_and(of_one) {
-            let error = "the kernel plane cannot be handed over with XDP, with ebpf.pin or before Linux 6.6".to_owned();
+        // The maps of pins, and the filters of clsact, are one daemon's at a time, while this one's connections go on in them.
+        let clsact = |kernel: &Arc<Kernel>| kernel.attachments().iter().any(|(_, kind)| *kind == "clsact");
+        let of_one = |kernel: &Arc<Kernel>| kernel.splices() && (daemon.config.ebpf.pin || clsact(kernel));
+        if daemon.kernel.as_ref().is_some_and(of_one) {
+            let error = "spliced TCP connections cannot be left to go on with ebpf.pin or before Linux 6.6".to_owned();
             return refusal(
                 error,
-                "restart it instead: with ebpf.pin steered sessions go on; or set ebpf.mode = \"tc\"",
+                "restart it instead: with ebpf.pin they go on, as steered sessions do; or set ebpf.tcp = \"off\"",
             );
         }
         None

@@ -37,21 +37,26 @@ use crate::config::model::{Config, Ebpf};
 #[derive(Debug)]
 pub(crate) struct Kernel {
     inner: Arc<Inner>,
-    /// Closed to end the thread.
+    /// Closed to end the thread; a byte tells it that a predecessor has left the hooks.
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     _log: Option<VerdictLog>,
 }
 
 impl Kernel {
-    /// Loads and attaches the programs as `config` says. Threads begin with `enter`.
+    /// Loads and attaches the programs as `config` says; where a daemon is `succeeded`, only [`Kernel::take_hooks`] attaches
+    /// them. Threads begin with `enter`.
     ///
     /// # Errors
     ///
     /// The reason why there is no kernel plane, with its remedy. Everything then passes through the daemon.
-    pub(crate) fn start(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Arc<Self>, Unavailable> {
+    pub(crate) fn start(
+        config: &Ebpf,
+        succeeds: bool,
+        enter: &Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<Arc<Self>, Unavailable> {
         let Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network } =
-            loader::load(config, enter)?;
+            loader::load(config, succeeds, enter)?;
         let table = Table::new(programs.hook() != HookMode::Tc, config.max_flows.get(), hops);
         let (splice, noted) = splice.map_or((None, None), |(maps, readers)| {
             let mut splice = SpliceState::new(config.max_spliced.get(), maps);
@@ -69,14 +74,29 @@ impl Kernel {
         let _first = inner.readers.counter(Counter::IcmpTooBig.index());
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| loader::no_network(&error.into()))?;
         let requests = Netlink::open().map_err(|error| loader::no_network(&error))?;
-        let thread = watch::start(Arc::clone(&inner), events, requests, (stopped, lease), Arc::clone(enter))
-            .map_err(|error| loader::no_network(&error))?;
+        let thread =
+            watch::start(Arc::clone(&inner), events, requests, (stopped, lease), config.clone(), Arc::clone(enter))
+                .map_err(|error| loader::no_network(&error))?;
         Ok(Arc::new(Self { inner, stop: Some(stop), thread: Some(thread), _log: log }))
+    }
+
+    /// Has the programs attached soon: a predecessor has left the hooks.
+    pub(crate) fn take_hooks(&self) {
+        if let Some(thread) = &self.stop
+            && let Err(error) = rustix::io::write(thread, &[1])
+        {
+            tracing::error!("kernel plane: the programs cannot be attached: {error}");
+        }
     }
 
     /// Returns the name of the hook: `tc`, `xdp` or `xdp-generic`.
     pub(crate) fn hook(&self) -> &'static str {
-        self.inner.hook.name()
+        self.inner.state().programs.hook().name()
+    }
+
+    /// The hook and the interfaces, in words.
+    pub(crate) fn place(&self) -> String {
+        self.inner.state().programs.place()
     }
 
     /// Returns the interfaces with a program, each with the kind of attachment.
@@ -107,7 +127,7 @@ impl Kernel {
         }
     }
 
-    /// Leaves the hooks to a successor, whose programs are behind these. Nothing is steered any more.
+    /// Leaves the hooks to a successor. Nothing is steered any more.
     pub(crate) fn leave_hooks(&self) {
         self.inner.state().programs.leave();
     }

@@ -12,9 +12,10 @@ use std::{
 };
 
 use super::spliced::{self, SpliceState};
+use crate::config::model::Ebpf;
 use crate::offload::{
-    api::NotSteered,
-    loader::{HookMode, Programs, Wanted},
+    api::{NotSteered, Unavailable},
+    loader::{self, HookMode, Programs, Wanted},
     maps::{Maps, Readers},
     routes::{Event, Netlink, Route, RoutePair, Table},
     splice::Tell,
@@ -22,7 +23,6 @@ use crate::offload::{
 
 /// State that `Kernel` and the thread of `watch` share.
 pub(super) struct Inner {
-    pub(super) hook: HookMode,
     wanted: Wanted,
     pub(super) readers: Readers,
     /// What is noted of spliced connections; `None` where there are none.
@@ -53,7 +53,6 @@ impl Inner {
     pub(super) fn new(wanted: Wanted, readers: Readers, splice: Option<spliced::Readers>, state: State) -> Self {
         let tell = OnceLock::new();
         Self {
-            hook: state.programs.hook(),
             wanted,
             readers,
             splice,
@@ -112,6 +111,22 @@ impl Inner {
         reroute
     }
 
+    /// Attaches the programs, which a predecessor has waited with, as `config` says.
+    pub(super) fn take_hooks(&self, config: &Ebpf, network: Vec<Event>) -> Result<(), Unavailable> {
+        {
+            let state = &mut *self.state();
+            loader::take_hooks(config, &mut state.programs, network.clone())?;
+            state.table.set_needs_mac(state.programs.hook() != HookMode::Tc);
+        }
+        self.relearn(network);
+        {
+            let state = &mut *self.state();
+            state.programs.inherit(&state.maps.flows_data);
+        }
+        self.changed();
+        Ok(())
+    }
+
     /// Takes in the whole state of the network, after events were lost.
     pub(super) fn relearn(&self, network: Vec<Event>) {
         {
@@ -151,7 +166,7 @@ impl Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("hook", &self.hook).finish_non_exhaustive()
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 

@@ -16,12 +16,13 @@ use std::{
 use rpxy_l4_common::verdict::Counter;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, read},
 };
 
 use super::state::Inner;
+use crate::config::model::Ebpf;
 use crate::offload::{
-    loader::Lease,
+    loader::{Lease, no_network},
     routes::{Events, Netlink, RoutePair},
 };
 
@@ -42,10 +43,12 @@ pub(super) fn start(
     events: Events,
     netlink: Netlink,
     (stopped, lease): (OwnedFd, Option<Lease>),
+    config: Ebpf,
     enter: Arc<dyn Fn() + Send + Sync>,
 ) -> io::Result<JoinHandle<()>> {
     let (confirmed, pending) = (Instant::now(), Vec::new());
-    let watch = Watch { inner, events, netlink, stopped, lease, confirmed, pending, too_big: 0, narrower: false };
+    let mut watch =
+        Watch { inner, events, netlink, stopped, config, lease, confirmed, pending, too_big: 0, narrower: false };
     Builder::new().name("network".to_owned()).spawn(move || {
         enter();
         watch.run();
@@ -56,7 +59,9 @@ struct Watch {
     inner: Arc<Inner>,
     events: Events,
     netlink: Netlink,
+    /// Closed at the other end when the thread has to end; a byte says that a predecessor has left the hooks.
     stopped: OwnedFd,
+    config: Ebpf,
     /// Lease of programs that would outlive this process.
     lease: Option<Lease>,
     confirmed: Instant,
@@ -69,7 +74,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self) {
+    fn run(&mut self) {
         self.follow();
         if !self.inner.keeps_spliced() {
             self.inner.close_all();
@@ -111,14 +116,35 @@ impl Watch {
     }
 
     /// Waits for `timeout`, or less if events arrive and are wanted. Returns true if the thread has to end.
-    fn is_stopped(&self, timeout: &Timespec, wants_events: bool) -> bool {
+    fn is_stopped(&mut self, timeout: &Timespec, wants_events: bool) -> bool {
         let mut both = [PollFd::new(&self.stopped, PollFlags::IN), PollFd::new(&self.events.socket, PollFlags::IN)];
         let waited = if wants_events { &mut both[..] } else { &mut both[..1] };
         match poll(waited, Some(timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => tracing::debug!("kernel plane: poll: {error}"),
         }
-        !both[0].revents().is_empty()
+        if both[0].revents().is_empty() {
+            return false;
+        }
+        let goes_on = matches!(read(&self.stopped, &mut [0]), Ok(1));
+        if goes_on {
+            self.take_hooks();
+        }
+        !goes_on
+    }
+
+    /// A predecessor has left the hooks.
+    fn take_hooks(&mut self) {
+        let unavailable = match self.netlink.state() {
+            Ok(network) => self.inner.take_hooks(&self.config, network).err(),
+            Err(error) => Some(no_network(&error)),
+        };
+        match unavailable {
+            None => tracing::info!("kernel plane: {}", self.inner.state().programs.place()),
+            Some(error) => {
+                tracing::warn!("kernel plane: no program is attached, all datagrams pass through the daemon: {error}");
+            }
+        }
     }
 
     /// Reads the whole state of the network, after events were lost.

@@ -58,6 +58,16 @@ pub(super) enum Attachment {
     Filter { _filter: SchedClassifierLink },
 }
 
+/// Whose the hooks are: XDP and a directory of pins have room for one daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A daemon's that this one will succeed.
+    Predecessors,
+    Ours,
+    /// A daemon's that has succeeded this one.
+    Successors,
+}
+
 /// The programs of one object, attached by one hook.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -78,8 +88,8 @@ pub(crate) struct Programs {
     pub(super) splice_places: u32,
     /// Interfaces whose refusal of them has been logged.
     pub(super) splice_refused: HashSet<u32>,
-    /// Another daemon's programs have their place.
-    left: bool,
+    /// Whose the hooks are.
+    turn: Turn,
 }
 
 impl Programs {
@@ -97,7 +107,7 @@ impl Programs {
             splice: None,
             splice_places: 0,
             splice_refused: HashSet::new(),
-            left: false,
+            turn: Turn::Ours,
         }
     }
 
@@ -115,9 +125,26 @@ impl Programs {
         !self.has_tcx
     }
 
-    /// Detaches the programs for good: packets would not reach those of a successor behind them.
+    /// Loads the programs of `hooks`, and attaches none of them before it is told to: a predecessor has the hooks.
+    pub(super) fn wait(&mut self, hooks: &[HookMode]) -> Result<(), AttachError> {
+        self.turn = Turn::Predecessors;
+        self.hook = hooks.first().copied().unwrap_or(HookMode::Tc);
+        hooks.iter().try_for_each(|hook| self.load(*hook))
+    }
+
+    /// The predecessor has left the hooks. `pins` is the directory that it has left as well.
+    pub(super) fn take_turn(&mut self, pins: Option<Pins>) {
+        self.turn = Turn::Ours;
+        self.pins = pins;
+    }
+
+    /// Detaches the programs for good: packets would not reach those of a successor behind them. Nothing stays pinned, and the
+    /// directory of pins is free.
     pub(crate) fn leave(&mut self) {
-        self.left = true;
+        self.turn = Turn::Successors;
+        if let Some(pins) = self.pins.take() {
+            self.attached.keys().for_each(|index| pins.remove_link(*index, self.hook));
+        }
         self.attached.clear();
         // The programs for spliced TCP leave to others what is not theirs, and go on.
     }
@@ -133,6 +160,14 @@ impl Programs {
             self.attached.values().map(|(name, attachment)| (name.clone(), kind(attachment))).collect();
         all.sort_unstable();
         all
+    }
+
+    /// The hook and the interfaces, in words.
+    pub(crate) fn place(&self) -> String {
+        let interfaces: Vec<String> =
+            self.attachments().into_iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        let interfaces = if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
+        format!("{} on {interfaces}", self.hook.name())
     }
 
     pub(crate) fn is_attached(&self, index: u32) -> bool {
@@ -171,7 +206,7 @@ impl Programs {
 
     /// Attaches to one more interface; a refusal is logged once. Returns true if the interface has the program.
     pub(crate) fn attach_or_warn(&mut self, link: &Link) -> bool {
-        if self.left {
+        if self.turn != Turn::Ours {
             return false;
         }
         if self.is_attached(link.index) {

@@ -64,8 +64,9 @@ pub(super) struct Loaded {
     pub(super) network: Vec<Event>,
 }
 
-/// Loads the programs and attaches them, as `config` says. Threads begin with `enter`.
-pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Loaded, Unavailable> {
+/// Loads the programs and attaches them, as `config` says; where a daemon is `succeeded`, [`take_hooks`] attaches them. Threads
+/// begin with `enter`.
+pub(super) fn load(config: &Ebpf, succeeds: bool, enter: &Arc<dyn Fn() + Send + Sync>) -> Result<Loaded, Unavailable> {
     let machine = Machine::read();
     if config.mode == EbpfMode::Off {
         return Err(unavailable("it is switched off", "set ebpf.mode = \"auto\""));
@@ -86,7 +87,7 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     let events = Events::open().map_err(|error| no_network(&error))?;
     let mut netlink = Netlink::open().map_err(|error| no_network(&error))?;
     let network = netlink.state().map_err(|error| no_network(&error))?;
-    let pins = pins(config, &machine);
+    let pins = if succeeds { None } else { pins(config, &machine) };
     let mut links = wanted(config, network.clone());
     for link in &mut links {
         // The program of an earlier daemon does not count as another owner's.
@@ -131,7 +132,14 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     if let Some(lease) = &lease {
         lease.renew(&mut maps);
     }
-    attach(config, &mut programs, &links, &machine)?;
+    if succeeds {
+        // The XDP programs that there are will be gone.
+        links.iter_mut().for_each(|link| link.has_xdp = false);
+        let loaded = programs.wait(candidates(config.mode, &links));
+        loaded.map_err(|error| Unavailable { what: error.to_string(), remedy: explain::old_kernel(&machine) })?;
+    } else {
+        attach(config, &mut programs, &links, &machine)?;
+    }
     let splice = splice.filter(|_| {
         let loaded = programs.load_splice(spliced);
         if let Err(error) = &loaded {
@@ -142,6 +150,19 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
     for link in &links {
         programs.attach_splice_or_warn(link);
     }
+    tell_of_limits(&programs, &links, &machine);
+    Ok(Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network })
+}
+
+/// Attaches what waits for a predecessor, which is gone, to the interfaces of `network`.
+pub(super) fn take_hooks(config: &Ebpf, programs: &mut Programs, network: Vec<Event>) -> Result<(), Unavailable> {
+    let machine = Machine::read();
+    programs.take_turn(pins(config, &machine));
+    attach(config, programs, &wanted(config, network), &machine)
+}
+
+/// Says what does without the kernel plane by the way in which programs are attached.
+fn tell_of_limits(programs: &Programs, links: &[Link], machine: &Machine) {
     if programs.hook() == HookMode::Tc && !machine.btf {
         tracing::warn!(
             "kernel plane: buffers of several datagrams (GSO, GRO) pass through the daemon: this kernel has no BTF \
@@ -157,7 +178,6 @@ pub(super) fn load(config: &Ebpf, enter: &Arc<dyn Fn() + Send + Sync>) -> Result
             );
         }
     }
-    Ok(Loaded { programs, maps, readers, splice, log, hops, lease, events, netlink, network })
 }
 
 /// Explains that the network cannot be followed.

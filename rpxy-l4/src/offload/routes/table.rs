@@ -105,6 +105,11 @@ impl Table {
         }
     }
 
+    /// The programs write Ethernet headers themselves, or do not. To be set before there are sessions.
+    pub(crate) fn set_needs_mac(&mut self, needs_mac: bool) {
+        self.needs_mac = needs_mac;
+    }
+
     /// Returns the number of installed sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
