@@ -147,6 +147,8 @@ pub fn leaving<M: TcpMaps, B: Bytes>(maps: &M, bytes: &B, arrival: Arrival, key:
         return Leaving::Sent;
     }
     match flow.state {
+        // There is no socket any more: the daemon has been killed in the hand-over, and the end has to learn of it.
+        state::BLOCKED | state::DRAINING if flags & flag::RST != 0 => Leaving::Sent,
         state::BLOCKED => {
             let timestamps = find(bytes, options).timestamps.and_then(|at| bytes.read::<8>(at));
             match timestamps {

@@ -156,7 +156,8 @@ pub struct Side {
     pub clock: u32,
     /// TSecr of that probe: the newest TSval of this side.
     pub echo: u32,
-    /// Of the client's side: longest time without a sign of life, in seconds, for the daemon.
+    /// Longest time without a sign of life, in seconds, for the daemon: of the client's side, that of the connection; of the
+    /// backend's side, that after the backend's FIN.
     pub idle: u32,
 }
 

@@ -33,6 +33,6 @@ pub(crate) use policy::{Guards, drops};
 pub(crate) use routes::Netlink;
 #[expect(unused_imports, reason = "the hand-over is being built on it")]
 pub(crate) use splice::{
-    Ending, Event, LegNumbers, NotSpliced, Pair, Place, Probe, Reservation, Side, Splice, SplicedUsage, SynShape, Tell,
-    differences, sides,
+    Ending, Event, LegNumbers, NotSpliced, Pair, Place, Probe, Reservation, Side, Silence, Splice, SplicedUsage,
+    SynShape, Tell, differences, sides,
 };

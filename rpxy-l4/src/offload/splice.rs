@@ -42,9 +42,40 @@ pub(crate) struct Pair {
     pub(crate) backend: SocketAddr,
     /// Mark of its rule, by which a later daemon finds the rule again. Not 0.
     pub(crate) mark: u16,
-    /// Longest time without a sign of life, before both ends are reset.
-    pub(crate) idle: Duration,
+    /// Longest times without a sign of life, before both ends are reset.
+    pub(crate) silence: Silence,
 }
+
+/// Longest times without a sign of life; [`Duration::MAX`] is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silence {
+    /// Of any connection.
+    pub(crate) idle: Duration,
+    /// After the client has ended its side.
+    pub(crate) client_ended: Duration,
+    /// After the backend has ended its side, and the client has not.
+    pub(crate) backend_ended: Duration,
+}
+
+impl Silence {
+    /// The limit of a connection of which these sides have `ended`, and what its end is called.
+    pub(in crate::offload) fn limit(&self, ended: [bool; 2]) -> (Duration, Ending) {
+        let half_closed = match ended {
+            [true, _] => self.client_ended,
+            [false, true] => self.backend_ended,
+            [false, false] => Duration::MAX,
+        };
+        if half_closed < self.idle { (half_closed, Ending::HalfClosed) } else { (self.idle, Ending::Idle) }
+    }
+
+    /// The interval of looks at whether a side has ended, of which nobody tells.
+    pub(in crate::offload) fn look_again(&self) -> Duration {
+        self.client_ended.min(self.backend_ended).max(SHORTEST_LOOK) / 2
+    }
+}
+
+/// Connections are not looked at more than twice in this time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(200);
 
 /// What the daemon's SYN to the backend is made to look like, so that both legs are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +197,8 @@ pub(crate) enum Ending {
     Reset(Side),
     /// It was idle for too long. Both ends were reset.
     Idle,
+    /// One side had ended, and it was idle for too long after that. Both ends were reset.
+    HalfClosed,
     /// [`Splice::close`] was called. Both ends were reset.
     Closed,
 }

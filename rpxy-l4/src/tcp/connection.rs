@@ -286,7 +286,7 @@ async fn prepare(
     #[cfg(not(feature = "proxy-protocol"))]
     let mut preamble = Preamble { bytes: received.freeze(), ..Preamble::default() };
 
-    let mut attempts = Attempts::of(shared.splicer(), route, protocol, client, settings.idle_timeout);
+    let mut attempts = Attempts::of(shared.splicer(), route, protocol, client, settings);
     if listener.splices && attempts.is_none() {
         splice::acknowledge_at_once(client);
     }

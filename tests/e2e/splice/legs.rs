@@ -130,6 +130,49 @@ fn both_ends_are_reset_when_nothing_was_heard_of_either() {
     rig.wait_for_spliced(0);
 }
 
+/// Waits until the other side has reset what may have ended in one direction before.
+#[track_caller]
+fn wait_for_reset(stream: &TcpStream) {
+    rpxy_l4_tests::wait::until("it is reset", || stream.take_error().unwrap());
+}
+
+#[test]
+fn both_ends_are_reset_when_one_has_ended_and_the_other_is_silent() {
+    for (row, key, last) in [
+        ("the client has ended", "tcp_half_closed_timeout", b"wait"),
+        ("the backend has ended", "tcp_backend_closed_timeout", b"ends"),
+    ] {
+        let Some(rig) = Rig::start(&format!("{key} = \"1s\"")) else { return };
+        let server = Server::start(&rig.net.backend, at(7000), |stream, _| {
+            let words = [(); 2].map(|()| {
+                let word = socket::read_exactly(stream, 4);
+                socket::send(stream, &word);
+                word
+            });
+            if words[1] == b"ends" {
+                socket::finish(stream);
+                assert_eq!(socket::read_to_end(stream).1, End::Reset);
+            } else {
+                assert_eq!(socket::read_to_end(stream).1, End::Closed);
+                wait_for_reset(stream);
+            }
+        });
+        let stream = socket::dial(&rig.net.client, front());
+        exchange(&stream, "some");
+        rig.wait_for_spliced(1);
+        exchange(&stream, std::str::from_utf8(last).unwrap());
+        if last == b"ends" {
+            assert_eq!(socket::read_to_end(&stream).1, End::Closed, "{row}");
+            wait_for_reset(&stream);
+        } else {
+            socket::finish(&stream);
+            assert_eq!(socket::read_to_end(&stream).1, End::Reset, "{row}");
+        }
+        server.wait_for_open(0);
+        rig.wait_for_spliced(0);
+    }
+}
+
 #[test]
 fn more_than_there_are_places_for_stay_relayed() {
     let Some(rig) = Rig::with("", "max_spliced = 2") else { return };

@@ -194,6 +194,13 @@ fn a_stack_that_has_handed_over_is_silent() {
         ("BLOCKED: an acknowledgement", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 0), silenced),
         ("BLOCKED: data", Maps::in_state(state::BLOCKED), own(ack, PROMISED, 9), silenced),
         ("BLOCKED: a probe", Maps::in_state(state::BLOCKED), probe.clone(), noted),
+        (
+            "BLOCKED: a reset, since the socket is gone",
+            Maps::in_state(state::BLOCKED),
+            own(flag::RST, 0, 0),
+            Leaving::Sent,
+        ),
+        ("DRAINING: a reset", Maps::in_state(state::DRAINING), own(flag::RST | ack, PROMISED, 0), Leaving::Sent),
         ("DRAINING: an acknowledgement", Maps::in_state(state::DRAINING), own(ack, PROMISED, 0), silenced),
         ("DRAINING: data", Maps::in_state(state::DRAINING), own(ack, PROMISED, 9), Leaving::Sent),
         (

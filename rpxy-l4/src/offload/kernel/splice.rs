@@ -1,6 +1,6 @@
 //! Spliced TCP: connections in and out of the kernel, and their numbers.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use rpxy_l4_common::tcp::{
     counter::TcpCounter,
@@ -125,8 +125,10 @@ impl Splice for Kernel {
         let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
         let now = now();
         let mut notes = Notes { last_seen: now, sides: sides(legs), ..Notes::default() };
-        if let (Some(connection), [client, _]) = (splice.table.get(place), &mut notes.sides) {
-            client.idle = u32::try_from(connection.idle.as_secs()).unwrap_or(u32::MAX);
+        if let (Some(connection), [client, backend]) = (splice.table.get(place), &mut notes.sides) {
+            let seconds = |limit: Duration| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
+            client.idle = seconds(connection.silence.idle);
+            backend.idle = seconds(connection.silence.backend_ended);
         }
         let Some(entries) = splice.table.go_live(place, legs, now) else { return Err(NotSpliced::Failed) };
         let written = splice.maps.set_notes(place.slot, &notes);
@@ -139,7 +141,7 @@ impl Splice for Kernel {
             return Err(refused(&error));
         }
         if let Some(connection) = splice.table.get(place) {
-            let due = now.saturating_add(nanoseconds(connection.idle));
+            let due = now.saturating_add(nanoseconds(connection.silence.idle.min(connection.silence.look_again())));
             splice.due.insert((due, place.slot), place);
         }
         Ok(())

@@ -75,9 +75,11 @@ impl SpliceState {
             self.maps.remove(key);
         }
         for place in &places {
-            let idle = readers.notes(place.slot).map(|notes| notes.sides[0].idle);
+            let [idle, backend_ended] =
+                readers.notes(place.slot).map_or([u32::MAX; 2], |notes| notes.sides.map(|side| side.idle));
             let Some(connection) = self.table.get_mut(*place) else { continue };
-            connection.idle = Duration::from_secs(idle.unwrap_or(u32::MAX).into());
+            connection.silence.idle = Duration::from_secs(idle.into());
+            connection.silence.backend_ended = Duration::from_secs(backend_ended.into());
             self.due.insert((0, place.slot), *place);
             let [local, peer] = connection.ends(Side::Backend).map(|end| maps::socket_address(&end));
             let (Some(local), Some(peer)) = (local, peer) else { continue };

@@ -63,13 +63,17 @@ impl Swept {
     /// Looks at a connection, and says when to look again.
     fn look(&mut self, splice: &mut SpliceState, notes: &Notes, place: Place, now: u64) -> Option<u64> {
         let connection = splice.table.get(place)?;
-        let (told, since, idle) = (connection.told, connection.since, nanoseconds(connection.idle));
+        let (told, since, silence) = (connection.told, connection.since, connection.silence);
         if notes.ended == 0 {
-            let idle_at = notes.last_seen.max(since).saturating_add(idle);
-            if idle_at > now {
-                return Some(idle_at);
+            let ended = notes.sides.map(|side| side.seen & seen::FIN != 0);
+            let (limit, why) = silence.limit(ended);
+            let silent_at = notes.last_seen.max(since).saturating_add(nanoseconds(limit));
+            if silent_at > now {
+                // Nobody tells when a side ends.
+                let look_at = now.saturating_add(nanoseconds(silence.look_again()));
+                return Some(if ended == [false; 2] { silent_at.min(look_at) } else { silent_at });
             }
-            self.close(splice, notes, place, Ending::Idle, now);
+            self.close(splice, notes, place, why, now);
             return None;
         }
         let free = notes.ended.saturating_add(nanoseconds(LINGER));
@@ -194,7 +198,7 @@ mod tests {
     use rpxy_l4_common::tcp::flow;
 
     use super::*;
-    use crate::offload::splice::SplicedUsage;
+    use crate::offload::splice::{Silence, SplicedUsage};
 
     #[test]
     fn resets_have_the_number_that_each_end_expects() {
@@ -216,6 +220,25 @@ mod tests {
         assert_eq!(seen(fins, fins), Ending::Finished);
         assert_eq!(seen(0, seen::RST), Ending::Reset(Side::Backend));
         assert_eq!(seen(fins | seen::RST, fins), Ending::Reset(Side::Client));
+    }
+
+    #[test]
+    fn silence_is_judged_by_who_has_ended() {
+        let seconds = Duration::from_secs;
+        let silence = Silence { idle: seconds(100), client_ended: seconds(50), backend_ended: seconds(10) };
+        let long = Silence { client_ended: seconds(500), ..silence };
+        for (row, silence, ended, expected) in [
+            ("nobody", silence, [false, false], (seconds(100), Ending::Idle)),
+            ("the client", silence, [true, false], (seconds(50), Ending::HalfClosed)),
+            ("the backend", silence, [false, true], (seconds(10), Ending::HalfClosed)),
+            ("both, not acknowledged", silence, [true, true], (seconds(50), Ending::HalfClosed)),
+            ("the idle limit is shorter", long, [true, false], (seconds(100), Ending::Idle)),
+        ] {
+            assert_eq!(silence.limit(ended), expected, "{row}");
+        }
+        assert_eq!(silence.look_again(), seconds(5));
+        let none = Silence { client_ended: Duration::MAX, backend_ended: Duration::MAX, ..silence };
+        assert!(none.look_again() > seconds(1 << 40), "there is nothing to look for");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rpxy_l4_common::{
 use super::{session::RoutePair, users::Users};
 use crate::offload::{
     maps,
-    splice::{LegNumbers, NotSpliced, Pair, Place, Side, SynShape, differences},
+    splice::{LegNumbers, NotSpliced, Pair, Place, Side, Silence, SynShape, differences},
 };
 
 /// An entry of `TCP_FLOWS` with its key.
@@ -32,14 +32,17 @@ pub(crate) struct Link {
     pub(crate) station: [u8; 6],
 }
 
+/// Of a connection that an earlier daemon has left, until its notes are read.
+const NO_LIMIT: Silence = Silence { idle: Duration::MAX, client_ended: Duration::MAX, backend_ended: Duration::MAX };
+
 /// A connection with a place.
 #[derive(Debug)]
 pub(crate) struct Connection {
     generation: u32,
     /// Of what each side sends. The state is 0 before anything is in the kernel.
     flows: [TcpFlow; 2],
-    /// Longest time without a sign of life.
-    pub(crate) idle: Duration,
+    /// Longest times without a sign of life.
+    pub(crate) silence: Silence,
     /// When it became live, in nanoseconds of CLOCK_MONOTONIC.
     pub(crate) since: u64,
     /// Its end has been told.
@@ -214,7 +217,7 @@ impl Spliced {
         let mut connection = Connection {
             generation: self.generation,
             flows: [of_client, of_backend],
-            idle: pair.idle,
+            silence: pair.silence,
             since: 0,
             told: false,
         };
@@ -263,7 +266,7 @@ impl Spliced {
             let connection = Connection {
                 generation: self.generation,
                 flows: [of_client, of_backend],
-                idle: Duration::MAX,
+                silence: NO_LIMIT,
                 since: 0,
                 told: of_client.state == state::ENDING,
             };
@@ -422,7 +425,7 @@ mod tests {
             upstream: format!("10.0.0.1:{}", client.rsplit(':').next().unwrap()).parse().unwrap(),
             backend: "10.0.0.2:80".parse().unwrap(),
             mark: 7,
-            idle: Duration::from_secs(60),
+            silence: Silence { idle: Duration::from_secs(60), ..NO_LIMIT },
         }
     }
 

@@ -13,12 +13,12 @@ use super::{
     splicer::{Job, Live, Splicer},
 };
 use crate::{
-    config::model::SplicePolicy,
+    config::model::{SplicePolicy, Tcp},
     net::{
         Dial,
         repair::{self, Info},
     },
-    offload::{NotSpliced, Pair, Reservation, SynShape},
+    offload::{NotSpliced, Pair, Reservation, Silence, SynShape},
     route::{Protocol, Route},
     tcp::{
         ports::{self, From},
@@ -74,7 +74,7 @@ pub(in crate::tcp) struct Attempts {
     client: [SocketAddr; 2],
     leg: Info,
     mark: u16,
-    idle: Duration,
+    silence: Silence,
     first: bool,
     /// Bytes that client and backend had sent when the relay began to count.
     before: [u64; 2],
@@ -106,7 +106,7 @@ impl Attempts {
         route: &Route,
         protocol: Protocol,
         client: &TcpStream,
-        idle: Option<Duration>,
+        settings: &Tcp,
     ) -> Option<Box<Self>> {
         let splicer = splicer?;
         let first = match when(route.splice, protocol) {
@@ -125,7 +125,11 @@ impl Attempts {
             changed: [0; 2],
             reserved: None,
             mark: route.mark(),
-            idle: idle.unwrap_or(IDLE),
+            silence: Silence {
+                idle: settings.idle_timeout.unwrap_or(IDLE),
+                client_ended: settings.half_closed_timeout.unwrap_or(Duration::MAX),
+                backend_ended: settings.backend_closed_timeout.unwrap_or(Duration::MAX),
+            },
             first,
             wait: if first { 1 } else { EXCHANGES },
             pause: 1,
@@ -193,8 +197,8 @@ impl Attempts {
     }
 
     fn pair(&self, (upstream, backend): (SocketAddr, SocketAddr)) -> Pair {
-        let Self { client: [client, local], mark, idle, .. } = *self;
-        Pair { client, local, upstream, backend, mark, idle }
+        let Self { client: [client, local], mark, silence, .. } = *self;
+        Pair { client, local, upstream, backend, mark, silence }
     }
 
     /// Hands the connection over; its sockets are of no more use then, and nothing else may use them meanwhile. `held` are

@@ -57,6 +57,7 @@ impl Future for Spliced<'_> {
             Ending::Reset(offload::Side::Client) => (Outcome::ClientReset, None),
             Ending::Reset(offload::Side::Backend) => (Outcome::BackendReset, None),
             Ending::Idle => (Outcome::Idle, None),
+            Ending::HalfClosed => (Outcome::HalfClosed, None),
             Ending::Closed => (Outcome::Drained, Some(Side::Both)),
         };
         Poll::Ready(End { outcome, reset })
