@@ -313,6 +313,9 @@ pub(crate) trait Splice: Send + Sync + Debug {
     /// The held bytes were sent: nothing more of the daemon's passes.
     fn held_sent(&self, place: Place);
 
+    /// Returns whether a connection with these addresses towards its backend has a place.
+    fn uses(&self, upstream: SocketAddr, backend: SocketAddr) -> bool;
+
     /// Takes the backend's socket, in repair mode: it keeps its port from others while the connection is spliced.
     fn park(&self, place: Place, socket: OwnedFd);
 

@@ -137,6 +137,7 @@ async fn reach_any(
             sources: &settings.source_addresses,
             random,
             segment: attempts.as_ref().map(|attempts| attempts.segment()),
+            spliced: shared.splicer().map(|splicer| &**splicer.splice()),
         };
         let over_ip = async {
             match endpoint.address() {
@@ -440,7 +441,7 @@ mod tests {
 
     use super::*;
 
-    const ANY: From<'_> = From { sources: &[], random: 7, segment: None };
+    const ANY: From<'_> = From { sources: &[], random: 7, segment: None, spliced: None };
 
     fn port_nobody_listens_on() -> u16 {
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::net::{self, Dial};
+use crate::{
+    net::{self, Dial},
+    offload::Splice,
+};
 
 /// A search that takes longer has looked at thousands of ports.
 const LONG: Duration = Duration::from_micros(300);
@@ -34,6 +37,10 @@ thread_local! {
     static KNOWN: RefCell<Crowded> = const { RefCell::new(Crowded(Vec::new())) };
 }
 
+/// Connections in a row that get a port of a spliced one, after which there is none. The kernel knows of such a port but for
+/// the moment in which the socket of the hand-over gives way to the one that keeps it.
+const IN_USE: usize = 4;
+
 /// Where a connection to a backend comes from, and what it is like.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct From<'a> {
@@ -42,10 +49,37 @@ pub(super) struct From<'a> {
     pub(super) random: u64,
     /// Largest segment in bytes, if it is to be no larger than the client's.
     pub(super) segment: Option<u32>,
+    /// What knows the addresses of spliced connections, if there are any.
+    pub(super) spliced: Option<&'a dyn Splice>,
 }
 
-/// Begins to connect to `to`.
+impl From<'_> {
+    /// Returns whether a connection to `to` has the addresses of a spliced one: the programs drop all that it says.
+    fn is_spliced(&self, stream: &TcpStream, to: SocketAddr) -> bool {
+        self.spliced.is_some_and(|spliced| stream.local_addr().is_ok_and(|local| spliced.uses(local, to)))
+    }
+}
+
+/// Begins to connect to `to`, from addresses that no spliced connection has.
 pub(super) fn connect(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
+    first_unused(|| begin(to, from), |stream| from.is_spliced(stream, to))
+}
+
+/// The first of a few things that is not in use.
+fn first_unused<T>(mut next: impl FnMut() -> io::Result<T>, is_used: impl Fn(&T) -> bool) -> io::Result<T> {
+    // Kept, so that their ports are not found again.
+    let mut used = Vec::new();
+    while used.len() < IN_USE {
+        let found = next()?;
+        if !is_used(&found) {
+            return Ok(found);
+        }
+        used.push(found);
+    }
+    Err(no_port())
+}
+
+fn begin(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     let begun = Instant::now();
     let way = KNOWN.with_borrow_mut(|known| known.way(to, begun));
     let drawn = match way {
@@ -202,6 +236,21 @@ impl Crowded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_with_the_addresses_of_a_spliced_one_is_begun_again() {
+        for (row, ports, spliced, expected) in [
+            ("none is spliced", 1_u32..9, 0..0, Some(1)),
+            ("the first ones", 1..9, 1..4, Some(4)),
+            ("all that are tried", 1..9, 1..5, None),
+            ("there are no more", 1..2, 1..5, None),
+        ] {
+            let mut ports = ports;
+            let found = first_unused(|| ports.next().ok_or_else(no_port), |port| spliced.contains(port));
+            assert_eq!(found.as_ref().ok(), expected.as_ref(), "{row}");
+            assert!(expected.is_some() || is_no_port(&found), "{row}");
+        }
+    }
 
     #[test]
     fn a_long_look_is_followed_by_draws_and_one_for_nothing_by_a_rest() {

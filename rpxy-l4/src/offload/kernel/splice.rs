@@ -1,6 +1,6 @@
 //! Spliced TCP: connections in and out of the kernel, and their numbers.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use rpxy_l4_common::tcp::{
     counter::TcpCounter,
@@ -153,6 +153,10 @@ impl Splice for Kernel {
         if let Some(entry) = splice.table.held_sent(place) {
             splice.put(&entry);
         }
+    }
+
+    fn uses(&self, upstream: SocketAddr, backend: SocketAddr) -> bool {
+        self.inner.state().splice.as_ref().is_some_and(|splice| splice.table.uses(upstream, backend))
     }
 
     fn park(&self, place: Place, socket: OwnedFd) {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -238,6 +239,12 @@ impl Spliced {
         let key = FlowKey { source: maps::socket(pair.client), destination: maps::socket(pair.local) };
         let place = self.place(*self.keys.get(&key)?)?;
         self.get(place).filter(|held| held.flows[0].state == state::ENDING).map(|_| place)
+    }
+
+    /// Returns whether a connection has these addresses towards its backend.
+    pub(crate) fn uses(&self, upstream: SocketAddr, backend: SocketAddr) -> bool {
+        let key = FlowKey { source: maps::socket(backend), destination: maps::socket(upstream) };
+        self.keys.contains_key(&key)
     }
 
     fn take_slot(&mut self) -> Option<u32> {
@@ -493,7 +500,10 @@ mod tests {
         assert_eq!(table.reserve(&pair("192.0.2.9:5000"), [NEAR, FAR]), Err(NotSpliced::Full));
         let other_client = Pair { client: "192.0.2.8:1".parse().unwrap(), ..pair("192.0.2.9:5000") };
         assert_eq!(table.reserve(&other_client, [NEAR, FAR]), Err(NotSpliced::Full), "the port towards the backend");
+        let Pair { upstream, backend, .. } = other_client;
+        assert!(table.uses(upstream, backend) && !table.uses(backend, upstream));
         table.remove(place).unwrap();
+        assert!(!table.uses(upstream, backend));
         table.reserve(&other_client, [NEAR, FAR]).unwrap();
     }
 

@@ -107,7 +107,7 @@ impl Splicer {
     }
 
     /// What it hands connections over to.
-    pub(super) fn splice(&self) -> &Arc<dyn Splice> {
+    pub(in crate::tcp) fn splice(&self) -> &Arc<dyn Splice> {
         &self.splice
     }
 
