@@ -164,6 +164,15 @@ fn bind(path: &Path) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, SocketFile { path: path.to_owned(), identity: Some((made.dev(), made.ino())) }))
 }
 
+/// Lets those connect whom `mode` and `group` let. Nobody else may in between: the group changes under the fewer permissions.
+fn admit(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if let Some(group) = group {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
 /// A listening socket for clients, with its file, which goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct PublicListener {
@@ -179,10 +188,7 @@ impl PublicListener {
     /// As [`PrivateListener::bind`].
     pub(crate) fn bind(path: &Path, mode: u32, group: Option<u32>, backlog: u32) -> io::Result<Self> {
         let (socket, file) = bind(path)?;
-        if let Some(group) = group {
-            chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        admit(path, mode, group)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Self { socket, file })
     }
@@ -197,13 +203,24 @@ impl PublicListener {
         backlog: u32,
     ) -> io::Result<Self> {
         let socket = Socket::from(socket);
-        if let Some(group) = group {
-            chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        admit(path, mode, group)?;
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Self { socket, file: SocketFile { path: path.to_owned(), identity: None } })
+    }
+
+    /// Others may connect from now on: those whom `mode` and `group` let, or the process's own group. Whoever is connected stays.
+    ///
+    /// # Errors
+    ///
+    /// The process is neither privileged nor a member of the group, or the file is another one now.
+    pub(crate) fn admit(&self, mode: u32, group: Option<u32>) -> io::Result<()> {
+        let path = &self.file.path;
+        let found = fs::symlink_metadata(path)?;
+        if self.file.identity.is_some_and(|identity| identity != (found.dev(), found.ino())) {
+            return Err(io::Error::other("it is another file now"));
+        }
+        admit(path, mode, Some(group.unwrap_or_else(|| rustix::process::getegid().as_raw())))
     }
 
     /// From now on the file goes when this is dropped.
@@ -379,6 +396,9 @@ mod tests {
             let (listener, _second) = (bound.share().unwrap(), bound.share().unwrap());
             let _client = connected(&path).unwrap();
             assert!(listener.accept().is_ok());
+            bound.admit(0o666, None).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.permissions().mode() & 0o7777, metadata.gid()), (0o666, own));
             drop(bound);
             assert!(!path.exists(), "the file goes, though workers have the socket yet");
         }

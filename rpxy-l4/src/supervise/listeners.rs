@@ -126,7 +126,21 @@ impl Listeners {
         for key in plan.close {
             drop(self.close(&key));
         }
+        self.admit_others(&plan.wanted);
         self.held = plan.wanted;
+    }
+
+    /// Lets others connect at the unix sockets that stay, where `wanted` says so.
+    fn admit_others(&self, wanted: &Sockets) {
+        for ((_, address), want) in &wanted.0 {
+            let held = self.held.0.get(&(Transport::Tcp, address.clone())).and_then(|held| held.unix.as_ref());
+            let (Some(held), Some(unix), Some(file)) = (held, &want.unix, self.files.get(address)) else { continue };
+            if held != unix
+                && let Err(error) = file.admit(unix.mode, unix.group)
+            {
+                tracing::warn!("listen_unix: {} is open to the same clients as before: {error}", unix.path.display());
+            }
+        }
     }
 
     /// What the service manager has opened, for a successor.

@@ -73,12 +73,15 @@ fn clients_come_by_a_unix_socket_under_rules_of_its_own() {
     assert_eq!(ask(&path, &Hello::to("one.test").bytes()), b"web\n");
     daemon.wait_for(0, &format!("[start] tcp: unix:{} -> {}", path.display(), at(7002)));
     daemon.wait_for(0, &format!("[finish] tcp:tls: unix:{} -> {}", path.display(), at(7001)));
+    daemon.reload(Edit::Rename, &config(""));
+    assert_eq!(mode(), 0o600, "a reload closes the open socket to others");
     // Who is turned away has no address either. SSH is for a rule that the listener has not.
     daemon.reload(Edit::Rename, &config("").replace(&format!("tcp_target = \"{}\"\n", at(7002)), ""));
     assert_eq!(ask(&path, b"SSH-2.0-x\r\n"), b"");
     let shown = path.display();
     daemon.wait_for(0, &format!("[refused] tcp: unix:{shown} -> unix:{shown}: not_recognised"));
     daemon.reload(Edit::Rename, &config("listen_unix_mode = \"0660\""));
+    assert_eq!(mode(), 0o660, "a reload opens it to others");
     // Bulk in both directions, and several at once: what is said of one source is not said of them.
     let bulk = vec![7; 4 << 20];
     let held = UnixStream::connect(&path).unwrap();

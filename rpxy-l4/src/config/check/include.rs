@@ -90,10 +90,15 @@ fn matching(report: &mut Report<'_>, pattern: &Field<'_>, path: &Path) -> Vec<Pa
     let mut paths: Vec<PathBuf> = names
         .filter(|name| !name.starts_with('.') && fits(last.as_bytes(), name.as_bytes()))
         .map(|name| directory.join(name))
-        .filter(|path| path.is_file())
+        .filter(|path| path.is_file() || leads_nowhere(path))
         .collect();
     paths.sort();
     paths
+}
+
+/// Returns whether a path is a link to something that is not there, or to itself: somebody's rules are missing.
+fn leads_nowhere(path: &Path) -> bool {
+    path.is_symlink() && fs::metadata(path).is_err()
 }
 
 fn read(report: &mut Report<'_>, pattern: &Field<'_>, path: &Path) -> Option<Zeroizing<String>> {

@@ -87,7 +87,7 @@ pub(crate) struct Listen {
 pub(crate) struct UnixListen {
     /// Absolute, of [`MAX_SOCKET_PATH`](super::MAX_SOCKET_PATH) bytes at most.
     pub path: Arc<Path>,
-    /// Permissions of its file. A reload does not change those of an open socket.
+    /// Permissions of its file.
     pub mode: u32,
     /// ID of the group of its file; `None` is that of the daemon.
     pub group: Option<u32>,

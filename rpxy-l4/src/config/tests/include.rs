@@ -62,6 +62,16 @@ fn included_files_add_keys_rules_and_listeners_in_order() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_a_mistake_though_a_wildcard_finds_it() {
+    for (row, leads_to) in [("nowhere", "/nonexistent/tenant.toml"), ("to itself", "tenant.toml")] {
+        let directory = directory(&[("config.toml", MAIN), ("conf.d/a.toml", "")]);
+        std::os::unix::fs::symlink(leads_to, directory.path().join("conf.d/tenant.toml")).unwrap();
+        let error = loaded(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot read") && error.contains("tenant.toml"), "{row}: {error}");
+    }
+}
+
+#[test]
 fn nothing_to_include_is_no_mistake_but_a_missing_file_is() {
     let main = |include: &str| format!("include = {include}\nlisten_port = 1\ntcp_target = 'a:1'\n");
     for include in ["[]", "'conf.d/*.toml'", "'conf.d/none-*.toml'", "['config.toml.d/?', 'x*']"] {
