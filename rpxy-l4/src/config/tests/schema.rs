@@ -141,6 +141,32 @@ fn the_checker_has_the_same_bounds() {
         let expected = format!("-1 is out of range, from {least} to {most} ()");
         let said = said_about(scope, key, "-1");
         assert!(said.contains(&expected), "{key} ({scope:?}): {said:?}");
+        let [least, most]: [i128; 2] = [&least, &most].map(|number| number.parse().unwrap());
+        for (row, number, takes) in [
+            ("below the bounds", least - 1, false),
+            ("the least", least, true),
+            ("the most", most, true),
+            ("above the bounds", most + 1, false),
+        ] {
+            // TOML has no larger numbers.
+            let Ok(number) = i64::try_from(number) else { continue };
+            let said = said_about(scope, key, &number.to_string());
+            let refused = said.iter().any(|text| text.starts_with(&format!("{number} is out of range")));
+            assert_eq!(refused, !takes, "{row}: {key} = {number} ({scope:?}): {said:?}");
+        }
+    }
+}
+
+#[test]
+fn no_key_minds_the_largest_numbers() {
+    let samples =
+        ["9223372036854775807", "-9223372036854775808", "'9223372036854775807s'", "'999999999999y'", "1e308", "nan"];
+    for (scope, key) in keys::known() {
+        for sample in samples {
+            // A mistake or not: it is said, and nothing is computed with it that overflows.
+            let (text, path) = file_with(scope, key, sample);
+            let _either = parse(&text).map_err(|problems| assert!(!problems.to_string().is_empty(), "{path}"));
+        }
     }
 }
 
