@@ -190,6 +190,21 @@ fn more_than_there_are_places_for_stay_relayed() {
 }
 
 #[test]
+fn connections_that_have_ended_make_room() {
+    let Some(rig) = Rig::with("", "max_spliced = 2") else { return };
+    let _echo = Server::echo(&rig.net.backend, at(7000));
+    for turn in 0..6 {
+        let stream = socket::dial(&rig.net.client, front());
+        exchange(&stream, "first");
+        rig.wait_for_spliced(1);
+        exchange(&stream, "second");
+        socket::finish(&stream);
+        assert_eq!(socket::read_to_end(&stream).1, End::Closed, "{turn}");
+        rig.wait_for_spliced(0);
+    }
+}
+
+#[test]
 fn connections_go_on_when_an_interface_comes_back() {
     let Some(rig) = Rig::start("") else { return };
     let _echo = Server::echo(&rig.net.backend, at(7000));

@@ -85,7 +85,7 @@ impl Splice for Kernel {
             state.splice_link(&RoutePair { source: upstream, destination: backend })?,
         ];
         let Some(splice) = &mut state.splice else { return Err(NotSpliced::Off) };
-        if let Some(ended) = splice.table.in_the_way(pair) {
+        if let Some(ended) = splice.table.in_the_way(pair).or_else(|| splice.table.gives_way()) {
             splice.remove(ended);
             splice.gone.push(ended);
         }

@@ -72,6 +72,11 @@ impl Connection {
         RoutePair { source: maps::ip(&flow.source), destination: maps::ip(&flow.destination) }
     }
 
+    /// Whether the kernel forwards it, and it has not ended.
+    fn has_not_ended(&self) -> bool {
+        self.flows[0].state == state::LIVE
+    }
+
     /// Whether the kernel forwards it, or has until both ends finished.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.flows[0].state, state::LIVE | state::ENDING)
@@ -117,6 +122,9 @@ pub(crate) struct Spliced {
     unused: u32,
     /// Slots that were given back, to be taken again as late as possible: a program may still note in one.
     returned: VecDeque<u32>,
+    /// Connections that have ended, the oldest first; some of them are gone.
+    ended: VecDeque<Place>,
+    /// Connections that are forwarded and have not ended.
     live: usize,
 }
 
@@ -132,11 +140,12 @@ impl Spliced {
             generation: 0,
             unused: 0,
             returned: VecDeque::new(),
+            ended: VecDeque::new(),
             live: 0,
         }
     }
 
-    /// The number of connections that are live.
+    /// The number of connections that are live and have not ended.
     pub(crate) fn live(&self) -> usize {
         self.live
     }
@@ -290,9 +299,14 @@ impl Spliced {
                 self.keys.insert(key, slot);
                 taken.insert(key);
             }
+            let place = Place { slot, generation: self.generation };
+            if connection.has_not_ended() {
+                self.live += 1;
+            } else {
+                self.ended.push_back(place);
+            }
             self.connections.insert(slot, connection);
-            self.live += 1;
-            places.push(Place { slot, generation: self.generation });
+            places.push(place);
         }
         self.unused = self.connections.keys().max().map_or(0, |last| last + 1);
         self.returned = (0..self.unused).filter(|slot| !self.connections.contains_key(slot)).collect();
@@ -304,7 +318,7 @@ impl Spliced {
     pub(crate) fn remove(&mut self, place: Place) -> Option<[FlowKey; 2]> {
         self.get(place)?;
         let connection = self.connections.remove(&place.slot)?;
-        if connection.is_live() {
+        if connection.has_not_ended() {
             self.live -= 1;
         }
         let keys = Side::BOTH.map(|side| connection.key(side));
@@ -387,11 +401,43 @@ impl Spliced {
     /// Both ends have finished. Returns the entries.
     pub(crate) fn end(&mut self, place: Place) -> Option<[Entry; 2]> {
         let connection = self.get_mut(place).filter(|connection| connection.is_live())?;
+        let had_ended = !connection.has_not_ended();
         for flow in &mut connection.flows {
             flow.state = state::ENDING;
             flow.may = 0;
         }
-        Some(connection.entries())
+        let entries = connection.entries();
+        if !had_ended {
+            self.live -= 1;
+            self.note_ended(place);
+        }
+        Some(entries)
+    }
+
+    fn note_ended(&mut self, place: Place) {
+        // They go in about the order in which they have ended.
+        while self
+            .ended
+            .pop_front_if(|oldest| {
+                self.connections.get(&oldest.slot).is_none_or(|held| held.generation != oldest.generation)
+            })
+            .is_some()
+        {}
+        self.ended.push_back(place);
+    }
+
+    /// Returns the connection that ended first, where there is no place left: what its ends may still send again is worth less than
+    /// a new one.
+    pub(crate) fn gives_way(&mut self) -> Option<Place> {
+        if self.unused < self.slots || !self.returned.is_empty() {
+            return None;
+        }
+        while let Some(oldest) = self.ended.pop_front() {
+            if self.get(oldest).is_some() {
+                return Some(oldest);
+            }
+        }
+        None
     }
 
     /// Returns the pairs in use.
@@ -482,7 +528,7 @@ mod tests {
         assert_eq!(slots, HashSet::from([live.slot, ended.slot]));
         assert_eq!(others.len(), 3, "both of the hand-over that did not come to its end, and the half");
         let told = |slot: u32| table.get(table.place(slot).unwrap()).unwrap().told;
-        assert_eq!((told(live.slot), told(ended.slot), table.live()), (false, true, 2));
+        assert_eq!((told(live.slot), told(ended.slot), table.live()), (false, true, 1));
         assert_eq!(table.reserve(&pair("192.0.2.9:1"), [NEAR, FAR]), Err(NotSpliced::Full), "it has its addresses");
         let new = table.reserve(&pair("192.0.2.7:9"), [NEAR, FAR]).unwrap();
         assert!(!slots.contains(&new.slot));
@@ -518,6 +564,30 @@ mod tests {
         assert_eq!(first.slot, third.slot);
         assert!(table.get(first).is_none() && table.get(third).is_some(), "told apart");
         assert_eq!(table.reserve(&pair("192.0.2.9:4"), [NEAR, FAR]), Err(NotSpliced::Full));
+    }
+
+    #[test]
+    fn what_ended_first_gives_way_where_there_is_no_place() {
+        let mut table = Spliced::new(3);
+        let places = ["192.0.2.9:1", "192.0.2.9:2", "192.0.2.9:3"].map(|client| {
+            let place = table.reserve(&pair(client), [NEAR, FAR]).unwrap();
+            table.go_live(place, &[LegNumbers::default(); 2], 1).unwrap();
+            place
+        });
+        assert_eq!((table.gives_way(), table.live()), (None, 3), "none has ended");
+        let [first, second, third] = places;
+        for place in [second, third, first] {
+            table.end(place).unwrap();
+            table.end(place).unwrap();
+        }
+        assert_eq!(table.live(), 0);
+        table.remove(second).unwrap();
+        assert_eq!(table.gives_way(), None, "there is a place");
+        table.reserve(&pair("192.0.2.9:4"), [NEAR, FAR]).unwrap();
+        assert_eq!(table.gives_way(), Some(third), "the first of those that are there");
+        table.remove(third).unwrap();
+        table.reserve(&pair("192.0.2.9:5"), [NEAR, FAR]).unwrap();
+        assert_eq!((table.gives_way(), table.gives_way()), (Some(first), None), "once");
     }
 
     #[test]
