@@ -25,7 +25,7 @@ pub fn prepare(
     gateway.ethtool("eth0", "tx off")?;
     gateway.ethtool("eth1", "tx off")?;
     match mode {
-        OffloadMode::Off => Ok(()),
+        OffloadMode::Off | OffloadMode::Spliced => Ok(()),
         // Complete sums from the client. Those of the backend are left to the device, and so is the cutting of large
         // buffers into datagrams: TC has to deal with either.
         OffloadMode::Tc => client.ethtool(clients, "tx off"),

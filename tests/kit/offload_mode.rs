@@ -19,6 +19,8 @@ pub enum OffloadMode {
     Tc,
     /// By the program on the XDP hook of the driver.
     Xdp,
+    /// Of TCP: connections are handed to the kernel at the client's first bytes.
+    Spliced,
 }
 
 impl OffloadMode {
@@ -27,12 +29,29 @@ impl OffloadMode {
         CURRENT.get()
     }
 
+    /// Returns the keys at the top of the file that it takes.
+    pub fn top(self) -> &'static str {
+        match self {
+            Self::Off | Self::Tc | Self::Xdp => "",
+            Self::Spliced => "tcp_splice = \"first\"\n",
+        }
+    }
+
+    /// Returns what counts as steered in `counters` and `tcp_counters` of the kernel plane.
+    pub(crate) fn counted(self) -> [&'static str; 2] {
+        match self {
+            Self::Off | Self::Tc | Self::Xdp => ["counters", "steered"],
+            Self::Spliced => ["tcp_counters", "forwarded"],
+        }
+    }
+
     /// Returns the table `[ebpf]` that asks for it.
     pub fn table(self) -> Option<&'static str> {
         match self {
             Self::Off => None,
             Self::Tc => Some("[ebpf]\nmode = \"tc\"\n"),
             Self::Xdp => Some("[ebpf]\nmode = \"xdp\"\n"),
+            Self::Spliced => Some("[ebpf]\nmode = \"tc\"\ntcp = \"auto\"\n"),
         }
     }
 }
@@ -125,6 +144,27 @@ macro_rules! offload_modes {
             #[test]
             fn xdp() {
                 run(OffloadMode::Xdp, Expected::$expected, super::$test);
+            }
+        }
+    )+)+ };
+}
+
+/// Makes the tests `userspace` and `spliced` of each function, in a module of the function's name: TCP that the daemon relays,
+/// and TCP that the kernel forwards as soon as it can. As with [`offload_modes!`], functions stand under what they expect.
+#[macro_export]
+macro_rules! splice_modes {
+    ($($expected:ident { $($test:ident),+ $(,)? })+) => { $($(
+        mod $test {
+            use $crate::offload_mode::{Expected, OffloadMode, run};
+
+            #[test]
+            fn userspace() {
+                run(OffloadMode::Off, Expected::$expected, super::$test);
+            }
+
+            #[test]
+            fn spliced() {
+                run(OffloadMode::Spliced, Expected::$expected, super::$test);
             }
         }
     )+)+ };

@@ -15,7 +15,7 @@ use std::{
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::undelivered;
+use super::{options, undelivered};
 
 /// `SIOCINQ`, which is `FIONREAD` (tcp(7)).
 const SIOCINQ: Opcode = 0x541b;
@@ -200,9 +200,26 @@ pub(crate) fn set_segment(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
 ///
 /// The thread has no CAP_NET_ADMIN, or another socket has this connection.
 pub(crate) fn parked(local: SocketAddr, peer: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(local), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    begin(&socket)?;
-    // Repair has it be bound beside whatever has the port (SK_FORCE_REUSE).
+    let new = || {
+        let socket = Socket::new(Domain::for_address(local), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        begin(&socket)?;
+        Ok::<_, io::Error>(socket)
+    };
+    // A port that connect(2) has chosen goes on to serve connections to other peers, and from other addresses; one that was bound
+    // is nobody else's at all (__inet_hash_connect() in net/ipv4/inet_hashtables.c).
+    let socket = new()?;
+    let chosen = options::set_local_ports(&socket, &(local.port()..=local.port()))
+        .and_then(|()| options::set_bind_address_no_port(&socket))
+        .and_then(|()| socket.bind(&SocketAddr::new(local.ip(), 0).into()))
+        .and_then(|()| socket.connect(&peer.into()));
+    let is_there = || socket.local_addr().is_ok_and(|chosen| chosen.as_socket() == Some(local));
+    if chosen.is_ok() && is_there() {
+        return Ok(socket.into());
+    }
+    drop(socket);
+    // Before Linux 6.3, or where the port is not one for clients. Repair has it be bound beside whatever has the port
+    // (SK_FORCE_REUSE).
+    let socket = new()?;
     socket.bind(&local.into())?;
     socket.connect(&peer.into())?;
     Ok(socket.into())
@@ -353,6 +370,13 @@ mod tests {
             }
             drop(stream);
             let parked = parked(local, peer).unwrap();
+            let other = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP)).unwrap();
+            let limited = options::set_local_ports(&other, &(local.port()..=local.port()));
+            if ip.is_ipv4() && limited.is_ok() {
+                options::set_bind_address_no_port(&other).unwrap();
+                other.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+                other.connect(&peer.into()).expect("the port is free from another address");
+            }
             let again = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP)).unwrap();
             again.set_reuse_address(true).unwrap();
             let taken = again.bind(&local.into()).and_then(|()| again.connect(&peer.into()));

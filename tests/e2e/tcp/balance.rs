@@ -15,6 +15,18 @@ use crate::{
     support::{PORT, front},
 };
 
+rpxy_l4_tests::splice_modes! {
+    Unknown {
+        none_takes_the_first,
+        source_ip_is_stable_over_ports_reload_and_restart,
+        source_socket_spreads_the_ports_of_one_client,
+        random_and_round_robin_follow_the_weights,
+        the_share_of_a_target_that_is_down_goes_to_all_others,
+        least_conn_evens_out_what_is_open,
+        a_backup_is_used_only_while_the_others_are_down,
+    }
+}
+
 fn servers(net: &Topology) -> Vec<Server> {
     BACKENDS_V4.iter().zip(TAGS).map(|(ip, tag)| Server::tagged(&net.backend, (*ip, 7000), tag)).collect()
 }
@@ -34,14 +46,12 @@ fn visit(net: &Topology, from: Ipv4Addr) -> (TcpStream, String) {
     (stream, tag)
 }
 
-#[test]
 fn none_takes_the_first() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
     targets::none_takes_the_first(&net, &config("none", &plain()), |from| visit(&net, from).1);
 }
 
-#[test]
 fn source_ip_is_stable_over_ports_reload_and_restart() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -49,7 +59,6 @@ fn source_ip_is_stable_over_ports_reload_and_restart() {
     targets::source_ip_is_stable(&net, config, "tcp_idle_timeout = \"1h\"", |from| visit(&net, from).1);
 }
 
-#[test]
 fn source_socket_spreads_the_ports_of_one_client() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
@@ -58,14 +67,12 @@ fn source_socket_spreads_the_ports_of_one_client() {
     assert_eq!(tags.len(), 3, "{tags:?}");
 }
 
-#[test]
 fn random_and_round_robin_follow_the_weights() {
     let Some(net) = Topology::or_skip() else { return };
     let _servers = servers(&net);
     targets::weights_are_followed(&net, config, || (0..200).map(|_| visit(&net, CLIENT_V4).1).collect());
 }
 
-#[test]
 fn the_share_of_a_target_that_is_down_goes_to_all_others() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, third] = BACKENDS_V4;
@@ -87,7 +94,6 @@ fn the_share_of_a_target_that_is_down_goes_to_all_others() {
     }
 }
 
-#[test]
 fn least_conn_evens_out_what_is_open() {
     let Some(net) = Topology::or_skip() else { return };
     let servers = servers(&net);
@@ -111,7 +117,6 @@ fn least_conn_evens_out_what_is_open() {
     drop((kept, again));
 }
 
-#[test]
 fn a_backup_is_used_only_while_the_others_are_down() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, third] = BACKENDS_V4;

@@ -17,6 +17,16 @@ use rpxy_l4_tests::{
 
 use crate::support::{PORT, at, front};
 
+rpxy_l4_tests::splice_modes! {
+    Steered {
+        a_reset_is_seen_in_every_state_of_the_connection,
+        half_closed_connections_come_to_an_end,
+    }
+    Unknown {
+        readers_that_do_not_read_come_to_an_end,
+    }
+}
+
 fn config(top: &str) -> String {
     format!("listen_port = {PORT}\naccess_log_format = \"json\"\n{top}\ntcp_target = [\"{}\"]\n", at(7000))
 }
@@ -42,7 +52,6 @@ fn fill(mut stream: &TcpStream) {
     while stream.write_all(&[0; 65536]).is_ok() {}
 }
 
-#[test]
 fn a_reset_is_seen_in_every_state_of_the_connection() {
     let Some(net) = Topology::or_skip() else { return };
     let (_server, accepted) = backend(&net);
@@ -80,7 +89,6 @@ fn a_reset_is_seen_in_every_state_of_the_connection() {
     daemon.wait_for_open_files(before);
 }
 
-#[test]
 fn half_closed_connections_come_to_an_end() {
     let Some(net) = Topology::or_skip() else { return };
     let (_server, accepted) = backend(&net);
@@ -103,7 +111,6 @@ fn half_closed_connections_come_to_an_end() {
     }
 }
 
-#[test]
 fn readers_that_do_not_read_come_to_an_end() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::start(&net.backend, at(7000), |mut stream, _| while stream.write_all(&[0; 65536]).is_ok() {});

@@ -15,6 +15,20 @@ use rpxy_l4_tests::{
 
 use crate::support::{PORT, front, reached_by};
 
+rpxy_l4_tests::splice_modes! {
+    Unknown {
+        the_next_target_takes_over,
+        a_target_of_an_ip_version_that_the_machine_does_not_have_is_explained_once,
+        without_any_target_the_client_is_closed_and_the_daemon_lives,
+        a_first_target_that_comes_back_is_used_again,
+        a_target_that_failed_is_tried_last_for_its_time,
+        a_slow_backend_is_waited_for,
+        what_the_client_sent_is_not_lost_to_a_target_that_fails,
+        a_name_with_a_dead_address_is_reached_by_its_living_one,
+        one_connection_tries_a_few_targets_and_no_own_listener,
+    }
+}
+
 /// A daemon with these targets in order, each `host:port`. What it says about targets is expected.
 fn start(net: &Topology, targets: &[&str]) -> Daemon {
     let config = format!(
@@ -23,7 +37,6 @@ fn start(net: &Topology, targets: &[&str]) -> Daemon {
     targets.iter().fold(Daemon::builder(&config), |builder, target| builder.allow(target)).start(&net.gateway)
 }
 
-#[test]
 fn the_next_target_takes_over() {
     let [first, second, third] = BACKENDS_V4;
     let good = format!("{second}:7000");
@@ -47,7 +60,6 @@ fn the_next_target_takes_over() {
     }
 }
 
-#[test]
 fn a_target_of_an_ip_version_that_the_machine_does_not_have_is_explained_once() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, ..] = BACKENDS_V4;
@@ -76,7 +88,6 @@ fn a_target_of_an_ip_version_that_the_machine_does_not_have_is_explained_once() 
     }
 }
 
-#[test]
 fn without_any_target_the_client_is_closed_and_the_daemon_lives() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, _, third] = BACKENDS_V4;
@@ -94,7 +105,6 @@ fn without_any_target_the_client_is_closed_and_the_daemon_lives() {
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("back"));
 }
 
-#[test]
 fn a_first_target_that_comes_back_is_used_again() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -110,7 +120,6 @@ fn a_first_target_that_comes_back_is_used_again() {
     daemon.wait_for(0, "can be reached again");
 }
 
-#[test]
 fn a_target_that_failed_is_tried_last_for_its_time() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -129,7 +138,6 @@ fn a_target_that_failed_is_tried_last_for_its_time() {
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("one"));
 }
 
-#[test]
 fn a_slow_backend_is_waited_for() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;
@@ -143,7 +151,6 @@ fn a_slow_backend_is_waited_for() {
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("at last"));
 }
 
-#[test]
 fn what_the_client_sent_is_not_lost_to_a_target_that_fails() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, third] = BACKENDS_V4;
@@ -158,7 +165,6 @@ fn what_the_client_sent_is_not_lost_to_a_target_that_fails() {
     assert_eq!(recorder.next().bytes, [&b"early"[..], &[1; 100_000]].concat());
 }
 
-#[test]
 fn a_name_with_a_dead_address_is_reached_by_its_living_one() {
     let Some(net) = Topology::or_skip() else { return };
     let dead: Ipv4Addr = BACKENDS_V4[2];
@@ -170,7 +176,6 @@ fn a_name_with_a_dead_address_is_reached_by_its_living_one() {
     assert_eq!(reached_by(&net, b"x").as_deref(), Some("v6"));
 }
 
-#[test]
 fn one_connection_tries_a_few_targets_and_no_own_listener() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, ..] = BACKENDS_V4;

@@ -14,6 +14,13 @@ use rpxy_l4_tests::{
 
 use crate::support::{PORT, at, front, rule};
 
+rpxy_l4_tests::splice_modes! {
+    Steered {
+        when_the_ports_towards_one_backend_run_out_others_are_reached_all_the_same,
+        connections_come_from_all_source_addresses_of_the_family,
+    }
+}
+
 /// A second address of the gateway towards the backends.
 const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// Ports that connections may come from.
@@ -32,7 +39,6 @@ fn hold(net: &Topology, first: &[u8]) -> (TcpStream, Option<String>) {
     (stream, tag)
 }
 
-#[test]
 fn when_the_ports_towards_one_backend_run_out_others_are_reached_all_the_same() {
     let Some(net) = Topology::or_skip() else { return };
     few_ports(&net);
@@ -52,7 +58,6 @@ fn when_the_ports_towards_one_backend_run_out_others_are_reached_all_the_same() 
     servers[0].wait_for_open(0);
 }
 
-#[test]
 fn connections_come_from_all_source_addresses_of_the_family() {
     let Some(net) = Topology::or_skip() else { return };
     few_ports(&net);

@@ -14,6 +14,20 @@ use rpxy_l4_tests::{
 
 use crate::support::{PORT, at, at_v6, front, front_v6, rule};
 
+rpxy_l4_tests::splice_modes! {
+    Unknown {
+        a_header_from_a_trusted_peer_is_taken_off_and_believed,
+        without_a_good_header_from_a_trusted_peer_nothing_passes,
+        a_peer_that_never_sends_its_header_is_closed,
+        a_header_is_sent_as_the_global_key_or_the_rule_says,
+        what_came_in_a_header_goes_out_in_the_next,
+        of_60_000_bytes_of_fields_those_that_fit_are_passed_on,
+        an_optional_header_is_believed_and_not_missed,
+        a_server_that_speaks_first_gets_its_header_before_the_client_has_spoken,
+        haproxy_to_rpxy_l4_to_nginx_keeps_the_client_address,
+    }
+}
+
 /// The signature of a version 2 header (PROXY protocol specification, section 2.2).
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -43,7 +57,6 @@ fn receiving(trusted: &str, more: &str) -> String {
     )
 }
 
-#[test]
 fn a_header_from_a_trusted_peer_is_taken_off_and_believed() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
@@ -87,7 +100,6 @@ fn a_header_from_a_trusted_peer_is_taken_off_and_believed() {
     }
 }
 
-#[test]
 fn without_a_good_header_from_a_trusted_peer_nothing_passes() {
     let Some(net) = Topology::or_skip() else { return };
     let server = Server::tagged(&net.backend, at(7000), "reached");
@@ -118,7 +130,6 @@ fn without_a_good_header_from_a_trusted_peer_nothing_passes() {
     assert_eq!(socket::read_line(&trusted).as_deref(), Some("reached"));
 }
 
-#[test]
 fn a_peer_that_never_sends_its_header_is_closed() {
     let Some(net) = Topology::or_skip() else { return };
     let server = Server::tagged(&net.backend, at(7000), "reached");
@@ -133,7 +144,6 @@ fn a_peer_that_never_sends_its_header_is_closed() {
     assert_eq!(server.accepted(), 0);
 }
 
-#[test]
 fn a_header_is_sent_as_the_global_key_or_the_rule_says() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
@@ -173,7 +183,6 @@ fn a_header_is_sent_as_the_global_key_or_the_rule_says() {
     }
 }
 
-#[test]
 fn what_came_in_a_header_goes_out_in_the_next() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
@@ -201,7 +210,6 @@ fn what_came_in_a_header_goes_out_in_the_next() {
     }
 }
 
-#[test]
 fn of_60_000_bytes_of_fields_those_that_fit_are_passed_on() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
@@ -216,7 +224,6 @@ fn of_60_000_bytes_of_fields_those_that_fit_are_passed_on() {
     assert_eq!(recorder.next().bytes, [v2(told, to, small), b"payload".to_vec()].concat());
 }
 
-#[test]
 fn an_optional_header_is_believed_and_not_missed() {
     let Some(net) = Topology::or_skip() else { return };
     let recorder = Recorder::start(&net.backend, at(7000));
@@ -257,7 +264,6 @@ fn an_optional_header_is_believed_and_not_missed() {
     assert_eq!(server.accepted(), 1);
 }
 
-#[test]
 fn a_server_that_speaks_first_gets_its_header_before_the_client_has_spoken() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::start(&net.backend, at_v6(7000), |mut stream, _| {
@@ -272,7 +278,6 @@ fn a_server_that_speaks_first_gets_its_header_before_the_client_has_spoken() {
     assert_eq!(socket::read_line(&stream), Some(line));
 }
 
-#[test]
 fn haproxy_to_rpxy_l4_to_nginx_keeps_the_client_address() {
     let Some(net) = Topology::or_skip() else { return };
     let [first, second, _] = BACKENDS_V4;

@@ -18,11 +18,26 @@ use rpxy_l4_tests::{
 
 use crate::support::{PORT, at, front};
 
+rpxy_l4_tests::splice_modes! {
+    Steered {
+        small_exchanges_and_bulk_take_turns_on_one_connection,
+        a_reset_by_the_backend_reaches_the_client,
+        an_idle_connection_is_closed_and_a_busy_one_is_not,
+    }
+    Unknown {
+        the_end_of_the_request_reaches_the_backend_and_the_answer_still_comes,
+        the_end_of_the_answer_reaches_the_client_and_the_request_goes_on,
+        sixty_four_mebibytes_both_ways_at_once,
+        a_reader_that_pauses_holds_the_writer_back_and_loses_nothing,
+        an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone,
+        an_early_answer_is_not_lost_to_the_rest_of_the_request,
+    }
+}
+
 fn config(top: &str) -> String {
     format!("listen_port = {PORT}\ntcp_target = [\"{}\"]\n{top}", at(7000))
 }
 
-#[test]
 fn the_end_of_the_request_reaches_the_backend_and_the_answer_still_comes() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::start(&net.backend, at(7000), |mut stream, _| {
@@ -41,7 +56,6 @@ fn the_end_of_the_request_reaches_the_backend_and_the_answer_still_comes() {
     }
 }
 
-#[test]
 fn the_end_of_the_answer_reaches_the_client_and_the_request_goes_on() {
     let Some(net) = Topology::or_skip() else { return };
     let (sender, received) = std::sync::mpsc::channel();
@@ -60,7 +74,6 @@ fn the_end_of_the_answer_reaches_the_client_and_the_request_goes_on() {
     assert_eq!(received.recv_timeout(rpxy_l4_tests::process::PATIENCE).unwrap(), [9; 300_000]);
 }
 
-#[test]
 fn sixty_four_mebibytes_both_ways_at_once() {
     let Some(net) = Topology::or_skip() else { return };
     let up = Flow { seed: 1, length: 64 << 20 };
@@ -84,7 +97,6 @@ fn sixty_four_mebibytes_both_ways_at_once() {
     assert_eq!(socket::read_to_end(&stream), (vec![], End::Closed));
 }
 
-#[test]
 fn small_exchanges_and_bulk_take_turns_on_one_connection() {
     // The relay moves small messages and bulk by different means; neither change may lose or reorder a byte.
     let Some(net) = Topology::or_skip() else { return };
@@ -107,7 +119,6 @@ fn small_exchanges_and_bulk_take_turns_on_one_connection() {
     assert_eq!(socket::read_to_end(&stream), (vec![], End::Closed));
 }
 
-#[test]
 fn a_reader_that_pauses_holds_the_writer_back_and_loses_nothing() {
     let Some(net) = Topology::or_skip() else { return };
     let flow = Flow { seed: 3, length: 48 << 20 };
@@ -124,6 +135,7 @@ fn a_reader_that_pauses_holds_the_writer_back_and_loses_nothing() {
     flow.verify(&stream).unwrap();
 }
 
+// The port of a spliced connection rests, and a socket keeps it.
 #[test]
 fn a_reset_ends_the_other_side() {
     let Some(net) = Topology::or_skip() else { return };
@@ -143,7 +155,6 @@ fn a_reset_ends_the_other_side() {
     daemon.wait_for_open_files(before);
 }
 
-#[test]
 fn a_reset_by_the_backend_reaches_the_client() {
     let Some(net) = Topology::or_skip() else { return };
     let _server = Server::start(&net.backend, at(7000), |stream, _| {
@@ -158,7 +169,6 @@ fn a_reset_by_the_backend_reaches_the_client() {
     }
 }
 
-#[test]
 fn an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone() {
     let Some(net) = Topology::or_skip() else { return };
     let flow = Flow { seed: 4, length: 24 << 20 };
@@ -170,7 +180,6 @@ fn an_answer_longer_than_all_buffers_arrives_whole_though_its_server_is_gone() {
     assert_eq!(socket::read_to_end(&stream), (vec![], End::Closed));
 }
 
-#[test]
 fn an_early_answer_is_not_lost_to_the_rest_of_the_request() {
     // A server may refuse an upload and leave without reading it.
     let Some(net) = Topology::or_skip() else { return };
@@ -217,7 +226,6 @@ fn stays_busy(net: &Topology) -> Option<TcpStream> {
     Some(stream)
 }
 
-#[test]
 fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let Some(net) = Topology::or_skip() else { return };
     // Sends nothing, and keeps its side open after the client has finished.

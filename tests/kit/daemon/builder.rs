@@ -177,7 +177,8 @@ pub(super) fn complete(config: &str, mode: OffloadMode, directory: &Path) -> Str
         None => format!("{drain}{config}"),
         Some(table) => {
             let socket = admin_socket(directory);
-            format!("{drain}admin_socket = \"{}\"\n{config}\n{table}", socket.display())
+            let top = mode.top();
+            format!("{drain}{top}admin_socket = \"{}\"\n{config}\n{table}", socket.display())
         }
     }
 }

@@ -140,7 +140,8 @@ impl Daemon {
         let attached = kernel["interfaces"].as_array().is_some_and(|interfaces| !interfaces.is_empty());
         assert!(attached, "no kernel plane: {kernel}\n{}", self.process.transcript());
         // A counter that is zero is not told.
-        offload_mode::count(kernel["counters"]["steered"].as_u64().unwrap_or(0));
+        let [counters, counted] = self.mode.counted();
+        offload_mode::count(kernel[counters][counted].as_u64().unwrap_or(0));
     }
 
     /// Waits for the daemon to end by itself or by a signal that the test sent.
