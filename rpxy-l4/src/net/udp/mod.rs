@@ -5,6 +5,7 @@
 
 mod address;
 mod control;
+mod header;
 mod receive;
 mod send;
 

@@ -12,6 +12,7 @@ use super::{
     Local,
     address::Name,
     control::{Control, Told},
+    header::{self, fit},
 };
 
 /// The largest buffer that the kernel hands over: a UDP payload, or as many datagrams as UDP_GRO puts together.
@@ -63,23 +64,11 @@ impl Receiver {
     #[must_use]
     pub(crate) fn new(buffers: usize, connected: bool) -> Self {
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let header = libc::mmsghdr {
-            msg_hdr: libc::msghdr {
-                msg_name: ptr::null_mut(),
-                msg_namelen: 0,
-                msg_iov: ptr::null_mut(),
-                msg_iovlen: 0,
-                msg_control: ptr::null_mut(),
-                msg_controllen: 0,
-                msg_flags: 0,
-            },
-            msg_len: 0,
-        };
         Self {
             data: vec![0; STRIDE * buffers].into_boxed_slice(),
             names: vec![Name::EMPTY; buffers].into_boxed_slice(),
             controls: vec![Control::EMPTY; buffers].into_boxed_slice(),
-            headers: vec![header; buffers].into_boxed_slice(),
+            headers: vec![header::empty(); buffers].into_boxed_slice(),
             vectors: vec![vector; buffers].into_boxed_slice(),
             connected,
         }
@@ -113,10 +102,10 @@ impl Receiver {
                 header.msg_hdr.msg_namelen = size_of_u32::<Name>();
             }
             header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = Control::ROOM;
+            header.msg_hdr.msg_controllen = fit(Control::ROOM);
         }
         let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-        let flags = libc::MSG_DONTWAIT;
+        let flags = fit(libc::MSG_DONTWAIT);
         // SAFETY: the headers point to buffers of the stated lengths, which this value owns and nobody reads meanwhile
         // (`&mut self`); the kernel writes no more than that. A null timeout means none.
         let filled =
@@ -131,7 +120,7 @@ impl Receiver {
         let len = usize::try_from(header.msg_len).ok()?;
         let start = index.checked_mul(STRIDE)?;
         let bytes = self.data.get(start..)?.get(..len.min(BUFFER))?;
-        let told = self.controls.get(index)?.read(header.msg_hdr.msg_controllen);
+        let told = self.controls.get(index)?.read(fit(header.msg_hdr.msg_controllen));
         let from = if self.connected { None } else { self.names.get(index)?.address() };
         let segment = told.segment.map_or(bytes.len(), usize::from).max(1);
         let Told { local, ingress, tos, lost, .. } = told;

@@ -5,12 +5,16 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
-    ptr,
 };
 
 use rustix::net::{SendFlags, send, sendto};
 
-use super::{Local, address::Name, control::Control};
+use super::{
+    Local,
+    address::Name,
+    control::Control,
+    header::{self, fit},
+};
 
 /// Datagrams in one buffer at most (`UDP_MAX_SEGMENTS` of the kernels since 4.18).
 pub(super) const MAX_SEGMENTS: usize = 64;
@@ -223,22 +227,22 @@ impl Sender {
             let name_len = message.to.map_or(0, |to| name.set(to));
             let segment = if message.count > 1 { u16::try_from(message.segment).ok() } else { None };
             let control_len = control.write(v6, message.from, message.tos, segment);
-            headers.push(libc::mmsghdr {
-                msg_hdr: libc::msghdr {
-                    msg_name: if name_len == 0 { ptr::null_mut() } else { name.0.as_mut_ptr().cast() },
-                    msg_namelen: u32::try_from(name_len).unwrap_or_default(),
-                    // IoSlice is an iovec (its documentation); the kernel only reads.
-                    msg_iov: message.parts.as_ptr().cast_mut().cast(),
-                    msg_iovlen: message.parts.len(),
-                    msg_control: if control_len == 0 { ptr::null_mut() } else { control.0.as_mut_ptr().cast() },
-                    msg_controllen: control_len,
-                    msg_flags: 0,
-                },
-                msg_len: 0,
-            });
+            let mut header = header::empty();
+            if name_len > 0 {
+                header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_namelen = fit(name_len);
+            }
+            // IoSlice is an iovec (its documentation); the kernel only reads.
+            header.msg_hdr.msg_iov = message.parts.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_iovlen = fit(message.parts.len());
+            if control_len > 0 {
+                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = fit(control_len);
+            }
+            headers.push(header);
         }
         let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let flags = fit(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
         // SAFETY: the headers point to names, ancillary data and parts of the stated lengths, all of which outlive this
         // call; the kernel writes to `msg_len` of the headers alone.
         let sent = unsafe { libc::sendmmsg(socket.as_fd().as_raw_fd(), headers.as_mut_ptr(), count, flags) };
