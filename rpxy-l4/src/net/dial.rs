@@ -46,6 +46,19 @@ impl Dial {
         options::set_local_ports(&self.socket, ports)
     }
 
+    /// Has the connection come from `source` and `port`, which others may take until it begins; `None` is the address that leads
+    /// there. Returns both.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot do that: it is older than Linux 6.3. AddrNotAvailable: this machine does not have the address.
+    pub(crate) fn choose(&self, source: Option<IpAddr>, port: u16) -> io::Result<SocketAddr> {
+        self.set_ports(&(port..=port))?;
+        let source = source.map_or_else(|| source_towards(self.to), Ok)?;
+        self.set_source(source)?;
+        Ok(SocketAddr::new(source, port))
+    }
+
     /// Has the connection come from `source` and from a port that it has from now on; `None` is the address that leads
     /// there. Returns both.
     ///

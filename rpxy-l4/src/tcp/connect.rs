@@ -293,9 +293,9 @@ async fn start(
     timer: &mut Timer,
     (preamble, attempts): (&mut Preamble, &mut Option<&mut Attempts>),
 ) -> io::Result<TcpStream> {
-    let alike = attempts.as_mut().and_then(|attempts| attempts.dial(address, from));
+    let alike = attempts.as_mut().and_then(|attempts| attempts.connect(address, from));
     let stream = match alike {
-        Some(dial) => TcpStream::from_std(dial.connect()?)?,
+        Some(begun) => TcpStream::from_std(begun?)?,
         None => begin(address, from)?,
     };
     loop {

@@ -104,16 +104,29 @@ fn begin(to: SocketAddr, from: From<'_>) -> io::Result<TcpStream> {
     result
 }
 
-/// The connection that `connect` would begin to one of the addresses, with a port that it has already; `None` where it has
-/// to look for one as others do.
-pub(super) fn bound(to: SocketAddr, from: From<'_>) -> Option<(Dial, SocketAddr)> {
-    let source = in_turn(to, from.sources, from.random).next()?;
-    let dial = Dial::new(to).ok()?;
-    if let Some(bytes) = from.segment {
-        dial.set_segment(bytes);
-    }
-    let local = dial.bind(source).ok()?;
-    Some((dial, local))
+/// Connections that `connect` might begin to one of the addresses, each from a port that is known before, and maybe taken. None
+/// where one has to be looked for as others do.
+pub(super) fn known(to: SocketAddr, from: From<'_>) -> impl Iterator<Item = (Dial, SocketAddr)> {
+    let source = in_turn(to, from.sources, from.random).next();
+    let draw = move |shift: u32| u16::try_from(from.random >> shift & 0xffff).unwrap_or_default();
+    let mut draws = (0..64).step_by(16).map(move |shift| drawn(net::ephemeral_ports(), draw(shift)));
+    let mut bound = false;
+    std::iter::from_fn(move || {
+        let (source, port) = (source?, draws.next()?);
+        let dial = dial(to, None, from).ok().filter(|_| !bound)?;
+        let local = dial.choose(source, port).or_else(|_too_old| {
+            // A port that is bound is nobody else's, whatever backend they connect to.
+            bound = true;
+            dial.bind(source)
+        });
+        Some((dial, local.ok()?))
+    })
+}
+
+/// One of `all` ports.
+fn drawn(all: &RangeInclusive<u16>, bits: u16) -> u16 {
+    let count = u32::from(all.end().saturating_sub(*all.start())) + 1;
+    all.start().saturating_add(u16::try_from(u32::from(bits) % count).unwrap_or_default())
 }
 
 /// Has the kernel look at all ports.
@@ -293,6 +306,19 @@ mod tests {
             assert_eq!(range(&few, &[9, 9]), few);
         }
         assert_eq!(range(&(40_000..=40_127), &[9, 9]), 40_000..=40_127);
+    }
+
+    #[test]
+    fn ports_are_drawn_from_all_that_there_are() {
+        for (all, bits, expected) in [
+            (32_768..=60_999, 0, 32_768),
+            (32_768..=60_999, 28_231, 60_999),
+            (32_768..=60_999, 28_232, 32_768),
+            (40_000..=40_000, 7, 40_000),
+            (0..=u16::MAX, u16::MAX, u16::MAX),
+        ] {
+            assert_eq!(drawn(&all, bits), expected, "{all:?} {bits}");
+        }
     }
 
     #[test]

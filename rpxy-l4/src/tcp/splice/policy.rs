@@ -3,7 +3,7 @@
 //! A hand-over costs as much as a few exchanges, and saves a part of each one that follows. So it waits for a sign that
 //! there will be some, or is made at the first bytes of a protocol that is known for it. Errs towards the relay.
 
-use std::{net::SocketAddr, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{net::TcpStream, sync::oneshot};
@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{
     config::model::{SplicePolicy, Tcp},
-    net::{
-        Dial,
-        repair::{self, Info},
-    },
+    net::repair::{self, Info},
     offload::{NotSpliced, Pair, Reservation, Silence, SynShape},
     route::{Protocol, Route},
     tcp::{
@@ -175,9 +172,13 @@ impl Attempts {
         self.leg.whole_segment()
     }
 
-    /// A connection to a backend that is made to be like the client's, for a hand-over at the first bytes; `None` where it
+    /// Begins a connection to a backend that is made to be like the client's, for a hand-over at the first bytes; `None` where it
     /// needs not, or cannot, be made so.
-    pub(in crate::tcp) fn dial(&mut self, to: SocketAddr, from: From<'_>) -> Option<Dial> {
+    pub(in crate::tcp) fn connect(
+        &mut self,
+        to: SocketAddr,
+        from: From<'_>,
+    ) -> Option<io::Result<std::net::TcpStream>> {
         self.reserved = None;
         let [client, _] = self.client;
         let shape = SynShape {
@@ -189,11 +190,17 @@ impl Attempts {
         if as_it_is || !self.first || client.is_ipv4() != to.is_ipv4() {
             return None;
         }
-        let (dial, local) = ports::bound(to, from)?;
-        let pair = self.pair((local, to));
-        let reservation = Reservation::new(Arc::clone(self.splicer.splice()), &pair, Some(shape)).ok()?;
-        self.reserved = Some(Reserved { reservation, upstream: (local, to), doubled: shape.doubled });
-        Some(dial)
+        ports::known(to, from).find_map(|(dial, local)| {
+            let pair = self.pair((local, to));
+            let reservation = Reservation::new(Arc::clone(self.splicer.splice()), &pair, Some(shape)).ok()?;
+            let begun = dial.connect();
+            if begun.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+                // Another connection to this backend has the port.
+                return None;
+            }
+            self.reserved = Some(Reserved { reservation, upstream: (local, to), doubled: shape.doubled });
+            Some(begun)
+        })
     }
 
     fn pair(&self, (upstream, backend): (SocketAddr, SocketAddr)) -> Pair {
