@@ -76,11 +76,18 @@ fn dependencies(release: &Release, root: &Path) -> Result<String> {
     fs::create_dir(directory.join("debian"))?;
     fs::write(directory.join("debian/control"), "Source: rpxy-l4\n\nPackage: rpxy-l4\nArchitecture: any\n")?;
     let mut ask = release.packer("dpkg-shlibdeps");
-    ask.current_dir(&directory).args(["-O", "-e"]).arg(fs::canonicalize(root)?.join("usr/bin/rpxy-l4"));
+    let architecture = release.debian_architecture();
+    ask.current_dir(&directory).env("DEB_HOST_ARCH", architecture).arg("-O");
+    if !release.is_native() {
+        // The libraries of the cross compiler, whose packages have other names here.
+        ask.arg(format!("-l/usr/{}-linux-gnu/lib", release.machine()));
+    }
+    ask.arg("-e").arg(fs::canonicalize(root)?.join("usr/bin/rpxy-l4"));
     let said = process::read(&mut ask)?;
     fs::remove_dir_all(&directory)?;
     let line = said.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
-    line.map(str::to_owned).context("dpkg-shlibdeps found no library")
+    let line = line.context("dpkg-shlibdeps found no library")?;
+    Ok(line.replace(&format!(":{architecture}"), "").replace(&format!("-{architecture}-cross"), ""))
 }
 
 /// In KiB, as Debian's policy counts (section 5.6.20): files to the next KiB, and one for everything else.

@@ -83,6 +83,11 @@ impl Release {
         self.target.split('-').next().unwrap_or_default()
     }
 
+    /// Whether this machine can run the program.
+    fn is_native(&self) -> bool {
+        self.machine() == std::env::consts::ARCH
+    }
+
     /// The architecture as Debian calls it.
     fn debian_architecture(&self) -> &str {
         match self.machine() {
@@ -157,8 +162,12 @@ fn pack(workspace: &Workspace, release: &Release, program: &Path) -> Result<Vec<
     let mut products: Vec<String> = papers.iter().map(|(name, _)| (*name).to_owned()).collect();
     products.push(archive::pack(release, &tree)?);
     products.push(deb::pack(workspace, release, &tree)?);
-    products.push(rpm::pack(workspace, release, &tree)?);
-    products.push(image::pack(workspace, release, &tree)?);
+    if release.is_native() {
+        products.push(rpm::pack(workspace, release, &tree)?);
+        products.push(image::pack(workspace, release, &tree)?);
+    } else {
+        println!("dist: neither rpm nor image, which are made of what this machine runs");
+    }
     Ok(products)
 }
 
